@@ -1,0 +1,93 @@
+"""Puts the `mtp` model and our tasks where a stock `lm_eval` looks for them.
+
+`mtp_harness.pth` runs at every Python start and does one thing: it leaves a finder that imports
+this module once `lm_eval` is imported. Programs that do not use the harness read nothing of ours.
+From here on, when one of the modules in `HOOKS` has run, the function named beside it in
+`mtp_harness.plugin` is called with that module. What fails is logged and never raised, because
+`lm_eval` has other users than us.
+
+`MTP_HARNESS_NO_AUTOLOAD=1` turns the automatic part off; `install` still works when called.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from importlib.machinery import PathFinder
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+OFF_SWITCH = "MTP_HARNESS_NO_AUTOLOAD"
+
+# Not one module that imports them all: `lm_eval ls tasks` never reads the models, and registering
+# a model before `lm_eval.models` has run hides all built-in ones.
+HOOKS = {
+    "lm_eval.models": "add_model",
+    "lm_eval.tasks.manager": "add_tasks",
+    "lm_eval.evaluator": "add_checks",
+}
+
+
+class HarnessFinder:
+    """Finds the modules in `HOOKS` as Python would, and has ours called after they ran."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the usual spec for a module in `HOOKS`, None for every other module."""
+        if name not in HOOKS:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            _call_after(spec.loader, name)
+        return spec
+
+
+def _call_after(loader: Loader, name: str) -> None:
+    """Make `loader` call our hook after it has run module `name`.
+
+    The loader stays the object Python made, so that reading sources and resources goes on working.
+    """
+    run_module = loader.exec_module
+
+    def exec_module(module: ModuleType) -> None:
+        run_module(module)
+        if module.__name__ == name:  # one loader serves many modules in a zip archive
+            _call_hook(module)
+
+    loader.exec_module = exec_module  # type: ignore[method-assign]
+
+
+def _call_hook(module: ModuleType) -> None:
+    try:
+        from mtp_harness import plugin
+
+        getattr(plugin, HOOKS[module.__name__])(module)
+    except Exception as error:
+        logging.getLogger("mtp_harness").warning(
+            "mtp_harness could not add itself to %s (%s: %s); reinstall it, or set %s=1",
+            module.__name__,
+            type(error).__name__,
+            error,
+            OFF_SWITCH,
+        )
+
+
+def install() -> None:
+    """Have `lm_eval` find us in this process, whatever the off switch says."""
+    if any(isinstance(finder, HarnessFinder) for finder in sys.meta_path):
+        return
+    sys.meta_path.insert(0, HarnessFinder())
+    for name in HOOKS:
+        if name in sys.modules:
+            _call_hook(sys.modules[name])
+
+
+if os.environ.get(OFF_SWITCH, "") in ("", "0"):
+    install()

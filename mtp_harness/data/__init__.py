@@ -1,0 +1,1 @@
+"""Where each task's documents come from."""

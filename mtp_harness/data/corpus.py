@@ -1,0 +1,168 @@
+"""The default corpora of the probes, taken from the running Python: nothing is downloaded.
+
+*code* is the source of the standard library, *prose* the topics of `pydoc`. Both differ between
+Python versions, so a `Corpus` carries the hash of every document and `Corpus.describe()` goes into
+the results: numbers over different hashes are not comparable.
+
+Left out of *code*: the folders in `EXCLUDED_FOLDERS` (tables, tests, installed packages) and
+`config-*`, files that are no UTF-8 or hold a NUL byte, empty files, and generated tables, by the
+rule of `is_generated`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import re
+import sysconfig
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+EXCLUDED_FOLDERS = frozenset(
+    {
+        "__pycache__",
+        "dist-packages",
+        "encodings",
+        "idle_test",
+        "pydoc_data",
+        "site-packages",
+        "test",
+        "tests",
+    }
+)
+TABLE_SHARE = 0.25
+"""A file with more than this share of numbers and escapes among its characters is a table."""
+
+TABLE_LINE_SHARE = 0.5
+"""So is one where more than this share of the lines opens with a number."""
+
+_NOTICE_LINES = 10
+_NOTICE = re.compile(
+    r"auto(?:matically)?[- ]?generated|this (?:file|module) (?:is|was) generated"
+    r"|generated and used by|do not edit",
+    re.IGNORECASE,
+)
+_NUMBERS = re.compile(
+    r"\\x[0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\U[0-9a-fA-F]{8}|0[xX][0-9a-fA-F]+|[0-9]+"
+)
+_TABLE_LINE = re.compile(r"^[ \t(\[{'\"]*[-+]?[0-9]", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Document:
+    r"""One document of a corpus.
+
+    Attributes:
+        name: file name relative to the library's folder, or `pydoc` topic.
+        text: content, line ends as `\n`.
+        sha256: hash of the text's UTF-8 bytes (follows from `text`).
+    """
+
+    name: str
+    text: str
+    sha256: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive the hash."""
+        object.__setattr__(self, "sha256", hashlib.sha256(self.text.encode()).hexdigest())
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents in a fixed order, with a hash over their names and contents.
+
+    Attributes:
+        name: `code` or `prose`.
+        python_version: the Python the documents come from.
+        documents: sorted by name.
+        sha256: hash over names and document hashes (follows from `documents`).
+    """
+
+    name: str
+    python_version: str
+    documents: tuple[Document, ...]
+    sha256: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive the hash."""
+        listing = "".join(f"{doc.name}\0{doc.sha256}\n" for doc in self.documents)
+        object.__setattr__(self, "sha256", hashlib.sha256(listing.encode()).hexdigest())
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the results must hold to tell two corpora apart, as plain JSON values."""
+        return {
+            "name": self.name,
+            "python_version": self.python_version,
+            "sha256": self.sha256,
+            "n_documents": len(self.documents),
+            "n_bytes": sum(len(doc.text.encode()) for doc in self.documents),
+            "documents": [{"name": doc.name, "sha256": doc.sha256} for doc in self.documents],
+        }
+
+
+def is_generated(text: str) -> bool:
+    """Return whether Python source is a generated table rather than written code.
+
+    Either its first ten lines say so (`auto-generated`, `this file is generated`, `do not edit`,
+    …), or more than `TABLE_SHARE` of its non-space characters belong to numbers and escapes, or
+    more than `TABLE_LINE_SHARE` of its lines open with a number (after brackets and quotes).
+    """
+    head = "\n".join(text.split("\n", _NOTICE_LINES)[:_NOTICE_LINES])
+    if _NOTICE.search(head):
+        return True
+    if len(_TABLE_LINE.findall(text)) > TABLE_LINE_SHARE * (text.count("\n") + 1):
+        return True
+    n_characters = len("".join(text.split()))
+    return sum(map(len, _NUMBERS.findall(text))) > TABLE_SHARE * n_characters
+
+
+def code_corpus(stdlib: Path | None = None) -> Corpus:
+    """Return the standard library's source as a corpus.
+
+    Args:
+        stdlib: folder to read instead of the running Python's library; the corpus still carries
+            the running Python's version.
+
+    Raises:
+        FileNotFoundError: this Python has no readable library source (frozen or zipped builds).
+    """
+    folder = Path(sysconfig.get_path("stdlib")) if stdlib is None else stdlib
+    documents = []
+    for path in folder.rglob("*.py"):
+        name = path.relative_to(folder)
+        if _is_left_out(name):
+            continue
+        text = _read(path)
+        if text is not None and text.strip() and not is_generated(text):
+            documents.append(Document(name.as_posix(), text))
+    if not documents:
+        raise FileNotFoundError(
+            f"no Python source under {folder}: the default code corpus is the standard library's "
+            "source, which this Python does not carry; name a corpus of your own"
+        )
+    documents.sort(key=lambda doc: doc.name)
+    return Corpus("code", platform.python_version(), tuple(documents))
+
+
+def prose_corpus() -> Corpus:
+    """Return the topics of `pydoc` (the language reference as plain text) as a corpus."""
+    from pydoc_data.topics import topics  # 700 kB of text: read only when asked for
+
+    documents = (Document(name, topics[name]) for name in sorted(topics))
+    return Corpus("prose", platform.python_version(), tuple(documents))
+
+
+def _is_left_out(name: Path) -> bool:
+    """Return whether a file of the library lies in a folder that is left out."""
+    folders = name.parts[:-1]
+    return any(part in EXCLUDED_FOLDERS or part.startswith("config-") for part in folders)
+
+
+def _read(path: Path) -> str | None:
+    r"""Return a file's text with `\n` line ends, or None if it is no UTF-8 text."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return None if "\0" in text else text

@@ -1,0 +1,1 @@
+"""Self-speculative decoding: engine, cache, acceptance, stopping, records."""

@@ -1,0 +1,143 @@
+"""The one interface that decoding, probes and the harness model know a checkpoint by.
+
+Shape legend, used in every tensor module of the package:
+`B` rows, `T` tokens in this call, `S` cached length, `n` heads, `D` width, `V` vocabulary.
+
+Two kinds of heads implement it. Head k predicts the token at offset k from position t:
+
+    parallel (the paper, Medusa)            sequential (DeepSeek-V3, GLM-4.5, Qwen3.5, ...)
+    state_1 = head(1, z)                    state_1 = head(1, z)
+    state_k = head(k, z)                    state_k = head(k, state_{k-1}, token at t+k-1)
+    logits_k = logits(k, state_k)           logits_k = logits(k, state_k)
+
+with z = trunk(tokens). Teacher-forced, a sequential head sees the true tokens in between, which a
+parallel head does not: every result that compares heads says which kind it measured.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class LayerShape(NamedTuple):
+    """Key/value shape of one attention layer: what a cache must hold per token."""
+
+    n_kv_heads: int
+    head_dim: int
+
+
+class KeyValueCache(Protocol):
+    """What a block needs of a cache; `mtp_harness.decode.cache.SlotCache` is the implementation.
+
+    The caller sets the positions of the tokens in this call before it calls the model.
+    """
+
+    @property
+    def mask(self) -> Tensor:
+        """Which cached tokens each query sees, bool [B, 1, T, S]."""
+
+    def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any) -> tuple[Tensor, Tensor]:
+        """Store [B, H, T, d] keys and values; return all stored ones, [B, H, S, d]."""
+
+
+class MultiHeadModel(nn.Module, ABC):
+    """A language model with a trunk and n heads; head 1 is the next-token head."""
+
+    sequential: bool = False
+    """Whether head k reads state k-1 and the token at t+k-1 (see the module docstring)."""
+
+    @property
+    @abstractmethod
+    def n_future_tokens(self) -> int:
+        """The number of heads, n."""
+
+    @property
+    @abstractmethod
+    def max_positions(self) -> int:
+        """The longest sequence the model was built for, in tokens."""
+
+    @abstractmethod
+    def layer_shapes(self, heads: int) -> list[LayerShape]:
+        """Return the cache layers that the trunk and heads 1..`heads` write, by layer index."""
+
+    @abstractmethod
+    def trunk(
+        self, tokens: Tensor, positions: Tensor | None = None, cache: KeyValueCache | None = None
+    ) -> Tensor:
+        """Run the shared layers.
+
+        Args:
+            tokens: int64 [B, T].
+            positions: int64 [B, T]; None means 0..T-1 in every row.
+            cache: None means causal attention within this call alone.
+
+        Returns:
+            The trunk states z, [B, T, D].
+        """
+
+    @abstractmethod
+    def head(
+        self,
+        offset: int,
+        states: Tensor,
+        tokens: Tensor | None = None,
+        positions: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """Run head `offset` (1..n).
+
+        Args:
+            offset: 1-based.
+            states: [B, T, D]: z for parallel heads and for head 1, state_{offset-1} otherwise.
+            tokens: int64 [B, T], the tokens at t+offset-1; read by sequential heads 2..n only.
+            positions: as for `trunk`.
+            cache: as for `trunk`.
+
+        Returns:
+            state_offset, [B, T, D].
+        """
+
+    @abstractmethod
+    def logits(self, offset: int, states: Tensor) -> Tensor:
+        """Return head `offset`'s logits [..., V] of its states [..., D]."""
+
+    def next_token_logits(self, tokens: Tensor) -> Tensor:
+        """Return head 1's logits [B, T, V] of int64 `tokens` [B, T], without a cache."""
+        return self.logits(1, self.head(1, self.trunk(tokens)))
+
+    def tie_weights(self, *_: Any, **__: Any) -> None:
+        """Do nothing: lm_eval's `HFLM` calls this on every module it loads."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the parameters."""
+        return next(self.parameters()).dtype
+
+
+def head_states(
+    model: MultiHeadModel, tokens: Tensor, heads: int | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (offset, state [B, T, D]) for heads 1..`heads`, teacher-forced on `tokens` [B, T].
+
+    Sequential heads read the true tokens in between. Where the token at t+offset-1 lies beyond the
+    row (the last offset-1 positions) they read token 0: those states have no target in the row.
+    """
+    trunk = model.trunk(tokens)
+    previous = trunk
+    for offset in range(1, (heads or model.n_future_tokens) + 1):
+        ahead = None
+        if model.sequential and offset > 1:
+            ahead = torch.zeros_like(tokens)
+            known = tokens[:, offset - 1 :]  # none in rows shorter than the offset
+            ahead[:, : known.shape[1]] = known
+        state = model.head(offset, previous if model.sequential else trunk, ahead)
+        yield offset, state
+        previous = state

@@ -1,0 +1,174 @@
+"""From the `pretrained` argument to a model and its tokenizer: which layout, which loader.
+
+    params.json, consolidated*.pth      Meta's release           meta.py
+    config.json, model_type mtp_llama   this package's folders   safetensors_folder.py
+    any other config.json, or a name    an ordinary causal LM    transformers (n = 1)
+
+A path never reaches the hub, whatever is wrong with it; nor does the name of a shipped model.
+"""
+
+import difflib
+import os
+from enum import StrEnum
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from mtp_harness.models.checks import listing, local_folder, one_line, read_json
+from mtp_harness.models.interface import MultiHeadModel
+from mtp_harness.models.meta import load_meta, meta_tokenizer
+from mtp_harness.models.meta_params import PARAMS_FILE
+from mtp_harness.models.meta_tokenizer import TOKENIZER_FILE, sentencepiece_tokenizer
+from mtp_harness.models.mtp_llama import MTPLlamaConfig
+from mtp_harness.models.safetensors_folder import CONFIG_FILE, load_folder
+
+SHIPPED_MODELS = ("mtp-bytes-n4", "mtp-bytes-n1")
+"""The small trained models inside the package; the first is the default."""
+
+DEFAULT_MODEL = SHIPPED_MODELS[0]
+
+ONE_THREAD_PARAMETERS = 50_000_000
+"""Models below this run on one CPU thread; see `settle_threads`."""
+
+_SHIPPED_FOLDER = Path(__file__).parent / "reference"
+
+
+class Layout(StrEnum):
+    """How a checkpoint is stored."""
+
+    META = "meta"
+    MTP_LLAMA = "mtp_llama"
+    TRANSFORMERS = "transformers"
+
+
+def resolve(pretrained: str) -> str:
+    """Return the folder of a shipped model for its name, anything else as it is (`~` expanded).
+
+    A folder of your own that is called like a shipped model is meant by `./NAME`.
+    """
+    if pretrained in SHIPPED_MODELS:
+        return str(_SHIPPED_FOLDER / pretrained)
+    return str(Path(pretrained).expanduser()) if pretrained.startswith("~") else pretrained
+
+
+def is_local(pretrained: str) -> bool:
+    """Return whether `pretrained` means a path: it exists or is written like one.
+
+    `NAME` and `OWNER/NAME`, where no such folder exists, are names on the hub.
+    """
+    pretrained = resolve(pretrained)
+    looks_like_path = pretrained.startswith((".", os.sep)) or pretrained.count("/") > 1
+    return looks_like_path or pretrained.endswith("/") or Path(pretrained).exists()
+
+
+def detect(pretrained: str) -> Layout:
+    """Return the layout of a checkpoint.
+
+    Args:
+        pretrained: a folder, the name of a shipped model, or a name on the hub. A hub name counts
+            as an ordinary causal LM, and is not looked up.
+
+    Raises:
+        FileNotFoundError: a path to nothing, to an empty folder, or an incomplete installation.
+        ValueError: a path to a file, or a folder that holds no checkpoint.
+    """
+    if not is_local(pretrained):
+        if near := difflib.get_close_matches(pretrained, SHIPPED_MODELS, 1, 0.8):
+            raise ValueError(
+                f"there is no model {pretrained}, expected a folder, a name on the hub, or a "
+                f"shipped model: did you mean {near[0]}?"
+            )
+        return Layout.TRANSFORMERS
+    folder = _folder(pretrained)
+    if (folder / CONFIG_FILE).is_file():
+        is_ours = read_json(folder / CONFIG_FILE).get("model_type") == MTPLlamaConfig.model_type
+        return Layout.MTP_LLAMA if is_ours else Layout.TRANSFORMERS
+    if (folder / PARAMS_FILE).is_file() or any(folder.glob("consolidated*.pth")):
+        return Layout.META
+    if any(folder.glob("*.gguf")):  # transformers reads these without a config.json
+        return Layout.TRANSFORMERS
+    inner = sorted(p.parent.name for n in (PARAMS_FILE, CONFIG_FILE) for p in folder.glob(f"*/{n}"))
+    cure = f"name one of its folders: {listing(inner, 6)}" if inner else "check the path"
+    raise ValueError(
+        f"{folder} holds no checkpoint, expected {PARAMS_FILE} with consolidated*.pth (Meta's "
+        f"layout) or {CONFIG_FILE} with model.safetensors (transformers): {cure}"
+    )
+
+
+def load_model(pretrained: str, dtype: torch.dtype | None = None) -> MultiHeadModel:
+    """Load a checkpoint with heads, on the CPU and in evaluation mode.
+
+    Args:
+        pretrained: a folder in Meta's or this package's layout, or the name of a shipped model.
+        dtype: type of the weights; None means as stored.
+
+    Raises:
+        FileNotFoundError: a folder or file is missing.
+        ValueError: it is an ordinary causal LM, or the loader of its layout refuses it.
+    """
+    layout = detect(pretrained)
+    if layout is Layout.META:
+        return load_meta(_folder(pretrained), dtype)
+    if layout is Layout.MTP_LLAMA:
+        return load_folder(_folder(pretrained), dtype)
+    raise ValueError(
+        f"{pretrained} is an ordinary causal language model, expected a checkpoint with several "
+        "heads: load it with transformers' AutoModelForCausalLM"
+    )
+
+
+def settle_threads(model: MultiHeadModel) -> None:
+    """Run a small model that is on the CPU on one thread, unless `OMP_NUM_THREADS` says otherwise.
+
+    Its matrices are too small to share out, and threads that wait for each other on a busy machine
+    make every product many times slower.
+    """
+    small = sum(p.numel() for p in model.parameters()) < ONE_THREAD_PARAMETERS
+    if small and model.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+
+
+def load_tokenizer(pretrained: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a checkpoint of any layout.
+
+    Args:
+        pretrained: as for `detect`; a hub name is looked up on the hub.
+
+    Raises:
+        FileNotFoundError: the folder has none.
+        ValueError: it is broken.
+    """
+    layout = detect(pretrained)
+    if layout is Layout.META:
+        return meta_tokenizer(_folder(pretrained))
+    if not is_local(pretrained):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(pretrained)
+        return tokenizer
+    folder = _folder(pretrained)
+    names = {path.name for path in folder.glob("tokenizer*")}
+    if not names and layout is Layout.MTP_LLAMA:
+        raise FileNotFoundError(
+            f"{folder} has no tokenizer, expected tokenizer.json: copy it there or pass tokenizer=…"
+        )
+    if names == {TOKENIZER_FILE} and layout is Layout.MTP_LLAMA:
+        return sentencepiece_tokenizer(folder / TOKENIZER_FILE)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # a broken tokenizer fails in many ways inside transformers
+        raise ValueError(
+            f"the tokenizer in {folder} cannot be loaded ({one_line(error)}): fetch it again or "
+            "pass tokenizer=…"
+        ) from error
+    return tokenizer
+
+
+def _folder(pretrained: str) -> Path:
+    """Return the folder that a local `pretrained` means."""
+    folder = Path(resolve(pretrained))
+    if pretrained in SHIPPED_MODELS and not folder.is_dir():
+        raise FileNotFoundError(
+            f"the shipped model {pretrained} is not in this installation, expected {folder}: "
+            "reinstall mtp-harness"
+        )
+    return local_folder(folder)

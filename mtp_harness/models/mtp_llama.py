@@ -1,0 +1,146 @@
+"""The paper's architecture on transformers' Llama: a shared trunk and n parallel last layers.
+
+`num_hidden_layers` counts every block, heads included, as Meta's `n_layers` does:
+
+    embed_tokens -> layers[0..L-n-1] = trunk -> z -+-> layers[L-n]     = head 1 -+-> norm -> lm_head
+                                                   +-> extra_heads[0]  = head 2 -+
+                                                   +-> extra_heads[..] = head n -+
+
+`model` alone (trunk and head 1) is an ordinary Llama of L-n+1 layers, so everything that asks for
+the next token only (log-likelihoods, `generate`, NTP) runs transformers' own code and never touches
+heads 2..n.
+
+Source: Gloeckle et al. 2024, section 2 and Table S13; released code as described in the README of
+`facebook/multi-token-prediction`. Byte models have one unembedding per head (Table S13's caption);
+the norm is shared in both.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any, Self
+
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import (
+    LlamaDecoderLayer,
+    LlamaModel,
+    LlamaPreTrainedModel,
+)
+
+from mtp_harness.models.blocks import run_blocks
+from mtp_harness.models.interface import KeyValueCache, LayerShape, MultiHeadModel
+
+
+class MTPLlamaConfig(LlamaConfig):  # type: ignore[no-untyped-call]
+    """A Llama configuration with n heads.
+
+    Args:
+        n_future_tokens: n, the number of heads, 1..num_hidden_layers - 1.
+        replicated_unembeddings: one unembedding per head (byte models) instead of a shared one.
+        **kwargs: `LlamaConfig`'s own; `num_hidden_layers` counts trunk and heads.
+    """
+
+    model_type = "mtp_llama"
+
+    n_future_tokens: int = 1
+    replicated_unembeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Check the number of heads against the number of blocks."""
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+        if not 1 <= self.n_future_tokens < self.num_hidden_layers:
+            raise ValueError(
+                f"n_future_tokens={self.n_future_tokens} with num_hidden_layers="
+                f"{self.num_hidden_layers}: expected 1 to {self.num_hidden_layers - 1}, because "
+                "the heads count among the layers and the trunk needs at least one."
+            )
+
+    def next_token_config(self) -> LlamaConfig:
+        """Return the configuration of the plain Llama made of the trunk and head 1."""
+        config = copy.deepcopy(self)
+        config.num_hidden_layers = self.num_hidden_layers - self.n_future_tokens + 1
+        return config
+
+
+class MTPLlamaForCausalLM(LlamaForCausalLM, MultiHeadModel):  # type: ignore[no-untyped-call]
+    """Llama with n parallel transformer-layer heads; see the module docstring."""
+
+    config_class = MTPLlamaConfig
+    _tied_weights_keys = None  # type: ignore[assignment]
+
+    def __init__(self, config: MTPLlamaConfig) -> None:
+        """Build the modules with freshly initialised weights."""
+        LlamaPreTrainedModel.__init__(self, config)
+        self.model = LlamaModel(config.next_token_config())
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        first_extra = config.num_hidden_layers - config.n_future_tokens + 1
+        self.extra_heads = nn.ModuleList(
+            LlamaDecoderLayer(config, index)
+            for index in range(first_extra, config.num_hidden_layers)
+        )
+        n_extra_unembeddings = config.n_future_tokens - 1 if config.replicated_unembeddings else 0
+        self.extra_lm_heads = nn.ModuleList(
+            nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            for _ in range(n_extra_unembeddings)
+        )
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert everything, but keep the rotary frequencies in their own type.
+
+        `.to(bfloat16)` would round them by up to 0.4 %, which turns a query thousands of tokens on
+        by radians; `from_pretrained` keeps them too.
+        """
+        before = dict(self.model.rotary_emb.named_buffers())
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, after in list(self.model.rotary_emb.named_buffers()):
+            if after.dtype != before[name].dtype:
+                setattr(self.model.rotary_emb, name, before[name].to(after.device))
+        return self
+
+    @property
+    def n_future_tokens(self) -> int:
+        """The number of heads, n."""
+        return int(self.config.n_future_tokens)
+
+    @property
+    def max_positions(self) -> int:
+        """The context length in tokens."""
+        return int(self.config.max_position_embeddings)
+
+    def layer_shapes(self, heads: int) -> list[LayerShape]:
+        """Return one shape per block of the trunk and heads 1..`heads`."""
+        config: Any = self.config  # transformers types these sizes as optional
+        shape = LayerShape(config.num_key_value_heads, config.head_dim)
+        return [shape] * (config.num_hidden_layers - config.n_future_tokens + heads)
+
+    def trunk(
+        self, tokens: Tensor, positions: Tensor | None = None, cache: KeyValueCache | None = None
+    ) -> Tensor:
+        """Return the trunk states z [B, T, D] of `tokens` [B, T]."""
+        embedded = self.model.embed_tokens(tokens)
+        return run_blocks(self.model.layers[:-1], embedded, self.model.rotary_emb, positions, cache)
+
+    def head(
+        self,
+        offset: int,
+        states: Tensor,
+        tokens: Tensor | None = None,
+        positions: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """Return head `offset`'s state [B, T, D], before the shared norm, of z [B, T, D]."""
+        block = self.model.layers[-1] if offset == 1 else self.extra_heads[offset - 2]
+        return run_blocks([block], states, self.model.rotary_emb, positions, cache)
+
+    def logits(self, offset: int, states: Tensor) -> Tensor:
+        """Return the logits [..., V] of head `offset`'s states [..., D]."""
+        replicated = self.config.replicated_unembeddings and offset > 1
+        unembedding = self.extra_lm_heads[offset - 2] if replicated else self.lm_head
+        logits: Tensor = unembedding(self.model.norm(states))
+        return logits
+
+
+AutoConfig.register(MTPLlamaConfig.model_type, MTPLlamaConfig)
+AutoModelForCausalLM.register(MTPLlamaConfig, MTPLlamaForCausalLM)

@@ -1,0 +1,109 @@
+"""Decode records for ordinary causal LMs, which `HFLM` generates from by itself.
+
+`HFLM.generate_until` returns text only. It hands every finished answer to its cache hook right
+after decoding it, in the order in which `_model_generate` returned the rows; this listens to both.
+"""
+
+import time
+from collections import deque
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+from lm_eval.api.instance import Instance
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
+from torch import Tensor
+
+from mtp_harness.decode.records import DecodeRecord, Generation, is_looping
+from mtp_harness.decode.stopping import Stopping
+
+ORDINARY_RULE = "none: an ordinary causal language model"
+
+
+class _Prompt(str):
+    """A prompt that knows which request it belongs to: `HFLM` hands the object itself through."""
+
+    place: int
+
+
+class OrdinaryRecorder:
+    """Listens to one call of `HFLM.generate_until`."""
+
+    def __init__(self, lm: Any, eos: list[int], default_budget: int) -> None:
+        """Prepare to listen to `lm`, an `HFLM`."""
+        self.lm, self.eos, self.default_budget = lm, eos, default_budget
+        self.rows: deque[tuple[list[int], int, int, float]] = deque()
+        self.records: dict[int, DecodeRecord] = {}
+
+    def __enter__(self) -> Self:
+        """Put ourselves between the model and its cache hook."""
+        self.hook, self.generate = self.lm.cache_hook, self.lm._model_generate
+        self.lm.cache_hook, self.lm._model_generate = self, self._model_generate
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Put everything back."""
+        self.lm.cache_hook = self.hook
+        del self.lm._model_generate  # the instance's; the class's shows again
+
+    def numbered(self, requests: list[Instance]) -> list[Instance]:
+        """Return the requests with prompts by which their answers are recognised."""
+        copies = []
+        for index, request in enumerate(requests):
+            prompt = _Prompt(request.args[0])
+            prompt.place = index
+            copies.append(replace(request, arguments=(prompt, *request.args[1:])))
+        return copies
+
+    def _model_generate(self, context: Tensor, **kwargs: Any) -> Tensor:
+        began = time.perf_counter()
+        tokens: Tensor = self.generate(context=context, **kwargs)  # [B, prompt + answer]
+        seconds = time.perf_counter() - began
+        length = context.shape[1]
+        n_prompt = kwargs["attention_mask"].sum(-1).tolist()
+        for row, count in zip(tokens.tolist(), n_prompt, strict=True):
+            self.rows.append((row[length:], count, len(n_prompt), seconds))
+        return tokens
+
+    def add_partial(self, attr: str, request: tuple[_Prompt, dict[str, Any]], answer: str) -> None:
+        """Take note of an answer, then do what the cache hook would have done."""
+        prompt, gen_kwargs = request
+        self.records[prompt.place] = self._record(prompt, gen_kwargs, *self.rows.popleft())
+        self.hook.add_partial(attr, (str.__str__(prompt), gen_kwargs), answer)
+
+    def _record(
+        self,
+        prompt: str,
+        gen_kwargs: dict[str, Any],
+        row: list[int],
+        n_prompt: int,
+        size: int,
+        seconds: float,
+    ) -> DecodeRecord:
+        whole, _ = self.lm.tok_batch_encode([prompt], truncation=self.lm.truncation)
+        kwargs = normalize_gen_kwargs(gen_kwargs, self.default_budget)
+        until = handle_stop_sequences(kwargs["until"], eos=None)
+        stopping = Stopping(self.eos, until, kwargs["max_gen_toks"], self.lm.tok_decode)
+        ending = stopping.end([], row)
+        return DecodeRecord(
+            n_prompt_tokens=n_prompt,
+            n_truncated=max(0, whole.shape[1] - n_prompt),
+            draft_heads=1,
+            draft_rule=ORDINARY_RULE,
+            n_kept=ending.n_kept - 1,
+            n_verified=(0,) * (ending.n_kept - 1),
+            ended_by=ending.ended_by or "length",
+            looping=is_looping(row[: ending.n_kept]),
+            batch_size=size,
+            prefill_s=None,
+            decode_s=seconds,
+        )
+
+    def with_records(self, texts: list[str]) -> list[Generation]:
+        """Return the answers, in the order of the requests, with their records."""
+        return [Generation(text, self.records[index]) for index, text in enumerate(texts)]

@@ -1,0 +1,1 @@
+"""Teacher-forced measurements: what each head knows of real text."""

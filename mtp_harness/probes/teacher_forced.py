@@ -1,0 +1,125 @@
+"""Per-head accuracy and loss on real text, and the text walk.
+
+Both read real tokens (teacher-forced): a different question from decoding the model's own greedy
+text. All heads are scored on the same states t, those whose targets t+1..t+n all lie in the window.
+
+The text walk follows real text as self-speculative decoding would, emitting the true token:
+
+    state t      t    t+1  t+2  t+3  t+4       x[t+1] is pending; heads 2..4 at t draft x[t+2..t+4]
+    text         x    x    x    x    x         heads 2 and 3 right, head 4 wrong: the step emits the
+                      y0   d1   d2   --        two drafts and head 1's own x[t+4]; next state: t+3
+
+Over the model's own greedy text this reproduces the decoder's counters exactly (design, section 3).
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from mtp_harness.models.interface import MultiHeadModel, head_states
+
+
+class HeadScores(NamedTuple):
+    """Token-weighted sums over all scored states; index 0 is offset 1."""
+
+    n_correct: Tensor
+    """int64 [n]: states whose top-1 prediction is the token at the offset."""
+    nats: Tensor
+    """float64 [n]: summed cross-entropy."""
+    n_states: int
+
+    def accuracy(self) -> list[float]:
+        """Top-1 accuracy per offset."""
+        return [float(c) / self.n_states for c in self.n_correct]
+
+    def bits(self) -> list[float]:
+        """Cross-entropy per token in bits, per offset (bits per byte for byte models)."""
+        return [float(v) / self.n_states / 0.6931471805599453 for v in self.nats]
+
+
+class Walk(NamedTuple):
+    """Counters of a text walk."""
+
+    n_kept: int
+    n_steps: int
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """Tokens emitted per step; NaN where there was no step."""
+        return self.n_kept / self.n_steps if self.n_steps else float("nan")
+
+
+class Reading(NamedTuple):
+    """What every head made of a batch of rows; entries past the row's end are False and 0."""
+
+    right: Tensor
+    """bool [B, T, k]: `right[b, t, i-1]` is whether head i's argmax at t is the token at t+i."""
+    nats: Tensor
+    """float64 [B, T, k]: cross-entropy of the token at t+i."""
+
+
+@torch.no_grad()
+def read(model: MultiHeadModel, tokens: Tensor, heads: int | None = None) -> Reading:
+    """Read rows of text with heads 1..k.
+
+    Args:
+        model: any `MultiHeadModel`.
+        tokens: int64 [B, T].
+        heads: k, 1..n; default n.
+    """
+    k = heads or model.n_future_tokens
+    right = torch.zeros(*tokens.shape, k, dtype=torch.bool, device=tokens.device)
+    nats = torch.zeros(*tokens.shape, k, dtype=torch.float64, device=tokens.device)
+    for offset, state in head_states(model, tokens, k):
+        logits = model.logits(offset, state[:, :-offset])  # [B, T - offset, V]
+        target = tokens[:, offset:]
+        right[:, :-offset, offset - 1] = logits.argmax(-1) == target
+        loss = cross_entropy(logits.float().transpose(1, 2), target, reduction="none")
+        nats[:, :-offset, offset - 1] = loss.double()
+    return Reading(right, nats)
+
+
+def hits(model: MultiHeadModel, tokens: Tensor, heads: int | None = None) -> Tensor:
+    """Return which heads are right where, bool [B, T, k]; see `Reading.right`."""
+    return read(model, tokens, heads).right
+
+
+def walk(right: Tensor, start: int, end: int) -> Walk:
+    """Walk one row of text.
+
+    Args:
+        right: bool [T, k], as `hits` gives it for one row.
+        start: the state t whose next token is the first pending one: the prompt's last token.
+        end: number of tokens in the row; the walk stops when all of them are emitted.
+    """
+    taken = right[:, 1:].long().cumprod(-1).sum(-1).tolist()  # drafts taken from each state
+    state, kept, steps = start, 0, 0
+    while state < end - 2:
+        emitted = min(1 + taken[state], end - 2 - state)
+        state += emitted
+        kept += emitted
+        steps += 1
+    return Walk(kept, steps)
+
+
+def score_heads(readings: Iterable[Reading]) -> HeadScores:
+    """Add up readings of windows over the states for which every head has a target.
+
+    Args:
+        readings: of windows of T > n tokens without padding.
+
+    Raises:
+        ValueError: there are none.
+    """
+    correct, nats, n_states = [], [], 0
+    for right, loss in readings:
+        n = right.shape[-1]
+        correct.append(right[:, :-n].sum((0, 1)).cpu())
+        nats.append(loss[:, :-n].sum((0, 1)).cpu())
+        n_states += right[:, :-n, 0].numel()
+    if not n_states:
+        raise ValueError("no windows to score")
+    return HeadScores(torch.stack(correct).sum(0), torch.stack(nats).sum(0), n_states)

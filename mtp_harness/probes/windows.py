@@ -1,0 +1,66 @@
+"""Windows and prompts of tokens from a corpus: the same ones on every run over the same corpus."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from mtp_harness.data.corpus import Corpus
+
+Encode = Callable[[str], list[int]]
+"""Text to token ids, without special tokens."""
+
+
+def windows(corpus: Corpus, encode: Encode, bos: int, length: int, count: int | None) -> Tensor:
+    """Return windows over the documents set end to end, each document after a BOS.
+
+    Windows do not overlap; the tokens after the last whole one are left out.
+
+    Args:
+        corpus: the documents.
+        encode: see `Encode`.
+        bos: the token between documents.
+        length: tokens per window, T.
+        count: how many, evenly spread over the corpus; None means all.
+
+    Returns:
+        int64 [count, T].
+    """
+    tokens: list[int] = []
+    for document in corpus.documents:
+        tokens += [bos, *encode(document.text)]
+    n_all = len(tokens) // length
+    if not n_all:
+        raise ValueError(f"the corpus has {len(tokens)} tokens, fewer than one window of {length}")
+    table = torch.tensor(tokens[: n_all * length]).view(n_all, length)
+    if count is None or count >= n_all:
+        return table
+    return table[torch.arange(count) * n_all // count]
+
+
+def prompts(corpus: Corpus, encode: Encode, length: int, count: int, room: int) -> list[list[int]]:
+    """Return prompts from the middle of documents, each from another one.
+
+    Args:
+        corpus: the documents.
+        encode: see `Encode`.
+        length: tokens per prompt.
+        count: how many, evenly spread over the documents that are long enough.
+        room: tokens of the document that must follow the prompt.
+
+    Raises:
+        ValueError: too few documents are long enough.
+    """
+    long_enough = []
+    for document in corpus.documents:
+        tokens = encode(document.text)
+        if len(tokens) >= length + room:
+            long_enough.append(tokens)
+    if len(long_enough) < count:
+        raise ValueError(
+            f"only {len(long_enough)} documents have {length + room} tokens, expected {count}; "
+            "ask for fewer or shorter prompts"
+        )
+    chosen = [long_enough[i * len(long_enough) // count] for i in range(count)]
+    middles = [(len(tokens) - room - length) // 2 for tokens in chosen]
+    return [tokens[m : m + length] for m, tokens in zip(middles, chosen, strict=True)]

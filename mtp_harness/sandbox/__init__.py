@@ -1,0 +1,27 @@
+"""Grading of model-written programs.
+
+    with Grader() as grader:
+        verdicts = grader.grade([Program(code, entry_point, test, preamble=prompt), …])
+
+Three kinds of processes, none forked from the one before:
+
+    harness ──▶ workers (run the trusted checks) ──▶ zygotes ──fork──▶ one program each
+
+A program never shares a process with a test or an expected value, and a verdict is made where the
+program has no say. `checking` has the grader's side of that, `candidate` the program's, `wire`
+what crosses between them, `zygote` and `rootfs` the isolation.
+"""
+
+from mtp_harness.sandbox.grader import Grader
+from mtp_harness.sandbox.isolation import IsolationError, IsolationReport, self_test
+from mtp_harness.sandbox.types import Limits, Program, Verdict
+
+__all__ = [
+    "Grader",
+    "IsolationError",
+    "IsolationReport",
+    "Limits",
+    "Program",
+    "Verdict",
+    "self_test",
+]

@@ -1,0 +1,75 @@
+"""`Grader`: programs in, verdicts out."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from mtp_harness.sandbox.isolation import IsolationReport, check_platform, self_test
+from mtp_harness.sandbox.pool import WorkerPool
+from mtp_harness.sandbox.types import Limits, Program, Verdict
+
+
+class Grader:
+    """Grades model-written programs in processes of their own.
+
+    Use it as a context manager, or call `close`.
+
+    Args:
+        limits: What every program may use.
+        workers: How many programs to grade at once; the number of processors if left out.
+        consent: Run programs even where the self-test finds that they are not isolated.
+
+    Raises:
+        IsolationError: Programs would not be isolated here, and nobody consented to that.
+        RuntimeError: This is not Linux.
+    """
+
+    def __init__(
+        self, limits: Limits | None = None, workers: int | None = None, consent: bool = False
+    ) -> None:
+        """Run the self-test; workers start with the first programs."""
+        check_platform()
+        self._limits = limits or Limits()
+        self._consent = consent
+        self._n_workers = workers or os.cpu_count() or 1
+        if self._n_workers < 1:
+            raise ValueError(f"workers={workers} but at least one must grade")
+        self._report: IsolationReport = self_test()
+        if not consent:
+            self._report.require()
+        # What the self-test found then holds for every program: no worker falls back later.
+        self._pool = WorkerPool(self._limits, self._n_workers, must_isolate=self._report.sufficient)
+
+    def grade(self, programs: Sequence[Program]) -> list[Verdict]:
+        """Return one verdict per program, in their order."""
+        return self._pool.grade(programs)
+
+    def settings(self) -> dict[str, object]:
+        """Return how programs are run and what isolates them, for the results file."""
+        return {
+            "isolation": self._report.describe(),
+            "consent": self._consent,
+            "limits": dataclasses.asdict(self._limits),
+            "workers": self._n_workers,
+            "python": sys.version.split()[0],
+        }
+
+    def close(self) -> None:
+        """End the workers. A later `grade` starts new ones."""
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        """Return this grader."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the workers."""
+        self.close()

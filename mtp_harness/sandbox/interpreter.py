@@ -1,0 +1,54 @@
+"""Starting clean Python processes: nothing is forked, nothing inherited but one channel."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+# The two packages are made up rather than imported, so that their `__init__` files and all that
+# these may import stay out of a process that programs are forked from.
+_BOOTSTRAP = """
+import importlib, sys, types
+folder, module, descriptor = sys.argv[1:]
+del sys.argv[1:], sys.orig_argv[1:]
+for name, path in (("mtp_harness", folder), ("mtp_harness.sandbox", folder + "/sandbox")):
+    package = types.ModuleType(name)
+    package.__path__ = [path]
+    sys.modules[name] = package
+importlib.import_module("mtp_harness.sandbox." + module).main(int(descriptor))
+"""
+_FLAGS = ("-s", "-S", "-P", "-B")  # no site-packages, no user site, no script folder, no .pyc files
+
+
+def start(
+    module: str, channel: socket.socket, new_session: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start `mtp_harness.sandbox.<module>.main(channel)` in a fresh interpreter.
+
+    The environment is empty but for what the interpreter itself needs to start, and the seed of
+    string hashes is fixed: the order of a set must not decide a verdict.
+    """
+    folder = str(Path(__file__).resolve().parent.parent)
+    environment = {"PYTHONHASHSEED": "0"}
+    if "LD_LIBRARY_PATH" in os.environ:
+        environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
+    descriptor = channel.fileno()
+    return subprocess.Popen(
+        [sys.executable, *_FLAGS, "-c", _BOOTSTRAP, folder, module, str(descriptor)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        pass_fds=(descriptor,),
+        start_new_session=new_session,
+    )
+
+
+def end(process: subprocess.Popen[bytes], patience_s: float) -> None:
+    """Wait for a process whose channel has been closed, and kill it if it does not end."""
+    try:
+        process.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,169 @@
+"""Does the isolation hold here? Asked of the real thing: small hostile programs, really graded.
+
+A probe counts as blocked only if its program ran to its end and what it tried had no effect.
+"""
+
+import socket
+import subprocess
+import sys
+import tempfile
+import uuid
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from mtp_harness.sandbox.pool import WorkerPool
+from mtp_harness.sandbox.types import Limits, Program
+
+FLAG = "--confirm_run_unsafe_code"
+REQUIRED = {
+    "network": "the network",
+    "outside_write": "the files of this machine",
+    "signal_outside": "other processes",
+    "signal_parent": "the grader's own processes",
+}
+_LIMITS = Limits(wall_s=2.0)
+
+
+class IsolationError(RuntimeError):
+    """Programs would run without the isolation that keeps them from doing harm."""
+
+
+@dataclass(frozen=True)
+class IsolationReport:
+    """What the self-test found.
+
+    Args:
+        sufficient: Network, writing outside and signalling are all blocked.
+        probes: Name of a probe → whether what it tried was blocked.
+        mechanism: `namespaces`, or `process` where there are only resource limits.
+        detail: Why there are no namespaces.
+        namespaces: Which namespaces every program is in.
+    """
+
+    sufficient: bool
+    probes: dict[str, bool]
+    mechanism: str
+    detail: str = ""
+    namespaces: tuple[str, ...] = ()
+
+    def describe(self) -> dict[str, object]:
+        """Return the report as plain values, for the results file."""
+        return {
+            "sufficient": self.sufficient,
+            "mechanism": self.mechanism,
+            "namespaces": list(self.namespaces),
+            "probes": dict(self.probes),
+            "detail": self.detail,
+        }
+
+    def require(self) -> None:
+        """Raise `IsolationError` unless the isolation is sufficient."""
+        if not self.sufficient:
+            gaps = [text for name, text in REQUIRED.items() if not self.probes.get(name, False)]
+            reason = f" ({self.detail})" if self.detail else ""
+            raise IsolationError(
+                f"programs written by the model would not be isolated here from {_listed(gaps)}"
+                f"{reason}; {FLAG} runs them all the same, with your rights and only limits on "
+                "time, memory and files."
+            )
+
+
+def self_test() -> IsolationReport:
+    """Run the probes and return what was blocked; takes well under a second."""
+    check_platform()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.chmod(0o777)
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listener.setblocking(False)
+        victim = _start_victim()
+        stack.callback(victim.wait)
+        stack.callback(victim.kill)
+        pool = WorkerPool(_LIMITS, workers=1, must_isolate=False)
+        stack.callback(pool.close)
+        programs = _probes(listener.getsockname()[1], folder / uuid.uuid4().hex, victim.pid)
+        verdicts = pool.grade(list(programs.values()))
+        hello = pool.workers[0].hello
+        blocked = {
+            name: verdict.outcome == "pass"
+            for name, verdict in zip(programs, verdicts, strict=True)
+        }
+        blocked["network"] &= not _was_called(listener)
+        blocked["outside_write"] &= not any(folder.iterdir())
+        blocked["signal_outside"] &= victim.poll() is None
+    namespaces = tuple(cast(list[str], hello.get("namespaces", [])))
+    return IsolationReport(
+        sufficient=all(blocked[name] for name in REQUIRED),
+        probes=blocked,
+        mechanism="namespaces" if namespaces else "process",
+        namespaces=namespaces,
+        detail=str(hello.get("reason", "")),
+    )
+
+
+def check_platform() -> None:
+    """Raise where the grader cannot work at all."""
+    if sys.platform != "linux":
+        raise RuntimeError(
+            f"grading of model-written programs needs Linux, and this is {sys.platform}: "
+            "generate with --predict_only here and grade the samples on Linux."
+        )
+
+
+def _start_victim() -> subprocess.Popen[bytes]:
+    sleeper = "import time; time.sleep(60)"
+    return subprocess.Popen([sys.executable, "-I", "-S", "-c", sleeper], stdin=subprocess.DEVNULL)
+
+
+def _was_called(listener: socket.socket) -> bool:
+    try:
+        listener.accept()[0].close()
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+_CODE = """
+def probe(argument):
+    import os, socket, time
+    try:
+        {body}
+    except (OSError, MemoryError):
+        return "blocked"
+    return "done"
+"""
+_BODIES = {
+    "network": "socket.create_connection(('127.0.0.1', argument), 0.2)",
+    "outside_write": "open(argument, 'w').write('x')",
+    "signal_outside": "os.kill(argument if argument != os.getpid() else 0x7fffffff, 9)",
+    # To the first process of a pid namespace, this signal says nothing; the sender lives on too.
+    "signal_parent": "os.kill(os.getppid(), 9); time.sleep(0.05); raise OSError",
+    "other_processes": "os.listdir(f'/proc/{argument}')",
+    "memory": "bytearray(argument)",
+}
+
+
+def _probes(port: int, path: Path, victim: int) -> dict[str, Program]:
+    arguments: dict[str, object] = {
+        "network": port,
+        "outside_write": str(path),
+        "signal_outside": victim,
+        "signal_parent": None,
+        "other_processes": victim,
+        "memory": 2 * _LIMITS.memory_bytes,
+    }
+    return {
+        name: Program(
+            code=_CODE.format(body=body),
+            entry_point="probe",
+            test=f"def check(candidate): assert candidate({arguments[name]!r}) == 'blocked'",
+            name=name,
+        )
+        for name, body in _BODIES.items()
+    }

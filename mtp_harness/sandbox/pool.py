@@ -1,0 +1,158 @@
+"""Worker processes, and the programs shared out among them."""
+
+import dataclasses
+import queue
+import socket
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import cast
+
+from mtp_harness.sandbox import interpreter, wire
+from mtp_harness.sandbox.types import Limits, Program, Verdict, one_line
+
+# A worker answers within the program's own time, plus what starting a zygote may take. After
+# this many seconds more, the test itself hangs, which only the program's answers can have caused.
+HANG_S = 25.0
+_START_S = 30.0
+_ATTEMPTS = 2
+
+
+class WorkerLost(RuntimeError):
+    """A worker process ended without an answer."""
+
+
+class WorkerProcess:
+    """One worker, started when it is first asked and again after it is lost."""
+
+    def __init__(self, limits: Limits, must_isolate: bool) -> None:
+        """Keep the settings."""
+        self._limits = limits
+        self._must_isolate = must_isolate
+        self._config = {"limits": dataclasses.asdict(limits), "must_isolate": must_isolate}
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._channel: socket.socket | None = None
+        self.pid: int | None = None
+        self.hello: dict[str, object] = {}
+
+    def start(self) -> socket.socket:
+        """Start the process if there is none, and wait until it says what isolates it."""
+        if self._channel is not None:
+            return self._channel
+        channel, theirs = socket.socketpair()
+        with theirs:
+            self._process = interpreter.start("worker", theirs, new_session=True)
+        self._channel, self.pid = channel, self._process.pid
+        scratch = "" if self._must_isolate else self._make_scratch()
+        try:
+            wire.send_frame(channel, {**self._config, "scratch": scratch})
+            hello = wire.read_frame(channel, deadline=time.monotonic() + _START_S)
+        except (OSError, EOFError) as error:
+            self.kill()
+            raise WorkerLost(f"a grader worker did not start: {error!r}") from None
+        self.hello = cast(dict[str, object], hello)
+        return channel
+
+    def _make_scratch(self) -> str:
+        """Make the folder for programs outside namespaces.
+
+        This process removes it, since the worker and its zygote may be killed.
+        """
+        self._scratch = tempfile.TemporaryDirectory("", "mtp-harness-", ignore_cleanup_errors=True)
+        Path(self._scratch.name).chmod(0o711)
+        return self._scratch.name
+
+    def grade(self, program: Program) -> Verdict:
+        """Return this worker's verdict; raises `WorkerLost`."""
+        channel = self.start()
+        deadline = time.monotonic() + self._limits.wall_s + HANG_S
+        try:
+            channel.settimeout(self._limits.wall_s + HANG_S)
+            wire.send_frame(channel, dataclasses.asdict(program))
+            answer = wire.read_frame(channel, deadline=deadline)
+        except TimeoutError:
+            self.kill()
+            return Verdict("fail", "timeout", "the check never ended", self._limits.wall_s)
+        except (OSError, EOFError, wire.Malformed) as error:
+            self.kill()
+            raise WorkerLost(f"a grader worker was lost: {error!r}") from None
+        return Verdict(*cast(list[object], answer))  # type: ignore[arg-type]
+
+    def kill(self) -> None:
+        """End the process at once; its zygote and programs go with it."""
+        if self._channel is not None:
+            self._process.kill()
+            self.close()
+
+    def close(self) -> None:
+        """Let the process end."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = self.pid = None
+            interpreter.end(self._process, 5.0)
+        if self._scratch is not None:
+            self._scratch.cleanup()
+            self._scratch = None
+
+
+class WorkerPool:
+    """Grades programs on several workers at once.
+
+    Args:
+        limits: What every program may use.
+        workers: How many worker processes.
+        must_isolate: Never run a program outside namespaces.
+    """
+
+    def __init__(self, limits: Limits, workers: int, must_isolate: bool) -> None:
+        """Prepare the workers; each starts when it gets its first program."""
+        self.workers = [WorkerProcess(limits, must_isolate) for _ in range(workers)]
+
+    def grade(self, programs: Sequence[Program]) -> list[Verdict]:
+        """Return one verdict per program, in their order."""
+        verdicts: list[Verdict | None] = [None] * len(programs)
+        todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for index in range(len(programs)):
+            todo.put(index)
+
+        def work(worker: WorkerProcess) -> None:
+            while True:
+                try:
+                    index = todo.get_nowait()
+                except queue.Empty:
+                    return
+                verdicts[index] = _grade(worker, programs[index])
+
+        busy = self.workers[: len(programs)]
+        with ThreadPoolExecutor(max(len(busy), 1)) as threads:
+            try:
+                for future in [threads.submit(work, worker) for worker in busy]:
+                    future.result()
+            except BaseException:
+                while not todo.empty():  # let the other threads end
+                    todo.get()
+                raise
+        return cast(list[Verdict], verdicts)
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in self.workers:
+            worker.close()
+
+
+def _grade(worker: WorkerProcess, program: Program) -> Verdict:
+    """Try again once where the machinery failed: it may have been killed by accident."""
+    verdict = Verdict("error", "grader", "", 0.0)
+    for _ in range(_ATTEMPTS):
+        started = time.monotonic()
+        try:
+            verdict = worker.grade(program)
+        except WorkerLost as error:
+            verdict = Verdict("error", "grader", one_line(str(error)), time.monotonic() - started)
+        if verdict.outcome != "error" or verdict.kind != "grader":
+            break
+    if verdict.outcome == "error" and program.name:
+        return verdict._replace(detail=one_line(f"{program.name}: {verdict.detail}"))
+    return verdict

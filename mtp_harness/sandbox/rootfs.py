@@ -1,0 +1,115 @@
+"""The file system that isolated programs see.
+
+    /            read-only
+    /…/lib       Python's standard library and the shared libraries it needs, at their own paths
+    /dev         null, zero, urandom
+    /box         the program's own folder: empty, writable, bounded, new for every program
+
+Nothing else of the machine is there: no home, no other packages (their folders inside a library
+folder are covered, data sets with reference solutions live in them), no programs to run, and no
+/proc or /sys.
+"""
+
+import contextlib
+import os
+import sys
+import sysconfig
+from pathlib import Path
+
+from mtp_harness.sandbox import linux
+
+BOX = "/box"
+BOX_UID = 1000
+_BASE = "/tmp"  # any folder does: the new root is mounted over it, out of everybody else's sight
+_OLD = "/.old"
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
+_SYSTEM = (
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/etc/ld.so.cache",
+    "/usr/share/zoneinfo",
+)
+
+
+def visible_paths() -> dict[str, str]:
+    """Return what of this machine a program may read: path → the same without symbolic links."""
+    stdlib = str(Path(os.__file__).parent)
+    found = [*_SYSTEM, str(Path(stdlib).parent), stdlib, *sys.path]
+    libdir = sysconfig.get_config_var("LIBDIR")
+    if isinstance(libdir, str):
+        found.append(libdir)
+    if stdlib.startswith("/nix/store/"):
+        found.append("/nix/store")
+    real = {path: os.path.realpath(path) for path in (*found, *_DEVICES) if path.startswith("/")}
+    usable = {path: target for path, target in real.items() if Path(target).exists()}
+    # Folders before what lies inside them, so that nothing is bound twice.
+    return dict(sorted(usable.items(), key=lambda item: (len(item[1]), item[0])))
+
+
+def enter_new_root(box_bytes: int) -> None:
+    """Build the file system and make it this mount namespace's only one.
+
+    The caller is alone in new user and mount namespaces and holds their capabilities.
+    """
+    linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
+    linux.mount("root", _BASE, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=1m,mode=755")
+    paths = visible_paths()
+    Path(_BASE + _OLD).mkdir()
+    linux.pivot_root(_BASE, _BASE + _OLD)
+    os.chdir("/")
+    shown: list[str] = []
+    for path, real in paths.items():
+        _show(path, real, shown)
+    _cover_packages(shown)
+    Path(BOX).mkdir()
+    _close_doors()
+    linux.detach(_OLD)
+    Path(_OLD).rmdir()
+    linux.make_read_only("/")
+    mount_box(box_bytes)
+
+
+def mount_box(size_bytes: int) -> None:
+    """Mount a new empty folder for one program."""
+    options = f"size={size_bytes},nr_inodes=1024,mode=700,uid={BOX_UID},gid={BOX_UID}"
+    linux.mount("box", BOX, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options)
+
+
+def replace_box(size_bytes: int) -> None:
+    """Throw the program's folder away, whatever is in it, and mount a new one."""
+    linux.detach(BOX)
+    mount_box(size_bytes)
+
+
+def _show(path: str, real: str, shown: list[str]) -> None:
+    """Bind one path of the old root into the new one; symbolic links are remade."""
+    if not any(real == one or real.startswith(one + "/") for one in shown):
+        target = Path(real)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if Path(_OLD + real).is_dir():
+            target.mkdir(exist_ok=True)
+        else:
+            target.touch()
+        linux.mount(_OLD + real, real, None, linux.MS_BIND | linux.MS_REC)
+        shown.append(real)
+    if real != path and not Path(path).exists():
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).symlink_to(real)
+
+
+def _cover_packages(shown: list[str]) -> None:
+    for folder in shown:
+        for pattern in ("python*/site-packages", "python*/dist-packages"):
+            for packages in Path(folder).glob(pattern):
+                if packages.is_dir():
+                    linux.mount("none", str(packages), "tmpfs", linux.MS_RDONLY, "size=4k")
+
+
+def _close_doors() -> None:
+    """Close ways to kernel objects that outlive a program, where this kernel lets us."""
+    for name in ("user/max_user_namespaces", "kernel/shmmni", "kernel/msgmni"):
+        with contextlib.suppress(OSError):
+            Path(f"{_OLD}/proc/sys/{name}").write_text("0")

@@ -1,0 +1,116 @@
+"""A grader worker: a fresh process that checks programs one after the other.
+
+It runs the trusted tests, so that a test that hangs or dies takes neither the harness nor the
+other workers with it, and owns the zygote that the programs are forked from.
+"""
+
+import resource
+import socket
+import time
+from typing import cast
+
+from mtp_harness.sandbox import wire
+from mtp_harness.sandbox.checking import Check, Fault, Finding, RemoteFunction, Stop
+from mtp_harness.sandbox.launcher import Launcher, NoNamespaces
+from mtp_harness.sandbox.types import Limits, Program, Verdict, one_line
+
+# A test that makes much of a little answer must not take the machine's memory.
+_MEMORY_BYTES = 4 * 2**30
+
+
+def main(channel_fd: int) -> None:
+    """Say what isolation there is, then answer programs with verdicts until the channel closes."""
+    channel = socket.socket(fileno=channel_fd)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if hard == resource.RLIM_INFINITY or hard > _MEMORY_BYTES:
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, hard))
+    config = cast(dict[str, object], wire.read_frame(channel))
+    limits = Limits(**cast(dict[str, int], config["limits"]))
+    worker = Worker(limits, str(config["scratch"]), must_isolate=bool(config["must_isolate"]))
+    try:
+        wire.send_frame(channel, worker.open())
+        while True:
+            fields = cast(dict[str, str], wire.read_frame(channel))
+            wire.send_frame(channel, list(worker.grade(Program(**fields))))
+    except (wire.Closed, ConnectionError):
+        worker.close()
+
+
+class Worker:
+    """Grades one program at a time.
+
+    Args:
+        limits: What every program may use.
+        scratch: Folder for the programs' folders where there are no namespaces.
+        must_isolate: Never run a program outside namespaces, whatever changes on the way.
+    """
+
+    def __init__(self, limits: Limits, scratch: str, must_isolate: bool) -> None:
+        """Keep the settings; `open` starts the zygote."""
+        self._limits = limits
+        self._scratch = scratch
+        self._must_isolate = must_isolate
+        self._launcher: Launcher | None = None
+        self._reason = ""
+
+    def open(self) -> dict[str, object]:
+        """Start the zygote and return what isolates it, and if nothing does, why."""
+        try:
+            namespaces = self._ready().namespaces
+        except Fault as fault:
+            return {"namespaces": [], "reason": one_line(str(fault))}
+        return {"namespaces": namespaces, "reason": self._reason}
+
+    def close(self) -> None:
+        """End the zygote and what runs in it."""
+        if self._launcher is not None:
+            self._launcher.close()
+            self._launcher = None
+
+    def _ready(self) -> Launcher:
+        if self._launcher is None:
+            try:
+                self._launcher = Launcher(self._limits, self._scratch, isolate=True)
+            except NoNamespaces as error:
+                self._reason = one_line(str(error))
+                if self._must_isolate:
+                    raise Fault("grader", f"no isolation: {self._reason}") from None
+                self._launcher = Launcher(self._limits, self._scratch, isolate=False)
+        return self._launcher
+
+    def grade(self, program: Program) -> Verdict:
+        """Return the verdict on one program; whatever goes wrong here is an `error`."""
+        started = time.monotonic()
+        try:
+            finding, wall_s = self._grade(program)
+        except Exception as error:
+            fault = error if isinstance(error, Fault) else Fault("grader", repr(error))
+            finding, wall_s = _error(fault), time.monotonic() - started
+        if finding.outcome == "error" and finding.kind == "grader":
+            self.close()  # the next program gets a new zygote
+        return Verdict(*finding, wall_s)
+
+    def _grade(self, program: Program) -> tuple[Finding, float]:
+        launcher = self._ready()
+        with launcher.launch() as channel:
+            remote = RemoteFunction(channel, self._limits)
+            try:
+                finding = _judge(program, remote)
+            finally:
+                launcher.stop()
+            wall_s = time.monotonic() - remote.started
+        return (launcher.why() if remote.gone else finding), wall_s
+
+
+def _judge(program: Program, remote: RemoteFunction) -> Finding:
+    check = Check(program, remote)
+    try:
+        remote.load(program)
+    except Stop:
+        return cast(Finding, remote.settled)
+    return check.run()
+
+
+def _error(fault: Fault) -> Finding:
+    return Finding("error", fault.kind, one_line(str(fault)))

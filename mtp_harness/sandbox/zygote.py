@@ -1,0 +1,245 @@
+"""The process that programs are forked from.
+
+It is a fresh interpreter that has imported some of the standard library and nothing else. It never
+sees a test, a reference solution or a program: those go from the grader straight to the forked
+child. So whatever a program finds in the memory it inherits, there is nothing to find.
+
+Isolated, it is process 1 of its own pid namespace, in its own user, mount, network, ipc and uts
+namespaces. That is set up once; per program there is one fork, one `kill` of everything in the
+namespace and one new folder.
+
+    grader                          zygote                     child
+      │ socketpair, one end ─────────▶ fork ─────────────────────▶ limits, no privileges
+      │ ◀───────────────── begin ─────────────────────────────────┤
+      │ code ─────────────────────────────────────────────────────▶ load
+      │ ◀──▶ calls and values ◀───────────────────────────────────▶ call
+      │ stop ────────────────────────▶ kill all, new folder
+      │ ◀──────────── exit status ─────┤
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import resource
+import select
+import shutil
+import signal
+import socket
+import struct
+import tempfile
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from mtp_harness.sandbox import candidate, linux, rootfs, wire
+from mtp_harness.sandbox.types import Limits
+
+STATUS = struct.Struct("<id?")  # wait status, processor seconds, ended before it was stopped
+NOBODY = 65534
+_PRELOAD = (
+    "bisect cmath copy dataclasses datetime decimal enum fractions functools hashlib heapq "
+    "itertools json math operator random re statistics string textwrap time typing unicodedata"
+)
+
+
+class _Settings(NamedTuple):
+    limits: Limits
+    isolated: bool
+    child_uid: int | None
+    extra_processes: int
+
+
+def main(control_fd: int) -> None:
+    """Set up, report, and fork one program at a time until the grader closes the channel."""
+    control = socket.socket(fileno=control_fd)
+    config = json.loads(control.recv(2**16))
+    for name in _PRELOAD.split():
+        importlib.import_module(name)
+    os.environ.clear()
+    with contextlib.suppress(OSError):  # when memory runs out, programs go first
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    limits = Limits(**config["limits"])
+    try:
+        settings = _isolate(control, limits) if config["isolate"] else _without(limits)
+    except OSError as error:
+        reason = f"{error.filename or 'setup'}: {error.strerror or error}"
+        control.send(json.dumps({"error": reason}).encode())
+        return
+    namespaces = sorted(linux.NAMESPACES) if settings.isolated else []
+    control.send(json.dumps({"namespaces": namespaces}).encode())
+    gc.collect()
+    gc.freeze()
+    with contextlib.suppress(ConnectionError):
+        _serve(control, settings, config["scratch"])
+
+
+def _isolate(control: socket.socket, limits: Limits) -> _Settings:
+    """Enter new namespaces; returns in process 1 of the new pid namespace."""
+    with contextlib.suppress(OSError):
+        os.setgroups([])  # works for root only
+    flags = 0
+    for flag in linux.NAMESPACES.values():
+        flags |= flag
+    linux.unshare(flags)
+    control.send(b'{"unshared": true}')
+    mapped = json.loads(control.recv(2**16))  # the grader has written this namespace's user ids
+    first = os.fork()
+    if first:
+        control.close()
+        os.waitpid(first, 0)
+        os._exit(0)
+    linux.die_with_parent(signal.SIGKILL)
+    if os.getpid() != 1:
+        raise OSError("not the first process of its own pid namespace")
+    rootfs.enter_new_root(limits.file_bytes)
+    linux.forbid_tracing()
+    if mapped["two_users"]:
+        return _Settings(limits, True, rootfs.BOX_UID, 0)
+    return _Settings(limits, True, None, 2)  # this process and its parent are that user's too
+
+
+def _without(limits: Limits) -> _Settings:
+    """Do what is possible where the kernel allows no namespaces."""
+    linux.adopt_orphans()
+    child_uid = NOBODY if os.geteuid() == 0 and _nobody_can_run() else None
+    return _Settings(limits, False, child_uid, 0)
+
+
+def _nobody_can_run() -> bool:
+    """Try whether a child of ours can become nobody and still read the standard library."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become(NOBODY)
+            os.close(os.open(os.__file__, os.O_RDONLY))
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def _become(uid: int) -> None:
+    with contextlib.suppress(OSError):
+        os.setgroups([])  # forbidden, and done already, in a user namespace
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def _serve(control: socket.socket, settings: _Settings, scratch: str) -> None:
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 16, 1)
+        if not message or not descriptors:
+            return
+        folder = rootfs.BOX if settings.isolated else tempfile.mkdtemp(dir=scratch)
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            _become_candidate(descriptors[0], settings, folder)
+        os.close(descriptors[0])
+        ended = _wait(control, pid)
+        wait_status, cpu_s = _sweep(pid, settings.isolated)
+        if settings.isolated:
+            rootfs.replace_box(settings.limits.file_bytes)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+        if not control.recv(16):
+            return
+        control.send(STATUS.pack(wait_status, cpu_s, ended))
+
+
+def _wait(control: socket.socket, pid: int) -> bool:
+    """Wait until the program ends or the grader says stop; True if it ended."""
+    process = os.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(process, select.POLLIN)
+        poll.register(control, select.POLLIN)
+        return any(descriptor == process for descriptor, _ in poll.poll())
+    finally:
+        os.close(process)
+
+
+def _sweep(pid: int, isolated: bool) -> tuple[int, float]:
+    """Kill and reap the program and all that it started; returns its wait status and seconds."""
+    status: tuple[int, float] | None = None
+    while True:
+        with contextlib.suppress(ProcessLookupError):
+            if isolated:
+                _kill_namespace()
+            else:
+                _kill_descendants(pid if status is None else None)
+        try:
+            ended, wait_status, usage = os.wait4(-1, 0)
+        except ChildProcessError:
+            return status or (0, 0.0)
+        if ended == pid:
+            status = (wait_status, usage.ru_utime + usage.ru_stime)
+
+
+def _kill_namespace() -> None:
+    """Kill every process of this pid namespace but this one."""
+    # Anywhere else than in a pid namespace of its own, the same call would empty the machine.
+    if os.getpid() != 1:
+        os._exit(1)
+    os.kill(-1, signal.SIGKILL)
+
+
+def _kill_descendants(group: int | None) -> None:
+    """Kill a process group, and every child of ours: orphans have become ours too."""
+    if group is not None:
+        with contextlib.suppress(OSError):
+            os.killpg(group, signal.SIGKILL)
+    me = str(os.getpid())
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+                if parent == me:
+                    os.kill(int(entry.name), signal.SIGKILL)
+
+
+def _become_candidate(data_fd: int, settings: _Settings, folder: str) -> NoReturn:
+    """Turn this forked child into the one that runs the program."""
+    channel = socket.socket(fileno=data_fd)
+    try:
+        os.setsid()
+        null = os.open("/dev/null", os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(null, standard)
+        os.closerange(3, data_fd)
+        os.closerange(data_fd + 1, 256)  # the zygote opens few files and none above this
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _confine(settings, folder)
+    except BaseException as error:
+        wire.send_frame(channel, ["fault", repr(error)[:500]])
+        os._exit(1)
+    candidate.run(channel, settings.limits.output_bytes)
+    os._exit(0)
+
+
+def _confine(settings: _Settings, folder: str) -> None:
+    limits, uid = settings.limits, settings.child_uid
+    if not settings.isolated and uid is not None:
+        os.chown(folder, uid, uid)
+    for name, value in (
+        (resource.RLIMIT_CPU, limits.cpu_s),
+        (resource.RLIMIT_AS, limits.memory_bytes),
+        (resource.RLIMIT_FSIZE, limits.file_bytes),
+        (resource.RLIMIT_NPROC, limits.processes + settings.extra_processes),
+        (resource.RLIMIT_NOFILE, limits.open_files),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+    ):
+        hard = resource.getrlimit(name)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        # One second between the signals for processor time tells a limit from a kill.
+        top = value + 1 if name == resource.RLIMIT_CPU and value != hard else value
+        resource.setrlimit(name, (value, top))
+    if uid is not None:
+        _become(uid)
+    if not settings.isolated:
+        linux.die_with_parent(signal.SIGKILL)
+    os.chdir(folder)
+    linux.give_up_privileges()

@@ -1,0 +1,1 @@
+"""The paper's loss and a short loop: enough to make the reference models and small replications."""

@@ -1,0 +1,219 @@
+"""A short training loop: linear warm-up, cosine decay, the same batches for every model.
+
+Source: Gloeckle et al. 2024, Table S13 (schedule, betas, decay, clipping). Unlike the paper, the
+matrices of the blocks are trained by Muon (`torch.optim.Muon`, Jordan et al. 2024) at the learning
+rate of AdamW, which trains everything else: models this small learn more from the same bytes.
+It is meant for models of millions of parameters on one device; it checkpoints, and a run started
+again goes on where it was.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Muon, Optimizer
+
+from mtp_harness.models.interface import MultiHeadModel
+from mtp_harness.training.cuda_graphs import CudaGradients, CudaMuon
+from mtp_harness.training.loss import backward_head_by_head
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        steps: optimiser steps of rows * context tokens each.
+        rows: windows per step.
+        context: tokens per window, and the model's context length.
+        short_context: tokens per window in the first steps (as many tokens per step).
+        short_share: share of the steps that use `short_context`: attention costs less there.
+        peak_lr: learning rate after warm-up.
+        warmup: steps of linear warm-up.
+        final_lr_ratio: where the cosine ends, as a share of `peak_lr`.
+        weight_decay: decoupled, on matrices only.
+        clip: largest gradient norm.
+        seed: of the initial weights and of the batches.
+        log_every: steps between two lines of the curve.
+        save_every: steps between two checkpoints.
+        data_sha256: of the training text, so that a run does not go on with another one.
+    """
+
+    steps: int
+    rows: int = 24
+    context: int = 4096
+    short_context: int = 1024
+    short_share: float = 0.7
+    peak_lr: float = 4e-3
+    warmup: int = 200
+    final_lr_ratio: float = 0.03
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    seed: int = 0
+    log_every: int = 50
+    save_every: int = 2000
+    data_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse counts below 1."""
+        for name in ("steps", "rows", "context", "short_context", "log_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}, expected at least 1.")
+
+    def learning_rate(self, step: int) -> float:
+        """Return the rate of step 0, 1, ... `steps` - 1."""
+        if step < self.warmup:
+            return self.peak_lr * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        floor = self.final_lr_ratio
+        return self.peak_lr * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def optimizers(model: MultiHeadModel, recipe: Recipe) -> list[Optimizer]:
+    """Return Muon for the blocks' matrices and AdamW for the rest (norms without decay)."""
+    inside: list[Tensor] = []
+    outside: list[Tensor] = []
+    vectors: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        embedding = "embed" in name or "lm_head" in name
+        group = vectors if parameter.ndim < 2 else outside if embedding else inside
+        group.append(parameter)
+    groups = [
+        {"params": outside, "weight_decay": recipe.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    adamw = AdamW(groups, lr=recipe.peak_lr, betas=(0.9, 0.95), fused=model.device.type == "cuda")
+    muon = Muon(
+        inside,
+        lr=recipe.peak_lr,
+        weight_decay=recipe.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return [muon, adamw]
+
+
+def train(
+    model: MultiHeadModel,
+    batches: Callable[[int], np.ndarray[Any, Any]],
+    recipe: Recipe,
+    extra: int,
+    folder: Path,
+    report: Callable[[dict[str, Any]], None],
+) -> list[dict[str, Any]]:
+    """Train `model` in place; return the curve.
+
+    Args:
+        model: float32 parameters on the device to train on; CUDA trains in bfloat16 autocast with
+            compiled blocks, the CPU in float32.
+        batches: step -> integer tokens [rows, context + `extra`].
+        recipe: see `Recipe`.
+        extra: tokens in each row beyond the context, at least n.
+        folder: holds `state.pt`, which the caller deletes when the result is saved.
+        report: called with each line of the curve.
+
+    Raises:
+        ValueError: `folder` holds the state of a run with another recipe or model, or the loss
+            diverged.
+    """
+    model.train()
+    opts = optimizers(model, recipe)
+    start, curve, seconds = _resume(model, opts, recipe, folder)
+    on_gpu = model.device.type == "cuda"
+    gradients = CudaGradients(model) if on_gpu else backward_head_by_head
+    muon_step: Callable[[], Any] = CudaMuon(opts[0]) if on_gpu else opts[0].step
+    started = time.perf_counter() - seconds
+    for step in range(start, recipe.steps):
+        tokens = torch.from_numpy(np.ascontiguousarray(batches(step)))  # [rows, context + extra]
+        tokens = tokens[:, : tokens.shape[1] - extra + model.n_future_tokens]
+        nats = gradients(model, tokens.to(model.device, non_blocking=True).long())
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        for opt in opts:
+            for group in opt.param_groups:
+                group["lr"] = recipe.learning_rate(step)
+        muon_step()
+        opts[1].step()
+        for opt in opts:
+            opt.zero_grad(set_to_none=False)  # a CUDA graph writes into the same tensors
+        at_log = (step + 1) % recipe.log_every == 0 or step + 1 == recipe.steps
+        at_save = (step + 1) % recipe.save_every == 0
+        if at_log or at_save:  # a diverged state must not be saved either
+            line = _line(step, nats, norm, recipe, time.perf_counter() - started)
+        if at_log:
+            curve.append(line)
+            report(line)
+        if at_save:
+            _save(model, opts, recipe, folder, step + 1, curve, time.perf_counter() - started)
+    model.eval()
+    return curve
+
+
+def _line(step: int, nats: Tensor, norm: Tensor, recipe: Recipe, wall_s: float) -> dict[str, Any]:
+    losses = nats.tolist()
+    if not all(math.isfinite(value) for value in losses):
+        raise ValueError(
+            f"The loss is {losses} at step {step + 1}: training diverged at learning rate "
+            f"{recipe.learning_rate(step):.2g}; lower --peak-lr (now {recipe.peak_lr:g})."
+        )
+    return {
+        "step": step + 1,
+        "tokens": (step + 1) * recipe.rows * recipe.context,
+        "loss_nats": [round(value, 5) for value in losses],
+        "grad_norm": round(float(norm), 4),
+        "lr": recipe.learning_rate(step),
+        "wall_s": round(wall_s, 2),
+    }
+
+
+def _save(
+    model: MultiHeadModel,
+    opts: list[Optimizer],
+    recipe: Recipe,
+    folder: Path,
+    step: int,
+    curve: list[dict[str, Any]],
+    wall_s: float,
+) -> None:
+    unfinished = folder / "state.pt.tmp"
+    state = {
+        "recipe": asdict(recipe),
+        "model": model.state_dict(),
+        "optimizers": [opt.state_dict() for opt in opts],
+        "step": step,
+        "curve": json.dumps(curve),
+        "wall_s": wall_s,
+    }
+    torch.save(state, unfinished)
+    unfinished.replace(folder / "state.pt")
+
+
+def _resume(
+    model: MultiHeadModel, opts: list[Optimizer], recipe: Recipe, folder: Path
+) -> tuple[int, list[dict[str, Any]], float]:
+    """Load `state.pt` if there is one; return (first step, curve so far, seconds so far)."""
+    path = folder / "state.pt"
+    if not path.is_file():
+        return 0, [], 0.0
+    state = torch.load(path, map_location=model.device, weights_only=True)
+    if state["recipe"] != asdict(recipe):
+        different = [k for k, v in asdict(recipe).items() if state["recipe"].get(k) != v]
+        raise ValueError(
+            f"{path} belongs to a run with another {', '.join(different)}; give the same recipe to "
+            "go on with it, or another output folder to start anew."
+        )
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:  # other keys or shapes: torch names every one of them
+        raise ValueError(
+            f"{path} belongs to a run with a model of another shape; give the same --n, --layers "
+            "and widths to go on with it, or another output folder to start anew."
+        ) from error
+    for opt, saved in zip(opts, state["optimizers"], strict=True):
+        opt.load_state_dict(saved)
+    return int(state["step"]), json.loads(state["curve"]), float(state["wall_s"])

@@ -1,0 +1,140 @@
+"""Which layout is it, and whose affair: paths never become names on the hub."""
+
+import pytest
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
+from mtp_harness.models.byte_tokenizer import byte_tokenizer
+from mtp_harness.models.load import (
+    DEFAULT_MODEL,
+    SHIPPED_MODELS,
+    Layout,
+    detect,
+    is_local,
+    load_model,
+    load_tokenizer,
+    resolve,
+)
+
+TINY = {
+    "vocab_size": 256,
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+}
+
+
+@pytest.fixture
+def ours(tmp_path):
+    folder = tmp_path / "ours"
+    MTPLlamaForCausalLM(MTPLlamaConfig(**TINY, n_future_tokens=2)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def plain(tmp_path):
+    LlamaForCausalLM(LlamaConfig(**TINY)).save_pretrained(tmp_path / "plain")
+    return tmp_path / "plain"
+
+
+def refusal(error, call, *arguments):
+    with pytest.raises(error) as caught:
+        call(*arguments)
+    assert caught.type is error
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_layouts_are_told_apart(meta_folder, ours, plain):
+    assert detect(str(meta_folder)) is Layout.META
+    assert detect(str(ours)) is Layout.MTP_LLAMA
+    assert detect(str(plain)) is Layout.TRANSFORMERS
+    assert detect("EleutherAI/pythia-70m") is Layout.TRANSFORMERS
+    assert detect("gpt2") is Layout.TRANSFORMERS
+
+
+def test_config_json_decides_where_both_layouts_lie_together(plain):
+    (plain / "params.json").write_text("{}")
+    (plain / "consolidated.00.pth").write_bytes(b"")
+    assert detect(str(plain)) is Layout.TRANSFORMERS
+
+
+def test_models_of_both_layouts_load(meta_folder, ours, plain):
+    assert load_model(str(meta_folder)).n_future_tokens == 4
+    assert load_model(str(ours)).n_future_tokens == 2
+    for name in (str(plain), "EleutherAI/pythia-70m"):
+        assert "ordinary causal language model" in refusal(ValueError, load_model, name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/nowhere/ckpt", "./ckpt", "../ckpt", ".", "a/b/c", "ckpt/", "~/ckpt-that-is-not-there"],
+)
+def test_what_looks_like_a_path_is_one(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert is_local(name)
+    for call in (detect, load_model, load_tokenizer):
+        message = refusal(FileNotFoundError, call, name)
+        assert "does not exist" in message or "is empty" in message
+
+
+def test_what_exists_is_a_path(tmp_path, monkeypatch, ours):
+    monkeypatch.chdir(tmp_path)
+    assert is_local("ours") and detect("ours") is Layout.MTP_LLAMA
+    assert not is_local("org/ours") and not is_local("other")
+
+
+def test_a_file_is_no_checkpoint(meta_folder):
+    path = meta_folder / "consolidated.pth"
+    for call in (detect, load_model, load_tokenizer):
+        message = refusal(ValueError, call, str(path))
+        assert "is a file" in message and str(meta_folder) in message
+
+
+def test_an_empty_folder(tmp_path):
+    assert "is empty" in refusal(FileNotFoundError, detect, str(tmp_path))
+
+
+def test_a_folder_without_a_checkpoint_names_those_inside(meta_folder, tmp_path):
+    message = refusal(ValueError, detect, str(meta_folder.parent))
+    assert "holds no checkpoint" in message and "7B_4" in message
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("x")
+    assert "check the path" in refusal(ValueError, detect, str(tmp_path / "other"))
+
+
+def test_shipped_names_are_folders_of_the_package_and_never_of_the_hub():
+    assert DEFAULT_MODEL == "mtp-bytes-n4" and set(SHIPPED_MODELS) == {
+        DEFAULT_MODEL,
+        "mtp-bytes-n1",
+    }
+    for name in SHIPPED_MODELS:
+        folder = resolve(name)
+        assert folder.endswith(f"mtp_harness/models/reference/{name}")
+        assert is_local(name)
+    assert resolve("gpt2") == "gpt2" and resolve("./mtp-bytes-n4") == "./mtp-bytes-n4"
+
+
+def test_a_shipped_model_that_is_not_installed(monkeypatch, tmp_path):
+    monkeypatch.setattr("mtp_harness.models.load._SHIPPED_FOLDER", tmp_path)
+    for call in (detect, load_model, load_tokenizer):
+        message = refusal(FileNotFoundError, call, DEFAULT_MODEL)
+        assert DEFAULT_MODEL in message and "reinstall" in message
+
+
+def test_tokenizer_of_a_folder(ours, sentencepiece_model):
+    assert "no tokenizer" in refusal(FileNotFoundError, load_tokenizer, str(ours))
+    (ours / "tokenizer.model").write_bytes(sentencepiece_model.read_bytes())
+    assert len(load_tokenizer(str(ours))) == 420  # raw, as from Meta
+    byte_tokenizer(64).save_pretrained(ours)
+    assert load_tokenizer(str(ours)).encode("ab") == [0, 97, 98]
+    (ours / "tokenizer.json").write_text("{}")
+    assert "cannot be loaded" in refusal(ValueError, load_tokenizer, str(ours))
+
+
+def test_tokenizer_of_an_ordinary_model(plain):
+    byte_tokenizer(64).save_pretrained(plain)
+    expected = AutoTokenizer.from_pretrained(plain).encode("ab")
+    assert load_tokenizer(str(plain)).encode("ab") == expected

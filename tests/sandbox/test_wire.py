@@ -1,0 +1,249 @@
+import json
+import random
+import socket
+import struct
+import time
+from collections import Counter, OrderedDict, UserList, defaultdict, deque, namedtuple
+from enum import IntEnum
+
+import pytest
+
+from mtp_harness.sandbox import wire
+
+VALUES = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    2**63 - 1,
+    -(2**63),
+    2**63,
+    -(2**63) - 1,
+    1.5,
+    -0.0,
+    1e308,
+    float("inf"),
+    float("-inf"),
+    "",
+    "häß\x00\ud800",
+    b"",
+    b"\x00\xff",
+    complex(1, -2.5),
+    [],
+    [1, [2, (3,)]],
+    (),
+    ("l", 1),
+    ["d", "t", "i"],
+    set(),
+    {1, "a", (2, 3), frozenset({4})},
+    frozenset({None}),
+    {},
+    {1: "a", "1": 2, (1, 2): [3], None: {}},
+]
+
+
+def crossed(value: object) -> object:
+    text = json.dumps(wire.Packer(10**6).pack(value))
+    return wire.unpack(json.loads(text))
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_value_and_type_survive(value):
+    assert repr(crossed(value)) == repr(value)
+
+
+def test_int_too_long_for_decimal_digits_survives():
+    value = -(7**9999)
+    assert crossed(value) == value
+    assert type(crossed(value)) is int
+
+
+def test_nan_and_order_of_a_dict_survive():
+    assert repr(crossed(float("nan"))) == "nan"
+    assert list(crossed({"b": 1, "a": 2})) == ["b", "a"]
+
+
+class Colour(IntEnum):
+    RED = 1
+
+
+FOREIGN = [
+    object(),
+    type("S", (str,), {})("a"),
+    type("I", (int,), {})(1),
+    type("L", (list,), {})([1]),
+    type("D", (dict,), {})(),
+    Colour.RED,
+    namedtuple("P", "x")(1),
+    UserList([1]),
+    deque([1]),
+    Counter("a"),
+    range(3),
+    iter([]),
+    len,
+    int,
+    bytearray(b"a"),
+    {}.keys(),
+]
+
+
+@pytest.mark.parametrize("value", FOREIGN, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("inside", [lambda v: v, lambda v: [v], lambda v: (1, {2: v})])
+def test_other_types_do_not_cross(value, inside):
+    with pytest.raises(wire.Unsupported):
+        wire.Packer(10**6).pack(inside(value))
+
+
+def test_mappings_of_the_standard_library_cross_as_dicts_where_asked():
+    packer = wire.Packer(100, (dict, Counter, OrderedDict, defaultdict))
+    for value in (Counter("aab"), OrderedDict(a=2, b=1), defaultdict(int, a=2, b=1)):
+        back = wire.unpack(packer.pack(value))
+        assert type(back) is dict
+        assert back == {"a": 2, "b": 1}
+    with pytest.raises(wire.Unsupported):
+        packer.pack(type("C", (Counter,), {})("a"))
+
+
+def test_size_and_depth_are_bounded():
+    packer = wire.Packer(100)
+    packer.pack("x" * 98)
+    packer.pack([0] * 49)
+    for value in ([0] * 50, "x" * 99, b"x" * 99, [["x" * 30]] * 3):
+        with pytest.raises(wire.TooLarge):
+            packer.pack(value)
+    nested: list[object] = []
+    for _ in range(wire.MAX_DEPTH):
+        nested = [nested]
+    assert crossed(nested) == nested
+    with pytest.raises(wire.TooLarge):
+        wire.Packer(10**6).pack([nested])
+    cycle: list[object] = []
+    cycle.append(cycle)
+    with pytest.raises(wire.TooLarge):
+        wire.Packer(10**6).pack(cycle)
+
+
+MALFORMED = [
+    {},
+    [],
+    [1],
+    [[]],
+    ["x"],
+    ["l", {}],
+    ["i"],
+    ["i", 5],
+    ["i", "zz"],
+    ["i", "1", "2"],
+    ["b", "0"],
+    ["b", "zz"],
+    ["c", 1.0],
+    ["c", "1", "2"],
+    ["s", ["l"]],
+    ["f", ["d"]],
+    ["d", 1],
+    ["d", ["l"], 1],
+    ["l", ["t", ["q", 1]]],
+]
+
+
+@pytest.mark.parametrize("tree", MALFORMED, ids=repr)
+def test_bad_tree_is_malformed(tree):
+    with pytest.raises(wire.Malformed):
+        wire.unpack(tree)
+
+
+def test_too_deep_a_tree_is_malformed():
+    tree: object = 1
+    for _ in range(wire.MAX_DEPTH + 2):
+        tree = ["l", tree]
+    with pytest.raises(wire.Malformed):
+        wire.unpack(tree)
+
+
+def plain(value: object) -> bool:
+    if type(value) in (list, tuple, set, frozenset):
+        return all(map(plain, value))  # type: ignore[arg-type, call-overload]
+    if type(value) is dict:
+        return all(map(plain, value)) and all(map(plain, value.values()))
+    return type(value) in (int, float, str, bool, type(None), bytes, complex)
+
+
+def test_any_bytes_end_in_a_plain_value_or_malformed():
+    rng = random.Random(7)
+    pieces = [
+        "[",
+        "]",
+        ",",
+        '"l"',
+        '"d"',
+        '"s"',
+        '"i"',
+        '"0x5"',
+        '"c"',
+        "1",
+        "1.5",
+        "null",
+        "{",
+        "}",
+    ]
+    seen = Counter()
+    for _ in range(20_000):
+        payload = "".join(rng.choices(pieces, k=rng.randrange(1, 9))).encode()
+        left, right = socket.socketpair()
+        with left, right:
+            left.sendall(struct.pack(">I", len(payload)) + payload)
+            try:
+                value = wire.unpack(wire.read_frame(right, 1000))
+            except wire.Malformed:
+                seen["malformed"] += 1
+            else:
+                assert plain(value)
+                seen["value"] += 1
+    assert min(seen.values()) > 100
+
+
+class TestFrames:
+    @pytest.fixture
+    def pair(self):
+        left, right = socket.socketpair()
+        with left, right:
+            yield left, right
+
+    def test_roundtrip(self, pair):
+        message = ["a", 1, None, "\ud800"]
+        wire.send_frame(pair[0], message)
+        assert wire.read_frame(pair[1]) == message
+
+    def test_limits(self, pair):
+        with pytest.raises(wire.TooLarge):
+            wire.send_frame(pair[0], "x" * 100, max_bytes=100)
+        wire.send_frame(pair[0], "x" * 98, max_bytes=100)
+        with pytest.raises(wire.Malformed, match="100 bytes, limit 99"):
+            wire.read_frame(pair[1], 99)
+
+    def test_deeply_nested_json_is_malformed(self, pair):
+        payload = b"[" * 60_000 + b"]" * 60_000
+        pair[0].sendall(struct.pack(">I", len(payload)) + payload)
+        with pytest.raises(wire.Malformed):
+            wire.read_frame(pair[1])
+
+    def test_too_long_a_number_is_malformed(self, pair):
+        payload = b"9" * 100_000
+        pair[0].sendall(struct.pack(">I", len(payload)) + payload)
+        with pytest.raises(wire.Malformed):
+            wire.read_frame(pair[1])
+
+    @pytest.mark.parametrize("part", [b"", b"\0\0", b"\0\0\0\5ab"])
+    def test_closed_inside_a_frame(self, pair, part):
+        pair[0].sendall(part)
+        pair[0].close()
+        with pytest.raises(wire.Closed):
+            wire.read_frame(pair[1])
+
+    def test_deadline_holds_over_all_parts_of_a_frame(self, pair):
+        pair[0].sendall(b"\0\0\0\5ab")
+        started = time.monotonic()
+        with pytest.raises(TimeoutError):
+            wire.read_frame(pair[1], deadline=started + 0.05)
+        assert time.monotonic() - started < 1.0

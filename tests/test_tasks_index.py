@@ -1,0 +1,74 @@
+"""Every task YAML is found under its name, and every function it names exists.
+
+The harness drops a YAML that it cannot read without a word, so a typo would remove a task.
+"""
+
+from collections import Counter
+from functools import cache
+
+import pytest
+import yaml
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
+
+from mtp_harness import tasks_dir
+
+FILES = sorted(tasks_dir().rglob("*.yaml"))
+
+
+class Reader(yaml.SafeLoader):
+    """Reads a YAML by itself: neither the harness's loader nor its `include`."""
+
+
+Reader.add_multi_constructor("!", lambda loader, tag, node: node.value)
+
+
+@cache
+def index():
+    return TaskManager(include_path=str(tasks_dir()), include_defaults=False).task_index
+
+
+def names(path):
+    """The name or names that a YAML defines; a group's members have files of their own."""
+    written = yaml.load(path.read_text(), Loader=Reader)
+    return written["group"] if "group" in written else written["task"]
+
+
+def test_there_are_tasks():
+    assert FILES
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_yaml_is_in_the_index(path):
+    assert index()[names(path)].yaml_path.resolve() == path.resolve()
+
+
+def test_no_name_is_used_twice():
+    assert [name for name, n in Counter(map(names, FILES)).items() if n > 1] == []
+
+
+def test_index_holds_nothing_else():
+    defined = {name for name, entry in index().items() if entry.yaml_path is not None}
+    assert defined == set(map(names, FILES))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_functions_of_yaml_exist(path):
+    load_yaml(path, resolve_func=True)
+
+
+def test_no_python_file_hides_a_function():
+    # The harness looks for `a.b` as a/b.py beside the YAML before it imports the module a.b.
+    assert list(tasks_dir().rglob("*.py")) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_task_is_built_where_its_documents_are_at_hand(path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    manager = TaskManager(include_path=str(tasks_dir()), include_defaults=False)
+    try:
+        built = manager.load([names(path)])
+    except FileNotFoundError as missing:
+        pytest.skip(str(missing))
+    assert built["tasks"]

@@ -1,0 +1,148 @@
+"""The n-token loss: its values, its gradients and its memory, next to the plain sum of losses."""
+
+import importlib.util
+import math
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+
+from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
+from mtp_harness.training.loss import backward_head_by_head
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def model(n, replicated=False, vocabulary=61, width=16):
+    torch.manual_seed(n)
+    config = MTPLlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=24,
+        num_hidden_layers=n + 2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        n_future_tokens=n,
+        replicated_unembeddings=replicated,
+    )
+    return MTPLlamaForCausalLM(config).double()
+
+
+def tokens_for(n, vocabulary=61, rows=3, length=11):
+    generator = torch.Generator().manual_seed(7)
+    return torch.randint(vocabulary, (rows, length + n), generator=generator)
+
+
+def all_losses(network, tokens):
+    """The definition: -log of the softmax at the token i after each input, averaged per head."""
+    n = network.n_future_tokens
+    length = tokens.shape[1] - n
+    trunk = network.trunk(tokens[:, :length])
+    losses = []
+    for offset in range(1, n + 1):
+        logits = network.logits(offset, network.head(offset, trunk))
+        total = 0
+        for row in range(tokens.shape[0]):
+            for place in range(length):
+                scores = logits[row, place]
+                total = total + scores.logsumexp(0) - scores[tokens[row, place + offset]]
+        losses.append(total / (tokens.shape[0] * length))
+    return torch.stack(losses)
+
+
+@pytest.mark.parametrize("replicated", [False, True])
+@pytest.mark.parametrize("n", [1, 2, 4, 8])
+def test_gradients_and_losses_are_those_of_the_sum(monkeypatch, n, replicated):
+    # The loss itself is taken in float32, which would hide the last digits of the gradients.
+    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
+    network, tokens = model(n, replicated), tokens_for(n)
+    losses = all_losses(network, tokens)
+    losses.sum().backward()
+    expected = {name: p.grad.clone() for name, p in network.named_parameters()}
+    network.zero_grad()
+    found = backward_head_by_head(network, tokens)
+    assert found.shape == (n,) and not found.requires_grad
+    assert torch.allclose(found, losses.detach(), rtol=0, atol=1e-12)
+    for name, parameter in network.named_parameters():
+        assert expected[name].abs().max() > 1e-6, f"{name} has no gradient to compare"
+        difference = (parameter.grad - expected[name]).abs().max()
+        assert difference < 1e-12, f"{name}: {difference}"
+
+
+def test_losses_are_taken_in_float32_whatever_the_model_is_in():
+    network, tokens = model(2), tokens_for(2)
+    expected = all_losses(network, tokens).detach()
+    found = backward_head_by_head(network.bfloat16(), tokens)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found.double(), expected, atol=0.02)
+
+
+def test_gradients_accumulate():
+    network, tokens = model(2), tokens_for(2)
+    backward_head_by_head(network, tokens)
+    once = {name: p.grad.clone() for name, p in network.named_parameters()}
+    backward_head_by_head(network, tokens)
+    for name, parameter in network.named_parameters():
+        assert torch.allclose(parameter.grad, 2 * once[name])
+
+
+def peak_saved_bytes(run):
+    """Return the most bytes that autograd kept for the backward pass at one time."""
+    live, peak = 0, 0
+
+    class Kept:
+        def __init__(self, tensor):
+            self.tensor = tensor
+
+    def forget(size):
+        nonlocal live
+        live -= size
+
+    def pack(tensor):
+        nonlocal live, peak
+        kept, size = Kept(tensor), tensor.nelement() * tensor.element_size()
+        live += size
+        peak = max(peak, live)
+        weakref.finalize(kept, forget, size)
+        return kept
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor):
+        run()
+    assert live == 0
+    return peak
+
+
+def test_memory_does_not_grow_with_heads():
+    """V is large here, as in the paper's argument: the logits are what memory goes to."""
+    head_by_head, together = {}, {}
+    for n in (2, 4, 8):
+        network = model(n, vocabulary=4096, width=8)
+        tokens = tokens_for(n, 4096, rows=2, length=64)
+
+        def sum_of_losses(network=network, tokens=tokens, n=n):
+            trunk = network.trunk(tokens[:, :-n])
+            losses = []
+            for offset in range(1, n + 1):
+                logits = network.logits(offset, network.head(offset, trunk)).flatten(0, 1)
+                targets = tokens[:, offset : offset + 64].flatten()
+                losses.append(torch.nn.functional.cross_entropy(logits.float(), targets))
+            sum(losses).backward()
+
+        together[n] = peak_saved_bytes(sum_of_losses)
+        network.zero_grad()
+        head_by_head[n] = peak_saved_bytes(
+            lambda network=network, tokens=tokens: backward_head_by_head(network, tokens)
+        )
+    assert math.isclose(head_by_head[8], head_by_head[2], rel_tol=0.1)
+    assert together[8] > 3 * together[2]
+    assert head_by_head[8] < together[8] / 4
+    assert head_by_head[2] < together[2]
+
+
+def test_sequential_heads_are_refused():
+    spec = importlib.util.spec_from_file_location("sequential", EXAMPLES / "sequential_toy.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with pytest.raises(ValueError, match=r"^Training sequential heads is not supported: .*\.$"):
+        backward_head_by_head(module.load(None), tokens_for(4))
