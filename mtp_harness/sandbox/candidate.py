@@ -95,6 +95,9 @@ def _raised(error: BaseException) -> Reply:
 def run(sock: socket.socket, max_reply: int) -> None:
     """Serve, then end the process; never returns."""
     leave = os._exit  # held here, since the program may put something else in its place
+    # A program that forks and ends would race its child for the verdict: only its own process
+    # answers.
+    os.register_at_fork(after_in_child=sock.close)
     try:
         serve(sock, max_reply)
     except MemoryError:

@@ -81,6 +81,15 @@ CHEATS = {
         None,
     ),
     "fork and exit at load": ("import os\nif os.fork(): os._exit(0)\n" + HONEST, None),
+    "child answers at load": (
+        "import os\nif os.fork():\n    os.wait()\n    os._exit(0)\n" + HONEST,
+        "exception",
+    ),
+    "child answers in the call": (
+        "import os\ndef f(a, b):\n    if os.fork():\n        os.wait()\n        os._exit(0)\n"
+        "    return a + b\n",
+        "exception",
+    ),
     "forges replies": (FORGE_ALL, None),
     "forges garbage": (FORGE_GARBAGE, None),
     "forges an endless reply": (FORGE_HEADER, "output"),
