@@ -1,0 +1,260 @@
+"""A journal of finished answers, so that a run that was killed goes on where it stood.
+
+One JSON line per answer, after a header with the settings that the answers depend on:
+
+    {"journal": 1, "settings": {"pretrained": "mtp-bytes-n4", …}}
+    {"key": "humaneval_mtp/7/0/0/6f0a…", "entry": {…}}
+
+Every process of a run writes a file of its own (FILE, FILE.rank1, FILE.rank2, …) and reads all of
+them, so a run may go on with another number of processes. A line is written whole, by one call; a
+process killed inside it leaves a torn last line, which is cut off. Files are not synced to the
+disk: entries outlive the process, whatever kills it, but the last ones may not outlive the machine.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+JSON: TypeAlias = "Mapping[str, JSON] | Sequence[JSON] | str | int | float | bool | None"
+"""What JSON can hold."""
+
+VERSION = 1
+_BEGINNING = b'{"journal": '  # of every header; a file that begins otherwise is never cut
+
+
+class Journal:
+    """The finished answers of a run.
+
+    Attributes:
+        settings: as found in the files or, in a new journal, as written there.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, JSON], rank: int = 0) -> None:
+        """Read all files of the journal, and open this process's own to append to it.
+
+        Args:
+            path: FILE; folders that are missing above it are made.
+            settings: what the answers depend on.
+            rank: of this process; 0 appends to FILE, r to FILE.rank{r}.
+
+        Raises:
+            ValueError: the file cannot be written, is in use or is no journal, a line of it cannot
+                be read, or it belongs to other settings.
+        """
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings))
+        self._path = path.with_name(f"{path.name}.rank{rank}") if rank else path
+        self._lines: dict[str, bytes] = {}
+        for other in _files(path):
+            if other != self._path:
+                contents = _parse(other, other.read_bytes())
+                contents.require(self.settings, other)
+                self._lines |= contents.lines
+        self._file = _open_locked(self._path)
+        try:
+            self._take_over()
+        except BaseException:
+            self.close()
+            raise
+
+    def _take_over(self) -> None:
+        """Read this process's own file, and leave it with a header and whole lines only."""
+        contents = _parse(self._path, self._path.read_bytes())
+        contents.require(self.settings, self._path)
+        self._lines |= contents.lines
+        os.ftruncate(self._file, contents.size)
+        if contents.settings is None:
+            self._append(_line({"journal": VERSION, "settings": self.settings}))
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """Return the entry of a key; None where there is none."""
+        line = self._lines.get(key)
+        return None if line is None else json.loads(line)["entry"]
+
+    def add(self, key: str, entry: Mapping[str, JSON]) -> None:
+        """Append an entry; once this returns, killing the process does not lose it.
+
+        Raises:
+            ValueError: it could not be written, for example because the disk is full.
+        """
+        line = _line({"key": key, "entry": entry})
+        self._append(line)
+        self._lines[key] = line
+
+    def __len__(self) -> int:
+        """Return the number of entries, those of other processes as they were at the start."""
+        return len(self._lines)
+
+    def close(self) -> None:
+        """Close the file, and so let others have it."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _append(self, line: bytes) -> None:
+        size = os.fstat(self._file).st_size
+        try:
+            if os.write(self._file, line) < len(line):
+                raise OSError(0, "only a part of a line fits")
+        except OSError as error:
+            os.ftruncate(self._file, size)  # or the next line would be glued to a torn one
+            raise _unwritable(self._path, error) from error
+
+
+def answer_key(
+    task: str,
+    document: int,
+    index: int,
+    repeat: int,
+    prompt: Sequence[int],
+    options: Mapping[str, JSON],
+) -> str:
+    """Return the key of one answer: where it belongs, readably, and a hash of what it answers.
+
+    Args:
+        task: the task's name.
+        document: index of the document within the task.
+        index: of the request within the document.
+        repeat: index of the answer within the request's.
+        prompt: token ids, as fed to the model.
+        options: generation arguments.
+    """
+    what = [task, document, index, repeat, list(prompt), options]
+    digest = hashlib.blake2b(json.dumps(what, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return f"{task}/{document}/{index}/{repeat}/{digest}"
+
+
+def recorded_settings(path: Path) -> dict[str, Any] | None:
+    """Return the settings that a journal holds answers of; None where there is no journal yet.
+
+    Raises:
+        ValueError: see `Journal`.
+    """
+    found = (_parse(file, file.read_bytes()).settings for file in _files(path))
+    return next((settings for settings in found if settings is not None), None)
+
+
+class _Contents(NamedTuple):
+    """What one file holds."""
+
+    settings: dict[str, Any] | None  # None: not even its header was written whole
+    lines: dict[str, bytes]  # by key
+    size: int  # bytes up to the end of the last good line
+
+    def require(self, settings: dict[str, Any], path: Path) -> None:
+        """Refuse other settings than these."""
+        if self.settings is None:
+            return
+        differing = [
+            f"{name} ({_shown(self.settings, name)} there, {_shown(settings, name)} now)"
+            for name in sorted({*self.settings, *settings})
+            if _shown(self.settings, name) != _shown(settings, name)  # 0 == False, nan != nan
+        ]
+        if differing:
+            raise ValueError(
+                f"journal {path} holds answers of other settings, differing in "
+                f"{', '.join(differing)}: repeat those settings, remove the file, or name another."
+            )
+
+
+def _shown(settings: dict[str, Any], name: str) -> str:
+    return json.dumps(settings[name], sort_keys=True) if name in settings else "absent"
+
+
+def _files(path: Path) -> list[Path]:
+    """Return FILE and all FILE.rank*, as far as they exist."""
+    rank = re.compile(re.escape(path.name) + r"(\.rank\d+)?")
+    folder = path.parent
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(one for one in found if rank.fullmatch(one.name) and one.is_file())
+
+
+def _open_locked(path: Path) -> int:
+    """Return a descriptor that appends to a file, which this process alone may write."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise _unwritable(path, OSError(0, "not a regular file"))
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(file)
+        raise ValueError(
+            f"journal {path} is in use by another process, expected one run per journal: wait for "
+            "that run, or name another file."
+        ) from error
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def _unwritable(path: Path, error: OSError) -> ValueError:
+    return ValueError(
+        f"journal {path} cannot be written ({error.strerror}), expected a file in a folder with "
+        "room for it: name another."
+    )
+
+
+def _line(value: Mapping[str, JSON]) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
+def _parse(path: Path, data: bytes) -> _Contents:
+    """Read a file's bytes; a torn end is left out, anything else that is wrong is refused."""
+    *whole, torn = data.split(b"\n")
+    if not data[: len(_BEGINNING)] == _BEGINNING[: len(data)]:
+        raise ValueError(
+            f"{path} is not a journal, expected {_BEGINNING.decode()}… at its beginning: name "
+            "another file."
+        )
+    if not whole:
+        return _Contents(None, {}, 0)
+    settings = _header(path, whole[0])
+    lines: dict[str, bytes] = {}
+    size = len(whole[0]) + 1
+    for number, line in enumerate(whole[1:], 2):
+        key = _key(line)
+        if key is None and number == len(whole) and not torn:
+            break
+        if key is None:
+            raise ValueError(
+                f"{path}:{number} is not an entry of a journal, expected a JSON object with key "
+                "and entry: remove that line, or the file."
+            )
+        lines[key] = line
+        size += len(line) + 1
+    return _Contents(settings, lines, size)
+
+
+def _header(path: Path, line: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(line)
+    except ValueError:
+        header = {}
+    settings = header.get("settings")
+    if header.get("journal") != VERSION or not isinstance(settings, dict):
+        raise ValueError(
+            f"{path}:1 is not the header of a journal of version {VERSION}, which holds settings: "
+            "remove the file, or name another."
+        )
+    return settings
+
+
+def _key(line: bytes) -> str | None:
+    """Return an entry's key; None where the line is not an entry."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    good = isinstance(value, dict) and isinstance(value.get("entry"), dict)
+    key = value.get("key") if good else None
+    return key if isinstance(key, str) else None
