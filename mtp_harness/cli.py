@@ -29,6 +29,7 @@ COMMANDS = {
     "convert": Command("mtp_harness.models.convert:main", "convert a checkpoint's layout"),
     "train": Command("mtp_harness.training.cli:main", "train a small multi-head model"),
     "measure": Command("mtp_harness.measure:main", "measure a trained model's heads"),
+    "verify": Command("mtp_harness.verify:main", "compare k heads with plain decoding, by token"),
     "demo": Command("mtp_harness.demo:main", "show what a run measured"),
 }
 

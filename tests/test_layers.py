@@ -44,6 +44,7 @@ ALLOWED = {
         "model_args",
     },
     "pipeline": {"lm", "figures", "plugin"},
+    "verify": {"measure", "models", "decode", "data", "sandbox", "scoring", "provenance"},
     "demo": {"measure", "models", "decode", "probes", "data", "provenance"},
     "cli": {
         "pipeline",

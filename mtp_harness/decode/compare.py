@@ -1,0 +1,234 @@
+"""Is the text of k heads the text of NTP, token for token, and if not, does rounding explain it?
+
+Where a token differs, decoding goes on from NTP's own text, that token included: no difference
+hides the next one.
+
+    NTP      a b c d e f g h
+    k heads  a b X               position 2 differs
+                   d e Y         k heads on the prompt and a b c; position 5 differs
+                         g h     k heads on the prompt and a b c d e f
+
+A k-token forward rounds otherwise than a 1-token forward: never enough to matter in float64, hardly
+ever in float32, now and then in bfloat16. A difference is a near tie where rounding explains it,
+
+    gap <= 2 * logit_difference           the two tokens are so close that both may have moved
+    logit_difference <= 4 * rounding      and what moved them is no more than rounding
+
+and an error otherwise. gap: between head 1's logits of the two tokens, in the 1-token forward.
+logit_difference: the largest one between the 1-token and the k-token forward of that prefix.
+rounding: the largest one, anywhere in that answer, between 1-token forwards and one forward without
+a cache. Without the second condition a k-token forward that is simply wrong would excuse itself.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mtp_harness.decode.cache import SlotCache
+from mtp_harness.decode.engine import Answer, Engine, Request
+from mtp_harness.models.interface import MultiHeadModel
+
+MAX_DIFFERENCES = 20
+"""An answer is followed no further after so many; the rest of it does not count as compared."""
+
+ROUNDING_SLACK = 4.0
+"""The 4 of the second condition: one pair of roundings may be less alike than another."""
+
+
+class Run(NamedTuple):
+    """All requests, decoded with heads 1..`draft_heads`, `batch` rows at a time."""
+
+    draft_heads: int
+    batch: int
+    answers: list[Answer]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One token that is not NTP's.
+
+    Attributes:
+        prompt: index of the prompt.
+        position: index of the token within the answer.
+        ntp: NTP's token; None where its answer had ended.
+        other: the token found instead; None where that answer had ended.
+        gap: see the module; like the next two, None where an answer had ended.
+        logit_difference: see the module.
+        rounding: see the module.
+    """
+
+    prompt: int
+    position: int
+    ntp: int | None
+    other: int | None
+    gap: float | None = None
+    logit_difference: float | None = None
+    rounding: float | None = None
+
+    @property
+    def near_tie(self) -> bool:
+        """Whether rounding explains it; otherwise it is an error."""
+        if self.gap is None or self.logit_difference is None or self.rounding is None:
+            return False
+        within = self.logit_difference <= ROUNDING_SLACK * self.rounding
+        return within and self.gap <= 2 * self.logit_difference
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A run against an NTP run.
+
+    Attributes:
+        draft_heads: k.
+        batch: rows decoded together.
+        ntp_batch: rows decoded together by the NTP run.
+        n_answers: answers compared.
+        n_tokens: tokens compared.
+        differences: by prompt and position.
+    """
+
+    draft_heads: int
+    batch: int
+    ntp_batch: int
+    n_answers: int
+    n_tokens: int
+    differences: tuple[Difference, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Answers, tokens, identical answers, near ties and errors."""
+        near_ties = sum(difference.near_tie for difference in self.differences)
+        return {
+            "answers": self.n_answers,
+            "tokens": self.n_tokens,
+            "identical": self.n_answers - len({one.prompt for one in self.differences}),
+            "near_ties": near_ties,
+            "errors": len(self.differences) - near_ties,
+        }
+
+
+class Verifier:
+    """Decodes the same requests in several ways, and compares what comes out."""
+
+    def __init__(
+        self,
+        model: MultiHeadModel,
+        requests: Sequence[Request],
+        eos: Sequence[int],
+        to_text: Callable[[list[int]], str],
+    ) -> None:
+        """Bind what stays the same; the arguments are `Engine`'s."""
+        self.model, self.requests, self.eos, self.to_text = model, list(requests), eos, to_text
+
+    def run(self, draft_heads: int, batch: int) -> Run:
+        """Decode all requests."""
+        return Run(draft_heads, batch, self._decode(draft_heads, batch, self.requests))
+
+    def compare(self, ntp: Run, run: Run) -> Comparison:
+        """Compare a run with an NTP run; see the module."""
+        truths = [answer.tokens for answer in ntp.answers]
+        todo = {prompt: (0, answer.tokens) for prompt, answer in enumerate(run.answers)}
+        found: dict[int, list[Difference]] = defaultdict(list)
+        n_tokens = 0
+        while todo:
+            starts: dict[int, int] = {}  # where to go on, by prompt
+            for prompt, (start, tokens) in todo.items():
+                truth, text = truths[prompt], truths[prompt][:start] + tokens
+                at = _first_difference(truth, text)
+                n_tokens += min(at + 1, len(truth)) - start
+                if at < max(len(truth), len(text)):
+                    found[prompt].append(Difference(prompt, at, _get(truth, at), _get(text, at)))
+                    if at + 1 < len(truth) and len(found[prompt]) < MAX_DIFFERENCES:
+                        starts[prompt] = at + 1
+            rest = [self._rest(p, truths[p], start) for p, start in starts.items()]
+            answers = self._decode(run.draft_heads, run.batch, rest)
+            todo = {
+                prompt: (start, answer.tokens)
+                for (prompt, start), answer in zip(starts.items(), answers, strict=True)
+            }
+        judged = [one for prompt in sorted(found) for one in self._judge(found[prompt], ntp, run)]
+        return Comparison(
+            run.draft_heads, run.batch, ntp.batch, len(run.answers), n_tokens, tuple(judged)
+        )
+
+    def _decode(self, draft_heads: int, batch: int, requests: list[Request]) -> list[Answer]:
+        engine = Engine(self.model, draft_heads, self.eos, self.to_text)
+        parts = [requests[at : at + batch] for at in range(0, len(requests), batch)]
+        return [answer for part in parts for answer in engine.generate(part)]
+
+    def _rest(self, prompt: int, truth: list[int], start: int) -> Request:
+        """Return what is left of an answer; without stop strings, which may span `start`."""
+        return Request(self.requests[prompt].prompt + truth[:start], len(truth) - start)
+
+    def _judge(self, differences: list[Difference], ntp: Run, run: Run) -> list[Difference]:
+        """Add to the differences of one answer what tells near ties from errors."""
+        prompt, answer = differences[0].prompt, ntp.answers[differences[0].prompt].tokens
+        text = self.requests[prompt].prompt + answer
+        n_prompt = len(text) - len(answer)
+        one = logits_along(self.model, text, n_prompt, 1, ntp.batch)
+        several = logits_along(self.model, text, n_prompt, run.draft_heads, run.batch)
+        uncached = logits_along(self.model, text, n_prompt, None, 1)
+        rounding = float((one - uncached).abs().max())
+        judged = []
+        for difference in differences:
+            at, a, b = difference.position, difference.ntp, difference.other
+            if a is None or b is None:
+                judged.append(difference)
+                continue
+            gap = float((one[at, a] - one[at, b]).abs())
+            moved = float((one[at] - several[at]).abs().max())
+            judged.append(Difference(prompt, at, a, b, gap, moved, rounding))
+        return judged
+
+
+@torch.inference_mode()
+def logits_along(
+    model: MultiHeadModel, text: list[int], n_prompt: int, width: int | None, rows: int
+) -> Tensor:
+    """Return the logits that head 1 chooses each token of an answer by.
+
+    Args:
+        model: the model.
+        text: tokens of prompt and answer.
+        n_prompt: how many of them are the prompt's; at least 1.
+        width: tokens per forward, after one over all of the prompt but its last token; None means
+            all of the text in one forward without a cache.
+        rows: how often the text stands in the batch; the shapes decide how a forward rounds.
+
+    Returns:
+        float64 [A, V], A the length of the answer.
+    """
+    first, length = n_prompt - 1, len(text) + (width or 0)
+    tokens = torch.zeros(rows, length, dtype=torch.int64, device=model.device)
+    tokens[:, : len(text)] = torch.tensor(text, device=model.device)
+    if width is None:
+        return model.next_token_logits(tokens[:1])[0, first:-1].double()
+    shapes = model.layer_shapes(1)
+    cache = SlotCache(shapes, rows, length, model.dtype, model.device)
+
+    def states(start: int, stop: int) -> Tensor:
+        positions = torch.arange(start, stop, device=model.device).expand(rows, -1)
+        cache.at(positions, stop)
+        trunk = model.trunk(tokens[:, start:stop], positions, cache)
+        return model.head(1, trunk, None, positions, cache)
+
+    if first:
+        states(0, first)
+    steps = [
+        model.logits(1, states(start, start + width))[0]
+        for start in range(first, len(text) - 1, width)
+    ]
+    return torch.cat(steps)[: len(text) - n_prompt].double()
+
+
+def _first_difference(one: list[int], other: list[int]) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _get(tokens: list[int], at: int) -> int | None:
+    return tokens[at] if at < len(tokens) else None
