@@ -4,7 +4,11 @@
 log-likelihood tasks, batching of them, chat templates and devices are inherited; they read head 1.
 
     pretrained=PATH | NAME        Meta's layout, this package's, or any causal LM (n = 1)
-    draft_heads=k                 self-speculative decoding with heads 1..k (default n; 1 is NTP)
+    draft_heads=k | auto          self-speculative decoding with heads 1..k (default n; 1 is NTP)
+    draft_threshold=p             stop drafting at the first head less sure than this; lossless
+    acceptance=exact | all        all: drafts are accepted unverified, which is lossy
+    seed=s                        of sampling; default: the run's --seed
+    journal=FILE                  finished answers, so that a killed run goes on where it stood
     loader=module:function        your own `MultiHeadModel`; with tokenizer=...
 """
 
@@ -12,6 +16,7 @@ log-likelihood tasks, batching of them, chat templates and devices are inherited
 # while that is empty.
 import lm_eval.models  # noqa: F401  # isort: skip
 
+import atexit
 import logging
 import time
 from collections import Counter
@@ -22,19 +27,12 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM, get_dtype
-from lm_eval.models.utils import (
-    handle_stop_sequences,
-    normalize_gen_kwargs,
-    postprocess_generated_text,
-)
 from torch import Tensor
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from mtp_harness import provenance
-from mtp_harness.decode.engine import DRAFT_RULE, Answer, Engine, Request
 from mtp_harness.decode.records import DecodeRecord, Generation
-from mtp_harness.decode.stopping import continuation_text
+from mtp_harness.generation import Decoding, Generator
 from mtp_harness.model_args import refuse_odd_values, refuse_unknown
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.models.load import (
@@ -51,15 +49,9 @@ from mtp_harness.models.load import (
 from mtp_harness.models.user_loader import load_with
 from mtp_harness.ordinary import ORDINARY_RULE, OrdinaryRecorder
 from mtp_harness.plugin import UserError
-from mtp_harness.totals import totals
+from mtp_harness.totals import Spent, totals
 
 _log = logging.getLogger(__name__)
-
-AUTO_BATCH_SIZE = 16
-"""Rows decoded together for `batch_size=auto`."""
-
-_SAMPLING_ARGUMENTS = {"temperature", "top_p", "top_k", "min_p", "typical_p"}
-"""Without effect on greedy decoding; stock tasks set them all the same."""
 
 
 @register_model("mtp")
@@ -69,7 +61,11 @@ class MTPLM(HFLM):  # type: ignore[misc]
     def __init__(
         self,
         pretrained: str | None = None,
-        draft_heads: int | None = None,
+        draft_heads: int | str | None = None,
+        draft_threshold: float = 0.0,
+        acceptance: str = "exact",
+        seed: int | None = None,
+        journal: str | None = None,
         loader: str | None = None,
         device: str | None = None,
         **kwargs: Any,
@@ -79,7 +75,11 @@ class MTPLM(HFLM):  # type: ignore[misc]
         Args:
             pretrained: a folder, a shipped model's name, or a name on the hub; None means the first
                 shipped model, or whatever the loader makes of None.
-            draft_heads: k, 1..n; None means n.
+            draft_heads: k, 1..n; None means n, `auto` the fastest, measured on the first requests.
+            draft_threshold: see `decode.acceptance.Rule`.
+            acceptance: `exact`, or `all` to accept drafts unverified.
+            seed: of the sampling noise; None means torch's, which the harness sets from `--seed`.
+            journal: file that finished answers are kept in.
             loader: `module:function`, called with `pretrained`; returns a `MultiHeadModel`.
             device: as for `HFLM`; None means the GPU where there is one.
             **kwargs: `HFLM`'s own arguments.
@@ -105,16 +105,23 @@ class MTPLM(HFLM):  # type: ignore[misc]
         self.pretrained = self._name
         self._set_ranks()
         self._records: list[DecodeRecord] = []
-        self._generate_s = 0.0
+        self._spent = Spent()
         self._said_head_1 = False
-        self.draft_heads, self._engine = 1, None
+        self._generator: Generator | None = None
+        how = Decoding(
+            draft_heads,
+            float(draft_threshold),
+            acceptance,
+            torch.initial_seed() if seed is None else int(seed),
+            None if journal is None else Path(journal),
+        )
         if isinstance(self.model, MultiHeadModel):
-            self.draft_heads = self.model.n_future_tokens if draft_heads is None else draft_heads
-            self._engine = Engine(self.model, self.draft_heads, self._eos_ids(), self.tok_decode)
-        elif draft_heads not in (None, 1):
+            self._generator = Generator(self, self.model, self._eos_ids(), how)
+        elif draft_heads not in (None, 1) or draft_threshold or acceptance != "exact" or journal:
             raise ValueError(
-                f"draft_heads={draft_heads}, but {pretrained} is an ordinary causal language model "
-                "with 1 head; leave draft_heads out."
+                f"{pretrained} is an ordinary causal language model with 1 head; leave "
+                "draft_heads, draft_threshold, acceptance and journal out "
+                f"(draft_heads={draft_heads})."
             )
 
     @classmethod
@@ -127,6 +134,11 @@ class MTPLM(HFLM):  # type: ignore[misc]
         loader's, where a loader was given no `pretrained`).
         """
         arg_dict.setdefault("pretrained", arg_dict.get("loader") or DEFAULT_MODEL)
+        if not arg_dict["pretrained"]:
+            raise UserError(
+                "pretrained= is empty, expected a folder, a name on the hub or a shipped model; "
+                f"leave it out altogether for {DEFAULT_MODEL}."
+            )
         try:
             model: MTPLM = super().create_from_arg_obj(arg_dict, additional_config)
             return model
@@ -139,6 +151,17 @@ class MTPLM(HFLM):  # type: ignore[misc]
         if accelerator is not None:
             self._rank = accelerator.process_index
             self._world_size = accelerator.num_processes
+            if self._world_size > 1:
+                # A process that ends with the group's threads running may be aborted.
+                atexit.register(accelerator.end_training)
+
+    def agree(self, mine: Any) -> Any:
+        """Return rank 0's value in every process."""
+        if self.world_size == 1:
+            return mine
+        box = [mine]
+        torch.distributed.broadcast_object_list(box, src=0)
+        return box[0]
 
     def _eos_ids(self) -> list[int]:
         declared = getattr(getattr(self.model, "config", None), "eos_token_id", None)
@@ -207,16 +230,13 @@ class MTPLM(HFLM):  # type: ignore[misc]
         if not isinstance(self.model, MultiHeadModel):
             logits: Tensor = super()._model_call(inps, *args, **kwargs)
             return logits
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad():
             return self.model.next_token_logits(inps)  # [B, T, V]
 
-    def _autocast(self) -> torch.autocast:
-        enabled = self.mixed_precision_dtype is not None
-        return torch.autocast(self.device.type, dtype=self.mixed_precision_dtype, enabled=enabled)
-
     def _loglikelihood_tokens(self, *args: Any, **kwargs: Any) -> Any:
-        if self._engine is not None and self.draft_heads > 1 and not self._said_head_1:
-            _log.warning("log-likelihoods are head 1's; draft_heads=%d is unused", self.draft_heads)
+        if self._generator is not None and self._generator.k > 1 and not self._said_head_1:
+            k = self._generator.k
+            _log.warning("log-likelihoods are head 1's; draft_heads=%d is unused", k)
             self._said_head_1 = True
         return super()._loglikelihood_tokens(*args, **kwargs)
 
@@ -226,76 +246,20 @@ class MTPLM(HFLM):  # type: ignore[misc]
         """Answer generation requests; every answer is a `Generation` with its decode record."""
         own, first = _without_padding(requests)
         began = time.perf_counter()
-        if self._engine is None:
+        generator = self._generator
+        before = (generator.n_tokens, generator.n_from_journal) if generator else (0, 0)
+        if generator is None:
             answers = self._generate_ordinary(own, disable_tqdm)
+            counts = sum(answer.record.n_kept + 1 for answer in answers), 0
         else:
-            answers = self._generate(own, self._engine, disable_tqdm)
-        seconds = time.perf_counter() - began
-        gathered = self.gather_object(([answer.record for answer in answers], seconds))
-        for records, _ in gathered or []:
+            answers = generator.answer(own, disable_tqdm)
+            counts = generator.n_tokens - before[0], generator.n_from_journal - before[1]
+        spent = Spent(time.perf_counter() - began, *counts)
+        gathered = self.gather_object(([answer.record for answer in answers], spent)) or []
+        for records, _ in gathered:
             self._records.extend(records)
-        # Ranks work side by side: the slowest one's time is the run's.
-        self._generate_s += max((one for _, one in gathered or []), default=0.0)
+        self._spent = self._spent.and_then([one for _, one in gathered])
         return [answers[index] for index in first]
-
-    def _generate(
-        self, requests: list[Instance], engine: Engine, disable_tqdm: bool
-    ) -> list[Generation]:
-        prepared = [self._prepare(*instance.args) for instance in requests]
-        order = sorted(range(len(prepared)), key=lambda i: -len(prepared[i].prompt))
-        size = AUTO_BATCH_SIZE if self.batch_size == "auto" else int(self.batch_size)
-        answers: dict[int, Generation] = {}
-        n_kept, n_steps = 0, 0
-        hidden = disable_tqdm or self.rank != 0
-        with tqdm(total=len(order), disable=hidden, desc="Running generate_until requests") as bar:
-            for start in range(0, len(order), size):
-                chosen = order[start : start + size]
-                with self._autocast():
-                    decoded = engine.generate([prepared[i] for i in chosen])
-                for index, answer in zip(chosen, decoded, strict=True):
-                    context, kwargs = requests[index].args
-                    answers[index] = self._finish(answer, prepared[index])
-                    n_kept, n_steps = n_kept + answer.record.n_kept, n_steps + answer.record.n_steps
-                    # A plain string: an answer read from a cache must not claim to be timed.
-                    text = str.__str__(answers[index])
-                    self.cache_hook.add_partial("generate_until", (context, kwargs), text)
-                if n_steps:
-                    bar.set_postfix_str(f"{n_kept / n_steps:.2f} tokens/forward")
-                bar.update(len(chosen))
-        return [answers[index] for index in range(len(requests))]
-
-    def _prepare(self, context: str, gen_kwargs: dict[str, Any]) -> Request:
-        """Turn the harness's request into the engine's, truncating on the left as `HFLM` does."""
-        kwargs = normalize_gen_kwargs(gen_kwargs, self.max_gen_toks)
-        until = handle_stop_sequences(kwargs.pop("until", None), eos=None)
-        budget = kwargs.pop("max_gen_toks")
-        if kwargs.pop("do_sample", False):
-            raise UserError(
-                f"do_sample=True (temperature {kwargs.get('temperature')}) was asked for, but "
-                "decoding with heads is greedy so far: use do_sample=False, or sample with "
-                "--model hf."
-            )
-        if unknown := sorted(set(kwargs) - _SAMPLING_ARGUMENTS):
-            raise UserError(
-                f"generation arguments {', '.join(unknown)} are not understood; expected until, "
-                "max_gen_toks, do_sample, temperature."
-            )
-        if budget < 1:
-            raise UserError(f"max_gen_toks={budget}, expected at least 1.")
-        room = self.max_length - budget
-        if room <= 0:
-            raise UserError(
-                f"max_gen_toks={budget} leaves no room for a prompt in a context of "
-                f"{self.max_length} tokens; lower it or raise max_length."
-            )
-        tokens, _ = self.tok_batch_encode([context], truncation=self.truncation)
-        prompt: list[int] = tokens[0].tolist() or [self.prefix_token_id]
-        return Request(prompt[-room:], budget, tuple(until), max(0, len(prompt) - room))
-
-    def _finish(self, answer: Answer, request: Request) -> Generation:
-        text = continuation_text(self.tok_decode, request.prompt[-1], answer.tokens)
-        text = postprocess_generated_text(text, list(request.until), self.think_end_token)
-        return Generation(text, answer.record)
 
     def _generate_ordinary(self, requests: list[Instance], disable_tqdm: bool) -> list[Generation]:
         """Let `HFLM` generate, exactly as `--model hf` does, and record what it decoded."""
@@ -318,28 +282,38 @@ class MTPLM(HFLM):  # type: ignore[misc]
         else:
             info = super().get_model_info()
         mtp = {
-            **self._settings(),
-            "totals": totals(self._records, self._generate_s),
+            **self.identity(),
+            **self._decoding(),
+            "device": str(self.device),
+            "batch_size": self.batch_size,
+            "world_size": self.world_size,
+            "totals": totals(self._records, self._spent),
             **provenance.environment(self.device),
         }
         return {**info, "mtp": mtp}
 
-    def _settings(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """Return what a log-likelihood or an answer depends on, decoding aside."""
         heads = isinstance(self.model, MultiHeadModel)
+        local = is_local(self.pretrained) or self._loader
         return {
             "pretrained": self.pretrained,
             "layout": self._layout or "loader",
             "loader": self._loader,
+            "weights_sha256": provenance.weights_sha256(Path(resolve(self.pretrained)))
+            if local
+            else None,
             "n_future_tokens": self.model.n_future_tokens if heads else 1,
             "heads": ("sequential" if self.model.sequential else "parallel") if heads else "none",
-            "draft_heads": self.draft_heads,
-            "draft_rule": DRAFT_RULE if heads else ORDINARY_RULE,
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "device": str(self.device),
             "max_length": self.max_length,
-            "batch_size": self.batch_size,
-            "world_size": self.world_size,
         }
+
+    def _decoding(self) -> dict[str, Any]:
+        if self._generator is None:
+            return {"draft_heads": 1, "draft_rule": ORDINARY_RULE}
+        rules = sorted({record.draft_rule for record in self._records})
+        return {**self._generator.settings(), "draft_rule": "; ".join(rules) or None}
 
 
 def _without_padding(requests: list[Instance]) -> tuple[list[Instance], list[int]]:

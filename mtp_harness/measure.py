@@ -57,14 +57,6 @@ def measure_heads(model: MultiHeadModel, text: Tensor) -> dict[str, Any]:
     }
 
 
-def decode_batches(engine: Engine, requests: Sequence[Request], batch: int) -> list[Answer]:
-    """Decode all requests, `batch` rows at a time, in order."""
-    answers: list[Answer] = []
-    for start in range(0, len(requests), batch):
-        answers += engine.generate(requests[start : start + batch])
-    return answers
-
-
 def measure_decoding(
     model: MultiHeadModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -80,10 +72,10 @@ def measure_decoding(
     by_k: dict[int, dict[str, Any]] = {}
     ntp: list[Answer] = []
     for k in range(1, model.n_future_tokens + 1):
-        engine = Engine(model, k, [tokenizer.eos_token_id], to_text)
+        engine = Engine(model, k, [tokenizer.eos_token_id], to_text, slots=batch)
         engine.generate(warm_up)
         began = time.perf_counter()
-        answers = decode_batches(engine, requests, batch)
+        answers = engine.generate(requests)
         wall_s = time.perf_counter() - began
         ntp = ntp or answers
         by_k[k] = _summary(answers, ntp, wall_s)

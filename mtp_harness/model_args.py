@@ -24,8 +24,10 @@ def refuse_unknown(kwargs: dict[str, Any], *initialisers: Callable[..., Any]) ->
 
 def refuse_odd_values(draft_heads: Any, batch_size: Any, dtype: Any) -> None:
     """Refuse values that would fail later, far from the argument they came from."""
-    if draft_heads is not None and type(draft_heads) is not int:
-        raise ValueError(f"draft_heads={draft_heads}, expected a whole number from 1 to n.")
+    if draft_heads not in (None, "auto") and type(draft_heads) is not int:
+        raise ValueError(
+            f"draft_heads={draft_heads}, expected a whole number from 1 to n, or auto."
+        )
     automatic = batch_size is None or str(batch_size).startswith("auto")
     if not automatic and not (str(batch_size).isdigit() and int(batch_size) > 0):
         raise ValueError(f"batch_size={batch_size}, expected a whole number from 1, or auto.")

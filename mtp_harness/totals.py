@@ -2,17 +2,41 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mtp_harness.decode.records import Acceptance, DecodeRecord
 
 
-def totals(records: Sequence[DecodeRecord], generate_s: float) -> dict[str, Any]:
-    """Return the counters of all generated answers.
+@dataclass(frozen=True)
+class Spent:
+    """What generation took; answers from a journal were paid for by an earlier process.
+
+    Attributes:
+        generate_s: wall time, prefills and tokenization included.
+        n_tokens: decoded in that time.
+        n_answers_from_journal: read instead.
+    """
+
+    generate_s: float = 0.0
+    n_tokens: int = 0
+    n_answers_from_journal: int = 0
+
+    def and_then(self, ranks: Sequence["Spent"]) -> "Spent":
+        """Return this and one more call, in which ranks worked side by side."""
+        return Spent(
+            self.generate_s + max((rank.generate_s for rank in ranks), default=0.0),
+            self.n_tokens + sum(rank.n_tokens for rank in ranks),
+            self.n_answers_from_journal + sum(rank.n_answers_from_journal for rank in ranks),
+        )
+
+
+def totals(records: Sequence[DecodeRecord], spent: Spent) -> dict[str, Any]:
+    """Return the counters of all generated answers, and under `timing` what they took.
 
     Args:
         records: of all ranks.
-        generate_s: wall time of generation, prefills and tokenization included.
+        spent: by all ranks.
     """
     if not records:
         return {"n_answers": 0}
@@ -30,8 +54,10 @@ def totals(records: Sequence[DecodeRecord], generate_s: float) -> dict[str, Any]
         "accept_rate_prefix": _without_nan(pooled.accept_rate_prefix()),
         "accept_rate_cond": _without_nan(pooled.accept_rate_cond()),
         "ended_by": dict(Counter(record.ended_by for record in records)),
-        "generate_s": generate_s,
-        "tokens_per_s": (pooled.n_kept + len(records)) / generate_s,
+        "timing": {
+            **asdict(spent),
+            "tokens_per_s": spent.n_tokens / spent.generate_s if spent.generate_s else None,
+        },
     }
 
 

@@ -19,7 +19,7 @@ import torch
 
 from mtp_harness import provenance
 from mtp_harness.data.humaneval import read_problems
-from mtp_harness.decode.compare import Comparison, Run, Verifier
+from mtp_harness.decode.compare import Comparison, Decoded, Verifier
 from mtp_harness.decode.engine import Request
 from mtp_harness.measure import shown
 from mtp_harness.models.interface import MultiHeadModel
@@ -74,7 +74,7 @@ def compare_all(
         batches: rows decoded together; NTP at the first is what NTP at the others is compared with.
     """
 
-    def row(ntp: Run, run: Run) -> Row:
+    def row(ntp: Decoded, run: Decoded) -> Row:
         score = scorer.score(ntp.answers, run.answers) if scorer else None
         return Row(verifier.compare(ntp, run), score)
 

@@ -33,7 +33,9 @@ ALLOWED = {
     "totals": {"decode"},
     "model_args": set(),
     "measure": {"models", "decode", "probes", "data", "provenance"},
+    "generation": {"models", "decode", "plugin"},
     "lm": {
+        "generation",
         "models",
         "decode",
         "probes",
@@ -59,7 +61,7 @@ ALLOWED = {
         "plugin",
     },
 }
-USES_HARNESS = {"lm", "ordinary", "plugin", "_startup", "cli", "demo"}
+USES_HARNESS = {"lm", "generation", "ordinary", "plugin", "_startup", "cli", "demo"}
 HOMES = {
     "transformers": {"models", "training", "lm", "measure", "demo"},
     "matplotlib": {"figures"},

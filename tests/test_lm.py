@@ -241,18 +241,25 @@ def test_prompts_are_cut_on_the_left_as_hf_does(monkeypatch):
     )
     ours = MTPLM(device="cpu", max_length=64)
     fed_theirs, fed_ours = [], []
-    generate, decode = theirs._model_generate, ours._engine.generate
+    generate, make_engine = theirs._model_generate, ours._generator.engine
 
     def remember_context(context, **kwargs):
         fed_theirs.extend(context.tolist())
         return generate(context=context, **kwargs)
 
-    def remember_requests(requests):
-        fed_ours.extend(r.prompt for r in requests)
-        return decode(requests)
+    def remember_requests(*args):
+        engine = make_engine(*args)
+        decode = engine.generate
+
+        def generate(requests, on_answer):
+            fed_ours.extend(r.prompt for r in requests)
+            return decode(requests, on_answer)
+
+        engine.generate = generate
+        return engine
 
     monkeypatch.setattr(theirs, "_model_generate", remember_context)
-    monkeypatch.setattr(ours._engine, "generate", remember_requests)
+    monkeypatch.setattr(ours._generator, "engine", remember_requests)
     prompts = [CODE[1] * 3, CODE[1][:39], CODE[1][:40]]  # 64 - 24 = 40 tokens fit, BOS is one
     answers = ours.generate_until(asks(prompts))
     assert answers == theirs.generate_until(asks(prompts))
@@ -265,8 +272,13 @@ def test_prompts_are_cut_on_the_left_as_hf_does(monkeypatch):
 @pytest.mark.parametrize(
     ("kwargs", "parts"),
     [
-        ({"do_sample": True, "temperature": 0.8}, ["do_sample=True", "0.8", "do_sample=False"]),
-        ({"top_k": 3, "num_beams": 2}, ["num_beams", "not understood"]),
+        ({"do_sample": True, "temperature": -1}, ["t, document 0", "temperature=-1", "0 (greedy)"]),
+        ({"do_sample": True, "temperature": 1, "top_p": 2}, ["top_p=2", "from 0 to 1"]),
+        ({"do_sample": True, "temperature": 1, "top_k": -3}, ["top_k=-3", "from 0"]),
+        ({"do_sample": True, "temperature": 1, "min_p": 0.1}, ["min_p=0.1", "not understood"]),
+        ({"until": ["a", ""]}, ["until=['a', '']", "empty stop string"]),
+        ({"max_gen_toks": 0}, ["max_gen_toks=0", "at least 1"]),
+        ({"top_k": 3, "num_beams": 2}, ["num_beams=2", "not understood"]),
         ({"max_gen_toks": 4096}, ["max_gen_toks=4096", "4096 tokens", "lower it"]),
     ],
 )
@@ -387,7 +399,9 @@ def test_model_info_is_plain_json_and_agrees_with_the_answers():
     assert list(totals["accept_rate_cond"].values()) == [b / a for a, b in pairwise(reached)]
     # No step keeps more than it verified and its bonus; the first token is not in a step.
     assert totals["n_kept"] <= sum(steps) + len(steps)
-    assert totals["tokens_per_s"] == pytest.approx((totals["n_kept"] + 3) / totals["generate_s"])
+    spent = totals["timing"]
+    assert spent["n_tokens"] == totals["n_kept"] + 3
+    assert spent["tokens_per_s"] == pytest.approx(spent["n_tokens"] / spent["generate_s"])
 
 
 def test_a_run_without_generation_has_no_totals(shipped):
@@ -455,7 +469,7 @@ def test_examples_decode_to_the_text_of_one_head(monkeypatch, toy, heads):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"draft_heads": "auto"}, "draft_heads=auto, expected a whole number from 1 to n"),
+        ({"draft_heads": "two"}, "draft_heads=two, expected a whole number from 1 to n, or auto"),
         ({"draft_heads": 2.5}, "draft_heads=2.5, expected a whole number"),
         ({"dtype": "foo"}, "dtype=foo, expected auto, float32"),
         ({"batch_size": 0}, "batch_size=0, expected a whole number from 1, or auto"),

@@ -215,9 +215,15 @@ def test_model_runs_as_typed(installed, folder, start):
 @needs_model
 def test_model_runs_under_torchrun(installed, folder):
     launch = ("python", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    run = installed.run(*launch, "-m", "lm_eval", *OURS, folder=folder, ACCELERATE_USE_CPU="1")
+    run = installed.run(
+        *(*launch, "-m", "lm_eval", *OURS, "--log_samples"), folder=folder, ACCELERATE_USE_CPU="1"
+    )
     assert run.returncode == 0, run.stderr
     assert results(folder)["n-samples"]["humaneval_mtp"]["effective"] == 2
+    [samples] = folder.rglob("samples_*.jsonl")
+    lines = [json.loads(line) for line in samples.read_text().splitlines()]
+    assert sorted(line["doc_id"] for line in lines) == [0, 1]
+    assert all(line["n_answers"][0]["decode"]["n_kept"] > 0 for line in lines)
 
 
 def test_other_models_run_as_before(installed, folder):

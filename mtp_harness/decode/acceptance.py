@@ -7,10 +7,48 @@ the agreeing prefix and adds head 1's own token after it, the bonus.
     head 1   t0 t1 t2 t3        its choice after each
              d1 = t0, d2 = t1, d3 != t2   ->   2 verified; emitted: t0 t1 t2
 
-Source: Stern et al. 2018 (blockwise parallel decoding), as in Gloeckle et al. 2024, section 2.
+Source: Stern et al. 2018 (blockwise parallel decoding), as in Gloeckle et al. 2024, section 2. With
+sampling, both choices are made with the same noise (`sampling`), and the rule stays the same.
 """
 
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
+
+from mtp_harness.decode.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How many drafts are made, and which are accepted.
+
+    Attributes:
+        draft_threshold: a row stops drafting at the first head that gives its draft a probability
+            below this; the text does not depend on it.
+        verify: False accepts every draft without looking, and the text is no longer the model's: a
+            ceiling of what drafts could save, to be shown with its score.
+    """
+
+    draft_threshold: float = 0.0
+    verify: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a threshold that is no probability."""
+        if not 0.0 <= self.draft_threshold < 1.0:
+            raise ValueError(
+                f"draft_threshold={self.draft_threshold}, expected a probability from 0 to below 1."
+            )
+
+    def describe(self, sampling: Sampling) -> str:
+        """Return the rule in words, for results."""
+        if not self.verify:
+            return "LOSSY: every draft is accepted unverified; this is not the model's own text"
+        chosen = "argmax" if sampling.greedy else "choice with the same noise"
+        rule = f"exact: a draft is verified when it equals head 1's {chosen}"
+        if self.draft_threshold:
+            rule += f"; drafting stops below probability {self.draft_threshold:g}"
+        return rule
 
 
 def count_verified(drafts: Tensor, choices: Tensor) -> Tensor:
@@ -25,3 +63,18 @@ def count_verified(drafts: Tensor, choices: Tensor) -> Tensor:
     """
     agree = drafts == choices[:, :-1]
     return agree.long().cumprod(-1).sum(-1)
+
+
+def count_confident(drafts: Tensor, log_probabilities: Tensor, threshold: float) -> Tensor:
+    """Return how many drafts each row makes before one falls below the threshold.
+
+    Args:
+        drafts: int64 [B, k-1].
+        log_probabilities: [B, k-1, V], nats.
+        threshold: a probability.
+
+    Returns:
+        int64 [B], 0..k-1.
+    """
+    given = log_probabilities.gather(-1, drafts[..., None])[..., 0].exp()
+    return torch.cumprod((given >= threshold).long(), -1).sum(-1)

@@ -6,9 +6,12 @@ Rows accept different numbers of drafts, so each writes where it stands; nothing
     slot 1   k k . . . . . . | x      positions of this call: 0 1
                                ^ the trash column: padding and finished rows write there; no query
                                  of a live row sees it
+
+A call either fills some rows with prompts (`fill`: its tokens see each other, causally) or goes on
+in all rows (`at`: its tokens see what is stored of their row up to their own position).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -38,30 +41,82 @@ class SlotCache:
             device: where they live.
         """
         self.trash = length
-        sizes = [(slots, shape.n_kv_heads, length + 1, shape.head_dim) for shape in shapes]
+        sizes = [(slots, length + 1, shape.n_kv_heads, shape.head_dim) for shape in shapes]
         # Zeros, not empty memory: a masked NaN would still spread through the softmax's product.
         self.keys = [torch.zeros(size, dtype=dtype, device=device) for size in sizes]
         self.values = [torch.zeros(size, dtype=dtype, device=device) for size in sizes]
-        self.rows = torch.arange(slots, device=device)[:, None]  # [B, 1]
-        self.positions = torch.zeros(slots, 0, dtype=torch.int64, device=device)
-        self.width = 0
-        self.mask = torch.zeros(slots, 1, 0, 0, dtype=torch.bool, device=device)
+        self._all_rows = torch.arange(slots, device=device)
+        self.mask: Tensor | None = None
+        self.fill(self._all_rows, self._all_rows[:, None])
 
     def at(self, positions: Tensor, width: int) -> None:
-        """Say where the next call's tokens stand.
+        """Say where the next call's tokens stand, in all rows.
 
         Args:
             positions: int64 [B, T]; `trash` for tokens that must leave no trace.
             width: S, more than any position of a live row; attention reads the first S columns.
         """
-        self.positions = positions
+        self._stand(self._all_rows, positions)
         self.width = width
         columns = torch.arange(width, device=positions.device)
         self.mask = columns <= positions[:, None, :, None]  # bool [B, 1, T, S]
 
+    def fill(self, rows: Tensor, positions: Tensor) -> None:
+        """Say that the next call's tokens are prompts, padded on the right.
+
+        Args:
+            rows: int64 [b], the slots to fill.
+            positions: int64 [b, T]: 0, 1, ... and `trash` for padding.
+        """
+        self._stand(rows, positions)
+        self.mask, self.width = None, 0
+
+    def _stand(self, rows: Tensor, positions: Tensor) -> None:
+        self.positions = positions
+        self.places = (rows[:, None] * (self.trash + 1) + positions).flatten()  # [B * T]
+        self._remembered: dict[Any, Any] = {}
+
+    def remember(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Return what `make` gave at the first call with `key` since the tokens stand here."""
+        if key not in self._remembered:
+            self._remembered[key] = make()
+        return self._remembered[key]
+
+    def bias(self, dtype: torch.dtype, repeats: int) -> Tensor:
+        """Return the mask as numbers to add to scores, [B, 1, repeats * T, S]."""
+
+        def make() -> Tensor:
+            assert self.mask is not None
+            zero = torch.zeros((), dtype=dtype, device=self.mask.device)
+            numbers = torch.where(self.mask, zero, float("-inf"))
+            return numbers.repeat(1, 1, repeats, 1) if repeats > 1 else numbers
+
+        bias: Tensor = self.remember(("bias", dtype, repeats), make)
+        return bias
+
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any) -> tuple[Tensor, Tensor]:
-        """Write [B, H, T, d] keys and values at the positions; return the first S, [B, H, S, d]."""
+        """Write [B, H, T, d] keys and values at the positions.
+
+        Returns:
+            The first S columns of all rows, [B, H, S, d]; filling prompts, what was given.
+        """
         keys, values = self.keys[layer_idx], self.values[layer_idx]
-        keys[self.rows, :, self.positions] = key.transpose(1, 2)  # [B, T, H, d]
-        values[self.rows, :, self.positions] = value.transpose(1, 2)
-        return keys[:, :, : self.width], values[:, :, : self.width]
+        keys.flatten(0, 1).index_copy_(0, self.places, key.transpose(1, 2).flatten(0, 1))
+        values.flatten(0, 1).index_copy_(0, self.places, value.transpose(1, 2).flatten(0, 1))
+        if self.mask is None:
+            return key, value
+        return (
+            keys[:, : self.width].transpose(1, 2),
+            values[:, : self.width].transpose(1, 2),
+        )
+
+    def share(self, source: int, targets: Tensor, length: int) -> None:
+        """Copy the first `length` columns of one row to others, int64 [b]."""
+        for stored in (*self.keys, *self.values):
+            stored[targets, :length] = stored[source, :length]
+
+
+def bytes_per_slot(shapes: Sequence[LayerShape], length: int, dtype: torch.dtype) -> int:
+    """Return what one row of `length` tokens takes in a `SlotCache`."""
+    per_token = sum(2 * shape.n_kv_heads * shape.head_dim for shape in shapes)
+    return per_token * (length + 1) * dtype.itemsize

@@ -39,7 +39,7 @@ ROUNDING_SLACK = 4.0
 """The 4 of the second condition: one pair of roundings may be less alike than another."""
 
 
-class Run(NamedTuple):
+class Decoded(NamedTuple):
     """All requests, decoded with heads 1..`draft_heads`, `batch` rows at a time."""
 
     draft_heads: int
@@ -124,11 +124,11 @@ class Verifier:
         """Bind what stays the same; the arguments are `Engine`'s."""
         self.model, self.requests, self.eos, self.to_text = model, list(requests), eos, to_text
 
-    def run(self, draft_heads: int, batch: int) -> Run:
+    def run(self, draft_heads: int, batch: int) -> Decoded:
         """Decode all requests."""
-        return Run(draft_heads, batch, self._decode(draft_heads, batch, self.requests))
+        return Decoded(draft_heads, batch, self._decode(draft_heads, batch, self.requests))
 
-    def compare(self, ntp: Run, run: Run) -> Comparison:
+    def compare(self, ntp: Decoded, run: Decoded) -> Comparison:
         """Compare a run with an NTP run; see the module."""
         truths = [answer.tokens for answer in ntp.answers]
         todo = {prompt: (0, answer.tokens) for prompt, answer in enumerate(run.answers)}
@@ -156,15 +156,14 @@ class Verifier:
         )
 
     def _decode(self, draft_heads: int, batch: int, requests: list[Request]) -> list[Answer]:
-        engine = Engine(self.model, draft_heads, self.eos, self.to_text)
-        parts = [requests[at : at + batch] for at in range(0, len(requests), batch)]
-        return [answer for part in parts for answer in engine.generate(part)]
+        engine = Engine(self.model, draft_heads, self.eos, self.to_text, slots=batch)
+        return engine.generate(requests)
 
     def _rest(self, prompt: int, truth: list[int], start: int) -> Request:
         """Return what is left of an answer; without stop strings, which may span `start`."""
         return Request(self.requests[prompt].prompt + truth[:start], len(truth) - start)
 
-    def _judge(self, differences: list[Difference], ntp: Run, run: Run) -> list[Difference]:
+    def _judge(self, differences: list[Difference], ntp: Decoded, run: Decoded) -> list[Difference]:
         """Add to the differences of one answer what tells near ties from errors."""
         prompt, answer = differences[0].prompt, ntp.answers[differences[0].prompt].tokens
         text = self.requests[prompt].prompt + answer
@@ -212,7 +211,10 @@ def logits_along(
 
     def states(start: int, stop: int) -> Tensor:
         positions = torch.arange(start, stop, device=model.device).expand(rows, -1)
-        cache.at(positions, stop)
+        if start:
+            cache.at(positions, stop)
+        else:
+            cache.fill(torch.arange(rows, device=model.device), positions)
         trunk = model.trunk(tokens[:, start:stop], positions, cache)
         return model.head(1, trunk, None, positions, cache)
 

@@ -1,36 +1,27 @@
-"""Greedy self-speculative decoding of a batch (blockwise decoding, Stern et al. 2018).
+"""Self-speculative decoding of any number of requests in a fixed number of slots.
 
-One step is one forward over the pending token and its drafts. Head 1 verifies the drafts; the heads
-at the last accepted position give the next ones:
-
-    position     p    p+1  p+2  p+3
-    window       y0   d1   d2   d3       y0 pending, drafts of heads 2, 3, 4 (k = 4)
-    head 1       t0   t1   t2   t3       d1 = t0, d2 = t1, d3 != t2: 2 verified, t0 t1 t2 emitted
-    next         pending t2 at p+3; head i's states at p+2 draft position p+2+i
-
-Every row stands at its own position. Columns of rejected drafts are overwritten by the next step
-before any query can see them, because its window starts right after the last accepted token.
-
-The same code serves parallel heads, which all read the trunk's states, and sequential ones, where
-module i reads state i-1 and the token at t+i-1. For the last positions that token was only a draft;
-once the true one is known those positions are computed again: `tail` keeps the states this takes.
+The text is what head 1 alone would write, whatever k, the number of slots and the order of the
+requests are (`acceptance`, `sampling`); `slots` has the step, `run` what goes into which slot.
 """
 
-import time
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from mtp_harness.decode.acceptance import count_verified
-from mtp_harness.decode.cache import SlotCache
+from mtp_harness.decode.acceptance import Rule
+from mtp_harness.decode.cache import bytes_per_slot
 from mtp_harness.decode.records import DecodeRecord, is_looping
+from mtp_harness.decode.run import Row, Run
+from mtp_harness.decode.sampling import Sampling
+from mtp_harness.decode.slots import Slots
 from mtp_harness.decode.stopping import Stopping
 from mtp_harness.models.interface import MultiHeadModel
 
-DRAFT_RULE = "greedy: a draft is verified when it equals head 1's argmax"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,12 +33,16 @@ class Request:
         max_new_tokens: budget, at least 1.
         until: stop strings.
         n_truncated: prompt tokens that were cut off before; reported only.
+        sampling: how tokens are chosen; greedy by default.
+        key: of the noise (`sampling.row_key`); unused when greedy.
     """
 
     prompt: list[int]
     max_new_tokens: int
     until: tuple[str, ...] = ()
     n_truncated: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
+    key: int = 0
 
 
 class Answer(NamedTuple):
@@ -57,25 +52,21 @@ class Answer(NamedTuple):
     record: DecodeRecord
 
 
-class _Row:
-    """Host-side state of one answer."""
+class Memory(NamedTuple):
+    """What a run allocates for its rows, known before it starts."""
 
-    def __init__(self, request: Request, stopping: Stopping) -> None:
-        self.request = request
-        self.stopping = stopping
-        self.tokens: list[int] = []
-        self.n_verified: list[int] = []
-        self.ended_by = ""
-        self.decode_s = 0.0
+    slots: int
+    length: int
+    """Tokens per slot: the longest prompt, its budget, and k more."""
+    cache_bytes: int
 
-    def take(self, new: list[int]) -> None:
-        ending = self.stopping.end(self.tokens, new)
-        self.tokens += new[: ending.n_kept]
-        self.ended_by = ending.ended_by
+
+class OutOfSlots(RuntimeError):
+    """Memory does not hold a single row."""
 
 
 class Engine:
-    """Decodes batches with heads 1..k of one model."""
+    """Decodes requests with heads 1..k of one model."""
 
     def __init__(
         self,
@@ -83,6 +74,9 @@ class Engine:
         draft_heads: int,
         eos: Sequence[int],
         to_text: Callable[[list[int]], str],
+        *,
+        slots: int | None = None,
+        rule: Rule | None = None,
     ) -> None:
         """Bind a model.
 
@@ -91,6 +85,8 @@ class Engine:
             draft_heads: k, 1..n; 1 is NTP and never runs heads 2..n.
             eos: token ids that end an answer.
             to_text: decodes token ids, for stop strings.
+            slots: rows decoded together; None means all requests.
+            rule: how drafts are made and accepted; None means exactly.
 
         Raises:
             ValueError: k is not within 1..n.
@@ -105,164 +101,126 @@ class Engine:
         self.k = draft_heads
         self.eos = tuple(eos)
         self.to_text = to_text
+        self.slots = slots
+        self.rule = rule or Rule()
+        self._vocabulary: int | None = None
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of tokens that head 1 knows, V."""
+        if self._vocabulary is None:
+            with torch.inference_mode():
+                one = torch.zeros(1, 1, dtype=torch.int64, device=self.model.device)
+                self._vocabulary = self.model.next_token_logits(one).shape[-1]
+        return self._vocabulary
+
+    def memory(self, requests: Sequence[Request], slots: int) -> Memory:
+        """Return what decoding these requests in `slots` slots allocates."""
+        length = max(len(r.prompt) + r.max_new_tokens for r in requests) + self.k
+        shapes = self.model.layer_shapes(self.k)
+        return Memory(slots, length, slots * bytes_per_slot(shapes, length, self.model.dtype))
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        on_answer: Callable[[int, Answer], None] | None = None,
+    ) -> list[Answer]:
+        """Decode the requests; return their answers in order.
+
+        Args:
+            requests: with any prompts, budgets and settings.
+            on_answer: called with an answer's index and the answer, as soon as it is complete.
+
+        Raises:
+            OutOfSlots: memory does not hold one row.
+        """
+        rows = [self._row(place, request) for place, request in enumerate(requests)]
+        # Long prompts first, so that what does not fit is known soon; equal prompts together.
+        order = sorted(rows, key=lambda row: (-len(row.prompt), row.prompt, row.place))
+        slots = self.slots or max(1, len(requests))
+        answers: dict[int, Answer] = {}
+
+        def keep(row: Row) -> None:
+            answers[row.place] = self._answer(row, requests[row.place], slots)
+            if on_answer is not None:
+                on_answer(row.place, answers[row.place])
+
+        def setting(row: Row) -> str:
+            return repr(requests[row.place].sampling)
+
+        for _, group in groupby(sorted(order, key=setting), setting):
+            waiting = list(group)
+            while waiting:
+                if self._decode(waiting, requests, slots, keep):
+                    break
+                waiting = [row for row in waiting if row.place not in answers]
+                slots = self._fewer(slots)
+        return [answers[place] for place in range(len(requests))]
+
+    def _row(self, place: int, request: Request) -> Row:
+        prompt, until = request.prompt, request.until
+        stopping = Stopping(self.eos, until, request.max_new_tokens, self.to_text, prompt[-1])
+        return Row(place, tuple(prompt), request.max_new_tokens, request.key, stopping)
 
     @torch.inference_mode()
-    def generate(self, requests: Sequence[Request]) -> list[Answer]:
-        """Decode the requests as one batch; return their answers in order."""
-        rows = [_Row(request, self._stopping(request)) for request in requests]
-        started = time.perf_counter()
-        batch = _Batch(self.model, self.k, requests)
-        for row, token in zip(rows, batch.prefill(), strict=True):
-            row.take([token])
-        prefilled = time.perf_counter()
-        while not all(row.ended_by for row in rows):
-            live = [not row.ended_by for row in rows]
-            for index, (choices, verified) in enumerate(batch.step(live)):
-                row = rows[index]
-                if row.ended_by:
-                    continue
-                row.n_verified.append(verified)
-                row.take(choices[: verified + 1])
-                row.decode_s = time.perf_counter() - prefilled
-        return [self._answer(row, len(rows), prefilled - started) for row in rows]
+    def _decode(
+        self,
+        rows: list[Row],
+        requests: Sequence[Request],
+        n_slots: int,
+        keep: Callable[[Row], None],
+    ) -> bool:
+        """Decode rows of one setting; False where memory ran out, with the rest begun anew."""
+        asked = [requests[row.place] for row in rows]
+        length = self.memory(asked, n_slots).length
+        try:
+            slots = Slots(
+                self.model, self.k, self.rule, asked[0].sampling, min(n_slots, len(rows)), length
+            )
+            for row in Run(slots, rows):
+                keep(row)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        else:
+            return True
+        for row in rows:
+            if not row.ended_by:
+                row.reset()
+        return False
 
-    def _stopping(self, request: Request) -> Stopping:
-        return Stopping(
-            self.eos, request.until, request.max_new_tokens, self.to_text, request.prompt[-1]
-        )
+    def _fewer(self, slots: int) -> int:
+        """Return half the slots, and say so."""
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if slots == 1:
+            raise OutOfSlots(
+                "memory does not hold one row of this length: lower max_gen_toks or max_length, "
+                "or use a smaller dtype."
+            )
+        _log.warning("out of memory with %d slots; going on with %d", slots, slots // 2)
+        return slots // 2
 
-    def _answer(self, row: _Row, batch_size: int, prefill_s: float) -> Answer:
+    def _answer(self, row: Row, request: Request, slots: int) -> Answer:
+        every = (self.k - 1,) * len(row.n_drafted)
         record = DecodeRecord(
-            n_prompt_tokens=len(row.request.prompt),
-            n_truncated=row.request.n_truncated,
+            n_prompt_tokens=len(request.prompt),
+            n_truncated=request.n_truncated,
             draft_heads=self.k,
-            draft_rule=DRAFT_RULE,
+            draft_rule=self.rule.describe(request.sampling),
             n_kept=len(row.tokens) - 1,
             n_verified=tuple(row.n_verified),
+            n_drafted=None if tuple(row.n_drafted) == every else tuple(row.n_drafted),
+            lossless=self.rule.verify,
             ended_by=row.ended_by,
             looping=is_looping(row.tokens),
-            batch_size=batch_size,
-            prefill_s=prefill_s,
-            decode_s=row.decode_s,
+            batch_size=slots,
+            prefill_s=row.began - row.admitted,
+            decode_s=row.ended - row.began,
         )
         return Answer(row.tokens, record)
 
 
-class _Batch:
-    """Device-side state: text, cache and positions of all rows."""
-
-    def __init__(self, model: MultiHeadModel, k: int, requests: Sequence[Request]) -> None:
-        self.model, self.k = model, k
-        self.prompts = [request.prompt for request in requests]
-        length = max(len(r.prompt) + r.max_new_tokens for r in requests) + k
-        shapes = model.layer_shapes(k)
-        self.cache = SlotCache(shapes, len(requests), length, model.dtype, model.device)
-        # Tokens by position; the columns behind the trash column take what is drafted from there.
-        width = length + 1 + 2 * k
-        self.text = torch.zeros(len(requests), width, dtype=torch.int64, device=model.device)
-        self.rows = torch.arange(len(requests), device=model.device)
-        self.pending = torch.zeros_like(self.rows)  # position p of each row's pending token, [B]
-        self.standing = [len(prompt) for prompt in self.prompts]  # `pending`, known to the host
-        self.n_tail = max(0, k - 2) if model.sequential else 0
-        self.tail: Tensor | None = None  # states of head 1 at p - n_tail .. p - 1, [B, n_tail, D]
-
-    def prefill(self) -> list[int]:
-        """Run the prompts; return each row's first token."""
-        longest = max(map(len, self.prompts))
-        for row, prompt in enumerate(self.prompts):
-            self.text[row, : len(prompt)] = torch.tensor(prompt, device=self.text.device)
-        lengths = torch.tensor([len(p) for p in self.prompts], device=self.text.device)
-        columns = torch.arange(longest, device=self.text.device)[None]
-        positions = torch.where(columns < lengths[:, None], columns, self.cache.trash)
-        trunk, first = self._next_token_states(self.text[:, :longest], positions, longest)
-        last = lengths - 1
-        token = self.model.logits(1, first[self.rows, last]).argmax(-1)  # [B]
-        self.text[self.rows, lengths] = token
-        self.pending = lengths
-        self._draft(trunk, first, positions, last, longest)
-        self._keep_tail(first, lengths - self.n_tail)
-        tokens: list[int] = token.tolist()
-        return tokens
-
-    def step(self, live: list[bool]) -> list[tuple[list[int], int]]:
-        """Verify and draft once; return head 1's k choices and the verified count per row."""
-        alive = torch.tensor(live, device=self.text.device)[:, None]
-        window = self.pending[:, None] + torch.arange(self.k, device=self.text.device)  # [B, k]
-        positions = torch.where(alive, window, self.cache.trash)
-        tokens = self.text.gather(1, positions)
-        width = self.k + max(p for p, on in zip(self.standing, live, strict=True) if on)
-        trunk, first = self._next_token_states(tokens, positions, width)
-        choices = self.model.logits(1, first).argmax(-1)  # [B, k]
-        verified = count_verified(tokens[:, 1:], choices)  # [B]
-        self.text.scatter_(1, positions + 1, choices)
-        self._draft(trunk, first, positions, verified, width)
-        self._keep_tail(first, verified + 1)
-        self.pending = torch.where(alive[:, 0], self.pending + verified + 1, self.pending)
-        counts: list[int] = verified.tolist()
-        self.standing = [p + v + 1 for p, v in zip(self.standing, counts, strict=True)]
-        return list(zip(choices.tolist(), counts, strict=True))
-
-    def _next_token_states(
-        self, tokens: Tensor, positions: Tensor, width: int
-    ) -> tuple[Tensor, Tensor]:
-        """Return z and head 1's states, [B, T, D] each, of tokens [B, T] at positions [B, T]."""
-        self.cache.at(positions, width)
-        trunk = self.model.trunk(tokens, positions, self.cache)
-        return trunk, self.model.head(1, trunk, None, positions, self.cache)
-
-    def _draft(
-        self, trunk: Tensor, first: Tensor, positions: Tensor, last: Tensor, width: int
-    ) -> None:
-        """Run heads 2..k over this call's positions and write their drafts into the text.
-
-        Args:
-            trunk: z, [B, T, D].
-            first: head 1's states, [B, T, D].
-            positions: int64 [B, T].
-            last: index within the call of the last accepted position, [B].
-            width: see `SlotCache.at`.
-        """
-        states = trunk
-        if self.model.sequential:
-            states, positions, last = self._with_tail(first, positions, last)
-            self.cache.at(positions, width)
-        stand = positions[self.rows, last]  # t: drafts go to t+2 .. t+k
-        for offset in range(2, self.k + 1):
-            ahead = None
-            if self.model.sequential:
-                ahead = self.text.gather(1, positions + offset - 1)
-            out = self.model.head(offset, states, ahead, positions, self.cache)
-            draft = self.model.logits(offset, out[self.rows, last]).argmax(-1)  # [B]
-            self.text[self.rows, stand + offset] = draft
-            if self.model.sequential:
-                states = out
-
-    def _with_tail(
-        self, first: Tensor, positions: Tensor, last: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Put the `n_tail` positions before the window in front of states and positions."""
-        if self.tail is None or self.n_tail == 0:
-            return first, positions, last
-        back = torch.arange(-self.n_tail, 0, device=positions.device)
-        before = self.pending[:, None] + back  # [B, n_tail]
-        dead = (positions[:, :1] == self.cache.trash) | (before < 0)
-        before = torch.where(dead, self.cache.trash, before)
-        return (
-            torch.cat([self.tail, first], 1),
-            torch.cat([before, positions], 1),
-            last + self.n_tail,
-        )
-
-    def _keep_tail(self, first: Tensor, start: Tensor) -> None:
-        """Remember head 1's states at the `n_tail` positions before the next pending token.
-
-        Args:
-            first: [B, T, D], this call's states; in a step the current tail goes before them.
-            start: [B], where the new tail begins in tail + call (at the prefill, in the call).
-        """
-        if self.n_tail == 0:
-            return
-        states = first if self.tail is None else torch.cat([self.tail, first], 1)
-        # A prompt shorter than the tail: those positions are negative and go to the trash column.
-        index = (start[:, None] + torch.arange(self.n_tail, device=start.device)).clamp(min=0)
-        self.tail = states[self.rows[:, None], index]
+def _is_out_of_memory(error: Exception) -> bool:
+    # The CPU's allocator has no exception of its own.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -21,10 +21,13 @@ class DecodeRecord:
         draft_rule: how drafts were chosen and verified.
         n_kept: tokens after the first one, up to the one that ended the answer.
         n_verified: verified drafts of each step, in order; its length is the number of steps.
+        n_drafted: drafts made for each step; None where it is k - 1 throughout.
+        lossless: whether drafts were verified; False makes `n_verified` those taken on trust.
         ended_by: `eos`, `stop` or `length`.
         looping: whether the answer repeats itself (`is_looping`).
-        batch_size: rows decoded together.
-        prefill_s: wall time of the batch's prefill; None where it was not measured apart.
+        batch_size: slots, the rows decoded together.
+        prefill_s: wall time from getting a slot to the first token; None where it was not measured
+            apart.
         decode_s: wall time from the end of the prefill to the end of this answer.
     """
 
@@ -39,6 +42,8 @@ class DecodeRecord:
     batch_size: int
     prefill_s: float | None
     decode_s: float
+    n_drafted: tuple[int, ...] | None = None
+    lossless: bool = True
 
     @property
     def n_steps(self) -> int:
@@ -53,6 +58,15 @@ class DecodeRecord:
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Return the record that `as_dict` gave, before or after it went through JSON."""
+        read = dict(values)
+        for name in ("n_verified", "n_drafted"):
+            if read[name] is not None:
+                read[name] = tuple(read[name])
+        return cls(**read)
 
 
 class Generation(str):
@@ -69,9 +83,17 @@ class Generation(str):
         self.record = record
         return self
 
-    def __getnewargs__(self) -> tuple[str, DecodeRecord]:  # type: ignore[override]
-        """Let the answer be pickled: ranks exchange them."""
-        return str(self), self.record
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        """Pickle as a plain string: what is read from a cache was not decoded in that run."""
+        return str, (str.__str__(self),)
+
+    def __copy__(self) -> Self:
+        """Return itself: a string never changes."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return itself."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -83,12 +105,18 @@ class Acceptance:
         n_kept: sum of kept tokens.
         n_steps: sum of steps.
         n_by_verified: steps by number of verified drafts, k entries.
+        n_by_drafted: steps by number of drafts, k entries.
+        n_open: per offset 2..k, steps that drafted it and verified all drafts before it.
+        lossless: whether drafts were verified; if not, acceptance has no rate.
     """
 
     draft_heads: int
     n_kept: int
     n_steps: int
     n_by_verified: tuple[int, ...]
+    n_by_drafted: tuple[int, ...]
+    n_open: tuple[int, ...]
+    lossless: bool = True
 
     @classmethod
     def pool(cls, records: Iterable[DecodeRecord]) -> "Acceptance":
@@ -98,16 +126,29 @@ class Acceptance:
             ValueError: there are none, or they were decoded with different k.
         """
         records = list(records)
-        ks = {record.draft_heads for record in records}
-        if len(ks) != 1:
-            raise ValueError(f"expected records of one draft_heads, got {sorted(ks) or 'none'}")
-        k = ks.pop()
-        histogram = [0] * k
+        kinds = {(record.draft_heads, record.lossless) for record in records}
+        if len(kinds) != 1:
+            ks = sorted({record.draft_heads for record in records})
+            raise ValueError(f"expected records of one draft_heads and rule, got {ks or 'none'}")
+        k, lossless = kinds.pop()
+        by_verified, by_drafted, n_open = [0] * k, [0] * k, [0] * (k - 1)
         for record in records:
-            for verified in record.n_verified:
-                histogram[verified] += 1
+            drafted = record.n_drafted or (k - 1,) * record.n_steps
+            for verified, made in zip(record.n_verified, drafted, strict=True):
+                by_verified[verified] += 1
+                by_drafted[made] += 1
+                for index in range(min(verified + 1, made)):
+                    n_open[index] += 1
         kept = sum(record.n_kept for record in records)
-        return cls(k, kept, sum(histogram), tuple(histogram))
+        return cls(
+            k,
+            kept,
+            sum(by_verified),
+            tuple(by_verified),
+            tuple(by_drafted),
+            tuple(n_open),
+            lossless,
+        )
 
     @property
     def tokens_per_forward(self) -> float:
@@ -118,19 +159,27 @@ class Acceptance:
         """Return the steps whose draft at `offset` (2..k) was verified."""
         return sum(self.n_by_verified[offset - 1 :])
 
+    def n_steps_drafting(self, offset: int) -> int:
+        """Return the steps that had a draft at `offset` (2..k)."""
+        return sum(self.n_by_drafted[offset - 1 :])
+
     def accept_rate_prefix(self) -> dict[int, float]:
         """Return, per offset, drafts verified over steps that drafted it."""
         return {
-            offset: _ratio(self.n_drafts_verified(offset), self.n_steps)
-            for offset in range(2, self.draft_heads + 1)
+            offset: _ratio(self.n_drafts_verified(offset), self.n_steps_drafting(offset))
+            for offset in self._offsets()
         }
 
     def accept_rate_cond(self) -> dict[int, float]:
-        """Return, per offset, drafts verified over steps whose earlier drafts all were."""
+        """Return, per offset, drafts verified over steps that drafted it after verified drafts."""
         return {
-            offset: _ratio(self.n_drafts_verified(offset), self.n_drafts_verified(offset - 1))
-            for offset in range(2, self.draft_heads + 1)
+            offset: _ratio(self.n_drafts_verified(offset), self.n_open[offset - 2])
+            for offset in self._offsets()
         }
+
+    def _offsets(self) -> range:
+        """Return the offsets that have a rate: none where nothing was verified."""
+        return range(2, self.draft_heads + 1 if self.lossless else 2)
 
 
 def _ratio(numerator: int, denominator: int) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtp_harness.models.cached_block import rotation, run_cached_block
 from mtp_harness.models.interface import KeyValueCache
 
 
@@ -23,36 +24,37 @@ def run_blocks(
         states: [B, T, D].
         rotary: `LlamaRotaryEmbedding`.
         positions: int64 [B, T]; None means 0..T-1.
-        cache: None means causal attention within this call.
+        cache: None means causal attention within this call, by transformers' own code.
 
     Returns:
         [B, T, D].
     """
     if positions is None:
         positions = torch.arange(states.shape[1], device=states.device)[None]
-    embeddings = rotary(states, position_ids=positions)  # cos, sin, each [B, T, head_dim]
     blocks = list(blocks)
-    mask = _mask(blocks[0], states, cache) if blocks else None
+    if cache is not None:
+        # The trunk and every head of one call stand at the same positions.
+        rotated_by = cache.remember(rotary, lambda: rotation(rotary, states, positions))
+        for block in blocks:
+            states = run_cached_block(block, states, rotated_by, cache)
+        return states
+    embeddings = rotary(states, position_ids=positions)  # cos, sin, each [B, T, head_dim]
+    mask = _mask(blocks[0], states) if blocks else None
     for block in blocks:
-        states = block(
-            states,
-            attention_mask=mask,
-            position_embeddings=embeddings,
-            past_key_values=cache,
-        )
+        states = block(states, attention_mask=mask, position_embeddings=embeddings)
     return states
 
 
-def _mask(block: nn.Module, states: Tensor, cache: KeyValueCache | None) -> Tensor | None:
+def _mask(block: nn.Module, states: Tensor) -> Tensor | None:
     """Return the mask in the form that a block's attention function takes.
 
-    sdpa takes bool, and without a mask it is causal by itself. eager adds the mask to the scores,
-    and without one every token sees every other.
+    sdpa is causal by itself where there is none. eager adds the mask to the scores, and without one
+    every token sees every other.
     """
     attention: Any = block.self_attn
     if attention.config._attn_implementation != "eager":
-        return None if cache is None else cache.mask
+        return None
     length = states.shape[1]
-    seen = states.new_ones(length, length, dtype=torch.bool).tril() if cache is None else cache.mask
+    seen = states.new_ones(length, length, dtype=torch.bool).tril()
     lowest = torch.finfo(states.dtype).min
     return torch.zeros_like(seen, dtype=states.dtype).masked_fill(~seen, lowest)

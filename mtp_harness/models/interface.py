@@ -15,7 +15,7 @@ parallel head does not: every result that compares heads says which kind it meas
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -33,14 +33,22 @@ class KeyValueCache(Protocol):
     """What a block needs of a cache; `mtp_harness.decode.cache.SlotCache` is the implementation.
 
     The caller sets the positions of the tokens in this call before it calls the model.
+
+    Attributes:
+        mask: which cached tokens each query sees, bool [B, 1, T, S]; None where the call's tokens
+            are prompts, which see each other causally and nothing else.
     """
 
-    @property
-    def mask(self) -> Tensor:
-        """Which cached tokens each query sees, bool [B, 1, T, S]."""
+    mask: Tensor | None
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any) -> tuple[Tensor, Tensor]:
-        """Store [B, H, T, d] keys and values; return all stored ones, [B, H, S, d]."""
+        """Store [B, H, T, d] keys and values; return those to attend to, [B, H, S, d]."""
+
+    def bias(self, dtype: torch.dtype, repeats: int) -> Tensor:
+        """Return the mask as numbers to add to scores, [B, 1, repeats * T, S]."""
+
+    def remember(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Return what `make` gives, made once for the tokens of this call."""
 
 
 class MultiHeadModel(nn.Module, ABC):
@@ -48,6 +56,9 @@ class MultiHeadModel(nn.Module, ABC):
 
     sequential: bool = False
     """Whether head k reads state k-1 and the token at t+k-1 (see the module docstring)."""
+
+    shared_unembedding: bool = False
+    """Whether `logits` is the same function for every head: all can go through it at once."""
 
     @property
     @abstractmethod

@@ -100,6 +100,11 @@ class MTPLlamaForCausalLM(LlamaForCausalLM, MultiHeadModel):  # type: ignore[no-
         return self
 
     @property
+    def shared_unembedding(self) -> bool:  # type: ignore[override]
+        """Whether all heads use one unembedding; byte models have one each."""
+        return not self.config.replicated_unembeddings
+
+    @property
     def n_future_tokens(self) -> int:
         """The number of heads, n."""
         return int(self.config.n_future_tokens)

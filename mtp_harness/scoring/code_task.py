@@ -52,6 +52,10 @@ class Graded(str):
         self.record = getattr(answer, "record", None)
         return self
 
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        """Pickle as a plain string: ranks exchange answers after they have been scored."""
+        return str, (str.__str__(self),)
+
 
 class HumanEvalTask(ConfigurableTask):  # type: ignore[misc]
     """HumanEval: the answer continues the prompt; `check(candidate)` decides."""
@@ -82,11 +86,15 @@ class HumanEvalTask(ConfigurableTask):  # type: ignore[misc]
     def aggregation(self) -> dict[str, Callable[[list[Any]], float]]:
         """Return how each metric is pooled; the offsets depend on the model."""
         known: dict[str, Callable[[list[Any]], float]] = super().aggregation()
-        return known | {
-            name: ratio_of_sums
-            for offset in range(2, MAX_OFFSET + 1)
-            for name in (f"accept_rate_prefix_{offset}", f"accept_rate_cond_{offset}")
-        }
+        return (
+            known
+            | {"lossy": max}
+            | {
+                name: ratio_of_sums
+                for offset in range(2, MAX_OFFSET + 1)
+                for name in (f"accept_rate_prefix_{offset}", f"accept_rate_cond_{offset}")
+            }
+        )
 
 
 def _program(doc: dict[str, str], answer: str) -> Program:
@@ -131,10 +139,12 @@ def decoding_metrics(records: list[DecodeRecord]) -> dict[str, Any]:
         ),
         "tokens_per_forward_mean": (sum(own), len(own)),
     }
+    if not pooled.lossless:
+        return metrics | {"lossy": 1}
     for offset in range(2, pooled.draft_heads + 1):
         verified = pooled.n_drafts_verified(offset)
-        metrics[f"accept_rate_prefix_{offset}"] = (verified, pooled.n_steps)
-        metrics[f"accept_rate_cond_{offset}"] = (verified, pooled.n_drafts_verified(offset - 1))
+        metrics[f"accept_rate_prefix_{offset}"] = (verified, pooled.n_steps_drafting(offset))
+        metrics[f"accept_rate_cond_{offset}"] = (verified, pooled.n_open[offset - 2])
     return metrics
 
 

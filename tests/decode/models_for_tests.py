@@ -43,6 +43,13 @@ def lively(model, gain=3.0):
     return model.double().eval()
 
 
+def unsure(toy):
+    """Scale a toy's logits to a deviation of 1, so that sampling has something to choose from."""
+    with torch.no_grad():
+        toy.unembed.weight.div_(toy.next_token_logits(torch.tensor(prompts(1, 10))).std())
+    return toy
+
+
 def random_llama(n, seed=0, vocab_size=10, replicated=False):
     """Return a small Llama with n heads; few tokens, so that drafts are right by chance."""
     torch.manual_seed(seed)
@@ -91,19 +98,22 @@ class Scripted(MultiHeadModel):
 
     Its own heads run all the same, and `seen` remembers the logits they gave:
     {(row, position, offset): logits}. To know the position behind a state, states carry two more
-    columns: row and position.
+    columns: row and position. A row is found by the slot that its prompt was put into.
     """
 
-    def __init__(self, model, texts, wanted):
+    def __init__(self, model, prompts, texts, wanted):
         """Bind a model.
 
         Args:
             model: the model.
+            prompts: per row, no two equal.
             texts: per row, prompt and greedy answer.
             wanted: (row, position t) -> how many drafts made at t are right; the next is wrong.
         """
         super().__init__()
         self.model, self.texts, self.wanted = model, texts, wanted
+        self.prompts = prompts
+        self.row_of_slot = {}
         self.n_future_tokens = model.n_future_tokens
         self.sequential = model.sequential
         self.seen = {}
@@ -115,13 +125,21 @@ class Scripted(MultiHeadModel):
         return self.model.layer_shapes(heads)
 
     def trunk(self, tokens, positions=None, cache=None):
+        if cache.mask is None:  # prompts
+            for slot, prompt, at in zip(self.slots(cache), tokens, positions, strict=True):
+                prompt = prompt[at < cache.trash].tolist()
+                self.row_of_slot[slot] = self.prompts.index(prompt)
         return self.model.trunk(tokens, positions, cache)
+
+    def slots(self, cache):
+        return (cache.places.view(len(cache.positions), -1)[:, 0] // (cache.trash + 1)).tolist()
 
     def head(self, offset, states, tokens=None, positions=None, cache=None):
         if self.sequential and offset > 1:
             states = states[..., :-2]
         out = self.model.head(offset, states, tokens, positions, cache)
-        rows = torch.arange(len(out))[:, None].expand_as(positions)
+        rows = torch.tensor([self.row_of_slot.get(slot, 0) for slot in self.slots(cache)])
+        rows = rows[:, None].expand_as(positions)
         return torch.cat([out, torch.stack([rows, positions], -1).double()], -1)
 
     def draft(self, row, position, offset):
@@ -140,6 +158,63 @@ class Scripted(MultiHeadModel):
         drafts = [self.draft(row, position, offset) for row, position in places]
         one_hot = nn.functional.one_hot(torch.tensor(drafts), true.shape[-1])
         return one_hot.reshape(true.shape).double()
+
+
+class Timetable(MultiHeadModel):
+    """What comes depends on the position alone, so that all heads know its true distribution."""
+
+    n_future_tokens = 4
+    max_positions = 4096
+    shared_unembedding = False
+
+    def __init__(self, vocab_size=7, seed=0):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        table = torch.randn(97, vocab_size, generator=generator, dtype=torch.float64)
+        self.table = nn.Parameter(2 * table)
+
+    def layer_shapes(self, heads):
+        return []
+
+    def trunk(self, tokens, positions=None, cache=None):
+        if positions is None:
+            positions = torch.arange(tokens.shape[1])[None]
+        return positions[..., None].double()
+
+    def head(self, offset, states, tokens=None, positions=None, cache=None):
+        return states
+
+    def logits(self, offset, states):
+        return self.table[(states[..., 0].long() + offset) % len(self.table)]
+
+
+class LearnedPositions(MultiHeadModel):
+    """A model that knows 64 positions and fails on any other, as a table of embeddings does."""
+
+    n_future_tokens = 3
+    max_positions = 64
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.tokens = nn.Embedding(10, 8)
+        self.positions = nn.Embedding(self.max_positions, 8)
+        self.heads = nn.ModuleList(nn.Linear(8, 10) for _ in range(3))
+        lively(self)
+
+    def layer_shapes(self, heads):
+        return []
+
+    def trunk(self, tokens, positions=None, cache=None):
+        if positions is None:
+            positions = torch.arange(tokens.shape[1])[None]
+        return self.tokens(tokens) + self.positions(positions)
+
+    def head(self, offset, states, tokens=None, positions=None, cache=None):
+        return states
+
+    def logits(self, offset, states):
+        return self.heads[offset - 1](states)
 
 
 def letters(tokens):

@@ -7,7 +7,7 @@ import torch
 
 from mtp_harness.decode import compare
 from mtp_harness.decode.cache import SlotCache
-from mtp_harness.decode.compare import Comparison, Difference, Run, Verifier, logits_along
+from mtp_harness.decode.compare import Comparison, Decoded, Difference, Verifier, logits_along
 from mtp_harness.decode.engine import Request
 from mtp_harness.models.interface import MultiHeadModel
 
@@ -247,4 +247,4 @@ def test_counts_are_of_answers_and_of_differences():
         "near_ties": 1,
         "errors": 1,
     }
-    assert Run(1, 8, []).answers == []
+    assert Decoded(1, 8, []).answers == []

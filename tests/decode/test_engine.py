@@ -12,6 +12,7 @@ from mtp_harness.probes.teacher_forced import hits, walk
 
 from .models_for_tests import (
     Alphabet,
+    LearnedPositions,
     Scripted,
     cut,
     example,
@@ -50,11 +51,8 @@ def case(request):
     return Case(MODELS[request.param](), asked, LONGEST)
 
 
-def decode(model, k, requests, batch_size=None, eos=(), to_text=letters):
-    engine = Engine(model, k, eos, to_text)
-    size = batch_size or len(requests)
-    batches = [requests[i : i + size] for i in range(0, len(requests), size)]
-    return [answer for batch in batches for answer in engine.generate(batch)]
+def decode(model, k, requests, slots=None, eos=(), to_text=letters, rule=None):
+    return Engine(model, k, eos, to_text, slots=slots, rule=rule).generate(requests)
 
 
 def n_verified(answers):
@@ -64,12 +62,12 @@ def n_verified(answers):
 # Test number one
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 7])
-def test_text_is_plain_decodings(case, batch_size):
+@pytest.mark.parametrize("slots", [1, 3, 7])
+def test_text_is_plain_decodings(case, slots):
     requests = [Request(prompt, case.length) for prompt in case.prompts]
     verified = 0
     for k in range(1, case.model.n_future_tokens + 1):
-        answers = decode(case.model, k, requests, batch_size)
+        answers = decode(case.model, k, requests, slots)
         assert [answer.tokens for answer in answers] == case.plain
         verified += n_verified(answers)
     assert verified > 0 or case.model.n_future_tokens == 1
@@ -198,7 +196,7 @@ def test_a_cut_step_counts_as_a_step_but_not_its_dropped_tokens():
 
 def test_drafts_that_are_always_wrong_change_nothing(case):
     n = case.model.n_future_tokens
-    model = Scripted(case.model, case.texts, lambda row, position: 0)
+    model = Scripted(case.model, case.prompts, case.texts, lambda row, position: 0)
     answers = decode(model, n, [Request(prompt, case.length) for prompt in case.prompts])
     assert [answer.tokens for answer in answers] == case.plain
     assert all(answer.record.n_verified == (0,) * (case.length - 1) for answer in answers)
@@ -241,7 +239,8 @@ def test_cache_equals_no_cache_where_drafts_are_longer_than_prompts():
 
 def assert_cache_equals_no_cache(case, k, wanted):
     asked = [0, 1, 3]
-    model = Scripted(case.model, [case.texts[i] for i in asked], wanted)
+    chosen = [[what[i] for i in asked] for what in (case.prompts, case.texts)]
+    model = Scripted(case.model, *chosen, wanted)
     answers = decode(model, k, [Request(case.prompts[i], 16) for i in asked])
     assert [answer.tokens for answer in answers] == [case.plain[i][:16] for i in asked]
     for row, answer in enumerate(answers):
@@ -348,11 +347,11 @@ def what(answer):
 def test_rows_of_a_batch_give_what_they_give_alone_in_any_order(case):
     requests = mixed(case)
     for k in {1, min(3, case.model.n_future_tokens), case.model.n_future_tokens}:
-        alone = [what(a) for a in decode(case.model, k, requests, batch_size=1)]
+        alone = [what(a) for a in decode(case.model, k, requests, slots=1)]
         together = [what(a) for a in decode(case.model, k, requests)]
         assert together == alone
         order = random.Random(k).sample(range(len(requests)), len(requests))
-        shuffled = decode(case.model, k, [requests[i] for i in order], batch_size=6)
+        shuffled = decode(case.model, k, [requests[i] for i in order], slots=6)
         assert [what(a) for a in shuffled] == [alone[i] for i in order]
 
 
@@ -403,4 +402,15 @@ def test_cache_is_no_larger_than_the_heads_need(case, monkeypatch):
         case.model, "layer_shapes", lambda heads: asked.append(heads) or shapes(heads)
     )
     decode(case.model, 1, [Request(case.prompts[0], 3)])
-    assert asked == [1]
+    assert set(asked) == {1}
+
+
+# The context's end
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_the_model_is_asked_for_no_position_beyond_its_context(k):
+    """Drafts beyond the budget, padding and ended rows have none of their own."""
+    model, asked = LearnedPositions(), [[3] * 32, [5, 2]]
+    answers = decode(model, k, [Request(prompt, 32) for prompt in asked])
+    assert [a.tokens for a in answers] == [plain_greedy(model, prompt, 32) for prompt in asked]

@@ -1,0 +1,48 @@
+"""`draft_heads=auto`: measure every k on the requests themselves, and keep the fastest."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mtp_harness.decode.engine import Engine, Request
+
+TOKENS = 48
+"""New tokens per request in one measurement."""
+
+
+def fastest_draft_heads(
+    make_engine: Callable[[int], Engine], n: int, requests: Sequence[Request], slots: int
+) -> dict[str, Any]:
+    """Return the k that decodes the most tokens per second here, and what was measured.
+
+    Every k decodes the beginning of the same answers, once to warm up and then twice, in turn
+    (1 … n, n … 1). What is fastest depends on the machine, the batch and the text.
+
+    Args:
+        make_engine: k -> engine.
+        n: heads of the model.
+        requests: at least one; a sample of `slots` of them is used.
+        slots: rows decoded together.
+
+    Returns:
+        `draft_heads`, `tokens_per_s` by k, and a note.
+    """
+    some = [requests[i * len(requests) // slots] for i in range(min(slots, len(requests)))]
+    sample = [replace(one, max_new_tokens=min(TOKENS, one.max_new_tokens)) for one in some]
+    seconds = dict.fromkeys(range(1, n + 1), 0.0)
+    tokens = dict.fromkeys(seconds, 0)
+    for k in seconds:
+        make_engine(k).generate([replace(one, max_new_tokens=4) for one in sample])
+    for k in [*seconds, *reversed(seconds)]:
+        began = time.perf_counter()
+        answers = make_engine(k).generate(sample)
+        seconds[k] += time.perf_counter() - began
+        tokens[k] += sum(len(answer.tokens) for answer in answers)
+    speeds = {k: tokens[k] / seconds[k] for k in seconds}
+    return {
+        "draft_heads": max(speeds, key=lambda k: speeds[k]),
+        "tokens_per_s": speeds,
+        "n_requests": len(sample),
+        "note": "machine-dependent: measured on this machine, batch size and text",
+    }

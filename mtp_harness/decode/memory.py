@@ -1,0 +1,35 @@
+"""How many slots fit: known before the run, from the longest request and the free memory."""
+
+import os
+from collections.abc import Sequence
+
+import torch
+
+from mtp_harness.decode.engine import Engine, Request
+
+SHARE = 0.8
+"""Of the free memory, what slots may take; the rest is for activations and other processes."""
+
+
+def fitting_slots(engine: Engine, requests: Sequence[Request], most: int) -> int:
+    """Return the number of slots for `batch_size=auto`.
+
+    Args:
+        engine: what decodes.
+        requests: what it will be asked.
+        most: an upper bound.
+
+    Returns:
+        At least 1; whether that fits shows when it is allocated.
+    """
+    one = engine.memory(requests, 1)
+    # A step holds the logits of k positions and k heads, and a few copies of them.
+    logits = 4 * 4 * engine.k**2 * engine.vocabulary
+    fit = int(SHARE * _free_bytes(engine.model.device)) // (one.cache_bytes + logits)
+    return max(1, min(most, fit, len(requests)))
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
