@@ -49,15 +49,16 @@ class SlotCache:
         self.mask: Tensor | None = None
         self.fill(self._all_rows, self._all_rows[:, None])
 
-    def at(self, positions: Tensor, width: int) -> None:
-        """Say where the next call's tokens stand, in all rows.
+    def at(self, positions: Tensor, width: int, rows: Tensor | None = None) -> None:
+        """Say where the next call's tokens stand.
 
         Args:
             positions: int64 [B, T]; `trash` for tokens that must leave no trace.
             width: S, more than any position of a live row; attention reads the first S columns.
+            rows: int64 [b], the rows of the call; None means all of them.
         """
-        self._stand(self._all_rows, positions)
-        self.width = width
+        self._stand(self._all_rows if rows is None else rows, positions)
+        self.width, self._read = width, rows
         columns = torch.arange(width, device=positions.device)
         self.mask = columns <= positions[:, None, :, None]  # bool [B, 1, T, S]
 
@@ -69,7 +70,7 @@ class SlotCache:
             positions: int64 [b, T]: 0, 1, ... and `trash` for padding.
         """
         self._stand(rows, positions)
-        self.mask, self.width = None, 0
+        self.mask, self.width, self._read = None, 0, None
 
     def _stand(self, rows: Tensor, positions: Tensor) -> None:
         self.positions = positions
@@ -98,17 +99,16 @@ class SlotCache:
         """Write [B, H, T, d] keys and values at the positions.
 
         Returns:
-            The first S columns of all rows, [B, H, S, d]; filling prompts, what was given.
+            The first S columns of the call's rows, [B, H, S, d]; filling prompts, what was given.
         """
         keys, values = self.keys[layer_idx], self.values[layer_idx]
         keys.flatten(0, 1).index_copy_(0, self.places, key.transpose(1, 2).flatten(0, 1))
         values.flatten(0, 1).index_copy_(0, self.places, value.transpose(1, 2).flatten(0, 1))
         if self.mask is None:
             return key, value
-        return (
-            keys[:, : self.width].transpose(1, 2),
-            values[:, : self.width].transpose(1, 2),
-        )
+        if self._read is not None:
+            keys, values = keys[self._read], values[self._read]
+        return keys[:, : self.width].transpose(1, 2), values[:, : self.width].transpose(1, 2)
 
     def share(self, source: int, targets: Tensor, length: int) -> None:
         """Copy the first `length` columns of one row to others, int64 [b]."""

@@ -95,29 +95,39 @@ class Slots:
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
         columns = torch.arange(longest, device=self.device)
         positions = torch.where(columns < lengths[:, None], columns, self.cache.trash)
-        self.cache.fill(torch.tensor(slots, device=self.device), positions)
-        positions = self._within(positions)
-        trunk = self.model.trunk(tokens, positions, self.cache)  # [b, T, D]
-        first = self.model.head(1, trunk, None, positions, self.cache)
-        at = torch.arange(len(prompts), device=self.device), lengths - 1
-        logits = [self.model.logits(1, first[at])]
-        states = first
-        for offset in range(2, self.k + 1):
-            if self.model.sequential:  # provisional where the next tokens are not known yet
-                later = torch.zeros_like(tokens)
-                known = tokens[:, offset - 1 :]
-                later[:, : known.shape[1]] = known
-                states = self.model.head(offset, states, later, positions, self.cache)
-            else:
-                out = self.model.head(offset, trunk, None, positions, self.cache)
-                logits.append(self.model.logits(offset, out[at]))
-        tails: Sequence[Tensor | None] = [None] * len(prompts)
+        rows = torch.tensor(slots, device=self.device)
+        self.cache.fill(rows, positions)
+        within = self._within(positions)
+        trunk = self.model.trunk(tokens, within, self.cache)  # [b, T, D]
         if self.model.sequential:
-            # A prompt shorter than the tail: those positions are negative, and never read.
-            back = torch.arange(-self.n_tail, 1, device=self.device)
-            index = (lengths[:, None] - 1 + back).clamp(min=0)
-            tails = list(first[at[0][:, None], index])
-        return [Prefilled(*both) for both in zip(torch.stack(logits, 1), tails, strict=True)]
+            return self._fill_sequential(tokens, lengths, trunk, within)
+        for offset in range(1, self.k + 1):
+            self.model.prepare_head(offset, trunk, within, self.cache)
+        last = lengths[:, None] - 1  # the heads' outputs are needed there alone
+        self.cache.at(last, longest, rows)
+        trunk = trunk.gather(1, last[..., None].expand(-1, -1, trunk.shape[-1]))  # [b, 1, D]
+        logits = [
+            self.model.logits(offset, self.model.head(offset, trunk, None, last, self.cache))
+            for offset in range(1, self.k + 1)
+        ]
+        return [Prefilled(one, None) for one in torch.cat(logits, 1)]
+
+    def _fill_sequential(
+        self, tokens: Tensor, lengths: Tensor, trunk: Tensor, positions: Tensor
+    ) -> list[Prefilled]:
+        """Run modules over the prompts; provisional where the next tokens are not known yet."""
+        first = states = self.model.head(1, trunk, None, positions, self.cache)
+        for offset in range(2, self.k + 1):
+            later = torch.zeros_like(tokens)
+            known = tokens[:, offset - 1 :]
+            later[:, : known.shape[1]] = known
+            states = self.model.head(offset, states, later, positions, self.cache)
+        every = torch.arange(len(lengths), device=self.device)
+        logits = self.model.logits(1, first[every, lengths - 1])[:, None]
+        # A prompt shorter than the tail: those positions are negative, and never read.
+        back = torch.arange(-self.n_tail, 1, device=self.device)
+        tails = first[every[:, None], (lengths[:, None] - 1 + back).clamp(min=0)]
+        return [Prefilled(*both) for both in zip(logits, tails, strict=True)]
 
     def share(self, source: int, targets: Sequence[int], length: int) -> None:
         """Give a prompt's columns, its first `length`, to other slots."""

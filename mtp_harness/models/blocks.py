@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtp_harness.models.cached_block import rotation, run_cached_block
+from mtp_harness.models.cached_block import rotation, run_cached_block, store_block_keys
 from mtp_harness.models.interface import KeyValueCache
 
 
@@ -43,6 +43,18 @@ def run_blocks(
     for block in blocks:
         states = block(states, attention_mask=mask, position_embeddings=embeddings)
     return states
+
+
+def store_keys(
+    block: nn.Module,
+    states: Tensor,
+    rotary: nn.Module,
+    positions: Tensor,
+    cache: KeyValueCache,
+) -> None:
+    """Add a block's keys and values of states [B, T, D] to the cache; arguments as above."""
+    rotated_by = cache.remember(rotary, lambda: rotation(rotary, states, positions))
+    store_block_keys(block, states, rotated_by, cache)
 
 
 def _mask(block: nn.Module, states: Tensor) -> Tensor | None:

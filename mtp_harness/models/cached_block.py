@@ -77,7 +77,7 @@ def run_cached_block(
     weights, attention = fused(block), block.self_attn
     normed = _norm(block.input_layernorm, states)
     qkv = linear(normed, weights.qkv, weights.qkv_bias)
-    n_kv_heads = block.self_attn.k_proj.out_features // attention.head_dim
+    n_kv_heads = attention.k_proj.out_features // attention.head_dim
     query, key, value = rotate(qkv, *rotated_by, n_kv_heads, attention.head_dim)
     seen = attend(query, key, value, attention.layer_idx, cache, attention.scaling)  # [B, T, H*d]
     states = states + attention.o_proj(seen)
@@ -85,6 +85,19 @@ def run_cached_block(
     gate_up = linear(normed, weights.gate_up, weights.gate_up_bias)
     out: Tensor = states + block.mlp.down_proj(silu_times(gate_up))
     return out
+
+
+def store_block_keys(
+    block: Any, states: Tensor, rotated_by: Rotation, cache: KeyValueCache
+) -> None:
+    """Add one block's keys and values of states [B, T, D] to the cache; arguments as above."""
+    weights, attention = fused(block), block.self_attn
+    n_queries = attention.q_proj.out_features
+    n_kv_heads = attention.k_proj.out_features // attention.head_dim
+    bias = None if weights.qkv_bias is None else weights.qkv_bias[n_queries:]
+    kv = linear(_norm(block.input_layernorm, states), weights.qkv[n_queries:], bias)
+    _, key, value = rotate(kv, *rotated_by, n_kv_heads, attention.head_dim)
+    cache.update(key.transpose(1, 2), value.transpose(1, 2), attention.layer_idx)
 
 
 def _norm(norm: Any, states: Tensor) -> Tensor:
@@ -98,7 +111,7 @@ def _norm(norm: Any, states: Tensor) -> Tensor:
 def rotate(
     qkv: Tensor, cos: Tensor, sin: Tensor, n_kv_heads: int, head_dim: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Split [B, T, (H + 2 H_kv) d] and rotate query and key.
+    """Split [B, T, (H + 2 H_kv) d] and rotate query and key; without queries, H is 0.
 
     Returns:
         Query [B, T, H, d], key and value [B, T, H_kv, d].

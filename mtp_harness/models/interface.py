@@ -111,6 +111,16 @@ class MultiHeadModel(nn.Module, ABC):
             state_offset, [B, T, D].
         """
 
+    def prepare_head(
+        self, offset: int, states: Tensor, positions: Tensor, cache: KeyValueCache
+    ) -> None:
+        """Leave in the cache what head `offset` keeps of states [B, T, D]; parallel heads only.
+
+        Of a prompt, a head's output is asked for at the last token alone. Without a shorter way,
+        this runs the head and drops its output.
+        """
+        self.head(offset, states, None, positions, cache)
+
     @abstractmethod
     def logits(self, offset: int, states: Tensor) -> Tensor:
         """Return head `offset`'s logits [..., V] of its states [..., D]."""

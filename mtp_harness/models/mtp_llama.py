@@ -27,7 +27,7 @@ from transformers.models.llama.modeling_llama import (
     LlamaPreTrainedModel,
 )
 
-from mtp_harness.models.blocks import run_blocks
+from mtp_harness.models.blocks import run_blocks, store_keys
 from mtp_harness.models.interface import KeyValueCache, LayerShape, MultiHeadModel
 
 
@@ -136,8 +136,16 @@ class MTPLlamaForCausalLM(LlamaForCausalLM, MultiHeadModel):  # type: ignore[no-
         cache: KeyValueCache | None = None,
     ) -> Tensor:
         """Return head `offset`'s state [B, T, D], before the shared norm, of z [B, T, D]."""
-        block = self.model.layers[-1] if offset == 1 else self.extra_heads[offset - 2]
-        return run_blocks([block], states, self.model.rotary_emb, positions, cache)
+        return run_blocks([self._block(offset)], states, self.model.rotary_emb, positions, cache)
+
+    def prepare_head(
+        self, offset: int, states: Tensor, positions: Tensor, cache: KeyValueCache
+    ) -> None:
+        """Leave head `offset`'s keys and values of z [B, T, D] in the cache."""
+        store_keys(self._block(offset), states, self.model.rotary_emb, positions, cache)
+
+    def _block(self, offset: int) -> nn.Module:
+        return self.model.layers[-1] if offset == 1 else self.extra_heads[offset - 2]
 
     def logits(self, offset: int, states: Tensor) -> Tensor:
         """Return the logits [..., V] of head `offset`'s states [..., D]."""
