@@ -21,6 +21,7 @@ from mtp_harness.models.meta import load_meta, meta_tokenizer
 from mtp_harness.models.meta_params import PARAMS_FILE
 from mtp_harness.models.meta_tokenizer import TOKENIZER_FILE, sentencepiece_tokenizer
 from mtp_harness.models.mtp_llama import MTPLlamaConfig
+from mtp_harness.models.os_errors import in_words
 from mtp_harness.models.safetensors_folder import CONFIG_FILE, load_folder
 
 SHIPPED_MODELS = ("mtp-bytes-n4", "mtp-bytes-n1")
@@ -52,6 +53,7 @@ def resolve(pretrained: str) -> str:
     return str(Path(pretrained).expanduser()) if pretrained.startswith("~") else pretrained
 
 
+@in_words()
 def is_local(pretrained: str) -> bool:
     """Return whether `pretrained` means a path: it exists or is written like one.
 
@@ -62,6 +64,7 @@ def is_local(pretrained: str) -> bool:
     return looks_like_path or pretrained.endswith("/") or Path(pretrained).exists()
 
 
+@in_words()
 def detect(pretrained: str) -> Layout:
     """Return the layout of a checkpoint.
 
@@ -96,6 +99,7 @@ def detect(pretrained: str) -> Layout:
     )
 
 
+@in_words()
 def load_model(pretrained: str, dtype: torch.dtype | None = None) -> MultiHeadModel:
     """Load a checkpoint with heads, on the CPU and in evaluation mode.
 
@@ -107,6 +111,11 @@ def load_model(pretrained: str, dtype: torch.dtype | None = None) -> MultiHeadMo
         FileNotFoundError: a folder or file is missing.
         ValueError: it is an ordinary causal LM, or the loader of its layout refuses it.
     """
+    if not is_local(pretrained):
+        raise ValueError(
+            f"{pretrained} is neither a folder here nor a shipped model, expected a checkpoint "
+            f"with several heads: check the path, or name {' or '.join(SHIPPED_MODELS)}"
+        )
     layout = detect(pretrained)
     if layout is Layout.META:
         return load_meta(_folder(pretrained), dtype)
@@ -129,6 +138,7 @@ def settle_threads(model: MultiHeadModel) -> None:
         torch.set_num_threads(1)
 
 
+@in_words()
 def load_tokenizer(pretrained: str) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a checkpoint of any layout.
 

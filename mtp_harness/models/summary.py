@@ -18,6 +18,7 @@ from mtp_harness.models.meta_params import read_params
 from mtp_harness.models.meta_shards import MetaShards
 from mtp_harness.models.meta_tokenizer import find_tokenizer
 from mtp_harness.models.mtp_llama import MTPLlamaConfig
+from mtp_harness.models.os_errors import sentence
 from mtp_harness.models.safetensors_folder import (
     CONFIG_FILE,
     SafetensorsFiles,
@@ -96,8 +97,9 @@ class Summary:
         """Return what a step returns, or None after noting why it failed."""
         try:
             return step()
-        except (ValueError, FileNotFoundError) as error:
-            self.problems.append(str(error))
+        except (ValueError, OSError) as error:
+            if (problem := sentence(error)) not in self.problems:  # several steps read params.json
+                self.problems.append(problem)
             return None
 
 

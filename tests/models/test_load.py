@@ -64,8 +64,9 @@ def test_config_json_decides_where_both_layouts_lie_together(plain):
 def test_models_of_both_layouts_load(meta_folder, ours, plain):
     assert load_model(str(meta_folder)).n_future_tokens == 4
     assert load_model(str(ours)).n_future_tokens == 2
-    for name in (str(plain), "EleutherAI/pythia-70m"):
-        assert "ordinary causal language model" in refusal(ValueError, load_model, name)
+    assert "ordinary causal language model" in refusal(ValueError, load_model, str(plain))
+    for name in ("EleutherAI/pythia-70m", "nope"):
+        assert f"{name} is neither a folder here nor" in refusal(ValueError, load_model, name)
 
 
 @pytest.mark.parametrize(
