@@ -57,6 +57,19 @@ def one_line(error: BaseException, limit: int = 200) -> str:
     return text if len(text) <= limit else text[:limit] + "…"
 
 
+def refuse_more_layers(name: str, n_layers: int, n_tensors: int) -> None:
+    """Refuse more layers than there are tensors, before names are made up for all of them.
+
+    Raises:
+        ValueError: the argument or key `name` says so.
+    """
+    if n_layers > n_tensors:
+        raise ValueError(
+            f"{name}={n_layers} but the weights hold {n_tensors} tensors in all, expected several "
+            "for each layer: correct it or fetch the weights again"
+        )
+
+
 def is_finite(tensor: Tensor) -> bool:
     """Return whether a tensor holds neither NaN nor infinity."""
     if not tensor.numel():
@@ -101,8 +114,8 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path.parent} has no {path.name}: copy it from the checkpoint's release"
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # the latter: brackets within brackets
         raise ValueError(f"{path} is not valid JSON ({one_line(error)}): fetch it again") from error
     if not isinstance(content, dict):
         raise ValueError(

@@ -17,6 +17,7 @@ import torch
 import transformers
 
 from mtp_harness import __version__
+from mtp_harness.models.checks import read_json
 from mtp_harness.models.load import Layout, detect
 from mtp_harness.models.meta import load_meta, meta_tokenizer
 from mtp_harness.models.meta_params import PARAMS_FILE
@@ -132,7 +133,7 @@ def _write_provenance(source: Path, folder: Path) -> None:
     provenance = {
         "source_folder": source.absolute().name,
         "source_files": {file.name: file.stat().st_size for file in files},
-        "params": json.loads((source / PARAMS_FILE).read_text(encoding="utf-8")),
+        "params": read_json(source / PARAMS_FILE),
         "mtp_harness": __version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,

@@ -14,7 +14,7 @@ from torch import Tensor
 from mtp_harness.models.checks import KeyReport, Shape, is_finite, listing, read_json
 from mtp_harness.models.load import Layout, detect, is_local, load_tokenizer, resolve
 from mtp_harness.models.meta import check_weights
-from mtp_harness.models.meta_params import read_params
+from mtp_harness.models.meta_params import MetaParams, read_params
 from mtp_harness.models.meta_shards import MetaShards
 from mtp_harness.models.meta_tokenizer import find_tokenizer
 from mtp_harness.models.mtp_llama import MTPLlamaConfig
@@ -139,15 +139,22 @@ def _describe_meta(summary: Summary, folder: Path) -> None:
     shards = summary.attempt(lambda: MetaShards(folder, params.dim if params else 0))
     vocabulary = params.vocab_size if params else 0
     if params and shards:
-        report = check_weights(params, shards)
-        vocabulary = report.vocabulary
-        _note_keys(summary, report.keys, report.causes)
-        ours = {meta: name for name, meta in params.names().items()}
-        _count(summary, params.config(max(vocabulary, 1)), shards, ours)
+        vocabulary = _compare_meta(summary, params, shards)
     if params:
         _describe_config(summary, params.config(max(vocabulary, 1)))
     if shards:
         _scan(summary, shards, shards.dtypes)
+
+
+def _compare_meta(summary: Summary, params: MetaParams, shards: MetaShards) -> int:
+    """Fill in how the weights agree with `params.json`; return V, 0 where it is not known."""
+    report = summary.attempt(lambda: check_weights(params, shards))
+    if report is None:
+        return 0
+    _note_keys(summary, report.keys, report.causes)
+    ours = {meta: name for name, meta in params.names().items()}
+    _count(summary, params.config(max(report.vocabulary, 1)), shards, ours)
+    return report.vocabulary
 
 
 def _describe_ours(summary: Summary, folder: Path) -> None:
