@@ -61,7 +61,7 @@ def refuse_more_layers(name: str, n_layers: int, n_tensors: int) -> None:
     """Refuse more layers than there are tensors, before names are made up for all of them.
 
     Raises:
-        ValueError: the argument or key `name` says so.
+        ValueError: `name`, a file and its key, says so.
     """
     if n_layers > n_tensors:
         raise ValueError(

@@ -16,13 +16,14 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mtp_harness.models.checks import listing, local_folder, one_line, read_json
+from mtp_harness.models.config_file import CONFIG_FILE
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.models.meta import load_meta, meta_tokenizer
 from mtp_harness.models.meta_params import PARAMS_FILE
 from mtp_harness.models.meta_tokenizer import TOKENIZER_FILE, sentencepiece_tokenizer
 from mtp_harness.models.mtp_llama import MTPLlamaConfig
 from mtp_harness.models.os_errors import in_words
-from mtp_harness.models.safetensors_folder import CONFIG_FILE, load_folder
+from mtp_harness.models.safetensors_folder import load_folder
 
 SHIPPED_MODELS = ("mtp-bytes-n4", "mtp-bytes-n1")
 """The small trained models inside the package; the first is the default."""

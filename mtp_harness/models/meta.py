@@ -29,7 +29,7 @@ from mtp_harness.models.checks import (
     local_folder,
     refuse_more_layers,
 )
-from mtp_harness.models.meta_params import MetaParams, read_params
+from mtp_harness.models.meta_params import PARAMS_FILE, MetaParams, read_params
 from mtp_harness.models.meta_shards import MetaShards
 from mtp_harness.models.meta_tokenizer import (
     TOKENIZER_FILE,
@@ -111,7 +111,7 @@ def check_weights(params: MetaParams, shards: MetaShards) -> MetaReport:
     Raises:
         ValueError: it calls for more layers than there are tensors.
     """
-    refuse_more_layers("n_layers", params.n_layers, len(shards.shapes))
+    refuse_more_layers(f"{PARAMS_FILE}: n_layers", params.n_layers, len(shards.shapes))
     vocabulary = params.vocab_size if params.vocab_size > 0 else _rows(shards)
     keys = compare(params.shapes(vocabulary), shards.shapes)
     return MetaReport(vocabulary, keys, _causes(params, shards))

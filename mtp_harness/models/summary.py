@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mtp_harness.models.checks import KeyReport, Shape, is_finite, listing, read_json
+from mtp_harness.models.config_file import CONFIG_FILE, read_config
 from mtp_harness.models.load import Layout, detect, is_local, load_tokenizer, resolve
 from mtp_harness.models.meta import check_weights
 from mtp_harness.models.meta_params import MetaParams, read_params
@@ -19,12 +20,7 @@ from mtp_harness.models.meta_shards import MetaShards
 from mtp_harness.models.meta_tokenizer import find_tokenizer
 from mtp_harness.models.mtp_llama import MTPLlamaConfig
 from mtp_harness.models.os_errors import sentence
-from mtp_harness.models.safetensors_folder import (
-    CONFIG_FILE,
-    SafetensorsFiles,
-    check_keys,
-    read_config,
-)
+from mtp_harness.models.safetensors_folder import SafetensorsFiles, check_keys
 
 T = TypeVar("T")
 
@@ -163,8 +159,9 @@ def _describe_ours(summary: Summary, folder: Path) -> None:
     files = summary.attempt(lambda: SafetensorsFiles(folder))
     if config:
         _describe_config(summary, config)
-    if config and files:
-        _note_keys(summary, check_keys(config, files), files.odd_types())
+    keys = summary.attempt(lambda: check_keys(config, files)) if config and files else None
+    if config and files and keys:
+        _note_keys(summary, keys, files.odd_types())
         _count(summary, config, files, {name: name for name in files.shapes})
     if files:
         _scan(summary, files, files.dtypes)

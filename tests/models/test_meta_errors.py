@@ -194,7 +194,6 @@ def test_bare_pickle_is_not_run(release, tmp_path):
         ({"norm.weight": torch.zeros(1), "step": torch.tensor(3)}, "holds step (int64)"),
         ({"x": torch.zeros(2, 2).to(torch.float8_e4m3fn)}, "holds x (float8_e4m3fn)"),
         ({"x": torch.ones(2, 2).to_sparse()}, "holds x (nested or sparse_coo)"),
-        ({"x": torch.ones(2, 2).to_sparse_csr()}, "holds x (nested or sparse_csr)"),
         ({"x": torch.ones(2, device="meta")}, "holds x (without data, on the meta device)"),
         ({"x": torch.zeros(2, dtype=torch.complex64)}, "holds x (complex64)"),
         ({"x": [1.0]}, "holds x (list)"),
