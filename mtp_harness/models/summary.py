@@ -19,6 +19,7 @@ from mtp_harness.models.meta_params import MetaParams, read_params
 from mtp_harness.models.meta_shards import MetaShards
 from mtp_harness.models.meta_tokenizer import find_tokenizer
 from mtp_harness.models.mtp_llama import MTPLlamaConfig
+from mtp_harness.models.ordinary_folder import compare_ordinary, ordinary_weights
 from mtp_harness.models.os_errors import sentence
 from mtp_harness.models.safetensors_folder import SafetensorsFiles, check_keys
 
@@ -168,7 +169,7 @@ def _describe_ours(summary: Summary, folder: Path) -> None:
 
 
 def _describe_plain(summary: Summary, folder: Path) -> None:
-    """Fill in what is known of an ordinary causal LM; its keys are transformers' affair."""
+    """Fill in what is known of an ordinary causal LM."""
     summary.n_future_tokens = 1
     config = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
     summary.architecture = listing(config.get("architectures") or [config.get("model_type", "?")])
@@ -183,12 +184,19 @@ def _describe_plain(summary: Summary, folder: Path) -> None:
         summary.notes.append(
             f"declares {modules} sequential prediction module(s), which are not loaded: n = 1"
         )
-    if any(folder.glob("*.safetensors")):
-        files = summary.attempt(lambda: SafetensorsFiles(folder))
-        if files:
-            _scan(summary, files, files.dtypes)
-    else:
-        summary.notes.append("no safetensors: weights not looked at")
+    n_problems = len(summary.problems)
+    files = summary.attempt(lambda: ordinary_weights(folder))
+    if files:
+        keys = summary.attempt(lambda: compare_ordinary(folder, files))
+        if keys:
+            _note_keys(summary, keys, [])
+        elif len(summary.problems) == n_problems:
+            summary.notes.append(
+                "weights not compared with the model's: only transformers can tell"
+            )
+        _scan(summary, files, files.dtypes)
+    elif len(summary.problems) == n_problems:
+        summary.notes.append("no model.safetensors: weights not looked at")
 
 
 def _describe_config(summary: Summary, config: MTPLlamaConfig) -> None:
