@@ -156,8 +156,8 @@ def _refuse_absent_device(device: Any) -> None:
     n_devices = module.device_count() if module else 0
     if not n_devices:
         raise ValueError(
-            f"device={device}, but torch finds no {kind} device here, expected an existing one: use "
-            "cpu, or install torch for that device."
+            f"device={device}, but torch finds no {kind} device here, expected one that is "
+            "there: use cpu, or install torch for that device."
         )
     if int(index or 0) >= n_devices:
         raise ValueError(f"device={device}, expected {kind}:0 to {kind}:{n_devices - 1}.")

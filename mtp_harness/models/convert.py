@@ -70,8 +70,8 @@ def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> MTP
 
     Raises:
         FileNotFoundError: the source is missing or incomplete.
-        ValueError: the source is broken or in another layout, the target is in the way, or what was
-            read back differs.
+        ValueError: the source is broken or in another layout, the target is in the way or cannot be
+            written, or what was read back differs.
     """
     if detect(str(source.absolute())) is not Layout.META:
         raise ValueError(
@@ -85,8 +85,7 @@ def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> MTP
     for owner in (model.config, model.generation_config):
         owner.bos_token_id, owner.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
     tokenizer.model_max_length = model.max_positions
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    scratch = _new_folder_beside(target)
     try:
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
@@ -108,6 +107,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("target", metavar="DST", help="folder to write: new or empty")
     parser.add_argument("--dtype", choices=DTYPES, help="default: as stored")
     return parser
+
+
+def _new_folder_beside(target: Path) -> Path:
+    """Return a new empty folder on the disk that will hold the target."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise ValueError(
+            f"{target} cannot be written ({(error.strerror or str(error)).lower()}), expected a "
+            "place where folders can be made: name another"
+        ) from error
 
 
 def _compare(folder: Path, model: MTPLlamaForCausalLM) -> None:

@@ -167,11 +167,40 @@ def load_tokenizer(pretrained: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # a broken tokenizer fails in many ways inside transformers
+        _refuse_no_tokenizer(folder / "tokenizer.json")
         raise ValueError(
             f"the tokenizer in {folder} cannot be loaded ({one_line(error)}): fetch it again or "
             "pass tokenizer=…"
         ) from error
     return tokenizer
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, vocabulary: int, name: str) -> None:
+    """Refuse a tokenizer with ids for which the model has no rows.
+
+    Args:
+        tokenizer: of any kind; tokens added to it count.
+        vocabulary: V of the model.
+        name: what to call the model.
+
+    Raises:
+        ValueError: an id is V or more.
+    """
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest >= vocabulary:
+        raise ValueError(
+            f"the tokenizer has ids up to {largest} but {name} has a vocabulary of {vocabulary}, "
+            f"expected ids below {vocabulary}: use the tokenizer that the model was trained with"
+        )
+
+
+def _refuse_no_tokenizer(path: Path) -> None:
+    """Raise if a `tokenizer.json` is malformed or empty; transformers' errors do not say so."""
+    if path.is_file() and not isinstance(read_json(path).get("model"), dict):
+        raise ValueError(
+            f"{path} has no entry 'model', expected a tokenizer as save_pretrained writes it: "
+            "fetch it again or pass tokenizer=…"
+        )
 
 
 def _folder(pretrained: str) -> Path:

@@ -10,10 +10,18 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from mtp_harness.models.checks import KeyReport, Shape, is_finite, listing, read_json
 from mtp_harness.models.config_file import CONFIG_FILE, read_config
-from mtp_harness.models.load import Layout, detect, is_local, load_tokenizer, resolve
+from mtp_harness.models.load import (
+    Layout,
+    check_vocabulary,
+    detect,
+    is_local,
+    load_tokenizer,
+    resolve,
+)
 from mtp_harness.models.meta import check_weights
 from mtp_harness.models.meta_params import MetaParams, read_params
 from mtp_harness.models.meta_shards import MetaShards
@@ -126,6 +134,7 @@ def summarise(pretrained: str) -> Summary:
     tokenizer = summary.attempt(lambda: load_tokenizer(pretrained))
     if tokenizer is not None:
         summary.tokenizer = f"{location or folder} ({len(tokenizer)} tokens)"
+        _compare_tokenizer(summary, tokenizer)
     return summary
 
 
@@ -139,8 +148,20 @@ def _describe_meta(summary: Summary, folder: Path) -> None:
         vocabulary = _compare_meta(summary, params, shards)
     if params:
         _describe_config(summary, params.config(max(vocabulary, 1)))
+        summary.vocabulary = vocabulary or None
     if shards:
         _scan(summary, shards, shards.dtypes)
+
+
+def _compare_tokenizer(summary: Summary, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Fill in that the tokenizer has ids beyond the vocabulary, if it has."""
+    if not isinstance(summary.vocabulary, int):
+        return
+    try:
+        check_vocabulary(tokenizer, summary.vocabulary, "the model")
+    except ValueError as error:  # ordinary models are used with a padding token of no row
+        ordinary = summary.layout is Layout.TRANSFORMERS
+        (summary.notes if ordinary else summary.problems).append(str(error))
 
 
 def _compare_meta(summary: Summary, params: MetaParams, shards: MetaShards) -> int:

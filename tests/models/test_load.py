@@ -9,6 +9,7 @@ from mtp_harness.models.load import (
     DEFAULT_MODEL,
     SHIPPED_MODELS,
     Layout,
+    check_vocabulary,
     detect,
     is_local,
     load_model,
@@ -132,7 +133,27 @@ def test_tokenizer_of_a_folder(ours, sentencepiece_model):
     byte_tokenizer(64).save_pretrained(ours)
     assert load_tokenizer(str(ours)).encode("ab") == [0, 97, 98]
     (ours / "tokenizer.json").write_text("{}")
+    assert "no entry 'model'" in refusal(ValueError, load_tokenizer, str(ours))
+    (ours / "tokenizer.json").write_text('{"model": {}}')
     assert "cannot be loaded" in refusal(ValueError, load_tokenizer, str(ours))
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"model": 3}'])
+def test_tokenizer_that_is_none(ours, text):
+    byte_tokenizer(64).save_pretrained(ours)
+    (ours / "tokenizer.json").write_text(text)
+    message = refusal(ValueError, load_tokenizer, str(ours))
+    assert "tokenizer.json" in message and ("no entry 'model'" in message or "JSON" in message)
+
+
+def test_tokenizer_larger_than_the_model():
+    tokenizer = byte_tokenizer(64)
+    check_vocabulary(tokenizer, 256, "it")
+    message = refusal(ValueError, check_vocabulary, tokenizer, 255, "my model")
+    assert "ids up to 255 but my model has a vocabulary of 255, expected ids below" in message
+    tokenizer.add_tokens(["<added>"])
+    assert "up to 256" in refusal(ValueError, check_vocabulary, tokenizer, 256, "it")
+    check_vocabulary(tokenizer, 257, "it")
 
 
 def test_tokenizer_of_an_ordinary_model(plain):
