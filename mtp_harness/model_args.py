@@ -73,6 +73,8 @@ _RULES = {
     "softmax_dtype": _DTYPE,
     "mixed_precision_dtype": _DTYPE,
     "backend": _Rule(lambda value: value in ("default", "causal", "seq2seq"), "default or causal"),
+    "think_end_token": _Rule(lambda value: type(value) in (str, int), "a token or its id"),
+    "chat_template_args": _Rule(lambda value: isinstance(value, dict), "names and values as JSON"),
     "add_bos_token": _SWITCH,
     "enable_thinking": _SWITCH,
     "gptqmodel": _SWITCH,

@@ -52,6 +52,8 @@ def refusal(call, *arguments):
         ("add_bos_token=maybe", "True or False"),
         ("truncation=yes", "True or False"),
         ("backend=foo", "default or causal"),
+        ("think_end_token=3.5", "a token or its id"),
+        ("chat_template_args=foo", "names and values as JSON"),
     ],
 )
 def test_values_that_no_run_can_use(argument, expected):

@@ -87,7 +87,7 @@ def local_folder(path: str | Path) -> Path:
         ValueError: it is a file.
     """
     folder = Path(path)
-    if folder.is_file():
+    if folder.exists() and not folder.is_dir():
         raise ValueError(
             f"{folder} is a file, expected the folder of a checkpoint: pass {folder.parent}"
         )

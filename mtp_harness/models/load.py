@@ -15,15 +15,16 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from mtp_harness.models.checks import listing, local_folder, one_line, read_json
-from mtp_harness.models.config_file import CONFIG_FILE
+from mtp_harness.models.checks import listing, local_folder, read_json
+from mtp_harness.models.config_file import CONFIG_FILE, read_config
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.models.meta import load_meta, meta_tokenizer
 from mtp_harness.models.meta_params import PARAMS_FILE
-from mtp_harness.models.meta_tokenizer import TOKENIZER_FILE, sentencepiece_tokenizer
 from mtp_harness.models.mtp_llama import MTPLlamaConfig
+from mtp_harness.models.ordinary_folder import read_ordinary_config
 from mtp_harness.models.os_errors import in_words
 from mtp_harness.models.safetensors_folder import load_folder
+from mtp_harness.models.tokenizer_folder import folder_tokenizer, holds_tokenizer
 
 SHIPPED_MODELS = ("mtp-bytes-n4", "mtp-bytes-n1")
 """The small trained models inside the package; the first is the default."""
@@ -144,63 +145,34 @@ def load_tokenizer(pretrained: str) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a checkpoint of any layout.
 
     Args:
-        pretrained: as for `detect`; a hub name is looked up on the hub.
+        pretrained: as for `detect`, or a folder with a tokenizer alone; a hub name is looked up on
+            the hub.
 
     Raises:
         FileNotFoundError: the folder has none.
         ValueError: it is broken.
     """
-    layout = detect(pretrained)
-    if layout is Layout.META:
-        return meta_tokenizer(_folder(pretrained))
     if not is_local(pretrained):
+        detect(pretrained)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(pretrained)
         return tokenizer
     folder = _folder(pretrained)
-    names = {path.name for path in folder.glob("tokenizer*")}
-    if not names and layout is Layout.MTP_LLAMA:
+    found = holds_tokenizer(folder)
+    try:
+        layout = detect(pretrained)
+    except ValueError:
+        if not found:
+            raise
+        layout = Layout.MTP_LLAMA  # a tokenizer alone
+    if layout is Layout.META:
+        return meta_tokenizer(folder)
+    if layout is Layout.TRANSFORMERS:
+        return folder_tokenizer(folder, read_ordinary_config, raw=False)
+    if not found:
         raise FileNotFoundError(
             f"{folder} has no tokenizer, expected tokenizer.json: copy it there or pass tokenizer=…"
         )
-    if names == {TOKENIZER_FILE} and layout is Layout.MTP_LLAMA:
-        return sentencepiece_tokenizer(folder / TOKENIZER_FILE)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # a broken tokenizer fails in many ways inside transformers
-        _refuse_no_tokenizer(folder / "tokenizer.json")
-        raise ValueError(
-            f"the tokenizer in {folder} cannot be loaded ({one_line(error)}): fetch it again or "
-            "pass tokenizer=…"
-        ) from error
-    return tokenizer
-
-
-def check_vocabulary(tokenizer: PreTrainedTokenizerBase, vocabulary: int, name: str) -> None:
-    """Refuse a tokenizer with ids for which the model has no rows.
-
-    Args:
-        tokenizer: of any kind; tokens added to it count.
-        vocabulary: V of the model.
-        name: what to call the model.
-
-    Raises:
-        ValueError: an id is V or more.
-    """
-    largest = max(tokenizer.get_vocab().values(), default=0)
-    if largest >= vocabulary:
-        raise ValueError(
-            f"the tokenizer has ids up to {largest} but {name} has a vocabulary of {vocabulary}, "
-            f"expected ids below {vocabulary}: use the tokenizer that the model was trained with"
-        )
-
-
-def _refuse_no_tokenizer(path: Path) -> None:
-    """Raise if a `tokenizer.json` is malformed or empty; transformers' errors do not say so."""
-    if path.is_file() and not isinstance(read_json(path).get("model"), dict):
-        raise ValueError(
-            f"{path} has no entry 'model', expected a tokenizer as save_pretrained writes it: "
-            "fetch it again or pass tokenizer=…"
-        )
+    return folder_tokenizer(folder, read_config, raw=True)
 
 
 def _folder(pretrained: str) -> Path:

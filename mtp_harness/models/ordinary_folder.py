@@ -18,7 +18,7 @@ import torch
 import transformers
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
-from mtp_harness.models.checks import KeyReport, read_json, refuse_more_layers
+from mtp_harness.models.checks import KeyReport, one_line, read_json, refuse_more_layers
 from mtp_harness.models.config_file import CONFIG_FILE, no_such_model
 from mtp_harness.models.os_errors import in_words
 from mtp_harness.models.safetensors_folder import INDEX_FILE, SINGLE_FILE, SafetensorsFiles
@@ -90,16 +90,49 @@ def compare_ordinary(folder: Path, files: SafetensorsFiles) -> KeyReport | None:
         return None if model is None else _verdict(model, files)
 
 
+def read_ordinary_config(folder: Path) -> Any:
+    """Return the configuration in a folder.
+
+    Raises:
+        ValueError: transformers refuses it.
+    """
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers' validation has its own classes of error
+        raise no_such_model(folder / CONFIG_FILE, error) from error
+
+
+@contextmanager
+def asking_transformers(what: str) -> Iterator[None]:
+    """Put what transformers trips over into a sentence; what it refuses by itself is left as it is.
+
+    Args:
+        what: what it was asked to load.
+
+    Raises:
+        ValueError: it failed in another way than with a ValueError or an OSError.
+    """
+    try:
+        yield
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # missing packages, arguments and files of unexpected form
+        raise ValueError(
+            f"transformers fails to load {what} ({type(error).__name__}: {one_line(error, 400)}), "
+            "expected what --model hf loads: correct the checkpoint or the arguments"
+        ) from error
+
+
 def _built(folder: Path) -> Any:
     """Return the model of a folder without memory for its weights; None if it is not built here.
 
     Raises:
         ValueError: it describes no model that can be built.
     """
+    config = read_ordinary_config(folder)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return None
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-            return None
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     except Exception as error:  # a value that no model has fails in many ways inside transformers

@@ -16,7 +16,6 @@ from mtp_harness.models.checks import KeyReport, Shape, is_finite, listing, read
 from mtp_harness.models.config_file import CONFIG_FILE, read_config
 from mtp_harness.models.load import (
     Layout,
-    check_vocabulary,
     detect,
     is_local,
     load_tokenizer,
@@ -30,6 +29,7 @@ from mtp_harness.models.mtp_llama import MTPLlamaConfig
 from mtp_harness.models.ordinary_folder import compare_ordinary, ordinary_weights
 from mtp_harness.models.os_errors import sentence
 from mtp_harness.models.safetensors_folder import SafetensorsFiles, check_keys
+from mtp_harness.models.tokenizer_folder import check_vocabulary
 
 T = TypeVar("T")
 
@@ -193,7 +193,8 @@ def _describe_plain(summary: Summary, folder: Path) -> None:
     """Fill in what is known of an ordinary causal LM."""
     summary.n_future_tokens = 1
     config = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
-    summary.architecture = listing(config.get("architectures") or [config.get("model_type", "?")])
+    names = config.get("architectures") or config.get("model_type")
+    summary.architecture = listing(map(str, names if isinstance(names, list) else [names]))
     summary.trunk_layers = config.get("num_hidden_layers")
     summary.width = config.get("hidden_size")
     summary.attention_heads = config.get("num_attention_heads")
@@ -212,9 +213,8 @@ def _describe_plain(summary: Summary, folder: Path) -> None:
         if keys:
             _note_keys(summary, keys, [])
         elif len(summary.problems) == n_problems:
-            summary.notes.append(
-                "weights not compared with the model's: only transformers can tell"
-            )
+            why = "quantised" if config.get("quantization_config") else "only transformers can tell"
+            summary.notes.append(f"weights not compared with the model's: {why}")
         _scan(summary, files, files.dtypes)
     elif len(summary.problems) == n_problems:
         summary.notes.append("no model.safetensors: weights not looked at")

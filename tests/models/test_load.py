@@ -1,5 +1,7 @@
 """Which layout is it, and whose affair: paths never become names on the hub."""
 
+import json
+
 import pytest
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -9,13 +11,14 @@ from mtp_harness.models.load import (
     DEFAULT_MODEL,
     SHIPPED_MODELS,
     Layout,
-    check_vocabulary,
     detect,
     is_local,
     load_model,
     load_tokenizer,
     resolve,
 )
+from mtp_harness.models.summary import summarise
+from mtp_harness.models.tokenizer_folder import check_vocabulary
 
 TINY = {
     "vocab_size": 256,
@@ -144,6 +147,30 @@ def test_tokenizer_that_is_none(ours, text):
     (ours / "tokenizer.json").write_text(text)
     message = refusal(ValueError, load_tokenizer, str(ours))
     assert "tokenizer.json" in message and ("no entry 'model'" in message or "JSON" in message)
+
+
+def test_tokenizer_alone_in_a_folder(tmp_path, sentencepiece_model):
+    byte_tokenizer(64).save_pretrained(tmp_path / "bytes")
+    assert load_tokenizer(str(tmp_path / "bytes")).encode("ab", add_special_tokens=False) == [
+        97,
+        98,
+    ]
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "tokenizer.model").write_bytes(sentencepiece_model.read_bytes())
+    assert len(load_tokenizer(str(tmp_path / "raw"))) == 420
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "README.md").write_text("x")
+    assert "holds no checkpoint" in refusal(ValueError, load_tokenizer, str(tmp_path / "x"))
+
+
+def test_a_broken_config_is_not_blamed_on_the_tokenizer(ours, plain):
+    for folder in (ours, plain):
+        byte_tokenizer(64).save_pretrained(folder)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "use_cache": "x"}))
+        assert "use_cache" in refusal(ValueError, load_tokenizer, str(folder))
+        (problem,) = [p for p in summarise(str(folder)).problems if "use_cache" in p]
+        assert "config.json" in problem and "tokenizer" not in problem
 
 
 def test_tokenizer_larger_than_the_model():

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from mtp_harness.models.byte_tokenizer import byte_tokenizer
-from mtp_harness.models.ordinary_folder import check_ordinary
+from mtp_harness.models.ordinary_folder import asking_transformers, check_ordinary
 from mtp_harness.models.summary import summarise
 
 LLAMA = {
@@ -171,6 +171,31 @@ def test_weights_in_other_files_are_left_to_transformers(folder, name):
     (folder / "model.safetensors").rename(folder / name)
     assert_sound(folder)
     assert any("not looked at" in note for note in summarise(str(folder)).notes)
+
+
+@pytest.mark.parametrize("error", [TypeError("a\nb"), KeyError("x"), ImportError("no gptq")])
+def test_what_transformers_trips_over_is_a_sentence(error):
+    with (
+        pytest.raises(ValueError, match="fails to load my/model") as caught,
+        asking_transformers("my/model"),
+    ):
+        raise error
+    assert type(error).__name__ in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [ValueError("its own words"), OSError("no such model")])
+def test_what_transformers_refuses_by_itself_stays(error):
+    with pytest.raises(type(error)) as caught, asking_transformers("my/model"):
+        raise error
+    assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"), [(3, "3"), ("Mine", "Mine"), ([1], "1"), ([], "llama"), (None, "llama")]
+)
+def test_odd_names_of_architectures_are_shown(folder, names, shown):
+    edit_config(folder, architectures=names)
+    assert summarise(str(folder)).architecture == shown
 
 
 def test_nothing_is_printed(folder, capfd, caplog):
