@@ -70,8 +70,8 @@ def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> MTP
 
     Raises:
         FileNotFoundError: the source is missing or incomplete.
-        ValueError: the source is broken or in another layout, the target is in the way or cannot be
-            written, or what was read back differs.
+        ValueError: the source is broken or in another layout, the target cannot be written, or what
+            was read back differs.
     """
     if detect(str(source.absolute())) is not Layout.META:
         raise ValueError(
