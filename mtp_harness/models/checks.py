@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mtp_harness.models.os_errors import sentence
+
 Shape = tuple[int, ...]
 
 _LFS_POINTER = b"version https://git-lfs"
@@ -51,9 +53,9 @@ def listing(names: Iterable[str], limit: int = 3) -> str:
     return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def one_line(error: BaseException, limit: int = 200) -> str:
+def one_line(error: Exception, limit: int = 200) -> str:
     """Return an error's message without line breaks, cut to `limit` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = sentence(error) or type(error).__name__
     return text if len(text) <= limit else text[:limit] + "…"
 
 

@@ -113,7 +113,8 @@ def asking_transformers(what: str) -> Iterator[None]:
         ValueError: it failed in another way than with a ValueError or an OSError.
     """
     try:
-        yield
+        with in_words():
+            yield
     except (ValueError, OSError):
         raise
     except Exception as error:  # missing packages, arguments and files of unexpected form

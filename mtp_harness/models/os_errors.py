@@ -4,6 +4,7 @@ The system's errors carry an `errno`, ours carry a sentence: that tells them apa
 """
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,9 @@ def sentence(error: Exception) -> str:
     if error.filename is None:
         return f"a file {words}"
     name = str(error.filename)
+    parent = Path(name).parent
+    if words is _CLOSED and os.access(parent, os.F_OK) and not os.access(parent, os.X_OK):
+        name = str(parent)  # nothing is known of the file, not even whether there is one
     if error.errno == errno.ENOENT and Path(name).is_symlink():
         words = f"is a link to {Path(name).readlink()}, which does not exist: put the file there"
     return f"{name[:_LONGEST_PATH]}{'…' if len(name) > _LONGEST_PATH else ''} {words}"

@@ -30,11 +30,12 @@ def folder_tokenizer(
     """
     if raw and {path.name for path in folder.glob("tokenizer*")} == {TOKENIZER_FILE}:
         return sentencepiece_tokenizer(folder / TOKENIZER_FILE)
+    tokenizer: PreTrainedTokenizerBase
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True
-        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # a broken tokenizer fails in many ways inside transformers
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         _refuse_no_tokenizer(folder / "tokenizer.json")
         if (folder / CONFIG_FILE).is_file():
             read_config(folder)

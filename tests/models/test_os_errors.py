@@ -6,6 +6,7 @@ import os
 import pytest
 
 from mtp_harness.cli import main
+from mtp_harness.models.byte_tokenizer import byte_tokenizer
 from mtp_harness.models.load import is_local, load_model, load_tokenizer
 from mtp_harness.models.os_errors import in_words, sentence
 
@@ -28,6 +29,7 @@ def replaced_by_link_to_itself(path):
 def closed(path):
     path.chmod(0)
     if os.access(path, os.R_OK):
+        path.chmod(0o700)
         pytest.skip("this user reads every file: needs one without that right")
 
 
@@ -62,6 +64,23 @@ def test_tokenizer_that_cannot_be_opened(meta_folder, capsys, damage):
     assert_one_sentence(str(caught.value), "tokenizer.model")
     assert main(["inspect", str(meta_folder)]) == 1
     assert "tokenizer.model" in capsys.readouterr().out
+
+
+def test_closed_file_of_a_tokenizer(tmp_path):
+    byte_tokenizer(64).save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        closed(tmp_path / name)
+        with pytest.raises(ValueError, match="is closed to this user") as caught:
+            load_tokenizer(str(tmp_path))
+        assert_one_sentence(str(caught.value), name)
+        (tmp_path / name).chmod(0o644)
+
+
+def test_folder_whose_files_cannot_be_asked_for_is_named_itself(tmp_path):
+    (tmp_path / "x").mkdir()
+    closed(tmp_path / "x")
+    error = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "x" / "config.json"))
+    assert sentence(error).startswith(f"{tmp_path / 'x'} is closed")
 
 
 def test_closed_folder(meta_folder, capsys):
