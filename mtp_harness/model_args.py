@@ -10,6 +10,9 @@ import torch
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
+HARNESS_DEVICE = "cuda:0"
+"""What the harness's command line passes where no device is named, GPU or not: the CPU will do."""
+
 _LOADED_ELSEWHERE = {"attn_implementation"}
 """Arguments beyond `HFLM`'s own that loading a checkpoint with heads understands."""
 
@@ -150,7 +153,7 @@ def plain_dtypes(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 def _refuse_absent_device(device: Any) -> None:
     """Refuse a device that is not there; `HFLM` would silently take another."""
     kind, _, index = device.partition(":") if isinstance(device, str) else ("", "", "")
-    if device == "cpu":
+    if device == "cpu" or (device == HARNESS_DEVICE and not torch.cuda.device_count()):
         return
     if kind not in ("cuda", "mps", "npu", "xpu", "hpu") or not re.fullmatch(r"\w+(:\d+)?", device):
         raise ValueError(f"device={device}, expected cpu, cuda, cuda:N or mps.")

@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 import torch
+from lm_eval.config.evaluate_config import EvaluatorConfig
 from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import handle_arg_string
 
@@ -89,6 +90,11 @@ def test_devices_that_are_not_there(monkeypatch, device, fact):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     message = refusal(refuse_odd_values, None, device, {})
     assert message.startswith(f"device={device}, ") and fact in message
+
+
+def test_the_harness_own_default_runs_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    refuse_odd_values(None, EvaluatorConfig().device, {})
 
 
 def test_devices_that_are_there(monkeypatch):
