@@ -37,7 +37,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit status.
 
-    A ValueError or FileNotFoundError is a message to the user: one line and status 2, without a
+    A ValueError or OSError is a message to the user: one line and status 2, without a
     traceback unless Python runs in development mode (`python -X dev`).
 
     Args:
@@ -50,10 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
         return run(arguments[1:])
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         if sys.flags.dev_mode or name == "lm_eval":  # a long run's traceback is worth its lines
             raise
-        sys.stderr.write(f"mtp-harness {name}: {' '.join(str(error).split())}\n")
+        from mtp_harness.models.os_errors import sentence  # with torch, which --help does without
+
+        sys.stderr.write(f"mtp-harness {name}: {sentence(error)}\n")
         return 2
 
 

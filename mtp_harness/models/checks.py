@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mtp_harness.models.os_errors import sentence
+
 Shape = tuple[int, ...]
 
 _LFS_POINTER = b"version https://git-lfs"
@@ -51,10 +53,23 @@ def listing(names: Iterable[str], limit: int = 3) -> str:
     return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def one_line(error: BaseException, limit: int = 200) -> str:
+def one_line(error: Exception, limit: int = 200) -> str:
     """Return an error's message without line breaks, cut to `limit` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = sentence(error) or type(error).__name__
     return text if len(text) <= limit else text[:limit] + "…"
+
+
+def refuse_more_layers(name: str, n_layers: int, n_tensors: int) -> None:
+    """Refuse more layers than there are tensors, before names are made up for all of them.
+
+    Raises:
+        ValueError: `name`, a file and its key, says so.
+    """
+    if n_layers > n_tensors:
+        raise ValueError(
+            f"{name}={n_layers} but the weights hold {n_tensors} tensors in all, expected several "
+            "for each layer: correct it or fetch the weights again"
+        )
 
 
 def is_finite(tensor: Tensor) -> bool:
@@ -74,7 +89,7 @@ def local_folder(path: str | Path) -> Path:
         ValueError: it is a file.
     """
     folder = Path(path)
-    if folder.is_file():
+    if folder.exists() and not folder.is_dir():
         raise ValueError(
             f"{folder} is a file, expected the folder of a checkpoint: pass {folder.parent}"
         )
@@ -101,8 +116,8 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path.parent} has no {path.name}: copy it from the checkpoint's release"
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # the latter: brackets within brackets
         raise ValueError(f"{path} is not valid JSON ({one_line(error)}): fetch it again") from error
     if not isinstance(content, dict):
         raise ValueError(

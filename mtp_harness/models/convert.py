@@ -17,6 +17,7 @@ import torch
 import transformers
 
 from mtp_harness import __version__
+from mtp_harness.models.checks import read_json
 from mtp_harness.models.load import Layout, detect
 from mtp_harness.models.meta import load_meta, meta_tokenizer
 from mtp_harness.models.meta_params import PARAMS_FILE
@@ -69,8 +70,8 @@ def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> MTP
 
     Raises:
         FileNotFoundError: the source is missing or incomplete.
-        ValueError: the source is broken or in another layout, the target is in the way, or what was
-            read back differs.
+        ValueError: the source is broken or in another layout, the target cannot be written, or what
+            was read back differs.
     """
     if detect(str(source.absolute())) is not Layout.META:
         raise ValueError(
@@ -84,8 +85,7 @@ def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> MTP
     for owner in (model.config, model.generation_config):
         owner.bos_token_id, owner.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
     tokenizer.model_max_length = model.max_positions
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    scratch = _new_folder_beside(target)
     try:
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
@@ -107,6 +107,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("target", metavar="DST", help="folder to write: new or empty")
     parser.add_argument("--dtype", choices=DTYPES, help="default: as stored")
     return parser
+
+
+def _new_folder_beside(target: Path) -> Path:
+    """Return a new empty folder on the disk that will hold the target."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise ValueError(
+            f"{target} cannot be written ({(error.strerror or str(error)).lower()}), expected a "
+            "place where folders can be made: name another"
+        ) from error
 
 
 def _compare(folder: Path, model: MTPLlamaForCausalLM) -> None:
@@ -132,7 +144,7 @@ def _write_provenance(source: Path, folder: Path) -> None:
     provenance = {
         "source_folder": source.absolute().name,
         "source_files": {file.name: file.stat().st_size for file in files},
-        "params": json.loads((source / PARAMS_FILE).read_text(encoding="utf-8")),
+        "params": read_json(source / PARAMS_FILE),
         "mtp_harness": __version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,

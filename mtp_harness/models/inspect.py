@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtp_harness.models.load import Layout, load_model, load_tokenizer
+from mtp_harness.models.os_errors import in_words
 from mtp_harness.models.plausibility import HeadProbe, default_text, probe_heads
 from mtp_harness.models.summary import Summary, summarise
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.probe is not None and summary.layout is Layout.TRANSFORMERS:
         summary.notes.append("not probed: --probe is for checkpoints with heads")
     elif arguments.probe is not None and not summary.problems:
-        text = Path(arguments.probe).read_text("utf-8") if arguments.probe else default_text()
+        text = _read_text(Path(arguments.probe)) if arguments.probe else default_text()
         probes = probe_heads(load_model(arguments.path), load_tokenizer(arguments.path), text)
         doubts = ((probe.offset, probe.doubt()) for probe in probes)
         summary.problems += [f"head {offset}: {doubt}" for offset, doubt in doubts if doubt]
@@ -65,6 +66,18 @@ def _parser() -> argparse.ArgumentParser:
         "(default: a module of the standard library)",
     )
     return parser
+
+
+@in_words()
+def _read_text(path: Path) -> str:
+    """Return the text in a file."""
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is no UTF-8 text ({error.reason} at byte {error.start}), expected text to "
+            "score the heads on: name another file"
+        ) from error
 
 
 def _json(summary: Summary, probes: Sequence[HeadProbe]) -> str:

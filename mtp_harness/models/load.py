@@ -15,13 +15,16 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from mtp_harness.models.checks import listing, local_folder, one_line, read_json
+from mtp_harness.models.checks import listing, local_folder, read_json
+from mtp_harness.models.config_file import CONFIG_FILE, read_config
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.models.meta import load_meta, meta_tokenizer
 from mtp_harness.models.meta_params import PARAMS_FILE
-from mtp_harness.models.meta_tokenizer import TOKENIZER_FILE, sentencepiece_tokenizer
 from mtp_harness.models.mtp_llama import MTPLlamaConfig
-from mtp_harness.models.safetensors_folder import CONFIG_FILE, load_folder
+from mtp_harness.models.ordinary_folder import read_ordinary_config
+from mtp_harness.models.os_errors import in_words
+from mtp_harness.models.safetensors_folder import load_folder
+from mtp_harness.models.tokenizer_folder import folder_tokenizer, holds_tokenizer
 
 SHIPPED_MODELS = ("mtp-bytes-n4", "mtp-bytes-n1")
 """The small trained models inside the package; the first is the default."""
@@ -52,6 +55,7 @@ def resolve(pretrained: str) -> str:
     return str(Path(pretrained).expanduser()) if pretrained.startswith("~") else pretrained
 
 
+@in_words()
 def is_local(pretrained: str) -> bool:
     """Return whether `pretrained` means a path: it exists or is written like one.
 
@@ -62,6 +66,7 @@ def is_local(pretrained: str) -> bool:
     return looks_like_path or pretrained.endswith("/") or Path(pretrained).exists()
 
 
+@in_words()
 def detect(pretrained: str) -> Layout:
     """Return the layout of a checkpoint.
 
@@ -96,6 +101,7 @@ def detect(pretrained: str) -> Layout:
     )
 
 
+@in_words()
 def load_model(pretrained: str, dtype: torch.dtype | None = None) -> MultiHeadModel:
     """Load a checkpoint with heads, on the CPU and in evaluation mode.
 
@@ -107,6 +113,11 @@ def load_model(pretrained: str, dtype: torch.dtype | None = None) -> MultiHeadMo
         FileNotFoundError: a folder or file is missing.
         ValueError: it is an ordinary causal LM, or the loader of its layout refuses it.
     """
+    if not is_local(pretrained):
+        raise ValueError(
+            f"{pretrained} is neither a folder here nor a shipped model, expected a checkpoint "
+            f"with several heads: check the path, or name {' or '.join(SHIPPED_MODELS)}"
+        )
     layout = detect(pretrained)
     if layout is Layout.META:
         return load_meta(_folder(pretrained), dtype)
@@ -129,38 +140,39 @@ def settle_threads(model: MultiHeadModel) -> None:
         torch.set_num_threads(1)
 
 
+@in_words()
 def load_tokenizer(pretrained: str) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a checkpoint of any layout.
 
     Args:
-        pretrained: as for `detect`; a hub name is looked up on the hub.
+        pretrained: as for `detect`, or a folder with a tokenizer alone; a hub name is looked up on
+            the hub.
 
     Raises:
         FileNotFoundError: the folder has none.
         ValueError: it is broken.
     """
-    layout = detect(pretrained)
-    if layout is Layout.META:
-        return meta_tokenizer(_folder(pretrained))
     if not is_local(pretrained):
+        detect(pretrained)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(pretrained)
         return tokenizer
     folder = _folder(pretrained)
-    names = {path.name for path in folder.glob("tokenizer*")}
-    if not names and layout is Layout.MTP_LLAMA:
+    found = holds_tokenizer(folder)
+    try:
+        layout = detect(pretrained)
+    except ValueError:
+        if not found:
+            raise
+        layout = Layout.MTP_LLAMA  # a tokenizer alone
+    if layout is Layout.META:
+        return meta_tokenizer(folder)
+    if layout is Layout.TRANSFORMERS:
+        return folder_tokenizer(folder, read_ordinary_config, raw=False)
+    if not found:
         raise FileNotFoundError(
             f"{folder} has no tokenizer, expected tokenizer.json: copy it there or pass tokenizer=…"
         )
-    if names == {TOKENIZER_FILE} and layout is Layout.MTP_LLAMA:
-        return sentencepiece_tokenizer(folder / TOKENIZER_FILE)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # a broken tokenizer fails in many ways inside transformers
-        raise ValueError(
-            f"the tokenizer in {folder} cannot be loaded ({one_line(error)}): fetch it again or "
-            "pass tokenizer=…"
-        ) from error
-    return tokenizer
+    return folder_tokenizer(folder, read_config, raw=True)
 
 
 def _folder(pretrained: str) -> Path:

@@ -12,6 +12,7 @@ Source: `llama/model.py` of `facebook/multi-token-prediction` (`apply_rotary_emb
 It loads with `strict=False`; we refuse a missing, an unexpected or a misshapen tensor, and NaN.
 """
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +21,15 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from mtp_harness.models.checks import KeyReport, compare, is_finite, listing, local_folder
-from mtp_harness.models.meta_params import MetaParams, read_params
+from mtp_harness.models.checks import (
+    KeyReport,
+    compare,
+    is_finite,
+    listing,
+    local_folder,
+    refuse_more_layers,
+)
+from mtp_harness.models.meta_params import PARAMS_FILE, MetaParams, read_params
 from mtp_harness.models.meta_shards import MetaShards
 from mtp_harness.models.meta_tokenizer import (
     TOKENIZER_FILE,
@@ -98,7 +106,12 @@ def meta_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def check_weights(params: MetaParams, shards: MetaShards) -> MetaReport:
-    """Compare the weights' keys and shapes with what `params.json` calls for."""
+    """Compare the weights' keys and shapes with what `params.json` calls for.
+
+    Raises:
+        ValueError: it calls for more layers than there are tensors.
+    """
+    refuse_more_layers(f"{PARAMS_FILE}: n_layers", params.n_layers, len(shards.shapes))
     vocabulary = params.vocab_size if params.vocab_size > 0 else _rows(shards)
     keys = compare(params.shapes(vocabulary), shards.shapes)
     return MetaReport(vocabulary, keys, _causes(params, shards))
@@ -152,11 +165,18 @@ def _vocabulary(folder: Path) -> int:
 
 def _rows(shards: MetaShards) -> int:
     """Return the number of embedding rows; 0 where there is no embedding."""
-    return shards.shapes.get("tok_embeddings.weight", (0,))[0]
+    return _first_size(shards, "tok_embeddings.weight", 0)
+
+
+def _first_size(shards: MetaShards, name: str, default: int) -> int:
+    """Return a tensor's first size; `default` where there is no such tensor or it is a scalar."""
+    return (*shards.shapes.get(name, ()), default)[0]
 
 
 def _causes(params: MetaParams, shards: MetaShards) -> list[str]:
-    """Return what probably explains a difference: head or layer counts, or the FFN's width."""
+    """Return what probably explains a difference: a lost shard, counts, or the FFN's width."""
+    if lost := _lost_shard(params, shards):
+        return [lost]  # it makes every width wrong
     causes = []
     n_extra, n_layers = (
         len({name.split(".")[1] for name in shards.shapes if name.startswith(prefix)})
@@ -172,10 +192,26 @@ def _causes(params: MetaParams, shards: MetaShards) -> list[str]:
             f"n_layers={params.n_layers} but there are {n_layers + n_extra} blocks "
             f"({n_layers} layers and {n_extra} extra_heads)"
         )
-    width = shards.shapes.get("layers.0.feed_forward.w1.weight", (params.ffn_width,))[0]
+    width = _first_size(shards, "layers.0.feed_forward.w1.weight", params.ffn_width)
     if width != params.ffn_width:
         causes.append(
             f"dim={params.dim}, multiple_of={params.multiple_of} and ffn_dim_multiplier="
             f"{params.ffn_dim_multiplier} give an FFN width of {params.ffn_width} but it is {width}"
         )
     return causes
+
+
+def _lost_shard(params: MetaParams, shards: MetaShards) -> str | None:
+    """Return that shards are missing at the end, where the first layer's wq has too few rows."""
+    n = len(shards.files)
+    rows, columns, *_ = (*shards.shapes.get("layers.0.attention.wq.weight", ()), 0, 0)
+    numbered = re.fullmatch(r"consolidated\.\d+\.pth", shards.files[0].name)
+    if not numbered or columns != params.dim or not 0 < rows < params.dim:
+        return None
+    n_whole, rest = divmod(params.dim * n, rows)
+    if rest:
+        return None
+    return (
+        f"every tensor lacks a part, as where only {n} of {n_whole} shards are there: "
+        f"consolidated.{n:02d}.pth is missing"
+    )

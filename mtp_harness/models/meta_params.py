@@ -24,6 +24,9 @@ PARAMS_FILE = "params.json"
 RUNTIME_KEYS = frozenset({"max_batch_size"})
 """Keys that describe a run, not the model: accepted and not used."""
 
+_TOO_LARGE = 1e12
+"""No size, base or factor of a model comes near it."""
+
 # Meta's name within a block -> transformers' name.
 _BLOCK_NAMES = {
     "attention.wq": "self_attn.q_proj",
@@ -194,6 +197,7 @@ def _check_number(name: str, value: Any) -> None:
         return
     is_real = name in {"ffn_dim_multiplier", "norm_eps", "rope_theta"}
     types = (int, float) if is_real else (int,)
-    if isinstance(value, bool) or not isinstance(value, types) or not 0 < value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, types) or not 0 < value < _TOO_LARGE:
         kind = "number" if is_real else "integer"
-        raise ValueError(f"{name}={value!r}, expected a positive {kind}")
+        found = repr(value) if len(repr(value)) < 100 else f"{repr(value)[:100]}…"
+        raise ValueError(f"{name}={found}, expected a positive {kind} below {_TOO_LARGE:g}")

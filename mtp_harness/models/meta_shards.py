@@ -24,6 +24,8 @@ from mtp_harness.models.checks import Shape, is_lfs_pointer, listing, one_line
 IGNORED = frozenset({"rope.freqs"})
 """A table that some exports store; it follows from `params.json`."""
 
+WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
 _SPLIT = {"wq": 0, "wk": 0, "wv": 0, "w1": 0, "w3": 0, "output": 0, "wo": 1, "w2": 1}
 
 
@@ -88,16 +90,17 @@ class MetaShards:
     def _split_dim(self, name: str) -> int | None:
         """Return the dimension that tensor parallelism splits, None for a tensor it repeats."""
         leaf = name.split(".")[-2] if "." in name else name
-        if leaf != "tok_embeddings":
-            return _SPLIT.get(leaf)
         shape = self._shards[0][name].shape
+        if not shape or leaf != "tok_embeddings":
+            dim = _SPLIT.get(leaf)
+            return None if dim is None or dim >= len(shape) else dim
         return 1 if len(shape) == 2 and shape[1] * len(self._shards) == self._width else 0
 
     def _whole_shape(self, name: str) -> Shape:
         """Return the shape of the shards put together."""
         shapes = [tuple(shard[name].shape) for shard in self._shards]
         dim = self._split_dim(name)
-        if len(shapes) == 1 or dim is None or dim >= len(shapes[0]):
+        if len(shapes) == 1 or dim is None:
             return shapes[0]
         if len(set(shapes)) > 1:
             raise ValueError(
@@ -161,16 +164,28 @@ def _open(file: Path) -> dict[str, Tensor]:
 
 
 def _named_tensors(file: Path, content: object) -> dict[str, Tensor]:
-    """Return `content` if it maps names to floating-point tensors, without the ignored ones."""
+    """Return `content` if it maps names to plain weights, without the ignored ones."""
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise ValueError(
             f"{file} holds a {type(content).__name__}, expected named tensors: save the state dict"
         )
     tensors = {name: value for name, value in content.items() if name not in IGNORED}
-    odd = [n for n, v in tensors.items() if not (isinstance(v, Tensor) and v.is_floating_point())]
+    odd = [f"{name} ({kind})" for name, v in tensors.items() if (kind := _odd_kind(v))]
     if odd or not tensors:
         found = f"holds {listing(odd)}" if odd else "is empty"
         raise ValueError(
-            f"{file} {found}, expected floating-point tensors by name alone: save the state dict"
+            f"{file} {found}, expected plain tensors of float32, bfloat16, float16 or float64 by "
+            "name alone: save the state dict"
         )
     return tensors
+
+
+def _odd_kind(value: object) -> str | None:
+    """Return what a value is, None for a tensor that weights can be."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    if value.is_meta:
+        return "without data, on the meta device"
+    if value.layout is not torch.strided or value.is_nested:
+        return f"nested or {value.layout}".replace("torch.", "")
+    return None if value.dtype in WEIGHT_DTYPES else str(value.dtype).removeprefix("torch.")

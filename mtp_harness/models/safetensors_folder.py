@@ -23,9 +23,9 @@ from mtp_harness.models.checks import (
     one_line,
     read_json,
 )
+from mtp_harness.models.config_file import CONFIG_FILE, model_shapes, read_config
 from mtp_harness.models.mtp_llama import MTPLlamaConfig, MTPLlamaForCausalLM
 
-CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
@@ -112,7 +112,7 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None) -> MTPLlamaForCa
             local_files_only=True,
             output_loading_info=True,
         )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+    except Exception as error:  # whatever transformers says, the user gets one sentence
         raise ValueError(
             f"transformers cannot load {folder} ({one_line(error)}): convert or fetch it again"
         ) from error
@@ -124,33 +124,13 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None) -> MTPLlamaForCa
     return model
 
 
-def read_config(folder: Path) -> MTPLlamaConfig:
-    """Return the configuration in a folder.
+def check_keys(config: MTPLlamaConfig, files: SafetensorsFiles) -> KeyReport:
+    """Compare the weights' keys and shapes with those of the model that `config` describes.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is malformed, of another model type, or describes no possible model.
+        ValueError: no such model can be built, or it has more layers than there are tensors.
     """
-    path = folder / CONFIG_FILE
-    content = read_json(path)
-    if content.get("model_type") != MTPLlamaConfig.model_type:
-        raise ValueError(
-            f"{path} says model_type={content.get('model_type')!r}, expected "
-            f"{MTPLlamaConfig.model_type!r}: this is another kind of checkpoint"
-        )
-    try:
-        config = MTPLlamaConfig.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # transformers' validation has its own classes of error
-        raise ValueError(f"{path}: {one_line(error)}; correct it or fetch it again") from error
-    assert isinstance(config, MTPLlamaConfig)
-    return config
-
-
-def check_keys(config: MTPLlamaConfig, files: SafetensorsFiles) -> KeyReport:
-    """Compare the weights' keys and shapes with those of the model that `config` describes."""
-    with torch.device("meta"):
-        state = MTPLlamaForCausalLM(config).state_dict()
-    return compare({name: tuple(tensor.shape) for name, tensor in state.items()}, files.shapes)
+    return compare(model_shapes(config, len(files.shapes)), files.shapes)
 
 
 def weight_files(folder: Path) -> list[Path]:

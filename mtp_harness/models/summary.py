@@ -10,20 +10,26 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from mtp_harness.models.checks import KeyReport, Shape, is_finite, listing, read_json
-from mtp_harness.models.load import Layout, detect, is_local, load_tokenizer, resolve
+from mtp_harness.models.config_file import CONFIG_FILE, read_config
+from mtp_harness.models.load import (
+    Layout,
+    detect,
+    is_local,
+    load_tokenizer,
+    resolve,
+)
 from mtp_harness.models.meta import check_weights
-from mtp_harness.models.meta_params import read_params
+from mtp_harness.models.meta_params import MetaParams, read_params
 from mtp_harness.models.meta_shards import MetaShards
 from mtp_harness.models.meta_tokenizer import find_tokenizer
 from mtp_harness.models.mtp_llama import MTPLlamaConfig
-from mtp_harness.models.safetensors_folder import (
-    CONFIG_FILE,
-    SafetensorsFiles,
-    check_keys,
-    read_config,
-)
+from mtp_harness.models.ordinary_folder import compare_ordinary, ordinary_weights
+from mtp_harness.models.os_errors import sentence
+from mtp_harness.models.safetensors_folder import SafetensorsFiles, check_keys
+from mtp_harness.models.tokenizer_folder import check_vocabulary
 
 T = TypeVar("T")
 
@@ -96,8 +102,9 @@ class Summary:
         """Return what a step returns, or None after noting why it failed."""
         try:
             return step()
-        except (ValueError, FileNotFoundError) as error:
-            self.problems.append(str(error))
+        except (ValueError, OSError) as error:
+            if (problem := sentence(error)) not in self.problems:  # several steps read params.json
+                self.problems.append(problem)
             return None
 
 
@@ -127,6 +134,7 @@ def summarise(pretrained: str) -> Summary:
     tokenizer = summary.attempt(lambda: load_tokenizer(pretrained))
     if tokenizer is not None:
         summary.tokenizer = f"{location or folder} ({len(tokenizer)} tokens)"
+        _compare_tokenizer(summary, tokenizer)
     return summary
 
 
@@ -137,15 +145,34 @@ def _describe_meta(summary: Summary, folder: Path) -> None:
     shards = summary.attempt(lambda: MetaShards(folder, params.dim if params else 0))
     vocabulary = params.vocab_size if params else 0
     if params and shards:
-        report = check_weights(params, shards)
-        vocabulary = report.vocabulary
-        _note_keys(summary, report.keys, report.causes)
-        ours = {meta: name for name, meta in params.names().items()}
-        _count(summary, params.config(max(vocabulary, 1)), shards, ours)
+        vocabulary = _compare_meta(summary, params, shards)
     if params:
         _describe_config(summary, params.config(max(vocabulary, 1)))
+        summary.vocabulary = vocabulary or None
     if shards:
         _scan(summary, shards, shards.dtypes)
+
+
+def _compare_tokenizer(summary: Summary, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Fill in that the tokenizer has ids beyond the vocabulary, if it has."""
+    if not isinstance(summary.vocabulary, int):
+        return
+    try:
+        check_vocabulary(tokenizer, summary.vocabulary, "the model")
+    except ValueError as error:  # ordinary models are used with a padding token of no row
+        ordinary = summary.layout is Layout.TRANSFORMERS
+        (summary.notes if ordinary else summary.problems).append(str(error))
+
+
+def _compare_meta(summary: Summary, params: MetaParams, shards: MetaShards) -> int:
+    """Fill in how the weights agree with `params.json`; return V, 0 where it is not known."""
+    report = summary.attempt(lambda: check_weights(params, shards))
+    if report is None:
+        return 0
+    _note_keys(summary, report.keys, report.causes)
+    ours = {meta: name for name, meta in params.names().items()}
+    _count(summary, params.config(max(report.vocabulary, 1)), shards, ours)
+    return report.vocabulary
 
 
 def _describe_ours(summary: Summary, folder: Path) -> None:
@@ -154,18 +181,20 @@ def _describe_ours(summary: Summary, folder: Path) -> None:
     files = summary.attempt(lambda: SafetensorsFiles(folder))
     if config:
         _describe_config(summary, config)
-    if config and files:
-        _note_keys(summary, check_keys(config, files), files.odd_types())
+    keys = summary.attempt(lambda: check_keys(config, files)) if config and files else None
+    if config and files and keys:
+        _note_keys(summary, keys, files.odd_types())
         _count(summary, config, files, {name: name for name in files.shapes})
     if files:
         _scan(summary, files, files.dtypes)
 
 
 def _describe_plain(summary: Summary, folder: Path) -> None:
-    """Fill in what is known of an ordinary causal LM; its keys are transformers' affair."""
+    """Fill in what is known of an ordinary causal LM."""
     summary.n_future_tokens = 1
     config = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
-    summary.architecture = listing(config.get("architectures") or [config.get("model_type", "?")])
+    names = config.get("architectures") or config.get("model_type")
+    summary.architecture = listing(map(str, names if isinstance(names, list) else [names]))
     summary.trunk_layers = config.get("num_hidden_layers")
     summary.width = config.get("hidden_size")
     summary.attention_heads = config.get("num_attention_heads")
@@ -177,12 +206,18 @@ def _describe_plain(summary: Summary, folder: Path) -> None:
         summary.notes.append(
             f"declares {modules} sequential prediction module(s), which are not loaded: n = 1"
         )
-    if any(folder.glob("*.safetensors")):
-        files = summary.attempt(lambda: SafetensorsFiles(folder))
-        if files:
-            _scan(summary, files, files.dtypes)
-    else:
-        summary.notes.append("no safetensors: weights not looked at")
+    n_problems = len(summary.problems)
+    files = summary.attempt(lambda: ordinary_weights(folder))
+    if files:
+        keys = summary.attempt(lambda: compare_ordinary(folder, files))
+        if keys:
+            _note_keys(summary, keys, [])
+        elif len(summary.problems) == n_problems:
+            why = "quantised" if config.get("quantization_config") else "only transformers can tell"
+            summary.notes.append(f"weights not compared with the model's: {why}")
+        _scan(summary, files, files.dtypes)
+    elif len(summary.problems) == n_problems:
+        summary.notes.append("no model.safetensors: weights not looked at")
 
 
 def _describe_config(summary: Summary, config: MTPLlamaConfig) -> None:

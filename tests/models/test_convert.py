@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -44,6 +45,20 @@ def test_transformers_loads_the_folder_by_itself(meta_folder, tmp_path):
     with torch.no_grad():
         assert (model(tokens).logits[0].double() - expected).abs().max() < 1e-5
     assert (model.config.bos_token_id, model.config.eos_token_id) == (1, 2)
+
+
+def test_a_place_where_nothing_can_be_written(meta_folder, tmp_path):
+    (tmp_path / "file").write_text("x")
+    for target in (Path("/proc/x"), tmp_path / "file" / "x" / "y"):
+        with pytest.raises(ValueError, match="cannot be written") as caught:
+            convert(meta_folder, target)
+        assert str(target) in str(caught.value) and "Errno" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_read_over(meta_folder, tmp_path):
+    text = (meta_folder / "params.json").read_text()
+    (meta_folder / "params.json").write_text(text, encoding="utf-8-sig")
+    convert(meta_folder, tmp_path / "out")
 
 
 def test_a_fresh_process_loads_the_folder(meta_folder, tmp_path):

@@ -164,6 +164,59 @@ def test_ordinary_model(tmp_path, capsys):
     assert "not loaded: n = 1" in report(capsys, tmp_path, "--probe")["notes"][0]
 
 
+def test_tokenizer_larger_than_the_model(folder, meta_folder, capsys):
+    tokenizer = byte_tokenizer(700)
+    tokenizer.add_tokens(["<added>"])
+    tokenizer.save_pretrained(folder)
+    (problem,) = report(capsys, folder)["problems"]
+    assert "ids up to 256 but the model has a vocabulary of 256" in problem
+    params = json.loads((meta_folder / "params.json").read_text())
+    (meta_folder / "params.json").write_text(json.dumps({**params, "vocab_size": 419}))
+    problems = report(capsys, meta_folder)["problems"]
+    assert any("420 pieces" in problem and "vocabulary of 419" in problem for problem in problems)
+
+
+def test_padding_token_beyond_an_ordinary_models_vocabulary_is_a_note(tmp_path, capsys):
+    LlamaForCausalLM(LlamaConfig(**TINY)).save_pretrained(tmp_path)
+    tokenizer = byte_tokenizer(700)
+    tokenizer.add_tokens(["<pad>"])
+    tokenizer.save_pretrained(tmp_path)
+    found = report(capsys, tmp_path)
+    assert found["ok"] and "ids up to 256" in found["notes"][0]
+
+
+def test_one_broken_params_json_is_one_problem(meta_folder, capsys):
+    (meta_folder / "params.json").write_text("{")
+    problems = report(capsys, meta_folder)["problems"]
+    assert len(problems) == 1 and "params.json is not valid JSON" in problems[0]
+
+
+@pytest.mark.parametrize("layers", [7, 10**8])
+def test_unknown_vocabulary_is_left_out(meta_folder, capsys, layers):
+    params = json.loads((meta_folder / "params.json").read_text())
+    changes = {"vocab_size": -1, "n_layers": layers}
+    (meta_folder / "params.json").write_text(json.dumps({**params, **changes}))
+    found = report(capsys, meta_folder)
+    assert found["vocabulary"] == (420 if layers == 7 else None)
+    assert len([p for p in found["problems"] if "vocabulary" in p]) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "fact"),
+    [
+        (None, "does not exist"),
+        (b"\xff\xfe\x00", "is no UTF-8 text (invalid start byte at byte 0)"),
+    ],
+)
+def test_text_to_probe_with_that_is_none(folder, tmp_path, capsys, content, fact):
+    path = tmp_path / "text"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        main([str(folder), "--probe", str(path)])
+    assert str(caught.value).startswith(f"{path} {fact}") and "Errno" not in str(caught.value)
+
+
 def test_nothing_to_inspect(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         main([str(tmp_path / "absent")])

@@ -1,5 +1,7 @@
 """Which layout is it, and whose affair: paths never become names on the hub."""
 
+import json
+
 import pytest
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -15,6 +17,8 @@ from mtp_harness.models.load import (
     load_tokenizer,
     resolve,
 )
+from mtp_harness.models.summary import summarise
+from mtp_harness.models.tokenizer_folder import check_vocabulary
 
 TINY = {
     "vocab_size": 256,
@@ -64,8 +68,9 @@ def test_config_json_decides_where_both_layouts_lie_together(plain):
 def test_models_of_both_layouts_load(meta_folder, ours, plain):
     assert load_model(str(meta_folder)).n_future_tokens == 4
     assert load_model(str(ours)).n_future_tokens == 2
-    for name in (str(plain), "EleutherAI/pythia-70m"):
-        assert "ordinary causal language model" in refusal(ValueError, load_model, name)
+    assert "ordinary causal language model" in refusal(ValueError, load_model, str(plain))
+    for name in ("EleutherAI/pythia-70m", "nope"):
+        assert f"{name} is neither a folder here nor" in refusal(ValueError, load_model, name)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +136,51 @@ def test_tokenizer_of_a_folder(ours, sentencepiece_model):
     byte_tokenizer(64).save_pretrained(ours)
     assert load_tokenizer(str(ours)).encode("ab") == [0, 97, 98]
     (ours / "tokenizer.json").write_text("{}")
+    assert "no entry 'model'" in refusal(ValueError, load_tokenizer, str(ours))
+    (ours / "tokenizer.json").write_text('{"model": {}}')
     assert "cannot be loaded" in refusal(ValueError, load_tokenizer, str(ours))
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"model": 3}'])
+def test_tokenizer_that_is_none(ours, text):
+    byte_tokenizer(64).save_pretrained(ours)
+    (ours / "tokenizer.json").write_text(text)
+    message = refusal(ValueError, load_tokenizer, str(ours))
+    assert "tokenizer.json" in message and ("no entry 'model'" in message or "JSON" in message)
+
+
+def test_tokenizer_alone_in_a_folder(tmp_path, sentencepiece_model):
+    byte_tokenizer(64).save_pretrained(tmp_path / "bytes")
+    assert load_tokenizer(str(tmp_path / "bytes")).encode("ab", add_special_tokens=False) == [
+        97,
+        98,
+    ]
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "tokenizer.model").write_bytes(sentencepiece_model.read_bytes())
+    assert len(load_tokenizer(str(tmp_path / "raw"))) == 420
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "README.md").write_text("x")
+    assert "holds no checkpoint" in refusal(ValueError, load_tokenizer, str(tmp_path / "x"))
+
+
+def test_a_broken_config_is_not_blamed_on_the_tokenizer(ours, plain):
+    for folder in (ours, plain):
+        byte_tokenizer(64).save_pretrained(folder)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "use_cache": "x"}))
+        assert "use_cache" in refusal(ValueError, load_tokenizer, str(folder))
+        (problem,) = [p for p in summarise(str(folder)).problems if "use_cache" in p]
+        assert "config.json" in problem and "tokenizer" not in problem
+
+
+def test_tokenizer_larger_than_the_model():
+    tokenizer = byte_tokenizer(64)
+    check_vocabulary(tokenizer, 256, "it")
+    message = refusal(ValueError, check_vocabulary, tokenizer, 255, "my model")
+    assert "ids up to 255 but my model has a vocabulary of 255, expected ids below" in message
+    tokenizer.add_tokens(["<added>"])
+    assert "up to 256" in refusal(ValueError, check_vocabulary, tokenizer, 256, "it")
+    check_vocabulary(tokenizer, 257, "it")
 
 
 def test_tokenizer_of_an_ordinary_model(plain):

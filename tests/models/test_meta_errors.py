@@ -10,6 +10,7 @@ import torch
 
 from mtp_harness.models.load import load_model, load_tokenizer
 from mtp_harness.models.meta import load_meta, meta_tokenizer
+from mtp_harness.models.summary import summarise
 
 from .meta_reference import SMALL, random_weights, write
 
@@ -190,12 +191,52 @@ def test_bare_pickle_is_not_run(release, tmp_path):
         ([torch.zeros(1)], "holds a list"),
         ({}, "is empty"),
         ({"model": {"norm.weight": torch.zeros(1)}}, "holds model"),
-        ({"norm.weight": torch.zeros(1), "step": torch.tensor(3)}, "holds step"),
+        ({"norm.weight": torch.zeros(1), "step": torch.tensor(3)}, "holds step (int64)"),
+        ({"x": torch.zeros(2, 2).to(torch.float8_e4m3fn)}, "holds x (float8_e4m3fn)"),
+        ({"x": torch.ones(2, 2).to_sparse()}, "holds x (nested or sparse_coo)"),
+        ({"x": torch.ones(2, device="meta")}, "holds x (without data, on the meta device)"),
+        ({"x": torch.zeros(2, dtype=torch.complex64)}, "holds x (complex64)"),
+        ({"x": [1.0]}, "holds x (list)"),
     ],
 )
 def test_file_with_something_else_in_it(release, content, fact):
     torch.save(content, release / "consolidated.pth")
     assert_says(refusal(ValueError, load_meta, release), fact, "save the state dict")
+    assert any(fact in problem for problem in summarise(str(release)).problems)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tok_embeddings", "output", "norm", "layers.0.attention.wo", "layers.0.feed_forward.w1"],
+)
+@pytest.mark.parametrize("n_shards", [1, 2])
+@pytest.mark.parametrize("vocabulary", [-1, 64])
+def test_scalar_in_place_of_a_tensor(tmp_path, name, n_shards, vocabulary):
+    params = {**SMALL, "vocab_size": 64}
+    weights = random_weights(params)
+    folder = write(tmp_path / "m", {**params, "vocab_size": vocabulary}, weights, n_shards)
+    for file in folder.glob("*.pth"):
+        weights = torch.load(file)
+        torch.save({**weights, f"{name}.weight": torch.ones(())}, file)
+    message = refusal(ValueError, load_meta, folder)
+    assert_says(message, f"{name}.weight is [], expected")
+    assert any(f"{name}.weight is []" in p for p in summarise(str(folder)).problems)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"n_layers": 10**8}, {"n_layers": 10**9 + 1, "n_future_tokens": 10**9}]
+)
+def test_more_layers_than_tensors_are_refused_before_they_are_counted(release, changes):
+    edit_params(release, **changes)
+    fact = f"n_layers={changes['n_layers']} but the weights hold 57 tensors in all"
+    assert_says(refusal(ValueError, load_meta, release), fact)
+    assert any(fact in problem for problem in summarise(str(release)).problems)
+
+
+def test_byte_order_mark_before_params_is_read(release):
+    text = (release / "params.json").read_text()
+    (release / "params.json").write_text(text, encoding="utf-8-sig")
+    assert load_meta(release).n_future_tokens == 4
 
 
 def test_no_tokenizer(release):
@@ -203,7 +244,9 @@ def test_no_tokenizer(release):
         assert_says(refusal(FileNotFoundError, call, path), "no tokenizer.model", str(release))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '"x"', "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1]", '"x"', "\x00", pytest.param("[" * 100_000, id="deep")]
+)
 def test_malformed_params(release, text):
     (release / "params.json").write_text(text)
     assert_says(refusal(ValueError, load_meta, release), "params.json", "JSON")
@@ -236,6 +279,8 @@ def test_unknown_keys_and_their_neighbours(release):
         ({"n_future_tokens": None}, "n_future_tokens=None, expected a positive integer"),
         ({"norm_eps": -1}, "norm_eps=-1, expected a positive number"),
         ({"rope_theta": float("nan")}, "rope_theta=nan, expected a positive number"),
+        ({"dim": 10**400}, "expected a positive integer below 1e+12"),
+        ({"ffn_dim_multiplier": 1e308}, "ffn_dim_multiplier=1e+308, expected a positive number"),
         ({"n_heads": 5}, "dim=32 with n_heads=5"),
         ({"n_kv_heads": 3}, "n_heads=4 with n_kv_heads=3"),
         ({"n_future_tokens": 6}, "n_layers=6 with n_future_tokens=6, expected more layers"),
@@ -257,7 +302,24 @@ def test_last_shard_missing(tmp_path):
     params = {**SMALL, "vocab_size": 64, "n_kv_heads": 4}
     folder = write(tmp_path / "m", params, random_weights(params), 4)
     (folder / "consolidated.03.pth").unlink()
-    assert_says(refusal(ValueError, load_meta, folder), "wrong shape", "expected [64, 32]")
+    message = refusal(ValueError, load_meta, folder)
+    assert_says(message, "only 3 of 4 shards", "consolidated.03.pth is missing", "wrong shape")
+    assert "FFN width" not in message
+
+
+def test_first_shard_alone(tmp_path):
+    params = {**SMALL, "vocab_size": 64}
+    folder = write(tmp_path / "m", params, random_weights(params), 2)
+    (folder / "consolidated.01.pth").unlink()
+    message = refusal(ValueError, load_meta, folder)
+    assert_says(message, "only 1 of 2 shards", "consolidated.01.pth is missing")
+
+
+def test_a_wrong_width_is_no_lost_shard(tmp_path):
+    params = {**SMALL, "vocab_size": 64}
+    folder = write(tmp_path / "m", params, random_weights(params), 2)
+    edit_params(folder, dim=64)
+    assert "shards" not in refusal(ValueError, load_meta, folder)
 
 
 def test_shards_beside_a_whole_file(tmp_path):

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
 from mtp_harness.models.load import load_model
 from mtp_harness.models.safetensors_folder import load_folder
+from mtp_harness.models.summary import summarise
 
 CONFIG = {
     "vocab_size": 61,
@@ -151,16 +152,43 @@ def test_broken_index(folder, index):
 @pytest.mark.parametrize(
     ("changes", "fact"),
     [
-        ({"model_type": "llama"}, "model_type='llama'"),
         ({"n_future_tokens": 5}, "expected 1 to 4"),
         ({"n_future_tokens": 0}, "n_future_tokens=0"),
         ({"hidden_size": "wide"}, "hidden_size"),
+        ({"vocab_size": -1}, "vocab_size=-1, expected a positive integer"),
+        ({"hidden_size": -192}, "hidden_size=-192"),
+        ({"num_attention_heads": 0}, "num_attention_heads=0"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads=0"),
+        ({"num_key_value_heads": 3}, "num_attention_heads=4 with num_key_value_heads=3"),
+        ({"num_attention_heads": True}, "num_attention_heads=True"),
+        ({"head_dim": 7}, "head_dim=7, expected an even one"),
+        ({"max_position_embeddings": 0}, "max_position_embeddings=0"),
+        ({"n_future_tokens": "3"}, "n_future_tokens='3'"),
+        ({"rms_norm_eps": -1}, "rms_norm_eps=-1, expected a positive number"),
+        ({"rope_theta": -5}, "rope_theta=-5, expected a positive number"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": -5}}, "rope_theta=-5"),
+        ({"rope_parameters": {"rope_type": "nonsense", "rope_theta": 1e4}}, "nonsense"),
+        ({"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4}}, "factor"),
+        ({"rope_parameters": 3}, "rope_parameters"),
+        ({"hidden_act": "foo"}, "foo"),
+        ({"pad_token_id": 10**6}, "Padding_idx"),
+        ({"hidden_size": 10**15}, "expected [16, 1000000000000000]"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "(gptq), expected plain"),
+        ({"quantization_config": {"load_in_8bit": True}}, "expected plain weights"),
+        ({"num_hidden_layers": 10**7}, "num_hidden_layers=10000000 but the weights hold 48"),
     ],
 )
 def test_config_that_describes_no_model(folder, changes, fact):
     edit_config(folder, **changes)
     message = refusal(ValueError, folder)
     assert "config.json" in message and fact in message
+    problems = summarise(str(folder)).problems
+    assert any(fact in problem for problem in problems), problems
+
+
+def test_config_of_another_model(folder):
+    edit_config(folder, model_type="llama")
+    assert "config.json says model_type='llama'" in refusal(ValueError, folder)
 
 
 def test_config_missing_or_malformed(folder):
