@@ -33,7 +33,12 @@ from transformers import PreTrainedModel
 from mtp_harness import provenance
 from mtp_harness.decode.records import DecodeRecord, Generation
 from mtp_harness.generation import Decoding, Generator
-from mtp_harness.model_args import refuse_odd_values, refuse_unknown
+from mtp_harness.model_args import (
+    plain_dtypes,
+    refuse_odd_values,
+    refuse_unknown,
+    refuse_without_effect,
+)
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.models.load import (
     DEFAULT_MODEL,
@@ -46,6 +51,8 @@ from mtp_harness.models.load import (
     resolve,
     settle_threads,
 )
+from mtp_harness.models.ordinary_folder import asking_transformers, check_ordinary
+from mtp_harness.models.tokenizer_folder import check_vocabulary
 from mtp_harness.models.user_loader import load_with
 from mtp_harness.ordinary import ORDINARY_RULE, OrdinaryRecorder
 from mtp_harness.plugin import UserError
@@ -95,7 +102,15 @@ class MTPLM(HFLM):  # type: ignore[misc]
         self._layout = None if loader else detect(pretrained)
         if self._layout is not Layout.TRANSFORMERS:  # theirs go on to from_pretrained, as with hf
             refuse_unknown(kwargs, HFLM.__init__, MTPLM.__init__)
-        refuse_odd_values(draft_heads, kwargs.get("batch_size"), kwargs.get("dtype"))
+            refuse_without_effect(kwargs)
+        refuse_odd_values(draft_heads, device, kwargs)
+        kwargs = plain_dtypes(kwargs)
+        if (
+            self._layout is Layout.TRANSFORMERS
+            and is_local(pretrained)
+            and not kwargs.get("subfolder")
+        ):
+            check_ordinary(Path(resolve(pretrained)))
         self._user_model = load_with(loader, given) if loader else None
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -172,7 +187,8 @@ class MTPLM(HFLM):  # type: ignore[misc]
 
     def _get_config(self, pretrained: str, **kwargs: Any) -> None:
         if self._user_model is None and self._layout is Layout.TRANSFORMERS:
-            super()._get_config(pretrained, **kwargs)
+            with asking_transformers(pretrained):
+                super()._get_config(pretrained, **kwargs)
             return
         if self._user_model is None:
             self._user_model = load_model(pretrained, None)
@@ -180,7 +196,8 @@ class MTPLM(HFLM):  # type: ignore[misc]
 
     def _create_tokenizer(self, pretrained: Any, tokenizer: Any, **kwargs: Any) -> None:
         if self._user_model is None:
-            super()._create_tokenizer(pretrained, tokenizer, **kwargs)
+            with asking_transformers(f"the tokenizer of {tokenizer or pretrained}"):
+                super()._create_tokenizer(pretrained, tokenizer, **kwargs)
         elif tokenizer is None and self._loader:
             raise ValueError(
                 f"loader={self._loader} gives no tokenizer, expected tokenizer=NAME or FOLDER in "
@@ -190,18 +207,16 @@ class MTPLM(HFLM):  # type: ignore[misc]
             self.tokenizer = load_tokenizer(tokenizer or pretrained)
         else:
             self.tokenizer = tokenizer
+        vocabulary = getattr(getattr(self._user_model, "config", None), "vocab_size", None)
+        if self._user_model is not None and vocabulary is not None:
+            check_vocabulary(self.tokenizer, vocabulary, self._name)
 
     def _create_model(self, pretrained: str, dtype: Any = "auto", **kwargs: Any) -> None:
         model = self._user_model
         if model is None:
-            super()._create_model(pretrained, dtype=dtype, **kwargs)
+            with asking_transformers(pretrained):
+                super()._create_model(pretrained, dtype=dtype, **kwargs)
             return
-        for option in ("parallelize", "tp_plan", "peft", "delta", "autogptq", "gptqmodel"):
-            if kwargs.get(option):
-                raise ValueError(
-                    f"{option}={kwargs[option]} does not work with a checkpoint that has heads; "
-                    "leave it out."
-                )
         if attention := kwargs.get("attn_implementation"):
             if not isinstance(model, PreTrainedModel):
                 raise ValueError(

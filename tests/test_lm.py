@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import math
+import shutil
 import socket
 import sys
 from itertools import pairwise
@@ -474,11 +475,48 @@ def test_examples_decode_to_the_text_of_one_head(monkeypatch, toy, heads):
         ({"dtype": "foo"}, "dtype=foo, expected auto, float32"),
         ({"batch_size": 0}, "batch_size=0, expected a whole number from 1, or auto"),
         ({"pretrained": "mtp-bytes-n3"}, "did you mean mtp-bytes-n4"),
+        ({"dtype": 16}, "dtype=16, expected auto, float32"),
+        ({"max_length": 0}, "max_length=0, expected a whole number from 1"),
+        ({"device": "foo"}, "device=foo, expected cpu, cuda"),
+        ({"revision": "v2"}, "revision=v2 does not work with a checkpoint that has heads"),
+        ({"mixed_precision_dtype": "bfloat16"}, "mixed_precision_dtype=bfloat16 does not work"),
+        ({"attn_implementation": "flash_attention_2"}, "expected eager or sdpa"),
     ],
 )
 def test_odd_values_are_one_sentence(arguments, sentence):
     with pytest.raises(UserError, match=sentence):
         MTPLM.create_from_arg_obj(dict(arguments))
+
+
+def test_type_with_torch_in_front():
+    assert MTPLM.create_from_arg_obj({"dtype": "torch.float64"}).model.dtype is torch.float64
+
+
+def test_a_tokenizer_larger_than_the_model_is_one_sentence(tmp_path):
+    tokenizer = byte_tokenizer(64)
+    tokenizer.add_tokens(["<added>"])
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError) as caught:
+        MTPLM.create_from_arg_obj({"tokenizer": str(tmp_path)}, {"device": "cpu"})
+    one_sentence(caught.value, "ids up to 256", DEFAULT_MODEL, "vocabulary of 256")
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "fact"),
+    [
+        ({"num_hidden_layers": 9}, {}, "missing: model.layers."),
+        ({"hidden_act": "foo"}, {}, "KeyError: 'foo'"),
+        ({}, {"load_in_4bit": True}, "unexpected keyword argument 'load_in_4bit'"),
+    ],
+)
+def test_ordinary_folders_are_refused_in_a_sentence(plain, tmp_path, changes, arguments, fact):
+    folder = tmp_path / "copy"
+    shutil.copytree(plain, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(UserError) as caught:
+        MTPLM.create_from_arg_obj({"pretrained": str(folder), **arguments}, {"device": "cpu"})
+    one_sentence(caught.value, str(folder), fact)
 
 
 def test_a_name_the_hub_cannot_be_asked_for_is_one_sentence(monkeypatch):
