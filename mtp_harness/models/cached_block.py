@@ -51,7 +51,8 @@ def fused(block: Any) -> FusedWeights:
     """Return the block's joined weights, made at the first call."""
     weights: FusedWeights | None = block.__dict__.get("_fused_weights")
     if weights is None or not weights.serve(block):
-        weights = block.__dict__["_fused_weights"] = FusedWeights(block)
+        with torch.inference_mode(False):  # the weights may be trained later
+            weights = block.__dict__["_fused_weights"] = FusedWeights(block)
     return weights
 
 
