@@ -4,14 +4,16 @@ It runs the trusted tests, so that a test that hangs or dies takes neither the h
 other workers with it, and owns the zygote that the programs are forked from.
 """
 
+import os
 import resource
 import socket
 import time
-from typing import cast
+from typing import Any, cast
 
-from mtp_harness.sandbox import wire
-from mtp_harness.sandbox.checking import Check, Fault, Finding, RemoteFunction, Stop
+from mtp_harness.sandbox import stdio, wire
+from mtp_harness.sandbox.checking import Check
 from mtp_harness.sandbox.launcher import Launcher, NoNamespaces
+from mtp_harness.sandbox.remote import Fault, Finding, RemoteFunction, Stop
 from mtp_harness.sandbox.types import Limits, Program, Verdict, one_line
 
 # A test that makes much of a little answer must not take the machine's memory.
@@ -31,7 +33,7 @@ def main(channel_fd: int) -> None:
     try:
         wire.send_frame(channel, worker.open())
         while True:
-            fields = cast(dict[str, str], wire.read_frame(channel))
+            fields = cast(dict[str, Any], wire.read_frame(channel))
             wire.send_frame(channel, list(worker.grade(Program(**fields))))
     except (wire.Closed, ConnectionError):
         worker.close()
@@ -83,24 +85,46 @@ class Worker:
         """Return the verdict on one program; whatever goes wrong here is an `error`."""
         started = time.monotonic()
         try:
-            finding, wall_s = self._grade(program)
+            grade = self._grade_script if program.rule == "stdio" else self._grade
+            finding, wall_s = grade(program)
         except Exception as error:
             fault = error if isinstance(error, Fault) else Fault("grader", repr(error))
             finding, wall_s = _error(fault), time.monotonic() - started
         if finding.outcome == "error" and finding.kind == "grader":
             self.close()  # the next program gets a new zygote
-        return Verdict(*finding, wall_s)
+        return Verdict(*finding, wall_s, program.rule)
 
     def _grade(self, program: Program) -> tuple[Finding, float]:
         launcher = self._ready()
         with launcher.launch() as channel:
-            remote = RemoteFunction(channel, self._limits)
+            remote = RemoteFunction(channel, self._limits, program.rule == "objects")
             try:
                 finding = _judge(program, remote)
             finally:
                 launcher.stop()
             wall_s = time.monotonic() - remote.started
         return (launcher.why() if remote.gone else finding), wall_s
+
+    def _grade_script(self, program: Program) -> tuple[Finding, float]:
+        """Run a script on one case after the other, up to the first that it fails."""
+        wall_s, finding = 0.0, Finding("pass", "", "")
+        for number, (text, expected) in enumerate(program.cases, 1):
+            launcher = self._ready()
+            with launcher.launch() as channel:
+                script = stdio.Script(channel, self._limits)
+                try:
+                    written = script.output(program.code, text, len(expected))
+                finally:
+                    launcher.stop()
+            wall_s += time.monotonic() - script.started
+            ended = launcher.ended()
+            left_well = os.WIFEXITED(ended.wait_status) and os.WEXITSTATUS(ended.wait_status) == 0
+            if script.failure is None and not left_well:
+                script.failure = launcher.verdict(ended)
+            finding = script.failure or stdio.compare(written, expected)
+            if finding.outcome != "pass":
+                return stdio.of_case(finding, number, program.cases), wall_s
+        return finding, wall_s
 
 
 def _judge(program: Program, remote: RemoteFunction) -> Finding:

@@ -40,6 +40,8 @@ VALUES = [
     frozenset({None}),
     {},
     {1: "a", "1": 2, (1, 2): [3], None: {}},
+    int,
+    [str, type(None)],
 ]
 
 
@@ -82,7 +84,8 @@ FOREIGN = [
     range(3),
     iter([]),
     len,
-    int,
+    type("T", (), {}),
+    type("int", (int,), {}),
     bytearray(b"a"),
     {}.keys(),
 ]
