@@ -29,6 +29,8 @@ COMMANDS = {
     "convert": Command("mtp_harness.models.convert:main", "convert a checkpoint's layout"),
     "train": Command("mtp_harness.training.cli:main", "train a small multi-head model"),
     "measure": Command("mtp_harness.measure:main", "measure a trained model's heads"),
+    "grade": Command("mtp_harness.scoring.grade:main", "grade the programs in saved samples"),
+    "passk": Command("mtp_harness.scoring.over_temperatures:main", "score several temperatures"),
     "demo": Command("mtp_harness.demo:main", "show what a run measured"),
 }
 

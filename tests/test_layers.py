@@ -53,6 +53,7 @@ ALLOWED = {
         "training",
         "data",
         "sandbox",
+        "scoring",
         "demo",
         "measure",
         "plugin",

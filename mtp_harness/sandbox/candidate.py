@@ -49,12 +49,16 @@ class Objects:
         """Number the exports."""
         self._held = exports
         self._numbers = {id(one): number for number, one in enumerate(exports)}
-        self.number = self._numbered if keep else None
+        self.keep = keep
         self.resolve = exports.__getitem__ if keep else None
 
     def __getitem__(self, number: int) -> object:
         """Return the object of that number."""
         return self._held[number]
+
+    def packer(self, max_reply: int) -> wire.Packer:
+        """Return what packs a reply, numbering objects where they are kept."""
+        return wire.Packer(max_reply, _MAPPINGS, self._numbered if self.keep else None)
 
     def _numbered(self, value: object) -> int:
         # Held here, the object lives on, so that no other one gets its id.
@@ -69,15 +73,15 @@ def serve(sock: socket.socket, max_reply: int) -> None:
 
     Messages: `["begin"]` to the grader, `[rule, code, names or input]` back. Under `stdio` the
     program then has the channel for its standard output. Otherwise one reply for loading follows,
-    and one for every request `[operation, number, args, kwargs]`. Replies are `["ready"]`,
-    `["value", tree, arguments after the call]`, `["end"]` of an iterator, `["raised", type name,
-    message, is builtin]` or `[kind, message]` with a kind of failure.
+    and one for every request `[operation, number, args, kwargs]`. Replies are `["ready",
+    exports]`, `["value", tree, arguments after the call]`, `["end"]` of an iterator, `["raised",
+    type name, message, is builtin]` or `[kind, message]` with a kind of failure.
     """
     wire.send_frame(sock, ["begin"])
     rule, code, names = cast(list[Any], wire.read_frame(sock))
     if rule == "stdio":
         script.run(sock, code, names)
-    objects, reply = _load(code, names, keep=rule == "objects")
+    objects, reply = _load(code, names, rule == "objects", max_reply)
     wire.send_frame(sock, reply, max_reply)
     while objects is not None:
         request = cast(list[Any], wire.read_frame(sock))
@@ -91,7 +95,7 @@ def _answer(sock: socket.socket, reply: Reply, max_reply: int) -> None:
         wire.send_frame(sock, ["output", f"returned a value that is too large: {error}"])
 
 
-def _load(code: str, names: list[str], keep: bool) -> tuple[Objects | None, Reply]:
+def _load(code: str, names: list[str], keep: bool, max_reply: int) -> tuple[Objects | None, Reply]:
     try:
         compiled = compile(code, "<candidate>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
@@ -102,11 +106,17 @@ def _load(code: str, names: list[str], keep: bool) -> tuple[Objects | None, Repl
         exec(compiled, module.__dict__)
     except BaseException as error:
         return None, _raised(error)
-    if not callable(module.__dict__.get(names[0])):
-        return None, ["no_entry_point", f"the program defines no function {names[0]!r}"]
-    if missing := [name for name in names if name not in module.__dict__]:
+    here = [name for name in names if name]
+    if missing := [name for name in here if name not in module.__dict__]:
         return None, ["no_entry_point", f"the program does not define {missing[0]!r}"]
-    return Objects([module.__dict__[name] for name in names], keep), ["ready"]
+    exports = [module.__dict__[name] for name in here]
+    if not keep and not callable(exports[0]):
+        return None, ["no_entry_point", f"the program's {names[0]!r} is no function"]
+    objects = Objects(exports, keep)
+    try:
+        return objects, ["ready", objects.packer(max_reply).pack(list(exports)) if keep else None]
+    except wire.TooLarge as error:
+        return None, ["output", f"defines a value that is too large: {error}"]
 
 
 def _do(objects: Objects, request: list[Any], max_reply: int) -> Reply:
@@ -119,9 +129,9 @@ def _do(objects: Objects, request: list[Any], max_reply: int) -> Reply:
         return ["end"] if operation == "next" else _raised(error)
     except BaseException as error:
         return _raised(error)
-    packer = wire.Packer(max_reply, _MAPPINGS, objects.number)
+    packer = objects.packer(max_reply)
     try:
-        return ["value", packer.pack(value), packer.pack(args) if objects.number else None]
+        return ["value", packer.pack(value), packer.pack(args) if objects.keep else None]
     except wire.Unsupported as error:
         return ["output", f"returned a value that holds a {error}, which is not a plain value"]
     except wire.TooLarge as error:

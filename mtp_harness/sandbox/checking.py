@@ -41,12 +41,12 @@ class Check:
             raise Fault("test", "the test defines no check(candidate)")
         self._check: Callable[[RemoteFunction], object] = check
         namespace[program.entry_point] = remote
-        for number, name in enumerate(program.exports, 1):
-            namespace[name] = remote.handle(number)
+        self._namespace = namespace
 
     def run(self) -> Finding:
         """Return what the check finds."""
         finding = Finding("pass", "", "")
+        self._namespace.update(self._remote.exported)
         try:
             with _alarm(self._remote):
                 self._check(self._remote)

@@ -61,6 +61,7 @@ class RemoteFunction:
         settled: The failure that ended the program, whatever the check makes of it.
         raised: The last exception of the program's own that was handed to the check.
         gone: The program's process ended, or closed the channel.
+        exported: What the program's names stand for, once it is loaded: values and handles.
     """
 
     def __init__(self, sock: socket.socket, limits: Limits, keeps_objects: bool = False) -> None:
@@ -75,6 +76,7 @@ class RemoteFunction:
         self.settled: Finding | None = None
         self.raised: Exception | None = None
         self.gone = False
+        self.exported: dict[str, object] = {}
 
     def load(self, program: Program) -> None:
         """Hand the program over and wait until its top level has run.
@@ -85,7 +87,9 @@ class RemoteFunction:
         begin(self._sock, [program.rule, program.code, names])
         self.started = time.monotonic()
         self.deadline = self.started + self._limits.wall_s
-        self._expect(self._reply(), "ready")
+        exported, _ = self._expect(self._reply(), "ready")
+        if isinstance(exported, list):
+            self.exported = dict(zip(filter(None, names), exported, strict=False))
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Return what the program's function returns for these arguments, or raise what it raises.
@@ -145,7 +149,7 @@ class RemoteFunction:
 
     def _expect(self, reply: list[object], wanted: str) -> tuple[object, object]:
         """Return what was answered, and the arguments as the program left them."""
-        resolve = self.handle if self._keeps_objects else None
+        resolve = self._handle if self._keeps_objects else None
         match reply:
             case ["value", tree, after] if wanted != "ready":
                 try:
@@ -153,8 +157,11 @@ class RemoteFunction:
                     return wire.unpack(tree, 0, resolve), left
                 except wire.Malformed as error:
                     self.stop("output", f"unreadable answer: {error}")
-            case ["ready"] if wanted == "ready":
-                return None, None
+            case ["ready", tree] if wanted == "ready":
+                try:
+                    return None if resolve is None else wire.unpack(tree, 0, resolve), None
+                except wire.Malformed as error:
+                    self.stop("output", f"unreadable answer: {error}")
             case ["end"] if wanted == "item":
                 raise StopIteration
             case ["raised", str() as name, str() as message, bool() as is_builtin]:
@@ -163,8 +170,7 @@ class RemoteFunction:
                 self.stop(kind, message)
         self.stop("output", "unreadable answer")
 
-    def handle(self, number: int) -> "Handle":
-        """Return the handle of that number; 0 is the entry point, the exports follow."""
+    def _handle(self, number: int) -> "Handle":
         return self._handles.setdefault(number, Handle(self, number))
 
     def _raise(self, name: str, message: str, is_builtin: bool, fatal: bool) -> NoReturn:

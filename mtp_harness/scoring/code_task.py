@@ -27,12 +27,12 @@ from lm_eval.api.task import ConfigurableTask
 
 from mtp_harness import plugin
 from mtp_harness.decode.records import DecodeRecord
-from mtp_harness.sandbox import Grader, Limits, Program, Verdict
-from mtp_harness.scoring import programs
+from mtp_harness.sandbox import Grader, Verdict
 from mtp_harness.scoring.answers import code_of, normalised
 from mtp_harness.scoring.bootstrap import estimate
 from mtp_harness.scoring.decoding import MAX_OFFSET, decoding_metrics, ratio_of_sums
 from mtp_harness.scoring.pass_at_k import pass_at_k
+from mtp_harness.scoring.programs import BENCHMARKS, Benchmark
 from mtp_harness.scoring.sampling import SUFFIX, Sampling
 
 FILTER = "none"
@@ -67,9 +67,8 @@ class CodeTask(ConfigurableTask):  # type: ignore[misc]
     """A benchmark of programs; its subclasses say how a document and an answer make one."""
 
     grades_programs = True
-    limits: ClassVar[Limits] = Limits()
+    benchmark: ClassVar[Benchmark]
     instruction: ClassVar[str] = ""
-    program: "staticmethod[[Any, str], Program]"
 
     def __init__(self, config: dict[str, Any]) -> None:
         """Build the task from its YAML, with the sampling that the metadata asks for."""
@@ -115,8 +114,8 @@ class CodeTask(ConfigurableTask):  # type: ignore[misc]
         ]
         verdicts: Sequence[Verdict | None] = [None] * len(answers)
         if "bypass" not in self._metric_fn_list:
-            made = [type(self).program(instance.doc, text) for instance, text in answers]
-            with Grader(self.limits, consent=plugin.consent_given()) as grader:
+            made = [self.benchmark.program(instance.doc, text) for instance, text in answers]
+            with Grader(self.benchmark.limits, consent=plugin.consent_given()) as grader:
                 graded = verdicts = grader.grade(made)
                 self.set_config("metadata", {"grading": grader.settings()}, update=True)
             refuse_errors(graded, self.config.task)
@@ -151,7 +150,7 @@ class CodeTask(ConfigurableTask):  # type: ignore[misc]
 class HumanEvalTask(CodeTask):
     """HumanEval: the answer continues the prompt; `check(candidate)` decides."""
 
-    program = staticmethod(programs.humaneval)
+    benchmark = BENCHMARKS["humaneval"]
     instruction = (
         "Complete the following Python function. Answer with the whole function, its imports "
         "included, in one fenced code block.\n\n```python\n{prompt}```"
@@ -161,22 +160,19 @@ class HumanEvalTask(CodeTask):
 class MBPPTask(CodeTask):
     """MBPP: the answer is the whole program; three asserts decide."""
 
-    program = staticmethod(programs.mbpp)
-    limits = Limits(wall_s=10.0, cpu_s=12)  # one reference solution needs over 3 s
+    benchmark = BENCHMARKS["mbpp"]
 
 
 class APPSTask(CodeTask):
     """APPS: the answer is a script that reads and writes, or a function to call."""
 
-    program = staticmethod(programs.apps)
-    limits = Limits(wall_s=4.0, cpu_s=6)
+    benchmark = BENCHMARKS["apps"]
 
 
 class CodeContestsTask(CodeTask):
     """CodeContests: the answer is a script that reads and writes."""
 
-    program = staticmethod(programs.script)
-    limits = Limits(wall_s=10.0, cpu_s=12)
+    benchmark = BENCHMARKS["codecontests"]
 
 
 def refuse_errors(verdicts: Sequence[Verdict], task: str) -> None:

@@ -3,10 +3,10 @@
 import ast
 import builtins
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-from mtp_harness.sandbox import Program
+from mtp_harness.sandbox import Limits, Program
 from mtp_harness.scoring.answers import code_of, defines, is_fenced
 
 Doc = Mapping[str, Any]
@@ -73,6 +73,22 @@ def script(doc: Doc, answer: str) -> Program:
     """Return the answer as a script with the problem's inputs and outputs."""
     cases = [(_text(given), _text(wanted)) for given, wanted in json.loads(doc["tests"])]
     return Program(code=code_of(answer), name=doc["task_id"], rule="stdio", cases=cases)
+
+
+class Benchmark(NamedTuple):
+    """How a benchmark's answers are graded."""
+
+    program: Callable[[Doc, str], Program]
+    limits: Limits
+
+
+BENCHMARKS = {
+    "humaneval": Benchmark(humaneval, Limits()),
+    # One reference solution of MBPP needs over 3 s.
+    "mbpp": Benchmark(mbpp, Limits(wall_s=10.0, cpu_s=12)),
+    "apps": Benchmark(apps, Limits(wall_s=4.0, cpu_s=6)),
+    "codecontests": Benchmark(script, Limits(wall_s=10.0, cpu_s=12)),
+}
 
 
 def _text(value: object) -> str:

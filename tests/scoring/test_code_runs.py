@@ -2,16 +2,20 @@
 
 import json
 from collections import Counter
-from itertools import combinations
+from itertools import combinations, product
 
 import lm_eval.models  # noqa: F401
+import numpy as np
 import pytest
 from lm_eval.api.model import LM
 
 from mtp_harness import plugin, tasks_dir
 from mtp_harness.sandbox import Verdict
 from mtp_harness.scoring import code_task
-from mtp_harness.scoring.code_task import MBPPTask, refuse_errors
+from mtp_harness.scoring.code_task import refuse_errors
+from mtp_harness.scoring.grade import main as grade
+from mtp_harness.scoring.over_temperatures import main as passk
+from mtp_harness.scoring.programs import BENCHMARKS
 
 from ..data.code_fixtures import write_all
 
@@ -162,7 +166,7 @@ def test_what_was_in_force_stands_in_the_results(run):
     grading = found["configs"]["mbpp_mtp"]["metadata"]["grading"]
     assert json.loads(json.dumps(grading)) == grading
     assert grading["isolation"]["mechanism"] in ("namespaces", "process")
-    assert grading["limits"]["wall_s"] == MBPPTask.limits.wall_s
+    assert grading["limits"]["wall_s"] == BENCHMARKS["mbpp"].limits.wall_s
 
 
 def test_instruct_model_is_asked_and_answers_in_a_fence(run):
@@ -200,6 +204,106 @@ def test_predict_only_runs_no_program(run, monkeypatch):
 def test_sampling_that_cannot_be_scored_is_one_sentence(run):
     with pytest.raises(plugin.UserError, match="mbpp_mtp: k=10 with n_samples=5"):
         run(Canned(None), "mbpp_mtp", {"n_samples": 5, "temperature": 1.0, "k": [10]})
+
+
+@pytest.fixture
+def save(run, tmp_path):
+    """Run a task and save its samples as the harness's command line does."""
+    from lm_eval.loggers import EvaluationTracker
+
+    def call(model_name, answer, task, metadata=None, **options):
+        found, table = run(Canned(answer), task, metadata, **options)
+        tracker = EvaluationTracker(output_path=str(tmp_path / "results"))
+        tracker.general_config_tracker.model_name_sanitized = model_name
+        # The tracker names files by the second, and tasks here do not say their temperature.
+        tracker.date_id = f"2026-01-01T00-00-0{len(list(tmp_path.rglob('samples_*')))}.000000"
+        tracker.save_results_samples(task, found["samples"][task])
+        return table
+
+    return call
+
+
+def test_saved_samples_are_graded_later_with_the_same_scores(save, tmp_path, capsys):
+    def answer(prompt, i):
+        return solution(prompt) if i % 3 == 0 else "def f(): pass\n"
+
+    metadata = {"n_samples": 10, "temperature": 0.4, "k": [1, 10]}
+    table = save("one", answer, "mbpp_mtp", metadata)
+    save("two", answer, "mbpp_mtp", metadata, predict_only=True, confirm_run_unsafe_code=False)
+    (path,) = (tmp_path / "results" / "two").glob("*.jsonl")
+    with pytest.raises(ValueError, match="answers without verdicts: run `mtp-harness grade"):
+        passk([str(path)])
+    assert grade([str(path), "--confirm_run_unsafe_code"]) == 0
+    shown = capsys.readouterr().out
+    assert "30 answers to 3 problems, 0 grading errors" in shown
+    assert f"pass@1_sampled        {table['pass@1_sampled']:.2%}" in shown
+    assert f"pass@10_sampled       {table['pass@10_sampled']:.2%}" in shown
+    both = [json.loads(line) for line in path.with_suffix(".graded.jsonl").open()]
+    assert [row["pass@10_sampled"] for row in both] == [1.0, 1.0, 0.0]
+    assert [len(row["n_answers"]) for row in both] == [10, 10, 10]
+    # A folder gives the graded copy, not the file it came from, and so one model's row.
+    assert passk([str(tmp_path / "results" / "two"), "--k", "1"]) == 0
+    assert capsys.readouterr().out.startswith("two  mbpp_mtp  pass@1  26.67% [")
+
+
+def test_oracle_and_honest_temperature_come_from_result_files(save, tmp_path, capsys):
+    # Right answers of 4 to problems 11 and 12, by model and temperature; 13 is never right.
+    right = {
+        "weak": {0.1: (2, 0), 0.2: (0, 1), 0.8: (1, 1)},
+        "good": {0.1: (4, 1), 0.2: (1, 1), 0.8: (2, 2)},
+    }
+    for model, temperatures in right.items():
+        for t, (first, second) in temperatures.items():
+
+            def answer(prompt, i, first=first, second=second):
+                number = prompt.rpartition("assert add_")[2].split("(")[0]
+                return solution(prompt) if i < {"11": first, "12": second}.get(number, 0) else ""
+
+            save(model, answer, "mbpp_mtp", {"n_samples": 4, "temperature": t, "k": [1, 4]})
+    out = tmp_path / "table.json"
+    results = str(tmp_path / "results")
+    assert passk([results, "--k", "1,4", "--baseline", "weak", "--json", str(out)]) == 0
+    rows = {(row["model"], row["k"]): row for row in json.loads(out.read_text())}
+    assert set(rows) == {("weak", 1), ("weak", 4), ("good", 1), ("good", 4)}
+    one = rows["good", 1]
+    assert one["temperatures"] == [0.1, 0.2, 0.8]
+    assert (one["best"], one["score"]["value"]) == (0.1, pytest.approx(5 / 12))
+    assert one["gain"]["value"] == pytest.approx(5 / 12 - 2 / 12)
+    # All resamples of three problems, the best temperature chosen in each.
+    scores = np.array([[4, 1, 2], [1, 1, 2], [0, 0, 0]]) / 4
+    draws = np.array(list(product(range(3), repeat=3)))
+    exact = np.quantile(scores[draws].mean(axis=1).max(axis=1), [0.05, 0.95])
+    assert (one["score"]["low"], one["score"]["high"]) == pytest.approx(tuple(exact))
+    # Honest: chosen on one of three problems (all alike for 13: the lowest), scored on two.
+    by_hand = [
+        (1 / 4 + 0) / 2,  # chosen on 11: T = .1
+        (2 / 4 + 0) / 2,  # chosen on 12: T = .8
+        (4 / 4 + 1 / 4) / 2,  # chosen on 13, where all are alike: the lowest, T = .1
+    ]
+    assert one["honest"] == pytest.approx(np.mean(by_hand), abs=0.05)
+    assert rows["good", 4]["score"]["value"] == pytest.approx(2 / 3)
+    assert rows["weak", 4]["best"] == 0.8 and rows["weak", 4]["gain"] is None
+    assert "good  mbpp_mtp  pass@1  41.67% [" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="baseline=none; expected one of good, weak"):
+        passk([results, "--baseline", "none"])
+
+
+def test_two_files_for_one_cell_are_refused(save, tmp_path):
+    for _ in range(2):
+        save("one", lambda prompt, i: "", "mbpp_mtp", {"n_samples": 2, "temperature": 0.1})
+    with pytest.raises(ValueError, match="are both one, mbpp_mtp at temperature 0.1"):
+        passk([str(tmp_path / "results")])
+
+
+def test_places_without_samples_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no .*nowhere: give samples"):
+        grade([str(tmp_path / "nowhere")])
+    odd = tmp_path / "answers.jsonl"
+    odd.write_text("{}\n")
+    with pytest.raises(ValueError, match="does not say its task"):
+        grade([str(odd)])
+    with pytest.raises(ValueError, match="gsm8k is no benchmark of programs"):
+        grade([str(odd), "--task", "gsm8k"])
 
 
 def test_more_than_one_percent_of_grading_errors_fails_the_run():

@@ -9,14 +9,14 @@ from mtp_harness.data import apps, codecontests, humaneval, mbpp
 from mtp_harness.sandbox import Grader, Limits
 from mtp_harness.scoring import programs
 from mtp_harness.scoring.answers import code_of, normalised
-from mtp_harness.scoring.code_task import MBPPTask
+from mtp_harness.scoring.programs import BENCHMARKS
 
 from ..data.code_fixtures import SUM_SCRIPT, write_all
 
 
 @pytest.fixture(scope="module")
 def grader():
-    with Grader(MBPPTask.limits, consent=True) as one:
+    with Grader(BENCHMARKS["mbpp"].limits, consent=True) as one:
         yield one
 
 
