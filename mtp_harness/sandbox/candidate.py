@@ -57,8 +57,9 @@ class Objects:
         return self._held[number]
 
     def packer(self, max_reply: int) -> wire.Packer:
-        """Return what packs a reply, numbering objects where they are kept."""
-        return wire.Packer(max_reply, _MAPPINGS, self._numbered if self.keep else None)
+        """Return what packs a reply: objects by number where they are kept, iterators where not."""
+        number = self._numbered if self.keep else None
+        return wire.Packer(max_reply, _MAPPINGS, number, iterators=not self.keep)
 
     def _numbered(self, value: object) -> int:
         # Held here, the object lives on, so that no other one gets its id.

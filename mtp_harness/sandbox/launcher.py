@@ -83,10 +83,14 @@ class Launcher:
             raise Fault("grader", f"the zygote does not listen: {error}") from None
         return ours
 
-    def stop(self) -> None:
-        """Have the program and all that it started killed; returns before that is done."""
+    def stop(self, patience_s: float = 0.0) -> None:
+        """Have the program and all that it started killed; returns before that is done.
+
+        Args:
+            patience_s: How long the program may still take to end by itself.
+        """
         try:
-            self._control.send(b"stop")
+            self._control.send(b"%d" % max(0, round(1000 * patience_s)))
         except OSError as error:
             raise Fault("grader", f"the zygote does not listen: {error}") from None
         self._stopping = True

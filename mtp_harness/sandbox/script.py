@@ -4,6 +4,8 @@ Standard output is the channel to the grader itself: what has been written arriv
 process ends. The exit code says how it went; only the grader knows what should have been written.
 """
 
+import atexit
+import builtins
 import os
 import socket
 import sys
@@ -33,8 +35,9 @@ def run(sock: socket.socket, code: str, text: str) -> NoReturn:
     os.lseek(0, 0, os.SEEK_SET)
     os.dup2(sock.fileno(), 1)
     sock.close()
-    sys.stdin = open(0, encoding="utf-8")
-    sys.stdout = open(1, "w", encoding="utf-8", errors="replace")
+    sys.stdin = vars(sys)["__stdin__"] = open(0, encoding="utf-8")
+    sys.stdout = vars(sys)["__stdout__"] = open(1, "w", encoding="utf-8", errors="replace")
+    vars(builtins)["exit"] = vars(builtins)["quit"] = sys.exit  # `site` gives these to scripts
     status = EXIT_EXCEPTION
     try:
         status = _execute(code)
@@ -59,5 +62,8 @@ def _execute(code: str) -> int:
         status = EXIT_EXCEPTION if left.code else 0
     if "threading" in sys.modules:  # a big stack is had by running everything in a thread
         sys.modules["threading"]._shutdown()
-    sys.stdout.flush()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.__stdout__):
+        if stream is not None and not stream.closed:
+            stream.flush()
     return status

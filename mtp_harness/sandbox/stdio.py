@@ -42,17 +42,14 @@ class Script:
         """Run the program on the input `text` and return what it writes until it ends."""
         begin(self._sock, ["stdio", code, text])
         self.started = time.monotonic()
-        deadline = self.started + self._limits.wall_s
         room = max(self._limits.output_bytes, 2 * expected_bytes)
         written = bytearray()
         while self.failure is None:
-            left = deadline - time.monotonic()
             try:
-                self._sock.settimeout(max(left, 0.001))
+                self._sock.settimeout(max(self.left_s(), 0.001))
                 part = self._sock.recv(2**16)
             except TimeoutError:
-                late = f"not done after {self._limits.wall_s:g} s"
-                self.failure = Finding("fail", "timeout", late)
+                self.failure = self.late()
             except ConnectionError:
                 break
             else:
@@ -62,6 +59,14 @@ class Script:
                 if len(written) > room:
                     self.failure = Finding("fail", "output", f"wrote more than {room} bytes")
         return bytes(written)
+
+    def left_s(self) -> float:
+        """Return how long the program may still run."""
+        return self.started + self._limits.wall_s - time.monotonic()
+
+    def late(self) -> Finding:
+        """Return the finding that the program took too long."""
+        return Finding("fail", "timeout", f"not done after {self._limits.wall_s:g} s")
 
 
 def compare(written: bytes, expected: str) -> Finding:

@@ -51,7 +51,8 @@ class Limits:
 Rule = Literal["values", "objects", "stdio"]
 """How a program and its test meet.
 
-- `values`: the test calls one function; arguments and results are copied, and plain values only.
+- `values`: the test calls one function; arguments and results are copied, and plain values only, of
+  which an iterator may consist.
 - `objects`: besides, what is not plain stays with the program and the test gets a handle on it, and
   lists, dicts and sets among the arguments are changed as the program changed them.
 - `stdio`: there is no test; the program is run as a script, once per case in a process of its own,

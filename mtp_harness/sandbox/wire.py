@@ -8,15 +8,17 @@ Types are matched exactly, so an object with its own `__eq__`, a `str` subclass 
 across: what arrives is made of builtin values only. Reading is safe whatever the bytes are; it
 ends in a value or in `Malformed`.
 
-The builtin types themselves cross by name, `["y", "int"]`. Where both sides agree on it, an object
-that must stay where it is crosses as a number, `["o", 7]`, which only its owner can resolve.
+An iterator crosses as the items that it gives, `["n", 1, 2]`, and arrives as an iterator: equal to
+nothing else, as it was. The builtin types themselves cross by name, `["y", "int"]`. Where both
+sides agree on it, an object that must stay where it is crosses as a number, `["o", 7]`, which only
+its owner can resolve.
 """
 
 import json
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 MAX_DEPTH = 64
 _WORD = 2**63
@@ -26,6 +28,7 @@ _BUILDERS: dict[str, Callable[[Iterable[object]], object]] = {
     "t": tuple,
     "s": set,
     "f": frozenset,
+    "n": lambda items: iter(list(items)),
 }
 _TAGS: dict[type, str] = {list: "l", tuple: "t", set: "s", frozenset: "f"}
 _TYPES: dict[str, type] = {
@@ -65,12 +68,14 @@ class Packer:
         max_size: int,
         mappings: tuple[type, ...] = (dict,),
         number: Callable[[object], int] | None = None,
+        iterators: bool = False,
     ) -> None:
         """Keep the limits."""
         self._max_size = max_size
         self._left = max_size
         self._mappings = mappings
         self._number = number
+        self._iterators = iterators
 
     def pack(self, value: object) -> object:
         """Return the tree of `value`, or raise `Unsupported` or `TooLarge`."""
@@ -99,6 +104,8 @@ class Packer:
             return ["b", value.hex()]
         if isinstance(value, type) and type(value) is type and _TYPES.get(value.__name__) is value:
             return ["y", value.__name__]
+        if self._iterators and isinstance(value, Iterator):
+            return ["n", *(self._tree(item, depth + 1) for item in value)]
         if self._number is not None:
             return ["o", self._number(value)]
         raise Unsupported(kind.__name__)

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from mtp_harness.sandbox import stdio, wire
 from mtp_harness.sandbox.checking import Check
-from mtp_harness.sandbox.launcher import Launcher, NoNamespaces
+from mtp_harness.sandbox.launcher import Ended, Launcher, NoNamespaces
 from mtp_harness.sandbox.remote import Fault, Finding, RemoteFunction, Stop
 from mtp_harness.sandbox.types import Limits, Program, Verdict, one_line
 
@@ -112,16 +112,17 @@ class Worker:
             launcher = self._ready()
             with launcher.launch() as channel:
                 script = stdio.Script(channel, self._limits)
+                patience_s = 0.0
                 try:
                     written = script.output(program.code, text, len(expected))
+                    # What has written everything has not ended yet, and its exit code counts, too.
+                    patience_s = 0.0 if script.failure else script.left_s()
                 finally:
-                    launcher.stop()
+                    launcher.stop(patience_s)
+                ended = launcher.ended()
             wall_s += time.monotonic() - script.started
-            ended = launcher.ended()
-            left_well = os.WIFEXITED(ended.wait_status) and os.WEXITSTATUS(ended.wait_status) == 0
-            if script.failure is None and not left_well:
-                script.failure = launcher.verdict(ended)
-            finding = script.failure or stdio.compare(written, expected)
+            failure = script.failure or _end_of_script(launcher, script, ended)
+            finding = failure or stdio.compare(written, expected)
             if finding.outcome != "pass":
                 return stdio.of_case(finding, number, program.cases), wall_s
         return finding, wall_s
@@ -134,6 +135,14 @@ def _judge(program: Program, remote: RemoteFunction) -> Finding:
     except Stop:
         return cast(Finding, remote.settled)
     return check.run()
+
+
+def _end_of_script(launcher: Launcher, script: stdio.Script, ended: Ended) -> Finding | None:
+    """Return why a script that has closed its output has failed, or None."""
+    if not ended.by_itself:
+        return script.late()
+    left_well = os.WIFEXITED(ended.wait_status) and os.WEXITSTATUS(ended.wait_status) == 0
+    return None if left_well else launcher.verdict(ended)
 
 
 def _error(fault: Fault) -> Finding:

@@ -13,7 +13,6 @@ isolated (`HF_ALLOW_CODE_EVAL` is not read), a program cannot see the reference,
 that cannot be run raises. A k above the number of answers is left out, as there.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -80,8 +79,7 @@ class CodeEval(evaluate.Metric):  # type: ignore[misc]
             for code in codes
         ]
         limits = Limits(wall_s=timeout, cpu_s=max(1, round(timeout) + 1))
-        workers = min(num_workers or len(os.sched_getaffinity(0)), max(len(programs), 1))
-        with Grader(limits, workers, self._consent) as grader:
+        with Grader(limits, num_workers, self._consent) as grader:
             verdicts = grader.grade(programs)
         results: Results = defaultdict(list)
         for task, verdict in zip(owners, verdicts, strict=True):

@@ -23,6 +23,7 @@ where the grader judged fewer than k answers.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Self
 
+from lm_eval.api.registry import get_aggregation
 from lm_eval.api.task import ConfigurableTask
 
 from mtp_harness import plugin
@@ -138,7 +139,11 @@ class CodeTask(ConfigurableTask):  # type: ignore[misc]
             for name in (f"accept_rate_prefix_{offset}", f"accept_rate_cond_{offset}"):
                 known[name] = ratio_of_sums
         for name in (f"pass@{k}{suffix}" for k in self.ks for suffix in ("", SUFFIX)):
-            known |= {name: mean, f"{name}_low90": low90, f"{name}_high90": high90}
+            known |= {
+                name: get_aggregation("mean"),
+                f"{name}_low90": low90,
+                f"{name}_high90": high90,
+            }
         return known
 
     def higher_is_better(self) -> dict[str, bool]:
@@ -232,11 +237,6 @@ def _described(answer: Graded) -> dict[str, Any]:
         "verdict": None if answer.verdict is None else answer.verdict._asdict(),
         "decode": None if answer.record is None else answer.record.as_dict(),
     }
-
-
-def mean(values: Sequence[float]) -> float:
-    """Aggregate as the mean over problems."""
-    return sum(values) / len(values)
 
 
 def low90(values: Sequence[float]) -> float:

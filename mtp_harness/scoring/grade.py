@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("samples", nargs="+", help="samples_….jsonl files, or folders of them")
     parser.add_argument("--task", help="the task's name, where the file's does not say it")
     parser.add_argument("--k", default="", help="such as 1,10,100; by default those that fit")
-    parser.add_argument("--workers", type=int, help="programs at once; by default one per core")
+    parser.add_argument("--workers", type=int, help="programs graded at once")
     parser.add_argument(
         "--confirm_run_unsafe_code",
         action="store_true",
@@ -62,7 +62,7 @@ def grade_file(
     Args:
         file: The samples.
         ks: The k of every pass@k; those of `KS` that fit if empty.
-        workers: Programs graded at once; one per core if None.
+        workers: Programs graded at once; as many as keep the machine busy if None.
         consent: Run programs even where nothing isolates them.
 
     Returns:

@@ -68,8 +68,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", help="write the rows into this file, too")
     given = parser.parse_args(argv)
     counted = read_counts(samples.find(given.results))
-    table = score(counted, [int(k) for k in given.k.split(",")], given.baseline)
+    ks = [int(k) for k in given.k.split(",")]
+    table = score(counted, ks, given.baseline)
     sys.stdout.write("".join(f"{_line(row)}\n" for row in table))
+    for k in sorted({*ks} - {row.k for row in table}):
+        sys.stdout.write(f"pass@{k} is left out: no task has {k} judged answers per problem\n")
     if given.json:
         Path(given.json).write_text(json.dumps([_plain(row) for row in table], indent=2) + "\n")
     return 0

@@ -177,7 +177,21 @@ CHEATS = {
     "returns itself": (CYCLE, "output"),
     "returns 2^60 lists": (DOUBLING, "output"),
     "returns a huge int": ("def f(a, b): return 1 << 10**8\n", "output"),
-    "returns a generator": ("def f(a, b): yield 5\n", "output"),
+    "returns a generator": ("def f(a, b): yield 5\n", "wrong_answer"),
+    "returns an endless generator": (
+        "def f(a, b):\n    while True: yield 5\n",
+        "output",
+    ),
+    "returns a lying iterator": (
+        "class I:\n    def __iter__(self): return self\n"
+        "    def __next__(self): raise StopIteration\n"
+        "    def __eq__(self, other): return True\ndef f(a, b): return I()\n",
+        "wrong_answer",
+    ),
+    "leaves in an iterator": (
+        "import os\ndef f(a, b):\n    yield 5\n    os._exit(0)\n",
+        "exception",
+    ),
     "exception without text": (LIAR_REPR, "exception"),
     "reads input": ("def f(a, b): return int(input())\n", "exception"),
     "syntax": ("def f(a, b) return a + b\n", "syntax"),

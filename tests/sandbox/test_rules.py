@@ -148,8 +148,20 @@ def check(candidate):
         program = Program("def check(x): return 2 * x\n", "check", test)
         assert grader.grade([program])[0][:3] == ("pass", "", "")
 
-    def test_generator_does_not_cross(self, judge):
-        assert judge("def f(a, b): yield 5\n")[:2] == ("fail", "output")
+    @pytest.mark.parametrize(
+        "code", ["yield from (x, 2)", "return iter([x, 2])", "return map(int, (x, 2))"]
+    )
+    def test_iterator_is_its_items_and_no_list(self, judge, code):
+        test = """
+def check(candidate):
+    assert candidate(1) != [1, 2] and candidate(1) != (1, 2)
+    assert tuple(candidate(1)) == (1, 2) and next(candidate(5)) == 5
+"""
+        assert judge(f"def f(x): {code}\n", test)[:3] == ("pass", "", "")
+
+    def test_what_an_iterator_raises_is_the_programs_exception(self, judge):
+        code = "def f(a, b):\n    yield 5\n    raise ValueError('late')\n"
+        assert judge(code)[:3] == ("fail", "exception", "ValueError: late")
 
 
 # ---------------------------------------------------------------- scripts
@@ -178,13 +190,15 @@ class TestScripts:
             "def main():\n    " + SUM + "if __name__ == '__main__':\n    main()\n",
             "import sys, threading\nsys.setrecursionlimit(10**6)\nthreading.stack_size(2**26)\n"
             "def main():\n    " + SUM + "threading.Thread(target=main).start()\n",
+            "import sys, time\n" + SUM + "sys.stdout.close()\ntime.sleep(0.2)\n",
             SUM + "exit()\n",
+            SUM + "quit(0)\n",
+            "import atexit, io, sys\nout = sys.stdout = io.StringIO()\n"
+            "atexit.register(lambda: sys.__stdout__.write(out.getvalue()))\n" + SUM,
             SUM + "import sys\nsys.exit(0)\n",
         ],
     )
     def test_ways_to_read_and_write(self, run_script, code):
-        if "exit()" in code:
-            code = "import sys\nexit = sys.exit\n" + code  # `exit` comes with site
         assert run_script(code)[:3] == ("pass", "", "")
 
     def test_verdict_names_rule_and_case(self, run_script):
@@ -207,7 +221,9 @@ class TestScripts:
             ("print()\n", "wrong_answer"),
             ("print(3, 4)\n", "wrong_answer"),
             ("import os\nos.close(1)\n", "wrong_answer"),
-            ("import os, time\nos.close(1)\ntime.sleep(9)\n", "exception"),
+            ("import os, time\nos.close(1)\ntime.sleep(9)\n", "timeout"),
+            ("import os\nos.close(1)\nos.kill(os.getpid(), 9)\n", "memory"),  # as the kernel does
+            ("import os, time\nos.close(1)\ntime.sleep(0.2)\nos._exit(3)\n", "exception"),
         ],
     )
     def test_failures_have_their_kind(self, run_script, code, kind):

@@ -1,3 +1,4 @@
+import itertools
 import json
 import random
 import socket
@@ -106,6 +107,14 @@ def test_mappings_of_the_standard_library_cross_as_dicts_where_asked():
         assert back == {"a": 2, "b": 1}
     with pytest.raises(wire.Unsupported):
         packer.pack(type("C", (Counter,), {})("a"))
+
+
+def test_iterators_cross_where_asked():
+    packer = wire.Packer(100, iterators=True)
+    back = wire.unpack(json.loads(json.dumps(packer.pack([iter((1, 2)), (i for i in "ab")]))))
+    assert [list(one) for one in back] == [[1, 2], ["a", "b"]]
+    with pytest.raises(wire.TooLarge):
+        packer.pack(itertools.count())
 
 
 def test_size_and_depth_are_bounded():

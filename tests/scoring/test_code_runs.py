@@ -284,6 +284,8 @@ def test_oracle_and_honest_temperature_come_from_result_files(save, tmp_path, ca
     assert rows["good", 4]["score"]["value"] == pytest.approx(2 / 3)
     assert rows["weak", 4]["best"] == 0.8 and rows["weak", 4]["gain"] is None
     assert "good  mbpp_mtp  pass@1  41.67% [" in capsys.readouterr().out
+    assert passk([results, "--k", "9"]) == 0
+    assert capsys.readouterr().out.startswith("pass@9 is left out: no task has 9 judged answers")
     with pytest.raises(ValueError, match="baseline=none; expected one of good, weak"):
         passk([results, "--baseline", "none"])
 
