@@ -24,7 +24,6 @@ Reply = list[object]
 
 OPERATIONS: dict[str, Callable[..., object]] = {
     "call": operator.call,
-    "contains": operator.contains,
     "getattr": getattr,
     "getitem": operator.getitem,
     "iter": iter,

@@ -3,8 +3,9 @@
 Under the rule `values` every argument and every result is a copy, and plain. Under the rule
 `objects` what is not plain stays in the program's process and the check gets a `Handle`. A handle
 passes attributes, calls, items, iteration and `str` on. It is equal to nothing but itself and is
-neither true nor false, so what an object claims about itself decides no verdict. Lists, dicts and
-sets among the arguments are brought up to date after each call.
+neither true nor false, and `in` goes through its items: no object is ever asked to compare itself
+with what the test expects. Lists, dicts and sets among the arguments are brought up to date after
+each call.
 """
 
 import builtins
@@ -218,10 +219,6 @@ class Handle:
     def __setitem__(self, key: object, value: object) -> None:
         """Set the object's item."""
         self._do("setitem", key, value)
-
-    def __contains__(self, item: object) -> bool:
-        """Ask the object."""
-        return bool(self._do("contains", item))
 
     def __len__(self) -> int:
         """Ask the object."""

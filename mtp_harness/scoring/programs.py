@@ -82,12 +82,13 @@ class Benchmark(NamedTuple):
     limits: Limits
 
 
+# Processor time is what ends a loop, so that a busy machine changes no verdict; the time in all is
+# for what sleeps. One reference solution of MBPP needs 1.9 s of processor.
 BENCHMARKS = {
     "humaneval": Benchmark(humaneval, Limits()),
-    # One reference solution of MBPP needs over 3 s.
-    "mbpp": Benchmark(mbpp, Limits(wall_s=10.0, cpu_s=12)),
-    "apps": Benchmark(apps, Limits(wall_s=4.0, cpu_s=6)),
-    "codecontests": Benchmark(script, Limits(wall_s=10.0, cpu_s=12)),
+    "mbpp": Benchmark(mbpp, Limits(wall_s=12.0, cpu_s=4)),
+    "apps": Benchmark(apps, Limits(wall_s=12.0, cpu_s=4)),
+    "codecontests": Benchmark(script, Limits(wall_s=30.0, cpu_s=10)),
 }
 
 

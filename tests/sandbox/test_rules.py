@@ -11,7 +11,6 @@ class Node:
     def __len__(self): return 3
     def __getitem__(self, key): return key + 1
     def __setitem__(self, key, value): self.data = (key, value)
-    def __contains__(self, item): return item == 7
     def __str__(self): return f"<{self.data}>"
     def grow(self, *, by=1): return Node(self.data + by)
 def depth(node): return 0 if node is None else 1 + max(depth(node.left), depth(node.right))
@@ -44,7 +43,7 @@ def check(candidate):
         test = """
 def check(candidate):
     one = Node(5)
-    assert len(one) == 3 and one[1] == 2 and 7 in one and 8 not in one and str(one) == "<5>"
+    assert len(one) == 3 and one[1] == 2 and str(one) == "<5>"
     one["a"] = 2
     assert one.data == ("a", 2)
     assert Node(5).grow(by=4).data == 9
@@ -112,6 +111,18 @@ def check(candidate):
             (
                 "def f(x): raise StopIteration\n",
                 "def check(candidate):\n    assert all(map(candidate, [1, 2]))\n",
+            ),
+            # membership that the object would answer itself
+            (
+                "class Y:\n    def __contains__(s, o): return True\n"
+                "    def __iter__(s): return iter('')\ndef f(): return Y()\n",
+                "def check(candidate):\n    assert 5 in candidate()\n",
+            ),
+            # arithmetic that ends where the test wants it
+            (
+                "class Y:\n    def __sub__(s, o): return 0\n    __rsub__ = __sub__\n"
+                "def f(): return Y()\n",
+                "def check(candidate):\n    assert abs(candidate() - 5) < 1e-6\n",
             ),
             # items that no list of the test's would have
             (
