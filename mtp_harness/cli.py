@@ -30,6 +30,8 @@ COMMANDS = {
     "train": Command("mtp_harness.training.cli:main", "train a small multi-head model"),
     "measure": Command("mtp_harness.measure:main", "measure a trained model's heads"),
     "verify": Command("mtp_harness.verify:main", "compare k heads with plain decoding, by token"),
+    "grade": Command("mtp_harness.scoring.grade:main", "grade the programs in saved samples"),
+    "passk": Command("mtp_harness.scoring.over_temperatures:main", "score several temperatures"),
     "demo": Command("mtp_harness.demo:main", "show what a run measured"),
 }
 

@@ -56,6 +56,7 @@ ALLOWED = {
         "training",
         "data",
         "sandbox",
+        "scoring",
         "demo",
         "measure",
         "plugin",

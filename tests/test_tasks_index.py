@@ -13,6 +13,8 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from mtp_harness import tasks_dir
 
+from .data.code_fixtures import write_all
+
 FILES = sorted(tasks_dir().rglob("*.yaml"))
 
 
@@ -63,7 +65,8 @@ def test_no_python_file_hides_a_function():
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_task_is_built_where_its_documents_are_at_hand(path, monkeypatch):
+def test_task_is_built_where_its_documents_are_at_hand(path, monkeypatch, tmp_path):
+    monkeypatch.setenv("MTP_HARNESS_DATA", str(write_all(tmp_path)))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     manager = TaskManager(include_path=str(tasks_dir()), include_defaults=False)

@@ -9,12 +9,14 @@ Three kinds of processes, none forked from the one before:
 
 A program never shares a process with a test or an expected value, and a verdict is made where the
 program has no say. `checking` has the grader's side of that, `candidate` the program's, `wire`
-what crosses between them, `zygote` and `rootfs` the isolation.
+what crosses between them, `zygote` and `rootfs` the isolation. How program and test meet is the
+program's `rule`, and stands in its verdict: plain values, objects by handle (`remote`), or a script
+with standard input and output (`script`, `stdio`).
 """
 
 from mtp_harness.sandbox.grader import Grader
 from mtp_harness.sandbox.isolation import IsolationError, IsolationReport, self_test
-from mtp_harness.sandbox.types import Limits, Program, Verdict
+from mtp_harness.sandbox.types import Limits, Program, Rule, Verdict
 
 __all__ = [
     "Grader",
@@ -22,6 +24,7 @@ __all__ = [
     "IsolationReport",
     "Limits",
     "Program",
+    "Rule",
     "Verdict",
     "self_test",
 ]

@@ -5,38 +5,87 @@ way to return a value: which value is right is known to the grader alone.
 """
 
 import builtins
+import operator
 import os
 import socket
 import sys
 import types
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
-from mtp_harness.sandbox import wire
+from mtp_harness.sandbox import script, wire
 
 MODULE = "candidate"  # not `__main__`: what a program guards with that name is not to run
-EXIT_MEMORY = 71
 _MESSAGE_CHARS = 500
 _MAPPINGS = (dict, defaultdict, OrderedDict, Counter)
 
 Reply = list[object]
 
+OPERATIONS: dict[str, Callable[..., object]] = {
+    "call": operator.call,
+    "getattr": getattr,
+    "getitem": operator.getitem,
+    "iter": iter,
+    "len": len,
+    "next": next,
+    "setattr": setattr,
+    "setitem": operator.setitem,
+    "str": str,
+}
+"""What a check may do with an object of the program's."""
+
+
+class Objects:
+    """The objects that the grader holds by number; 0 is the entry point.
+
+    Args:
+        exports: What the program's test uses, in order.
+        keep: Give further objects a number when they are to be sent.
+    """
+
+    def __init__(self, exports: list[object], keep: bool) -> None:
+        """Number the exports."""
+        self._held = exports
+        self._numbers = {id(one): number for number, one in enumerate(exports)}
+        self.keep = keep
+        self.resolve = exports.__getitem__ if keep else None
+
+    def __getitem__(self, number: int) -> object:
+        """Return the object of that number."""
+        return self._held[number]
+
+    def packer(self, max_reply: int) -> wire.Packer:
+        """Return what packs a reply: objects by number where they are kept, iterators where not."""
+        number = self._numbered if self.keep else None
+        return wire.Packer(max_reply, _MAPPINGS, number, iterators=not self.keep)
+
+    def _numbered(self, value: object) -> int:
+        # Held here, the object lives on, so that no other one gets its id.
+        number = self._numbers.setdefault(id(value), len(self._held))
+        if number == len(self._held):
+            self._held.append(value)
+        return number
+
 
 def serve(sock: socket.socket, max_reply: int) -> None:
     """Answer on `sock` for ever; returns when the grader is gone or memory has run out.
 
-    Messages: `["begin"]` to the grader, `[code, entry_point]` back, then one reply for loading and
-    one for every call `[args, kwargs]`. Replies are `["ready"]`, `["value", tree]`,
-    `["raised", type name, message, is builtin]` or `[kind, message]` with a kind of failure.
+    Messages: `["begin"]` to the grader, `[rule, code, names or input]` back. Under `stdio` the
+    program then has the channel for its standard output. Otherwise one reply for loading follows,
+    and one for every request `[operation, number, args, kwargs]`. Replies are `["ready",
+    exports]`, `["value", tree, arguments after the call]`, `["end"]` of an iterator, `["raised",
+    type name, message, is builtin]` or `[kind, message]` with a kind of failure.
     """
     wire.send_frame(sock, ["begin"])
-    code, entry_point = cast(list[str], wire.read_frame(sock))
-    function, reply = _load(code, entry_point)
+    rule, code, names = cast(list[Any], wire.read_frame(sock))
+    if rule == "stdio":
+        script.run(sock, code, names)
+    objects, reply = _load(code, names, rule == "objects", max_reply)
     wire.send_frame(sock, reply, max_reply)
-    while function is not None:
-        request = cast(list[object], wire.read_frame(sock))
-        _answer(sock, _call(function, request, max_reply), max_reply)
+    while objects is not None:
+        request = cast(list[Any], wire.read_frame(sock))
+        _answer(sock, _do(objects, request, max_reply), max_reply)
 
 
 def _answer(sock: socket.socket, reply: Reply, max_reply: int) -> None:
@@ -46,7 +95,7 @@ def _answer(sock: socket.socket, reply: Reply, max_reply: int) -> None:
         wire.send_frame(sock, ["output", f"returned a value that is too large: {error}"])
 
 
-def _load(code: str, entry_point: str) -> tuple[Callable[..., object] | None, Reply]:
+def _load(code: str, names: list[str], keep: bool, max_reply: int) -> tuple[Objects | None, Reply]:
     try:
         compiled = compile(code, "<candidate>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
@@ -57,21 +106,32 @@ def _load(code: str, entry_point: str) -> tuple[Callable[..., object] | None, Re
         exec(compiled, module.__dict__)
     except BaseException as error:
         return None, _raised(error)
-    function = module.__dict__.get(entry_point)
-    if not callable(function):
-        return None, ["no_entry_point", f"the program defines no function {entry_point!r}"]
-    return function, ["ready"]
-
-
-def _call(function: Callable[..., object], request: list[object], max_reply: int) -> Reply:
-    args = cast(list[object], wire.unpack(request[0]))
-    kwargs = cast(dict[str, object], wire.unpack(request[1]))
+    here = [name for name in names if name]
+    if missing := [name for name in here if name not in module.__dict__]:
+        return None, ["no_entry_point", f"the program does not define {missing[0]!r}"]
+    exports = [module.__dict__[name] for name in here]
+    if not keep and not callable(exports[0]):
+        return None, ["no_entry_point", f"the program's {names[0]!r} is no function"]
+    objects = Objects(exports, keep)
     try:
-        value = function(*args, **kwargs)
+        return objects, ["ready", objects.packer(max_reply).pack(list(exports)) if keep else None]
+    except wire.TooLarge as error:
+        return None, ["output", f"defines a value that is too large: {error}"]
+
+
+def _do(objects: Objects, request: list[Any], max_reply: int) -> Reply:
+    operation, number, args, kwargs = request
+    args = cast(list[Any], wire.unpack(args, 0, objects.resolve))
+    kwargs = cast(dict[str, Any], wire.unpack(kwargs, 0, objects.resolve))
+    try:
+        value = OPERATIONS[operation](objects[number], *args, **kwargs)
+    except StopIteration as error:
+        return ["end"] if operation == "next" else _raised(error)
     except BaseException as error:
         return _raised(error)
+    packer = objects.packer(max_reply)
     try:
-        return ["value", wire.Packer(max_reply, _MAPPINGS).pack(value)]
+        return ["value", packer.pack(value), packer.pack(args) if objects.keep else None]
     except wire.Unsupported as error:
         return ["output", f"returned a value that holds a {error}, which is not a plain value"]
     except wire.TooLarge as error:
@@ -101,7 +161,7 @@ def run(sock: socket.socket, max_reply: int) -> None:
     try:
         serve(sock, max_reply)
     except MemoryError:
-        leave(EXIT_MEMORY)
+        leave(script.EXIT_MEMORY)
     except BaseException:
         leave(1)
     finally:

@@ -12,6 +12,16 @@ from mtp_harness.sandbox.pool import WorkerPool
 from mtp_harness.sandbox.types import Limits, Program, Verdict
 
 
+def default_workers() -> int:
+    """Return one more than the processors that this process may use.
+
+    A worker waits for its program and the program for it, so that one worker cannot keep a
+    processor busy. The ranks of a distributed run on one machine share its processors.
+    """
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return len(os.sched_getaffinity(0)) // ranks + 1
+
+
 class Grader:
     """Grades model-written programs in processes of their own.
 
@@ -19,7 +29,8 @@ class Grader:
 
     Args:
         limits: What every program may use.
-        workers: How many programs to grade at once; the number of processors if left out.
+        workers: How many programs to grade at once; by default as many as keep this process's share
+            of the processors busy.
         consent: Run programs even where the self-test finds that they are not isolated.
 
     Raises:
@@ -34,7 +45,7 @@ class Grader:
         check_platform()
         self._limits = limits or Limits()
         self._consent = consent
-        self._n_workers = workers or os.cpu_count() or 1
+        self._n_workers = default_workers() if workers is None else workers
         if self._n_workers < 1:
             raise ValueError(f"workers={workers} but at least one must grade")
         self._report: IsolationReport = self_test()

@@ -26,11 +26,12 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start `mtp_harness.sandbox.<module>.main(channel)` in a fresh interpreter.
 
-    The environment is empty but for what the interpreter itself needs to start, and the seed of
-    string hashes is fixed: the order of a set must not decide a verdict.
+    The environment is empty but for what the interpreter itself needs to start. The seed of string
+    hashes is fixed, because the order of a set must not decide a verdict, and the loader binds all
+    functions at once, because every forked program would otherwise bind them again.
     """
     folder = str(Path(__file__).resolve().parent.parent)
-    environment = {"PYTHONHASHSEED": "0"}
+    environment = {"PYTHONHASHSEED": "0", "LD_BIND_NOW": "1"}
     if "LD_LIBRARY_PATH" in os.environ:
         environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
     descriptor = channel.fileno()

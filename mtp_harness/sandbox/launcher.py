@@ -8,8 +8,8 @@ import socket
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from mtp_harness.sandbox import candidate, interpreter, rootfs, zygote
-from mtp_harness.sandbox.checking import START_S, Fault, Finding
+from mtp_harness.sandbox import interpreter, rootfs, script, zygote
+from mtp_harness.sandbox.remote import START_S, Fault, Finding
 from mtp_harness.sandbox.types import Limits
 
 
@@ -83,10 +83,14 @@ class Launcher:
             raise Fault("grader", f"the zygote does not listen: {error}") from None
         return ours
 
-    def stop(self) -> None:
-        """Have the program and all that it started killed; returns before that is done."""
+    def stop(self, patience_s: float = 0.0) -> None:
+        """Have the program and all that it started killed; returns before that is done.
+
+        Args:
+            patience_s: How long the program may still take to end by itself.
+        """
         try:
-            self._control.send(b"stop")
+            self._control.send(b"%d" % max(0, round(1000 * patience_s)))
         except OSError as error:
             raise Fault("grader", f"the zygote does not listen: {error}") from None
         self._stopping = True
@@ -104,11 +108,17 @@ class Launcher:
 
     def why(self) -> Finding:
         """Return what it says about a stopped program that its process ended unasked."""
-        wait_status, cpu_s, by_itself = self.ended()
+        return self.verdict(self.ended())
+
+    def verdict(self, ended: Ended) -> Finding:
+        """Return what the end of a process says about its program, which was not to end."""
+        wait_status, cpu_s, by_itself = ended
         if os.WIFEXITED(wait_status):
             code = os.WEXITSTATUS(wait_status)
-            if code == candidate.EXIT_MEMORY:
+            if code == script.EXIT_MEMORY:
                 return Finding("fail", "memory", "out of memory")
+            if code == script.EXIT_SYNTAX:
+                return Finding("fail", "syntax", "the program is not Python")
             return Finding("fail", "exception", f"the process left with exit code {code}")
         number = os.WTERMSIG(wait_status)
         if number == signal.SIGXCPU or cpu_s >= self._limits.cpu_s:

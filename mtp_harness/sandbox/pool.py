@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from mtp_harness.sandbox import interpreter, wire
 from mtp_harness.sandbox.types import Limits, Program, Verdict, one_line
@@ -67,18 +67,19 @@ class WorkerProcess:
     def grade(self, program: Program) -> Verdict:
         """Return this worker's verdict; raises `WorkerLost`."""
         channel = self.start()
-        deadline = time.monotonic() + self._limits.wall_s + HANG_S
+        patience_s = self._limits.wall_s * max(len(program.cases), 1) + HANG_S
+        deadline = time.monotonic() + patience_s
         try:
-            channel.settimeout(self._limits.wall_s + HANG_S)
+            channel.settimeout(patience_s)
             wire.send_frame(channel, dataclasses.asdict(program))
             answer = wire.read_frame(channel, deadline=deadline)
         except TimeoutError:
             self.kill()
-            return Verdict("fail", "timeout", "the check never ended", self._limits.wall_s)
+            return Verdict("fail", "timeout", "the check never ended", patience_s, program.rule)
         except (OSError, EOFError, wire.Malformed) as error:
             self.kill()
             raise WorkerLost(f"a grader worker was lost: {error!r}") from None
-        return Verdict(*cast(list[object], answer))  # type: ignore[arg-type]
+        return Verdict(*cast(list[Any], answer))
 
     def kill(self) -> None:
         """End the process at once; its zygote and programs go with it."""
@@ -144,13 +145,12 @@ class WorkerPool:
 
 def _grade(worker: WorkerProcess, program: Program) -> Verdict:
     """Try again once where the machinery failed: it may have been killed by accident."""
-    verdict = Verdict("error", "grader", "", 0.0)
+    verdict = Verdict("error", "grader", "", 0.0, program.rule)
     for _ in range(_ATTEMPTS):
-        started = time.monotonic()
         try:
             verdict = worker.grade(program)
         except WorkerLost as error:
-            verdict = Verdict("error", "grader", one_line(str(error)), time.monotonic() - started)
+            verdict = Verdict("error", "grader", one_line(str(error)), 0.0, program.rule)
         if verdict.outcome != "error" or verdict.kind != "grader":
             break
     if verdict.outcome == "error" and program.name:

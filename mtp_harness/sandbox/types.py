@@ -1,5 +1,6 @@
 """What goes into the grader and what comes out of it: limits, programs, verdicts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -47,6 +48,18 @@ class Limits:
                 raise ValueError(f"{name}={value} but a limit must be above 0")
 
 
+Rule = Literal["values", "objects", "stdio"]
+"""How a program and its test meet.
+
+- `values`: the test calls one function; arguments and results are copied, and plain values only, of
+  which an iterator may consist.
+- `objects`: besides, what is not plain stays with the program and the test gets a handle on it, and
+  lists, dicts and sets among the arguments are changed as the program changed them.
+- `stdio`: there is no test; the program is run as a script, once per case in a process of its own,
+  and its standard output is compared with the expected one, token by token and in order.
+"""
+
+
 @dataclass(frozen=True)
 class Program:
     """One program to grade.
@@ -55,31 +68,49 @@ class Program:
         code: Untrusted source, complete: prompt and completion.
         entry_point: Name of the function in `code` that the check calls.
         test: Trusted source that defines `check(candidate)`. It runs in the grader and never
-            reaches the process that runs `code`. Arguments are copied to the program: what it
-            does to them, the test does not see.
+            reaches the process that runs `code`. Under the rule `values` arguments are copied:
+            what the program does to them, the test does not see.
         preamble: Trusted source run before `test` in the same namespace, usually the prompt,
             for tests that call its helpers. `entry_point` then names the program's function.
         name: What to call this program in messages.
+        rule: How program and test meet.
+        exports: Further names of `code` that the test uses; under the rule `objects` only.
+        cases: Pairs of input and expected output; under the rule `stdio` only.
     """
 
     code: str
-    entry_point: str
-    test: str
+    entry_point: str = ""
+    test: str = ""
     preamble: str = ""
     name: str = ""
+    rule: Rule = "values"
+    exports: Sequence[str] = ()
+    cases: Sequence[Sequence[str]] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse fields that the rule has no use for."""
+        if self.exports and self.rule != "objects":
+            raise ValueError(f"rule={self.rule!r} but only 'objects' can export {self.exports}")
+        if bool(self.cases) != (self.rule == "stdio"):
+            raise ValueError(
+                f"rule={self.rule!r} with {len(self.cases)} cases: 'stdio' needs some, "
+                "the other rules take none"
+            )
 
 
 class Verdict(NamedTuple):
     """What became of one program.
 
     `kind` is empty for `pass`, one of `FAIL_KINDS` for `fail`, and for `error` either `test` (the
-    trusted source is at fault) or `grader` (the machinery is). `detail` is one bounded line.
+    trusted source is at fault) or `grader` (the machinery is). `detail` is one bounded line. `rule`
+    is how program and test met.
     """
 
     outcome: Outcome
     kind: str
     detail: str
     wall_s: float
+    rule: Rule = "values"
 
 
 def one_line(text: str, length: int = 200) -> str:

@@ -7,13 +7,18 @@ Scalars are JSON's own. Everything else is a list whose first item is a tag:
 Types are matched exactly, so an object with its own `__eq__`, a `str` subclass for one, has no way
 across: what arrives is made of builtin values only. Reading is safe whatever the bytes are; it
 ends in a value or in `Malformed`.
+
+An iterator crosses as the items that it gives, `["n", 1, 2]`, and arrives as an iterator: equal to
+nothing else, as it was. The builtin types themselves cross by name, `["y", "int"]`. Where both
+sides agree on it, an object that must stay where it is crosses as a number, `["o", 7]`, which only
+its owner can resolve.
 """
 
 import json
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 MAX_DEPTH = 64
 _WORD = 2**63
@@ -23,8 +28,13 @@ _BUILDERS: dict[str, Callable[[Iterable[object]], object]] = {
     "t": tuple,
     "s": set,
     "f": frozenset,
+    "n": lambda items: iter(list(items)),
 }
 _TAGS: dict[type, str] = {list: "l", tuple: "t", set: "s", frozenset: "f"}
+_TYPES: dict[str, type] = {
+    kind.__name__: kind
+    for kind in (*_TAGS, bool, int, float, complex, str, bytes, dict, type(None))
+}
 
 
 class Unsupported(TypeError):
@@ -53,11 +63,19 @@ class Packer:
             the standard library's own mappings are let through.
     """
 
-    def __init__(self, max_size: int, mappings: tuple[type, ...] = (dict,)) -> None:
+    def __init__(
+        self,
+        max_size: int,
+        mappings: tuple[type, ...] = (dict,),
+        number: Callable[[object], int] | None = None,
+        iterators: bool = False,
+    ) -> None:
         """Keep the limits."""
         self._max_size = max_size
         self._left = max_size
         self._mappings = mappings
+        self._number = number
+        self._iterators = iterators
 
     def pack(self, value: object) -> object:
         """Return the tree of `value`, or raise `Unsupported` or `TooLarge`."""
@@ -84,11 +102,23 @@ class Packer:
             return ["c", value.real, value.imag]
         if type(value) is bytes:
             return ["b", value.hex()]
+        if isinstance(value, type) and type(value) is type and _TYPES.get(value.__name__) is value:
+            return ["y", value.__name__]
+        if self._iterators and isinstance(value, Iterator):
+            return ["n", *(self._tree(item, depth + 1) for item in value)]
+        if self._number is not None:
+            return ["o", self._number(value)]
         raise Unsupported(kind.__name__)
 
 
-def unpack(tree: object, depth: int = 0) -> object:
-    """Return the value of a tree, or raise `Malformed`."""
+def unpack(tree: object, depth: int = 0, resolve: Callable[[int], object] | None = None) -> object:
+    """Return the value of a tree, or raise `Malformed`.
+
+    Args:
+        tree: What `Packer.pack` made.
+        depth: How deep in another tree it is.
+        resolve: Returns what a number stands for; without it, numbers are malformed.
+    """
     if not isinstance(tree, list):
         if isinstance(tree, dict):
             raise Malformed("an object where a value belongs")
@@ -98,10 +128,12 @@ def unpack(tree: object, depth: int = 0) -> object:
     tag, items = tree[0], tree[1:]
     try:
         if tag in _BUILDERS:
-            return _BUILDERS[tag](unpack(item, depth + 1) for item in items)
+            return _BUILDERS[tag](unpack(item, depth + 1, resolve) for item in items)
         if tag == "d":
-            values = iter([unpack(item, depth + 1) for item in items])
+            values = iter([unpack(item, depth + 1, resolve) for item in items])
             return dict(zip(values, values, strict=True))
+        if tag == "o" and resolve is not None and len(items) == 1 and type(items[0]) is int:
+            return resolve(items[0])
         return _unpack_scalar(tag, *items)
     except (TypeError, ValueError) as error:
         raise Malformed(f"bad {tag!r}: {error}"[:200]) from None
@@ -115,6 +147,8 @@ def _unpack_scalar(tag: str, *items: object) -> object:
             return bytes.fromhex(digits)
         case "c", (float() as real, float() as imag):
             return complex(real, imag)
+        case "y", (str() as name,) if name in _TYPES:
+            return _TYPES[name]
     raise Malformed(f"unknown tag {tag!r}"[:200])
 
 

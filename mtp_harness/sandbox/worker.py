@@ -4,14 +4,16 @@ It runs the trusted tests, so that a test that hangs or dies takes neither the h
 other workers with it, and owns the zygote that the programs are forked from.
 """
 
+import os
 import resource
 import socket
 import time
-from typing import cast
+from typing import Any, cast
 
-from mtp_harness.sandbox import wire
-from mtp_harness.sandbox.checking import Check, Fault, Finding, RemoteFunction, Stop
-from mtp_harness.sandbox.launcher import Launcher, NoNamespaces
+from mtp_harness.sandbox import stdio, wire
+from mtp_harness.sandbox.checking import Check
+from mtp_harness.sandbox.launcher import Ended, Launcher, NoNamespaces
+from mtp_harness.sandbox.remote import Fault, Finding, RemoteFunction, Stop
 from mtp_harness.sandbox.types import Limits, Program, Verdict, one_line
 
 # A test that makes much of a little answer must not take the machine's memory.
@@ -31,7 +33,7 @@ def main(channel_fd: int) -> None:
     try:
         wire.send_frame(channel, worker.open())
         while True:
-            fields = cast(dict[str, str], wire.read_frame(channel))
+            fields = cast(dict[str, Any], wire.read_frame(channel))
             wire.send_frame(channel, list(worker.grade(Program(**fields))))
     except (wire.Closed, ConnectionError):
         worker.close()
@@ -83,24 +85,47 @@ class Worker:
         """Return the verdict on one program; whatever goes wrong here is an `error`."""
         started = time.monotonic()
         try:
-            finding, wall_s = self._grade(program)
+            grade = self._grade_script if program.rule == "stdio" else self._grade
+            finding, wall_s = grade(program)
         except Exception as error:
             fault = error if isinstance(error, Fault) else Fault("grader", repr(error))
             finding, wall_s = _error(fault), time.monotonic() - started
         if finding.outcome == "error" and finding.kind == "grader":
             self.close()  # the next program gets a new zygote
-        return Verdict(*finding, wall_s)
+        return Verdict(*finding, wall_s, program.rule)
 
     def _grade(self, program: Program) -> tuple[Finding, float]:
         launcher = self._ready()
         with launcher.launch() as channel:
-            remote = RemoteFunction(channel, self._limits)
+            remote = RemoteFunction(channel, self._limits, program.rule == "objects")
             try:
                 finding = _judge(program, remote)
             finally:
                 launcher.stop()
             wall_s = time.monotonic() - remote.started
         return (launcher.why() if remote.gone else finding), wall_s
+
+    def _grade_script(self, program: Program) -> tuple[Finding, float]:
+        """Run a script on one case after the other, up to the first that it fails."""
+        wall_s, finding = 0.0, Finding("pass", "", "")
+        for number, (text, expected) in enumerate(program.cases, 1):
+            launcher = self._ready()
+            with launcher.launch() as channel:
+                script = stdio.Script(channel, self._limits)
+                patience_s = 0.0
+                try:
+                    written = script.output(program.code, text, len(expected))
+                    # What has written everything has not ended yet, and its exit code counts, too.
+                    patience_s = 0.0 if script.failure else script.left_s()
+                finally:
+                    launcher.stop(patience_s)
+                ended = launcher.ended()
+            wall_s += time.monotonic() - script.started
+            failure = script.failure or _end_of_script(launcher, script, ended)
+            finding = failure or stdio.compare(written, expected)
+            if finding.outcome != "pass":
+                return stdio.of_case(finding, number, program.cases), wall_s
+        return finding, wall_s
 
 
 def _judge(program: Program, remote: RemoteFunction) -> Finding:
@@ -110,6 +135,14 @@ def _judge(program: Program, remote: RemoteFunction) -> Finding:
     except Stop:
         return cast(Finding, remote.settled)
     return check.run()
+
+
+def _end_of_script(launcher: Launcher, script: stdio.Script, ended: Ended) -> Finding | None:
+    """Return why a script that has closed its output has failed, or None."""
+    if not ended.by_itself:
+        return script.late()
+    left_well = os.WIFEXITED(ended.wait_status) and os.WEXITSTATUS(ended.wait_status) == 0
+    return None if left_well else launcher.verdict(ended)
 
 
 def _error(fault: Fault) -> Finding:

@@ -1,8 +1,11 @@
 """Tasks whose answers are programs: generated, graded as one stream, scored with their decoding.
 
-Per document, and so in the samples:
+Per document, and so in the samples (S stands for nothing where decoding is greedy and for
+`_sampled` where it is not, so that the two never share a name):
 
-    pass@1                        unbiased estimate over the document's graded answers
+    pass@kS                       unbiased estimate over the document's graded answers
+    pass@kS_low90, pass@kS_high90 the same value; pooled as the ends of the bootstrap interval
+    exact_match                   share of answers that are a reference solution, white space aside
     tokens_per_forward            (kept tokens, steps); summed before they are divided
     tokens_per_forward_no_loops   the same over answers that do not loop
     tokens_per_forward_mean       (sum of the answers' own ratios, answers)
@@ -13,25 +16,33 @@ Per document, and so in the samples:
     n_answers                     each answer's verdict and decode record (in the results: how many)
 
 Where nothing was counted a pair is (0, 0), and the pooled value NaN. Pairs are never left out: with
-several ranks the evaluator looks up the first one's metrics in all of them. `pass@1` is left out
-where the grader judged no answer.
+several ranks the evaluator looks up the first one's metrics in all of them. `pass@k` is left out
+where the grader judged fewer than k answers.
 """
 
-import math
-from collections.abc import Callable, Iterable
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, Self
 
+from lm_eval.api.registry import get_aggregation
 from lm_eval.api.task import ConfigurableTask
 
 from mtp_harness import plugin
-from mtp_harness.decode.records import Acceptance, DecodeRecord
-from mtp_harness.sandbox import Grader, Program, Verdict
+from mtp_harness.decode.records import DecodeRecord
+from mtp_harness.sandbox import Grader, Verdict
+from mtp_harness.scoring.answers import code_of, normalised
+from mtp_harness.scoring.bootstrap import estimate
+from mtp_harness.scoring.decoding import MAX_OFFSET, decoding_metrics, ratio_of_sums
 from mtp_harness.scoring.pass_at_k import pass_at_k
+from mtp_harness.scoring.programs import BENCHMARKS, Benchmark
+from mtp_harness.scoring.sampling import SUFFIX, Sampling
 
 FILTER = "none"
 
-MAX_OFFSET = 64
-"""Acceptance is pooled for drafts up to this offset; the paper's largest model has 32 heads."""
+MAX_ERROR_SHARE = 0.01
+"""With more grading errors than this share of the answers, the run fails."""
+
+CHAT_STOPS: list[str] = []
+"""An instruct model ends its turn by itself; a base model's stops would cut its first line."""
 
 
 class Graded(str):
@@ -57,14 +68,46 @@ class Graded(str):
         return str, (str.__str__(self),)
 
 
-class HumanEvalTask(ConfigurableTask):  # type: ignore[misc]
-    """HumanEval: the answer continues the prompt; `check(candidate)` decides."""
+class CodeTask(ConfigurableTask):  # type: ignore[misc]
+    """A benchmark of programs; its subclasses say how a document and an answer make one."""
 
     grades_programs = True
+    benchmark: ClassVar[Benchmark]
+    instruction: ClassVar[str] = ""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        """Build the task from its YAML."""
-        super().__init__(config={k: v for k, v in config.items() if k != "class"})
+        """Build the task from its YAML, with the sampling that the metadata asks for."""
+        own = {k: v for k, v in config.items() if k != "class"}
+        try:
+            sampling = Sampling.from_metadata(own.get("metadata") or {})
+        except ValueError as error:
+            raise plugin.UserError(f"{own.get('task')}: {error}.") from None
+        if sampling is not None:
+            own["repeats"] = sampling.n_samples
+            greedy = own.get("generation_kwargs") or {}
+            own["generation_kwargs"] = {**greedy, **sampling.generation_kwargs()}
+        self.ks: tuple[int, ...] = (sampling or Sampling()).ks
+        self._chat = False
+        super().__init__(config=own)
+
+    @property
+    def suffix(self) -> str:
+        """What tells this run's pass@k from that of the other way of decoding."""
+        return SUFFIX if (self.config.generation_kwargs or {}).get("do_sample") else ""
+
+    def build_all_requests(self, *, apply_chat_template: bool = False, **kwargs: Any) -> None:
+        """Build the requests; with a chat template, as questions without a base model's stops."""
+        self._chat = apply_chat_template
+        if apply_chat_template:
+            self.set_config("generation_kwargs", {"until": CHAT_STOPS}, update=True)
+        super().build_all_requests(apply_chat_template=apply_chat_template, **kwargs)
+
+    def doc_to_text(self, doc: Any, doc_to_text: Any = None) -> Any:
+        """Return the prompt, or the question to an instruct model."""
+        text = super().doc_to_text(doc, doc_to_text)
+        if not self._chat or not self.instruction:
+            return text
+        return self.instruction.format(prompt=text)
 
     def apply_filters(self) -> None:
         """Grade all answers of this rank as one stream."""
@@ -74,78 +117,124 @@ class HumanEvalTask(ConfigurableTask):  # type: ignore[misc]
             for instance in self.instances
             for text in instance.resps[: instance.repeats]
         ]
-        verdicts: list[Verdict | None] = [None] * len(answers)
+        verdicts: Sequence[Verdict | None] = [None] * len(answers)
         if "bypass" not in self._metric_fn_list:
-            with Grader(consent=plugin.consent_given()) as grader:
-                verdicts = list(grader.grade([_program(i.doc, text) for i, text in answers]))
+            made = [self.benchmark.program(instance.doc, text) for instance, text in answers]
+            with Grader(self.benchmark.limits, consent=plugin.consent_given()) as grader:
+                graded = verdicts = grader.grade(made)
+                self.set_config("metadata", {"grading": grader.settings()}, update=True)
+            refuse_errors(graded, self.config.task)
         for instance in self.instances:
             instance.filtered_resps[FILTER] = []
         for (instance, text), verdict in zip(answers, verdicts, strict=True):
             instance.filtered_resps[FILTER].append(Graded(text, verdict))
 
+    def process_results(self, doc: Any, results: list[list[Graded]]) -> dict[str, Any]:
+        """Return the metrics of one document; the harness's own where nothing was graded."""
+        if "bypass" in self._metric_fn_list:
+            none: dict[str, Any] = super().process_results(doc, results)
+            return none
+        return score_document(doc, results, self.ks, self.suffix)
+
     def aggregation(self) -> dict[str, Callable[[list[Any]], float]]:
         """Return how each metric is pooled; the offsets depend on the model."""
         known: dict[str, Callable[[list[Any]], float]] = super().aggregation()
-        return (
-            known
-            | {"lossy": max}
-            | {
-                name: ratio_of_sums
-                for offset in range(2, MAX_OFFSET + 1)
-                for name in (f"accept_rate_prefix_{offset}", f"accept_rate_cond_{offset}")
+        known["lossy"] = max
+        for offset in range(2, MAX_OFFSET + 1):
+            for name in (f"accept_rate_prefix_{offset}", f"accept_rate_cond_{offset}"):
+                known[name] = ratio_of_sums
+        for name in (f"pass@{k}{suffix}" for k in self.ks for suffix in ("", SUFFIX)):
+            known |= {
+                name: get_aggregation("mean"),
+                f"{name}_low90": low90,
+                f"{name}_high90": high90,
             }
-        )
+        return known
+
+    def higher_is_better(self) -> dict[str, bool]:
+        """Return which way each metric is good; the names depend on k."""
+        known: dict[str, bool] = super().higher_is_better()
+        return known | {f"pass@{k}{self.suffix}": True for k in self.ks}
 
 
-def _program(doc: dict[str, str], answer: str) -> Program:
-    return Program(
-        code=doc["prompt"] + answer,
-        entry_point=doc["entry_point"],
-        test=doc["test"],
-        preamble=doc["prompt"],
-        name=doc["task_id"],
+class HumanEvalTask(CodeTask):
+    """HumanEval: the answer continues the prompt; `check(candidate)` decides."""
+
+    benchmark = BENCHMARKS["humaneval"]
+    instruction = (
+        "Complete the following Python function. Answer with the whole function, its imports "
+        "included, in one fenced code block.\n\n```python\n{prompt}```"
     )
 
 
-def score_document(doc: dict[str, Any], results: list[list[Graded]]) -> dict[str, Any]:
-    """Return the metrics of one document (the YAML's `process_results`)."""
+class MBPPTask(CodeTask):
+    """MBPP: the answer is the whole program; three asserts decide."""
+
+    benchmark = BENCHMARKS["mbpp"]
+
+
+class APPSTask(CodeTask):
+    """APPS: the answer is a script that reads and writes, or a function to call."""
+
+    benchmark = BENCHMARKS["apps"]
+
+
+class CodeContestsTask(CodeTask):
+    """CodeContests: the answer is a script that reads and writes."""
+
+    benchmark = BENCHMARKS["codecontests"]
+
+
+def refuse_errors(verdicts: Sequence[Verdict], task: str) -> None:
+    """Fail where the grader could not judge more than `MAX_ERROR_SHARE` of the answers."""
+    errors = [verdict for verdict in verdicts if verdict.outcome == "error"]
+    if len(errors) > MAX_ERROR_SHARE * len(verdicts):
+        raise plugin.UserError(
+            f"{task}: {len(errors)} of {len(verdicts)} answers could not be graded, more than "
+            f"{MAX_ERROR_SHARE:.0%} (the first: {errors[0].detail}): mend that, then grade again; "
+            "answers saved with --predict_only --log_samples are graded by `mtp-harness grade`."
+        )
+
+
+def score_document(
+    doc: dict[str, Any],
+    results: list[list[Graded]],
+    ks: Iterable[int] = (1,),
+    suffix: str = "",
+) -> dict[str, Any]:
+    """Return the metrics of one document.
+
+    Args:
+        doc: Its columns; exact match is scored where it holds reference solutions.
+        results: The graded answers, as the harness hands them on.
+        ks: The k of every pass@k.
+        suffix: Ends the name of every pass@k.
+    """
     answers = [answer for answers in results for answer in answers]
-    verdicts = [answer.verdict for answer in answers if answer.verdict is not None]
-    outcomes = [verdict.outcome for verdict in verdicts]
-    n_judged = len(outcomes) - outcomes.count("error")
+    outcomes = [answer.verdict.outcome for answer in answers if answer.verdict is not None]
+    n_judged, n_right = len(outcomes) - outcomes.count("error"), outcomes.count("pass")
     metrics: dict[str, Any] = {
         "n_grading_errors": outcomes.count("error"),
         "n_answers": [_described(answer) for answer in answers],
     }
-    if n_judged:
-        metrics["pass@1"] = pass_at_k(n_judged, outcomes.count("pass"), 1)
+    for k in ks:
+        if k <= n_judged:
+            value = pass_at_k(n_judged, n_right, k)
+            name = f"pass@{k}{suffix}"
+            metrics |= {name: value, f"{name}_low90": value, f"{name}_high90": value}
+    references = {normalised(code) for code in references_of(doc)}
+    if references and answers:
+        same = [normalised(code_of(str(answer))) in references for answer in answers]
+        metrics["exact_match"] = sum(same) / len(same)
     records = [answer.record for answer in answers if answer.record is not None]
     return metrics | decoding_metrics(records)
 
 
-def decoding_metrics(records: list[DecodeRecord]) -> dict[str, Any]:
-    """Return the metrics of how one document's answers were decoded."""
-    if not records:
-        return {}
-    pooled = Acceptance.pool(records)
-    lines = [r for r in records if not r.looping]
-    own = [r.tokens_per_forward for r in records if r.n_steps]
-    metrics: dict[str, Any] = {
-        "looping": 1 - len(lines) / len(records),
-        "tokens_per_forward": (pooled.n_kept, pooled.n_steps),
-        "tokens_per_forward_no_loops": (
-            sum(r.n_kept for r in lines),
-            sum(r.n_steps for r in lines),
-        ),
-        "tokens_per_forward_mean": (sum(own), len(own)),
-    }
-    if not pooled.lossless:
-        return metrics | {"lossy": 1}
-    for offset in range(2, pooled.draft_heads + 1):
-        verified = pooled.n_drafts_verified(offset)
-        metrics[f"accept_rate_prefix_{offset}"] = (verified, pooled.n_steps_drafting(offset))
-        metrics[f"accept_rate_cond_{offset}"] = (verified, pooled.n_open[offset - 2])
-    return metrics
+def references_of(doc: dict[str, Any]) -> list[str]:
+    """Return a document's reference solutions, where exact match is asked for."""
+    if "solutions" in doc:
+        return list(doc["solutions"])
+    return [doc["code"]] if "code" in doc else []
 
 
 def _described(answer: Graded) -> dict[str, Any]:
@@ -155,11 +244,14 @@ def _described(answer: Graded) -> dict[str, Any]:
     }
 
 
-def ratio_of_sums(pairs: Iterable[tuple[float, float]]) -> float:
-    """Aggregate (numerator, denominator) pairs as sum over sum; NaN where nothing was counted."""
-    pairs = list(pairs)
-    denominator = math.fsum(pair[1] for pair in pairs)
-    return math.fsum(pair[0] for pair in pairs) / denominator if denominator else math.nan
+def low90(values: Sequence[float]) -> float:
+    """Aggregate as the lower end of the 90 % bootstrap interval of the mean over problems."""
+    return estimate(values).low
+
+
+def high90(values: Sequence[float]) -> float:
+    """Aggregate as the upper end of that interval."""
+    return estimate(values).high
 
 
 def total(values: Iterable[float]) -> float:

@@ -14,6 +14,9 @@ division at the end is correctly rounded.
 
 import math
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 
 def pass_at_k(n: int, c: int, k: int) -> float:
     """Return the unbiased estimate of pass@k for one problem.
@@ -35,3 +38,20 @@ def pass_at_k(n: int, c: int, k: int) -> float:
         raise ValueError(f"k={k} with n={n} answers; expected 1 <= k <= n, or sample more answers")
     subsets = math.comb(n, k)
     return (subsets - math.comb(n - c, k)) / subsets
+
+
+def pass_at_k_each(n: ArrayLike, c: ArrayLike, k: int) -> NDArray[np.float64]:
+    """Return the estimate for every problem at once.
+
+    Args:
+        n: Answers graded per problem, [P].
+        c: Right ones among them, [P].
+        k: One k for all of them.
+
+    Returns:
+        Probabilities, [P]; NaN where fewer than k answers were graded.
+    """
+    pairs, place = np.unique(np.stack([np.asarray(n), np.asarray(c)]), axis=1, return_inverse=True)
+    values = [pass_at_k(int(a), int(b), k) if a >= k else math.nan for a, b in pairs.T]
+    found: NDArray[np.float64] = np.array(values, dtype=np.float64)[place.reshape(-1)]
+    return found

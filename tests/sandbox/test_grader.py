@@ -88,6 +88,19 @@ def test_settings_are_plain_and_complete(grader):
     assert settings["workers"] == 1
 
 
+def test_ranks_share_the_processors(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert grader_module.default_workers() == 9
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert grader_module.default_workers() == 3
+
+
+def test_no_worker_is_no_grader():
+    with pytest.raises(ValueError, match="workers=0"):
+        Grader(workers=0, consent=True)
+
+
 def test_sufficient_report_forbids_falling_back(monkeypatch):
     report = IsolationReport(True, {}, "namespaces")
     monkeypatch.setattr(grader_module, "self_test", lambda: report)

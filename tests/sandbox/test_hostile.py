@@ -1,8 +1,14 @@
 """Programs that want a verdict they did not earn, or to do harm: verdict and side effect, both."""
 
+import contextlib
+import socket
 import time
+from pathlib import Path
 
 import pytest
+
+from mtp_harness.data import humaneval
+from mtp_harness.sandbox import Program
 
 HONEST = "def f(a, b):\n    return a + b\n"
 ALWAYS_EQUAL = """
@@ -66,7 +72,67 @@ class E(Exception):
 def f(a, b): raise E
 """
 
+FRAMES = """
+import sys
+def f(a, b):
+    frame = sys._getframe()
+    while frame is not None:
+        for scope in (frame.f_locals, frame.f_globals):
+            for name, value in list(scope.items()):
+                if isinstance(value, list) and name != "todo": value[:] = ["pass"]
+                if name in ("verdict", "outcome", "result", "expected"): scope[name] = "pass"
+        frame = frame.f_back
+    return 0
+"""
+BUILTINS = """
+import builtins
+builtins.len = builtins.abs = builtins.sum = lambda *a: 5
+builtins.AssertionError = builtins.Exception = type("E", (BaseException,), {})
+builtins.int = type("int", (int,), {"__eq__": lambda s, o: True, "__hash__": None})
+def f(a, b): return int(0)
+"""
+OUR_PACKAGE = """
+import mtp_harness.sandbox.checking as checking
+checking.Check.run = lambda self: ("pass", "", "")
+def f(a, b): return 0
+"""
+ALARMS = """
+import signal
+def f(a, b):
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    return 0
+"""
+SEGFAULT = "import ctypes\ndef f(a, b): return ctypes.string_at(0)\n"
+FINALIZER = """
+import atexit, os, weakref
+class Z:
+    def __del__(self): os._exit(0)
+atexit.register(lambda: os._exit(0))
+def f(a, b):
+    z = Z()
+    return 5
+"""
+
 CHEATS = {
+    "writes into frames": (FRAMES, "wrong_answer"),
+    "replaces builtins": (BUILTINS, None),
+    "imports the grader": (OUR_PACKAGE, "exception"),
+    "blocks all signals": (ALARMS, "wrong_answer"),
+    "reads address 0": (SEGFAULT, "exception"),
+    "leaves in a finalizer": (FINALIZER, "exception"),
+    "NaN": ("def f(a, b): return float('nan')\n", "wrong_answer"),
+    "infinity": ("def f(a, b): return float('inf')\n", "wrong_answer"),
+    "returns a lambda": ("def f(a, b): return lambda: 5\n", "output"),
+    "returns itself as a function": ("def f(a, b): return f\n", "output"),
+    "returns a type of its own": ("def f(a, b): return type('int', (), {})\n", "output"),
+    "reads processes": ("import os\ndef f(a, b): return os.listdir('/proc')\n", "exception"),
+    "reads a process's memory": ("def f(a, b): return open('/proc/self/mem')\n", "exception"),
+    "kills its parent": ("import os\ndef f(a, b): os.kill(os.getppid(), 9)\n", None),
+    "runs a program": ("import os\ndef f(a, b): return os.system('echo 5')\n", "wrong_answer"),
+    "raises a lying exception": (
+        "class E(Exception):\n    def __eq__(s, o): return True\ndef f(a, b): raise E\n",
+        "exception",
+    ),
     "always equal": (ALWAYS_EQUAL, "output"),
     "str subclass": (LYING_STR, "output"),
     "int subclass": (LYING_INT, "output"),
@@ -111,7 +177,21 @@ CHEATS = {
     "returns itself": (CYCLE, "output"),
     "returns 2^60 lists": (DOUBLING, "output"),
     "returns a huge int": ("def f(a, b): return 1 << 10**8\n", "output"),
-    "returns a generator": ("def f(a, b): yield 5\n", "output"),
+    "returns a generator": ("def f(a, b): yield 5\n", "wrong_answer"),
+    "returns an endless generator": (
+        "def f(a, b):\n    while True: yield 5\n",
+        "output",
+    ),
+    "returns a lying iterator": (
+        "class I:\n    def __iter__(self): return self\n"
+        "    def __next__(self): raise StopIteration\n"
+        "    def __eq__(self, other): return True\ndef f(a, b): return I()\n",
+        "wrong_answer",
+    ),
+    "leaves in an iterator": (
+        "import os\ndef f(a, b):\n    yield 5\n    os._exit(0)\n",
+        "exception",
+    ),
     "exception without text": (LIAR_REPR, "exception"),
     "reads input": ("def f(a, b): return int(input())\n", "exception"),
     "syntax": ("def f(a, b) return a + b\n", "syntax"),
@@ -242,3 +322,59 @@ def test_endless_program_times_out_and_is_gone(name, judge, leftovers):
     assert verdict.kind == ("output" if name == "dribbles a reply" else "timeout")
     assert leftovers() == 0
     assert judge(HONEST).outcome == "pass"
+
+
+REACHES = """
+import os, socket
+def f(a, b):
+    for path in {paths!r}:
+        try:
+            with open(path, "w") as file: file.write("x")
+        except OSError: pass
+        try: os.unlink(path)
+        except OSError: pass
+    for port in {ports!r}:
+        try: socket.create_connection(("127.0.0.1", port), 0.1).send(b"x")
+        except OSError: pass
+    try: return int(open({tests!r}, "rb").read() != b"") * 5
+    except OSError: return 0
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("isolated")
+def test_all_of_them_in_one_stream_leave_nothing_behind(grader, leftovers, tmp_path):
+    tmp_path.chmod(0o777)
+    kept = tmp_path / "kept"
+    kept.write_text("mine")
+    kept.chmod(0o666)
+    watched = [Path.home(), Path("/tmp"), tmp_path, Path.cwd()]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        new = [str(folder / "mtp-harness-hostile") for folder in watched]
+        reaches = REACHES.format(
+            paths=[*new, str(kept)],
+            ports=[listener.getsockname()[1]],
+            tests=str(humaneval.find_file()),
+        )
+        hostile = {
+            "reaches out": reaches,
+            **{name: code for name, (code, _) in CHEATS.items()},
+            **ENDLESS,
+        }
+        assert len(hostile) >= 40
+        assert "fork bomb" not in hostile  # that and killing everything: see test_isolation
+        test = "def check(candidate):\n    assert candidate(2, 3) == 5\n"
+        codes = [code for one in hostile.values() for code in (one, HONEST)]
+        started = time.monotonic()
+        verdicts = grader.grade([Program(code, "f", test) for code in codes])
+        assert time.monotonic() - started < 90  # the endless ones have 2 s each
+        with contextlib.suppress(BlockingIOError):
+            pytest.fail(f"somebody called: {listener.accept()}")
+    judged = dict(zip(hostile, verdicts[::2], strict=True))
+    passed = {name for name, verdict in judged.items() if verdict.outcome == "pass"}
+    assert passed == set()
+    assert {v.outcome for v in verdicts[1::2]} == {"pass"}
+    assert kept.read_text() == "mine"
+    assert [path for path in new if Path(path).exists()] == []
+    assert leftovers() == 0

@@ -1,3 +1,4 @@
+import itertools
 import json
 import random
 import socket
@@ -40,6 +41,8 @@ VALUES = [
     frozenset({None}),
     {},
     {1: "a", "1": 2, (1, 2): [3], None: {}},
+    int,
+    [str, type(None)],
 ]
 
 
@@ -82,7 +85,8 @@ FOREIGN = [
     range(3),
     iter([]),
     len,
-    int,
+    type("T", (), {}),
+    type("int", (int,), {}),
     bytearray(b"a"),
     {}.keys(),
 ]
@@ -103,6 +107,14 @@ def test_mappings_of_the_standard_library_cross_as_dicts_where_asked():
         assert back == {"a": 2, "b": 1}
     with pytest.raises(wire.Unsupported):
         packer.pack(type("C", (Counter,), {})("a"))
+
+
+def test_iterators_cross_where_asked():
+    packer = wire.Packer(100, iterators=True)
+    back = wire.unpack(json.loads(json.dumps(packer.pack([iter((1, 2)), (i for i in "ab")]))))
+    assert [list(one) for one in back] == [[1, 2], ["a", "b"]]
+    with pytest.raises(wire.TooLarge):
+        packer.pack(itertools.count())
 
 
 def test_size_and_depth_are_bounded():

@@ -13,7 +13,8 @@ from lm_eval.api.model import LM
 from mtp_harness import plugin, tasks_dir
 from mtp_harness.decode.records import DecodeRecord, Generation
 from mtp_harness.sandbox import Verdict
-from mtp_harness.scoring.code_task import Graded, ratio_of_sums, score_document
+from mtp_harness.scoring.code_task import Graded, score_document
+from mtp_harness.scoring.decoding import ratio_of_sums
 
 TASK = "humaneval_mtp"
 
@@ -149,6 +150,8 @@ def test_answers_without_a_record_are_scored_and_leave_out_decoding(evaluate):
         "sample_len",
         "sample_count",
         "pass@1",
+        "pass@1_low90",
+        "pass@1_high90",
         "n_grading_errors",
         "n_answers",
     }
@@ -198,7 +201,8 @@ def task(manager):
     return found
 
 
-def test_an_error_of_grading_is_not_an_answer_graded_0(task):
+def test_an_error_of_grading_is_not_an_answer_graded_0(task, monkeypatch):
+    monkeypatch.setattr("mtp_harness.scoring.code_task.MAX_ERROR_SHARE", 0.5)
     wrong, broken, right = task.instances
     broken.doc = {**broken.doc, "test": "def check(candidate:\n"}
     for instance in task.instances:

@@ -3,7 +3,7 @@ from itertools import combinations, product
 
 import pytest
 
-from mtp_harness.scoring.pass_at_k import pass_at_k
+from mtp_harness.scoring.pass_at_k import pass_at_k, pass_at_k_each
 
 
 @pytest.mark.parametrize("n", range(1, 9))
@@ -42,3 +42,15 @@ def test_is_exact_at_the_ends():
 def test_numbers_that_do_not_fit_raise(n, c, k):
     with pytest.raises(ValueError, match="expected"):
         pass_at_k(n, c, k)
+
+
+def test_every_problem_at_once_is_every_problem_alone():
+    pairs = [(n, c) for n in range(1, 9) for c in range(n + 1)]
+    n, c = zip(*pairs, strict=True)
+    for k in range(1, 9):
+        expected = []
+        for total, right in pairs:
+            subsets = list(combinations([i < right for i in range(total)], k))
+            expected.append(sum(map(any, subsets)) / len(subsets) if subsets else float("nan"))
+        assert pass_at_k_each(n, c, k).tolist() == pytest.approx(expected, nan_ok=True)
+    assert pass_at_k_each([], [], 1).shape == (0,)

@@ -1,0 +1,76 @@
+"""CodeContests: competitive programming problems; a solution reads and writes text.
+
+A problem's tests are its public, private and generated ones, in this order, all of which a solution
+has to pass.
+
+Source: Li et al. 2022, "Competition-Level Code Generation with AlphaCode", section 3.2;
+https://huggingface.co/datasets/deepmind/code_contests, split `test` (165 problems).
+"""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from mtp_harness.data.sources import Source, read_rows, require
+
+if TYPE_CHECKING:
+    import datasets
+
+SOURCE = Source(
+    "CodeContests",
+    (
+        "code_contests_test.jsonl.gz",
+        "code_contests_test.jsonl",
+        "code_contests/test.jsonl.gz",
+        "code_contests/test.jsonl",
+        "code_contests/test-*.parquet",
+        "code_contests/data/test-*.parquet",
+    ),
+    "deepmind/code_contests",
+    "data/test-*.parquet",
+)
+TESTS = ("public_tests", "private_tests", "generated_tests")
+KEYS = ("name", "description", *TESTS, "solutions")
+PYTHON3 = 3
+"""The data set's number for Python 3 in `solutions.language`."""
+
+
+def load(
+    data_dir: str | None = None, reward: str = "", **_metadata: object
+) -> "dict[str, datasets.Dataset]":
+    """Return the test split as the harness wants it from `custom_dataset`.
+
+    Args:
+        data_dir: Folder to look in first (`--metadata data_dir=…`).
+        reward: What stands before the problem for a model trained on annotated solutions:
+            `correct`, as in the paper, or another text; nothing if left out.
+        _metadata: The rest of the task's and the run's metadata, all of which the harness passes.
+    """
+    import datasets
+
+    problems = [{**problem, "annotation": reward} for problem in read_problems(data_dir)]
+    return {"test": datasets.Dataset.from_list(problems)}
+
+
+def read_problems(data_dir: str | None = None) -> list[dict[str, Any]]:
+    """Return the problems in the order of the file.
+
+    Each has `task_id`, `question`, `tests` (a JSON list of pairs of input and output) and
+    `solutions` (the correct ones in Python 3).
+    """
+    return [_problem(row) for row in read_rows(SOURCE, data_dir)]
+
+
+def _problem(row: dict[str, Any]) -> dict[str, Any]:
+    require(row, KEYS, SOURCE)
+    tests = [
+        pair for kind in TESTS for pair in zip(row[kind]["input"], row[kind]["output"], strict=True)
+    ]
+    if not tests:
+        raise ValueError(f"{row['name']} of CodeContests has no tests; expected at least one")
+    solutions = zip(row["solutions"]["language"], row["solutions"]["solution"], strict=True)
+    return {
+        "task_id": row["name"],
+        "question": row["description"],
+        "tests": json.dumps(tests),
+        "solutions": [text for language, text in solutions if language == PYTHON3],
+    }

@@ -1,0 +1,95 @@
+"""MBPP: 974 small Python problems, each with a sentence, a reference solution and three asserts.
+
+Added to each row: `entry_point`, the reference's function that the asserts call; `exports`, further
+names of the reference that they use (classes, in three problems); `imports`, the reference's
+imports that they rely on.
+
+Source: Austin et al. 2021, "Program Synthesis with Large Language Models", section 2.1 and appendix
+A (split: prompt 1-10, test 11-510, validation 511-600, train 601-974);
+https://huggingface.co/datasets/google-research-datasets/mbpp, configuration `full`.
+"""
+
+import ast
+import builtins
+from typing import TYPE_CHECKING, Any
+
+from mtp_harness.data.sources import Source, read_rows, require
+
+if TYPE_CHECKING:
+    import datasets
+
+SOURCE = Source(
+    "MBPP",
+    ("mbpp.jsonl.gz", "mbpp.jsonl", "mbpp/mbpp.jsonl.gz", "mbpp/mbpp.jsonl", "mbpp/full/*.parquet"),
+    "google-research-datasets/mbpp",
+    "full/*.parquet",
+)
+KEYS = ("task_id", "text", "code", "test_list", "test_setup_code")
+SPLITS = {
+    "prompt": range(1, 11),
+    "test": range(11, 511),
+    "validation": range(511, 601),
+    "train": range(601, 975),
+}
+SHOTS = (2, 3, 4)
+"""Task ids of the examples in the prompt, as in Austin et al."""
+
+
+def load(data_dir: str | None = None, **_metadata: object) -> "dict[str, datasets.Dataset]":
+    """Return the splits as the harness wants them from `custom_dataset`.
+
+    Args:
+        data_dir: Folder to look in first (`--metadata data_dir=…`).
+        _metadata: The rest of the task's and the run's metadata, all of which the harness passes.
+    """
+    import datasets
+
+    rows = {row["task_id"]: row for row in read_problems(data_dir)}
+    found = {
+        name: [rows[number] for number in numbers if number in rows]
+        for name, numbers in (*SPLITS.items(), ("shots", SHOTS))
+    }
+    return {name: datasets.Dataset.from_list(some) for name, some in found.items() if some}
+
+
+def read_problems(data_dir: str | None = None) -> list[dict[str, Any]]:
+    """Return all problems in the order of their ids, with the columns described above."""
+    rows = [_completed(row) for row in read_rows(SOURCE, data_dir)]
+    return sorted(rows, key=lambda row: int(row["task_id"]))
+
+
+def _completed(row: dict[str, Any]) -> dict[str, Any]:
+    require(row, KEYS, SOURCE)
+    plain = {
+        "task_id": int(row["task_id"]),
+        "text": row["text"],
+        "code": row["code"].replace("\r\n", "\n"),
+        "test_setup_code": row["test_setup_code"].replace("\r\n", "\n"),
+        "test_list": [test.replace("\r\n", "\n") for test in row["test_list"]],
+    }
+    used = _names("\n".join([plain["test_setup_code"], *plain["test_list"]]))
+    body = ast.parse(plain["code"]).body
+    functions = [n.name for n in body if isinstance(n, ast.FunctionDef) and n.name in used]
+    classes = [n.name for n in body if isinstance(n, ast.ClassDef) and n.name in used]
+    if not functions:
+        raise ValueError(
+            f"MBPP {plain['task_id']}: the tests call none of the functions that the reference "
+            "solution defines; expected one"
+        )
+    # Tests call a function by the same name as a builtin only if the reference has one, too.
+    entry, *others = sorted(functions, key=lambda name: hasattr(builtins, name))
+    imports = [
+        ast.unparse(n)
+        for n in body
+        if isinstance(n, ast.Import | ast.ImportFrom)
+        and any((alias.asname or alias.name).split(".")[0] in used for alias in n.names)
+    ]
+    return plain | {
+        "entry_point": entry,
+        "exports": others + classes,
+        "imports": "\n".join(imports),
+    }
+
+
+def _names(source: str) -> set[str]:
+    return {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}

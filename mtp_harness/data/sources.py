@@ -1,0 +1,110 @@
+"""Where the files of a benchmark are looked for: a folder, the local hub cache, the hub.
+
+The folder is `--metadata data_dir=…` or `MTP_HARNESS_DATA`. The hub comes last, and is not asked
+where `HF_HUB_OFFLINE` or `HF_DATASETS_OFFLINE` is set. Whoever has none of these is told all ways.
+"""
+
+import gzip
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ENV_FOLDER = "MTP_HARNESS_DATA"
+
+
+class Source(NamedTuple):
+    """One benchmark's files.
+
+    Attributes:
+        title: The benchmark's name in messages.
+        files: Names to look for in the folder, with `*` for any part of a name, best first.
+        repository: Data set on the hub.
+        pattern: Its files there.
+    """
+
+    title: str
+    files: tuple[str, ...]
+    repository: str
+    pattern: str
+
+
+def read_rows(source: Source, data_dir: str | None = None) -> list[dict[str, Any]]:
+    """Return the rows of all files of a benchmark, in the order of the files.
+
+    Raises:
+        FileNotFoundError: There is no file.
+        ValueError: A file cannot be read, or there is no row.
+    """
+    paths = find_files(source, data_dir)
+    rows = [row for path in paths for row in _rows(path)]
+    if not rows:
+        raise ValueError(f"{paths[0]} has no problems; expected those of {source.title}")
+    return rows
+
+
+def find_files(source: Source, data_dir: str | None = None) -> list[Path]:
+    """Return the files that the problems are read from."""
+    folders = [Path(folder) for folder in (data_dir, os.environ.get(ENV_FOLDER)) if folder]
+    for folder in folders:
+        for name in source.files:
+            if paths := sorted(path for path in folder.glob(name) if path.is_file()):
+                return paths
+    for offline in (True, False):
+        if paths := _from_hub(source, offline):
+            return paths
+    looked = f" in {', '.join(map(str, folders))}," if folders else ""
+    raise FileNotFoundError(
+        f"no {source.title}: looked{looked} in the local Hugging Face cache and on the hub for "
+        f"{source.repository}; put {source.files[0]} into a folder named by {ENV_FOLDER} or "
+        "--metadata data_dir=…, or run once where the hub can be reached"
+    )
+
+
+def _from_hub(source: Source, offline: bool) -> list[Path]:
+    if not offline and any(os.environ.get(f"HF_{who}_OFFLINE") for who in ("HUB", "DATASETS")):
+        return []
+    import huggingface_hub
+
+    try:
+        folder = huggingface_hub.snapshot_download(
+            source.repository,
+            repo_type="dataset",
+            allow_patterns=[source.pattern],
+            local_files_only=offline,
+        )
+    except Exception:  # not cached, or no way there: the caller names all ways
+        return []
+    return sorted(Path(folder).glob(source.pattern))
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        yield from pyarrow.parquet.read_table(path).to_pylist()
+        return
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield _row(line, f"{path}:{number}")
+
+
+def _row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where} is not JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{where} is a {type(row).__name__}, expected an object")
+    return row
+
+
+def require(row: dict[str, Any], keys: tuple[str, ...], source: Source) -> None:
+    """Refuse a row that lacks one of the columns."""
+    if missing := [key for key in keys if key not in row]:
+        raise ValueError(
+            f"a row of {source.title} lacks {', '.join(missing)}; expected {', '.join(keys)}"
+        )

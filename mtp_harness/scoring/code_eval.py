@@ -1,0 +1,123 @@
+"""The grader as an `evaluate.Metric`, with the signature and the results of `code_eval`.
+
+    from mtp_harness.scoring.code_eval import CodeEval
+    scores, results = CodeEval().compute(
+        references=["assert add(2, 3) == 5"], predictions=[["def add(a, b): return a + b"]], k=[1]
+    )
+
+Nothing is downloaded. A reference is trusted and runs in the grader; the names that it uses and
+does not define are the program's, and reach it by the rule `objects`.
+
+Source: https://huggingface.co/spaces/evaluate-metric/code_eval. Different here: programs are
+isolated (`HF_ALLOW_CODE_EVAL` is not read), a program cannot see the reference, and a reference
+that cannot be run raises. A k above the number of answers is left out, as there.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import evaluate
+
+from mtp_harness.sandbox import Grader, Limits, Program, Verdict
+from mtp_harness.scoring.pass_at_k import pass_at_k_each
+from mtp_harness.scoring.programs import check_of_statements, free_names
+
+_DESCRIPTION = "Runs model-written programs in isolation and estimates pass@k."
+_INPUTS = """
+predictions: one list of programs per problem
+references: one test per problem, as Python statements
+k: the k of every pass@k
+num_workers: programs graded at once
+timeout: seconds that one program may take
+"""
+_CITATION = "Chen et al. 2021, Evaluating Large Language Models Trained on Code, arXiv:2107.03374"
+
+Results = dict[int, list[tuple[int, dict[str, Any]]]]
+
+
+class CodeEval(evaluate.Metric):  # type: ignore[misc]
+    """pass@k of programs against tests.
+
+    Args:
+        consent: Run programs even where the self-test finds that they are not isolated.
+        **kwargs: Those of `evaluate.Metric`.
+    """
+
+    def __init__(self, consent: bool = False, **kwargs: Any) -> None:
+        """Keep the consent."""
+        self._consent = consent
+        super().__init__(**kwargs)
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_INPUTS,
+            features=datasets.Features(
+                {
+                    "predictions": datasets.Sequence(datasets.Value("string")),
+                    "references": datasets.Value("string"),
+                }
+            ),
+        )
+
+    def _compute(
+        self,
+        predictions: Sequence[Sequence[str]],
+        references: Sequence[str],
+        k: Sequence[int] = (1, 10, 100),
+        num_workers: int | None = None,
+        timeout: float = 3.0,
+    ) -> tuple[dict[str, float], Results]:
+        """Return the scores, and per problem what became of each program."""
+        owners = [task for task, programs in enumerate(predictions) for _ in programs]
+        programs = [
+            program_of(code, reference)
+            for codes, reference in zip(predictions, references, strict=True)
+            for code in codes
+        ]
+        limits = Limits(wall_s=timeout, cpu_s=max(1, round(timeout) + 1))
+        with Grader(limits, num_workers, self._consent) as grader:
+            verdicts = grader.grade(programs)
+        results: Results = defaultdict(list)
+        for task, verdict in zip(owners, verdicts, strict=True):
+            results[task].append(_result(task, len(results[task]), verdict))
+        totals = [len(results[task]) for task in range(len(predictions))]
+        right = [sum(one["passed"] for _, one in results[task]) for task in range(len(predictions))]
+        scores = {
+            f"pass@{n}": float(pass_at_k_each(totals, right, n).mean())
+            for n in k
+            if totals and min(totals) >= n
+        }
+        return scores, dict(results)
+
+
+def program_of(code: str, reference: str) -> Program:
+    """Return a program whose test are the statements of a reference."""
+    names = free_names(reference)
+    first, *others = names or [""]
+    return Program(
+        code=code,
+        entry_point=first,
+        test=check_of_statements(reference),
+        rule="objects",
+        exports=others,
+    )
+
+
+def _result(task: int, number: int, verdict: Verdict) -> tuple[int, dict[str, Any]]:
+    if verdict.outcome == "error":
+        raise ValueError(
+            f"the test of problem {task} cannot be run: {verdict.detail}; expected statements that "
+            "use the program's functions: mend it"
+        )
+    said = {"pass": "passed", "timeout": "timed out"}.get(verdict.kind or "pass")
+    text = said or f"failed: {verdict.detail or verdict.kind}"
+    return number, {
+        "task_id": task,
+        "passed": verdict.outcome == "pass",
+        "result": text,
+        "completion_id": number,
+    }

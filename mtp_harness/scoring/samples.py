@@ -1,0 +1,94 @@
+"""The samples files of the harness, `samples_TASK_DATE.jsonl`, as far as programs are concerned."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mtp_harness.scoring.programs import BENCHMARKS
+
+_NAME = re.compile(r"samples_(?P<task>.+)_\d{4}-\d\d-\d\dT[\d.:-]+(?P<graded>\.graded)?\.jsonl")
+_TEMPERATURE = re.compile(r"_t\d+(\.\d+)?$")
+
+
+class SamplesFile(NamedTuple):
+    """One task's samples.
+
+    Attributes:
+        path: The file.
+        task: The task's name.
+        family: The same without a temperature, so that a task at several of them is one.
+        model: The folder, which the harness names after the model.
+    """
+
+    path: Path
+    task: str
+    family: str
+    model: str
+
+
+def describe(path: Path, task: str | None = None) -> SamplesFile:
+    """Return what a file's name says; `task` where it says nothing."""
+    found = _NAME.fullmatch(path.name)
+    name = task or (found["task"] if found else None)
+    if name is None:
+        raise ValueError(
+            f"{path.name} does not say its task; expected a name such as "
+            "samples_humaneval_mtp_2026-01-31T12-00-00.jsonl: rename it, or give --task"
+        )
+    return SamplesFile(path, name, _TEMPERATURE.sub("", name), path.resolve().parent.name)
+
+
+def benchmark_of(task: str) -> str:
+    """Return the benchmark that a task name starts with."""
+    for name in BENCHMARKS:
+        if task.startswith(name):
+            return name
+    raise ValueError(
+        f"{task} is no benchmark of programs; expected a name that starts with "
+        f"{', '.join(BENCHMARKS)}: give --task"
+    )
+
+
+def find(places: list[str]) -> list[Path]:
+    """Return the samples files named, and those below the folders named.
+
+    Of a file and its graded copy, the copy.
+    """
+    found: dict[Path, None] = {}
+    for place in map(Path, places):
+        if not place.exists():
+            raise FileNotFoundError(f"no {place}: give samples_….jsonl files, or folders of them")
+        below = sorted(place.rglob("samples_*.jsonl")) if place.is_dir() else [place]
+        found |= dict.fromkeys(below)
+    return [path for path in found if path.with_suffix(".graded.jsonl") not in found]
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the samples of a file."""
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{path}:{number} is not JSON: {error}") from None
+
+
+def answers_of(sample: dict[str, Any]) -> list[str]:
+    """Return all answers of a sample, in order."""
+    return [answer for answers in sample["resps"] for answer in answers]
+
+
+def generation_of(sample: dict[str, Any]) -> dict[str, Any]:
+    """Return the generation arguments of a sample."""
+    requests = sample["arguments"]
+    first = next(iter(requests.values())) if isinstance(requests, dict) else requests[0]
+    kwargs = first["arg_1"] if isinstance(first, dict) else first[1]
+    return dict(kwargs)
+
+
+def temperature_of(sample: dict[str, Any]) -> float:
+    """Return the temperature of a sample's answers; 0 where they are greedy."""
+    kwargs = generation_of(sample)
+    return float(kwargs.get("temperature", 1.0)) if kwargs.get("do_sample") else 0.0

@@ -1,0 +1,75 @@
+"""How many answers per problem and how they are drawn, from a task's metadata.
+
+--metadata '{"n_samples": 200, "temperature": 0.8, "k": [1, 10, 100]}'
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+SUFFIX = "_sampled"
+"""Tells a sampled pass@1 from a greedy one."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """One task's sampling.
+
+    Args:
+        n_samples: Answers per problem.
+        temperature: 0 for greedy decoding.
+        ks: The k of every pass@k that is reported.
+        top_p: Smallest set of tokens of this probability; None for all.
+        top_k: This many most likely tokens; None for all.
+    """
+
+    n_samples: int = 1
+    temperature: float = 0.0
+    ks: tuple[int, ...] = (1,)
+    top_p: float | None = None
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be scored."""
+        if self.n_samples < 1:
+            raise ValueError(f"n_samples={self.n_samples}; expected at least 1")
+        if self.temperature < 0:
+            raise ValueError(f"temperature={self.temperature}; expected 0 (greedy) or more")
+        if self.n_samples > 1 and self.temperature == 0:
+            raise ValueError(
+                f"n_samples={self.n_samples} of greedy decoding are {self.n_samples} times the "
+                "same: give a temperature above 0, such as 0.8"
+            )
+        if bad := [k for k in self.ks if not 1 <= k <= self.n_samples]:
+            raise ValueError(
+                f"k={bad[0]} with n_samples={self.n_samples}; expected 1 to n_samples: "
+                "sample more answers or leave that k out"
+            )
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> Self | None:
+        """Read the metadata; None where it says nothing about sampling."""
+        if not any(key in metadata for key in ("n_samples", "temperature", "k")):
+            return None
+        given = metadata.get("k", 1)
+        try:
+            ks = tuple(int(k) for k in (given if isinstance(given, list | tuple) else [given]))
+            return cls(
+                n_samples=int(metadata.get("n_samples", 1)),
+                temperature=float(metadata.get("temperature", 0.0)),
+                ks=ks,
+                top_p=None if metadata.get("top_p") is None else float(metadata["top_p"]),
+                top_k=None if metadata.get("top_k") is None else int(metadata["top_k"]),
+            )
+        except TypeError as error:
+            raise ValueError(
+                f"metadata {dict(metadata)!r} is not sampling ({error}); expected such as "
+                '{"n_samples": 200, "temperature": 0.8, "k": [1, 10, 100]}'
+            ) from None
+
+    def generation_kwargs(self) -> dict[str, Any]:
+        """Return the harness's arguments for drawing the answers."""
+        if self.temperature == 0:
+            return {"do_sample": False}
+        given = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+        return {"do_sample": True} | {k: v for k, v in given.items() if v is not None}
