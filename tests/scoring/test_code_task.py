@@ -194,6 +194,15 @@ def test_predict_only_grades_nothing(evaluate, monkeypatch):
 # ---------------------------------------------------------------- the task class
 
 
+def test_unverified_drafts_are_called_lossy_in_the_table(evaluate):
+    arguments = {"acceptance": "all", "device": "cpu"}
+    found, table = evaluate("mtp", limit=1, model_args=arguments, gen_kwargs="max_gen_toks=13")
+    assert table["lossy"] == 1
+    assert table["tokens_per_forward"] == 4
+    assert not any(name.startswith("accept_rate") for name in table)
+    assert found["config"]["mtp"]["lossless"] is False
+
+
 @pytest.fixture
 def task(manager):
     found = manager.load(TASK)["tasks"][TASK]
