@@ -86,8 +86,7 @@ def same_token(got: str, expected: str) -> bool:
         return True
     if not _FRACTION.fullmatch(expected) or not _NUMBER.fullmatch(got):
         return False
-    one, other = float(got), float(expected)
-    return math.isfinite(one) and math.isclose(one, other, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+    return math.isclose(float(got), float(expected), rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
 
 
 def of_case(finding: Finding, number: int, cases: Sequence[object]) -> Finding:

@@ -28,11 +28,6 @@ def defines(code: str, name: str) -> bool:
     return re.search(rf"^(async )?def {re.escape(name)}\b", code, re.MULTILINE) is not None
 
 
-def is_fenced(answer: str) -> bool:
-    """Return whether an answer is read as Markdown."""
-    return _FENCE.search(answer) is not None
-
-
 def normalised(code: str) -> str:
     """Return code as exact match compares it: no trailing white space, no empty lines."""
     lines = (line.rstrip() for line in code.expandtabs(4).splitlines())

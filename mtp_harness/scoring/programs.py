@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mtp_harness.sandbox import Limits, Program
-from mtp_harness.scoring.answers import code_of, defines, is_fenced
+from mtp_harness.scoring.answers import code_of
 
 Doc = Mapping[str, Any]
 
@@ -31,11 +31,9 @@ def check(candidate):
 
 def humaneval(doc: Doc, answer: str) -> Program:
     """Return the prompt with its completion, or with the whole function of an instruct model."""
-    code = code_of(answer, doc["entry_point"])
-    # After its docstring alone the prompt's function is complete, so a second one may follow.
-    whole = is_fenced(answer) and defines(code, doc["entry_point"])
     return Program(
-        code=doc["prompt"] + ("\n" if whole else "") + code,
+        # With its docstring alone the prompt's function is complete: a whole one may follow it.
+        code=doc["prompt"] + code_of(answer, doc["entry_point"]),
         entry_point=doc["entry_point"],
         test=doc["test"],
         preamble=doc["prompt"],

@@ -134,6 +134,18 @@ def check(candidate):
     def test_object_decides_no_verdict(self, judge_objects, code, test):
         assert judge_objects(code, test).outcome == "fail"
 
+    def test_forged_end_of_an_iterator_ends_no_loop(self, judge_objects):
+        code = """
+import json, os, struct
+def f(x):
+    data = json.dumps(["end"]).encode()
+    for fd in range(3, 64):
+        try: os.write(fd, struct.pack(">I", len(data)) + data)
+        except OSError: pass
+"""
+        test = "def check(candidate):\n    assert all(map(candidate, [1, 2]))\n"
+        assert judge_objects(code, test)[:2] == ("fail", "output")
+
     def test_missing_export_is_named(self, judge_objects):
         test = "def check(candidate):\n    Node(1)\n"
         verdict = judge_objects("def f(): pass\n", test, exports=["Node"])
