@@ -11,6 +11,8 @@ https://huggingface.co/datasets/codeparrot/apps, `test.jsonl`.
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mtp_harness.data.sources import Source, read_rows, require
@@ -61,7 +63,8 @@ def read_problems(
     for row in rows:
         require(row, KEYS, SOURCE)
     chosen = [(i, row) for i, row in enumerate(rows) if row["difficulty"] == difficulty]
-    problems = [problem for i, row in chosen if (problem := _problem(i, row))]
+    with _any_digits():
+        problems = [problem for i, row in chosen if (problem := _problem(i, row))]
     if len(problems) < len(chosen):
         _log.warning(
             "%d of %d problems of APPS have no tests and are left out",
@@ -92,12 +95,16 @@ def _problem(index: int, row: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _parsed(text: Any) -> Any:
-    """Read the JSON inside a column; some results are integers of more digits than Python reads."""
-    if not isinstance(text, str) or not text:
-        return text
+    """Read the JSON inside a column."""
+    return json.loads(text) if isinstance(text, str) and text else text
+
+
+@contextmanager
+def _any_digits() -> Iterator[None]:
+    """Lift Python's limit on the digits of an integer: some results have more."""
     before = sys.get_int_max_str_digits()
     sys.set_int_max_str_digits(0)
     try:
-        return json.loads(text)
+        yield
     finally:
         sys.set_int_max_str_digits(before)

@@ -41,9 +41,6 @@ FILTER = "none"
 MAX_ERROR_SHARE = 0.01
 """With more grading errors than this share of the answers, the run fails."""
 
-CHAT_STOPS: list[str] = []
-"""An instruct model ends its turn by itself; a base model's stops would cut its first line."""
-
 
 class Graded(str):
     """An answer that carries its verdict and how it was decoded.
@@ -69,11 +66,19 @@ class Graded(str):
 
 
 class CodeTask(ConfigurableTask):  # type: ignore[misc]
-    """A benchmark of programs; its subclasses say how a document and an answer make one."""
+    """A benchmark of programs.
+
+    Attributes:
+        benchmark: How a document and an answer make a program, and what it may use.
+        instruction: Puts the prompt as a question to an instruct model; the bare prompt if empty.
+        chat_stops: What stops an instruct model. It ends its turn by itself, and a base model's
+            stops would cut its first line.
+    """
 
     grades_programs = True
     benchmark: ClassVar[Benchmark]
     instruction: ClassVar[str] = ""
+    chat_stops: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: dict[str, Any]) -> None:
         """Build the task from its YAML, with the sampling that the metadata asks for."""
@@ -99,7 +104,7 @@ class CodeTask(ConfigurableTask):  # type: ignore[misc]
         """Build the requests; with a chat template, as questions without a base model's stops."""
         self._chat = apply_chat_template
         if apply_chat_template:
-            self.set_config("generation_kwargs", {"until": CHAT_STOPS}, update=True)
+            self.set_config("generation_kwargs", {"until": [*self.chat_stops]}, update=True)
         super().build_all_requests(apply_chat_template=apply_chat_template, **kwargs)
 
     def doc_to_text(self, doc: Any, doc_to_text: Any = None) -> Any:
@@ -171,6 +176,7 @@ class MBPPTask(CodeTask):
     """MBPP: the answer is the whole program; three asserts decide."""
 
     benchmark = BENCHMARKS["mbpp"]
+    chat_stops = ("[DONE]",)
 
 
 class APPSTask(CodeTask):

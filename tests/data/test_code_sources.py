@@ -134,8 +134,13 @@ class TestAPPS:
         with pytest.raises(ValueError, match="no competition problem"):
             apps.load(folder, difficulty="competition")
 
-    def test_long_integers_are_read(self):
-        assert apps._parsed("[1" + "0" * 9999 + "]") == [10**9999]
+    def test_integers_of_thousands_of_digits_are_read(self, tmp_path):
+        long = "1" + "0" * 9999
+        row = fixtures.apps_row(1, "introductory", {"inputs": [], "outputs": []})
+        row["input_output"] = f'{{"fn_name": "f", "inputs": [[{long}]], "outputs": [{long}]}}'
+        fixtures.write(tmp_path / "apps_test.jsonl", [row])
+        (problem,) = apps.read_problems(str(tmp_path))
+        assert problem["tests"] == f"[[[{long}], {long}]]"
 
 
 class TestCodeContests:

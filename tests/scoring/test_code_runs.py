@@ -180,6 +180,9 @@ def test_instruct_model_is_asked_and_answers_in_a_fence(run):
     assert prompt.startswith("<user>Complete the following Python function.")
     assert prompt.endswith("```<assistant>")
     assert kwargs["until"] == []
+    chatty = Chatty(lambda prompt, i: "")
+    run(chatty, "mbpp_mtp", limit=1, apply_chat_template=True)
+    assert chatty.asked[0][1]["until"] == ["[DONE]"]
     verdict = found["samples"]["humaneval_mtp"][0]["n_answers"][0]["verdict"]
     assert (verdict["outcome"], verdict["kind"]) == ("fail", "wrong_answer")  # it ran
     assert table["pass@1"] == 0
