@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from mtp_harness import tasks_dir
+from mtp_harness.shots import add_fitting
 
 MODEL_NAME = "mtp"
 MODEL_TARGET = "mtp_harness.lm:MTPLM"
@@ -163,6 +164,7 @@ def add_checks(evaluator: ModuleType) -> None:
 
     simple_evaluate.mtp_harness_original = original  # type: ignore[attr-defined]
     evaluator.simple_evaluate = simple_evaluate  # type: ignore[attr-defined]
+    add_fitting(evaluator)
 
 
 def _require_parameters(signature: inspect.Signature, function: str, *names: str) -> None:

@@ -19,7 +19,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mtp_harness"
 ALLOWED = {
     "__init__": set(),
     "_startup": {"plugin"},
-    "plugin": {"_startup", "sandbox"},
+    "shots": set(),
+    "plugin": {"_startup", "sandbox", "shots"},
     "models": set(),
     "sandbox": set(),
     "data": set(),
@@ -28,7 +29,7 @@ ALLOWED = {
     "decode": {"models"},
     "training": {"models", "data", "provenance"},
     "probes": {"models", "decode", "data", "scoring", "plugin"},
-    "scoring": {"data", "decode", "sandbox", "plugin"},
+    "scoring": {"shots", "data", "decode", "sandbox", "plugin"},
     "ordinary": {"decode"},
     "totals": {"decode"},
     "model_args": set(),

@@ -20,6 +20,7 @@ several ranks the evaluator looks up the first one's metrics in all of them. `pa
 where the grader judged fewer than k answers.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Self
 
@@ -35,6 +36,9 @@ from mtp_harness.scoring.decoding import MAX_OFFSET, decoding_metrics, ratio_of_
 from mtp_harness.scoring.pass_at_k import pass_at_k
 from mtp_harness.scoring.programs import BENCHMARKS, Benchmark
 from mtp_harness.scoring.sampling import SUFFIX, Sampling
+from mtp_harness.shots import tokens_of
+
+_log = logging.getLogger(__name__)
 
 FILTER = "none"
 
@@ -177,6 +181,26 @@ class MBPPTask(CodeTask):
 
     benchmark = BENCHMARKS["mbpp"]
     chat_stops = ("[DONE]",)
+    _shots_chosen = False
+
+    def set_config(self, key: str, value: Any, update: bool = False) -> None:
+        """Set a value of the configuration, as the harness does for `--num_fewshot`."""
+        self._shots_chosen = self._shots_chosen or key == "num_fewshot"
+        super().set_config(key, value, update=update)
+
+    def fit_shots(self, lm: Any) -> None:
+        """Leave the shots out where a model's context does not hold them (`mtp_harness.shots`)."""
+        shots, context = self.config.num_fewshot, getattr(lm, "max_length", None)
+        if self._shots_chosen or not shots or context is None:
+            return
+        room = context - self.config.generation_kwargs["max_gen_toks"]
+        longest = max(self.eval_docs, key=lambda doc: len(self.doc_to_text(doc)))
+        needed = tokens_of(lm, str(self.fewshot_context(longest, shots)))
+        if needed is not None and needed > room:
+            said = f"0, because {shots} shots take up to {needed} tokens, and {room} are free"
+            super().set_config("num_fewshot", 0)
+            super().set_config("metadata", {"num_fewshot": said}, update=True)
+            _log.warning("%s: num_fewshot is %s", self.config.task, said)
 
 
 class APPSTask(CodeTask):

@@ -337,3 +337,49 @@ def test_paper_cells_are_200_samples_at_four_temperatures(run, monkeypatch):
         for name in ("humaneval", "mbpp", "apps")
         for t in (0.1, 0.2, 0.4, 0.8)
     }
+
+
+# Shots and the context
+
+
+class Short(Canned):
+    """A model whose tokens are characters."""
+
+    def __init__(self, answer, max_length):
+        super().__init__(answer)
+        self.max_length = max_length
+
+    def tok_encode(self, text):
+        return list(text)
+
+
+def shots_of(model):
+    return {prompt.count("[BEGIN]") - 1 for prompt, _ in model.asked}
+
+
+def test_shots_are_left_out_where_the_context_does_not_hold_them(run):
+    roomy = Short(lambda prompt, i: "pass\n", 10**6)
+    run(roomy, "mbpp_mtp")
+    assert shots_of(roomy) == {3}
+    longest = max(len(prompt) for prompt, _ in roomy.asked)
+    for spare, shots in ((0, 3), (-1, 0)):
+        model = Short(lambda prompt, i: "pass\n", longest + 512 + spare)
+        found, _ = run(model, "mbpp_mtp")
+        assert shots_of(model) == {shots}
+        assert found["n-shot"]["mbpp_mtp"] == shots
+        why = found["configs"]["mbpp_mtp"]["metadata"].get("num_fewshot", "")
+        assert (f"3 shots take up to {longest} tokens, and {longest - 1} are free" in why) == (
+            shots == 0
+        )
+
+
+def test_shots_that_were_asked_for_stay(run):
+    model = Short(lambda prompt, i: "pass\n", 600)
+    found, _ = run(model, "mbpp_mtp", num_fewshot=2)
+    assert shots_of(model) == {2} and found["n-shot"]["mbpp_mtp"] == 2
+
+
+def test_models_that_do_not_tell_their_context_get_the_shots(run):
+    model = Canned(lambda prompt, i: "pass\n")
+    run(model, "mbpp_mtp")
+    assert shots_of(model) == {3}
