@@ -342,6 +342,7 @@ def f(a, b):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("grader", ["namespaces", "bubblewrap"], indirect=True, scope="session")
 @pytest.mark.usefixtures("isolated")
 def test_all_of_them_in_one_stream_leave_nothing_behind(grader, leftovers, tmp_path):
     tmp_path.chmod(0o777)
