@@ -1,15 +1,15 @@
-"""The same isolation made by `bwrap`, where only that may: by its AppArmor profile, or set-uid.
+"""The same isolation made by `bwrap`, where an AppArmor profile lets that and not us.
 
 It builds the file system that `rootfs` describes, but for one thing: the interpreter and the source
 of this package are in it, since the zygote is started in there. Inside, nobody holds a capability:
 the zygote cannot mount anything, so it empties the program's folder, and ends where it cannot.
+Set-uid, bubblewrap does not bound the size of that folder, and refuses.
 """
 
 import contextlib
 import os
 import shutil
 import socket
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -79,10 +79,9 @@ def _options(bwrap: str, python: str, box_bytes: int) -> list[str]:
 
 
 def _no_more_users(bwrap: str) -> list[str]:
-    """Return the option against user namespaces inside, which not every bubblewrap can forbid."""
+    """Return the option against user namespaces inside, where this bubblewrap has it."""
     known = subprocess.run([bwrap, "--help"], capture_output=True, text=True).stdout
-    set_uid = Path(bwrap).stat().st_mode & stat.S_ISUID
-    return ["--disable-userns"] if "--disable-userns" in known and not set_uid else []
+    return ["--disable-userns"] if "--disable-userns" in known else []
 
 
 def _files(further: list[str]) -> list[str]:

@@ -25,14 +25,17 @@ _FLAGS = ("-s", "-S", "-P", "-B")  # no site-packages, no user site, no script f
 def start(
     module: str, channel: socket.socket, new_session: bool = False
 ) -> subprocess.Popen[bytes]:
-    """Start `mtp_harness.sandbox.<module>.main(channel)` in a fresh interpreter."""
+    """Start `mtp_harness.sandbox.<module>.main(channel)` in a fresh interpreter.
+
+    Besides its environment there is the PATH that bubblewrap is found by.
+    """
     descriptor = channel.fileno()
     return subprocess.Popen(
         command(sys.executable, module, descriptor),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=environment(),
+        env={**environment(), "PATH": os.environ.get("PATH", os.defpath)},
         pass_fds=(descriptor,),
         start_new_session=new_session,
     )

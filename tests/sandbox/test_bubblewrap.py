@@ -13,6 +13,7 @@ from mtp_harness.sandbox.worker import Worker
 
 HONEST = "def f(a, b):\n    return a + b\n"
 ADDS = "def check(candidate):\n    assert candidate(2, 3) == 5\n"  # called once
+SET_UID = "The --size option is not permitted in setuid mode"
 
 
 @pytest.fixture
@@ -58,10 +59,11 @@ def test_it_takes_over_where_our_own_namespaces_are_refused(no_namespaces):
     [
         ("echo 'bwrap: setting up uid map: Permission denied' >&2; exit 1", "setting up uid map"),
         ("echo 'bwrap: Unknown option --size' >&2; exit 1", "Unknown option --size"),
+        (f"echo 'bwrap: {SET_UID}' >&2; exit 1", SET_UID),
         ("exit 0", "it ended without a word"),
         ('while [ "$1" != -- ]; do shift; done; shift; exec "$@"', "not the first process"),
     ],
-    ids=["not permitted", "too old", "silent", "isolates nothing"],
+    ids=["not permitted", "too old", "set-uid", "silent", "isolates nothing"],
 )
 def test_refusal_is_one_sentence_and_the_next_in_line_is_tried(
     fake, no_namespaces, tmp_path, script, reason
@@ -83,6 +85,14 @@ def test_refusal_is_one_sentence_and_the_next_in_line_is_tried(
         loose.close()
 
 
+def test_it_is_found_on_the_path(fake):
+    path = fake("echo 'bwrap: the one on the path' >&2; exit 1")
+    report = self_test(["bubblewrap", "process"])
+    assert report.mechanism == "process"
+    found = str(path) if os.geteuid() == 0 else "the one on the path"  # nobody may not run it
+    assert found in report.detail
+
+
 def test_not_installed(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(NoNamespaces, match="^bubblewrap: not installed$"):
@@ -92,8 +102,6 @@ def test_not_installed(monkeypatch):
 def test_further_user_namespaces_are_forbidden_where_it_can(fake):
     path = fake("echo '  --disable-userns  Disable further use of user namespaces'")
     assert bubblewrap._no_more_users(str(path)) == ["--disable-userns"]
-    path.chmod(0o4755)  # bubblewrap cannot do it set-uid
-    assert bubblewrap._no_more_users(str(path)) == []
     assert bubblewrap._no_more_users(str(fake("echo"))) == []
 
 
