@@ -184,13 +184,14 @@ def _serve(control: socket.socket, settings: _Settings, scratch: str) -> None:
 
 def _clear(folder: str, settings: _Settings) -> bool:
     """Throw away what a program left; False if some of it may have stayed."""
+    if settings.mechanism == "process":
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
     if settings.mechanism == "namespaces":
         rootfs.replace_box(settings.limits.file_bytes)
-    elif settings.mechanism == "process":
-        shutil.rmtree(folder, ignore_errors=True)
-    else:
-        return rootfs.empty_box() and linux.ipc_objects() == 0
-    return True
+    elif not rootfs.empty_box():
+        return False
+    return linux.ipc_objects() == 0
 
 
 def _wait(control: socket.socket, pid: int) -> bool:

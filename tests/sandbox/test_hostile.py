@@ -116,7 +116,7 @@ def f(a, b):
 CHEATS = {
     "writes into frames": (FRAMES, "wrong_answer"),
     "replaces builtins": (BUILTINS, None),
-    "imports the grader": (OUR_PACKAGE, "exception"),
+    "imports the grader": (OUR_PACKAGE, None),
     "blocks all signals": (ALARMS, "wrong_answer"),
     "reads address 0": (SEGFAULT, "exception"),
     "leaves in a finalizer": (FINALIZER, "exception"),
