@@ -9,7 +9,7 @@ from typing import Self
 
 from mtp_harness.sandbox.isolation import IsolationReport, check_platform, self_test
 from mtp_harness.sandbox.pool import WorkerPool
-from mtp_harness.sandbox.types import Limits, Program, Verdict
+from mtp_harness.sandbox.types import MECHANISMS, Limits, Program, Verdict
 
 
 def default_workers() -> int:
@@ -52,7 +52,8 @@ class Grader:
         if not consent:
             self._report.require()
         # What the self-test found then holds for every program: no worker falls back later.
-        self._pool = WorkerPool(self._limits, self._n_workers, must_isolate=self._report.sufficient)
+        found = (self._report.mechanism,) if self._report.sufficient else MECHANISMS
+        self._pool = WorkerPool(self._limits, self._n_workers, found)
 
     def grade(self, programs: Sequence[Program]) -> list[Verdict]:
         """Return one verdict per program, in their order."""

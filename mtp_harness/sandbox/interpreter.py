@@ -18,6 +18,7 @@ for name, path in (("mtp_harness", folder), ("mtp_harness.sandbox", folder + "/s
     sys.modules[name] = package
 importlib.import_module("mtp_harness.sandbox." + module).main(int(descriptor))
 """
+FOLDER = Path(__file__).resolve().parent
 _FLAGS = ("-s", "-S", "-P", "-B")  # no site-packages, no user site, no script folder, no .pyc files
 
 
@@ -26,24 +27,36 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start `mtp_harness.sandbox.<module>.main(channel)` in a fresh interpreter.
 
-    The environment is empty but for what the interpreter itself needs to start. The seed of string
-    hashes is fixed, because the order of a set must not decide a verdict, and the loader binds all
-    functions at once, because every forked program would otherwise bind them again.
+    Besides its environment there is the PATH that bubblewrap is found by.
     """
-    folder = str(Path(__file__).resolve().parent.parent)
-    environment = {"PYTHONHASHSEED": "0", "LD_BIND_NOW": "1"}
-    if "LD_LIBRARY_PATH" in os.environ:
-        environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
     descriptor = channel.fileno()
     return subprocess.Popen(
-        [sys.executable, *_FLAGS, "-c", _BOOTSTRAP, folder, module, str(descriptor)],
+        command(sys.executable, module, descriptor),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=environment,
+        env={**environment(), "PATH": os.environ.get("PATH", os.defpath)},
         pass_fds=(descriptor,),
         start_new_session=new_session,
     )
+
+
+def command(python: str, module: str, descriptor: int) -> list[str]:
+    """Return the command line that runs `module` with its channel at `descriptor`."""
+    return [python, *_FLAGS, "-c", _BOOTSTRAP, str(FOLDER.parent), module, str(descriptor)]
+
+
+def environment() -> dict[str, str]:
+    """Return what the interpreter itself needs to start, and nothing else.
+
+    The seed of string hashes is fixed, because the order of a set must not decide a verdict, and
+    the loader binds all functions at once, because every forked program would otherwise bind them
+    again.
+    """
+    names = {"PYTHONHASHSEED": "0", "LD_BIND_NOW": "1"}
+    if "LD_LIBRARY_PATH" in os.environ:
+        names["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
+    return names
 
 
 def end(process: subprocess.Popen[bytes], patience_s: float) -> None:

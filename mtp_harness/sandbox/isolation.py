@@ -8,13 +8,14 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from mtp_harness.sandbox.pool import WorkerPool
-from mtp_harness.sandbox.types import Limits, Program
+from mtp_harness.sandbox.types import MECHANISMS, Limits, Mechanism, Program
 
 FLAG = "--confirm_run_unsafe_code"
 REQUIRED = {
@@ -37,14 +38,14 @@ class IsolationReport:
     Args:
         sufficient: Network, writing outside and signalling are all blocked.
         probes: Name of a probe → whether what it tried was blocked.
-        mechanism: `namespaces`, or `process` where there are only resource limits.
-        detail: Why there are no namespaces.
+        mechanism: What programs are isolated by.
+        detail: Why by nothing better.
         namespaces: Which namespaces every program is in.
     """
 
     sufficient: bool
     probes: dict[str, bool]
-    mechanism: str
+    mechanism: Mechanism
     detail: str = ""
     namespaces: tuple[str, ...] = ()
 
@@ -70,8 +71,12 @@ class IsolationReport:
             )
 
 
-def self_test() -> IsolationReport:
-    """Run the probes and return what was blocked; takes well under a second."""
+def self_test(mechanisms: Sequence[Mechanism] = MECHANISMS) -> IsolationReport:
+    """Run the probes and return what was blocked; takes well under a second.
+
+    Args:
+        mechanisms: What to isolate programs by: the first that works here.
+    """
     check_platform()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -81,7 +86,7 @@ def self_test() -> IsolationReport:
         victim = _start_victim()
         stack.callback(victim.wait)
         stack.callback(victim.kill)
-        pool = WorkerPool(_LIMITS, workers=1, must_isolate=False)
+        pool = WorkerPool(_LIMITS, 1, mechanisms)
         stack.callback(pool.close)
         programs = _probes(listener.getsockname()[1], folder / uuid.uuid4().hex, victim.pid)
         verdicts = pool.grade(list(programs.values()))
@@ -93,12 +98,11 @@ def self_test() -> IsolationReport:
         blocked["network"] &= not _was_called(listener)
         blocked["outside_write"] &= not any(folder.iterdir())
         blocked["signal_outside"] &= victim.poll() is None
-    namespaces = tuple(cast(list[str], hello.get("namespaces", [])))
     return IsolationReport(
         sufficient=all(blocked[name] for name in REQUIRED),
         probes=blocked,
-        mechanism="namespaces" if namespaces else "process",
-        namespaces=namespaces,
+        mechanism=cast(Mechanism, hello.get("mechanism", "process")),
+        namespaces=tuple(cast(list[str], hello.get("namespaces", []))),
         detail=str(hello.get("reason", "")),
     )
 

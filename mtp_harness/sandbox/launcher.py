@@ -8,13 +8,9 @@ import socket
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from mtp_harness.sandbox import interpreter, rootfs, script, zygote
+from mtp_harness.sandbox import bubblewrap, interpreter, rootfs, script, zygote
 from mtp_harness.sandbox.remote import START_S, Fault, Finding
-from mtp_harness.sandbox.types import Limits
-
-
-class NoNamespaces(RuntimeError):
-    """This machine does not let us make the namespaces; the text says which call failed."""
+from mtp_harness.sandbox.types import NOBODY, Limits, Mechanism, NoNamespaces
 
 
 class Ended(NamedTuple):
@@ -31,24 +27,46 @@ class Launcher:
     Args:
         limits: What every program may use.
         scratch: Folder for the programs' folders where there are no namespaces.
-        isolate: Enter namespaces, or raise `NoNamespaces`.
+        mechanism: What to isolate programs by.
+
+    Raises:
+        NoNamespaces: That does not work here.
     """
 
-    def __init__(self, limits: Limits, scratch: str, isolate: bool) -> None:
+    def __init__(self, limits: Limits, scratch: str, mechanism: Mechanism) -> None:
         """Start the zygote and wait until it is ready."""
+        self.mechanism = mechanism
         self._limits = limits
+        self._stopping = self._spent = False
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = interpreter.start("zygote", theirs)
         self._control.settimeout(START_S)
-        self._stopping = False
+        with theirs:
+            if mechanism == "bubblewrap":
+                self.namespaces = self._start_in_bubblewrap(theirs)
+            else:
+                self._process = interpreter.start("zygote", theirs)
+                self.namespaces = self._set_up(scratch)
+
+    def _start_in_bubblewrap(self, theirs: socket.socket) -> list[str]:
+        errors = os.memfd_create("errors")
         try:
-            config = {"limits": dataclasses.asdict(limits), "scratch": scratch}
-            self._tell({**config, "isolate": isolate})
-            if isolate:
+            self._process = bubblewrap.start(theirs, self._limits.file_bytes, errors)
+            theirs.close()
+            return self._set_up("")
+        except Fault:
+            raise NoNamespaces(bubblewrap.complaint(errors)) from None
+        finally:
+            os.close(errors)
+
+    def _set_up(self, scratch: str) -> list[str]:
+        """Return the namespaces that the zygote is in."""
+        try:
+            config = {"limits": dataclasses.asdict(self._limits), "scratch": scratch}
+            self._tell({**config, "mechanism": self.mechanism})
+            if self.mechanism == "namespaces":
                 self._hear()
                 self._tell({"two_users": map_users(self._process.pid)})
-            self.namespaces = cast(list[str], self._hear()["namespaces"])
+            return cast(list[str], self._hear()["namespaces"])
         except BaseException:
             self.close()
             raise
@@ -70,10 +88,14 @@ class Launcher:
             raise Fault("grader", "the zygote ended while it was setting up")
         return cast(dict[str, object], answer)
 
-    def launch(self) -> socket.socket:
-        """Have a new process forked and return the channel to it."""
+    def usable(self) -> bool:
+        """Wait until the stopped program is gone; False if the zygote cannot take another."""
         if self._stopping:
             self.ended()
+        return not self._spent
+
+    def launch(self) -> socket.socket:
+        """Have a new process forked and return the channel to it."""
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -104,7 +126,8 @@ class Launcher:
         if len(status) != zygote.STATUS.size:
             raise Fault("grader", "the zygote ended")
         self._stopping = False
-        return Ended(*zygote.STATUS.unpack(status))
+        *ended, self._spent = zygote.STATUS.unpack(status)
+        return Ended(*ended)
 
     def why(self) -> Finding:
         """Return what it says about a stopped program that its process ended unasked."""
@@ -145,7 +168,7 @@ def map_users(pid: int) -> bool:
     maps = [f"{rootfs.BOX_UID} {os.geteuid()} 1\n", f"{rootfs.BOX_UID} {os.getegid()} 1\n"]
     two_users = False
     if os.geteuid() == 0:
-        both = f"0 0 1\n{rootfs.BOX_UID} {zygote.NOBODY} 1\n"
+        both = f"0 0 1\n{rootfs.BOX_UID} {NOBODY} 1\n"
         two_users = _write_maps(pid, [both, both])
     if not two_users and not _write_maps(pid, maps):
         raise NoNamespaces("uid_map: not permitted")

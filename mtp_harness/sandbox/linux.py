@@ -1,7 +1,9 @@
-"""The few system calls that Python 3.11 does not offer, through `ctypes`."""
+"""What processes ask of the kernel; what Python 3.11 does not offer of it, through `ctypes`."""
 
+import contextlib
 import ctypes
 import os
+import resource
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
@@ -37,6 +39,11 @@ _AT_FDCWD = -100
 _AT_RECURSIVE = 0x8000
 _ATTR_RDONLY_NOSUID = 0x1 | 0x2
 _CAPABILITY_VERSION = 0x20080522
+
+_RESOURCES = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
+
+# call, its command for the namespace's totals, and which int of the answer counts the objects
+_IPC_COUNTS = (("shmctl", 14, 0), ("msgctl", 12, 0), ("semctl", 19, 7))
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -114,6 +121,32 @@ def adopt_orphans() -> None:
 def forbid_tracing() -> None:
     """Keep processes of the same user from reading this one's memory."""
     _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def become(uid: int) -> None:
+    """Become that user, and of the group of the same number only."""
+    with contextlib.suppress(OSError):
+        os.setgroups([])  # forbidden, and done already, in a user namespace
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def traits() -> tuple[object, ...]:
+    """Return what a program can change in this process if both are the same user's."""
+    limits = [resource.getrlimit(number) for number in _RESOURCES]
+    policy, nice = os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0)
+    return limits, policy, nice, os.sched_getaffinity(0)
+
+
+def ipc_objects() -> int:
+    """Count the shared memory, message queues and semaphores of this ipc namespace."""
+    count = 0
+    for name, command, field in _IPC_COUNTS:
+        found = (ctypes.c_int * 64)()
+        numbers = (0, 0, command) if name == "semctl" else (0, command)
+        if getattr(_libc, name)(*map(ctypes.c_int, numbers), ctypes.byref(found)) >= 0:
+            count += found[field]
+    return count
 
 
 def give_up_privileges() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mtp_harness.sandbox import interpreter, wire
-from mtp_harness.sandbox.types import Limits, Program, Verdict, one_line
+from mtp_harness.sandbox.types import Limits, Mechanism, Program, Verdict, one_line
 
 # A worker answers within the program's own time, plus what starting a zygote may take. After
 # this many seconds more, the test itself hangs, which only the program's answers can have caused.
@@ -27,11 +27,11 @@ class WorkerLost(RuntimeError):
 class WorkerProcess:
     """One worker, started when it is first asked and again after it is lost."""
 
-    def __init__(self, limits: Limits, must_isolate: bool) -> None:
+    def __init__(self, limits: Limits, mechanisms: Sequence[Mechanism]) -> None:
         """Keep the settings."""
         self._limits = limits
-        self._must_isolate = must_isolate
-        self._config = {"limits": dataclasses.asdict(limits), "must_isolate": must_isolate}
+        self._mechanisms = mechanisms
+        self._config = {"limits": dataclasses.asdict(limits), "mechanisms": list(mechanisms)}
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._channel: socket.socket | None = None
         self.pid: int | None = None
@@ -45,7 +45,7 @@ class WorkerProcess:
         with theirs:
             self._process = interpreter.start("worker", theirs, new_session=True)
         self._channel, self.pid = channel, self._process.pid
-        scratch = "" if self._must_isolate else self._make_scratch()
+        scratch = self._make_scratch() if "process" in self._mechanisms else ""
         try:
             wire.send_frame(channel, {**self._config, "scratch": scratch})
             hello = wire.read_frame(channel, deadline=time.monotonic() + _START_S)
@@ -104,12 +104,12 @@ class WorkerPool:
     Args:
         limits: What every program may use.
         workers: How many worker processes.
-        must_isolate: Never run a program outside namespaces.
+        mechanisms: What may isolate programs, best first.
     """
 
-    def __init__(self, limits: Limits, workers: int, must_isolate: bool) -> None:
+    def __init__(self, limits: Limits, workers: int, mechanisms: Sequence[Mechanism]) -> None:
         """Prepare the workers; each starts when it gets its first program."""
-        self.workers = [WorkerProcess(limits, must_isolate) for _ in range(workers)]
+        self.workers = [WorkerProcess(limits, mechanisms) for _ in range(workers)]
 
     def grade(self, programs: Sequence[Program]) -> list[Verdict]:
         """Return one verdict per program, in their order."""

@@ -12,17 +12,20 @@ folder are covered, data sets with reference solutions live in them), no program
 
 import contextlib
 import os
+import shutil
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 from mtp_harness.sandbox import linux
 
 BOX = "/box"
 BOX_UID = 1000
+_BOX_INODES = 1024
 _BASE = "/tmp"  # any folder does: the new root is mounted over it, out of everybody else's sight
 _OLD = "/.old"
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 _SYSTEM = (
     "/lib",
     "/lib64",
@@ -43,7 +46,7 @@ def visible_paths() -> dict[str, str]:
         found.append(libdir)
     if stdlib.startswith("/nix/store/"):
         found.append("/nix/store")
-    real = {path: os.path.realpath(path) for path in (*found, *_DEVICES) if path.startswith("/")}
+    real = {path: os.path.realpath(path) for path in (*found, *DEVICES) if path.startswith("/")}
     usable = {path: target for path, target in real.items() if Path(target).exists()}
     # Folders before what lies inside them, so that nothing is bound twice.
     return dict(sorted(usable.items(), key=lambda item: (len(item[1]), item[0])))
@@ -63,7 +66,8 @@ def enter_new_root(box_bytes: int) -> None:
     shown: list[str] = []
     for path, real in paths.items():
         _show(path, real, shown)
-    _cover_packages(shown)
+    for packages in package_folders(shown):
+        linux.mount("none", str(packages), "tmpfs", linux.MS_RDONLY, "size=4k")
     Path(BOX).mkdir()
     _close_doors()
     linux.detach(_OLD)
@@ -74,7 +78,7 @@ def enter_new_root(box_bytes: int) -> None:
 
 def mount_box(size_bytes: int) -> None:
     """Mount a new empty folder for one program."""
-    options = f"size={size_bytes},nr_inodes=1024,mode=700,uid={BOX_UID},gid={BOX_UID}"
+    options = f"size={size_bytes},nr_inodes={_BOX_INODES},mode=700,uid={BOX_UID},gid={BOX_UID}"
     linux.mount("box", BOX, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options)
 
 
@@ -82,6 +86,25 @@ def replace_box(size_bytes: int) -> None:
     """Throw the program's folder away, whatever is in it, and mount a new one."""
     linux.detach(BOX)
     mount_box(size_bytes)
+
+
+def empty_box() -> bool:
+    """Remove what is in the program's folder; False unless it is then as good as new."""
+    try:
+        Path(BOX).chmod(0o700)
+        for entry in os.scandir(BOX) if _inodes_in_box() <= _BOX_INODES else ():
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)  # noqa: PTH108
+        return _inodes_in_box() == 1 and not os.listxattr(BOX)
+    except (OSError, RecursionError):
+        return False
+
+
+def _inodes_in_box() -> int:
+    usage = os.statvfs(BOX)
+    return usage.f_files - usage.f_ffree
 
 
 def _show(path: str, real: str, shown: list[str]) -> None:
@@ -100,12 +123,11 @@ def _show(path: str, real: str, shown: list[str]) -> None:
         Path(path).symlink_to(real)
 
 
-def _cover_packages(shown: list[str]) -> None:
+def package_folders(shown: list[str]) -> Iterator[Path]:
+    """Find the folders of installed packages inside those that are shown: they are covered."""
     for folder in shown:
         for pattern in ("python*/site-packages", "python*/dist-packages"):
-            for packages in Path(folder).glob(pattern):
-                if packages.is_dir():
-                    linux.mount("none", str(packages), "tmpfs", linux.MS_RDONLY, "size=4k")
+            yield from (one for one in Path(folder).glob(pattern) if one.is_dir())
 
 
 def _close_doors() -> None:

@@ -2,10 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 Outcome = Literal["pass", "fail", "error"]
 """`error` is the grader's own failure: count and show it, never score it as 0."""
+
+Mechanism = Literal["namespaces", "bubblewrap", "process"]
+"""What keeps programs in. `process` is no isolation: an ordinary process with resource limits."""
+
+MECHANISMS: tuple[Mechanism, ...] = get_args(Mechanism)
+NOBODY = 65534
 
 FAIL_KINDS = (
     "wrong_answer",
@@ -16,6 +22,10 @@ FAIL_KINDS = (
     "no_entry_point",
     "syntax",
 )
+
+
+class NoNamespaces(RuntimeError):
+    """This machine does not let us make the namespaces; the text says which call failed."""
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,21 @@ import os
 import resource
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any, cast
 
 from mtp_harness.sandbox import stdio, wire
 from mtp_harness.sandbox.checking import Check
-from mtp_harness.sandbox.launcher import Ended, Launcher, NoNamespaces
+from mtp_harness.sandbox.launcher import Ended, Launcher
 from mtp_harness.sandbox.remote import Fault, Finding, RemoteFunction, Stop
-from mtp_harness.sandbox.types import Limits, Program, Verdict, one_line
+from mtp_harness.sandbox.types import (
+    Limits,
+    Mechanism,
+    NoNamespaces,
+    Program,
+    Verdict,
+    one_line,
+)
 
 # A test that makes much of a little answer must not take the machine's memory.
 _MEMORY_BYTES = 4 * 2**30
@@ -29,7 +37,8 @@ def main(channel_fd: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, hard))
     config = cast(dict[str, object], wire.read_frame(channel))
     limits = Limits(**cast(dict[str, int], config["limits"]))
-    worker = Worker(limits, str(config["scratch"]), must_isolate=bool(config["must_isolate"]))
+    mechanisms = cast(list[Mechanism], config["mechanisms"])
+    worker = Worker(limits, str(config["scratch"]), mechanisms)
     try:
         wire.send_frame(channel, worker.open())
         while True:
@@ -45,24 +54,29 @@ class Worker:
     Args:
         limits: What every program may use.
         scratch: Folder for the programs' folders where there are no namespaces.
-        must_isolate: Never run a program outside namespaces, whatever changes on the way.
+        mechanisms: What may isolate programs, best first; never anything else, whatever changes on
+            the way.
     """
 
-    def __init__(self, limits: Limits, scratch: str, must_isolate: bool) -> None:
+    def __init__(self, limits: Limits, scratch: str, mechanisms: Sequence[Mechanism]) -> None:
         """Keep the settings; `open` starts the zygote."""
         self._limits = limits
         self._scratch = scratch
-        self._must_isolate = must_isolate
+        self._mechanisms = mechanisms
         self._launcher: Launcher | None = None
         self._reason = ""
 
     def open(self) -> dict[str, object]:
-        """Start the zygote and return what isolates it, and if nothing does, why."""
+        """Start the zygote and return what isolates it, and why nothing better does."""
         try:
-            namespaces = self._ready().namespaces
+            launcher = self._ready()
         except Fault as fault:
-            return {"namespaces": [], "reason": one_line(str(fault))}
-        return {"namespaces": namespaces, "reason": self._reason}
+            return {"mechanism": "process", "namespaces": [], "reason": one_line(str(fault))}
+        return {
+            "mechanism": launcher.mechanism,
+            "namespaces": launcher.namespaces,
+            "reason": self._reason,
+        }
 
     def close(self) -> None:
         """End the zygote and what runs in it."""
@@ -71,15 +85,21 @@ class Worker:
             self._launcher = None
 
     def _ready(self) -> Launcher:
+        if self._launcher is not None and not self._launcher.usable():
+            self.close()
         if self._launcher is None:
-            try:
-                self._launcher = Launcher(self._limits, self._scratch, isolate=True)
-            except NoNamespaces as error:
-                self._reason = one_line(str(error))
-                if self._must_isolate:
-                    raise Fault("grader", f"no isolation: {self._reason}") from None
-                self._launcher = Launcher(self._limits, self._scratch, isolate=False)
+            self._launcher = self._start()
         return self._launcher
+
+    def _start(self) -> Launcher:
+        refusals: list[str] = []
+        for mechanism in self._mechanisms:
+            try:
+                return Launcher(self._limits, self._scratch, mechanism)
+            except NoNamespaces as error:
+                refusals.append(str(error))
+            self._reason = one_line("; ".join(refusals))
+        raise Fault("grader", f"no isolation: {self._reason}")
 
     def grade(self, program: Program) -> Verdict:
         """Return the verdict on one program; whatever goes wrong here is an `error`."""

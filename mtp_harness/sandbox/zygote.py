@@ -5,8 +5,8 @@ sees a test, a reference solution or a program: those go from the grader straigh
 child. So whatever a program finds in the memory it inherits, there is nothing to find.
 
 Isolated, it is process 1 of its own pid namespace, in its own user, mount, network, ipc and uts
-namespaces. That is set up once; per program there is one fork, one `kill` of everything in the
-namespace and one new folder.
+namespaces, which it makes itself or bubblewrap has made. That is set up once; per program there is
+one fork, one `kill` of everything in the namespace and one new folder.
 
     grader                          zygote                     child
       │ socketpair, one end ─────────▶ fork ─────────────────────▶ limits, no privileges
@@ -34,10 +34,10 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from mtp_harness.sandbox import candidate, linux, rootfs, wire
-from mtp_harness.sandbox.types import Limits
+from mtp_harness.sandbox.types import NOBODY, Limits, Mechanism
 
-STATUS = struct.Struct("<id?")  # wait status, processor seconds, ended before it was stopped
-NOBODY = 65534
+# wait status, processor seconds, ended before it was stopped, was the last one here
+STATUS = struct.Struct("<id??")
 _PRELOAD = (
     "bisect cmath copy dataclasses datetime decimal enum fractions functools hashlib heapq "
     "itertools json math operator random re statistics string textwrap time typing unicodedata"
@@ -46,9 +46,14 @@ _PRELOAD = (
 
 class _Settings(NamedTuple):
     limits: Limits
-    isolated: bool
+    mechanism: Mechanism
     child_uid: int | None
     extra_processes: int
+
+    @property
+    def isolated(self) -> bool:
+        """Whether there are namespaces, by whichever means."""
+        return self.mechanism != "process"
 
 
 def main(control_fd: int) -> None:
@@ -63,7 +68,7 @@ def main(control_fd: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     limits = Limits(**config["limits"])
     try:
-        settings = _isolate(control, limits) if config["isolate"] else _without(limits)
+        settings = _enter(config["mechanism"], control, limits)
     except OSError as error:
         reason = f"{error.filename or 'setup'}: {error.strerror or error}"
         control.send(json.dumps({"error": reason}).encode())
@@ -94,6 +99,12 @@ def _warm_up() -> None:
     del sys.modules[candidate.MODULE]
 
 
+def _enter(mechanism: Mechanism, control: socket.socket, limits: Limits) -> _Settings:
+    if mechanism == "namespaces":
+        return _isolate(control, limits)
+    return _in_bubblewrap(limits) if mechanism == "bubblewrap" else _without(limits)
+
+
 def _isolate(control: socket.socket, limits: Limits) -> _Settings:
     """Enter new namespaces; returns in process 1 of the new pid namespace."""
     with contextlib.suppress(OSError):
@@ -115,15 +126,25 @@ def _isolate(control: socket.socket, limits: Limits) -> _Settings:
     rootfs.enter_new_root(limits.file_bytes)
     linux.forbid_tracing()
     if mapped["two_users"]:
-        return _Settings(limits, True, rootfs.BOX_UID, 0)
-    return _Settings(limits, True, None, 2)  # this process and its parent are that user's too
+        return _Settings(limits, "namespaces", rootfs.BOX_UID, 0)
+    return _Settings(limits, "namespaces", None, 2)  # this process and its parent count, too
+
+
+def _in_bubblewrap(limits: Limits) -> _Settings:
+    """Take what bubblewrap has made."""
+    if os.getpid() != 1:
+        raise OSError("not the first process of its own pid namespace")
+    linux.forbid_tracing()
+    if not rootfs.empty_box():
+        raise OSError("no folder for programs")
+    return _Settings(limits, "bubblewrap", None, 1)
 
 
 def _without(limits: Limits) -> _Settings:
     """Do what is possible where the kernel allows no namespaces."""
     linux.adopt_orphans()
     child_uid = NOBODY if os.geteuid() == 0 and _nobody_can_run() else None
-    return _Settings(limits, False, child_uid, 0)
+    return _Settings(limits, "process", child_uid, 0)
 
 
 def _nobody_can_run() -> bool:
@@ -131,7 +152,7 @@ def _nobody_can_run() -> bool:
     pid = os.fork()
     if pid == 0:
         try:
-            _become(NOBODY)
+            linux.become(NOBODY)
             os.close(os.open(os.__file__, os.O_RDONLY))
         except BaseException:
             os._exit(1)
@@ -139,14 +160,8 @@ def _nobody_can_run() -> bool:
     return os.waitpid(pid, 0)[1] == 0
 
 
-def _become(uid: int) -> None:
-    with contextlib.suppress(OSError):
-        os.setgroups([])  # forbidden, and done already, in a user namespace
-    os.setresgid(uid, uid, uid)
-    os.setresuid(uid, uid, uid)
-
-
 def _serve(control: socket.socket, settings: _Settings, scratch: str) -> None:
+    traits = linux.traits()
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 16, 1)
         if not message or not descriptors:
@@ -159,13 +174,24 @@ def _serve(control: socket.socket, settings: _Settings, scratch: str) -> None:
         os.close(descriptors[0])
         ended = _wait(control, pid)
         wait_status, cpu_s = _sweep(pid, settings.isolated)
-        if settings.isolated:
-            rootfs.replace_box(settings.limits.file_bytes)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+        last = not _clear(folder, settings) or linux.traits() != traits
         if not control.recv(16):
             return
-        control.send(STATUS.pack(wait_status, cpu_s, ended))
+        control.send(STATUS.pack(wait_status, cpu_s, ended, last))
+        if last:
+            return
+
+
+def _clear(folder: str, settings: _Settings) -> bool:
+    """Throw away what a program left; False if some of it may have stayed."""
+    if settings.mechanism == "process":
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
+    if settings.mechanism == "namespaces":
+        rootfs.replace_box(settings.limits.file_bytes)
+    elif not rootfs.empty_box():
+        return False
+    return linux.ipc_objects() == 0
 
 
 def _wait(control: socket.socket, pid: int) -> bool:
@@ -261,7 +287,7 @@ def _confine(settings: _Settings, folder: str) -> None:
         top = value + 1 if name == resource.RLIMIT_CPU and value != hard else value
         resource.setrlimit(name, (value, top))
     if uid is not None:
-        _become(uid)
+        linux.become(uid)
     if not settings.isolated:
         linux.die_with_parent(signal.SIGKILL)
     os.chdir(folder)

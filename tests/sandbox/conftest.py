@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mtp_harness.sandbox import Grader, Limits, Program, Verdict
+from mtp_harness.sandbox import Grader, Limits, Program, Verdict, self_test
+from mtp_harness.sandbox import grader as grader_module
+from mtp_harness.sandbox.types import MECHANISMS
 
 ADD_TEST = (
     "def check(candidate):\n    assert candidate(2, 3) == 5\n    assert candidate(10, -4) == 6\n"
@@ -13,16 +15,29 @@ ADD_TEST = (
 
 
 @pytest.fixture(scope="session")
-def grader() -> Iterator[Grader]:
-    """One worker, so that a program can harm the next one if it can harm any."""
-    with Grader(Limits(wall_s=2.0), workers=1, consent=True) as one:
+def grader(request: pytest.FixtureRequest) -> Iterator[Grader]:
+    """One worker, so that a program can harm the next one if it can harm any.
+
+    It isolates programs by what works here, or by what a test asks for in its parameters.
+    """
+    mechanisms = [request.param] if hasattr(request, "param") else MECHANISMS
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grader_module, "self_test", lambda: self_test(mechanisms))
+        one = Grader(Limits(wall_s=2.0), workers=1, consent=True)
+    with one:
         yield one
 
 
 @pytest.fixture
 def isolated(grader: Grader) -> None:
-    if not grader.settings()["isolation"]["sufficient"]:  # type: ignore[index]
-        pytest.skip("this machine allows no namespaces")
+    found = grader.settings()["isolation"]
+    if not found["sufficient"]:  # type: ignore[index]
+        pytest.skip(f"needs isolation: {found['detail']}")  # type: ignore[index]
+
+
+@pytest.fixture
+def in_bubblewrap(grader: Grader) -> bool:
+    return grader.settings()["isolation"]["mechanism"] == "bubblewrap"  # type: ignore[index]
 
 
 Judge = Callable[..., Verdict]

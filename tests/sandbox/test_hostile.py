@@ -116,7 +116,7 @@ def f(a, b):
 CHEATS = {
     "writes into frames": (FRAMES, "wrong_answer"),
     "replaces builtins": (BUILTINS, None),
-    "imports the grader": (OUR_PACKAGE, "exception"),
+    "imports the grader": (OUR_PACKAGE, None),
     "blocks all signals": (ALARMS, "wrong_answer"),
     "reads address 0": (SEGFAULT, "exception"),
     "leaves in a finalizer": (FINALIZER, "exception"),
@@ -342,6 +342,7 @@ def f(a, b):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("grader", ["namespaces", "bubblewrap"], indirect=True, scope="session")
 @pytest.mark.usefixtures("isolated")
 def test_all_of_them_in_one_stream_leave_nothing_behind(grader, leftovers, tmp_path):
     tmp_path.chmod(0o777)

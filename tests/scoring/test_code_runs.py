@@ -11,6 +11,7 @@ from lm_eval.api.model import LM
 
 from mtp_harness import plugin, tasks_dir
 from mtp_harness.sandbox import Verdict
+from mtp_harness.sandbox.types import MECHANISMS
 from mtp_harness.scoring import code_task
 from mtp_harness.scoring.code_task import refuse_errors
 from mtp_harness.scoring.grade import main as grade
@@ -165,7 +166,7 @@ def test_what_was_in_force_stands_in_the_results(run):
     found, _ = run(Canned(lambda prompt, i: solution(prompt)), "mbpp_mtp")
     grading = found["configs"]["mbpp_mtp"]["metadata"]["grading"]
     assert json.loads(json.dumps(grading)) == grading
-    assert grading["isolation"]["mechanism"] in ("namespaces", "process")
+    assert grading["isolation"]["mechanism"] in MECHANISMS
     assert grading["limits"]["wall_s"] == BENCHMARKS["mbpp"].limits.wall_s
 
 
