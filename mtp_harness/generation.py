@@ -9,7 +9,6 @@ Everything that a request can get wrong is found before the first one is decoded
 
 import json
 import logging
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +21,6 @@ from lm_eval.models.utils import (
     normalize_gen_kwargs,
     postprocess_generated_text,
 )
-from tqdm import tqdm
 
 from mtp_harness.decode.acceptance import Rule
 from mtp_harness.decode.engine import Answer, Engine, Request
@@ -34,6 +32,7 @@ from mtp_harness.decode.sampling import Sampling, row_key
 from mtp_harness.decode.stopping import continuation_text
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.plugin import UserError
+from mtp_harness.progress import Progress
 
 _log = logging.getLogger(__name__)
 
@@ -294,41 +293,3 @@ def _sampling(kwargs: dict[str, Any], where: str) -> Sampling:
         )
     except ValueError as error:
         raise UserError(f"{where}: {error}") from error
-
-
-class Progress:
-    """One bar: documents done, tokens per second and tokens per forward so far."""
-
-    def __init__(self, total: int, done: int, hidden: bool) -> None:
-        """Show the bar.
-
-        Args:
-            total: of answers.
-            done: of these, finished before.
-            hidden: show nothing.
-        """
-        self.n_tokens = self.n_kept = self.n_steps = 0
-        self.began = time.perf_counter()
-        self.bar = tqdm(
-            total=total, initial=done, disable=hidden, desc="Running generate_until requests"
-        )
-
-    def __enter__(self) -> "Progress":
-        """Return the bar."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the bar."""
-        self.bar.close()
-
-    def add(self, answer: Answer) -> None:
-        """Count one more answer."""
-        self.n_tokens += len(answer.tokens)
-        self.n_kept += answer.record.n_kept
-        self.n_steps += answer.record.n_steps
-        speed = self.n_tokens / (time.perf_counter() - self.began)
-        text = f"{speed:.0f} tokens/s"
-        if self.n_steps:
-            text += f", {self.n_kept / self.n_steps:.2f} tokens/forward"
-        self.bar.set_postfix_str(text, refresh=False)
-        self.bar.update()

@@ -17,9 +17,10 @@ from lm_eval.api.model import CachingLM
 from mtp_harness.decode import fastest
 from mtp_harness.decode.engine import Answer, Request
 from mtp_harness.decode.records import Generation
-from mtp_harness.generation import Decoding, Progress
+from mtp_harness.generation import Decoding
 from mtp_harness.lm import MTPLM
 from mtp_harness.plugin import UserError
+from mtp_harness.progress import Progress
 
 CODE = ["def add(a, b):\n    ", "import os\n\n\nclass Folder:\n    ", "for i in range(10):\n"]
 

@@ -34,7 +34,8 @@ ALLOWED = {
     "totals": {"decode"},
     "model_args": set(),
     "measure": {"models", "decode", "probes", "data", "provenance"},
-    "generation": {"models", "decode", "plugin"},
+    "progress": {"decode"},
+    "generation": {"models", "decode", "plugin", "progress"},
     "lm": {
         "generation",
         "models",

@@ -33,9 +33,9 @@ from mtp_harness.sandbox import Grader, Verdict
 from mtp_harness.scoring.answers import code_of, normalised
 from mtp_harness.scoring.bootstrap import estimate
 from mtp_harness.scoring.decoding import MAX_OFFSET, decoding_metrics, ratio_of_sums
+from mtp_harness.scoring.n_samples import SUFFIX, NSamples
 from mtp_harness.scoring.pass_at_k import pass_at_k
 from mtp_harness.scoring.programs import BENCHMARKS, Benchmark
-from mtp_harness.scoring.sampling import SUFFIX, Sampling
 from mtp_harness.shots import tokens_of
 
 _log = logging.getLogger(__name__)
@@ -88,14 +88,14 @@ class CodeTask(ConfigurableTask):  # type: ignore[misc]
         """Build the task from its YAML, with the sampling that the metadata asks for."""
         own = {k: v for k, v in config.items() if k != "class"}
         try:
-            sampling = Sampling.from_metadata(own.get("metadata") or {})
+            sampling = NSamples.from_metadata(own.get("metadata") or {})
         except ValueError as error:
             raise plugin.UserError(f"{own.get('task')}: {error}.") from None
         if sampling is not None:
             own["repeats"] = sampling.n_samples
             greedy = own.get("generation_kwargs") or {}
             own["generation_kwargs"] = {**greedy, **sampling.generation_kwargs()}
-        self.ks: tuple[int, ...] = (sampling or Sampling()).ks
+        self.ks: tuple[int, ...] = (sampling or NSamples()).ks
         self._chat = False
         super().__init__(config=own)
 

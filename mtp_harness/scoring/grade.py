@@ -15,8 +15,8 @@ from mtp_harness.sandbox import Grader
 from mtp_harness.scoring import samples
 from mtp_harness.scoring.bootstrap import estimate
 from mtp_harness.scoring.code_task import Graded, refuse_errors, score_document
+from mtp_harness.scoring.n_samples import SUFFIX
 from mtp_harness.scoring.programs import BENCHMARKS
-from mtp_harness.scoring.sampling import SUFFIX
 
 KS = (1, 10, 100)
 

@@ -1,31 +1,31 @@
 import pytest
 
-from mtp_harness.scoring.sampling import Sampling
+from mtp_harness.scoring.n_samples import NSamples
 
 
 def test_metadata_of_the_paper():
     metadata = {"version": 1.0, "n_samples": 200, "temperature": 0.8, "k": [1, 10, 100]}
-    sampling = Sampling.from_metadata(metadata)
-    assert sampling == Sampling(200, 0.8, (1, 10, 100))
+    sampling = NSamples.from_metadata(metadata)
+    assert sampling == NSamples(200, 0.8, (1, 10, 100))
     assert sampling.generation_kwargs() == {"do_sample": True, "temperature": 0.8}
 
 
 def test_metadata_of_other_things_is_no_sampling():
-    assert Sampling.from_metadata({"version": 1.0, "pretrained": "x"}) is None
+    assert NSamples.from_metadata({"version": 1.0, "pretrained": "x"}) is None
 
 
 def test_text_from_a_command_line_is_read():
-    sampling = Sampling.from_metadata({"n_samples": "20", "temperature": "0.2", "k": "10"})
-    assert sampling == Sampling(20, 0.2, (10,))
+    sampling = NSamples.from_metadata({"n_samples": "20", "temperature": "0.2", "k": "10"})
+    assert sampling == NSamples(20, 0.2, (10,))
 
 
 def test_top_p_and_top_k_go_along():
-    kwargs = Sampling(2, 0.5, (1,), top_p=0.95, top_k=40).generation_kwargs()
+    kwargs = NSamples(2, 0.5, (1,), top_p=0.95, top_k=40).generation_kwargs()
     assert kwargs == {"do_sample": True, "temperature": 0.5, "top_p": 0.95, "top_k": 40}
 
 
 def test_greedy_stays_greedy():
-    assert Sampling.from_metadata({"temperature": 0}).generation_kwargs() == {"do_sample": False}
+    assert NSamples.from_metadata({"temperature": 0}).generation_kwargs() == {"do_sample": False}
 
 
 @pytest.mark.parametrize(
@@ -41,4 +41,4 @@ def test_greedy_stays_greedy():
 )
 def test_what_cannot_be_scored_is_refused(metadata, message):
     with pytest.raises(ValueError, match=message):
-        Sampling.from_metadata(metadata)
+        NSamples.from_metadata(metadata)

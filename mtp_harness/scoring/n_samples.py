@@ -12,7 +12,7 @@ SUFFIX = "_sampled"
 
 
 @dataclass(frozen=True)
-class Sampling:
+class NSamples:
     """One task's sampling.
 
     Args:
