@@ -10,7 +10,8 @@ Everything that a request can get wrong is found before the first one is decoded
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from lm_eval.models.utils import (
 )
 
 from mtp_harness.decode.acceptance import Rule
-from mtp_harness.decode.engine import Answer, Engine, Request
+from mtp_harness.decode.engine import Answer, Engine, OutOfSlots, Request
 from mtp_harness.decode.fastest import fastest_draft_heads
 from mtp_harness.decode.journal import Journal, answer_key, recorded_settings
 from mtp_harness.decode.memory import fitting_slots
@@ -98,8 +99,8 @@ class Generator:
         self.lm, self.model, self.eos, self.how = lm, model, tuple(eos), how
         self.auto: dict[str, Any] | None = None
         self.memory: dict[str, int] = {}
-        self.n_tokens = 0  # decoded by this process
-        self.n_from_journal = 0  # answers that an earlier one had decoded
+        self.n_tokens = 0  # decoded in the last call
+        self.n_from_journal = 0  # its answers that an earlier process had decoded
         self._journal: Journal | None = None
         n = model.n_future_tokens
         self.k = how.draft_heads if isinstance(how.draft_heads, int) else n
@@ -112,6 +113,7 @@ class Generator:
 
     def answer(self, instances: Sequence[Instance], disable_tqdm: bool) -> list[Generation]:
         """Return one answer per instance; equal instances are repeats of one request."""
+        self.n_tokens = self.n_from_journal = 0
         prepared = self._prepare_all(instances)
         if not prepared:
             return []
@@ -121,7 +123,7 @@ class Generator:
             place: self._finish(requests[place], answer)
             for place, answer in self._finished(prepared).items()
         }
-        self.n_from_journal += len(answers)
+        self.n_from_journal = len(answers)
         todo = [place for place in range(len(prepared)) if place not in answers]
         engine = self.engine(self.k, self._slots(requests))
         hidden = disable_tqdm or self.lm.rank != 0
@@ -137,7 +139,8 @@ class Generator:
                 self.n_tokens += len(answer.tokens)
                 bar.add(answer)
 
-            engine.generate([requests[place] for place in todo], keep)
+            with _user_errors(OutOfSlots):
+                engine.generate([requests[place] for place in todo], keep)
         return [answers[place] for place in range(len(prepared))]
 
     def _finish(self, request: Request, answer: Answer) -> Generation:
@@ -214,21 +217,25 @@ class Generator:
     def _settle(self, requests: Sequence[Request]) -> None:
         """Decide k, where that is left to us, and open the journal."""
         if self.how.draft_heads == "auto" and self.auto is None:
-            self.auto = self._recorded_choice() or self.lm.agree(
-                fastest_draft_heads(
-                    self.engine, self.model.n_future_tokens, requests, self._slots(requests)
-                )
-            )
+            # Every rank takes part in agreeing, also one that finds the choice in the journal.
+            self.auto = self.lm.agree(self._recorded_choice() or self._measured_choice(requests))
             self.k = int(self.auto["draft_heads"])
             _log.info("draft_heads=auto chose %d: %s", self.k, self.auto["tokens_per_s"])
         if self.how.journal is not None and self._journal is None:
-            self._journal = Journal(self.how.journal, self._journal_settings(), self.lm.rank)
+            with _user_errors(ValueError):
+                self._journal = Journal(self.how.journal, self._journal_settings(), self.lm.rank)
+
+    def _measured_choice(self, requests: Sequence[Request]) -> dict[str, Any]:
+        n, slots = self.model.n_future_tokens, self._slots(requests)
+        with _user_errors(OutOfSlots):
+            return fastest_draft_heads(self.engine, n, requests, slots)
 
     def _recorded_choice(self) -> dict[str, Any] | None:
         """Return what `auto` chose in the run that this one goes on with."""
         if self.how.journal is None:
             return None
-        recorded = (recorded_settings(self.how.journal) or {}).get("draft_heads_auto")
+        with _user_errors(ValueError):
+            recorded = (recorded_settings(self.how.journal) or {}).get("draft_heads_auto")
         return recorded if isinstance(recorded, dict) else None
 
     def _journal_settings(self) -> dict[str, Any]:
@@ -270,7 +277,8 @@ class Generator:
 
     def _write(self, key: str, answer: Answer) -> None:
         if self._journal is not None:
-            self._journal.add(key, {"tokens": answer.tokens, "record": answer.record.as_dict()})
+            with _user_errors(ValueError):
+                self._journal.add(key, {"tokens": answer.tokens, "record": answer.record.as_dict()})
 
 
 def _sampling(kwargs: dict[str, Any], where: str) -> Sampling:
@@ -285,11 +293,18 @@ def _sampling(kwargs: dict[str, Any], where: str) -> Sampling:
         )
     if not sampled:
         return Sampling()
-    try:
+    with _user_errors(ValueError, prefix=f"{where}: "):
         return Sampling(
             float(kwargs.get("temperature", 1.0)),
             int(kwargs.get("top_k", 0)),
             float(kwargs.get("top_p", 1.0)),
         )
-    except ValueError as error:
-        raise UserError(f"{where}: {error}") from error
+
+
+@contextmanager
+def _user_errors(kind: type[Exception], prefix: str = "") -> Iterator[None]:
+    """Let errors of a kind, which are sentences for the user, end the run without a traceback."""
+    try:
+        yield
+    except kind as error:
+        raise UserError(f"{prefix}{error}") from error

@@ -52,6 +52,7 @@ from mtp_harness.models.load import (
     settle_threads,
 )
 from mtp_harness.models.ordinary_folder import asking_transformers, check_ordinary
+from mtp_harness.models.os_errors import sentence
 from mtp_harness.models.tokenizer_folder import check_vocabulary
 from mtp_harness.models.user_loader import load_with
 from mtp_harness.ordinary import ORDINARY_RULE, OrdinaryRecorder
@@ -158,7 +159,7 @@ class MTPLM(HFLM):  # type: ignore[misc]
             model: MTPLM = super().create_from_arg_obj(arg_dict, additional_config)
             return model
         except (ValueError, OSError) as error:  # OSError: transformers found no such model
-            raise UserError(" ".join(str(error).split())) from error
+            raise UserError(sentence(error)) from error
 
     def _set_ranks(self) -> None:
         """Share the work between processes on the CPU too; `HFLM` does so on GPUs only."""
@@ -262,13 +263,12 @@ class MTPLM(HFLM):  # type: ignore[misc]
         own, first = _without_padding(requests)
         began = time.perf_counter()
         generator = self._generator
-        before = (generator.n_tokens, generator.n_from_journal) if generator else (0, 0)
         if generator is None:
             answers = self._generate_ordinary(own, disable_tqdm)
             counts = sum(answer.record.n_kept + 1 for answer in answers), 0
         else:
             answers = generator.answer(own, disable_tqdm)
-            counts = generator.n_tokens - before[0], generator.n_from_journal - before[1]
+            counts = generator.n_tokens, generator.n_from_journal
         spent = Spent(time.perf_counter() - began, *counts)
         gathered = self.gather_object(([answer.record for answer in answers], spent)) or []
         for records, _ in gathered:
@@ -287,17 +287,18 @@ class MTPLM(HFLM):  # type: ignore[misc]
 
     def get_model_info(self) -> dict[str, Any]:
         """Return what goes into the results' `config`; `mtp` holds settings, totals, provenance."""
+        identity = self.identity()
         if is_local(self.pretrained) or self._loader:
             info: dict[str, Any] = {
                 "model_num_parameters": sum(p.numel() for p in self.model.parameters()),
                 "model_dtype": self.model.dtype,
                 "model_revision": self.revision,
-                "model_sha": provenance.weights_sha256(Path(resolve(self.pretrained))) or "",
+                "model_sha": identity["weights_sha256"] or "",
             }
         else:
             info = super().get_model_info()
         mtp = {
-            **self.identity(),
+            **identity,
             **self._decoding(),
             "device": str(self.device),
             "batch_size": self.batch_size,

@@ -144,9 +144,38 @@ def test_a_journal_of_other_settings_is_refused(tmp_path, arguments, named):
     first = model(journal=path, seed=1)
     first.generate_until(asks(CODE[:1]))
     first._generator._journal.close()
-    with pytest.raises(ValueError, match=named) as caught:
+    with pytest.raises(UserError, match=named) as caught:  # not a traceback on the command line
         model(**{"journal": path, "seed": 1, **arguments}).generate_until(asks(CODE[:1]))
     assert "\n" not in str(caught.value)
+
+
+def test_a_journal_that_cannot_be_written_is_one_sentence(tmp_path):
+    for arguments in ({}, {"draft_heads": "auto"}):
+        with pytest.raises(UserError, match=str(tmp_path)):
+            model(journal=str(tmp_path), **arguments).generate_until(asks(CODE[:1]))
+
+
+def test_memory_for_no_row_is_one_sentence(monkeypatch):
+    lm = model(batch_size=1)
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(lm.model, "trunk", full)
+    with pytest.raises(UserError, match="lower max_gen_toks or max_length"):
+        lm.generate_until(asks(CODE[:1]))
+
+
+def test_ranks_agree_on_k_although_one_finds_the_others_choice_in_the_journal(tmp_path):
+    """Every rank must take part in agreeing, or the others wait for it for ever."""
+    path = str(tmp_path / "journal")
+    first = model(draft_heads="auto", journal=path)
+    first.generate_until(asks(CODE[:1]))
+    first._generator._journal.close()
+    second, asked = model(draft_heads="auto", journal=path), []
+    second.agree = lambda mine: asked.append(mine) or mine
+    second.generate_until(asks(CODE[:1]))
+    assert asked == [second._generator.auto]
 
 
 COMMAND = ["-m", "lm_eval", "run", "--model", "mtp", "--tasks", "humaneval_mtp", "--limit", "6"]

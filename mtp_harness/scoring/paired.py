@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from mtp_harness.decode.engine import Answer, Request
 from mtp_harness.decode.stopping import continuation_text
-from mtp_harness.sandbox import Grader, Program
+from mtp_harness.sandbox import Grader
+from mtp_harness.scoring.programs import BENCHMARKS
 
 Problem = dict[str, str]
 
@@ -50,7 +51,8 @@ class Scorer:
     def _passed(self, answers: Sequence[Answer]) -> list[bool | None]:
         texts = [self._text(i, answer.tokens) for i, answer in enumerate(answers)]
         new = [one for one in enumerate(texts) if one not in self._verdicts]
-        verdicts = self.grader.grade([self._program(*one) for one in new])
+        program = BENCHMARKS["humaneval"].program
+        verdicts = self.grader.grade([program(self.problems[i], text) for i, text in new])
         for one, verdict in zip(new, verdicts, strict=True):
             judged = verdict.outcome != "error"
             self._verdicts[one] = verdict.outcome == "pass" if judged else None
@@ -62,13 +64,3 @@ class Scorer:
         for stop in request.until:
             text = text.split(stop)[0]
         return text
-
-    def _program(self, index: int, text: str) -> Program:
-        problem = self.problems[index]
-        return Program(
-            code=problem["prompt"] + text,
-            entry_point=problem["entry_point"],
-            test=problem["test"],
-            preamble=problem["prompt"],
-            name=problem["task_id"],
-        )
