@@ -188,7 +188,7 @@ def answer(lm: Any, requests: Sequence[Instance], quiet: bool) -> list[Any]:
     n_windows = sum(len(text.spans) for text in texts)
     n_states = sum(text.n_states for text in texts)
     n_read = sum(span.end - span.start for text in texts for span in text.spans)
-    _log.info("%d tokens of text, read %.2f times over", n_states, n_read / n_states)
+    _log.info("%d tokens of text, read %.2f times over", n_states, n_read / max(1, n_states))
     with tqdm(total=n_windows, disable=quiet, desc="Running head_logprobs requests") as bar:
         for text, span, reading in _windows(lm, model, texts):
             if text.put(span, reading):

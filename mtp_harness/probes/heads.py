@@ -85,7 +85,7 @@ def agreement(reading: TextReading) -> tuple[torch.Tensor, torch.Tensor]:
     predicted = reading.heads.predicted  # [N, n]
     agree = torch.zeros_like(reading.heads.right)
     for i in range(reading.n):
-        own = predicted[: len(predicted) - i, i]
+        own = predicted[: max(0, len(predicted) - i), i]
         agree[: len(own), i] = own == predicted[i:, 0]
     return agree, agree.long().cumprod(-1).bool()
 
@@ -195,7 +195,8 @@ def _reliability(data_set: str, some: Sequence[Measured]) -> Iterator[Cell]:
 def calibration_error(means: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the expected calibration error [...] of bins laid out flat, [..., N_BINS * 3]."""
     count, confidence, right = np.moveaxis(means.reshape(*means.shape[:-1], N_BINS, 3), -1, 0)
-    error: NDArray[np.float64] = np.abs(right - confidence).sum(-1) / count.sum(-1)
+    with np.errstate(invalid="ignore"):  # a replicate may hold no state
+        error: NDArray[np.float64] = np.abs(right - confidence).sum(-1) / count.sum(-1)
     return error
 
 

@@ -78,10 +78,8 @@ def estimate(
         return Estimate(np.nan, np.nan, np.nan)
     matrix = matrix.reshape(len(matrix), -1)
     of = statistic or (lambda means: means[:, 0])
-    low, high = np.quantile(
-        of(replicates(matrix, n_replicates, seed)), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    )
-    return Estimate(float(of(matrix.mean(axis=0)[None])[0]), float(low), float(high))
+    low, high = _interval(of(replicates(matrix, n_replicates, seed)))
+    return Estimate(float(of(matrix.mean(axis=0)[None])[0]), low, high)
 
 
 def ratios(
@@ -120,6 +118,7 @@ _COLUMNS = 128
 
 
 def _interval(drawn: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the ends of the interval of replicates [R]; those without a value have no say."""
     drawn = drawn[np.isfinite(drawn)]
     if not len(drawn):
         return (np.nan, np.nan)
