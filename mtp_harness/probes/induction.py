@@ -17,15 +17,26 @@ Source: Gloeckle et al. 2024, section 4.1 (accuracy on the second token, after t
 random names); how names are made is chosen here.
 """
 
+from __future__ import annotations
+
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from tqdm import tqdm
 
 from mtp_harness.data.stories import Template, gaps
 from mtp_harness.models.interface import MultiHeadModel
+from mtp_harness.models.text import plain_encode
+from mtp_harness.plugin import UserError
+from mtp_harness.probes.head_logprobs import model_of
+from mtp_harness.probes.measured import Measured
 from mtp_harness.probes.teacher_forced import hits
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
 
 Encode = Callable[[str], list[int]]
 """Text to token ids, without special tokens."""
@@ -62,6 +73,47 @@ class Filled(NamedTuple):
     mentions: list[Mention]
     n_left_out: int
     """Mentions that the tokenizer does not split as asked, or that the context does not hold."""
+
+
+@dataclass(frozen=True)
+class InductionQuestion:
+    """How names are put into a template.
+
+    Attributes:
+        seed: of the names.
+        capital: whether names begin with a capital letter.
+    """
+
+    seed: int
+    capital: bool
+
+
+def answer(lm: Any, requests: Sequence[Instance], quiet: bool) -> list[Measured]:
+    """Answer requests `(template, InductionQuestion)`.
+
+    Args:
+        lm: an `MTPLM`.
+        requests: those of this rank, each once; `doc["name"]` names the template.
+        quiet: show no bar.
+
+    Returns:
+        Per request the counts of `score`, the `names`, `n_left_out` and `name_tokens`, the tokens of
+        a name.
+    """
+    model, encode = model_of(lm), plain_encode(lm.tokenizer)
+    found = []
+    for request in tqdm(requests, disable=quiet, desc="Running induction requests"):
+        text, ask = request.args
+        template = Template(request.doc["name"], text)
+        try:
+            filled = fill(
+                template, encode, lm.tokenizer.bos_token_id, lm.max_length, ask.seed, ask.capital
+            )
+        except ValueError as error:
+            raise UserError(f"{request.task_name}, {lm.pretrained}: {error}") from error
+        about = {"names": filled.names, "n_left_out": filled.n_left_out}
+        found.append(Measured(**score(model, filled), **about, name_tokens=tokens_per_name(encode)))
+    return found
 
 
 def names_for(

@@ -11,6 +11,7 @@ and 95 % quantiles.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -43,12 +44,16 @@ def replicates(
         One row per replicate, [R, C].
     """
     matrix = np.asarray(scores, dtype=np.float64)
-    n_problems = len(matrix)
-    draws = np.random.default_rng(seed).multinomial(
-        n_problems, np.full(n_problems, 1 / n_problems), size=n_replicates
-    )
-    means: NDArray[np.float64] = draws @ matrix / n_problems
+    means: NDArray[np.float64] = _draws(len(matrix), n_replicates, seed) @ matrix / len(matrix)
     return means
+
+
+@lru_cache(maxsize=4)  # a table has many columns over the same problems
+def _draws(n_problems: int, n_replicates: int, seed: int) -> NDArray[np.float64]:
+    """Return how often each replicate draws each problem, [R, P]."""
+    even = np.full(n_problems, 1 / n_problems)
+    draws = np.random.default_rng(seed).multinomial(n_problems, even, size=n_replicates)
+    return draws.astype(np.float64)  # the product is far faster in floating point
 
 
 def estimate(
@@ -75,6 +80,23 @@ def estimate(
         of(replicates(matrix, n_replicates, seed)), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     )
     return Estimate(float(of(matrix.mean(axis=0)[None])[0]), float(low), float(high))
+
+
+def ratio(pairs: ArrayLike) -> Estimate:
+    """Return a sum over a sum with its 90 % interval; NaN where the second sum is 0.
+
+    Args:
+        pairs: (numerator, denominator) per problem, [P, 2]; a replicate without any denominator
+            does not count.
+    """
+    matrix = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
+    total = matrix.sum(axis=0)
+    if not len(matrix) or not total[1]:
+        return Estimate(np.nan, np.nan, np.nan)
+    means = replicates(matrix)
+    some = means[means[:, 1] != 0]
+    low, high = np.quantile(some[:, 0] / some[:, 1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(float(total[0] / total[1]), float(low), float(high))
 
 
 def gain(scores: ArrayLike, baseline: ArrayLike) -> Estimate:
