@@ -27,6 +27,7 @@ ALLOWED = {
     "data": set(),
     "figures": set(),
     "provenance": set(),
+    "export": set(),
     "decode": {"models"},
     "training": {"models", "data", "provenance"},
     "probes": {"models", "decode", "data", "scoring", "plugin", "tables"},
@@ -63,6 +64,7 @@ ALLOWED = {
         "demo",
         "measure",
         "plugin",
+        "export",
     },
 }
 USES_HARNESS = {"lm", "generation", "ordinary", "plugin", "_startup", "cli", "demo"}
