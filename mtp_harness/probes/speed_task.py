@@ -124,6 +124,7 @@ def cells_of(cell: Measured) -> Iterator[Cell]:
         n_own = cell["new_tokens"] - 1  # of a row; its first token comes from the prefill
         traffic = Traffic(**cell["traffic"][f"{model} {k}"])
         lengths = (cell["prompt_tokens"], cell["new_tokens"])
+        # Seconds that reading would take at the full bandwidth.
         reads = [traffic.read(run["steps"], *lengths) / cell["bandwidth"] for run in runs]
         pairs = {
             "tokens_per_second": [(run["n_kept"], run["decode_s"]) for run in runs],
@@ -131,9 +132,7 @@ def cells_of(cell: Measured) -> Iterator[Cell]:
             "seconds_prefill": [(run["prefill_s"], 1) for run in runs],
             "latency_per_token": [(s, n_own) for s in decode],
             "tokens_per_forward": [(run["n_kept"], sum(run["steps"])) for run in runs],
-            "bandwidth_share": [
-                (n / cell["bandwidth"], s) for n, s in zip(reads, decode, strict=True)
-            ],
+            "bandwidth_share": list(zip(reads, decode, strict=True)),
         }
         pairs |= _speedups(cell, runs)
         for name, values in pairs.items():
