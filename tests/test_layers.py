@@ -31,7 +31,7 @@ ALLOWED = {
     "decode": {"models"},
     "training": {"models", "data", "provenance"},
     "probes": {"models", "decode", "data", "scoring", "plugin", "tables"},
-    "scoring": {"shots", "data", "decode", "sandbox", "plugin"},
+    "scoring": {"shots", "data", "decode", "sandbox", "plugin", "tables"},
     "ordinary": {"decode"},
     "totals": {"decode"},
     "model_args": set(),

@@ -7,9 +7,9 @@ from mtp_harness.data.corpus import code_corpus
 from mtp_harness.plugin import UserError
 from mtp_harness.probes.bandwidth import Traffic
 from mtp_harness.probes.measured import Measured
+from mtp_harness.probes.pooled import pair_cell
 from mtp_harness.probes.speed import SELF, SpeedQuestion
 from mtp_harness.probes.task import ProbeTask
-from mtp_harness.scoring.bootstrap import ratio
 from mtp_harness.tables import Cell, long_table
 
 NEW_TOKENS, TRIALS = 256, 10
@@ -93,8 +93,8 @@ class SpeedTask(ProbeTask):
             "not_measured": {"columns": [*DIMENSIONS, "reason"], "rows": unfit},
         }
 
-    def _described(self, documents: list[Measured]) -> dict[str, dict[str, Any]]:
-        """Return what the prompts are cut from."""
+    def described(self, documents: list[Measured]) -> dict[str, dict[str, Any]]:
+        """Return what the prompts are cut from, and how long answers and trials were."""
         corpus = code_corpus().describe()
         return {
             corpus["name"]: {
@@ -102,6 +102,8 @@ class SpeedTask(ProbeTask):
                 "n_documents": corpus["n_documents"],
                 "bytes": corpus["n_bytes"],
                 "source": documents[0]["source"],
+                "new_tokens": documents[0]["new_tokens"],
+                "trials": documents[0]["trials"],
             }
         }
 
@@ -136,7 +138,7 @@ def cells_of(cell: Measured) -> Iterator[Cell]:
         }
         pairs |= _speedups(cell, runs)
         for name, values in pairs.items():
-            yield Cell(place, name, *ratio(values), count=len(values))
+            yield pair_cell(place, name, values, count=len(values))
         peaks = [run["peak_bytes"] for run in runs if run["peak_bytes"] is not None]
         if peaks:
             yield Cell(place, "peak_memory", max(peaks), count=len(peaks))

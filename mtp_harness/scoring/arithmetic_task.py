@@ -21,7 +21,7 @@ from lm_eval.api.task import ConfigurableTask
 
 from mtp_harness.data.polynomials import VERSION
 from mtp_harness.plugin import UserError
-from mtp_harness.scoring.bootstrap import ratio
+from mtp_harness.scoring.bootstrap import estimate
 from mtp_harness.scoring.decoding import ratio_of_sums
 from mtp_harness.shots import tokens_of
 from mtp_harness.tables import Cell, long_table
@@ -149,9 +149,9 @@ def by_operations(answers: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     cells = []
     for place in sorted({(one["operations"], one["pause_tokens"]) for one in answers}):
         some = [one for one in answers if (one["operations"], one["pause_tokens"]) == place]
-        pairs = [(one["right"], 1) for one in some]
+        right = estimate([one["right"] for one in some])
         commonest = Counter(one["answer"] for one in some).most_common(1)[0][1]
-        cells.append(Cell(place, "accuracy", *ratio(pairs), count=len(some)))
+        cells.append(Cell(place, "accuracy", *right, count=len(some)))
         cells.append(Cell(place, "commonest_answer", commonest / len(some), count=len(some)))
     return long_table(("operations", "pause_tokens"), cells)
 

@@ -44,16 +44,18 @@ def replicates(
         One row per replicate, [R, C].
     """
     matrix = np.asarray(scores, dtype=np.float64)
-    means: NDArray[np.float64] = _draws(len(matrix), n_replicates, seed) @ matrix / len(matrix)
+    n_problems = len(matrix)
+    draws = _draws(n_problems, n_replicates, seed)
+    means: NDArray[np.float64] = draws @ matrix / n_problems
     return means
 
 
-@lru_cache(maxsize=4)  # a table has many columns over the same problems
+@lru_cache(maxsize=1)  # tables ask for hundreds of intervals over the same problems
 def _draws(n_problems: int, n_replicates: int, seed: int) -> NDArray[np.float64]:
     """Return how often each replicate draws each problem, [R, P]."""
     even = np.full(n_problems, 1 / n_problems)
     draws = np.random.default_rng(seed).multinomial(n_problems, even, size=n_replicates)
-    return draws.astype(np.float64)  # the product is far faster in floating point
+    return draws.astype(np.float64)
 
 
 def estimate(
@@ -82,21 +84,47 @@ def estimate(
     return Estimate(float(of(matrix.mean(axis=0)[None])[0]), float(low), float(high))
 
 
-def ratio(pairs: ArrayLike) -> Estimate:
-    """Return a sum over a sum with its 90 % interval; NaN where the second sum is 0.
+def ratios(
+    numerators: ArrayLike,
+    denominators: ArrayLike,
+    n_replicates: int = REPLICATES,
+    seed: int = SEED,
+) -> list[Estimate]:
+    """Return the ratio of sums of every column with its 90 % interval.
+
+    A replicate in which a column's denominators are all zero has no say in that column.
 
     Args:
-        pairs: (numerator, denominator) per problem, [P, 2]; a replicate without any denominator
-            does not count.
+        numerators: One row per problem, [P, C].
+        denominators: The same shape.
+        n_replicates: R.
+        seed: Of the draws.
     """
-    matrix = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
-    total = matrix.sum(axis=0)
-    if not len(matrix) or not total[1]:
-        return Estimate(np.nan, np.nan, np.nan)
-    means = replicates(matrix)
-    some = means[means[:, 1] != 0]
-    low, high = np.quantile(some[:, 0] / some[:, 1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(total[0] / total[1]), float(low), float(high))
+    top = np.asarray(numerators, dtype=np.float64)
+    bottom = np.asarray(denominators, dtype=np.float64)
+    found: list[Estimate] = []
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = top.sum(axis=0) / bottom.sum(axis=0)
+        for at in range(0, top.shape[1], _COLUMNS):
+            some = slice(at, at + _COLUMNS)
+            drawn = replicates(top[:, some], n_replicates, seed)
+            drawn /= replicates(bottom[:, some], n_replicates, seed)
+            found += [
+                Estimate(float(value), *_interval(column))
+                for value, column in zip(values[some], drawn.T, strict=True)
+            ]
+    return found
+
+
+_COLUMNS = 128
+
+
+def _interval(drawn: NDArray[np.float64]) -> tuple[float, float]:
+    drawn = drawn[np.isfinite(drawn)]
+    if not len(drawn):
+        return (np.nan, np.nan)
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return (float(low), float(high))
 
 
 def gain(scores: ArrayLike, baseline: ArrayLike) -> Estimate:
