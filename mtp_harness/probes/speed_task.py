@@ -60,9 +60,10 @@ class SpeedTask(ProbeTask):
 
     def process_results(self, doc: dict[str, Any], results: Sequence[Any]) -> dict[str, Any]:
         """Return the flat metrics of one cell, and what was measured of it."""
-        cell = {name: doc[name] for name in ("batch", "prompt_tokens")}
-        new_tokens = self.question(doc).new_tokens
-        return super().process_results(doc, [Measured(**cell, new_tokens=new_tokens, **results[0])])
+        asked = self.question(doc)
+        names = ("batch", "prompt_tokens", "new_tokens", "trials")
+        cell = {name: getattr(asked, name) for name in names}
+        return super().process_results(doc, [Measured(**cell, **results[0])])
 
     def metrics(self, doc: dict[str, Any], measured: Measured) -> dict[str, Any]:
         """Return the flat metrics of one cell."""
