@@ -129,7 +129,7 @@ def test_a_copying_model_knows_every_later_mention_and_no_first_one(encode):
     right, later = 0, 0
     for story in generated_stories(3, 0, 0.8):
         filled = fill(story, encode, None, 10_000, 0, capital=True)
-        counts = score(Copier(1, 4096), filled)
+        counts = score(Copier(1, 4096), filled, "cpu")
         assert counts["first"]["right"] == [0] and counts["first"]["mentions"][0] >= 2
         right += counts["later"]["right"][0]
         later += counts["later"]["mentions"][0]
@@ -153,7 +153,7 @@ def test_counts_are_those_of_a_plain_loop():
             cell = expected["first" if mention.first else "later"][k - 1]
             cell[0] += fine
             cell[1] += 1
-    counts = score(model, filled)
+    counts = score(model, filled, "cpu")
     for part, cells in expected.items():
         assert [list(pair) for pair in zip(*counts[part].values(), strict=True)] == cells
 
