@@ -138,6 +138,7 @@ def captured(model, k, batch, sampling):
     slots.limit.fill_(slots.cache.trash)
     slots.n_draft.fill_(k - 1)
 
+    @torch.inference_mode()
     def run(count=20):
         slots.pending.fill_(768)
         return timed(graph.replay, count)
