@@ -52,6 +52,23 @@ def ratio_cells(
             yield cell(place, metric, found, int(count), several)
 
 
+def pair_cell(
+    place: Place, metric: str, pairs: Sequence[tuple[float, float]], count: int | None = None
+) -> Cell:
+    """Return a cell for one ratio of sums, NaN where nothing was counted.
+
+    Args:
+        place: of the cell.
+        metric: what the ratio is.
+        pairs: (numerator, denominator) per document.
+        count: what is behind it; None: the denominators.
+    """
+    matrix = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+    (found,) = ratios(matrix[:, :1], matrix[:, 1:])
+    counted = int(matrix[:, 1].sum()) if count is None else count
+    return cell(place, metric, found, counted, len(matrix) > 1)
+
+
 def cell(place: Place, metric: str, found: Estimate, count: int, several: bool) -> Cell:
     """Return a cell, with an interval where there are several documents."""
     low, high = (found.low, found.high) if several else (None, None)
