@@ -3,7 +3,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mtp_harness.scoring.bootstrap import estimate, gain, replicates
+from mtp_harness.scoring.bootstrap import estimate, gain, ratios, replicates
 from mtp_harness.scoring.temperatures import honest, oracle, oracle_gain
 
 
@@ -107,3 +107,21 @@ class TestHonest:
 
     def test_one_problem_cannot_be_split(self):
         assert np.isnan(honest([[0.5, 0.5]], [0.1, 0.2]))
+
+
+def test_ratios_are_those_of_all_resamples():
+    """Ratio of sums over documents; the second column counts nothing in two of the five."""
+    top = np.array([[1.0, 0], [5, 2], [2, 0], [9, 1], [4, 4]])
+    bottom = np.array([[4.0, 0], [9, 3], [2, 0], [20, 8], [5, 5]])
+    draws = all_resamples(5)
+    found = ratios(top, bottom, 40_000)
+    for i, (value, *ends) in enumerate(found):
+        a, b = top[draws, i].sum(1), bottom[draws, i].sum(1)
+        exact = np.quantile(a[b > 0] / b[b > 0], [0.05, 0.95])
+        assert value == pytest.approx(top[:, i].sum() / bottom[:, i].sum())
+        assert ends == pytest.approx(exact, abs=0.02)
+
+
+def test_ratios_without_anything_counted():
+    (found,) = ratios(np.zeros((3, 1)), np.zeros((3, 1)))
+    assert all(np.isnan(found))
