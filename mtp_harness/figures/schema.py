@@ -32,6 +32,7 @@ COLUMNS = {
     "data_set": "string",
     "metric": "string",
     "aspect": "string",  # f1, precision, recall
+    "at": "Int64",  # k of pass@k, which is not the k of heads
     "offset": "Int64",
     "k": "Int64",  # heads used in decoding
     "batch": "Int64",
@@ -50,6 +51,7 @@ COLUMNS = {
     "n_verified": "Int64",
     "category": "string",
     "baseline": "string",
+    "baseline_value": "Float64",  # where `value` is a difference to it
     "value": "Float64",
     "low": "Float64",
     "high": "Float64",
@@ -58,7 +60,7 @@ COLUMNS = {
 """Name and type of every column; a missing entry is `pandas.NA`."""
 
 DIMENSIONS = tuple(COLUMNS)[
-    tuple(COLUMNS).index("data_set") : tuple(COLUMNS).index("value")
+    tuple(COLUMNS).index("data_set") : tuple(COLUMNS).index("baseline_value")
 ]  # of one run
 WHOLE = tuple(name for name, kind in COLUMNS.items() if kind == "Int64")
 TEXT = tuple(name for name, kind in COLUMNS.items() if kind == "string")
@@ -71,6 +73,15 @@ _NEVER_NEGATIVE = re.compile(
     r"(tokens_per_\w+|seconds\w*|latency\w*|speedup|steps|cross_entropy|bits_per_byte|"
     r"\w*perplexity|brier|peak_memory|bandwidth\w*)"
 )
+
+
+_AT = re.compile(r"pass@(\d+)")
+
+
+def at(metric: str) -> int | None:
+    """Return the k of a metric named pass@k, None for others."""
+    found = _AT.search(metric)
+    return int(found[1]) if found else None
 
 
 def unfit(metric: str, value: float) -> str | None:

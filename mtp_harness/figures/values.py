@@ -129,7 +129,8 @@ def _named(metric: str) -> Row:
         return {"metric": found[1], "offset": int(found[2])}
     if found := _ROUGE.fullmatch(metric):
         return {"metric": found[1] + (found[3] or ""), "aspect": found[2]}
-    return {"metric": metric.removesuffix("_sampled")}
+    named = metric.removesuffix("_sampled")
+    return {"metric": named, "at": schema.at(named)}
 
 
 def _totals(file: ResultFile) -> Iterator[Row]:
@@ -161,13 +162,15 @@ def _table(file: ResultFile, task: str, name: str, table: Any) -> Iterator[Row]:
     where = f"{file.path}: table {name} of {task}"
     if not isinstance(table, Mapping) or not isinstance(columns := table.get("columns"), list):
         raise Unreadable(f"{where} has no columns, expected columns and rows: run again")
-    unknown = [column for column in columns if not _known(column)]
-    if unknown:
+    lacking = [column for column in ("metric", "value") if column not in columns]
+    if len(lacking) == 2:  # a list of reasons, such as `not_measured`
+        return
+    if unknown := [column for column in columns if not _known(column)]:
         raise Unreadable(
             f"{where} has the column {unknown[0]!r}, expected {', '.join(schema.DIMENSIONS)}: it "
             "was written by another version of mtp-harness; update, or run again"
         )
-    if lacking := [column for column in ("metric", "value") if column not in columns]:
+    if lacking:
         raise Unreadable(f"{where} has no column {lacking[0]}, expected one: run again")
     if not isinstance(rows := table.get("rows"), list):
         raise Unreadable(f"{where} has no rows, expected a list of them: run again")
