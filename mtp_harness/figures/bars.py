@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from mtp_harness.figures import words
 from mtp_harness.figures.series import is_paper, series_of
@@ -35,11 +35,11 @@ class Gains:
         sets = _in_paper_order(shown)
         canvas.set_size_inches(self.size[0] * len(sets), self.size[1] * len(ats))
         grid = canvas.subplots(len(ats), len(sets), squeeze=False)
-        for axes_row, at in zip(grid, ats, strict=True):
+        for row, (axes_row, at) in enumerate(zip(grid, ats, strict=True)):
             for axes, name in zip(axes_row, sets, strict=True):
                 panel = shown[(shown["at"] == at) & (shown["data_set"] == name)]
                 vertical(axes, panel, style)
-                if axes_row is grid[0]:
+                if row == 0:
                     axes.set_title(words.entry("data_set", name))
             axes_row[0].set_ylabel(f"pass@{at}")
 
@@ -206,11 +206,10 @@ class Groups:
         if not self.from_zero:
             values = scale * shown["value"].astype(float)
             step = 0.5 if values.max() - values.min() < 4 else 5
-            low = (values.min() // step) * step - step
+            low = max(0.0, (values.min() // step) * step - 2 * step)
             grid[0].set_ylim(low, (values.max() // step + 1) * step)
+            grid[0].yaxis.set_major_locator(MultipleLocator(step))
         if len(handles) > 1:
             width_in, height = canvas.get_size_inches()
             canvas.set_size_inches(width_in + 0.35 + 0.055 * max(map(len, handles)), height)
             canvas.legend(list(handles.values()), list(handles), loc="outside right upper")
-
-

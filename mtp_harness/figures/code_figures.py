@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from mtp_harness.figures import architecture, diagrams, paper_data
+from mtp_harness.figures import architecture, diagrams, paper_data, words
 from mtp_harness.figures.bars import Gains
 from mtp_harness.figures.figure import Figure
 from mtp_harness.figures.lines import Lines
@@ -26,12 +26,14 @@ def percent(value: float) -> str:
 
 def code_table(results: Results) -> pd.DataFrame:
     """Return pass@k at the best temperature."""
-    return at_best_temperature(results, CODE)
+    best = at_best_temperature(results, CODE)
+    tokens = [words.entry("train_tokens", one) or None for one in best["train_tokens"]]
+    return best.assign(train_data=pd.array(tokens, dtype="string"))
 
 
 def temperatures(results: Results) -> pd.DataFrame:
     """Return the best temperature of every cell that was sampled."""
-    best = at_best_temperature(results, CODE)
+    best = code_table(results)
     best = best[best["temperature"] > 0].reset_index(drop=True)
     return best.assign(
         metric="temperature of " + best["metric"],
@@ -87,7 +89,9 @@ def overview(results: Results) -> pd.DataFrame:
 
 def paper_overview(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the blocks of the paper's 7B model, and figure 3's gains on MBPP at pass@1."""
-    blocks = [{"source": "Table S14", "label": "7B"} | row for row in _blocks(architecture.PAPER_7B)]
+    blocks = [
+        {"source": "Table S14", "label": "7B"} | row for row in _blocks(architecture.PAPER_7B)
+    ]
     own = rows[(rows["data_set"] == "mbpp") & (rows["at"] == 1)]
     return pd.concat([frame(blocks), with_baselines(own)], ignore_index=True)
 
@@ -138,7 +142,8 @@ FIGURES = (
         contests,
         Lines(
             "at",
-            told=("label",),
+            colour="label",
+            told=(),
             log_x=True,
             log_y=True,
             percent=True,
@@ -153,7 +158,7 @@ FIGURES = (
         "table_1",
         "pass@k (%) at the temperature that is best for each cell.",
         code_table,
-        TextTable(("train_data", "label", "train_tokens", "n"), best=("train_data",), **PASS_AT),
+        TextTable(("train_data", "label", "n"), best=("train_data",), **PASS_AT),
         PAPER_CODE,
         ("table_1",),
     ),
@@ -162,7 +167,10 @@ FIGURES = (
         "pass@k (%) of alternative architectures.",
         code_table,
         TextTable(
-            ("label", "n", "head_type", "heads", "extra_layers"), best=(), **PASS_AT
+            ("label", "n", "head_type", "heads", "extra_layers"),
+            best=(),
+            titles=("label", "n", "head type", "architecture", "+ layers"),
+            **PASS_AT,
         ),
         f"{PAPER_CODE} for each architecture, told apart by `--model_args label=…`",
         ("table_s4",),
@@ -196,7 +204,7 @@ FIGURES = (
         "The temperatures of table 1.",
         temperatures,
         TextTable(
-            ("train_data", "label", "train_tokens", "n"),
+            ("train_data", "label", "n"),
             ("data_set", "at"),
             lambda value: f"{value:g}",
             order=BENCHMARKS,

@@ -73,6 +73,9 @@ class Order:
             y0 = y1 = y0 + side
             x0, x1 = (x0 + 0.47, x1 - 0.47) if x1 > x0 else (x0 - 0.47, x1 + 0.47)
         else:
+            lean = 0.3 * (max(self.places[start], self.places[end], key=_height)[0] - 1.5)
+            if "trunk" in (start, end) and x0 != x1:  # arrows to both heads leave side by side
+                x0, x1 = (x0 + lean, x1) if start == "trunk" else (x0, x1 + lean)
             x0, x1 = x0 - side, x1 - side
             up = 0.23 if y1 > y0 else -0.23
             y0, y1 = y0 + up, y1 - up
@@ -92,6 +95,10 @@ class Order:
         x, y = (x0 + x1) / 2, (y0 + y1) / 2
         x, y = (x, y + away) if level else (x - away, y)
         axes.text(x, y, str(number), color=colour, fontsize=7, ha="center", va="center")
+
+
+def _height(place: Place) -> float:
+    return place[1]
 
 
 def _fill(name: str, style: Style) -> str:
@@ -129,11 +136,12 @@ def overview(canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
     gains = shown[shown["metric"].str.startswith("pass@")]
     heads = int(parts["n"].max())
     below = 0.0 if gains.empty else 0.24 * len(gains) + 0.75
-    canvas.set_size_inches(3.5, 3.2 + below)
+    tall = 1.9 + 0.19 * min(heads, SHOWN_HEADS)
+    canvas.set_size_inches(3.5, tall + below)
     if gains.empty:
         _architecture(canvas.subplots(), parts, heads, style)
         return
-    above, under = canvas.subplots(2, 1, height_ratios=[3.2, below])
+    above, under = canvas.subplots(2, 1, height_ratios=[tall, below])
     _architecture(above, parts, heads, style)
     name = words.entry("data_set", gains["data_set"].iloc[0])
     number = gains["n"].iloc[0]
@@ -147,9 +155,9 @@ def _architecture(axes: Axes, parts: pd.DataFrame, n: int, style: Style) -> None
     drawn = list(range(1, n + 1))
     if n > SHOWN_HEADS:
         drawn = [*range(1, SHOWN_HEADS), n]
-    top = 2.75 + 0.42 * len(drawn)
+    top = 2.75 + 0.42 * (len(drawn) - 1)
     axes.set_xlim(-1.05, POSITIONS + 1.15)
-    axes.set_ylim(-0.75, top + 0.75)
+    axes.set_ylim(-0.3, top + 0.3)
     axes.axis("off")
     axes.text(-0.95, 0.0, "inputs", fontsize=6.5, va="center")
     for x in range(POSITIONS):
@@ -161,7 +169,15 @@ def _architecture(axes: Axes, parts: pd.DataFrame, n: int, style: Style) -> None
     for place, head in reversed(list(enumerate(drawn))):
         shift = 0.13 * place
         dots = n > SHOWN_HEADS and place == len(drawn) - 1
-        _bar(axes, 1.72 + shift * 1.15, style.series[4], "", RULE, shift * 0.6, 0.55 + 0.45 / (place + 1))
+        _bar(
+            axes,
+            1.72 + shift * 1.15,
+            style.series[4],
+            "",
+            RULE,
+            shift * 0.6,
+            0.55 + 0.45 / (place + 1),
+        )
         y = 2.75 + 0.42 * place
         faded = 1.0 if head == 1 else 0.35
         axes.text(
@@ -180,7 +196,7 @@ def _architecture(axes: Axes, parts: pd.DataFrame, n: int, style: Style) -> None
     if n > 1:
         axes.text(
             POSITIONS - 0.62,
-            2.75 + 0.42 * (len(drawn) + 1) / 2,
+            2.75 + 0.42 * len(drawn) / 2,
             "offsets 2 and on:\ndropped, or used\nto draft",
             fontsize=5.8,
             va="center",

@@ -66,7 +66,9 @@ class Heat:
                 axes.set_title(", ".join(filter(None, (words.entry(*one) for one in named))))
 
     def _row(self, entry: Entry) -> str:
-        named = self.row_words or (lambda row: " ".join(map(_word, zip(self.rows, row, strict=True))))
+        named = self.row_words or (
+            lambda row: " ".join(map(_word, zip(self.rows, row, strict=True)))
+        )
         return named(entry)
 
     def _column(self, entry: Entry) -> str:
@@ -113,7 +115,7 @@ class Heat:
             axes.text(
                 x + 0.5,
                 y + 0.52,
-                sign + self.form.format(value),
+                (sign + self.form.format(value)).replace("-", "−"),
                 ha="center",
                 va="center",
                 fontsize=self.fontsize,
@@ -152,5 +154,3 @@ def _ink(colour: Any) -> str:
 
     red, green, blue, _ = matplotlib.colors.to_rgba(colour)
     return RULE if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
-
-

@@ -1,6 +1,6 @@
 """Lines over an axis, in a grid of panels: most of the paper's figures."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,9 @@ class Lines:
         ticks: On the horizontal axis, all values where it is empty.
         decorate: Draws what else a panel needs.
         share_y: Whether panels of a row share their vertical axis.
+        dashed: Column that sets dashes and markers, instead of `colour`.
+        from_zero: Whether vertical axes begin at 0.
+        wrap: Most panels side by side, where there is one row of them.
     """
 
     x: str
@@ -54,6 +57,9 @@ class Lines:
     ticks: tuple[float, ...] = ()
     decorate: Callable[[Axes, pd.DataFrame], None] | None = None
     share_y: bool = False
+    dashed: str | None = None
+    from_zero: bool = False
+    wrap: int | None = None
 
     def __call__(self, canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
         """Draw the table.
@@ -62,28 +68,30 @@ class Lines:
             ValueError: Two values fall on one point of one line.
         """
         down, across = self._entries(shown, self.rows), self._entries(shown, self.columns)
-        canvas.set_size_inches(self.size[0] * len(across), self.size[1] * len(down))
-        grid = canvas.subplots(
-            len(down), len(across), squeeze=False, sharey="row" if self.share_y else False
-        )
+        wide = min(len(across), self.wrap or len(across))
+        tall = len(down) * -(-len(across) // wide)
+        canvas.set_size_inches(self.size[0] * wide, self.size[1] * tall)
+        share = "row" if self.share_y else False
+        grid = canvas.subplots(tall, wide, squeeze=False, sharey=share)
         paper = is_paper(shown)
         mixed = bool(paper.any() and not paper.all())
         labels: dict[str, Any] = {}
-        for axes_row, row in zip(grid, down, strict=True):
-            for axes, column in zip(axes_row, across, strict=True):
-                panel = _only(_only(shown, self.rows, row), self.columns, column)
-                for one in series_of(shown, self.colour, self.told, style, mixed):
-                    here = one.rows[one.rows.index.isin(panel.index)]
-                    if len(here):
-                        labels.setdefault(one.label, self._line(axes, one, here))
-                self._finish(axes, panel, row, column, len(down) * len(across) > 1)
+        every = list(series_of(shown, self.colour, self.told, style, mixed, self.dashed))
+        panels = [(row, column) for row in down for column in across]
+        for axes, (row, column) in zip(grid.flat, panels, strict=False):
+            panel = _only(_only(shown, self.rows, row), self.columns, column)
+            for one in every:
+                here = one.rows[one.rows.index.isin(panel.index)]
+                if len(here):
+                    labels.setdefault(one.label, self._line(axes, one, here))
+            self._finish(axes, panel, row, column, len(panels) > 1)
+        for axes in grid.flat[len(panels) :]:
+            axes.set_axis_off()
         for axes_row in grid:
             axes_row[0].set_ylabel(self._ylabel(shown))
-            if self.rows == "metric" or self.columns == "metric":
-                axes_row[0].set_ylabel("")
-        for axes in grid[-1]:
-            axes.set_xlabel(words.axis(self.x))
-        _legend(canvas, grid.flat, labels)
+        for place in range(max(0, len(panels) - wide), len(panels)):
+            grid.flat[place].set_xlabel(words.axis(self.x))
+        _legend(canvas, list(grid.flat), labels)
 
     def _entries(self, shown: pd.DataFrame, column: str | None) -> list[Any]:
         if column is None:
@@ -135,6 +143,9 @@ class Lines:
         if self.log_y:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        if self.from_zero and len(panel):
+            top = float((panel["high"].fillna(panel["value"])).max())
+            axes.set_ylim(0, 1.05 * top * (100 if self.percent else 1))
         if self.ylim:
             axes.set_ylim(*self.ylim)
         there = sorted({float(x) for x in panel[self.x].dropna()})
@@ -187,11 +198,11 @@ def _refuse_unless_seeds(points: pd.DataFrame, x: str, at: Any) -> None:
     )
 
 
-def _legend(canvas: Canvas, panels: Iterator[Axes] | Any, labels: dict[str, Any]) -> None:
+def _legend(canvas: Canvas, panels: Sequence[Axes], labels: dict[str, Any]) -> None:
     handles: Sequence[Any] = list(labels.values())
     if len(labels) < 2:
         return
-    if len(labels) <= MANY and len(panels := list(panels)) == 1:
+    if len(labels) <= MANY and len(panels) == 1:
         panels[0].legend(handles, list(labels))
     else:
         width, height = canvas.get_size_inches()

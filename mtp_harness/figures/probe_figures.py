@@ -63,15 +63,23 @@ def domains(axes: Axes, panel: pd.DataFrame) -> None:
     axes.axvline(IN_DOMAIN + 0.5, color=GREY, linewidth=0.7, linestyle=":")
     for middle, text in ((3, "in-domain"), (8, "out-of-domain")):
         axes.text(
-            middle, 1.0, text, transform=axes.get_xaxis_transform(), ha="center", va="bottom",
-            fontsize=5.5, color=GREY,
+            middle,
+            1.0,
+            text,
+            transform=axes.get_xaxis_transform(),
+            ha="center",
+            va="bottom",
+            fontsize=5.5,
+            color=GREY,
         )
 
 
 def gsm8k(results: Results) -> pd.DataFrame:
     """Return pass@k on GSM8K by temperature."""
     values = results.values
-    rows = values[(values["task"] == "gsm8k_mtp") & values["at"].notna() & (values["temperature"] > 0)]
+    rows = values[
+        (values["task"] == "gsm8k_mtp") & values["at"].notna() & (values["temperature"] > 0)
+    ]
     rows = rows.sort_values("k", kind="stable")
     same = ["label", "n", "train_tokens", "train_seed", "metric", "temperature", "n_samples"]
     return rows.drop_duplicates(same, keep="last").sort_index().reset_index(drop=True)
@@ -99,7 +107,8 @@ class Positions:
     def __call__(self, canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
         """Draw the table."""
         where = [
-            str(row["class"]) + ("" if pd.isna(row["part"]) or row["part"] == "all" else f", {row['part']}")
+            str(row["class"])
+            + ("" if pd.isna(row["part"]) or row["part"] == "all" else f", {row['part']}")
             if pd.isna(row["position_from"])
             else f"tokens {row['position_from']}–{row['position_to']}"
             for _, row in shown.iterrows()
@@ -124,7 +133,9 @@ def loss(results: Results) -> pd.DataFrame:
 
 
 def _pauses(entry: Any) -> str:
-    return f"({'a' if entry == 5 else 'b'}) {entry} pause tokens" if entry in (5, 10) else str(entry)
+    return (
+        f"({'a' if entry == 5 else 'b'}) {entry} pause tokens" if entry in (5, 10) else str(entry)
+    )
 
 
 FIGURES = (
@@ -134,7 +145,13 @@ FIGURES = (
         "was read before.",
         stories,
         Lines(
-            "parameters", told=(), log_x=True, ticks=SIZES, ylabel="accuracy", ylim=(0.0, 0.52)
+            "parameters",
+            told=(),
+            log_x=True,
+            ticks=SIZES,
+            ylabel="accuracy",
+            ylim=(0.0, 0.52),
+            size=(2.9, 2.0),
         ),
         INDUCTION,
         ("fig_7",),
@@ -151,6 +168,7 @@ FIGURES = (
             log_x=True,
             ticks=SIZES,
             ylabel="accuracy",
+            size=(2.9, 2.0),
         ),
         INDUCTION,
         ("fig_7", "fig_s14"),
@@ -173,7 +191,6 @@ FIGURES = (
             percent=True,
             size=(3.1, 2.5),
             ylabel="accuracy (%)",
-            decorate=None,
             panel_words=_pauses,
         ),
         f"{ARITHMETIC} with `--metadata '{{\"pause_tokens\": 5}}'`",
@@ -184,7 +201,12 @@ FIGURES = (
         "Polynomial arithmetic by number of operations and by model size.",
         without_pause,
         Lines(
-            "operations", told=("label",), percent=True, size=(4.4, 3.2), ylabel="accuracy (%)",
+            "operations",
+            told=("parameters",),
+            dashed="parameters",
+            percent=True,
+            size=(4.4, 3.2),
+            ylabel="accuracy (%)",
             decorate=domains,
         ),
         ARITHMETIC,
@@ -200,6 +222,7 @@ FIGURES = (
             columns="train_tokens",
             order=("pass@1", "pass@10", "pass@100"),
             percent=True,
+            ylabel="%",
             size=(2.6, 1.7),
         ),
         "`lm_eval --model mtp --tasks mtp_paper_gsm8k -o RESULTS`",

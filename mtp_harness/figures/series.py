@@ -43,7 +43,12 @@ def is_paper(rows: pd.DataFrame) -> "pd.Series[bool]":
 
 
 def series_of(
-    shown: pd.DataFrame, colour: str, told: Sequence[str], style: Style, mixed: bool
+    shown: pd.DataFrame,
+    colour: str,
+    told: Sequence[str],
+    style: Style,
+    mixed: bool,
+    dashed: str | None = None,
 ) -> Iterator[Series]:
     """Yield the series of a figure, in a fixed order.
 
@@ -53,11 +58,13 @@ def series_of(
         told: Further columns that keep series apart; those that differ stand in the legend.
         style: Palette.
         mixed: Whether runs and the paper are in one figure.
+        dashed: Column that sets dashes and markers instead, the largest entry solid.
     """
     frame = shown.assign(from_paper=is_paper(shown))
     keys = ["from_paper", "acceptance", colour, *told]
     places: dict[tuple[bool, Any], int] = {}
     order = list(dict.fromkeys(frame[colour].dropna().sort_values()))
+    lines = list(dict.fromkeys(frame[dashed].dropna().sort_values())) if dashed else []
     for key, rows in frame.groupby(keys, dropna=False, sort=True):
         from_paper, acceptance, value, *others = key
         place = places.setdefault((from_paper, value), 0)
@@ -73,15 +80,40 @@ def series_of(
         parts += [LOSSY[acceptance]] if acceptance in LOSSY else []
         parts += ["paper"] if mixed and from_paper else []
         yield Series(
-            label=", ".join(part for part in parts if part) or str(rows["label"].iloc[0]),
+            label=", ".join(dict.fromkeys(filter(None, parts))) or str(rows["label"].iloc[0]),
             rows=rows,
             colour=style.colour(number)
             if number is not None
             else style.others[(order.index(value) if value in order else 0) % len(style.others)],
-            dashes=DASHES.get(number, "-") if number is not None else "-",
-            marker="x" if from_paper else MARKERS[place % len(MARKERS)],
+            dashes=_dashes(number, value, order, rows, dashed, lines),
+            marker=_marker(from_paper, place, rows, dashed, lines),
             alpha=PAPER_ALPHA if mixed and from_paper else 1.0,
             width=0.9 if mixed and from_paper else 1.3,
             number=number,
             from_paper=bool(from_paper),
         )
+
+
+def _dashes(
+    number: int | None,
+    value: Any,
+    order: list[Any],
+    rows: pd.DataFrame,
+    dashed: str | None,
+    lines: list[Any],
+) -> Any:
+    if dashed:
+        last = len(lines) - 1 - lines.index(rows[dashed].iloc[0]) if lines else 0
+        return ("-", DASHES[4], DASHES[2], DASHES[3])[last % 4]
+    if number is not None:
+        return DASHES.get(number, "-")
+    place = order.index(value) if value in order else 0
+    return ("-", DASHES[2], DASHES[4], DASHES[3])[place % 4]
+
+
+def _marker(
+    from_paper: bool, place: int, rows: pd.DataFrame, dashed: str | None, lines: list[Any]
+) -> str:
+    if from_paper:
+        return "." if dashed and rows[dashed].iloc[0] != lines[-1] else "x"
+    return MARKERS[place % len(MARKERS)]

@@ -86,8 +86,13 @@ class AgainstLimit(Lines):
                 axes.plot(xs, ys, color=style.colour(int(k)), linewidth=0.6, linestyle=":")
             if len(rows):
                 axes.text(
-                    0.02, 0.98, "dotted: bandwidth limit", transform=axes.transAxes, va="top",
-                    fontsize=5.5, color=GREY,
+                    0.02,
+                    0.98,
+                    "dotted: bandwidth limit",
+                    transform=axes.transAxes,
+                    va="top",
+                    fontsize=5.5,
+                    color=GREY,
                 )
 
 
@@ -140,6 +145,8 @@ FIGURES = (
             columns="metric",
             order=("speedup", LATENCY),
             ticks=MOST_BATCHES,
+            from_zero=True,
+            ylabel="",
             size=(2.9, 2.26),
         ),
         SPEED,

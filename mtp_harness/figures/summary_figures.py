@@ -76,12 +76,16 @@ def paper_rouge_l(rows: pd.DataFrame) -> pd.DataFrame:
     """Return figure 6's bars from table S9: the baseline, and the baseline plus the differences."""
     mean = rows[rows["task"] == "mtp_summarization"]
     base = mean[mean["n"] == 1].set_index("train_tokens")["value"]
-    added = [0.0 if pd.isna(b) else float(base[t]) for b, t in zip(
-        mean["baseline"], mean["train_tokens"], strict=True)]
+    added = [
+        0.0 if pd.isna(b) else float(base[t])
+        for b, t in zip(mean["baseline"], mean["train_tokens"], strict=True)
+    ]
     absolute = mean["value"].astype(float) + added
-    return mean.assign(value=pd.array(absolute, dtype="Float64"), baseline=pd.NA).astype(
-        {"baseline": "string"}
-    ).reset_index(drop=True)
+    return (
+        mean.assign(value=pd.array(absolute, dtype="Float64"), baseline=pd.NA)
+        .astype({"baseline": "string"})
+        .reset_index(drop=True)
+    )
 
 
 def differences(rows: pd.DataFrame) -> pd.DataFrame:
@@ -142,9 +146,11 @@ def _in_rows(rows: pd.DataFrame) -> pd.DataFrame:
         _aspect=[aspects.index(name) for name in rows["aspect"]],
     )
     keys = ["_source", "_mean", "data_set", "_metric", "_aspect", "train_tokens", "n"]
-    return order.sort_values(keys, kind="stable").drop(
-        columns=["_source", "_mean", "_metric", "_aspect"]
-    ).reset_index(drop=True)
+    return (
+        order.sort_values(keys, kind="stable")
+        .drop(columns=["_source", "_mean", "_metric", "_aspect"])
+        .reset_index(drop=True)
+    )
 
 
 def _column(entry: tuple[Any, ...]) -> str:

@@ -48,7 +48,9 @@ class TextTable:
         rows = list(frame[keys].drop_duplicates().itertuples(index=False, name=None))
         if mixed:
             rows.sort(key=lambda row: row[0])
-        columns = list(frame[list(self.columns)].drop_duplicates().itertuples(index=False, name=None))
+        columns = list(
+            frame[list(self.columns)].drop_duplicates().itertuples(index=False, name=None)
+        )
         columns.sort(key=self._place)
         cells = {
             (row[: len(keys)], row[len(keys) : -3]): row[-3:]
@@ -57,17 +59,30 @@ class TextTable:
             )
         }
         cells = {(_known(r), _known(c)): v for (r, c), v in cells.items()}
-        lead = self._lead(rows, mixed)
         body = [[self._cell(cells, row, column) for column in columns] for row in rows]
         bold = self._bold(cells, rows, columns)
-        _paint(canvas, self._heads(columns), self._titles(), lead, body, bold, rows)
+        titles, lead = self._without_constants(self._titles(), self._lead(rows, mixed), rows)
+        _paint(canvas, self._heads(columns), titles, lead, body, bold)
 
     def _place(self, column: tuple[Any, ...]) -> tuple[Any, ...]:
-        rank = tuple(self.order.index(one) if one in self.order else len(self.order) for one in column)
+        rank = tuple(
+            self.order.index(one) if one in self.order else len(self.order) for one in column
+        )
         return tuple((r, _sortable(one)) for r, one in zip(rank, column, strict=True))
 
     def _titles(self) -> list[str]:
-        return list(self.titles or self.rows)
+        return list(self.titles or (words.axis(name) for name in self.rows))
+
+    def _without_constants(
+        self, titles: list[str], lead: list[list[str]], rows: Sequence[tuple[Any, ...]]
+    ) -> tuple[list[str], list[list[str]]]:
+        """Leave out names that are missing in every row."""
+        kept = [
+            place
+            for place in range(len(titles))
+            if any(not pd.isna(row[1 + place]) for row in rows)
+        ]
+        return [titles[i] for i in kept], [[line[i] for i in kept] for line in lead]
 
     def _lead(self, rows: Sequence[tuple[Any, ...]], mixed: bool) -> list[list[str]]:
         """Return the names of the rows; what repeats the row above stays empty."""
@@ -77,7 +92,11 @@ class TextTable:
             same = True
             entries = []
             for place, (name, entry) in enumerate(zip(self.rows, row[1:], strict=True), 1):
-                same = same and bool(before) and _known(before[: place + 1]) == _known(row[: place + 1])
+                same = (
+                    same
+                    and bool(before)
+                    and _known(before[: place + 1]) == _known(row[: place + 1])
+                )
                 last = place == len(self.rows)
                 entries.append("" if same and not last else _plain(name, entry))
             if mixed and row[0] and entries[0]:
@@ -90,7 +109,7 @@ class TextTable:
         found = cells.get((_known(row), _known(column)))
         if found is None or pd.isna(found[0]):
             return "–"
-        return self.form(float(found[0]))
+        return self.form(float(found[0])).replace("-", "−")
 
     def _bold(self, cells: Any, rows: Any, columns: Any) -> set[tuple[int, int]]:
         if self.best is None:
@@ -118,7 +137,7 @@ class TextTable:
             line = []
             for _, group in spans:
                 members = list(group)
-                line.append((_plain(name, members[0][depth]), len(members)))
+                line.append((_head(name, members[0][depth]), len(members)))
             lines.append(line)
         return lines
 
@@ -131,6 +150,12 @@ def _plain(name: str, entry: Any) -> str:
     if name == "at":
         return f"@{entry}"
     return words.entry(name, entry)
+
+
+def _head(name: str, entry: Any) -> str:
+    if name in ("n", "k") and not pd.isna(entry):
+        return f"{name} = {entry}"
+    return words.HEADS.get(entry, "") or _plain(name, entry)
 
 
 def _known(entries: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -148,10 +173,9 @@ def _paint(
     lead: list[list[str]],
     body: list[list[str]],
     bold: set[tuple[int, int]],
-    rows: Sequence[tuple[Any, ...]],
 ) -> None:
     """Put the texts on a canvas as wide as they need; lengths are counted in letters of 6.5 pt."""
-    letter = 0.062
+    letter = 0.056
     lead_widths = [
         letter * max(len(text) for text in [title, *(line[i] for line in lead)]) + 0.14
         for i, title in enumerate(titles)

@@ -28,6 +28,9 @@ CHOICE = {
 }
 """The seven tasks of figure S12, and the metric of the harness that is shown."""
 
+STEPS = range(2500, 25001, 2500)
+"""The paper's checkpoints."""
+
 CHECKPOINTS = 3
 """Fewest checkpoints that a score is read between."""
 
@@ -74,7 +77,9 @@ def efficiency(results: Results) -> pd.DataFrame:
     """
     values = results.values
     scored = values[
-        values["metric"].isin(SCORES) & (values["table"] == "results") & values["train_tokens"].notna()
+        values["metric"].isin(SCORES)
+        & (values["table"] == "results")
+        & values["train_tokens"].notna()
     ]
     family = ["label", "n", "parameters", "train_seed", "task", "metric", "temperature"]
     curves = [
@@ -191,7 +196,7 @@ FIGURES = (
         "fig_5",
         "Average accuracy on the seven choice and question tasks over training steps.",
         choice_mean,
-        Lines("train_step", percent=True, ylabel="average accuracy (%)"),
+        Lines("train_step", percent=True, ylabel="average accuracy (%)", ticks=tuple(STEPS[1::2])),
         CHOICE_COMMAND,
         ("fig_5",),
     ),
@@ -200,7 +205,13 @@ FIGURES = (
         "The seven tasks of figure 5. Of the paper's curves the first and the last point are known.",
         choice_tasks,
         Lines(
-            "train_step", columns="task", percent=True, ylabel="accuracy (%)", size=(1.75, 1.7)
+            "train_step",
+            columns="task",
+            wrap=4,
+            percent=True,
+            ylabel="accuracy (%)",
+            size=(1.75, 1.7),
+            ticks=tuple(STEPS[1::2]),
         ),
         CHOICE_COMMAND,
         ("fig_s12",),

@@ -15,6 +15,12 @@ AXES = {
     "temperature": "temperature",
     "train_step": "training step",
     "train_tokens": "training tokens",
+    "train_data": "training data",
+    "data_set": "data set",
+    "aspect": "white space",
+    "extra_layers": "+ layers",
+    "head_type": "head type",
+    "label": "model",
 }
 
 METRICS = {
@@ -74,6 +80,8 @@ def entry(column: str, value: Any) -> str:
         return DATA_SETS.get(str(value).removesuffix("_mtp"), str(value).replace("_", " "))
     if column == "metric":
         return metric(str(value))
+    if column == "aspect":
+        return str(value).replace("f1", "F1")
     if column == "pause_tokens":
         return f"{value} pause tokens"
     if column in ("n", "k", "offset"):
@@ -88,6 +96,10 @@ def metric(name: str) -> str:
     if name.startswith("rouge"):
         return "R-" + name.removeprefix("rouge").replace("_unicode", " (Unicode)")
     return METRICS.get(name, name.replace("_", " "))
+
+
+HEADS = {"speedup": "speedup", "tokens_per_forward": "tok/fwd"}
+"""Metrics as heads of narrow columns."""
 
 
 def in_short(number: float) -> str:

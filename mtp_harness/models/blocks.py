@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtp_harness.models.cached_block import rotation, run_cached_block, store_block_keys
+from mtp_harness.models.cached_block import rotation, run_cached_block
 from mtp_harness.models.interface import KeyValueCache
 
 
@@ -45,16 +45,30 @@ def run_blocks(
     return states
 
 
-def store_keys(
+def run_block_at(
     block: nn.Module,
     states: Tensor,
     rotary: nn.Module,
     positions: Tensor,
     cache: KeyValueCache,
-) -> None:
-    """Add a block's keys and values of states [B, T, D] to the cache; arguments as above."""
+    last: Tensor,
+) -> Tensor:
+    """Apply one block for its output at one token per row.
+
+    Args:
+        block: as above, and so are `states`, `rotary`, `positions` and `cache`, which gets the keys
+            and values of all tokens.
+        states: [B, T, D].
+        rotary: `LlamaRotaryEmbedding`.
+        positions: int64 [B, T].
+        cache: as above.
+        last: int64 [B], index within the call.
+
+    Returns:
+        [B, 1, D].
+    """
     rotated_by = cache.remember(rotary, lambda: rotation(rotary, states, positions))
-    store_block_keys(block, states, rotated_by, cache)
+    return run_cached_block(block, states, rotated_by, cache, last)
 
 
 def _mask(block: nn.Module, states: Tensor) -> Tensor | None:

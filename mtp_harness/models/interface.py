@@ -37,15 +37,28 @@ class KeyValueCache(Protocol):
     Attributes:
         mask: which cached tokens each query sees, bool [B, 1, T, S]; None where the call's tokens
             are prompts, which see each other causally and nothing else.
+        positions: of the call's tokens, int64 [B, T].
+        places: the columns they go to, all rows counted through, int64 [B * T].
     """
 
     mask: Tensor | None
+    positions: Tensor
+    places: Tensor
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any) -> tuple[Tensor, Tensor]:
         """Store [B, H, T, d] keys and values; return those to attend to, [B, H, S, d]."""
 
-    def bias(self, dtype: torch.dtype, repeats: int) -> Tensor:
-        """Return the mask as numbers to add to scores, [B, 1, repeats * T, S]."""
+    def bias(self, dtype: torch.dtype, repeats: int, last: Tensor | None = None) -> Tensor:
+        """Return the mask as numbers to add to scores, [B, 1, repeats * T, S].
+
+        With `last`, int64 [B], only the call's token at that index asks: T is 1.
+        """
+
+    def stored(self, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """Return all keys and values of a layer, [slots, columns, H, d], to write and read."""
+
+    def lengths(self) -> Tensor:
+        """Return how many columns the call's tokens see at most, per row, int64 [B]."""
 
     def remember(self, key: Any, make: Callable[[], Any]) -> Any:
         """Return what `make` gives, made once for the tokens of this call."""
@@ -111,15 +124,25 @@ class MultiHeadModel(nn.Module, ABC):
             state_offset, [B, T, D].
         """
 
-    def prepare_head(
-        self, offset: int, states: Tensor, positions: Tensor, cache: KeyValueCache
-    ) -> None:
-        """Leave in the cache what head `offset` keeps of states [B, T, D]; parallel heads only.
+    def head_at(
+        self, offset: int, states: Tensor, positions: Tensor, cache: KeyValueCache, last: Tensor
+    ) -> Tensor:
+        """Run head `offset` for its state at one token per row; parallel heads only.
 
-        Of a prompt, a head's output is asked for at the last token alone. Without a shorter way,
-        this runs the head and drops its output.
+        The cache gets what the head keeps of all tokens: a later call needs it. Without a shorter
+        way, this runs the head on all of them.
+
+        Args:
+            offset: 1-based.
+            states: z, [B, T, D].
+            positions: int64 [B, T].
+            cache: as for `trunk`.
+            last: int64 [B], index within the call.
+
+        Returns:
+            [B, 1, D].
         """
-        self.head(offset, states, None, positions, cache)
+        return at_index(self.head(offset, states, None, positions, cache), last)
 
     @abstractmethod
     def logits(self, offset: int, states: Tensor) -> Tensor:
@@ -143,21 +166,37 @@ class MultiHeadModel(nn.Module, ABC):
         return next(self.parameters()).dtype
 
 
+def at_index(states: Tensor, index: Tensor) -> Tensor:
+    """Return the state at `index` [B] of every row of [B, T, ...]; [B, 1, ...]."""
+    return states[torch.arange(len(index), device=index.device), index][:, None]
+
+
 def head_states(
-    model: MultiHeadModel, tokens: Tensor, heads: int | None = None
+    model: MultiHeadModel,
+    tokens: Tensor,
+    heads: int | None = None,
+    following: Tensor | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield (offset, state [B, T, D]) for heads 1..`heads`, teacher-forced on `tokens` [B, T].
 
-    Sequential heads read the true tokens in between. Where the token at t+offset-1 lies beyond the
-    row (the last offset-1 positions) they read token 0: those states have no target in the row.
+    Sequential heads read the true tokens in between. Where the token at t+offset-1 lies beyond what
+    is given (the last offset-1 positions) they read token 0.
+
+    Args:
+        model: any `MultiHeadModel`.
+        tokens: int64 [B, T].
+        heads: k, 1..n; default n.
+        following: the tokens after each row, int64 [B, any number].
     """
+    k, length = heads or model.n_future_tokens, tokens.shape[1]
+    text = torch.cat([tokens, following], 1) if following is not None else tokens
     trunk = model.trunk(tokens)
     previous = trunk
-    for offset in range(1, (heads or model.n_future_tokens) + 1):
+    for offset in range(1, k + 1):
         ahead = None
         if model.sequential and offset > 1:
             ahead = torch.zeros_like(tokens)
-            known = tokens[:, offset - 1 :]  # none in rows shorter than the offset
+            known = text[:, offset - 1 : offset - 1 + length]  # none in rows shorter than that
             ahead[:, : known.shape[1]] = known
         state = model.head(offset, previous if model.sequential else trunk, ahead)
         yield offset, state

@@ -11,6 +11,7 @@ and 95 % quantiles.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -44,11 +45,17 @@ def replicates(
     """
     matrix = np.asarray(scores, dtype=np.float64)
     n_problems = len(matrix)
-    draws = np.random.default_rng(seed).multinomial(
-        n_problems, np.full(n_problems, 1 / n_problems), size=n_replicates
-    )
+    draws = _draws(n_problems, n_replicates, seed)
     means: NDArray[np.float64] = draws @ matrix / n_problems
     return means
+
+
+@lru_cache(maxsize=1)  # tables ask for hundreds of intervals over the same problems
+def _draws(n_problems: int, n_replicates: int, seed: int) -> NDArray[np.float64]:
+    """Return how often each replicate draws each problem, [R, P]."""
+    even = np.full(n_problems, 1 / n_problems)
+    draws = np.random.default_rng(seed).multinomial(n_problems, even, size=n_replicates)
+    return draws.astype(np.float64)
 
 
 def estimate(
@@ -75,6 +82,49 @@ def estimate(
         of(replicates(matrix, n_replicates, seed)), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     )
     return Estimate(float(of(matrix.mean(axis=0)[None])[0]), float(low), float(high))
+
+
+def ratios(
+    numerators: ArrayLike,
+    denominators: ArrayLike,
+    n_replicates: int = REPLICATES,
+    seed: int = SEED,
+) -> list[Estimate]:
+    """Return the ratio of sums of every column with its 90 % interval.
+
+    A replicate in which a column's denominators are all zero has no say in that column.
+
+    Args:
+        numerators: One row per problem, [P, C].
+        denominators: The same shape.
+        n_replicates: R.
+        seed: Of the draws.
+    """
+    top = np.asarray(numerators, dtype=np.float64)
+    bottom = np.asarray(denominators, dtype=np.float64)
+    found: list[Estimate] = []
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = top.sum(axis=0) / bottom.sum(axis=0)
+        for at in range(0, top.shape[1], _COLUMNS):
+            some = slice(at, at + _COLUMNS)
+            drawn = replicates(top[:, some], n_replicates, seed)
+            drawn /= replicates(bottom[:, some], n_replicates, seed)
+            found += [
+                Estimate(float(value), *_interval(column))
+                for value, column in zip(values[some], drawn.T, strict=True)
+            ]
+    return found
+
+
+_COLUMNS = 128
+
+
+def _interval(drawn: NDArray[np.float64]) -> tuple[float, float]:
+    drawn = drawn[np.isfinite(drawn)]
+    if not len(drawn):
+        return (np.nan, np.nan)
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return (float(low), float(high))
 
 
 def gain(scores: ArrayLike, baseline: ArrayLike) -> Estimate:
