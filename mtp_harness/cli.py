@@ -32,6 +32,7 @@ COMMANDS = {
     "verify": Command("mtp_harness.verify:main", "compare k heads with plain decoding, by token"),
     "grade": Command("mtp_harness.scoring.grade:main", "grade the programs in saved samples"),
     "passk": Command("mtp_harness.scoring.over_temperatures:main", "score several temperatures"),
+    "run": Command("mtp_harness.pipeline.cli:main", "run several models on several tasks"),
     "demo": Command("mtp_harness.demo:main", "show what a run measured"),
 }
 
