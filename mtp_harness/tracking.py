@@ -162,7 +162,7 @@ class Store:
 
         try:
             yield
-        except (MlflowException, ImportError) as error:  # ImportError: a database's driver
+        except (MlflowException, OSError, ImportError) as error:  # the last: a database's driver
             said = " ".join(str(error).split())
             raise ValueError(f"MLflow cannot use {self.uri}: {said}") from error
 

@@ -144,7 +144,8 @@ def _key_values(arguments: dict[str, Any]) -> str:
     """Return `a=1,b=x` where the harness reads that back as it is meant, else JSON."""
     short = ",".join(f"{name}={value}" for name, value in arguments.items())
     try:
-        same = key_val_to_dict(short) == arguments
+        # With a brace in it, the harness takes the whole for JSON.
+        same = "{" not in short and key_val_to_dict(short) == arguments
     except ValueError:
         same = False
     return short if same else json.dumps(arguments)

@@ -29,8 +29,17 @@ class SingleTask(NamedTuple):
 
     name: str
     settings: dict[str, Any]
-    metadata: dict[str, Any]
-    """The task's own, from its YAML, with the settings' over it."""
+    yaml_path: Path
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the metadata that the task is going to have."""
+        own = load_yaml(self.yaml_path, resolve_func=False).get("metadata") or {}
+        return {**own, **self.settings.get("metadata", {})}
+
+    def task_class(self) -> type | None:
+        """Return the class that its YAML names, if any."""
+        found: type | None = load_yaml(self.yaml_path).get("class")
+        return found
 
 
 def expand(asked: tuple[Asked, ...], include_path: str | None = None) -> list[SingleTask]:
@@ -48,8 +57,7 @@ def expand(asked: tuple[Asked, ...], include_path: str | None = None) -> list[Si
     found: dict[str, SingleTask] = {}
     for one in asked:
         for leaf in _leaves(one.name, {}, index, ()):
-            task = SingleTask(leaf.name, merged(leaf.settings, one.settings), leaf.metadata)
-            task = task._replace(metadata={**leaf.metadata, **task.settings.get("metadata", {})})
+            task = leaf._replace(settings=merged(leaf.settings, one.settings))
             before = found.setdefault(task.name, task)
             if before.settings != task.settings:
                 raise ValueError(
@@ -147,7 +155,7 @@ def _leaves(
     if name in above:
         raise ValueError(f"the group {name} holds itself, by {' > '.join(above)}: mend it")
     if entry.kind in (Kind.TASK, Kind.PY_TASK):
-        yield SingleTask(name, settings, dict(_config(entry).get("metadata") or {}))
+        yield SingleTask(name, settings, entry.yaml_path)
         return
     own = _config(entry) if entry.kind is Kind.GROUP else {"task": _members(entry)}
     yield from _leaves_of_group(own, name, settings, index, (*above, name))

@@ -72,10 +72,11 @@ def _check_heads(k: Any, n: int) -> None:
 
 
 def _check_sampling(task: SingleTask) -> None:
-    """Refuse more k than samples, where a task draws several answers."""
-    if "n_samples" in task.metadata:
+    """Refuse more k than samples, where a task can draw several answers."""
+    metadata = task.metadata()
+    if "n_samples" in metadata or getattr(task.task_class(), "grades_programs", False):
         try:
-            NSamples.from_metadata(task.metadata)
+            NSamples.from_metadata(metadata)
         except ValueError as error:
             raise ValueError(f"{task.name}: {error}") from None
 

@@ -89,7 +89,7 @@ def run_cell(cell: Cell) -> Outcome:
 
 def last_lines(log: Path, n: int = N_LAST_LINES) -> list[str]:
     """Return a log's last lines that say something; of a progress bar, its last state."""
-    text = log.read_text(encoding="utf-8", errors="replace")
+    text = log.read_bytes().decode(errors="replace")
     shown = (line.rstrip().rsplit("\r", 1)[-1] for line in text.split("\n"))
     lines = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line) for line in shown if line.strip()]
     return lines[-n:]
