@@ -10,6 +10,10 @@ log-likelihood tasks, batching of them, chat templates and devices are inherited
     seed=s                        of sampling; default: the run's --seed
     journal=FILE                  finished answers, so that a killed run goes on where it stood
     loader=module:function        your own `MultiHeadModel`; with tokenizer=...
+    label=NAME                    what tables and figures call this checkpoint; with train_tokens=,
+                                  train_step= and train_seed= they put it on an axis
+
+Probes (`mtp_harness.probes`) send requests of types of their own; each has a method here.
 """
 
 # First, or registering hides the harness's built-in models: `get_model` fills its registry only
@@ -20,8 +24,9 @@ import atexit
 import logging
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lm_eval.api.instance import Instance
@@ -58,9 +63,23 @@ from mtp_harness.models.tokenizer_folder import check_vocabulary
 from mtp_harness.models.user_loader import load_with
 from mtp_harness.ordinary import ORDINARY_RULE, OrdinaryRecorder
 from mtp_harness.plugin import UserError
+from mtp_harness.probes import head_logprobs
 from mtp_harness.totals import Spent, totals
 
 _log = logging.getLogger(__name__)
+
+SCHEMA = 1
+"""Of `config.mtp` in the results; goes up where readers of an older one would go wrong."""
+
+ProbeAnswer = Callable[["MTPLM", list[Instance], bool], list[Any]]
+"""Takes the model, the requests of this rank, and whether to show no bar; one answer each."""
+
+
+class ProbeSpent(NamedTuple):
+    """What one rank did in one call of a probe's requests."""
+
+    n_requests: int
+    wall_s: float
 
 
 @register_model("mtp")
@@ -77,6 +96,10 @@ class MTPLM(HFLM):  # type: ignore[misc]
         journal: str | None = None,
         loader: str | None = None,
         device: str | None = None,
+        label: str | None = None,
+        train_tokens: int | None = None,
+        train_step: int | None = None,
+        train_seed: int | None = None,
         **kwargs: Any,
     ) -> None:
         """Load the model.
@@ -91,6 +114,10 @@ class MTPLM(HFLM):  # type: ignore[misc]
             journal: file that finished answers are kept in.
             loader: `module:function`, called with `pretrained`; returns a `MultiHeadModel`.
             device: as for `HFLM`; None means the GPU where there is one.
+            label: name of the checkpoint in tables and figures.
+            train_tokens: tokens that it was trained on.
+            train_step: steps that it was trained for.
+            train_seed: seed that it was trained with.
             **kwargs: `HFLM`'s own arguments.
 
         Raises:
@@ -105,7 +132,12 @@ class MTPLM(HFLM):  # type: ignore[misc]
         if self._layout is not Layout.TRANSFORMERS:  # theirs go on to from_pretrained, as with hf
             refuse_unknown(kwargs, HFLM.__init__, MTPLM.__init__)
             refuse_without_effect(kwargs)
-        refuse_odd_values(draft_heads, device, kwargs)
+        trained = {"train_tokens": train_tokens, "train_step": train_step, "train_seed": train_seed}
+        refuse_odd_values(draft_heads, device, {**kwargs, **trained, "label": label})
+        self._checkpoint: dict[str, str | int | None] = {
+            "label": None if label is None else str(label),
+            **{name: None if value is None else int(value) for name, value in trained.items()},
+        }
         kwargs = plain_dtypes(kwargs)
         if (
             self._layout is Layout.TRANSFORMERS
@@ -127,6 +159,7 @@ class MTPLM(HFLM):  # type: ignore[misc]
         self._records: list[DecodeRecord] = []
         self._spent = Spent()
         self._asked: list[Instance] = []
+        self._probed: dict[str, list[ProbeSpent]] = {}
         self._said_head_1 = False
         self._generator: Generator | None = None
         how = Decoding(
@@ -316,6 +349,23 @@ class MTPLM(HFLM):  # type: ignore[misc]
             texts = super().generate_until(recorder.numbered(requests), disable_tqdm)
         return recorder.with_records(texts)
 
+    # Probes -------------------------------------------------------------------------------------
+
+    def head_logprobs(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Any]:
+        """Answer with what a request measures of all heads' reading of its text."""
+        return self._probe("head_logprobs", head_logprobs.answer, requests, disable_tqdm)
+
+    def _probe(
+        self, name: str, answer: ProbeAnswer, requests: list[Instance], disable_tqdm: bool
+    ) -> list[Any]:
+        self._note(requests)
+        own, first = _without_padding(requests)
+        began = time.perf_counter()
+        answers = answer(self, own, disable_tqdm or self.rank != 0)
+        spent = ProbeSpent(len(own), time.perf_counter() - began)
+        self._probed.setdefault(name, []).extend(self.gather_object(spent) or [])
+        return [answers[index] for index in first]
+
     # Results ------------------------------------------------------------------------------------
 
     def get_model_info(self) -> dict[str, Any]:
@@ -331,6 +381,8 @@ class MTPLM(HFLM):  # type: ignore[misc]
         else:
             info = super().get_model_info()
         mtp = {
+            "schema": SCHEMA,
+            **self._checkpoint,
             **identity,
             **self._decoding(),
             "device": str(self.device),
@@ -338,6 +390,9 @@ class MTPLM(HFLM):  # type: ignore[misc]
             "batch_size": self.batch_size,
             "world_size": self.world_size,
             "totals": totals(self._records, self._spent),
+            "probes": {
+                name: [one._asdict() for one in ranks] for name, ranks in self._probed.items()
+            },
             **provenance.environment(self.device),
         }
         return {**info, "mtp": mtp}

@@ -47,6 +47,10 @@ def _is_whole(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def _is_count(value: Any) -> bool:
+    return _is_whole(value, 0) or (isinstance(value, float) and value >= 0 and value.is_integer())
+
+
 def _is_batch_size(value: Any) -> bool:
     text = str(value)
     automatic = re.fullmatch(r"auto(?::(\d+(?:\.\d+)?))?", text)
@@ -70,6 +74,10 @@ _RULES = {
     "batch_size": _Rule(_is_batch_size, "a whole number from 1, or auto"),
     "max_batch_size": _Rule(lambda value: _is_whole(value, 1), "a whole number from 1"),
     "max_length": _Rule(lambda value: _is_whole(value, 1), "a whole number from 1"),
+    "label": _Rule(lambda value: type(value) in (str, int, float), "a name for this checkpoint"),
+    "train_tokens": _Rule(_is_count, "a whole number of tokens, such as 200000000000 or 2e11"),
+    "train_step": _Rule(_is_count, "a whole number from 0"),
+    "train_seed": _Rule(_is_count, "a whole number from 0"),
     "prefix_token_id": _Rule(lambda value: _is_whole(value, 0), "a whole number from 0"),
     "dtype": _Rule(lambda value: value == "auto" or _is_dtype(value), f"auto, {_DTYPE_NAMES}"),
     "softmax_dtype": _DTYPE,

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from mtp_harness import tasks_dir
+from mtp_harness import tables, tasks_dir
 from mtp_harness.shots import add_fitting
 
 MODEL_NAME = "mtp"
@@ -135,7 +135,7 @@ def _with_our_folder(include_path: Any) -> list[Any]:
 
 
 def add_checks(evaluator: ModuleType) -> None:
-    """Make `simple_evaluate` run `check_before_load` first, and carry the user's consent.
+    """Make `simple_evaluate` run `check_before_load` first, carry the user's consent, move tables.
 
     `from lm_eval import simple_evaluate` and the command line both read the name from this module
     when they run, so this one place is enough.
@@ -160,7 +160,9 @@ def add_checks(evaluator: ModuleType) -> None:
             cache_requests=any(call.arguments[name] for name in caching),
         )
         with _consent_for_this_run(bool(call.arguments["confirm_run_unsafe_code"])):
-            return original(*args, **kwargs)
+            results = original(*args, **kwargs)
+        tables.move(results)
+        return results
 
     simple_evaluate.mtp_harness_original = original  # type: ignore[attr-defined]
     evaluator.simple_evaluate = simple_evaluate  # type: ignore[attr-defined]

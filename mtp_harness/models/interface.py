@@ -149,20 +149,31 @@ class MultiHeadModel(nn.Module, ABC):
 
 
 def head_states(
-    model: MultiHeadModel, tokens: Tensor, heads: int | None = None
+    model: MultiHeadModel,
+    tokens: Tensor,
+    heads: int | None = None,
+    following: Tensor | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield (offset, state [B, T, D]) for heads 1..`heads`, teacher-forced on `tokens` [B, T].
 
-    Sequential heads read the true tokens in between. Where the token at t+offset-1 lies beyond the
-    row (the last offset-1 positions) they read token 0: those states have no target in the row.
+    Sequential heads read the true tokens in between. Where the token at t+offset-1 lies beyond what
+    is given (the last offset-1 positions) they read token 0.
+
+    Args:
+        model: any `MultiHeadModel`.
+        tokens: int64 [B, T].
+        heads: k, 1..n; default n.
+        following: the tokens after each row, int64 [B, any number].
     """
+    k, length = heads or model.n_future_tokens, tokens.shape[1]
+    text = torch.cat([tokens, following], 1) if following is not None else tokens
     trunk = model.trunk(tokens)
     previous = trunk
-    for offset in range(1, (heads or model.n_future_tokens) + 1):
+    for offset in range(1, k + 1):
         ahead = None
         if model.sequential and offset > 1:
             ahead = torch.zeros_like(tokens)
-            known = tokens[:, offset - 1 :]  # none in rows shorter than the offset
+            known = text[:, offset - 1 : offset - 1 + length]  # none in rows shorter than that
             ahead[:, : known.shape[1]] = known
         state = model.head(offset, previous if model.sequential else trunk, ahead)
         yield offset, state

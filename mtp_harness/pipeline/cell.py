@@ -54,7 +54,7 @@ class Cell:
 
     def arguments(self) -> list[str]:
         """Return `lm_eval`'s arguments."""
-        model_args = dict(self.model_args)
+        model_args = {**self.model_args, "label": self.label}
         if self.journal:
             model_args["journal"] = str(self.folder / JOURNAL_FILE)
         flags = {**self.settings, "include_path": self.include_path}

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from mtp_harness.models.interface import MultiHeadModel, head_states
 
@@ -53,33 +52,89 @@ class Walk(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What every head made of a batch of rows; entries past the row's end are False and 0."""
+    """What every head made of rows of text, [..., k]; entries without a target are False and 0."""
 
     right: Tensor
-    """bool [B, T, k]: `right[b, t, i-1]` is whether head i's argmax at t is the token at t+i."""
+    """bool: `right[b, t, i-1]` is whether head i's argmax at t is the token at t+i."""
     nats: Tensor
-    """float64 [B, T, k]: cross-entropy of the token at t+i."""
+    """float32: cross-entropy of the token at t+i."""
+    rank: Tensor
+    """int32: tokens that head i puts before the token at t+i; of equal ones, those of lower id."""
+    confidence: Tensor
+    """float32: probability of the argmax."""
+    brier: Tensor
+    """float32: sum over the vocabulary of (probability - 1 if it is the token at t+i)^2, 0..2."""
+    predicted: Tensor
+    """int32: the argmax."""
+
+    @classmethod
+    def empty(cls, *shape: int, device: torch.device | str = "cpu") -> "Reading":
+        """Return a reading of nothing."""
+        types = (
+            torch.bool,
+            torch.float32,
+            torch.int32,
+            torch.float32,
+            torch.float32,
+            torch.int32,
+        )
+        return cls(*(torch.zeros(shape, dtype=dtype, device=device) for dtype in types))
+
+
+CHUNK = 2**24
+"""Logits that are in memory at once: [B, T, V] of one head is read in pieces of so many numbers."""
 
 
 @torch.no_grad()
-def read(model: MultiHeadModel, tokens: Tensor, heads: int | None = None) -> Reading:
-    """Read rows of text with heads 1..k.
+def read(
+    model: MultiHeadModel,
+    tokens: Tensor,
+    heads: int | None = None,
+    following: Tensor | None = None,
+) -> Reading:
+    """Read rows of text with heads 1..k in one forward.
 
     Args:
         model: any `MultiHeadModel`.
         tokens: int64 [B, T].
         heads: k, 1..n; default n.
+        following: int64 [B, F], the tokens after each row: targets that no state of the row reads.
+
+    Returns:
+        A reading [B, T, k]. Without `following`, targets beyond the row's end are absent.
     """
     k = heads or model.n_future_tokens
-    right = torch.zeros(*tokens.shape, k, dtype=torch.bool, device=tokens.device)
-    nats = torch.zeros(*tokens.shape, k, dtype=torch.float64, device=tokens.device)
-    for offset, state in head_states(model, tokens, k):
-        logits = model.logits(offset, state[:, :-offset])  # [B, T - offset, V]
-        target = tokens[:, offset:]
-        right[:, :-offset, offset - 1] = logits.argmax(-1) == target
-        loss = cross_entropy(logits.float().transpose(1, 2), target, reduction="none")
-        nats[:, :-offset, offset - 1] = loss.double()
-    return Reading(right, nats)
+    text = torch.cat([tokens, following], 1) if following is not None else tokens
+    found = Reading.empty(*tokens.shape, k, device=tokens.device)
+    for offset, state in head_states(model, tokens, k, following):
+        target = text[:, offset : offset + tokens.shape[1]]  # [B, T or fewer]
+        size = state.shape[0] * model.logits(offset, state[:1, :1]).shape[-1]
+        for at in range(0, target.shape[1], max(1, CHUNK // size)):
+            here = slice(at, min(at + max(1, CHUNK // size), target.shape[1]))
+            logits = model.logits(offset, state[:, here])  # [B, chunk, V]
+            for whole, part in zip(found, _compare(logits, target[:, here]), strict=True):
+                whole[:, here, offset - 1] = part
+    return found
+
+
+def _compare(logits: Tensor, target: Tensor) -> Reading:
+    """Return what logits [B, T, V] say of target [B, T], all [B, T]; computed in float32."""
+    logits = logits.float()
+    best, predicted = logits.max(-1)
+    of_target = logits.gather(-1, target[..., None])  # [B, T, 1]
+    total = logits.logsumexp(-1)  # [B, T]
+    ids = torch.arange(logits.shape[-1], device=logits.device)
+    before = (logits > of_target) | ((logits == of_target) & (ids < target[..., None]))
+    p = (logits - total[..., None]).exp()
+    p_target = (of_target[..., 0] - total).exp()
+    return Reading(
+        right=predicted == target,
+        nats=total - of_target[..., 0],
+        rank=before.sum(-1),
+        confidence=(best - total).exp(),
+        brier=(p * p).sum(-1) - 2 * p_target + 1,
+        predicted=predicted,
+    )
 
 
 def hits(model: MultiHeadModel, tokens: Tensor, heads: int | None = None) -> Tensor:
@@ -115,10 +170,10 @@ def score_heads(readings: Iterable[Reading]) -> HeadScores:
         ValueError: there are none.
     """
     correct, nats, n_states = [], [], 0
-    for right, loss in readings:
-        n = right.shape[-1]
+    for reading in readings:
+        right, n = reading.right, reading.right.shape[-1]
         correct.append(right[:, :-n].sum((0, 1)).cpu())
-        nats.append(loss[:, :-n].sum((0, 1)).cpu())
+        nats.append(reading.nats[:, :-n].double().sum((0, 1)).cpu())
         n_states += right[:, :-n, 0].numel()
     if not n_states:
         raise ValueError("no windows to score")

@@ -1,6 +1,7 @@
 """Windows and prompts of tokens from a corpus: the same ones on every run over the same corpus."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,6 +10,35 @@ from mtp_harness.data.corpus import Corpus
 
 Encode = Callable[[str], list[int]]
 """Text to token ids, without special tokens."""
+
+
+class Span(NamedTuple):
+    """One window of a text: states `start`..`end`-1 are read, those from `first` on are scored."""
+
+    start: int
+    first: int
+    end: int
+
+
+def spans(n_states: int, window: int, stride: int) -> Iterator[Span]:
+    """Yield windows that score every state of a text once, as lm_eval's rolling windows do.
+
+        states       0 1 2 3 4 5 6 7 8 9         window 4, stride 2
+        first        S S S S
+        then             r r S S                 every later window scores `stride` states
+                             r r S S             and reads what fits before them
+                                 r r S S
+
+    Args:
+        n_states: of the text: its tokens, less the last one, which no state reads.
+        window: most states of a window.
+        stride: states that a window after the first one scores, 1..`window`.
+    """
+    done = 0
+    while done < n_states:
+        end = min(n_states, done + (stride if done else window))
+        yield Span(max(0, end - window), done, end)
+        done = end
 
 
 def windows(corpus: Corpus, encode: Encode, bos: int, length: int, count: int | None) -> Tensor:

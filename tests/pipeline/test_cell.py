@@ -50,8 +50,8 @@ def test_the_harness_reads_what_the_suite_says(tmp_path, model_args):
     mine = cell(tmp_path, model_args=model_args, settings={"seed": [1, 2, 3, 4], "limit": 0.5})
     pasted = shlex.split(shlex.join(mine.arguments()))
     config = EvaluatorConfig.from_cli(HarnessCLI()._parser.parse_args(["run", *pasted]))
-    journal = {"journal": str(tmp_path / "journal.jsonl")}
-    assert config.model_args == model_args | journal
+    added = {"label": "n4", "journal": str(tmp_path / "journal.jsonl")}
+    assert config.model_args == model_args | added
     assert (config.seed, config.limit) == ([1, 2, 3, 4], 0.5)
     assert (config.tasks, config.output_path) == (["humaneval_mtp"], str(tmp_path))
     assert config.log_samples and config.model == "mtp"

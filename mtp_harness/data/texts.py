@@ -1,0 +1,177 @@
+"""The texts that probes read: by default code and prose of the running Python, else the user's own.
+
+    --metadata '{"folder": "PATH"}'     every UTF-8 file below a folder; *.py is read as code
+    --metadata '{"dataset": "NAME"}'    a Hugging Face data set; further `dataset_config`, `split`,
+                                        `column`
+    --metadata '{"quick": true}'        at most 200 kB for each data set
+
+Of a data set, documents are drawn in an order that depends on `seed` and their names alone, until
+`max_bytes` are reached; a long document counts with its beginning, cut at a line's end. Nothing is
+downloaded but a data set that the user names.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mtp_harness.data.corpus import Corpus, Document, code_corpus, prose_corpus
+
+if TYPE_CHECKING:
+    import datasets
+
+_log = logging.getLogger(__name__)
+
+CODE, TEXT = "code", "text"
+
+
+class Limits(NamedTuple):
+    """How much of a data set is read, in bytes of UTF-8."""
+
+    max_bytes: int
+    max_document_bytes: int
+
+
+DEFAULT = Limits(1_000_000, 64_000)
+QUICK = Limits(200_000, 8_000)
+
+
+def load(
+    quick: bool = False,
+    folder: str | None = None,
+    dataset: str | None = None,
+    dataset_config: str | None = None,
+    split: str = "test",
+    column: str = "text",
+    max_bytes: int | None = None,
+    max_document_bytes: int | None = None,
+    seed: int = 0,
+    **_metadata: object,
+) -> "dict[str, datasets.Dataset]":
+    """Return the texts as the harness wants them from `custom_dataset`.
+
+    Args:
+        quick: read less; see `QUICK`.
+        folder: text files to read instead of the default data sets.
+        dataset: Hugging Face data set to read instead of them.
+        dataset_config: its configuration.
+        split: its split.
+        column: its column that holds the text.
+        max_bytes: see `Limits`; None means that of `QUICK` or `DEFAULT`.
+        max_document_bytes: see `Limits`.
+        seed: of the order in which documents are drawn.
+        _metadata: the rest of the task's and the run's metadata, all of which the harness passes.
+
+    Returns:
+        The split `test`: one row per document, with its `data_set`, `kind` (code or text), `name`,
+        `source`, `sha256` (of the text that is read) and `text`. Data sets take turns.
+
+    Raises:
+        FileNotFoundError: there is no such folder or data set.
+        ValueError: an argument is not what it should be, or a data set holds no text.
+    """
+    import datasets
+
+    limits = _limits(QUICK if quick else DEFAULT, max_bytes, max_document_bytes)
+    if folder and dataset:
+        raise ValueError(f"folder={folder} and dataset={dataset}: expected one of the two")
+    if folder:
+        found = [list(_of_folder(Path(folder)))]
+    elif dataset:
+        found = [list(_of_dataset(dataset, dataset_config, split, column))]
+    else:
+        found = [_of_corpus(code_corpus(), CODE), _of_corpus(prose_corpus(), TEXT)]
+    drawn = [_draw(rows, limits, seed) for rows in found]
+    # In turns, so that --limit N and ranks get some of each.
+    in_turns = [row for rows in zip_longest(*drawn) for row in rows if row is not None]
+    return {"test": datasets.Dataset.from_list(in_turns)}
+
+
+def _limits(default: Limits, max_bytes: Any, max_document_bytes: Any) -> Limits:
+    given = {"max_bytes": max_bytes, "max_document_bytes": max_document_bytes}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name}={value}, expected a whole number of bytes from 1")
+    return default._replace(**given)
+
+
+def _of_corpus(corpus: Corpus, kind: str) -> list[dict[str, str]]:
+    what = {"code": "standard library", "prose": "pydoc topics"}[corpus.name]
+    source = f"{what} of Python {corpus.python_version}"
+    return [_row(corpus.name, kind, doc.name, source, doc.text) for doc in corpus.documents]
+
+
+def _of_folder(folder: Path) -> Iterator[dict[str, str]]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"folder={folder} is no folder, expected one with text files")
+    name, n_left_out = folder.resolve().name, 0
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if not path.is_file() or any(part.startswith(".") for part in inside.parts):
+            continue
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError):
+            text = ""
+        if not text.strip() or "\0" in text:
+            n_left_out += 1
+            continue
+        kind = CODE if path.suffix in (".py", ".pyi") else TEXT
+        yield _row(name, kind, inside.as_posix(), f"folder {name}", text)
+    if n_left_out:
+        _log.warning("%s: %d files hold no UTF-8 text and are left out", folder, n_left_out)
+
+
+def _of_dataset(name: str, config: str | None, split: str, column: str) -> Iterator[dict[str, str]]:
+    import datasets
+
+    where = f"dataset={name}" + (f", dataset_config={config}" if config else "")
+    try:
+        rows = datasets.load_dataset(name, config, split=split)
+    except Exception as error:  # whatever the loader of a data set may raise
+        first = str(error).strip().split("\n")[0]
+        raise ValueError(f"{where}, split={split} cannot be loaded ({first})") from None
+    if column not in rows.column_names:
+        raise ValueError(
+            f"{where} has the columns {', '.join(rows.column_names)}; name the one with the text "
+            f"as column (column={column})"
+        )
+    source = "/".join(part for part in (name, config, split) if part)
+    for number, text in enumerate(rows[column]):
+        if isinstance(text, str) and text.strip():
+            yield _row(name.rpartition("/")[2], TEXT, f"{split}/{number}", source, text)
+
+
+def _row(data_set: str, kind: str, name: str, source: str, text: str) -> dict[str, str]:
+    return {"data_set": data_set, "kind": kind, "name": name, "source": source, "text": text}
+
+
+def _draw(rows: list[dict[str, str]], limits: Limits, seed: int) -> list[dict[str, str]]:
+    """Return documents within the limits, each with the hash of what is read of it."""
+    if not rows:
+        raise ValueError(
+            "there is no text to read: expected at least one document that is not empty"
+        )
+    rows.sort(key=lambda row: hashlib.sha256(f"{seed}\0{row['name']}".encode()).digest())
+    drawn: list[dict[str, str]] = []
+    n_bytes = 0
+    for row in rows:
+        document = Document(row["name"], beginning(row["text"], min(limits)))
+        n_bytes += len(document.text.encode())
+        if n_bytes > limits.max_bytes:
+            break
+        drawn.append({**row, "text": document.text, "sha256": document.sha256})
+    return drawn
+
+
+def beginning(text: str, n_bytes: int) -> str:
+    """Return the lines of a text that fit into a number of bytes; part of the first if need be."""
+    encoded = text.encode()
+    if len(encoded) <= n_bytes:
+        return text
+    part = encoded[:n_bytes].decode(errors="ignore")
+    lines = part[: part.rfind("\n") + 1]
+    return lines if lines.strip() else part

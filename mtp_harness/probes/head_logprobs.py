@@ -1,0 +1,236 @@
+"""How requests of type `head_logprobs` are answered: texts read by all heads, a window at a time.
+
+    requests ─▶ texts ─spans─▶ rows of windows ─read─▶ TextReading, one per text ─measure─▶ answers
+
+One forward per window serves all heads, and one reading serves all requests that ask about the same
+text in the same way. States t = 0..N-1 of a text have read x[0]..x[t]; head i at t is compared with
+x[t+i], also where the window ends before that token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from mtp_harness.models.interface import LayerShape, MultiHeadModel
+from mtp_harness.plugin import UserError
+from mtp_harness.probes.teacher_forced import Reading, read
+from mtp_harness.probes.windows import Span, spans
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+AUTO_TOKENS = 2**14
+"""Tokens of a batch with batch_size=auto; logits are read in pieces, so they take no room."""
+
+
+@dataclass(frozen=True)
+class TextQuestion:
+    """How a text is read, and what is measured of the reading.
+
+    Attributes:
+        measure: takes the `TextReading`; its answer travels between ranks, so it should be small.
+        window: states of a window; None means the model's context.
+        stride: states that a window scores, see `spans`; None means `window`.
+        context: what stands before the text. It is read and not scored, and both are encoded as
+            for a log-likelihood of lm_eval. Without it, a text stands after the prefix token (BOS).
+        as_rolling: encode as lm_eval's rolling log-likelihood does, which reads a tokenizer's own
+            BOS after the prefix token.
+    """
+
+    measure: Callable[[TextReading], dict[str, Any]] = field(repr=False)
+    window: int | None = None
+    stride: int | None = None
+    context: str = ""
+    as_rolling: bool = False
+
+    def spans(self, n_states: int, longest: int, where: str) -> list[Span]:
+        """Return the windows of a text for a model with a context of `longest` tokens."""
+        window = longest if self.window is None else self.window
+        stride = window if self.stride is None else self.stride
+        if type(window) is not int or not 1 <= window <= longest:
+            raise UserError(
+                f"{where}: window={window}, expected 1 to the context, {longest} tokens."
+            )
+        if type(stride) is not int or not 1 <= stride <= window:
+            raise UserError(f"{where}: stride={stride}, expected 1 to the window, {window} tokens.")
+        return list(spans(n_states, window, stride))
+
+
+@dataclass(frozen=True)
+class TextReading:
+    """What all heads made of one text, on the CPU.
+
+    Attributes:
+        tokens: x[0..N], int64 [N+1].
+        first_target: the first token that is scored; those before it are context.
+        heads: a `Reading` [N, n].
+        position: of each state in the window that scored it, int64 [N].
+        n_tokens_read: tokens that were read for it, over all windows.
+    """
+
+    tokens: Tensor
+    first_target: int
+    heads: Reading
+    position: Tensor
+    n_tokens_read: int
+
+    @property
+    def n(self) -> int:
+        """The number of heads."""
+        return int(self.heads.right.shape[1])
+
+    def has_target(self) -> Tensor:
+        """Return which heads have a scored target where, bool [N, n]."""
+        state = torch.arange(len(self.position))[:, None]
+        target = state + torch.arange(1, self.n + 1)  # [N, n]
+        return (target >= self.first_target) & (target < len(self.tokens))
+
+
+class _OneHead(MultiHeadModel):
+    """An ordinary causal language model, through whatever call `HFLM` makes."""
+
+    n_future_tokens = 1
+
+    def __init__(self, lm: Any) -> None:
+        super().__init__()
+        self._call = lm._model_call
+        self._length = int(lm.max_length)
+
+    @property
+    def max_positions(self) -> int:
+        return self._length
+
+    def layer_shapes(self, heads: int) -> list[LayerShape]:
+        return []
+
+    def trunk(self, tokens: Tensor, *_: Any) -> Tensor:
+        logits: Tensor = self._call(tokens)
+        return logits
+
+    def head(self, offset: int, states: Tensor, *_: Any) -> Tensor:
+        return states
+
+    def logits(self, offset: int, states: Tensor) -> Tensor:
+        return states
+
+
+@dataclass
+class _Text:
+    """A text on its way: windows come in, and when the last one has, requests are answered."""
+
+    asked: list[int]  # places of the requests
+    tokens: Tensor
+    first_target: int
+    spans: list[Span]
+    heads: Reading | None = None
+    n_read: int = 0
+
+    @property
+    def n_states(self) -> int:
+        return len(self.tokens) - 1
+
+    def put(self, span: Span, reading: Reading) -> bool:
+        """Keep what a window [T, n] scored; return whether the text has been read to its end."""
+        if self.heads is None:
+            self.heads = Reading.empty(self.n_states, reading.right.shape[-1])
+        for whole, part in zip(self.heads, reading, strict=True):
+            whole[span.first : span.end] = part[span.first - span.start : span.end - span.start]
+        self.n_read += span.end - span.start
+        return span.end == self.n_states
+
+    def read(self) -> TextReading:
+        assert self.heads is not None
+        position = torch.cat([torch.arange(s.first, s.end) - s.start for s in self.spans])
+        return TextReading(self.tokens, self.first_target, self.heads, position, self.n_read)
+
+
+def answer(lm: Any, requests: Sequence[Instance], quiet: bool) -> list[Any]:
+    """Answer requests `(text, TextQuestion)`.
+
+    Args:
+        lm: an `MTPLM`: model, tokenizer, batch size, context length.
+        requests: those of this rank, each once.
+        quiet: show no bar.
+    """
+    texts = _texts(lm, requests)
+    model = lm.model if isinstance(lm.model, MultiHeadModel) else _OneHead(lm)
+    answers: list[Any] = [None] * len(requests)
+    n_windows = sum(len(text.spans) for text in texts)
+    with tqdm(total=n_windows, disable=quiet, desc="Running head_logprobs requests") as bar:
+        for text, span, reading in _windows(lm, model, texts):
+            if text.put(span, reading):
+                whole = text.read()
+                for place in text.asked:
+                    answers[place] = requests[place].args[1].measure(whole)
+                text.heads = None
+            bar.update()
+    return answers
+
+
+def _texts(lm: Any, requests: Sequence[Instance]) -> list[_Text]:
+    """Return the texts to read, longest first, so that too large a batch fails early."""
+    texts: dict[tuple[Any, ...], _Text] = {}
+    for place, request in enumerate(requests):
+        content, ask = request.args
+        key = (content, ask.window, ask.stride, ask.context, ask.as_rolling)
+        if key not in texts:
+            tokens, first = encode(lm, content, ask)
+            where = f"{request.task_name}, document {request.doc_id}"
+            if len(tokens) < 2:
+                raise UserError(f"{where}: its text has no token, expected at least one.")
+            found = ask.spans(len(tokens) - 1, lm.max_length, where)
+            texts[key] = _Text([], torch.tensor(tokens), first, found)
+        texts[key].asked.append(place)
+    return sorted(texts.values(), key=lambda text: -text.n_states)
+
+
+def encode(lm: Any, content: str, ask: TextQuestion) -> tuple[list[int], int]:
+    """Return the tokens x[0..N] of a text, and the place of the first one that is scored."""
+    if ask.context:
+        context, continuation = lm._encode_pair(ask.context, content)
+        return [*context, *continuation], len(context)
+    if ask.as_rolling:
+        return [lm.prefix_token_id, *lm.tok_encode(content)], 1
+    # Not verbose: texts longer than the context are cut into windows.
+    ids = lm.tokenizer(content, add_special_tokens=False, verbose=False)["input_ids"]
+    return [lm.prefix_token_id, *ids], 1
+
+
+def _windows(
+    lm: Any, model: MultiHeadModel, texts: list[_Text]
+) -> Iterator[tuple[_Text, Span, Reading]]:
+    """Yield every window's reading [T, n] on the CPU, in order within a text."""
+    rows = [(text, span) for text in texts for span in text.spans]
+    at = 0
+    while at < len(rows):
+        longest = max(span.end - span.start for _, span in rows[at : at + 1])
+        size = lm.batch_size if lm.batch_size != "auto" else max(1, AUTO_TOKENS // longest)
+        batch = rows[at : at + int(size)]
+        reading = _read(model, batch, lm.device)
+        for row, (text, span) in enumerate(batch):
+            yield text, span, Reading(*(part[row] for part in reading))
+        at += len(batch)
+
+
+def _read(model: MultiHeadModel, batch: list[tuple[_Text, Span]], device: Any) -> Reading:
+    """Read windows together, [B, T, n]; causal attention keeps what follows a row out of it."""
+    length, n = max(span.end - span.start for _, span in batch), model.n_future_tokens
+    table = torch.zeros(len(batch), length + n, dtype=torch.long)
+    for row, (text, span) in zip(table, batch, strict=True):
+        part = text.tokens[span.start : span.start + length + n]
+        row[: len(part)] = part
+    table = table.to(device)
+    try:
+        reading = read(model, table[:, :length], following=table[:, length:])
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{len(batch)} windows of {length} tokens do not fit into the memory of {device}; "
+            "lower batch_size or --metadata window."
+        ) from error
+    return Reading(*(part.cpu() for part in reading))

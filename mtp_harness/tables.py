@@ -1,0 +1,72 @@
+"""Long tables of the probes, and their way into the results.
+
+A table has dimension columns, then `metric`, `value`, `low`, `high`, `count`: `low` and `high` are
+a 90 % bootstrap interval over documents, `count` is the number of tokens, documents or steps behind
+the value. What does not apply is None, and so is NaN, which JSON does not have.
+
+    task.aggregation ──▶ configs.TASK.metadata.{tables, documents} ──move──▶ config.mtp.{the same}
+
+The harness asks a task for its configuration after it has aggregated, and only on rank 0: there the
+tables wait until `simple_evaluate` returns.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+VALUES = ("metric", "value", "low", "high", "count")
+MOVED = ("tables", "documents")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of a table.
+
+    Attributes:
+        place: one entry per dimension.
+        metric: what was measured.
+        value: how much; NaN where nothing was counted.
+        low, high: ends of its interval, None without one.
+        count: tokens, documents or steps behind it.
+    """
+
+    place: tuple[Any, ...]
+    metric: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    count: int | None = None
+
+
+def long_table(dimensions: Sequence[str], cells: Iterable[Cell]) -> dict[str, list[Any]]:
+    """Return a table as JSON has it: {"columns": [...], "rows": [[...], ...]}.
+
+    Raises:
+        ValueError: a cell has another number of dimensions.
+    """
+    rows = []
+    for cell in cells:
+        if len(cell.place) != len(dimensions):
+            raise ValueError(f"{cell.place} has not the dimensions {tuple(dimensions)}")
+        values = (getattr(cell, name) for name in VALUES)
+        rows.append([_plain(entry) for entry in (*cell.place, *values)])
+    return {"columns": [*dimensions, *VALUES], "rows": rows}
+
+
+def _plain(entry: Any) -> Any:
+    return None if isinstance(entry, float) and math.isnan(entry) else entry
+
+
+def move(results: dict[str, Any] | None) -> None:
+    """Move what tasks left in their metadata to `config.mtp` of the results of `simple_evaluate`.
+
+    Args:
+        results: None on every rank but the first.
+    """
+    for task, config in (results or {}).get("configs", {}).items():
+        metadata = config.get("metadata") or {}
+        for name in MOVED:
+            if name in metadata:
+                mtp = results["config"].setdefault("mtp", {})  # type: ignore[index]
+                mtp.setdefault(name, {})[task] = metadata.pop(name)
