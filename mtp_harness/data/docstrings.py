@@ -69,9 +69,8 @@ def _of_file(name: str, text: str) -> Iterator[dict[str, str]]:
     except SyntaxError:  # the library keeps broken files to test its tools with
         return
     lines = text.split("\n")
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
+    found = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    for node in sorted(found, key=lambda node: node.lineno):
         summary = (ast.get_docstring(node) or "").split("\n")[0].strip()
         head, body = _around_docstring(node, lines)
         if (
@@ -92,12 +91,16 @@ def _of_file(name: str, text: str) -> Iterator[dict[str, str]]:
 def _around_docstring(
     node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]
 ) -> tuple[str, str]:
-    """Return a function's lines before and after its first statement, indented from column 0."""
-    first = node.body[0]
-    margin = node.col_offset
+    """Return a function's lines before and after its first statement, indented from column 0.
+
+    Both are empty where a line, of a long string perhaps, is indented less than the function.
+    """
+    first, margin = node.body[0], node.col_offset
+    assert first.end_lineno is not None and node.end_lineno is not None
+    if any(line[:margin].strip() for line in lines[node.lineno - 1 : node.end_lineno]):
+        return "", ""
 
     def text(start: int, end: int) -> str:
         return "\n".join(line[margin:] for line in lines[start:end]).strip("\n")
 
-    assert first.end_lineno is not None
-    return text(node.lineno - 1, first.lineno - 1), text(first.end_lineno, node.end_lineno or 0)
+    return text(node.lineno - 1, first.lineno - 1), text(first.end_lineno, node.end_lineno)
