@@ -52,17 +52,25 @@ class SummaryTask(GenerationTask):
         """Build the requests, after the examples for them have been found."""
         n_shots = self.config.num_fewshot or 0
         self._note(protocol=f"{n_shots}-shot" + (", chat template" if apply_chat_template else ""))
-        if n_shots and "shots" not in self.dataset:
-            self._find_shots()
+        if n_shots:
+            self._find_shots(n_shots)
         super().build_all_requests(apply_chat_template=apply_chat_template, **kwargs)
 
-    def _find_shots(self) -> None:
+    def _find_shots(self, n_shots: int) -> None:
         """Take examples from another split; without one they are the other test documents."""
-        given = (self.config.metadata or {}).get("data_dir")
-        benchmark = (self.config.dataset_kwargs or {})["benchmark"]
-        split, examples = summarization.shots(benchmark, given)
-        if examples:
-            self.sampler.replace_df(examples)
+        split, most = "shots", len(self.sampler.df)
+        if split not in self.dataset:
+            given = (self.config.metadata or {}).get("data_dir")
+            benchmark = (self.config.dataset_kwargs or {})["benchmark"]
+            split, examples = summarization.shots(benchmark, given)
+            if examples:
+                self.sampler.replace_df(examples)
+            most = len(examples) or len(self.eval_docs) - 1
+        if n_shots > most:
+            raise plugin.UserError(
+                f"{self.config.task}: num_fewshot={n_shots}, expected at most {most}, because "
+                "there are no more documents for examples: lower it."
+            )
         self._note(shots=f"the first of {split or 'test; a document is never its own example'}")
 
     def doc_to_text(self, doc: Any, doc_to_text: Any = None) -> Any:

@@ -1,6 +1,8 @@
 """The mean over the seven choice tasks, from result files."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -93,3 +95,13 @@ def test_two_scores_of_one_task_are_refused(tmp_path):
         read_runs([tmp_path])
     with pytest.raises(FileNotFoundError, match="no nowhere"):
         read_runs(["nowhere"])
+
+
+@pytest.mark.parametrize("module", ["choice", "rouge_table"])
+def test_tables_of_result_files_need_neither_torch_nor_the_harness(module):
+    code = (
+        f"import sys, mtp_harness.scoring.{module}\n"
+        "print(sorted({'torch', 'transformers', 'lm_eval', 'datasets'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"

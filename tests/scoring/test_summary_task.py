@@ -1,6 +1,7 @@
 """The summarisation tasks run by the harness, their numbers computed again by other means."""
 
 import json
+import sys
 from collections import Counter
 from itertools import product
 
@@ -11,6 +12,7 @@ from lm_eval.api.model import LM
 
 from mtp_harness import plugin, tasks_dir
 from mtp_harness.decode.records import DecodeRecord, Generation
+from mtp_harness.scoring import rouge
 from mtp_harness.scoring.rouge import SCORES
 
 from ..data.code_fixtures import write
@@ -141,7 +143,7 @@ def test_records_are_pooled_and_truncated_prompts_counted(run):
 def test_predict_only_scores_nothing(run):
     found, tables = run(Canned(lambda prompt: "a"), ["xsum_mtp"], predict_only=True)
     assert not any(name.startswith("rouge") for name in tables["xsum_mtp"])
-    assert [sample["filtered_resps"] for sample in found["samples"]["xsum_mtp"]] == [["a"]] * 3
+    assert [sample["filtered_resps"] for sample in found["samples"]["xsum_mtp"]] == [[["a"]]] * 3
 
 
 # ---------------------------------------------------------------- prompts
@@ -223,6 +225,23 @@ def test_missing_documents_end_the_run_in_one_sentence(run, tmp_path):
     with pytest.raises(plugin.UserError, match="xsum_mtp: no XSum: looked in") as caught:
         run(Canned(lambda prompt: "x"), ["xsum_mtp"])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "most"),
+    [("xsum_mtp", 2), pytest.param("docstring_mtp", 16, marks=pytest.mark.slow)],
+)
+def test_more_examples_than_there_are_documents_are_refused(run, task, most):
+    with pytest.raises(plugin.UserError, match=f"{task}: num_fewshot=17, expected at most {most}"):
+        run(Canned(lambda prompt: "x"), [task], num_fewshot=17, limit=1)
+
+
+def test_a_missing_scorer_ends_the_run_in_one_sentence(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
+    rouge._scorer.cache_clear()
+    with pytest.raises(plugin.UserError, match="^xsum_mtp: ROUGE needs the package rouge-score"):
+        run(Canned(lambda prompt: "x"), ["xsum_mtp"])
+    rouge._scorer.cache_clear()
 
 
 # ---------------------------------------------------------------- real models
