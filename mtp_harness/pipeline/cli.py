@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mtp_harness import tracking
 from mtp_harness.pipeline.cell import write_whole
+from mtp_harness.pipeline.charts import draw
 from mtp_harness.pipeline.compare import comparison
 from mtp_harness.pipeline.plan import plan
 from mtp_harness.pipeline.run import Outcome, only_one, run_cells
@@ -83,9 +84,21 @@ def _log(outcomes: Sequence[Outcome], store: tracking.Store) -> None:
     new = 0
     for outcome in outcomes:
         if outcome.results:
-            name = f"{outcome.cell.label}/{outcome.cell.task}"
-            new += store.log_results(outcome.results.path, name=name).new
+            cell, file = outcome.cell, outcome.results.path
+            logged = store.log_results(file, name=f"{cell.label}/{cell.task}")
+            if logged.new:
+                new += 1
+                store.log_results(file, _figures(cell.folder))
     _say(f"MLflow: {new} new runs in {store.experiment} at {store.uri}")
+
+
+def _figures(folder: Path) -> list[Path]:
+    """Return the figures of one cell; what cannot be drawn is said."""
+    try:
+        return draw(folder, folder / "figures")
+    except ValueError as error:
+        _say(f"MLflow: {error}")
+        return []
 
 
 def _say(text: str) -> None:

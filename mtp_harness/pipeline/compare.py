@@ -13,8 +13,8 @@ FAILED, ABSENT = "failed", "-"
 def comparison(outcomes: Sequence[Outcome]) -> str:
     """Return the table, as Markdown.
 
-    Of each task, the metrics that are better one way or the other; counts (`n_…`) are left to the
-    results files. An arrow says which way is better.
+    Of each task, the metrics that are better one way or the other, which an arrow says; all of them
+    where a task only describes a model, as probes do. Counts (`n_…`) are left to the results files.
     """
     labels = list(dict.fromkeys(outcome.cell.label for outcome in outcomes))
     tasks = list(dict.fromkeys(outcome.cell.task for outcome in outcomes))
@@ -33,23 +33,10 @@ def comparison(outcomes: Sequence[Outcome]) -> str:
     return _markdown(rows)
 
 
-def metrics_of(results: Results, task: str) -> dict[str, float]:
-    """Return a task's numbers by `metric` or, with a filter, `metric,filter`."""
-    numbers = {}
-    for key, value in results.content["results"][task].items():
-        name, _, filtered = key.partition(",")
-        if filtered and not name.endswith("_stderr") and isinstance(value, int | float):
-            numbers[name if filtered == "none" else key] = float(value)
-    return numbers
-
-
 def shown(results: Results, task: str) -> list[str]:
     """Return the metrics of a task that the table has."""
-    return [
-        name
-        for name in metrics_of(results, task)
-        if direction(results, task, name) and not name.startswith("n_")
-    ]
+    names = [name for name in results.metrics(task) if not name.startswith("n_")]
+    return [name for name in names if direction(results, task, name)] or names
 
 
 def direction(results: Results, task: str, metric: str) -> str:
@@ -61,7 +48,7 @@ def direction(results: Results, task: str, metric: str) -> str:
 def _cell(outcome: Outcome, task: str, name: str) -> str:
     if outcome.results is None:
         return FAILED
-    value = metrics_of(outcome.results, task).get(name, math.nan)
+    value = outcome.results.metrics(task).get(name, math.nan)
     if math.isnan(value):
         return ABSENT
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:.0f}"

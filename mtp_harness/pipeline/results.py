@@ -17,6 +17,15 @@ class Results(NamedTuple):
     path: Path
     content: dict[str, Any]
 
+    def metrics(self, task: str) -> dict[str, float]:
+        """Return a task's numbers by `metric` or, where it has a filter, `metric,filter`."""
+        numbers = {}
+        for key, value in self.content["results"][task].items():
+            name, _, filtered = key.partition(",")
+            if filtered and not name.endswith("_stderr") and isinstance(value, int | float):
+                numbers[name if filtered == "none" else key] = float(value)
+        return numbers
+
     def arguments(self) -> list[str]:
         """Return the arguments of the `lm_eval` that wrote it, the program's name left out."""
         recorded = (self.content.get("config") or {}).get("mtp") or {}

@@ -133,7 +133,7 @@ def make_suite(content: Any, name: str, where: str) -> Suite:
         ValueError: a key is unknown, something is missing or empty, or a value cannot be.
     """
     known = ("models", "tasks", "settings", "output", "include_path")
-    _require_keys(content, known, ("models", "tasks"), where)
+    require_keys(content, known, ("models", "tasks"), where)
     models = [
         _model(entry, f"{where}: models[{place}]")
         for place, entry in enumerate(_entries(content, "models", where))
@@ -168,7 +168,7 @@ def _entries(content: Mapping[str, Any], key: str, where: str) -> list[Any]:
 
 
 def _model(entry: Any, where: str) -> Model:
-    _require_keys(entry, ("label", "model_args"), ("label",), where)
+    require_keys(entry, ("label", "model_args"), ("label",), where)
     label, model_args = str(entry["label"]), entry.get("model_args") or {}
     if not _LABEL.fullmatch(label):
         raise ValueError(
@@ -186,7 +186,7 @@ def _model(entry: Any, where: str) -> Model:
 def _asked(entry: Any, common: dict[str, Any], where: str) -> Asked:
     if isinstance(entry, str):
         return Asked(entry, common)
-    _require_keys(entry, ("task", *SETTINGS), ("task",), where)
+    require_keys(entry, ("task", *SETTINGS), ("task",), where)
     own = _settings({k: v for k, v in entry.items() if k != "task"}, where)
     if not isinstance(entry["task"], str):
         raise ValueError(f"{where}: task is {entry['task']!r}, expected a name")
@@ -194,16 +194,14 @@ def _asked(entry: Any, common: dict[str, Any], where: str) -> Asked:
 
 
 def _settings(given: Any, where: str) -> dict[str, Any]:
-    _require_keys(given, tuple(SETTINGS), (), where)
+    require_keys(given, tuple(SETTINGS), (), where)
     for name, value in given.items():
         if not SETTINGS[name].fits(value):
             raise ValueError(f"{where}: {name}={value!r}, expected {SETTINGS[name].expected}")
     return dict(given)
 
 
-def _require_keys(
-    content: Any, known: Collection[str], needed: Collection[str], where: str
-) -> None:
+def require_keys(content: Any, known: Collection[str], needed: Collection[str], where: str) -> None:
     """Refuse what is no mapping, has an unknown key, or lacks one."""
     if not isinstance(content, dict):
         raise ValueError(f"{where} is {content!r}, expected keys out of {', '.join(known)}")
