@@ -17,8 +17,9 @@ from mtp_harness import provenance
 from mtp_harness.data.corpus import code_corpus
 from mtp_harness.decode.engine import Request
 from mtp_harness.decode.stopping import continuation_text
-from mtp_harness.measure import encode, measure_decoding, measure_heads, shown
+from mtp_harness.measure import measure_decoding, measure_heads
 from mtp_harness.models.load import load_model, load_tokenizer, settle_threads
+from mtp_harness.models.text import plain_encode, shown
 from mtp_harness.probes.windows import windows
 
 WINDOWS, WINDOW = 16, 2048
@@ -68,9 +69,7 @@ def screen(config: dict[str, Any], samples: list[dict[str, Any]]) -> str:
     requests = [_request(sample, tokenizer) for sample in samples]
     together, ntp = measure_decoding(model, tokenizer, requests, len(requests))
     alone, _ = measure_decoding(model, tokenizer, requests[:ALONE], 1)
-    text = windows(
-        code_corpus(), lambda t: encode(tokenizer, t), tokenizer.bos_token_id, WINDOW, WINDOWS
-    )
+    text = windows(code_corpus(), plain_encode(tokenizer), tokenizer.bos_token_id, WINDOW, WINDOWS)
     heads = measure_heads(model, text)
     n_passed = sum(sample["pass@1"] == 1 for sample in samples)
     to_text = shown(tokenizer)

@@ -183,7 +183,7 @@ class Generator:
             )
         budget = kwargs.pop("max_gen_toks")
         sampling = _sampling(kwargs, where)
-        prompt, n_truncated = self._prompt(context, budget, where)
+        prompt, n_truncated = self.prompt(context, budget, where)
         task, document = str(instance.task_name), int(instance.doc_id or 0)
         request = Request(
             prompt,
@@ -196,7 +196,7 @@ class Generator:
         options = {"until": until, "max_gen_toks": budget, **asdict(sampling)}
         return Prepared(request, answer_key(task, document, instance.idx, repeat, prompt, options))
 
-    def _prompt(self, context: str, budget: int, where: str) -> tuple[list[int], int]:
+    def prompt(self, context: str, budget: int, where: str) -> tuple[list[int], int]:
         """Return token ids, cut on the left as `HFLM` does, and how many were cut off."""
         if not context:
             raise UserError(f"{where}: the prompt is empty, expected at least one character.")

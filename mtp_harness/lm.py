@@ -63,7 +63,7 @@ from mtp_harness.models.tokenizer_folder import check_vocabulary
 from mtp_harness.models.user_loader import load_with
 from mtp_harness.ordinary import ORDINARY_RULE, OrdinaryRecorder
 from mtp_harness.plugin import UserError
-from mtp_harness.probes import head_logprobs
+from mtp_harness.probes import head_logprobs, induction, speculative, speed
 from mtp_harness.totals import Spent, totals
 
 _log = logging.getLogger(__name__)
@@ -354,6 +354,32 @@ class MTPLM(HFLM):  # type: ignore[misc]
     def head_logprobs(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Any]:
         """Answer with what a request measures of all heads' reading of its text."""
         return self._probe("head_logprobs", head_logprobs.answer, requests, disable_tqdm)
+
+    def speculative(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Any]:
+        """Answer with how prompts are decoded with heads 1..k, for every k."""
+        return self._probe("speculative", speculative.answer, requests, disable_tqdm)
+
+    def speed(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Any]:
+        """Answer with what decoding takes, by batch size, prompt length and k."""
+        return self._probe("speed", speed.answer, requests, disable_tqdm)
+
+    def induction(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Any]:
+        """Answer with how many names are known that were read before."""
+        return self._probe("induction", induction.answer, requests, disable_tqdm)
+
+    def decoder(self) -> Generator:
+        """Return what decodes with any number of heads.
+
+        Raises:
+            UserError: the model is an ordinary one, which `HFLM` decodes.
+        """
+        if self._generator is None:
+            raise UserError(
+                f"{self.pretrained} is an ordinary causal language model, which transformers "
+                "decodes; tasks that decode with several heads need a checkpoint that this package "
+                "loads with its heads: name another one (`mtp-harness inspect` says what it is)."
+            )
+        return self._generator
 
     def _probe(
         self, name: str, answer: ProbeAnswer, requests: list[Instance], disable_tqdm: bool

@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from mtp_harness.decode.engine import Answer, Engine, Request
 from mtp_harness.decode.records import Acceptance
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.models.load import load_model, load_tokenizer, settle_threads
+from mtp_harness.models.text import plain_encode, shown
 from mtp_harness.probes.teacher_forced import Reading, Walk, read, score_heads, walk
 from mtp_harness.probes.windows import prompts, windows
 
@@ -99,18 +100,6 @@ def _summary(answers: list[Answer], ntp: list[Answer], wall_s: float) -> dict[st
     }
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Return token ids without special tokens."""
-    # Not verbose: documents longer than the context are cut into windows afterwards.
-    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return ids
-
-
-def shown(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[int]], str]:
-    """Return the function from token ids to text, special tokens left out."""
-    return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True))
-
-
 def main(argv: list[str]) -> int:
     """Measure a model and print or write JSON."""
     parser = argparse.ArgumentParser(prog="mtp-harness measure", description=__doc__)
@@ -148,9 +137,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     tokenizer = load_tokenizer(args.pretrained)
     corpus = code_corpus()
 
-    def to_ids(text: str) -> list[int]:
-        return encode(tokenizer, text)
-
+    to_ids = plain_encode(tokenizer)
     text = windows(corpus, to_ids, tokenizer.bos_token_id, args.window, args.windows)
     chosen = prompts(corpus, to_ids, args.prompt_tokens, args.prompts, args.new_tokens)
     requests = [Request(prompt, args.new_tokens) for prompt in chosen]

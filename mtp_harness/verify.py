@@ -21,7 +21,6 @@ from mtp_harness import provenance
 from mtp_harness.data.humaneval import read_problems
 from mtp_harness.decode.compare import Comparison, Decoded, Verifier
 from mtp_harness.decode.engine import Request
-from mtp_harness.measure import shown
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.models.load import (
     DEFAULT_MODEL,
@@ -30,6 +29,7 @@ from mtp_harness.models.load import (
     load_tokenizer,
     settle_threads,
 )
+from mtp_harness.models.text import shown
 from mtp_harness.sandbox import Grader
 from mtp_harness.scoring.paired import Score, Scorer
 

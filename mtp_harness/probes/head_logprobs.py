@@ -120,6 +120,11 @@ class _OneHead(MultiHeadModel):
         return states
 
 
+def model_of(lm: Any) -> MultiHeadModel:
+    """Return the model of an `MTPLM`; an ordinary one as a model with one head."""
+    return lm.model if isinstance(lm.model, MultiHeadModel) else _OneHead(lm)
+
+
 @dataclass
 class _Text:
     """A text on its way: windows come in, and when the last one has, requests are answered."""
@@ -159,7 +164,7 @@ def answer(lm: Any, requests: Sequence[Instance], quiet: bool) -> list[Any]:
         quiet: show no bar.
     """
     texts = _texts(lm, requests)
-    model = lm.model if isinstance(lm.model, MultiHeadModel) else _OneHead(lm)
+    model = model_of(lm)
     answers: list[Any] = [None] * len(requests)
     n_windows = sum(len(text.spans) for text in texts)
     with tqdm(total=n_windows, disable=quiet, desc="Running head_logprobs requests") as bar:

@@ -100,6 +100,23 @@ def high90(values: Sequence[float]) -> float:
     return estimate(values).high
 
 
+def ratio(pairs: ArrayLike) -> Estimate:
+    """Return a sum over a sum with its 90 % interval; NaN where the second sum is 0.
+
+    Args:
+        pairs: (numerator, denominator) per problem, [P, 2]; a replicate without any denominator
+            does not count.
+    """
+    matrix = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
+    total = matrix.sum(axis=0)
+    if not len(matrix) or not total[1]:
+        return Estimate(np.nan, np.nan, np.nan)
+    means = replicates(matrix)
+    some = means[means[:, 1] != 0]
+    low, high = np.quantile(some[:, 0] / some[:, 1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(float(total[0] / total[1]), float(low), float(high))
+
+
 def gain(scores: ArrayLike, baseline: ArrayLike) -> Estimate:
     """Return how much better a model is than its baseline on the same problems, figure 3's bar.
 

@@ -23,8 +23,8 @@ from mtp_harness import provenance
 from mtp_harness.data.corpus import code_corpus
 from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.decode.records import Acceptance
-from mtp_harness.measure import encode, shown
 from mtp_harness.models.load import load_model, load_tokenizer, settle_threads
+from mtp_harness.models.text import shown
 from mtp_harness.probes.windows import prompts
 
 NEW = 512
@@ -33,7 +33,7 @@ PROMPT = 512
 
 def steady_prompts(model, tokenizer, count):
     """Return prompts whose greedy answers do not loop."""
-    asked = prompts(code_corpus(), lambda t: encode(tokenizer, t), PROMPT, 200, NEW)
+    asked = prompts(code_corpus(), plain_encode(tokenizer), PROMPT, 200, NEW)
     answers = Engine(model, 4, [], shown(tokenizer), slots=20).generate(
         [Request(prompt, NEW) for prompt in asked]
     )

@@ -1,0 +1,183 @@
+"""Texts that name things again and again, with a gap for each name: what the induction probe reads.
+
+A *template* is a text in which a character of the private use area stands for a name: U+E000 for
+the first, U+E001 for the second, and so on. Three sources:
+
+    generated_stories   children's stories from a seeded grammar; how often a character is named
+                        rather than described ("the girl") is an argument, the density
+    folder_stories      stories of your own, one `.txt` each; their names become gaps
+    renamed_functions   functions of real code (`mtp_harness.data.renamed_code`)
+
+Source of the test: Gloeckle et al. 2024, section 4.1, which renames the characters of 100 stories
+of a data set that it does not name.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+VERSION = "1"
+"""Of the grammar: stories of one seed are the same as long as it is."""
+
+GAP = 0xE000
+MIN_MENTIONS = 3
+"""Of each name in a story or function that is read."""
+
+SENTENCES = 24
+"""Of a generated story, after those that introduce its characters."""
+
+
+class Template(NamedTuple):
+    """A text with gaps, and what it is called."""
+
+    name: str
+    text: str
+
+
+def gap(index: int) -> str:
+    """Return the character that stands for a name, counted from 0."""
+    return chr(GAP + index)
+
+
+def gaps(text: str) -> list[tuple[int, int]]:
+    """Return where a template's gaps are: (place in the text, index of the name)."""
+    return [(at, ord(c) - GAP) for at, c in enumerate(text) if GAP <= ord(c) < GAP + 0x100]
+
+
+# Generated --------------------------------------------------------------------------------------
+
+_CHARACTERS = ("girl", "boy", "cat", "dog", "rabbit", "bear", "mouse", "bird", "fox", "frog")
+_PLACES = ("garden", "park", "forest", "kitchen", "river", "hill", "barn", "old house", "beach")
+_THINGS = ("ball", "kite", "red box", "cake", "book", "flower", "boat", "drum", "hat", "apple")
+_FEELINGS = ("happy", "sad", "tired", "surprised", "proud", "hungry", "brave", "shy")
+_SENTENCES = (
+    "Then {a} went to the {place} to look for the {thing}.",
+    "It was a sunny day, and {a} wanted to play with {b}.",
+    '"Look at this {thing}," said {a}, and {b} smiled.',
+    '"Can I have the {thing}?" asked {a}.',
+    "After a while {a} was {feeling}, so {b} came to help.",
+    "But {a} could not find the {thing}, and {b} was {feeling}.",
+    "In the {place}, {a} saw a big {thing}.",
+    "So {a} gave the {thing} to {b}, because {b} was {feeling}.",
+    "When the rain came, {a} and {b} ran to the {place}.",
+    "At first {a} did not know what to do with the {thing}.",
+    "The {thing} belonged to {a}, but {b} liked it too.",
+    '"Thank you, {a}," said {b}.',
+    "Everybody in the {place} knew {a}.",
+    "Next to the {place}, {b} waited for {a}.",
+)
+
+
+def generated_stories(count: int, seed: int, density: float) -> list[Template]:
+    """Return stories with two or three characters, the same for the same arguments.
+
+    Args:
+        count: how many.
+        seed: of the draws.
+        density: the chance that a character is named rather than described, 0 … 1, each time after
+            it has been introduced.
+
+    Raises:
+        ValueError: the density is no probability.
+    """
+    if not 0 <= density <= 1:
+        raise ValueError(
+            f"density={density}, expected a probability from 0 (nobody is named twice) to 1 "
+            "(always named); choose one."
+        )
+    return [
+        Template(f"story {i}", _story(random.Random(f"{VERSION}/{seed}/{i}"), density))
+        for i in range(count)
+    ]
+
+
+def _story(source: random.Random, density: float) -> str:
+    kinds = _some(source, _CHARACTERS, 2 + _below(source, 2))
+    opening = [f"Once upon a time there was a little {kinds[0]} named {gap(0)}."]
+    opening += [
+        f"There was also a {kind} whose name was {gap(i)}." for i, kind in enumerate(kinds) if i
+    ]
+
+    def called(index: int) -> str:
+        return gap(index) if source.random() < density else f"the {kinds[index]}"
+
+    sentences = []
+    for _ in range(SENTENCES):
+        a, b = _some(source, range(len(kinds)), 2)
+        form = _SENTENCES[_below(source, len(_SENTENCES))]
+        place, thing, feeling = (
+            words[_below(source, len(words))] for words in (_PLACES, _THINGS, _FEELINGS)
+        )
+        while "{b}" in form or "{a}" in form:  # each mention is drawn by itself
+            form = form.replace("{a}", called(a), 1).replace("{b}", called(b), 1)
+        sentences.append(form.format(place=place, thing=thing, feeling=feeling))
+    return " ".join([*opening, *sentences])
+
+
+def _below(source: random.Random, limit: int) -> int:
+    return int(source.random() * limit)
+
+
+def _some(source: random.Random, of: Sequence[Any], count: int) -> list[Any]:
+    left = list(of)
+    return [left.pop(_below(source, len(left))) for _ in range(count)]
+
+
+# Found ------------------------------------------------------------------------------------------
+
+_WORD = re.compile(r"[A-Za-z]+")
+
+
+def folder_stories(folder: Path, count: int) -> list[Template]:
+    """Return the stories of a folder that name somebody, evenly spread over its `.txt` files.
+
+    A name is a capitalised word that is written in lower case nowhere in the story, stands in the
+    middle of a sentence at least once, and is there at least `MIN_MENTIONS` times.
+
+    Args:
+        folder: with a story in each `.txt` file, UTF-8.
+        count: how many at most.
+
+    Raises:
+        FileNotFoundError: no file holds such a story.
+    """
+    found = []
+    for path in sorted(folder.rglob("*.txt")):
+        text = path.read_text(encoding="utf-8").strip()
+        names = names_in(text)
+        if names:
+            found.append(Template(path.relative_to(folder).as_posix(), _with_gaps(text, names)))
+    if not found:
+        raise FileNotFoundError(
+            f"{folder} holds no .txt file with a name that occurs {MIN_MENTIONS} times, expected "
+            "one story per file: name another folder"
+        )
+    count = min(count, len(found))
+    return [found[i * len(found) // count] for i in range(count)]
+
+
+def names_in(story: str) -> list[str]:
+    """Return the names in a story, as `folder_stories` understands them, by first mention."""
+    words = [(found[0], found.start()) for found in _WORD.finditer(story)]
+    lower = {word for word, _ in words if word.islower()}
+    counts = Counter(word for word, _ in words)
+    inside = {word for word, at in words if re.search(r"[a-z,;] $", story[:at][-2:])}
+    return [
+        word
+        for word in dict.fromkeys(word for word, _ in words)
+        if word.istitle()
+        and len(word) > 1
+        and word in inside
+        and word.lower() not in lower
+        and counts[word] >= MIN_MENTIONS
+    ]
+
+
+def _with_gaps(text: str, names: Sequence[str]) -> str:
+    places = {name: gap(index) for index, name in enumerate(names)}
+    return _WORD.sub(lambda found: places.get(found[0], found[0]), text)

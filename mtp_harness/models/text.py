@@ -1,0 +1,21 @@
+"""Text to token ids and back, as prompts, probes and stop strings need it."""
+
+from collections.abc import Callable
+
+from transformers import PreTrainedTokenizerBase
+
+
+def plain_encode(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[int]]:
+    """Return the function from text to token ids, special tokens left out."""
+
+    def encode(text: str) -> list[int]:
+        # Not verbose: documents longer than the context are cut afterwards.
+        ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+    return encode
+
+
+def shown(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[int]], str]:
+    """Return the function from token ids to text, special tokens left out."""
+    return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True))

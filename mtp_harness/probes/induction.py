@@ -1,0 +1,261 @@
+"""Induction: does a model know a name that it has read before?
+
+    Once upon a time there was a girl named | Zor vin | … | Zor vin | smiled.
+                                              first: the control    later: what is measured
+
+Names are made up and put into the gaps of templates, so that nothing but the text above tells how a
+name goes on. A name is exactly two tokens of the model's own tokenizer, and names of one text begin
+with different tokens: after the first token, the second is known from the first mention on.
+Measured is whether a head's argmax is that second token, at every later mention, and, as the
+control, at the first. Byte models have no such names: theirs are `BYTES` letters, and a mention is
+right where all of them after the first are, which is the same as writing the name greedily.
+
+Head i reads the state i tokens before its target, so heads from offset 2 on do not see the token
+that tells which name it is.
+
+Source: Gloeckle et al. 2024, section 4.1 (accuracy on the second token, after the first mention;
+random names); how names are made is chosen here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from mtp_harness.data.stories import Template, gaps
+from mtp_harness.models.interface import MultiHeadModel
+from mtp_harness.models.text import plain_encode
+from mtp_harness.plugin import UserError
+from mtp_harness.probes.head_logprobs import model_of
+from mtp_harness.probes.measured import Measured
+from mtp_harness.probes.teacher_forced import hits
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+Encode = Callable[[str], list[int]]
+"""Text to token ids, without special tokens."""
+
+TOKENS = 2
+"""Of a name, where the tokenizer has tokens longer than a byte."""
+
+BYTES = 6
+"""Letters of a name, where it has not."""
+
+CANDIDATES = 20_000
+"""Names tried for one text before we say that the tokenizer has none."""
+
+_ONSETS = ("b", "br", "d", "dr", "f", "g", "gr", "j", "k", "l", "m", "n", "p", "r", "t", "tr", "v")
+_VOWELS = ("a", "e", "i", "o", "u")
+_ENDINGS = ("", "", "b", "g", "k", "l", "m", "n", "p", "r", "x", "z")
+
+
+class Mention(NamedTuple):
+    """A name in a text: tokens `start` … `end` - 1."""
+
+    start: int
+    end: int
+    first: bool
+    """Whether it is the name's first mention."""
+
+
+class Filled(NamedTuple):
+    """A template with names in its gaps, as a model reads it."""
+
+    text: str
+    names: list[str]
+    tokens: list[int]
+    mentions: list[Mention]
+    n_left_out: int
+    """Mentions that the tokenizer does not split as asked, or that the context does not hold."""
+
+
+@dataclass(frozen=True)
+class InductionQuestion:
+    """How names are put into a template.
+
+    Attributes:
+        seed: of the names.
+        capital: whether names begin with a capital letter.
+    """
+
+    seed: int
+    capital: bool
+
+
+def answer(lm: Any, requests: Sequence[Instance], quiet: bool) -> list[Measured]:
+    """Answer requests `(template, InductionQuestion)`.
+
+    Args:
+        lm: an `MTPLM`.
+        requests: those of this rank, each once; `doc["name"]` names the template.
+        quiet: show no bar.
+
+    Returns:
+        Per request the counts of `score`, the `names`, `n_left_out` and `name_tokens`, the tokens of
+        a name.
+    """
+    model, encode = model_of(lm), plain_encode(lm.tokenizer)
+    found = []
+    for request in tqdm(requests, disable=quiet, desc="Running induction requests"):
+        text, ask = request.args
+        template = Template(request.doc["name"], text)
+        try:
+            filled = fill(
+                template, encode, lm.tokenizer.bos_token_id, lm.max_length, ask.seed, ask.capital
+            )
+        except ValueError as error:
+            raise UserError(f"{request.task_name}, {lm.pretrained}: {error}") from error
+        about = {"names": filled.names, "n_left_out": filled.n_left_out}
+        found.append(Measured(**score(model, filled), **about, name_tokens=tokens_per_name(encode)))
+    return found
+
+
+def names_for(
+    count: int, encode: Encode, source: random.Random, capital: bool, unit: int
+) -> list[str]:
+    """Return names that begin with different tokens.
+
+    Args:
+        count: how many.
+        encode: see `Encode`.
+        source: of the letters.
+        capital: whether they begin with a capital letter.
+        unit: tokens per name, as `tokens_per_name` gives it.
+
+    Raises:
+        ValueError: the tokenizer has too few.
+    """
+    names: list[str] = []
+    begun: set[int] = set()
+    for _ in range(CANDIDATES):
+        if len(names) == count:
+            return names
+        name = _word(source)
+        name = name.capitalize() if capital else name
+        found = [_between(encode, before, name, ",") for before in ("x ", "x (")]
+        if any(one is None or len(one) != unit for one in found):
+            continue
+        first = {one[0] for one in found if one}
+        if not first & begun:
+            begun |= first
+            names.append(name)
+    raise ValueError(
+        f"only {len(names)} of {count} made-up names are {unit} tokens of this tokenizer, after "
+        f"{CANDIDATES} tries; the induction probe needs a tokenizer that splits words."
+    )
+
+
+def tokens_per_name(encode: Encode) -> int:
+    """Return `TOKENS`, or `BYTES` for tokenizers of single bytes."""
+    single = all(len(encode(word)) == len(word) for word in ("Zorvin was", "return", " the end"))
+    return BYTES if single else TOKENS
+
+
+def fill(
+    template: Template, encode: Encode, bos: int | None, length: int, seed: int, capital: bool
+) -> Filled:
+    """Put made-up names into a template, the same for the same template, seed and tokenizer.
+
+    Args:
+        template: the text.
+        encode: see `Encode`.
+        bos: goes in front; None: nothing.
+        length: tokens that are read, BOS included; what lies beyond is left out.
+        seed: of the names.
+        capital: whether they begin with a capital letter.
+    """
+    unit = tokens_per_name(encode)
+    places = gaps(template.text)
+    source = random.Random(f"{seed}/{template.name}")
+    names = names_for(1 + max(i for _, i in places), encode, source, capital, unit)
+    text, at = "", 0
+    spans = []
+    for place, index in places:
+        text += template.text[at:place]
+        spans.append((len(text), len(text) + len(names[index]), index))
+        text, at = text + names[index], place + 1
+    text += template.text[at:]
+    tokens = encode(text)
+    shift = int(bos is not None)
+    mentions, seen = [], set[int]()
+    for start, end, index in spans:
+        span = _span(encode, tokens, text, start, end)
+        if span and span[1] - span[0] == unit and span[1] + shift <= length:
+            mentions.append(Mention(span[0] + shift, span[1] + shift, index not in seen))
+        seen.add(index)
+    tokens = ([] if bos is None else [bos]) + tokens
+    return Filled(text, names, tokens[:length], mentions, len(spans) - len(mentions))
+
+
+def score(model: MultiHeadModel, filled: Filled) -> dict[str, dict[str, list[int]]]:
+    """Return, for `first` and `later` mentions, counts per offset 1 … n.
+
+    Returns:
+        `{"first" | "later": {"right": [n], "mentions": [n]}}`: mentions whose tokens after the
+        first are all predicted by the head, of those whose targets it can reach.
+    """
+    row = torch.tensor([filled.tokens], device=model.device)
+    return count_mentions(hits(model, row)[0].cpu(), filled.mentions)
+
+
+def count_mentions(
+    right: torch.Tensor, mentions: Sequence[Mention]
+) -> dict[str, dict[str, list[int]]]:
+    """Return `score` from what the heads predict.
+
+    Args:
+        right: bool [T, n]: whether head i's argmax at t is the token at t+i.
+        mentions: in the row.
+    """
+    n = right.shape[1]
+    counts: dict[str, Any] = {
+        part: {"right": [0] * n, "mentions": [0] * n} for part in ("first", "later")
+    }
+    for start, end, first in mentions:
+        part = counts["first" if first else "later"]
+        for offset in range(1, n + 1):
+            states = range(start + 1 - offset, end - offset)
+            if states[0] >= 0:
+                part["mentions"][offset - 1] += 1
+                part["right"][offset - 1] += all(bool(right[t, offset - 1]) for t in states)
+    return counts
+
+
+def _word(source: random.Random) -> str:
+    """Return a made-up word of `BYTES` letters, or of four to eight."""
+    parts = ""
+    for _ in range(2 + int(source.random() * 2)):
+        for options in (_ONSETS, _VOWELS, _ENDINGS):
+            parts += options[int(source.random() * len(options))]
+    return parts[:BYTES] if len(parts) > BYTES and source.random() < 0.8 else parts[:8]
+
+
+def _between(encode: Encode, before: str, name: str, after: str) -> list[int] | None:
+    """Return the tokens of a name within a text; None where they run into its neighbours."""
+    text = before + name + after
+    tokens = encode(text)
+    span = _span(encode, tokens, text, len(before), len(before) + len(name))
+    return None if span is None else tokens[span[0] : span[1]]
+
+
+def _span(
+    encode: Encode, tokens: list[int], text: str, start: int, end: int
+) -> tuple[int, int] | None:
+    """Return which tokens are characters `start` … `end` - 1; None where none are exactly.
+
+    Most tokenizers give a word the space before it, so that may belong to its first token.
+    """
+    upto = encode(text[:end])
+    if tokens[: len(upto)] != upto:
+        return None
+    for begin in (start, start - 1) if text[start - 1 : start] == " " else (start,):
+        before = encode(text[:begin])
+        if tokens[: len(before)] == before:
+            return len(before), len(upto)
+    return None

@@ -1,0 +1,234 @@
+"""How requests of type `speed` are answered: one batch size and prompt length, every k, timed.
+
+    trial 1   k = 1, 2, … n, n = 1 baseline      fresh prompts in every trial, the same for every k
+    trial 2   n = 1 baseline, n, … 2, 1          the other way round
+    …         after one whole run of each that is not counted
+
+So whatever else the machine does meets every k alike, and a speedup is a quotient of sums over the
+same trials. EOS is off and there are no stop strings: every row decodes exactly `new_tokens`
+tokens. Prompts are real code, joined and cut to exactly `prompt_tokens`. Prefill and decoding are
+timed apart by the engine, whose clock waits for the device; decoding lasts until the last row of
+the batch has ended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from mtp_harness.data.corpus import Corpus, code_corpus
+from mtp_harness.decode.engine import Engine, OutOfSlots, Request
+from mtp_harness.decode.memory import fitting_slots
+from mtp_harness.models.interface import MultiHeadModel
+from mtp_harness.models.load import load_model, load_tokenizer
+from mtp_harness.models.text import plain_encode, shown
+from mtp_harness.plugin import UserError
+from mtp_harness.probes.bandwidth import Traffic, read_bandwidth, synchronize
+from mtp_harness.probes.measured import Measured
+from mtp_harness.probes.peak_memory import PeakMemory
+from mtp_harness.probes.windows import Encode
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+SELF = "self"
+"""What tables call the model that is evaluated."""
+
+
+@dataclass(frozen=True)
+class SpeedQuestion:
+    """One cell of the grid.
+
+    Attributes:
+        batch: rows decoded together.
+        prompt_tokens: of each row.
+        new_tokens: of each row.
+        trials: runs that count.
+        heads: the k to time, or None for 1..n.
+        baseline: another checkpoint, decoded with its head 1 in the same trials.
+    """
+
+    batch: int
+    prompt_tokens: int
+    new_tokens: int
+    trials: int
+    heads: tuple[int, ...] | None = None
+    baseline: str | None = None
+
+
+class Contender(NamedTuple):
+    """One model with one k."""
+
+    model: str
+    """`SELF`, or the baseline's name."""
+    engine: Engine
+    prompts: Callable[[int, int], list[list[int]]]
+    """(tokens, how many) -> prompts in this model's tokens."""
+    max_length: int
+
+    @property
+    def k(self) -> int:
+        """Heads that it decodes with."""
+        return self.engine.k
+
+
+class _Prompts:
+    """Prompts of exactly a length: documents of a corpus, joined and cut."""
+
+    def __init__(self, corpus: Corpus, encode: Encode) -> None:
+        self.encode = encode
+        self._texts = iter(document.text for document in corpus.documents)
+        self._tokens: list[int] = []
+
+    def __call__(self, length: int, count: int) -> list[list[int]]:
+        while len(self._tokens) < length * count:
+            text = next(self._texts, None)
+            if text is None:  # so many were asked for that the corpus is read again
+                self._tokens *= 2
+            else:
+                self._tokens += self.encode(text)
+        return [self._tokens[i * length : (i + 1) * length] for i in range(count)]
+
+
+def answer(lm: Any, requests: Sequence[Instance], quiet: bool) -> list[Measured]:
+    """Answer requests `(name, SpeedQuestion)`.
+
+    Args:
+        lm: an `MTPLM`.
+        requests: those of this rank, each once.
+        quiet: show no bar.
+
+    Returns:
+        Per request `runs` (of each contender and trial: seconds, steps of each row, peak memory),
+        `heads` (the k that were asked for), `traffic` by contender, `bandwidth` in bytes per second
+        as measured here, and `not_measured`: the contenders that do not fit, and why.
+    """
+    corpus = code_corpus()
+    cells: list[SpeedQuestion] = [request.args[1] for request in requests]
+    own = _Prompts(corpus, plain_encode(lm.tokenizer))
+    others = {
+        cell.baseline: _baseline(cell.baseline, lm, corpus) for cell in cells if cell.baseline
+    }
+    bandwidth = read_bandwidth(lm.decoder().model.device) if cells else 0.0
+    found = []
+    with tqdm(total=len(cells), disable=quiet, desc="Running speed requests") as bar:
+        for cell in cells:
+            rivals = _contenders(lm, cell, own)
+            if cell.baseline:
+                rivals.append(others[cell.baseline](cell.batch))
+            found.append(Measured(bandwidth=bandwidth, **measure(cell, rivals)))
+            bar.update()
+    return found
+
+
+def measure(cell: SpeedQuestion, rivals: Sequence[Contender]) -> dict[str, Any]:
+    """Time all contenders on one cell; see `answer`."""
+    traffic: dict[str, dict[str, Any]] = {}
+    unfit: list[dict[str, Any]] = []
+    fit: list[Contender] = []
+    for one in rivals:
+        reason = _misfit(cell, one) or _warm_up(cell, one)
+        if reason:
+            unfit.append({"model": one.model, "k": one.k, "reason": reason})
+        else:
+            fit.append(one)
+            traffic[f"{one.model} {one.k}"] = Traffic.of(one.engine.model, one.k)._asdict()
+    runs = [run for trial in range(cell.trials) for run in _trial(cell, fit, trial)]
+    heads = [one.k for one in rivals if one.model == SELF]
+    return {"heads": heads, "runs": runs, "traffic": traffic, "not_measured": unfit}
+
+
+def _trial(
+    cell: SpeedQuestion, rivals: Sequence[Contender], trial: int
+) -> Iterator[dict[str, Any]]:
+    for one in rivals if trial % 2 == 0 else reversed(rivals):
+        prompts = one.prompts(cell.prompt_tokens, (trial + 1) * cell.batch)[-cell.batch :]
+        yield {"model": one.model, "k": one.k, "trial": trial, **_run(one.engine, cell, prompts)}
+
+
+def _run(engine: Engine, cell: SpeedQuestion, prompts: list[list[int]]) -> dict[str, Any]:
+    """Decode one batch; return what it took."""
+    requests = [Request(prompt, cell.new_tokens) for prompt in prompts]
+    device = engine.model.device
+    peak = PeakMemory(device)
+    synchronize(device)
+    began = time.perf_counter()
+    records = [one.record for one in engine.generate(requests)]
+    synchronize(device)
+    wall_s = time.perf_counter() - began
+    if any(record.batch_size != cell.batch for record in records):
+        raise OutOfSlots("the engine went on with fewer rows")
+    return {
+        "wall_s": wall_s,
+        "prefill_s": max(record.prefill_s or 0.0 for record in records),
+        "decode_s": max(record.decode_s for record in records),
+        "steps": [record.n_steps for record in records],
+        "n_kept": sum(record.n_kept for record in records),
+        "peak_bytes": peak.read(),
+    }
+
+
+def _misfit(cell: SpeedQuestion, one: Contender) -> str | None:
+    """Return why a contender cannot run a cell, as far as that is known before it runs."""
+    length = cell.prompt_tokens + cell.new_tokens
+    if length > one.max_length:
+        return f"{length} tokens do not fit into a context of {one.max_length}"
+    if one.engine.model.device.type == "cuda":
+        torch.cuda.empty_cache()  # what earlier cells took is free again
+    row = Request([0] * cell.prompt_tokens, cell.new_tokens)
+    if cell.batch > 1 and fitting_slots(one.engine, [row] * cell.batch, cell.batch) < cell.batch:
+        needed = one.engine.memory([row], cell.batch).cache_bytes
+        return f"{cell.batch} rows need {needed} bytes of cache, more than memory has free"
+    return None
+
+
+def _warm_up(cell: SpeedQuestion, one: Contender) -> str | None:
+    """Run a cell once, uncounted; return why it cannot be run."""
+    try:
+        _run(one.engine, cell, one.prompts(cell.prompt_tokens, cell.batch))
+    except OutOfSlots:
+        return f"memory ran out with {cell.batch} rows"
+    return None
+
+
+def _contenders(lm: Any, cell: SpeedQuestion, prompts: _Prompts) -> list[Contender]:
+    decoder = lm.decoder()
+    n = decoder.model.n_future_tokens
+    heads = cell.heads or tuple(range(1, n + 1))
+    if wrong := [k for k in heads if not 1 <= k <= n]:
+        raise UserError(f"heads={wrong[0]}, but {lm.pretrained} has n = {n}: choose from 1 to {n}.")
+    return [
+        Contender(SELF, _endless(decoder.engine(k, cell.batch)), prompts, lm.max_length)
+        for k in heads
+    ]
+
+
+def _endless(engine: Engine) -> Engine:
+    """Take the end of text away from an engine."""
+    engine.eos = ()
+    return engine
+
+
+def _baseline(name: str, lm: Any, corpus: Corpus) -> Callable[[int], Contender]:
+    """Load another checkpoint; return how to have it decode batches of a size."""
+    mine = lm.decoder().model
+    try:
+        model = load_model(name, mine.dtype).to(mine.device)
+        tokenizer = load_tokenizer(name)
+    except (ValueError, OSError) as error:
+        raise UserError(f"baseline={name}: {error}") from error
+    if not isinstance(model, MultiHeadModel):
+        raise UserError(f"baseline={name} is no checkpoint that this package loads: name another.")
+
+    prompts = _Prompts(corpus, plain_encode(tokenizer))
+
+    def contender(batch: int) -> Contender:
+        engine = Engine(model, 1, (), shown(tokenizer), slots=batch)
+        return Contender(name, engine, prompts, model.max_positions)
+
+    return contender

@@ -1,0 +1,169 @@
+"""`mtp_speed`: how fast each k decodes, by batch size and prompt length."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mtp_harness.data.corpus import code_corpus
+from mtp_harness.plugin import UserError
+from mtp_harness.probes.bandwidth import Traffic
+from mtp_harness.probes.measured import Measured
+from mtp_harness.probes.speed import SELF, SpeedQuestion
+from mtp_harness.probes.task import ProbeTask
+from mtp_harness.scoring.bootstrap import ratio
+from mtp_harness.tables import Cell, long_table
+
+NEW_TOKENS, TRIALS = 256, 10
+QUICK_NEW_TOKENS, QUICK_TRIALS = 64, 3
+
+DIMENSIONS = ("model", "batch", "prompt_tokens", "k")
+
+
+class SpeedTask(ProbeTask):
+    """Times decoding on a grid of cells.
+
+    Flat metrics: `tokens_per_second_K` of decoding, for each k, and `speedup_K` over k = 1, both as
+    sums over all cells; `cells_not_measured`.
+    """
+
+    request_type = "speed"
+
+    def question(self, doc: dict[str, Any]) -> SpeedQuestion:
+        """Return the cell."""
+        quick, heads = self.options.get("quick"), self.options.get("heads")
+        return SpeedQuestion(
+            doc["batch"],
+            doc["prompt_tokens"],
+            self._whole("new_tokens", QUICK_NEW_TOKENS if quick else NEW_TOKENS, least=2),
+            self._whole("trials", QUICK_TRIALS if quick else TRIALS, least=1),
+            None if heads is None else self._heads(heads),
+            self.options.get("baseline"),
+        )
+
+    def _whole(self, name: str, default: int, least: int) -> int:
+        value = self.options.get(name)
+        value = default if value is None else value
+        if type(value) is not int or value < least:
+            raise UserError(
+                f"{self.config.task}: {name}={value}, expected a whole number from {least}; "
+                "choose one."
+            )
+        return value
+
+    def _heads(self, given: Any) -> tuple[int, ...]:
+        heads = given if isinstance(given, list | tuple) else [given]
+        if not heads or any(type(k) is not int or k < 1 for k in heads):
+            raise UserError(
+                f"{self.config.task}: heads={given}, expected the k to time, such as [1, 4]; "
+                "choose some."
+            )
+        return tuple(dict.fromkeys(heads))
+
+    def process_results(self, doc: dict[str, Any], results: Sequence[Any]) -> dict[str, Any]:
+        """Return the flat metrics of one cell, and what was measured of it."""
+        cell = {name: doc[name] for name in ("batch", "prompt_tokens")}
+        new_tokens = self.question(doc).new_tokens
+        return super().process_results(doc, [Measured(**cell, new_tokens=new_tokens, **results[0])])
+
+    def metrics(self, doc: dict[str, Any], measured: Measured) -> dict[str, Any]:
+        """Return the flat metrics of one cell."""
+        found: dict[str, Any] = {"cells_not_measured": len(measured["not_measured"])}
+        seconds = {k: _sum(_runs(measured, SELF, k), "decode_s") for k in measured["heads"]}
+        for k in measured["heads"]:
+            tokens = _sum(_runs(measured, SELF, k), "n_kept")
+            found[f"tokens_per_second_{k}"] = (tokens, seconds[k])
+            if k > 1 and 1 in seconds:
+                both = seconds[1] and seconds[k]
+                found[f"speedup_{k}"] = (seconds[1], seconds[k]) if both else (0, 0)
+        return found
+
+    def aggregations(self) -> dict[str, Any]:
+        """Return how flat metrics are pooled, where that is not sum over sum."""
+        return {"cells_not_measured": sum}
+
+    def tables(self, documents: list[Measured]) -> dict[str, dict[str, list[Any]]]:
+        """Return the tables `by_cell` and `not_measured`."""
+        inorder = sorted(documents, key=lambda one: (one["prompt_tokens"], one["batch"]))
+        unfit = [
+            [one["model"], cell["batch"], cell["prompt_tokens"], one["k"], one["reason"]]
+            for cell in inorder
+            for one in cell["not_measured"]
+        ]
+        return {
+            "by_cell": long_table(DIMENSIONS, [c for cell in inorder for c in cells_of(cell)]),
+            "not_measured": {"columns": [*DIMENSIONS, "reason"], "rows": unfit},
+        }
+
+    def _described(self, documents: list[Measured]) -> dict[str, dict[str, Any]]:
+        """Return what the prompts are cut from."""
+        corpus = code_corpus().describe()
+        return {
+            corpus["name"]: {
+                "sha256": corpus["sha256"],
+                "n_documents": corpus["n_documents"],
+                "bytes": corpus["n_bytes"],
+                "source": documents[0]["source"],
+            }
+        }
+
+
+def cells_of(cell: Measured) -> Iterator[Cell]:
+    """Yield the rows of one batch size and prompt length.
+
+    Values are sums over trials by sums over trials, and their intervals come from resampling
+    trials; `seconds_…` are means. Of what could not be measured there is one row without a value.
+    """
+    size = (cell["batch"], cell["prompt_tokens"])
+    for one in cell["not_measured"]:
+        place = (one["model"], *size, one["k"])
+        yield Cell(place, "tokens_per_second", float("nan"), count=0)
+    contenders = dict.fromkeys((run["model"], run["k"]) for run in cell["runs"])
+    for model, k in contenders:
+        runs = _runs(cell, model, k)
+        place = (model, *size, k)
+        decode = [run["decode_s"] for run in runs]
+        n_own = cell["new_tokens"] - 1  # of a row; its first token comes from the prefill
+        traffic = Traffic(**cell["traffic"][f"{model} {k}"])
+        lengths = (cell["prompt_tokens"], cell["new_tokens"])
+        reads = [traffic.read(run["steps"], *lengths) / cell["bandwidth"] for run in runs]
+        pairs = {
+            "tokens_per_second": [(run["n_kept"], run["decode_s"]) for run in runs],
+            "seconds_decoding": [(s, 1) for s in decode],
+            "seconds_prefill": [(run["prefill_s"], 1) for run in runs],
+            "latency_per_token": [(s, n_own) for s in decode],
+            "tokens_per_forward": [(run["n_kept"], sum(run["steps"])) for run in runs],
+            "bandwidth_share": [
+                (n / cell["bandwidth"], s) for n, s in zip(reads, decode, strict=True)
+            ],
+        }
+        pairs |= _speedups(cell, runs)
+        for name, values in pairs.items():
+            yield Cell(place, name, *ratio(values), count=len(values))
+        peaks = [run["peak_bytes"] for run in runs if run["peak_bytes"] is not None]
+        if peaks:
+            yield Cell(place, "peak_memory", max(peaks), count=len(peaks))
+
+
+def _speedups(cell: Measured, runs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Return pairs (seconds of the other, own seconds) per trial, against NTP and a baseline."""
+    found = {}
+    baselines = [r for r in cell["runs"] if r["model"] != SELF]
+    for name, others in (
+        ("speedup", _runs(cell, SELF, 1)),
+        ("speedup_over_baseline", baselines),
+    ):
+        by_trial = {other["trial"]: other for other in others}
+        if by_trial:
+            both = [(by_trial[run["trial"]], run) for run in runs]
+            found[name] = [(a["decode_s"], b["decode_s"]) for a, b in both]
+            found[f"{name}_with_prefill"] = [
+                (a["prefill_s"] + a["decode_s"], b["prefill_s"] + b["decode_s"]) for a, b in both
+            ]
+    return found
+
+
+def _runs(cell: Measured, model: str, k: int) -> list[dict[str, Any]]:
+    return [run for run in cell["runs"] if run["model"] == model and run["k"] == k]
+
+
+def _sum(runs: Sequence[dict[str, Any]], name: str) -> float:
+    return float(sum(run[name] for run in runs))
