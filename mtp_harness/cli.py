@@ -36,6 +36,7 @@ COMMANDS = {
     "rouge": Command("mtp_harness.scoring.rouge_table:main", "summaries' scores with intervals"),
     "choice": Command("mtp_harness.scoring.choice:main", "mean over the seven choice tasks"),
     "data": Command("mtp_harness.data.check:main", "say where the tasks' documents are"),
+    "export": Command("mtp_harness.export:main", "write results in a format that others read"),
     "demo": Command("mtp_harness.demo:main", "show what a run measured"),
 }
 

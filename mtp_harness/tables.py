@@ -58,15 +58,17 @@ def _plain(entry: Any) -> Any:
     return None if isinstance(entry, float) and math.isnan(entry) else entry
 
 
-def move(results: dict[str, Any] | None) -> None:
+def move(results: Any) -> None:
     """Move what tasks left in their metadata to `config.mtp` of the results of `simple_evaluate`.
 
     Args:
         results: None on every rank but the first.
     """
-    for task, config in (results or {}).get("configs", {}).items():
+    if not isinstance(results, dict):
+        return
+    for task, config in results.get("configs", {}).items():
         metadata = config.get("metadata") or {}
         for name in MOVED:
             if name in metadata:
-                mtp = results["config"].setdefault("mtp", {})  # type: ignore[index]
+                mtp = results["config"].setdefault("mtp", {})
                 mtp.setdefault(name, {})[task] = metadata.pop(name)

@@ -27,10 +27,11 @@ ALLOWED = {
     "data": set(),
     "figures": set(),
     "provenance": set(),
+    "export": set(),
     "decode": {"models"},
     "training": {"models", "data", "provenance"},
     "probes": {"models", "decode", "data", "scoring", "plugin", "tables"},
-    "scoring": {"shots", "data", "decode", "sandbox", "plugin"},
+    "scoring": {"shots", "data", "decode", "sandbox", "plugin", "tables"},
     "ordinary": {"decode"},
     "totals": {"decode"},
     "model_args": set(),
@@ -73,6 +74,7 @@ ALLOWED = {
         "demo",
         "measure",
         "plugin",
+        "export",
     },
 }
 USES_HARNESS = {"lm", "generation", "ordinary", "plugin", "_startup", "cli", "demo", "pipeline"}

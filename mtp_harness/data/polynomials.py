@@ -1,7 +1,7 @@
 """Expressions over F_7[X]/(X^5) and their values: the paper's arithmetic task as text.
 
     (-20513)  (20513+00640)  (20513*00640)  (20513@00640)        one operation each
-    ((-20513)@(00640*11111))=52031                               three, and the answer
+    ((-20513)@(00640*11111))=50002                               three, and the answer
 
 A polynomial is five digits, the coefficients of X^0 … X^4. Every operation has its own brackets;
 operators are `-` (of one operand), `+`, `*` and `@`, composition: (f@g)(X) = f(g(X)). A quotient

@@ -3,7 +3,7 @@
     --metadata '{"folder": "PATH"}'     every UTF-8 file below a folder; *.py is read as code
     --metadata '{"dataset": "NAME"}'    a Hugging Face data set; further `dataset_config`, `split`,
                                         `column`
-    --metadata '{"quick": true}'        at most 200 kB for each data set
+    --metadata '{"quick": true}'        at most 100 kB of each data set
 
 Of a data set, documents are drawn in an order that depends on `seed` and their names alone, until
 `max_bytes` are reached; a long document counts with its beginning, cut at a line's end. Nothing is
@@ -35,7 +35,7 @@ class Limits(NamedTuple):
 
 
 DEFAULT = Limits(1_000_000, 64_000)
-QUICK = Limits(200_000, 8_000)
+QUICK = Limits(100_000, 8_000)
 
 
 def load(
@@ -59,7 +59,7 @@ def load(
         dataset_config: its configuration.
         split: its split.
         column: its column that holds the text.
-        max_bytes: see `Limits`; None means that of `QUICK` or `DEFAULT`.
+        max_bytes: see `Limits`; None means that of `DEFAULT`.
         max_document_bytes: see `Limits`.
         seed: of the order in which documents are drawn.
         _metadata: the rest of the task's and the run's metadata, all of which the harness passes.
@@ -74,11 +74,11 @@ def load(
     """
     import datasets
 
-    limits = _limits(QUICK if quick else DEFAULT, max_bytes, max_document_bytes)
+    limits = _limits(quick, max_bytes, max_document_bytes)
     if folder and dataset:
         raise ValueError(f"folder={folder} and dataset={dataset}: expected one of the two")
     if folder:
-        found = [list(_of_folder(Path(folder)))]
+        found = _of_folder(Path(folder))
     elif dataset:
         found = [list(_of_dataset(dataset, dataset_config, split, column))]
     else:
@@ -89,13 +89,14 @@ def load(
     return {"test": datasets.Dataset.from_list(in_turns)}
 
 
-def _limits(default: Limits, max_bytes: Any, max_document_bytes: Any) -> Limits:
+def _limits(quick: bool, max_bytes: Any, max_document_bytes: Any) -> Limits:
     given = {"max_bytes": max_bytes, "max_document_bytes": max_document_bytes}
     given = {name: value for name, value in given.items() if value is not None}
     for name, value in given.items():
         if type(value) is not int or value < 1:
             raise ValueError(f"{name}={value}, expected a whole number of bytes from 1")
-    return default._replace(**given)
+    wanted = DEFAULT._replace(**given)
+    return Limits(*map(min, wanted, QUICK)) if quick else wanted
 
 
 def _of_corpus(corpus: Corpus, kind: str) -> list[dict[str, str]]:
@@ -104,7 +105,17 @@ def _of_corpus(corpus: Corpus, kind: str) -> list[dict[str, str]]:
     return [_row(corpus.name, kind, doc.name, source, doc.text) for doc in corpus.documents]
 
 
-def _of_folder(folder: Path) -> Iterator[dict[str, str]]:
+def _of_folder(folder: Path) -> list[list[dict[str, str]]]:
+    """Return the files of a folder; where it has code and text, as two data sets."""
+    rows = list(_files(folder))
+    by_kind = [[row for row in rows if row["kind"] == kind] for kind in (CODE, TEXT)]
+    if all(by_kind):
+        rows = [{**row, "data_set": f"{row['data_set']}_{row['kind']}"} for row in rows]
+        by_kind = [[row for row in rows if row["kind"] == kind] for kind in (CODE, TEXT)]
+    return [rows for rows in by_kind if rows] or [[]]
+
+
+def _files(folder: Path) -> Iterator[dict[str, str]]:
     if not folder.is_dir():
         raise FileNotFoundError(f"folder={folder} is no folder, expected one with text files")
     name, n_left_out = folder.resolve().name, 0

@@ -9,9 +9,10 @@ x[t+i], also where the window ends before that token.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ from mtp_harness.probes.windows import Span, spans
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
+_log = logging.getLogger(__name__)
+
 AUTO_TOKENS = 2**14
 """Tokens of a batch with batch_size=auto; logits are read in pieces, so they take no room."""
 
@@ -36,27 +39,31 @@ class TextQuestion:
     Attributes:
         measure: takes the `TextReading`; its answer travels between ranks, so it should be small.
         window: states of a window; None means the model's context.
-        stride: states that a window scores, see `spans`; None means `window`.
+        stride: states that a window scores, see `spans`; None means `usual_stride`.
+        usual_stride: the stride of a question that leaves it open, at most a window; None means
+            `window`.
         context: what stands before the text. It is read and not scored, and both are encoded as
             for a log-likelihood of lm_eval. Without it, a text stands after the prefix token (BOS).
         as_rolling: encode as lm_eval's rolling log-likelihood does, which reads a tokenizer's own
             BOS after the prefix token.
     """
 
-    measure: Callable[[TextReading], dict[str, Any]] = field(repr=False)
+    measure: Callable[[TextReading], dict[str, Any]] = field(repr=False, compare=False)
     window: int | None = None
     stride: int | None = None
+    usual_stride: int | None = None
     context: str = ""
     as_rolling: bool = False
 
     def spans(self, n_states: int, longest: int, where: str) -> list[Span]:
         """Return the windows of a text for a model with a context of `longest` tokens."""
         window = longest if self.window is None else self.window
-        stride = window if self.stride is None else self.stride
         if type(window) is not int or not 1 <= window <= longest:
             raise UserError(
                 f"{where}: window={window}, expected 1 to the context, {longest} tokens."
             )
+        usual = window if self.usual_stride is None else min(window, self.usual_stride)
+        stride = usual if self.stride is None else self.stride
         if type(stride) is not int or not 1 <= stride <= window:
             raise UserError(f"{where}: stride={stride}, expected 1 to the window, {window} tokens.")
         return list(spans(n_states, window, stride))
@@ -69,6 +76,8 @@ class TextReading:
     Attributes:
         tokens: x[0..N], int64 [N+1].
         first_target: the first token that is scored; those before it are context.
+        characters: of the text, begin and end of each scored token's characters, N of them; None
+            where the tokenizer does not say (a slow one), or the question has its own encoding.
         heads: a `Reading` [N, n].
         position: of each state in the window that scored it, int64 [N].
         n_tokens_read: tokens that were read for it, over all windows.
@@ -76,6 +85,7 @@ class TextReading:
 
     tokens: Tensor
     first_target: int
+    characters: list[tuple[int, int]] | None
     heads: Reading
     position: Tensor
     n_tokens_read: int
@@ -90,6 +100,14 @@ class TextReading:
         state = torch.arange(len(self.position))[:, None]
         target = state + torch.arange(1, self.n + 1)  # [N, n]
         return (target >= self.first_target) & (target < len(self.tokens))
+
+
+class Encoded(NamedTuple):
+    """A text as tokens; see `TextReading`."""
+
+    tokens: list[int]
+    first_target: int
+    characters: list[tuple[int, int]] | None = None
 
 
 class _OneHead(MultiHeadModel):
@@ -130,15 +148,14 @@ class _Text:
     """A text on its way: windows come in, and when the last one has, requests are answered."""
 
     asked: list[int]  # places of the requests
-    tokens: Tensor
-    first_target: int
+    encoded: Encoded
     spans: list[Span]
     heads: Reading | None = None
     n_read: int = 0
 
     @property
     def n_states(self) -> int:
-        return len(self.tokens) - 1
+        return len(self.encoded.tokens) - 1
 
     def put(self, span: Span, reading: Reading) -> bool:
         """Keep what a window [T, n] scored; return whether the text has been read to its end."""
@@ -152,7 +169,14 @@ class _Text:
     def read(self) -> TextReading:
         assert self.heads is not None
         position = torch.cat([torch.arange(s.first, s.end) - s.start for s in self.spans])
-        return TextReading(self.tokens, self.first_target, self.heads, position, self.n_read)
+        return TextReading(
+            torch.tensor(self.encoded.tokens),
+            self.encoded.first_target,
+            self.encoded.characters,
+            self.heads,
+            position,
+            self.n_read,
+        )
 
 
 def answer(lm: Any, requests: Sequence[Instance], quiet: bool) -> list[Any]:
@@ -167,6 +191,9 @@ def answer(lm: Any, requests: Sequence[Instance], quiet: bool) -> list[Any]:
     model = model_of(lm)
     answers: list[Any] = [None] * len(requests)
     n_windows = sum(len(text.spans) for text in texts)
+    n_states = sum(text.n_states for text in texts)
+    n_read = sum(span.end - span.start for text in texts for span in text.spans)
+    _log.info("%d tokens of text, read %.2f times over", n_states, n_read / n_states)
     with tqdm(total=n_windows, disable=quiet, desc="Running head_logprobs requests") as bar:
         for text, span, reading in _windows(lm, model, texts):
             if text.put(span, reading):
@@ -180,31 +207,36 @@ def answer(lm: Any, requests: Sequence[Instance], quiet: bool) -> list[Any]:
 
 def _texts(lm: Any, requests: Sequence[Instance]) -> list[_Text]:
     """Return the texts to read, longest first, so that too large a batch fails early."""
-    texts: dict[tuple[Any, ...], _Text] = {}
+    texts: dict[tuple[str, TextQuestion], _Text] = {}
     for place, request in enumerate(requests):
         content, ask = request.args
-        key = (content, ask.window, ask.stride, ask.context, ask.as_rolling)
+        key = (content, ask)  # equal but for what they measure
         if key not in texts:
-            tokens, first = encode(lm, content, ask)
+            encoded = encode(lm, content, ask)
             where = f"{request.task_name}, document {request.doc_id}"
-            if len(tokens) < 2:
+            if len(encoded.tokens) < 2:
                 raise UserError(f"{where}: its text has no token, expected at least one.")
-            found = ask.spans(len(tokens) - 1, lm.max_length, where)
-            texts[key] = _Text([], torch.tensor(tokens), first, found)
+            found = ask.spans(len(encoded.tokens) - 1, lm.max_length, where)
+            texts[key] = _Text([], encoded, found)
         texts[key].asked.append(place)
     return sorted(texts.values(), key=lambda text: -text.n_states)
 
 
-def encode(lm: Any, content: str, ask: TextQuestion) -> tuple[list[int], int]:
-    """Return the tokens x[0..N] of a text, and the place of the first one that is scored."""
+def encode(lm: Any, content: str, ask: TextQuestion) -> Encoded:
+    """Return a text's tokens x[0..N], and from which on they are scored."""
     if ask.context:
         context, continuation = lm._encode_pair(ask.context, content)
-        return [*context, *continuation], len(context)
+        return Encoded([*context, *continuation], len(context))
     if ask.as_rolling:
-        return [lm.prefix_token_id, *lm.tok_encode(content)], 1
-    # Not verbose: texts longer than the context are cut into windows.
-    ids = lm.tokenizer(content, add_special_tokens=False, verbose=False)["input_ids"]
-    return [lm.prefix_token_id, *ids], 1
+        return Encoded([lm.prefix_token_id, *lm.tok_encode(content)], 1)
+    found = lm.tokenizer(
+        content,
+        add_special_tokens=False,
+        return_offsets_mapping=lm.tokenizer.is_fast,
+        verbose=False,  # texts longer than the context are cut into windows
+    )
+    tokens = [lm.prefix_token_id, *found["input_ids"]]
+    return Encoded(tokens, 1, found.get("offset_mapping"))
 
 
 def _windows(
@@ -228,8 +260,8 @@ def _read(model: MultiHeadModel, batch: list[tuple[_Text, Span]], device: Any) -
     length, n = max(span.end - span.start for _, span in batch), model.n_future_tokens
     table = torch.zeros(len(batch), length + n, dtype=torch.long)
     for row, (text, span) in zip(table, batch, strict=True):
-        part = text.tokens[span.start : span.start + length + n]
-        row[: len(part)] = part
+        part = text.encoded.tokens[span.start : span.start + length + n]
+        row[: len(part)] = torch.tensor(part)
     table = table.to(device)
     try:
         reading = read(model, table[:, :length], following=table[:, length:])

@@ -97,8 +97,8 @@ def answer(lm: Any, requests: Sequence[Instance], quiet: bool) -> list[Measured]
         quiet: show no bar.
 
     Returns:
-        Per request the counts of `score`, the `names`, `n_left_out` and `name_tokens`, the tokens of
-        a name.
+        Per request the counts of `score`, the `names`, `n_left_out`, and how many tokens a name is,
+        `name_tokens`.
     """
     model, encode = model_of(lm), plain_encode(lm.tokenizer)
     found = []

@@ -7,8 +7,8 @@ from mtp_harness.data.induction_texts import STORIES
 from mtp_harness.plugin import UserError
 from mtp_harness.probes.induction import InductionQuestion
 from mtp_harness.probes.measured import Measured
+from mtp_harness.probes.pooled import by_data_set, pair_cell
 from mtp_harness.probes.task import ProbeTask, nothing_if
-from mtp_harness.scoring.bootstrap import ratio
 from mtp_harness.tables import Cell, long_table
 
 PARTS = {"later": "accuracy", "first": "accuracy_first_mention"}
@@ -53,15 +53,12 @@ class InductionTask(ProbeTask):
     def tables(self, documents: list[Measured]) -> dict[str, dict[str, list[Any]]]:
         """Return the table `by_data_set`."""
         cells = []
-        for data_set in dict.fromkeys(one["data_set"] for one in documents):
-            some = [one for one in documents if one["data_set"] == data_set]
+        for data_set, some in by_data_set(documents):
             units = [one["name_tokens"] for one in some]
             cells.append(Cell((data_set, None), "name_tokens", units[0], count=len(units)))
             for offset in range(1, len(some[0]["later"]["right"]) + 1):
                 for part, name in PARTS.items():
-                    pairs = _pairs(some, part, offset)
-                    count = sum(n for _, n in pairs)
-                    cells.append(Cell((data_set, offset), name, *ratio(pairs), count=count))
+                    cells.append(pair_cell((data_set, offset), name, _pairs(some, part, offset)))
         return {"by_data_set": long_table(("data_set", "offset"), cells)}
 
 

@@ -6,9 +6,9 @@ from typing import Any
 from mtp_harness.decode.records import Acceptance, DecodeRecord
 from mtp_harness.plugin import UserError
 from mtp_harness.probes.measured import Measured
+from mtp_harness.probes.pooled import by_data_set, pair_cell
 from mtp_harness.probes.speculative import SpeculativeQuestion, records_of
 from mtp_harness.probes.task import ProbeTask
-from mtp_harness.scoring.bootstrap import ratio
 from mtp_harness.tables import Cell, long_table
 
 NEW_TOKENS, QUICK_TOKENS = 512, 128
@@ -30,6 +30,11 @@ class SpeculativeTask(ProbeTask):
 
     def question(self, doc: dict[str, Any]) -> SpeculativeQuestion:
         """Return how the prompt is continued."""
+        return SpeculativeQuestion(
+            doc["data_set"], self._new_tokens(), UNTIL.get(doc["data_set"], ())
+        )
+
+    def _new_tokens(self) -> int:
         tokens = self.options.get("new_tokens")
         if tokens is None:
             tokens = QUICK_TOKENS if self.options.get("quick") else NEW_TOKENS
@@ -38,7 +43,7 @@ class SpeculativeTask(ProbeTask):
                 f"{self.config.task}: new_tokens={tokens}, expected a whole number from 2: the "
                 "first token comes from the prompt's own forward."
             )
-        return SpeculativeQuestion(doc["data_set"], tokens, UNTIL.get(doc["data_set"], ()))
+        return tokens
 
     def metrics(self, doc: dict[str, Any], measured: Measured) -> dict[str, Any]:
         """Return the flat metrics of one document."""
@@ -54,13 +59,19 @@ class SpeculativeTask(ProbeTask):
             found[f"accept_rate_prefix_{offset}"] = pair
         return found
 
+    def described(self, documents: list[Measured]) -> dict[str, dict[str, Any]]:
+        """Return what tells the prompts of a run from those of another, and the answers' length."""
+        found: dict[str, dict[str, Any]] = super().described(documents)
+        for about in found.values():
+            about["new_tokens"] = self._new_tokens()
+        return found
+
     def tables(self, documents: list[Measured]) -> dict[str, dict[str, list[Any]]]:
         """Return the tables `by_k`, `by_offset` and `histogram`."""
         by_k: list[Cell] = []
         by_offset: list[Cell] = []
         histogram: list[Cell] = []
-        for category in dict.fromkeys(one["data_set"] for one in documents):
-            some = [one for one in documents if one["data_set"] == category]
+        for category, some in by_data_set(documents):
             for k in range(1, len(some[0]["by_k"]) + 1):
                 records = [records_of(one, k) for one in some]
                 place = (category, k)
@@ -88,12 +99,12 @@ def decoding_cells(place: tuple[Any, ...], records: Sequence[DecodeRecord]) -> I
     kept = [(r.n_kept, r.n_steps) for r in records]
     lines = [(r.n_kept, r.n_steps) for r in records if not r.looping]
     length = [(sum(r.n_verified) + r.n_steps, r.n_steps) for r in records]
-    yield _cell(place, "tokens_per_forward", kept)
-    yield _cell(place, "tokens_per_forward_no_loops", lines)
-    yield _cell(place, "tokens_per_forward_mean", [(a / b, 1) for a, b in kept if b])
-    yield _cell(place, "accept_length", length)
-    yield _cell(place, "accept_length_mean", [(a / b, 1) for a, b in length if b])
-    yield _cell(place, "looping", [(int(r.looping), 1) for r in records])
+    yield pair_cell(place, "tokens_per_forward", kept)
+    yield pair_cell(place, "tokens_per_forward_no_loops", lines)
+    yield pair_cell(place, "tokens_per_forward_mean", [(a / b, 1) for a, b in kept if b])
+    yield pair_cell(place, "accept_length", length)
+    yield pair_cell(place, "accept_length_mean", [(a / b, 1) for a, b in length if b])
+    yield pair_cell(place, "looping", [(int(r.looping), 1) for r in records])
 
 
 def acceptance_cells(place: tuple[Any, ...], records: Sequence[DecodeRecord]) -> Iterator[Cell]:
@@ -107,13 +118,13 @@ def acceptance_cells(place: tuple[Any, ...], records: Sequence[DecodeRecord]) ->
             ("accept_rate_prefix", [one.n_steps_drafting(offset) for one in each]),
             ("accept_rate_cond", [one.n_open[offset - 2] for one in each]),
         ):
-            yield _cell((*place, offset), name, list(zip(verified, steps, strict=True)))
+            yield pair_cell((*place, offset), name, list(zip(verified, steps, strict=True)))
 
 
 def _checks_and_seconds(
     place: tuple[Any, ...], found: Sequence[dict[str, Any]], documents: Sequence[Measured]
 ) -> Iterator[Cell]:
-    yield _cell(place, "identical", [(int(one["identical"]), 1) for one in found])
+    yield pair_cell(place, "identical", [(int(one["identical"]), 1) for one in found])
     n_tokens = sum(one["tokens"] for one in found)
     for name in ("near_ties", "errors"):
         yield Cell(place, name, sum(one[name] for one in found), count=n_tokens)
@@ -122,8 +133,3 @@ def _checks_and_seconds(
     seconds = max(by_rank.values())
     yield Cell(place, "seconds", seconds, count=len(found))
     yield Cell(place, "tokens_per_second", n_tokens / seconds, count=n_tokens)
-
-
-def _cell(place: tuple[Any, ...], name: str, pairs: Sequence[tuple[float, float]]) -> Cell:
-    """Return sum over sum of pairs, one per document, with its interval."""
-    return Cell(place, name, *ratio(pairs), count=int(sum(pair[1] for pair in pairs)))

@@ -111,9 +111,8 @@ def answer(lm: Any, requests: Sequence[Instance], quiet: bool) -> list[Measured]
     corpus = code_corpus()
     cells: list[SpeedQuestion] = [request.args[1] for request in requests]
     own = _Prompts(corpus, plain_encode(lm.tokenizer))
-    others = {
-        cell.baseline: _baseline(cell.baseline, lm, corpus) for cell in cells if cell.baseline
-    }
+    baselines = {cell.baseline for cell in cells if cell.baseline}
+    others = {name: _baseline(name, lm, corpus) for name in baselines}
     bandwidth = read_bandwidth(lm.decoder().model.device) if cells else 0.0
     found = []
     with tqdm(total=len(cells), disable=quiet, desc="Running speed requests") as bar:

@@ -7,9 +7,9 @@ from mtp_harness.data.corpus import code_corpus
 from mtp_harness.plugin import UserError
 from mtp_harness.probes.bandwidth import Traffic
 from mtp_harness.probes.measured import Measured
+from mtp_harness.probes.pooled import pair_cell
 from mtp_harness.probes.speed import SELF, SpeedQuestion
 from mtp_harness.probes.task import ProbeTask
-from mtp_harness.scoring.bootstrap import ratio
 from mtp_harness.tables import Cell, long_table
 
 NEW_TOKENS, TRIALS = 256, 10
@@ -60,9 +60,10 @@ class SpeedTask(ProbeTask):
 
     def process_results(self, doc: dict[str, Any], results: Sequence[Any]) -> dict[str, Any]:
         """Return the flat metrics of one cell, and what was measured of it."""
-        cell = {name: doc[name] for name in ("batch", "prompt_tokens")}
-        new_tokens = self.question(doc).new_tokens
-        return super().process_results(doc, [Measured(**cell, new_tokens=new_tokens, **results[0])])
+        asked = self.question(doc)
+        names = ("batch", "prompt_tokens", "new_tokens", "trials")
+        cell = {name: getattr(asked, name) for name in names}
+        return super().process_results(doc, [Measured(**cell, **results[0])])
 
     def metrics(self, doc: dict[str, Any], measured: Measured) -> dict[str, Any]:
         """Return the flat metrics of one cell."""
@@ -93,8 +94,8 @@ class SpeedTask(ProbeTask):
             "not_measured": {"columns": [*DIMENSIONS, "reason"], "rows": unfit},
         }
 
-    def _described(self, documents: list[Measured]) -> dict[str, dict[str, Any]]:
-        """Return what the prompts are cut from."""
+    def described(self, documents: list[Measured]) -> dict[str, dict[str, Any]]:
+        """Return what the prompts are cut from, and how long answers and trials were."""
         corpus = code_corpus().describe()
         return {
             corpus["name"]: {
@@ -102,6 +103,8 @@ class SpeedTask(ProbeTask):
                 "n_documents": corpus["n_documents"],
                 "bytes": corpus["n_bytes"],
                 "source": documents[0]["source"],
+                "new_tokens": documents[0]["new_tokens"],
+                "trials": documents[0]["trials"],
             }
         }
 
@@ -124,6 +127,7 @@ def cells_of(cell: Measured) -> Iterator[Cell]:
         n_own = cell["new_tokens"] - 1  # of a row; its first token comes from the prefill
         traffic = Traffic(**cell["traffic"][f"{model} {k}"])
         lengths = (cell["prompt_tokens"], cell["new_tokens"])
+        # Seconds that reading would take at the full bandwidth.
         reads = [traffic.read(run["steps"], *lengths) / cell["bandwidth"] for run in runs]
         pairs = {
             "tokens_per_second": [(run["n_kept"], run["decode_s"]) for run in runs],
@@ -131,13 +135,11 @@ def cells_of(cell: Measured) -> Iterator[Cell]:
             "seconds_prefill": [(run["prefill_s"], 1) for run in runs],
             "latency_per_token": [(s, n_own) for s in decode],
             "tokens_per_forward": [(run["n_kept"], sum(run["steps"])) for run in runs],
-            "bandwidth_share": [
-                (n / cell["bandwidth"], s) for n, s in zip(reads, decode, strict=True)
-            ],
+            "bandwidth_share": list(zip(reads, decode, strict=True)),
         }
         pairs |= _speedups(cell, runs)
         for name, values in pairs.items():
-            yield Cell(place, name, *ratio(values), count=len(values))
+            yield pair_cell(place, name, values, count=len(values))
         peaks = [run["peak_bytes"] for run in runs if run["peak_bytes"] is not None]
         if peaks:
             yield Cell(place, "peak_memory", max(peaks), count=len(peaks))

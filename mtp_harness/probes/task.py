@@ -129,11 +129,11 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
     def _pool(self, documents: list[Measured]) -> int:
         """Leave the tables for `mtp_harness.tables.move`, and return the number of documents."""
         inorder = sorted(documents, key=lambda one: (one["data_set"], one["name"]))
-        found = {"tables": self.tables(inorder), "documents": self._described(inorder)}
+        found = {"tables": self.tables(inorder), "documents": self.described(inorder)}
         self.set_config("metadata", found, update=True)
         return len(documents)
 
-    def _described(self, documents: list[Measured]) -> dict[str, dict[str, Any]]:
+    def described(self, documents: list[Measured]) -> dict[str, dict[str, Any]]:
         """Return what tells the documents of a run from those of another, by data set."""
         described = {}
         for data_set in dict.fromkeys(one["data_set"] for one in documents):

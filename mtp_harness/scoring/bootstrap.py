@@ -100,21 +100,47 @@ def high90(values: Sequence[float]) -> float:
     return estimate(values).high
 
 
-def ratio(pairs: ArrayLike) -> Estimate:
-    """Return a sum over a sum with its 90 % interval; NaN where the second sum is 0.
+def ratios(
+    numerators: ArrayLike,
+    denominators: ArrayLike,
+    n_replicates: int = REPLICATES,
+    seed: int = SEED,
+) -> list[Estimate]:
+    """Return the ratio of sums of every column with its 90 % interval.
+
+    A replicate in which a column's denominators are all zero has no say in that column.
 
     Args:
-        pairs: (numerator, denominator) per problem, [P, 2]; a replicate without any denominator
-            does not count.
+        numerators: One row per problem, [P, C].
+        denominators: The same shape.
+        n_replicates: R.
+        seed: Of the draws.
     """
-    matrix = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
-    total = matrix.sum(axis=0)
-    if not len(matrix) or not total[1]:
-        return Estimate(np.nan, np.nan, np.nan)
-    means = replicates(matrix)
-    some = means[means[:, 1] != 0]
-    low, high = np.quantile(some[:, 0] / some[:, 1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(total[0] / total[1]), float(low), float(high))
+    top = np.asarray(numerators, dtype=np.float64)
+    bottom = np.asarray(denominators, dtype=np.float64)
+    found: list[Estimate] = []
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = top.sum(axis=0) / bottom.sum(axis=0)
+        for at in range(0, top.shape[1], _COLUMNS):
+            some = slice(at, at + _COLUMNS)
+            drawn = replicates(top[:, some], n_replicates, seed)
+            drawn /= replicates(bottom[:, some], n_replicates, seed)
+            found += [
+                Estimate(float(value), *_interval(column))
+                for value, column in zip(values[some], drawn.T, strict=True)
+            ]
+    return found
+
+
+_COLUMNS = 128
+
+
+def _interval(drawn: NDArray[np.float64]) -> tuple[float, float]:
+    drawn = drawn[np.isfinite(drawn)]
+    if not len(drawn):
+        return (np.nan, np.nan)
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return (float(low), float(high))
 
 
 def gain(scores: ArrayLike, baseline: ArrayLike) -> Estimate:

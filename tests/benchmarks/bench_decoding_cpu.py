@@ -24,7 +24,7 @@ from mtp_harness.data.corpus import code_corpus
 from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.decode.records import Acceptance
 from mtp_harness.models.load import load_model, load_tokenizer, settle_threads
-from mtp_harness.models.text import shown
+from mtp_harness.models.text import plain_encode, shown
 from mtp_harness.probes.windows import prompts
 
 NEW = 512

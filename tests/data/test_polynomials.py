@@ -5,6 +5,8 @@ from collections import Counter
 
 import pytest
 
+from mtp_harness import tasks_dir
+from mtp_harness.data import polynomials
 from mtp_harness.data.polynomials import composed, multiplied, problems
 
 
@@ -60,6 +62,14 @@ def test_products_and_compositions_by_hand():
     assert composed((2, 0, 1, 0, 0), (1, 1, 0, 0, 0)) == (3, 2, 1, 0, 0)
     # X^4 of 1 + X, modulo 7: 1 4 6 4 1.
     assert composed((0, 0, 0, 0, 1), (1, 1, 0, 0, 0)) == (1, 4, 6, 4, 1)
+
+
+def test_values_in_the_documentation():
+    written = polynomials.__doc__ + (tasks_dir() / "arithmetic" / "README.md").read_text()
+    solved = re.findall(r"(\([-+*@()\d]+\))=(\d{5})", written)
+    assert len(solved) == 2
+    for expression, answer in solved:
+        assert value_of(expression) == answer
 
 
 def test_draws_are_uniform_and_depend_on_the_seed_alone():

@@ -1,0 +1,128 @@
+r"""Lexemes of a text and their classes: code by Python's own tokenizer, text by a pattern.
+
+Code: keyword, identifier, number, string (an f-string is one, whatever is inside), comment,
+operator, newline (line ends, indentation, backslashes that join lines), whitespace (within a line),
+untokenisable (what follows an error, and characters that Python does not know).
+
+Text: word, number, punctuation, space.
+
+Classes exclude each other. They roll up to the three kinds of token that people ask about:
+"all code" (keyword, identifier, number, operator), "all text" (string, comment; word and number of
+texts) and "all special" (the rest).
+"""
+
+import io
+import keyword
+import re
+import token as kinds
+import tokenize
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import NamedTuple
+
+CODE_CLASSES = (
+    "keyword",
+    "identifier",
+    "number",
+    "string",
+    "comment",
+    "operator",
+    "newline",
+    "whitespace",
+    "untokenisable",
+)
+TEXT_CLASSES = ("word", "number", "punctuation", "space")
+ROLL_UP: dict[str, dict[str, tuple[str, ...]]] = {
+    "code": {
+        "all code": ("keyword", "identifier", "number", "operator"),
+        "all text": ("string", "comment"),
+        "all special": ("newline", "whitespace", "untokenisable"),
+    },
+    "text": {"all text": ("word", "number"), "all special": ("punctuation", "space")},
+}
+CLASSES = {"code": CODE_CLASSES, "text": TEXT_CLASSES}
+
+_TEXT = re.compile(r"(?P<space>\s+)|(?P<number>\d[\w.,]*(?<=\w))|(?P<word>[^\W_]\w*)|[^\w\s]+|_+")
+_GAP = re.compile(r"(?P<newline>\\?\r?\n|\f)|(?P<whitespace>[^\S\n]+)|[^\s\\]+|\\")
+_STARTS = {getattr(kinds, "FSTRING_START", -1), getattr(kinds, "TSTRING_START", -1)}
+_ENDS = {getattr(kinds, "FSTRING_END", -1), getattr(kinds, "TSTRING_END", -1)}
+
+
+class Lexeme(NamedTuple):
+    """Characters `begin`..`end`-1 of a text, and their class."""
+
+    begin: int
+    end: int
+    name: str
+
+
+def lexemes(text: str, kind: str) -> list[Lexeme]:
+    """Return a text's lexemes, which cover it without a gap.
+
+    Args:
+        text: any text.
+        kind: `code` or `text`.
+    """
+    return list(_of_code(text) if kind == "code" else _of_text(text))
+
+
+def _of_text(text: str) -> Iterator[Lexeme]:
+    for match in _TEXT.finditer(text):
+        yield Lexeme(match.start(), match.end(), match.lastgroup or "punctuation")
+
+
+def _of_code(text: str) -> Iterator[Lexeme]:
+    at, at_line_start = 0, True
+    for begin, end, name in _python_tokens(text):
+        if begin > at:
+            yield from _gap(text, at, begin, at_line_start)
+        yield Lexeme(begin, end, name)
+        at, at_line_start = end, text[end - 1] == "\n"
+    if at < len(text):
+        yield from _gap(text, at, len(text), at_line_start)
+
+
+def _gap(text: str, begin: int, end: int, at_line_start: bool) -> Iterator[Lexeme]:
+    """Yield what lies between two tokens: white space, joined lines, and what no token is made of.
+
+    White space at the start of a line is indentation, also where Python ignores it.
+    """
+    for match in _GAP.finditer(text, begin, end):
+        name = match.lastgroup or "untokenisable"
+        if name == "whitespace" and at_line_start:
+            name = "newline"
+        at_line_start = name == "newline"
+        yield Lexeme(match.start(), match.end(), name)
+
+
+def _python_tokens(text: str) -> Iterator[Lexeme]:
+    """Yield Python's tokens that have characters, up to the first error."""
+    lines = list(io.StringIO(text, newline=""))  # lines as the tokenizer counts them
+    starts = [0, *accumulate(map(len, lines))]
+    depth = begin = 0
+    try:
+        for one in tokenize.generate_tokens(io.StringIO(text, newline="").readline):
+            first = starts[min(one.start[0] - 1, len(lines))] + one.start[1]
+            last = starts[min(one.end[0] - 1, len(lines))] + one.end[1]
+            if one.type in _STARTS:
+                begin, depth = (first if not depth else begin), depth + 1
+            elif one.type in _ENDS:
+                depth -= 1
+                if not depth:
+                    yield Lexeme(begin, last, "string")
+            elif not depth and last > first and (name := _class_of(one)):
+                yield Lexeme(first, last, name)
+    except (tokenize.TokenError, SyntaxError):
+        return
+
+
+def _class_of(one: tokenize.TokenInfo) -> str | None:
+    """Return a token's class; None for what `_gap` sorts."""
+    if one.type == kinds.NAME:
+        return "keyword" if keyword.iskeyword(one.string) else "identifier"
+    return {
+        kinds.NUMBER: "number",
+        kinds.STRING: "string",
+        kinds.COMMENT: "comment",
+        kinds.OP: "operator",
+    }.get(one.type)

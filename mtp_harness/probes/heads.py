@@ -1,0 +1,211 @@
+"""`mtp_heads`: what every head knows of real text.
+
+Head i at t is scored on the token at t+i. All heads are scored on the same states: those whose n
+targets all lie in the document. Confidence is the largest probability in float32 at temperature 1.
+
+    cross_entropy      nats per token; marginal: only head 1's is that of a language model
+    brier              sum over the vocabulary of (p - 1 if it is the token)^2, between 0 and 2
+    calibration_error  sum over 15 equal bins of confidence, of |right answers - confidence|, over
+                       tokens: bins are pooled over all documents before the difference is taken
+    tf_agree           head i at t predicts what head 1 predicts at t+i-1
+    tf_prefix          so do heads 2..i, all of them
+    effective_horizon  the largest offset with an accuracy of at least .5; 0 if there is none
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mtp_harness.probes.head_logprobs import TextQuestion, TextReading
+from mtp_harness.probes.measured import Measured
+from mtp_harness.probes.pooled import (
+    bits_per_byte,
+    by_data_set,
+    column,
+    pooled_bits_per_byte,
+    ratio_cells,
+    statistic_cell,
+)
+from mtp_harness.probes.task import ProbeTask
+from mtp_harness.probes.teacher_forced import walk
+from mtp_harness.scoring.decoding import MAX_OFFSET
+from mtp_harness.tables import Cell, long_table
+
+N_BINS = 15
+USEFUL = 0.5
+"""Accuracy from which an offset counts as known (`effective_horizon`)."""
+
+QUICK_WINDOW = 1024
+
+MEANS = {
+    "accuracy": "right",
+    "accuracy_5": "right_5",
+    "accuracy_20": "right_20",
+    "cross_entropy": "nats",
+    "confidence": "confidence",
+    "brier": "brier",
+}
+"""Metrics that are sums over states divided by their number, and the sums' names."""
+
+
+def measure(reading: TextReading) -> Measured:
+    """Return the sums of one text; lists are by offset."""
+    n, heads = reading.n, reading.heads
+    common = reading.has_target().all(-1)  # [N]: states with all n targets
+    right, rank = heads.right[common], heads.rank[common]
+    agree, prefix = agreement(reading)
+    walked = walk(heads.right, start=0, end=len(reading.tokens))
+    return Measured(
+        n=n,
+        n_tokens=len(reading.tokens) - reading.first_target,
+        n_tokens_read=reading.n_tokens_read,
+        n_states=int(common.sum()),
+        right=right.sum(0).tolist(),
+        right_5=(rank < 5).sum(0).tolist(),
+        right_20=(rank < 20).sum(0).tolist(),
+        nats=heads.nats[common].double().sum(0).tolist(),
+        confidence=heads.confidence[common].double().sum(0).tolist(),
+        brier=heads.brier[common].double().sum(0).tolist(),
+        agree=agree[common].sum(0).tolist(),
+        prefix=prefix[common].sum(0).tolist(),
+        bins=[in_bins(heads.confidence[common, i], right[:, i]) for i in range(n)],
+        walk_kept=walked.n_kept,
+        walk_steps=walked.n_steps,
+    )
+
+
+def agreement(reading: TextReading) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return `tf_agree` and `tf_prefix` of every state, bool [N, n].
+
+    Where the state t+i-1 lies beyond the text, there is no agreement.
+    """
+    predicted = reading.heads.predicted  # [N, n]
+    agree = torch.zeros_like(reading.heads.right)
+    for i in range(reading.n):
+        own = predicted[: len(predicted) - i, i]
+        agree[: len(own), i] = own == predicted[i:, 0]
+    return agree, agree.long().cumprod(-1).bool()
+
+
+def in_bins(confidence: torch.Tensor, right: torch.Tensor) -> list[list[float]]:
+    """Return count, summed confidence and right answers of each bin, [N_BINS, 3].
+
+    Args:
+        confidence: float32 [N].
+        right: bool [N].
+    """
+    place = (confidence * N_BINS).long().clamp(max=N_BINS - 1)
+    sums = torch.zeros(N_BINS, 3, dtype=torch.float64)
+    each = torch.stack([torch.ones_like(confidence), confidence, right.float()], 1).double()
+    found: list[list[float]] = sums.index_add_(0, place, each).tolist()
+    return found
+
+
+class HeadsTask(ProbeTask):
+    """See the module docstring."""
+
+    request_type = "head_logprobs"
+
+    def question(self, doc: dict[str, Any]) -> TextQuestion:
+        """Return the question: windows as long as the context, none overlapping."""
+        return TextQuestion(measure, window=window_of(self.options))
+
+    def metrics(self, doc: dict[str, Any], measured: Measured) -> dict[str, Any]:
+        """Return accuracy and bits per byte by offset, and the text walk, for each data set."""
+        found: dict[str, Any] = {}
+        for data_set in self.data_sets:
+            own = data_set == measured["data_set"]
+            right, states = measured["right"], measured["n_states"]
+            size = (states, measured["n_tokens"], measured["n_bytes"])
+            for i in range(measured["n"]):
+                found[f"{data_set}_accuracy_{i + 1}"] = (right[i], states) if own else (0, 0)
+                bits = (measured["nats"][i], *size) if own else (0, 0, 0, 0)
+                found[f"{data_set}_bits_per_byte_{i + 1}"] = bits
+            walked = (measured["walk_kept"], measured["walk_steps"])
+            found[f"{data_set}_text_walk_tokens_per_forward"] = walked if own else (0, 0)
+            every = [*right, states] if own else [0] * (len(right) + 1)
+            found[f"{data_set}_effective_horizon"] = every
+        return found
+
+    def aggregations(self) -> dict[str, Callable[[list[Any]], float]]:
+        """Return how bits and the horizon are pooled."""
+        rules: dict[str, Callable[[list[Any]], float]] = {}
+        for data_set in self.data_sets:
+            rules[f"{data_set}_effective_horizon"] = pooled_horizon
+            for i in range(1, MAX_OFFSET + 1):
+                rules[f"{data_set}_bits_per_byte_{i}"] = pooled_bits_per_byte
+        return rules
+
+    def tables(self, documents: list[Measured]) -> dict[str, dict[str, list[Any]]]:
+        """Return `by_offset` and `reliability`."""
+        cells: list[Cell] = []
+        bins: list[Cell] = []
+        for data_set, some in by_data_set(documents):
+            cells += _by_offset(data_set, some)
+            bins += _reliability(data_set, some)
+        return {
+            "by_offset": long_table(("data_set", "offset"), cells),
+            "reliability": long_table(("data_set", "offset", "bin"), bins),
+        }
+
+
+def window_of(options: dict[str, Any]) -> int | None:
+    """Return the window that a run's metadata asks for; None means the model's context."""
+    window: int | None = options.get("window")
+    return QUICK_WINDOW if window is None and options.get("quick") else window
+
+
+def _by_offset(data_set: str, some: Sequence[Measured]) -> Iterator[Cell]:
+    n = some[0]["n"]
+    places = [(data_set, offset) for offset in range(1, n + 1)]
+    states = column(some, "n_states")[:, None]  # [P, 1]
+    for metric, name in MEANS.items():
+        yield from ratio_cells(places, metric, column(some, name), states)
+    for metric, name in (("tf_agree", "agree"), ("tf_prefix", "prefix")):
+        yield from ratio_cells(places[1:], metric, column(some, name)[:, 1:], states)
+    nats, size = column(some, "nats"), [column(some, name) for name in ("n_tokens", "n_bytes")]
+    bins = column(some, "bins").reshape(len(some), n, -1)
+    count = states.sum()
+    for i, place in enumerate(places):
+        sums = (nats[:, i], states, *size)
+        yield statistic_cell(place, "bits_per_byte", sums, bits_per_byte, count)
+        yield statistic_cell(place, "calibration_error", (bins[:, i],), calibration_error, count)
+    whole = (data_set, None)
+    yield statistic_cell(
+        whole, "effective_horizon", (column(some, "right"), states), horizon, count
+    )
+    steps = column(some, "walk_steps")[:, None]
+    kept = column(some, "walk_kept")[:, None]
+    yield from ratio_cells([whole], "text_walk_tokens_per_forward", kept, steps)
+
+
+def _reliability(data_set: str, some: Sequence[Measured]) -> Iterator[Cell]:
+    n = some[0]["n"]
+    places = [(data_set, i + 1, b + 1) for i in range(n) for b in range(N_BINS)]
+    count, confidence, right = np.moveaxis(
+        column(some, "bins").reshape(len(some), n * N_BINS, 3), -1, 0
+    )
+    yield from ratio_cells(places, "confidence", confidence, count)
+    yield from ratio_cells(places, "accuracy", right, count)
+
+
+def calibration_error(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the expected calibration error [...] of bins laid out flat, [..., N_BINS * 3]."""
+    count, confidence, right = np.moveaxis(means.reshape(*means.shape[:-1], N_BINS, 3), -1, 0)
+    error: NDArray[np.float64] = np.abs(right - confidence).sum(-1) / count.sum(-1)
+    return error
+
+
+def horizon(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the effective horizon [...] of right answers by offset and states, [..., n+1]."""
+    known = means[..., :-1] >= USEFUL * means[..., -1:]
+    offsets: NDArray[np.float64] = (known * np.arange(1.0, known.shape[-1] + 1)).max(-1)
+    return offsets
+
+
+def pooled_horizon(values: Sequence[Sequence[float]]) -> float:
+    """Aggregate (right answers by offset, states) of documents as the effective horizon."""
+    return float(horizon(np.sum(np.array(values, dtype=np.float64), axis=0)))

@@ -1,0 +1,112 @@
+"""Documents pooled into cells of a table: sums over documents first, then one division.
+
+Intervals are over documents (`scoring.bootstrap`); with fewer than two there is none.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtp_harness.probes.measured import Measured
+from mtp_harness.scoring.bootstrap import Estimate, estimate, ratios
+from mtp_harness.tables import Cell
+
+Place = tuple[Any, ...]
+NATS_PER_BIT = math.log(2)
+
+
+def by_data_set(documents: Sequence[Measured]) -> Iterator[tuple[str, list[Measured]]]:
+    """Yield data sets with their documents, in the order in which they come."""
+    for data_set in dict.fromkeys(one["data_set"] for one in documents):
+        yield data_set, [one for one in documents if one["data_set"] == data_set]
+
+
+def column(documents: Sequence[Measured], name: str) -> NDArray[np.float64]:
+    """Return what documents hold under a name, [P] or [P, C]; lists of lists are laid out flat."""
+    rows = np.array([one[name] for one in documents], dtype=np.float64)
+    return rows.reshape(len(documents), -1) if rows.ndim > 1 else rows
+
+
+def ratio_cells(
+    places: Sequence[Place],
+    metric: str,
+    numerators: NDArray[np.float64],
+    denominators: NDArray[np.float64],
+) -> Iterator[Cell]:
+    """Yield one cell per column, those without anything counted left out.
+
+    Args:
+        places: of the columns, C of them.
+        metric: what the ratios are.
+        numerators: [P, C].
+        denominators: counts, [P, C] or [P, 1].
+    """
+    denominators = np.broadcast_to(denominators, numerators.shape)
+    counts = denominators.sum(axis=0)
+    several = len(numerators) > 1
+    for place, found, count in zip(places, ratios(numerators, denominators), counts, strict=True):
+        if count:
+            yield cell(place, metric, found, int(count), several)
+
+
+def pair_cell(
+    place: Place, metric: str, pairs: Sequence[tuple[float, float]], count: int | None = None
+) -> Cell:
+    """Return a cell for one ratio of sums, NaN where nothing was counted.
+
+    Args:
+        place: of the cell.
+        metric: what the ratio is.
+        pairs: (numerator, denominator) per document.
+        count: what is behind it; None: the denominators.
+    """
+    matrix = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+    (found,) = ratios(matrix[:, :1], matrix[:, 1:])
+    counted = int(matrix[:, 1].sum()) if count is None else count
+    return cell(place, metric, found, counted, len(matrix) > 1)
+
+
+def cell(place: Place, metric: str, found: Estimate, count: int, several: bool) -> Cell:
+    """Return a cell, with an interval where there are several documents."""
+    low, high = (found.low, found.high) if several else (None, None)
+    return Cell(place, metric, found.value, low, high, count)
+
+
+def statistic_cell(
+    place: Place,
+    metric: str,
+    sums: Iterable[NDArray[np.float64]],
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    count: float,
+) -> Cell:
+    """Return a cell for a statistic of sums over documents.
+
+    Args:
+        place: of the cell.
+        metric: what the statistic is.
+        sums: columns [P] or [P, C], side by side.
+        statistic: takes means over documents, [R, all columns], to values [R].
+        count: what is behind it.
+    """
+    matrix = np.column_stack(list(sums))
+    return cell(place, metric, estimate(matrix, statistic), int(count), len(matrix) > 1)
+
+
+def bits_per_byte(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return bits per byte [...] of the columns nats, scored tokens, tokens, bytes [..., 4].
+
+    A head that cannot reach a text's first tokens scores fewer than there are: its nats per token
+    are taken for those of all.
+    """
+    nats, scored, tokens, n_bytes = np.moveaxis(means, -1, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        per_byte: NDArray[np.float64] = nats / scored * tokens / n_bytes / NATS_PER_BIT
+    return per_byte
+
+
+def pooled_bits_per_byte(values: Sequence[tuple[float, float, float, float]]) -> float:
+    """Aggregate (nats, scored tokens, tokens, bytes) of documents as bits per byte."""
+    return float(bits_per_byte(np.sum(np.array(values, dtype=np.float64), axis=0)))

@@ -1,0 +1,169 @@
+"""`mtp_arithmetic`: expressions over F_7[X]/(X^5), answered in five digits.
+
+    (20513@00640)=          and with five pause tokens          (20513@00640)_____=
+
+The answer is what the model writes up to the end of its line; it is right where it is the value,
+white space at its ends aside. A pause token is a piece of text that the tokenizer makes a token of
+its own wherever it is repeated: `_`, or what `pause` in the metadata says. With a tokenizer that
+knows none, expressions are asked without pauses only, and the results say so.
+
+Source: Gloeckle et al. 2024, section 4.2 and appendix K; `mtp_harness.data.polynomials` says what
+it leaves open.
+"""
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lm_eval.api.task import ConfigurableTask
+
+from mtp_harness.data.polynomials import VERSION
+from mtp_harness.plugin import UserError
+from mtp_harness.scoring.bootstrap import estimate
+from mtp_harness.scoring.decoding import ratio_of_sums
+from mtp_harness.shots import tokens_of
+from mtp_harness.tables import Cell, long_table
+
+_log = logging.getLogger(__name__)
+
+PAUSES = ("_", ".", " .", "…", " _", "#")
+"""Texts tried as pause tokens, in order."""
+
+SCORED = "n_answers"
+"""The metric that carries each answer to the table; printed, it is their number."""
+
+
+class ArithmeticTask(ConfigurableTask):  # type: ignore[misc]
+    """Asks for the values of expressions.
+
+    Flat metrics: `accuracy_M` for each number M of operations, without pauses, and
+    `accuracy_pause_P` over all of them with P pause tokens.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """Build the task from its YAML."""
+        self.pause = PAUSES[0]
+        self.pauses_fit = True
+        self._kinds: dict[str, list[int]] = {}
+        own = {key: value for key, value in config.items() if key != "class"}
+        own["metric_list"] = []  # or the harness adds its own exact match
+        try:
+            super().__init__(config=own)
+        except ValueError as error:
+            raise UserError(f"{own.get('task')}: {error}.") from error
+
+    def fit_shots(self, lm: Any) -> None:
+        """Choose what a pause token is in a model's tokenizer (called before prompts are built)."""
+        wanted = sorted({doc["pause_tokens"] for doc in self.eval_docs} - {0})
+        if not wanted:
+            return
+        given = (self.config.metadata or {}).get("pause")
+        fitting = (p for p in ([given] if given else PAUSES) if _is_token(lm, p, wanted))
+        found = next(fitting, None)
+        if found is None:
+            self.pauses_fit = False
+            tried = repr(given) if given else f"none of {' '.join(map(repr, PAUSES))}"
+            said = f"left out: {tried} is a token of its own in this tokenizer"
+            if given:
+                said = f"left out: {tried} is no token of its own in this tokenizer"
+            _log.warning(
+                "%s: expressions with pause tokens are %s; name another as pause in the metadata",
+                self.config.task,
+                said,
+            )
+        else:
+            self.pause, said = found, found
+        self.set_config("metadata", {"pause": said}, update=True)
+
+    def test_docs(self) -> Any:
+        """Return the expressions, without those that the tokenizer cannot pause before."""
+        docs = super().test_docs()
+        return docs if self.pauses_fit else docs.filter(lambda doc: not doc["pause_tokens"])
+
+    def doc_to_text(self, doc: Any, doc_to_text: Any = None) -> str:
+        """Return the question."""
+        return f"{doc['expression']}{self.pause * doc['pause_tokens']}="
+
+    def doc_to_target(self, doc: Any, doc_to_target: Any = None) -> str:
+        """Return the value."""
+        return str(doc["answer"])
+
+    def process_results(self, doc: dict[str, Any], results: Sequence[Any]) -> dict[str, Any]:
+        """Return the flat metrics of one expression, and its answer for the table."""
+        if "bypass" in self._metric_fn_list:
+            none: dict[str, Any] = super().process_results(doc, results)
+            return none
+        answer = results[0][0] if isinstance(results[0], list) else results[0]
+        right = int(is_right(str(answer), doc["answer"]))
+        metrics: dict[str, Any] = {}
+        for m in self._all("operations"):
+            mine = doc["operations"] == m and not doc["pause_tokens"]
+            metrics[f"accuracy_{m}"] = (right, 1) if mine else (0, 0)
+        for pause in self._all("pause_tokens"):
+            mine = doc["pause_tokens"] == pause
+            metrics[f"accuracy_pause_{pause}"] = (right, 1) if mine else (0, 0)
+        kind = {name: doc[name] for name in ("operations", "pause_tokens", "expression", "answer")}
+        return {**metrics, SCORED: {**kind, "right": right}}
+
+    def _all(self, column: str) -> list[int]:
+        """Return the values of a column; what documents there are is settled when it is asked."""
+        if column not in self._kinds:
+            self._kinds[column] = sorted(set(self.eval_docs[column]))
+        return self._kinds[column]
+
+    def aggregation(self) -> dict[str, Callable[[list[Any]], float]]:
+        """Return how each metric is pooled."""
+        known: dict[str, Callable[[list[Any]], float]] = super().aggregation()
+        return known | dict.fromkeys(self._accuracies(), ratio_of_sums) | {SCORED: self._pool}
+
+    def higher_is_better(self) -> dict[str, bool]:
+        """Return which way each metric is good."""
+        known: dict[str, bool] = super().higher_is_better()
+        return known | dict.fromkeys(self._accuracies(), True)
+
+    def _accuracies(self) -> list[str]:
+        by_m = [f"accuracy_{m}" for m in self._all("operations")]
+        return by_m + [f"accuracy_pause_{pause}" for pause in self._all("pause_tokens")]
+
+    def _pool(self, answers: list[dict[str, Any]]) -> int:
+        """Leave table and documents for `mtp_harness.tables.move`; return the number of answers."""
+        listing = "".join(sorted(f"{one['expression']}={one['answer']}\n" for one in answers))
+        seed = (self.config.metadata or {}).get("seed", 0)
+        documents = {
+            "polynomials": {
+                "sha256": hashlib.sha256(listing.encode()).hexdigest(),
+                "n_documents": len(answers),
+                "bytes": len(listing.encode()),
+                "source": f"generated: generator {VERSION}, seed {seed}",
+            }
+        }
+        found = {"tables": {"by_operations": by_operations(answers)}, "documents": documents}
+        self.set_config("metadata", found, update=True)
+        return len(answers)
+
+
+def by_operations(answers: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Return accuracy and the share of the commonest value, by operations and pause tokens."""
+    cells = []
+    for place in sorted({(one["operations"], one["pause_tokens"]) for one in answers}):
+        some = [one for one in answers if (one["operations"], one["pause_tokens"]) == place]
+        right = estimate([one["right"] for one in some])
+        commonest = Counter(one["answer"] for one in some).most_common(1)[0][1]
+        cells.append(Cell(place, "accuracy", *right, count=len(some)))
+        cells.append(Cell(place, "commonest_answer", commonest / len(some), count=len(some)))
+    return long_table(("operations", "pause_tokens"), cells)
+
+
+def is_right(answer: str, value: str) -> bool:
+    """Return whether the first line of an answer is the value, white space at its ends aside."""
+    return answer.partition("\n")[0].strip() == value
+
+
+def _is_token(lm: Any, pause: str, counts: Sequence[int]) -> bool:
+    """Return whether so many pauses before the equality sign are as many tokens more."""
+    plain = tokens_of(lm, "(20513+00640)=")
+    if plain is None:
+        return False
+    return all(tokens_of(lm, f"(20513+00640){pause * n}=") == plain + n for n in counts)
