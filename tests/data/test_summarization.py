@@ -12,7 +12,7 @@ from mtp_harness.data import docstrings, sources, summarization
 from mtp_harness.data.corpus import Corpus, Document
 
 from .code_fixtures import write
-from .text_fixtures import SUMMARIES, articles, summaries
+from .text_fixtures import SUMMARIES, articles, library, summaries
 
 
 @pytest.fixture(autouse=True)
@@ -163,12 +163,7 @@ def test_no_document_holds_its_summary_as_docstring():
 
 
 def test_split_depends_on_the_documents_alone(monkeypatch):
-    functions = "".join(
-        f"def f{i}():\n    'Return the number {i}.'\n    a = {i}\n    b = a\n    return b\n"
-        for i in range(300)
-    )
-    corpus = Corpus("code", "3", (Document("many.py", functions),))
-    monkeypatch.setattr(docstrings, "code_corpus", lambda: corpus)
+    monkeypatch.setattr(docstrings, "code_corpus", library)
     one, two = docstrings.load(), docstrings.load()
     assert one["test"][:] == two["test"][:]
     ids = [*one["shots"]["id"], *one["test"]["id"]]
