@@ -13,7 +13,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtp_harness.data.sources import Source, read_rows, require
+from mtp_harness.data.sources import Source, find_files, read_rows, require
 
 if TYPE_CHECKING:
     import datasets
@@ -56,7 +56,9 @@ def load(data_dir: str | None = None, **_metadata: object) -> "dict[str, dataset
                 "one that ends in #### and a number"
             )
         rows.append({"question": row["question"], "target": worked.strip(), "final": last.strip()})
-    return {"test": datasets.Dataset.from_list(rows)}
+    names = ", ".join(path.name for path in find_files(SOURCE, data_dir))
+    info = datasets.DatasetInfo(description=names)
+    return {"test": datasets.Dataset.from_list(rows, info=info)}
 
 
 def shots() -> list[dict[str, str]]:

@@ -5,9 +5,10 @@ where `HF_HUB_OFFLINE` or `HF_DATASETS_OFFLINE` is set. Whoever has none of thes
 """
 
 import gzip
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,3 +136,23 @@ def require(row: dict[str, Any], keys: tuple[str, ...], source: Source) -> None:
         raise ValueError(
             f"a row of {source.title} lacks {', '.join(missing)}; expected {', '.join(keys)}"
         )
+
+
+def describe(
+    rows: Iterable[Mapping[str, str]], columns: Sequence[str], source: str
+) -> dict[str, Any]:
+    """Return what tells two sets of documents apart, as plain JSON values.
+
+    Args:
+        rows: The documents.
+        columns: What counts of them: `bytes` and `sha256` are over these texts, in UTF-8.
+        source: Where they are from.
+    """
+    digest, count, size = hashlib.sha256(), 0, 0
+    for row in rows:
+        for column in columns:
+            raw = row[column].encode()
+            digest.update(len(raw).to_bytes(8, "big") + raw)
+            size += len(raw)
+        count += 1
+    return {"sha256": digest.hexdigest(), "n_documents": count, "bytes": size, "source": source}

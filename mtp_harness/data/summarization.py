@@ -11,9 +11,7 @@ keeps every public data set as Parquet.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mtp_harness.data.sources import Source, find_files, read_rows, require
 
@@ -160,23 +158,6 @@ def shots(benchmark: str, data_dir: str | None = None) -> tuple[str, list[dict[s
         except FileNotFoundError:
             continue
     return "", []
-
-
-def describe(documents: Iterable[Mapping[str, str]], source: str) -> dict[str, Any]:
-    """Return what tells two sets of documents apart, as plain JSON values.
-
-    Args:
-        documents: Rows with `document` and `summary`.
-        source: Where they are from.
-    """
-    digest, count, size = hashlib.sha256(), 0, 0
-    for row in documents:
-        for text in (row["document"], row["summary"]):
-            raw = text.encode()
-            digest.update(len(raw).to_bytes(8, "big") + raw)
-            size += len(raw)
-        count += 1
-    return {"sha256": digest.hexdigest(), "n_documents": count, "bytes": size, "source": source}
 
 
 def _read(

@@ -13,6 +13,7 @@ from lm_eval.api.registry import get_aggregation
 from lm_eval.api.task import ConfigurableTask
 
 from mtp_harness import plugin
+from mtp_harness.data.sources import describe
 from mtp_harness.scoring.bootstrap import high90, low90
 from mtp_harness.scoring.decoding import MAX_OFFSET, ratio_of_sums
 from mtp_harness.scoring.n_samples import SUFFIX, NSamples
@@ -24,11 +25,14 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
     """A task of generated answers.
 
     Attributes:
+        columns: The columns that tell documents apart; if there are any, the results'
+            `metadata.documents` hold a hash of them.
         instruction: Puts the prompt as a question to an instruct model; the bare prompt if empty.
         chat_stops: What stops an instruct model. It ends its turn by itself, and a base model's
             stops would cut its first line.
     """
 
+    columns: ClassVar[tuple[str, ...]] = ()
     instruction: ClassVar[str] = ""
     chat_stops: ClassVar[tuple[str, ...]] = ()
 
@@ -43,6 +47,10 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
             super().download(*args, **kwargs)
         except (OSError, ValueError) as error:
             raise plugin.UserError(f"{self.config.task}: {error}.") from error
+        if self.columns:
+            test = self.dataset["test"]
+            found = describe(test, self.columns, test.info.description)
+            self.note(documents={str(self.config.task).partition("_mtp")[0]: found})
 
     def build_all_requests(self, *, apply_chat_template: bool = False, **kwargs: Any) -> None:
         """Build the requests; with a chat template, as questions without a base model's stops."""
@@ -57,6 +65,10 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
         if not self._chat or not self.instruction:
             return text
         return self.instruction.format(prompt=text)
+
+    def note(self, **facts: Any) -> None:
+        """Write something into the task's metadata, which the results hold."""
+        self.set_config("metadata", {**(self.config.metadata or {}), **facts})
 
     def answers(self) -> list[tuple[Instance, str]]:
         """Return all answers of this rank, each with its request."""

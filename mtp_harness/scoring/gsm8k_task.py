@@ -32,6 +32,8 @@ class FinalAnswer(NamedTuple):
 class GSM8KTask(SampledTask):
     """Word problems, after eight worked examples."""
 
+    columns = ("question", "target")
+
     def apply_filters(self) -> None:
         """Compare every answer's final number with the reference's."""
         self.hand_on(

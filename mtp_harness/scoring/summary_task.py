@@ -33,6 +33,8 @@ F1S = tuple(name for name in SCORES if "_f1" in name)
 class SummaryTask(GenerationTask):
     """A benchmark of summaries: rows of `document` and `summary`."""
 
+    columns = ("document", "summary")
+
     def __init__(self, config: dict[str, Any]) -> None:
         """Build the task from its YAML; a missing scorer ends the run before the model loads."""
         try:
@@ -41,17 +43,10 @@ class SummaryTask(GenerationTask):
             raise plugin.UserError(f"{config.get('task')}: {missing}.") from missing
         super().__init__(config)
 
-    def download(self, *args: Any, **kwargs: Any) -> None:
-        """Read the documents, and record which they are."""
-        super().download(*args, **kwargs)
-        test = self.dataset["test"]
-        name = str(self.config.task).removesuffix("_mtp")
-        self._note(documents={name: summarization.describe(test, test.info.description)})
-
     def build_all_requests(self, *, apply_chat_template: bool = False, **kwargs: Any) -> None:
         """Build the requests, after the examples for them have been found."""
         n_shots = self.config.num_fewshot or 0
-        self._note(protocol=f"{n_shots}-shot" + (", chat template" if apply_chat_template else ""))
+        self.note(protocol=f"{n_shots}-shot" + (", chat template" if apply_chat_template else ""))
         if n_shots:
             self._find_shots(n_shots)
         super().build_all_requests(apply_chat_template=apply_chat_template, **kwargs)
@@ -71,7 +66,7 @@ class SummaryTask(GenerationTask):
                 f"{self.config.task}: num_fewshot={n_shots}, expected at most {most}, because "
                 "there are no more documents for examples: lower it."
             )
-        self._note(shots=f"the first of {split or 'test; a document is never its own example'}")
+        self.note(shots=f"the first of {split or 'test; a document is never its own example'}")
 
     def doc_to_text(self, doc: Any, doc_to_text: Any = None) -> Any:
         """Return the prompt, or the question to an instruct model."""
@@ -107,10 +102,6 @@ class SummaryTask(GenerationTask):
         known: dict[str, bool] = super().higher_is_better()
         known |= {name: True for name in SCORES}
         return known | {name: False for name in (*COUNTS, "truncated_prompts")}
-
-    def _note(self, **facts: Any) -> None:
-        """Write something into the task's metadata, which the results hold."""
-        self.set_config("metadata", {**(self.config.metadata or {}), **facts})
 
 
 def score_summary(doc: dict[str, Any], results: Sequence[Sequence[str]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from mtp_harness.data import docstrings, sources, summarization
 from mtp_harness.data.corpus import Corpus, Document
 
 from .code_fixtures import write
-from .text_fixtures import SUMMARIES, articles, summaries
+from .text_fixtures import SUMMARIES, articles, library, summaries
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +70,20 @@ def test_the_hub_is_asked_for_the_branch_with_tables(tmp_path, monkeypatch):
     ]
 
 
+def test_files_in_the_cache_of_the_hub_are_found_without_a_network(tmp_path, monkeypatch):
+    # The layout in which the hub's client keeps a data set's branch of tables.
+    folder, commit = tmp_path / "datasets--EdinburghNLP--xsum", "0" * 40
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert sources.find_here(summarization.source("xsum")) == []
+    (folder / "refs" / "refs" / "convert").mkdir(parents=True)
+    (folder / "refs" / "refs" / "convert" / "parquet").write_text(commit)
+    path = folder / "snapshots" / commit / "default" / "test" / "0000.parquet"
+    path.parent.mkdir(parents=True)
+    datasets.Dataset.from_list(summaries("xsum")).to_parquet(str(path))
+    assert sources.find_here(summarization.source("xsum")) == [path]
+    assert len(summarization.load("xsum")["test"]) == 3
+
+
 def test_few_rows_of_a_long_file_are_enough(tmp_path):
     path = write(tmp_path / "xsum" / "train.jsonl", summaries("xsum") * 50)
     path.write_text(path.read_text() + "{broken")
@@ -81,8 +95,8 @@ def test_few_rows_of_a_long_file_are_enough(tmp_path):
 
 
 def test_hash_tells_moved_borders_apart():
-    one = summarization.describe([{"document": "ab", "summary": "c"}], "x")
-    two = summarization.describe([{"document": "a", "summary": "bc"}], "x")
+    one = sources.describe([{"document": "ab", "summary": "c"}], ("document", "summary"), "x")
+    two = sources.describe([{"document": "a", "summary": "bc"}], ("document", "summary"), "x")
     assert one["sha256"] != two["sha256"] and one["bytes"] == two["bytes"] == 3
     by_hand = hashlib.sha256(b"\0" * 7 + b"\x02ab" + b"\0" * 7 + b"\x01c").hexdigest()
     assert one["sha256"] == by_hand
@@ -163,12 +177,7 @@ def test_no_document_holds_its_summary_as_docstring():
 
 
 def test_split_depends_on_the_documents_alone(monkeypatch):
-    functions = "".join(
-        f"def f{i}():\n    'Return the number {i}.'\n    a = {i}\n    b = a\n    return b\n"
-        for i in range(300)
-    )
-    corpus = Corpus("code", "3", (Document("many.py", functions),))
-    monkeypatch.setattr(docstrings, "code_corpus", lambda: corpus)
+    monkeypatch.setattr(docstrings, "code_corpus", library)
     one, two = docstrings.load(), docstrings.load()
     assert one["test"][:] == two["test"][:]
     ids = [*one["shots"]["id"], *one["test"]["id"]]

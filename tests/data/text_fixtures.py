@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mtp_harness.data.corpus import Corpus, Document
+
 from .code_fixtures import write
 
 ENGLISH = [
@@ -44,6 +46,15 @@ def write_texts(folder: Path) -> Path:
         write(folder / benchmark / "test.jsonl", summaries(benchmark))
     write(folder / "gsm8k" / "test.jsonl", GSM8K)
     return folder
+
+
+def library() -> Corpus:
+    """300 functions, as the standard library's stand-in where its contents do not matter."""
+    functions = "".join(
+        f"def f{i}():\n    'Return the number {i}.'\n    a = {i}\n    b = a\n    return b\n"
+        for i in range(300)
+    )
+    return Corpus("code", "3", (Document("many.py", functions),))
 
 
 def articles(shared_data: Path) -> list[dict[str, str]]:

@@ -112,6 +112,8 @@ def test_prompt_is_that_of_the_harness_with_eight_examples(run):
     assert kwargs["until"] == ["Q:"] and kwargs["do_sample"] is False
     assert "n_grading_errors" not in table
     assert found["n-shot"]["gsm8k_mtp"] == 8
+    documents = found["configs"]["gsm8k_mtp"]["metadata"]["documents"]["gsm8k"]
+    assert (documents["n_documents"], documents["source"]) == (3, "test.jsonl")
 
 
 def test_the_papers_cell_samples_200_answers(run):
@@ -125,7 +127,8 @@ def test_the_papers_cell_samples_200_answers(run):
         return "" if value == "3,000" and i < 50 else "The answer is 12345."
 
     model = Canned(answer)
-    _, table = run(model, "gsm8k_mtp_t0.6")
+    found, table = run(model, "gsm8k_mtp_t0.6")
+    assert list(found["configs"]["gsm8k_mtp_t0.6"]["metadata"]["documents"]) == ["gsm8k"]
     assert table["n_answers"] == 600 == len(model.asked)
     assert {(kw["temperature"], kw["top_p"]) for _, kw in model.asked} == {(0.6, 0.95)}
     # 3 of 200 right: pass@10 is the chance that 10 drawn without replacement hold one of them.

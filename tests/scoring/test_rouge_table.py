@@ -36,7 +36,7 @@ def test_means_and_intervals_are_those_of_all_resamples(tmp_path):
 
 
 def test_average_weighs_benchmarks_not_documents(tmp_path):
-    sizes = range(2, 10)
+    sizes = [2, 6, 6, 6, 6, 9, 9, 9]
     matrices = [GENERATOR.random((size, 30)) for size in sizes]
     for name, matrix in zip(BENCHMARKS, matrices, strict=True):
         write(tmp_path / "m", f"{name}_mtp", matrix)

@@ -11,12 +11,13 @@ import pytest
 from lm_eval.api.model import LM
 
 from mtp_harness import plugin, tasks_dir
+from mtp_harness.data import docstrings
 from mtp_harness.decode.records import DecodeRecord, Generation
 from mtp_harness.scoring import rouge
 from mtp_harness.scoring.rouge import SCORES
 
 from ..data.code_fixtures import write
-from ..data.text_fixtures import ENGLISH, SUMMARIES, articles, summaries, write_texts
+from ..data.text_fixtures import ENGLISH, SUMMARIES, articles, library, summaries, write_texts
 
 TASKS = [f"{name}_mtp" for name in SUMMARIES]
 
@@ -56,6 +57,7 @@ def run(tmp_path, monkeypatch):
 
     monkeypatch.setenv("MTP_HARNESS_DATA", str(write_texts(tmp_path)))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(docstrings, "code_corpus", library)  # the real one takes seconds to parse
 
     def call(model, tasks, metadata=None, **options):
         manager = TaskManager(
@@ -208,6 +210,25 @@ def test_an_instruct_model_is_asked_and_ends_its_turn_by_itself(run):
     assert found["configs"]["xsum_mtp"]["metadata"]["protocol"] == "1-shot, chat template"
 
 
+def test_docstrings_are_opened_for_a_base_model_and_asked_of_an_instruct_model(run):
+    model = Canned(lambda prompt: "x")
+    run(model, ["docstring_mtp"], limit=1)
+    prompt, kwargs = model.asked.pop()
+    assert kwargs["until"] == ["\n", '"""']
+    parts = prompt.split("\n\n\n")
+    functions, opened = parts[::2], parts[1::2]
+    one, _, asked = functions
+    assert all(text.startswith("def f") and text.endswith("return b") for text in functions)
+    number = one.partition("a = ")[2].partition("\n")[0]
+    assert opened[0] == f'def f{number}():\n    """Return the number {number}."""'
+    assert opened[2] == asked.partition("\n")[0] + '\n    """'
+    run(model, ["docstring_mtp"], limit=1, apply_chat_template=True, fewshot_as_multiturn=True)
+    prompt, kwargs = model.asked.pop()
+    turns = prompt.replace("<assistant> ", "<assistant>").split("<user>")[1:]
+    assert [turn.count('"""') for turn in turns] == [0, 0, 0] and kwargs["until"] == []
+    assert turns[0].endswith(f"{one}<assistant>Return the number {number}.")
+
+
 # ---------------------------------------------------------------- refused
 
 
@@ -227,10 +248,7 @@ def test_missing_documents_end_the_run_in_one_sentence(run, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("task", "most"),
-    [("xsum_mtp", 2), pytest.param("docstring_mtp", 16, marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize(("task", "most"), [("xsum_mtp", 2), ("docstring_mtp", 16)])
 def test_more_examples_than_there_are_documents_are_refused(run, task, most):
     with pytest.raises(plugin.UserError, match=f"{task}: num_fewshot=17, expected at most {most}"):
         run(Canned(lambda prompt: "x"), [task], num_fewshot=17, limit=1)
@@ -254,13 +272,13 @@ def test_real_articles_through_the_shipped_model(run, shared_data):
         ["cnn_dailymail_mtp"],
         metadata,
         limit=3,
-        model_args={"device": "cpu", "max_length": 3000},
+        model_args={"device": "cpu", "max_length": 1500},
         gen_kwargs={"max_gen_toks": 24},
     )
     table, rows = tables["cnn_dailymail_mtp"], articles(shared_data)
     sizes = [len(f"Article: {row['article']}\n\nSummary:".encode()) for row in rows[:3]]
-    assert table["truncated_prompts"] == sum(size > 3000 - 24 for size in sizes) == 1
-    assert found["config"]["mtp"]["totals"]["n_prompts_truncated"] == 1
+    assert table["truncated_prompts"] == sum(size > 1500 - 24 for size in sizes) == 2
+    assert found["config"]["mtp"]["totals"]["n_prompts_truncated"] == 2
     assert 1 <= table["tokens_per_forward"] <= 4
     samples = found["samples"]["cnn_dailymail_mtp"]
     answers = [sample["resps"][0][0] for sample in samples]
