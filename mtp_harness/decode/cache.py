@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtp_harness.models.interface import LayerShape
+from mtp_harness.models.interface import LayerShape, at_index
 
 
 class SlotCache:
@@ -55,16 +55,15 @@ class SlotCache:
         self.mask: Tensor | None = None
         self.fill(self._all_rows, self._all_rows[:, None])
 
-    def at(self, positions: Tensor, width: int, rows: Tensor | None = None) -> None:
-        """Say where the next call's tokens stand.
+    def at(self, positions: Tensor, width: int) -> None:
+        """Say where the next call's tokens stand, in all rows.
 
         Args:
             positions: int64 [B, T]; `trash` for tokens that must leave no trace.
             width: S, more than any position of a live row; attention reads the first S columns.
-            rows: int64 [b], the rows of the call; None means all of them.
         """
-        self._stand(self._all_rows if rows is None else rows, positions)
-        self.width, self._read = width, rows
+        self._stand(self._all_rows, positions)
+        self.width = width
         columns = torch.arange(width, device=positions.device)
         self.mask = columns <= positions[:, None, :, None]  # bool [B, 1, T, S]
 
@@ -76,7 +75,7 @@ class SlotCache:
             positions: int64 [b, T]: 0, 1, ... and `trash` for padding.
         """
         self._stand(rows, positions)
-        self.mask, self.width, self._read = None, 0, None
+        self.mask, self.width = None, 0
 
     def _stand(self, rows: Tensor, positions: Tensor) -> None:
         self.positions = positions
@@ -105,32 +104,48 @@ class SlotCache:
         there: SlotCache = self.remember(("on", device), make)
         return there
 
-    def bias(self, dtype: torch.dtype, repeats: int) -> Tensor:
-        """Return the mask as numbers to add to scores, [B, 1, repeats * T, S]."""
+    def bias(self, dtype: torch.dtype, repeats: int, last: Tensor | None = None) -> Tensor:
+        """Return the mask as numbers to add to scores, [B, 1, repeats * T, S].
+
+        With `last`, int64 [B], only the call's token at that index asks: T is 1, and in a prompt's
+        call, whose tokens see this call alone, S is the call's number of tokens.
+        """
 
         def make() -> Tensor:
-            assert self.mask is not None
-            zero = torch.zeros((), dtype=dtype, device=self.mask.device)
-            numbers = torch.where(self.mask, zero, float("-inf"))
+            mask = self.mask
+            if last is not None and mask is not None:
+                mask = at_index(mask[:, 0], last)[:, None]  # [B, 1, 1, S]
+            elif last is not None:
+                columns = torch.arange(self.positions.shape[1], device=last.device)
+                mask = columns <= last[:, None, None, None]
+            assert mask is not None, "a prompt's tokens see each other causally: no mask says so"
+            zero = torch.zeros((), dtype=dtype, device=mask.device)
+            numbers = torch.where(mask, zero, float("-inf"))
             return numbers.repeat(1, 1, repeats, 1) if repeats > 1 else numbers
 
-        bias: Tensor = self.remember(("bias", dtype, repeats), make)
+        bias: Tensor = self.remember(("bias", dtype, repeats, last is None), make)
         return bias
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any) -> tuple[Tensor, Tensor]:
         """Write [B, H, T, d] keys and values at the positions.
 
         Returns:
-            The first S columns of the call's rows, [B, H, S, d]; filling prompts, what was given.
+            The first S columns of all rows, [B, H, S, d]; filling prompts, what was given.
         """
-        keys, values = self.keys[layer_idx], self.values[layer_idx]
+        keys, values = self.stored(layer_idx)
         keys.flatten(0, 1).index_copy_(0, self.places, key.transpose(1, 2).flatten(0, 1))
         values.flatten(0, 1).index_copy_(0, self.places, value.transpose(1, 2).flatten(0, 1))
         if self.mask is None:
             return key, value
-        if self._read is not None:
-            keys, values = keys[self._read], values[self._read]
         return keys[:, : self.width].transpose(1, 2), values[:, : self.width].transpose(1, 2)
+
+    def stored(self, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """Return all keys and values of a layer, [slots, L + 1, H, d], to write and read."""
+        return self.keys[layer_idx], self.values[layer_idx]
+
+    def lengths(self) -> Tensor:
+        """Return how many columns the call's tokens see, per row, int64 [B]; 0: none live."""
+        return torch.where(self.positions == self.trash, -1, self.positions).amax(1) + 1
 
     def share(self, source: int, targets: Tensor, length: int) -> None:
         """Copy the first `length` columns of one row to others, int64 [b]."""

@@ -2,12 +2,19 @@
 
 Requests wait sorted by prompt, so repeats of one prompt follow each other and share its prefill: a
 slot keeps the prompt's columns until another prompt overwrites them, also after its row has ended.
+
+Where the step is a CUDA graph the next one is launched before the results of the one before are
+read, so that the GPU never waits for the host; a row that has ended then makes one step more, which
+nobody counts.
 """
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
 
 from mtp_harness.decode.slots import Prefilled, Slots
 from mtp_harness.decode.stopping import Stopping
@@ -45,6 +52,26 @@ class Row:
         self.tokens, self.n_verified, self.n_drafted, self.ended_by = [], [], [], ""
 
 
+class _Fetched:
+    """A small tensor on its way to the host."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.arrived: torch.cuda.Event | None = None
+        if tensor.is_cuda:
+            self.tensor = torch.empty_like(tensor, device="cpu", pin_memory=True)
+            self.tensor.copy_(tensor, non_blocking=True)
+            self.arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self.arrived.record()
+
+    def read(self) -> list[list[int]]:
+        """Wait for it, and return the numbers."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        values: list[list[int]] = self.tensor.tolist()
+        return values
+
+
 class Run:
     """Decodes rows in the slots they are given; iterate over it to get them as they end."""
 
@@ -61,29 +88,37 @@ class Run:
         self.occupants: list[Row | None] = [None] * n_slots
         self.held: list[tuple[int, ...] | None] = [None] * n_slots  # prompts in the cache
         self.prefilled: dict[tuple[int, ...], Prefilled] = {}
+        self.graph = slots.graph()
+        self.in_flight: deque[Callable[[], list[Row]]] = deque()  # launched, and not read yet
 
     def __iter__(self) -> Iterator[Row]:
         """Yield rows as they end."""
         while self.queue or any(self.occupants):
             if self.queue and None in self.occupants:
-                yield from self._leave(self._admit())
+                self._admit()
+                if self.graph is None:
+                    yield from self._settle()
             if any(self.occupants):
-                yield from self._leave(self._step())
+                self._step()
+            yield from self._settle(0 if self.graph is None else 1)
+            if not any(self.occupants):
+                yield from self._settle()
 
-    def _leave(self, rows: Sequence[Row]) -> Iterator[Row]:
-        """Free the slots of those rows that have ended, and yield them."""
-        ended = [row for row in rows if row.ended_by]
-        if ended:
+    def _settle(self, leave: int = 0) -> Iterator[Row]:
+        """Read results, all but those of the last `leave` launches; yield the rows that ended."""
+        while len(self.in_flight) > leave:
+            ended = self.in_flight.popleft()()
             gone = [slot for slot, row in enumerate(self.occupants) if row and row.ended_by]
-            self.slots.stop(gone)
+            if gone:
+                self.slots.stop(gone)
             for slot in gone:
                 self.occupants[slot] = None
-        yield from ended
+            yield from ended
 
     # Beginning ----------------------------------------------------------------------------------
 
-    def _admit(self) -> list[Row]:
-        """Put waiting rows into the free slots; return them with their first tokens."""
+    def _admit(self) -> None:
+        """Put waiting rows into the free slots."""
         free = [slot for slot, row in enumerate(self.occupants) if row is None]
         now = time.perf_counter()
         placed: dict[int, Row] = {}
@@ -107,7 +142,6 @@ class Run:
         self._start(placed)
         waiting = self.queue[0].prompt if self.queue else None
         self.prefilled = {p: one for p, one in self.prefilled.items() if p == waiting}
-        return list(placed.values())
 
     def _prefill(self, new: dict[tuple[int, ...], int]) -> None:
         chunk: list[tuple[int, ...]] = []
@@ -140,25 +174,43 @@ class Run:
         )
         for slot, row in placed.items():
             self.occupants[slot] = row
-        now = time.perf_counter()
-        for row, (token, n_draft) in zip(rows, first.tolist(), strict=True):
-            row.take([token])
-            row.next_draft, row.began, row.ended = n_draft, now, now
+        fetched = _Fetched(first)
+
+        def settle() -> list[Row]:
+            values, now = fetched.read(), time.perf_counter()
+            for row, (token, n_draft) in zip(rows, values, strict=True):
+                row.take([token])
+                row.next_draft, row.began, row.ended = n_draft, now, now
+            return [row for row in rows if row.ended_by]
+
+        self.in_flight.append(settle)
 
     # Stepping -----------------------------------------------------------------------------------
 
-    def _step(self) -> list[Row]:
-        """Run one step; return the rows that were in it."""
-        living = [row for row in self.occupants if row]
-        n_tokens = 1 + max(row.next_draft for row in living)
-        stands = [len(row.prompt) + len(row.tokens) - 1 for row in living]
-        values = self.slots.step(n_tokens, max(stands) + n_tokens).tolist()
-        now = time.perf_counter()
-        for row, (*choices, verified, n_draft) in zip(self.occupants, values, strict=True):
-            if row is None:
-                continue
-            row.n_verified.append(verified)
-            row.n_drafted.append(min(row.next_draft, n_tokens - 1))
-            row.take(choices[: verified + 1])
-            row.next_draft, row.ended = n_draft, now
-        return living
+    def _step(self) -> None:
+        """Launch one step of all rows."""
+        occupants = list(self.occupants)
+        if self.graph is not None:
+            n_tokens, out = self.k, self.graph.replay()
+        else:
+            living = [row for row in occupants if row]
+            n_tokens = 1 + max(row.next_draft for row in living)
+            stands = [len(row.prompt) + len(row.tokens) - 1 for row in living]
+            out = self.slots.step(n_tokens, max(stands) + n_tokens)
+        fetched = _Fetched(out)
+
+        def settle() -> list[Row]:
+            values, now = fetched.read(), time.perf_counter()
+            live = [
+                (row, one)
+                for row, one in zip(occupants, values, strict=True)
+                if row and not row.ended_by
+            ]
+            for row, (*choices, verified, n_draft) in live:
+                row.n_verified.append(verified)
+                row.n_drafted.append(min(row.next_draft, n_tokens - 1))
+                row.take(choices[: verified + 1])
+                row.next_draft, row.ended = n_draft, now
+            return [row for row, _ in live if row.ended_by]
+
+        self.in_flight.append(settle)

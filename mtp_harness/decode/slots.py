@@ -17,7 +17,8 @@ module i reads state i-1 and the token at t+i-1. For the last positions that tok
 once the true one is known those positions are computed again: `tail` keeps the states this takes.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,8 +27,15 @@ from torch.nn.functional import log_softmax
 
 from mtp_harness.decode.acceptance import Rule, count_confident, count_verified
 from mtp_harness.decode.cache import SlotCache
+from mtp_harness.decode.graph import StepGraph
 from mtp_harness.decode.sampling import Sampling, choose
 from mtp_harness.models.interface import MultiHeadModel
+
+_log = logging.getLogger(__name__)
+
+
+_BUCKET = 64
+"""On a GPU prompts are padded to multiples of this many tokens."""
 
 
 class Prefilled(NamedTuple):
@@ -90,6 +98,10 @@ class Slots:
     def fill(self, slots: Sequence[int], prompts: Sequence[Sequence[int]]) -> list[Prefilled]:
         """Run prompts through trunk and heads, each into its slot's columns."""
         longest = max(map(len, prompts))
+        if (
+            self.device.type == "cuda"
+        ):  # a few lengths, so that kernels are chosen and compiled once
+            longest = min(-(-longest // _BUCKET) * _BUCKET, self.cache.trash)
         padded = [[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts]
         tokens = torch.tensor(padded, device=self.device)  # [b, T]
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
@@ -101,16 +113,9 @@ class Slots:
         trunk = self.model.trunk(tokens, within, self.cache)  # [b, T, D]
         if self.model.sequential:
             return self._fill_sequential(tokens, lengths, trunk, within)
-        for offset in range(1, self.k + 1):
-            self.model.prepare_head(offset, trunk, within, self.cache)
-        last = lengths[:, None] - 1  # the heads' outputs are needed there alone
-        self.cache.at(last, longest, rows)
-        trunk = trunk.gather(1, last[..., None].expand(-1, -1, trunk.shape[-1]))  # [b, 1, D]
-        logits = [
-            self.model.logits(offset, self.model.head(offset, trunk, None, last, self.cache))
-            for offset in range(1, self.k + 1)
-        ]
-        return [Prefilled(one, None) for one in torch.cat(logits, 1)]
+        last = lengths - 1  # the heads' outputs are needed there alone
+        logits = self._logits_at(range(1, self.k + 1), trunk, within, last)
+        return [Prefilled(one, None) for one in logits]
 
     def _fill_sequential(
         self, tokens: Tensor, lengths: Tensor, trunk: Tensor, positions: Tensor
@@ -195,6 +200,26 @@ class Slots:
         """End rows: from here on they write into the trash column."""
         self.limit[torch.tensor(slots, device=self.device)] = 0
 
+    def graph(self) -> StepGraph | None:
+        """Return the step of k tokens as a CUDA graph; call it before any row starts.
+
+        None where there is no GPU to capture it for, or several; where heads are sequential (what
+        they draft next depends on what they drafted); and, with a warning, where the model's step
+        does something that a graph cannot hold.
+        """
+        n_devices = len({keys.device for keys in self.cache.keys})
+        if self.device.type != "cuda" or n_devices > 1 or self.model.sequential:
+            return None
+        try:
+            return StepGraph(lambda: self.step(self.k, self.cache.trash))
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            torch.cuda.synchronize()
+            reason = str(error).splitlines()[0]
+            _log.warning("decoding runs step by step: no CUDA graph of this model (%s)", reason)
+            return None
+
     # The step -----------------------------------------------------------------------------------
 
     def step(self, n_tokens: int, width: int) -> Tensor:
@@ -216,10 +241,13 @@ class Slots:
         within = self._within(positions)
         trunk = self.model.trunk(tokens, within, self.cache)  # [B, T, D]
         first = self.model.head(1, trunk, None, within, self.cache)
-        at_once = self.model.shared_unembedding and not self.model.sequential and self.k > 1
-        if at_once:  # the unembedding is as large as a layer or two: read it once
-            states = [first, *self._heads(trunk, within)]
-            logits = self.model.logits(1, torch.stack(states, 2))  # [B, T, k, V]
+        at_once = self._heads_at_once()
+        if at_once:
+            heads = [
+                self.model.head(offset, trunk, None, within, self.cache)
+                for offset in range(2, self.k + 1)
+            ]
+            logits = self.model.logits(1, torch.stack([first, *heads], 2))  # [B, T, k, V]
             target = logits[:, :, 0]
         else:
             target = self.model.logits(1, first)
@@ -236,11 +264,8 @@ class Slots:
             self._draft_sequential(first, positions, accepted, width)
             self._keep_tail(first, accepted + 1, live)
         elif self.k > 1:
-            own = [
-                self.model.logits(offset, states[self.rows, accepted])
-                for offset, states in enumerate(self._heads(trunk, within), 2)
-            ]
-            self._draft(torch.stack(own, 1), positions[self.rows, accepted])
+            own = self._logits_at(range(2, self.k + 1), trunk, within, accepted)
+            self._draft(own, positions[self.rows, accepted])
         self.pending.add_(torch.where(live, accepted + 1, 0))
         return torch.cat([choices, accepted[:, None], self.n_draft[:, None]], 1)
 
@@ -251,12 +276,26 @@ class Slots:
             return drafted
         return torch.minimum(count_verified(tokens[:, 1:], choices), drafted)
 
-    def _heads(self, trunk: Tensor, positions: Tensor) -> list[Tensor]:
-        """Return the states of parallel heads 2..k, [B, T, D] each."""
-        return [
-            self.model.head(offset, trunk, None, positions, self.cache)
-            for offset in range(2, self.k + 1)
-        ]
+    def _logits_at(
+        self, offsets: Iterable[int], trunk: Tensor, positions: Tensor, last: Tensor
+    ) -> Tensor:
+        """Return logits of parallel heads at one token per row, `last` [B]; [B, heads, V]."""
+        states = {
+            offset: self.model.head_at(offset, trunk, positions, self.cache, last)
+            for offset in offsets
+        }
+        if self.model.shared_unembedding:
+            return self.model.logits(1, torch.cat([*states.values()], 1))
+        return torch.cat([self.model.logits(*one) for one in states.items()], 1)
+
+    def _heads_at_once(self) -> bool:
+        """Return whether all heads run on all tokens, before it is known which are accepted.
+
+        That is more arithmetic, but reads a shared unembedding, as large as a layer or two, once.
+        A GPU waits for weights (measured up to 168 tokens of a 7B model), a CPU for arithmetic.
+        """
+        parallel = self.k > 1 and not self.model.sequential
+        return parallel and self.model.shared_unembedding and self.device.type == "cuda"
 
     def _draft(self, logits: Tensor, stand: Tensor) -> None:
         """Write the drafts of parallel heads that stand at t = `stand` [B]; logits [B, k-1, V]."""

@@ -11,22 +11,32 @@ from mtp_harness.models.interface import KeyValueCache
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, layer: int, cache: KeyValueCache, scale: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layer: int,
+    cache: KeyValueCache,
+    scale: float,
+    last: Tensor | None = None,
 ) -> Tensor:
-    """Add keys and values to the cache and return the attention over it, [B, T, H * d].
+    """Add keys and values to the cache and return the attention over it.
 
     Args:
-        query: [B, T, H, d], rotated.
+        query: [B, T, H, d], rotated; with `last`, [B, 1, H, d].
         key: [B, T, H_kv, d], rotated.
         value: [B, T, H_kv, d].
         layer: index in the cache.
         cache: knows the positions of this call's tokens.
         scale: factor on the scores.
+        last: int64 [B], the only tokens that ask; None means all of them.
+
+    Returns:
+        [B, T, H * d]; with `last`, [B, 1, H * d].
     """
     keys, values = cache.update(key.transpose(1, 2), value.transpose(1, 2), layer)
     n_rows, n_tokens, n_heads, head_dim = query.shape
     n_kv_heads = keys.shape[1]
-    if cache.mask is None:
+    if cache.mask is None and last is None:
         seen = scaled_dot_product_attention(
             query.transpose(1, 2),
             keys,
@@ -40,8 +50,7 @@ def attend(
     # [B, T, H_kv, G, d] -> [B, H_kv, G * T, d]
     grouped = query.reshape(n_rows, n_tokens, n_kv_heads, group, head_dim)
     folded = grouped.permute(0, 2, 3, 1, 4).flatten(2, 3)
-    seen = scaled_dot_product_attention(
-        folded, keys, values, attn_mask=cache.bias(query.dtype, group), scale=scale
-    )
+    bias = cache.bias(query.dtype, group, last)
+    seen = scaled_dot_product_attention(folded, keys, values, attn_mask=bias, scale=scale)
     seen = seen.view(n_rows, n_kv_heads, group, n_tokens, head_dim)
     return seen.permute(0, 3, 1, 2, 4).flatten(2)

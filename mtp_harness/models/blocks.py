@@ -1,13 +1,14 @@
 """transformers' Llama blocks behind the positions-and-cache contract of `interface.py`."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mtp_harness.models.cached_block import Rotation, rotation, run_cached_block, store_block_keys
+from mtp_harness.models.cached_block import Rotation, rotation, run_cached_block
 from mtp_harness.models.interface import KeyValueCache
 
 
@@ -38,9 +39,7 @@ def run_blocks(
         # The trunk and every head of one call stand at the same positions.
         rotated_by = cache.remember(rotary, lambda: rotation(rotary, states, positions))
         for block in blocks:
-            home = device_of(block)
-            there = cache.on(home)
-            states = run_cached_block(block, states.to(home), _at(rotated_by, home, there), there)
+            states = _run_at_home(block, states, rotated_by, cache)
         return states.to(main)
     embeddings = rotary(states, position_ids=positions)  # cos, sin, each [B, T, head_dim]
     for home, group in groupby(blocks, device_of):
@@ -58,28 +57,53 @@ def device_of(block: Any) -> torch.device:
     return device
 
 
-def _at(rotated_by: Rotation, home: torch.device, cache: KeyValueCache) -> Rotation:
-    """Return the rotation on another device; moved once a call."""
-    made: Rotation = cache.remember(("rotation", home), lambda: _moved(rotated_by, home))
-    return made
+def _run_at_home(
+    block: nn.Module,
+    states: Tensor,
+    rotated_by: Rotation,
+    cache: KeyValueCache,
+    last: Tensor | None = None,
+) -> Tensor:
+    """Apply a block on its own device; arguments as `run_cached_block`'s, on any device."""
+    home = device_of(block)
+    if home == rotated_by[0].device == states.device:
+        return run_cached_block(block, states, rotated_by, cache, last)
+    there = cache.on(home)
+    turned = there.remember(("rotation", id(rotated_by)), lambda: _moved(rotated_by, home))
+    last = None if last is None else last.to(home)
+    # Kernels that Triton makes run on the current device, whatever their tensors say.
+    with torch.cuda.device(home) if home.type == "cuda" else nullcontext():
+        return run_cached_block(block, states.to(home), turned, there, last)
 
 
 def _moved(pair: tuple[Tensor, Tensor], home: torch.device) -> tuple[Tensor, Tensor]:
     return pair[0].to(home), pair[1].to(home)
 
 
-def store_keys(
+def run_block_at(
     block: nn.Module,
     states: Tensor,
     rotary: nn.Module,
     positions: Tensor,
     cache: KeyValueCache,
-) -> None:
-    """Add a block's keys and values of states [B, T, D] to the cache; arguments as above."""
+    last: Tensor,
+) -> Tensor:
+    """Apply one block for its output at one token per row.
+
+    Args:
+        block: as above, and so are `states`, `rotary`, `positions` and `cache`, which gets the keys
+            and values of all tokens.
+        states: [B, T, D].
+        rotary: `LlamaRotaryEmbedding`.
+        positions: int64 [B, T].
+        cache: as above.
+        last: int64 [B], index within the call.
+
+    Returns:
+        [B, 1, D].
+    """
     rotated_by = cache.remember(rotary, lambda: rotation(rotary, states, positions))
-    home = device_of(block)
-    there = cache.on(home)
-    store_block_keys(block, states.to(home), _at(rotated_by, home, there), there)
+    return _run_at_home(block, states, rotated_by, cache, last).to(states.device)
 
 
 def _mask(block: nn.Module, states: Tensor) -> Tensor | None:

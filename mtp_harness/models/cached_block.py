@@ -5,6 +5,7 @@ query, key and value (gate and up, likewise) are one product, and that the rotat
 key together. For one token, an operation's overhead costs as much as its arithmetic.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, rms_norm, silu
 
 from mtp_harness.models.attention import attend
-from mtp_harness.models.interface import KeyValueCache
+from mtp_harness.models.interface import KeyValueCache, at_index
 
 Rotation = tuple[Tensor, Tensor]
 """cos and sin, each [B, T, 1, d]; the first half of sin is negated (`rotation`)."""
@@ -57,7 +58,7 @@ def fused(block: Any) -> FusedWeights:
 
 
 def rotation(rotary: nn.Module, states: Tensor, positions: Tensor) -> Rotation:
-    """Return cos and sin of int64 positions [B, T], made for `rotate`."""
+    """Return cos and sin of int64 positions [B, T], made for `_turn`."""
     cos, sin = rotary(states, position_ids=positions)  # [B, T, d]
     half = sin.shape[-1] // 2
     signed = torch.cat((-sin[..., :half], sin[..., half:]), -1)
@@ -65,40 +66,56 @@ def rotation(rotary: nn.Module, states: Tensor, positions: Tensor) -> Rotation:
 
 
 def run_cached_block(
-    block: Any, states: Tensor, rotated_by: Rotation, cache: KeyValueCache
+    block: Any,
+    states: Tensor,
+    rotated_by: Rotation,
+    cache: KeyValueCache,
+    last: Tensor | None = None,
 ) -> Tensor:
-    """Apply one block to states [B, T, D] at the cache's positions; returns [B, T, D].
+    """Apply one block to states at the cache's positions.
 
     Args:
         block: a `LlamaDecoderLayer`.
         states: [B, T, D].
         rotated_by: from `rotation`.
         cache: knows the positions; this block's keys and values are added to it.
+        last: int64 [B], index within the call of the only tokens whose output is asked for.
+
+    Returns:
+        [B, T, D]; with `last`, [B, 1, D].
     """
     weights, attention = fused(block), block.self_attn
+    if states.is_cuda:
+        from mtp_harness.models import gpu_block  # needs Triton, which comes with torch for GPUs
+
+        if gpu_block.serves(block, states, cache):
+            return gpu_block.run_gpu_block(block, weights, states, rotated_by, cache, last)
+    head_dim = attention.head_dim
+    n_queries, n_keys = attention.q_proj.out_features, attention.k_proj.out_features
     normed = _norm(block.input_layernorm, states)
-    qkv = linear(normed, weights.qkv, weights.qkv_bias)
-    n_kv_heads = attention.k_proj.out_features // attention.head_dim
-    query, key, value = rotate(qkv, *rotated_by, n_kv_heads, attention.head_dim)
-    seen = attend(query, key, value, attention.layer_idx, cache, attention.scaling)  # [B, T, H*d]
+    if last is None:
+        qkv = _heads(linear(normed, weights.qkv, weights.qkv_bias), head_dim)
+        key_at, value_at = n_queries // head_dim, (n_queries + n_keys) // head_dim
+        turned = _turn(qkv[..., :value_at, :], *rotated_by)
+        query, key = turned[..., :key_at, :], turned[..., key_at:, :]
+        value = qkv[..., value_at:, :]
+    else:
+        sizes = [n_queries, 2 * n_keys]
+        bias: Sequence[Tensor | None] = (None, None)
+        if weights.qkv_bias is not None:
+            bias = torch.split(weights.qkv_bias, sizes)
+        to_query, to_key_value = torch.split(weights.qkv, sizes)
+        key, value = _heads(linear(normed, to_key_value, bias[1]), head_dim).chunk(2, -2)
+        key = _turn(key, *rotated_by)
+        states, normed = at_index(states, last), at_index(normed, last)
+        query = _heads(linear(normed, to_query, bias[0]), head_dim)
+        query = _turn(query, *(at_index(part, last) for part in rotated_by))
+    seen = attend(query, key, value, attention.layer_idx, cache, attention.scaling, last)
     states = states + attention.o_proj(seen)
     normed = _norm(block.post_attention_layernorm, states)
     gate_up = linear(normed, weights.gate_up, weights.gate_up_bias)
     out: Tensor = states + block.mlp.down_proj(silu_times(gate_up))
     return out
-
-
-def store_block_keys(
-    block: Any, states: Tensor, rotated_by: Rotation, cache: KeyValueCache
-) -> None:
-    """Add one block's keys and values of states [B, T, D] to the cache; arguments as above."""
-    weights, attention = fused(block), block.self_attn
-    n_queries = attention.q_proj.out_features
-    n_kv_heads = attention.k_proj.out_features // attention.head_dim
-    bias = None if weights.qkv_bias is None else weights.qkv_bias[n_queries:]
-    kv = linear(_norm(block.input_layernorm, states), weights.qkv[n_queries:], bias)
-    _, key, value = rotate(kv, *rotated_by, n_kv_heads, attention.head_dim)
-    cache.update(key.transpose(1, 2), value.transpose(1, 2), attention.layer_idx)
 
 
 def _norm(norm: Any, states: Tensor) -> Tensor:
@@ -109,18 +126,14 @@ def _norm(norm: Any, states: Tensor) -> Tensor:
     return rms_norm(states, states.shape[-1:], norm.weight, norm.variance_epsilon)
 
 
-def rotate(
-    qkv: Tensor, cos: Tensor, sin: Tensor, n_kv_heads: int, head_dim: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Split [B, T, (H + 2 H_kv) d] and rotate query and key; without queries, H is 0.
+def _heads(states: Tensor, head_dim: int) -> Tensor:
+    """Return [..., H * d] as [..., H, d]."""
+    return states.view(*states.shape[:-1], -1, head_dim)
 
-    Returns:
-        Query [B, T, H, d], key and value [B, T, H_kv, d].
-    """
-    heads = qkv.view(*qkv.shape[:-1], -1, head_dim)
-    turned = heads[..., :-n_kv_heads, :]
-    turned = torch.addcmul(turned * cos, turned.roll(head_dim // 2, -1), sin)
-    return turned[..., :-n_kv_heads, :], turned[..., -n_kv_heads:, :], heads[..., -n_kv_heads:, :]
+
+def _turn(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Return queries or keys [B, T, H, d] turned by their positions."""
+    return torch.addcmul(heads * cos, heads.roll(heads.shape[-1] // 2, -1), sin)
 
 
 def silu_times(gate_up: Tensor) -> Tensor:

@@ -39,15 +39,28 @@ class KeyValueCache(Protocol):
     Attributes:
         mask: which cached tokens each query sees, bool [B, 1, T, S]; None where the call's tokens
             are prompts, which see each other causally and nothing else.
+        positions: of the call's tokens, int64 [B, T].
+        places: the columns they go to, all rows counted through, int64 [B * T].
     """
 
     mask: Tensor | None
+    positions: Tensor
+    places: Tensor
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any) -> tuple[Tensor, Tensor]:
         """Store [B, H, T, d] keys and values; return those to attend to, [B, H, S, d]."""
 
-    def bias(self, dtype: torch.dtype, repeats: int) -> Tensor:
-        """Return the mask as numbers to add to scores, [B, 1, repeats * T, S]."""
+    def bias(self, dtype: torch.dtype, repeats: int, last: Tensor | None = None) -> Tensor:
+        """Return the mask as numbers to add to scores, [B, 1, repeats * T, S].
+
+        With `last`, int64 [B], only the call's token at that index asks: T is 1.
+        """
+
+    def stored(self, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """Return all keys and values of a layer, [slots, columns, H, d], to write and read."""
+
+    def lengths(self) -> Tensor:
+        """Return how many columns the call's tokens see at most, per row, int64 [B]."""
 
     def remember(self, key: Any, make: Callable[[], Any]) -> Any:
         """Return what `make` gives, made once for the tokens of this call."""
@@ -116,15 +129,25 @@ class MultiHeadModel(nn.Module, ABC):
             state_offset, [B, T, D].
         """
 
-    def prepare_head(
-        self, offset: int, states: Tensor, positions: Tensor, cache: KeyValueCache
-    ) -> None:
-        """Leave in the cache what head `offset` keeps of states [B, T, D]; parallel heads only.
+    def head_at(
+        self, offset: int, states: Tensor, positions: Tensor, cache: KeyValueCache, last: Tensor
+    ) -> Tensor:
+        """Run head `offset` for its state at one token per row; parallel heads only.
 
-        Of a prompt, a head's output is asked for at the last token alone. Without a shorter way,
-        this runs the head and drops its output.
+        The cache gets what the head keeps of all tokens: a later call needs it. Without a shorter
+        way, this runs the head on all of them.
+
+        Args:
+            offset: 1-based.
+            states: z, [B, T, D].
+            positions: int64 [B, T].
+            cache: as for `trunk`.
+            last: int64 [B], index within the call.
+
+        Returns:
+            [B, 1, D].
         """
-        self.head(offset, states, None, positions, cache)
+        return at_index(self.head(offset, states, None, positions, cache), last)
 
     @abstractmethod
     def logits(self, offset: int, states: Tensor) -> Tensor:
@@ -146,6 +169,11 @@ class MultiHeadModel(nn.Module, ABC):
     def dtype(self) -> torch.dtype:
         """The type of the parameters."""
         return next(self.parameters()).dtype
+
+
+def at_index(states: Tensor, index: Tensor) -> Tensor:
+    """Return the state at `index` [B] of every row of [B, T, ...]; [B, 1, ...]."""
+    return states[torch.arange(len(index), device=index.device), index][:, None]
 
 
 def head_states(

@@ -27,7 +27,7 @@ from transformers.models.llama.modeling_llama import (
     LlamaPreTrainedModel,
 )
 
-from mtp_harness.models.blocks import device_of, run_blocks, store_keys
+from mtp_harness.models.blocks import device_of, run_block_at, run_blocks
 from mtp_harness.models.interface import KeyValueCache, LayerShape, MultiHeadModel
 
 
@@ -140,11 +140,12 @@ class MTPLlamaForCausalLM(LlamaForCausalLM, MultiHeadModel):  # type: ignore[no-
         """Return head `offset`'s state [B, T, D], before the shared norm, of z [B, T, D]."""
         return run_blocks([self._block(offset)], states, self.model.rotary_emb, positions, cache)
 
-    def prepare_head(
-        self, offset: int, states: Tensor, positions: Tensor, cache: KeyValueCache
-    ) -> None:
-        """Leave head `offset`'s keys and values of z [B, T, D] in the cache."""
-        store_keys(self._block(offset), states, self.model.rotary_emb, positions, cache)
+    def head_at(
+        self, offset: int, states: Tensor, positions: Tensor, cache: KeyValueCache, last: Tensor
+    ) -> Tensor:
+        """Return head `offset`'s state [B, 1, D] at the tokens `last` [B] of z [B, T, D]."""
+        block, rotary = self._block(offset), self.model.rotary_emb
+        return run_block_at(block, states, rotary, positions, cache, last)
 
     def _block(self, offset: int) -> nn.Module:
         return self.model.layers[-1] if offset == 1 else self.extra_heads[offset - 2]

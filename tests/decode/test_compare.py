@@ -212,9 +212,9 @@ def drop_column(monkeypatch, column, length):
     """Let calls of `length` tokens lose what they write to a column of the cache."""
     at = SlotCache.at
 
-    def broken(self, positions, width, rows=None):
+    def broken(self, positions, width):
         lost = (positions == column) & (positions.shape[1] == length)
-        at(self, torch.where(lost, self.trash, positions), width, rows)
+        at(self, torch.where(lost, self.trash, positions), width)
 
     monkeypatch.setattr(SlotCache, "at", broken)
 

@@ -9,7 +9,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRot
 
 from mtp_harness.decode.cache import SlotCache
 from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
-from mtp_harness.models.blocks import run_blocks, store_keys
+from mtp_harness.models.blocks import run_block_at, run_blocks
 from mtp_harness.models.cached_block import fused
 from mtp_harness.models.interface import LayerShape
 from mtp_harness.models.load import load_model
@@ -70,17 +70,37 @@ def test_rows_at_their_own_positions_give_what_transformers_gives(
 
 @pytest.mark.parametrize(("n_heads", "n_kv_heads"), HEADS)
 @pytest.mark.parametrize("bias", [False, True])
-def test_keys_alone_are_those_of_the_whole_block(n_heads, n_kv_heads, bias):
+@pytest.mark.parametrize("prompt", [False, True])
+def test_one_token_asks_and_the_cache_gets_all(n_heads, n_kv_heads, bias, prompt):
     block, rotary = block_and_rotary(n_heads, n_kv_heads, bias)
-    states, positions = torch.randn(2, 6, 48, dtype=torch.float64), torch.arange(6).expand(2, -1)
-    caches = [new_cache(n_kv_heads, 2) for _ in range(2)]
+    states, last = torch.randn(3, 9, 48, dtype=torch.float64), torch.tensor([2, 0, 3])
+    caches = [new_cache(n_kv_heads, 3) for _ in range(2)]
     with torch.no_grad():
-        for cache, run in zip(caches, (run_blocks, store_keys), strict=True):
-            cache.fill(torch.arange(2), positions)
-            run([block] if run is run_blocks else block, states, rotary, positions, cache)
-    for kind in ("keys", "values"):
-        whole, alone = (getattr(cache, kind)[0][:, :6] for cache in caches)
-        assert whole.abs().min() > 0
+        expected = run_blocks([copy.deepcopy(block)], states, rotary, None, None)
+        first = 0 if prompt else 5
+        positions = torch.arange(first, first + 4).expand(3, -1)
+        outputs = []
+        for cache in caches:
+            before = torch.arange(5).expand(3, -1)
+            cache.fill(torch.arange(3), before)
+            run_blocks([block], states[:, :5], rotary, before, cache)
+            if prompt:
+                cache.fill(torch.arange(3), positions)
+            else:
+                cache.at(positions, 9)
+            window = states[:, first : first + 4]
+            if cache is caches[0]:
+                out = run_blocks([block], window, rotary, positions, cache)
+                outputs.append(out[torch.arange(3), last][:, None])
+            else:
+                outputs.append(run_block_at(block, window, rotary, positions, cache, last))
+    wanted = expected[torch.arange(3), first + last][:, None]
+    for out in outputs:
+        torch.testing.assert_close(out, wanted, rtol=0, atol=1e-6)
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=0, atol=1e-12)
+    stored = [[*cache.keys, *cache.values] for cache in caches]
+    for whole, alone in zip(*stored, strict=True):
+        assert whole[:, :5].abs().min() > 0
         torch.testing.assert_close(alone, whole, rtol=0, atol=1e-12)
 
 

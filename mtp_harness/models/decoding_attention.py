@@ -1,0 +1,155 @@
+"""Decoding attention on a GPU: every row reads its own columns of the cache and no more.
+
+A few queries per row over a long cache is too little work per row to fill a GPU, so the columns are
+split between programs and the parts are joined afterwards (split-K, as in Flash-Decoding, Dao et
+al. 2023).
+Lengths are read on the device, so that one CUDA graph serves rows of all lengths.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_BLOCK = 64
+_PROGRAMS = 264
+"""Programs to aim for: two on each multiprocessor of an H100."""
+
+
+@triton.jit
+def _part(
+    query,
+    keys,
+    values,
+    lengths,
+    positions,
+    out,
+    highest,
+    total,
+    scale,
+    q_row,
+    q_token,
+    q_head,
+    kv_row,
+    kv_column,
+    kv_head,
+    n_tokens: tl.constexpr,
+    group: tl.constexpr,
+    head_dim: tl.constexpr,
+    n_queries: tl.constexpr,
+    block: tl.constexpr,
+    n_splits: tl.constexpr,
+    precision: tl.constexpr,
+):
+    row, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    length = tl.load(lengths + row)
+    per_split = tl.cdiv(tl.cdiv(length, block), n_splits) * block
+    start = split * per_split
+    end = tl.minimum(start + per_split, length)
+    lane = tl.arange(0, n_queries)  # query (token, head within the group)
+    token = lane // group
+    live = lane < n_tokens * group
+    dim = tl.arange(0, head_dim)
+    at = tl.load(positions + row * n_tokens + token, mask=live, other=-1)
+    q_at = row * q_row + token * q_token + (head * group + lane % group) * q_head
+    q = tl.load(query + q_at[:, None] + dim[None, :], mask=live[:, None], other=0.0)
+    top = tl.full([n_queries], float("-inf"), tl.float32)
+    weight = tl.zeros([n_queries], tl.float32)
+    mean = tl.zeros([n_queries, head_dim], tl.float32)
+    base = row.to(tl.int64) * kv_row + head * kv_head
+    for first in range(start, end, block):
+        column = first + tl.arange(0, block)
+        inside = column < end
+        address = base + column[:, None].to(tl.int64) * kv_column + dim[None, :]
+        k = tl.load(keys + address, mask=inside[:, None], other=0.0)
+        score = tl.dot(q, tl.trans(k), input_precision=precision) * scale
+        score = tl.where(inside[None, :] & (column[None, :] <= at[:, None]), score, float("-inf"))
+        higher = tl.maximum(top, tl.max(score, 1))
+        safe = tl.where(higher == float("-inf"), 0.0, higher)
+        p = tl.exp(score - safe[:, None])
+        shrink = tl.exp(top - safe)
+        weight = weight * shrink + tl.sum(p, 1)
+        v = tl.load(values + address, mask=inside[:, None], other=0.0)
+        seen = tl.dot(p.to(v.dtype), v, input_precision=precision)
+        mean = mean * shrink[:, None] + seen
+        top = higher
+    n_heads = tl.num_programs(1) * group
+    place = (row * n_tokens + token) * n_heads + head * group + lane % group
+    if n_splits == 1:
+        mean = mean / tl.where(weight == 0.0, 1.0, weight)[:, None]
+        address = place[:, None] * head_dim + dim[None, :]
+        tl.store(out + address, mean.to(out.dtype.element_ty), mask=live[:, None])
+    else:
+        place = place * n_splits + split
+        tl.store(out + place[:, None] * head_dim + dim[None, :], mean, mask=live[:, None])
+        tl.store(highest + place, top, mask=live)
+        tl.store(total + place, weight, mask=live)
+
+
+@triton.jit
+def _join(parts, highest, total, out, head_dim: tl.constexpr, n_splits: tl.constexpr):
+    place = tl.program_id(0)
+    split = tl.arange(0, n_splits)
+    dim = tl.arange(0, head_dim)
+    top = tl.load(highest + place * n_splits + split)
+    best = tl.max(top, 0)
+    best = tl.where(best == float("-inf"), 0.0, best)
+    share = tl.exp(top - best)
+    weight = tl.sum(share * tl.load(total + place * n_splits + split), 0)
+    mean = tl.load(parts + (place * n_splits + split)[:, None] * head_dim + dim[None, :])
+    mean = tl.sum(mean * share[:, None], 0) / tl.where(weight == 0.0, 1.0, weight)
+    tl.store(out + place * head_dim + dim, mean.to(out.dtype.element_ty))
+
+
+def attend_rows(
+    query: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, positions: Tensor, scale: float
+) -> Tensor:
+    """Return the attention of every row's queries over its own columns, [B, T, H * d].
+
+    Args:
+        query: [B, T, H, d], the last dimension contiguous.
+        keys: [B, L, H_kv, d], contiguous.
+        values: like keys.
+        lengths: int64 [B], columns to read; 0 gives zeros.
+        positions: int64 [B, T], contiguous; a query sees the columns up to its position.
+        scale: factor on the scores.
+    """
+    n_rows, n_tokens, n_heads, head_dim = query.shape
+    n_kv_heads = keys.shape[2]
+    group = n_heads // n_kv_heads
+    n_splits = triton.next_power_of_2(max(1, min(16, _PROGRAMS // (n_rows * n_kv_heads))))
+    shape = (n_rows, n_tokens, n_heads)
+    out = torch.empty((*shape, head_dim), dtype=query.dtype, device=query.device)
+    parts, highest, total = out, out, out
+    if n_splits > 1:
+        parts = torch.empty((*shape, n_splits, head_dim), device=query.device)
+        highest = torch.empty((*shape, n_splits), device=query.device)
+        total = torch.empty_like(highest)
+    _part[(n_rows, n_kv_heads, n_splits)](
+        query,
+        keys,
+        values,
+        lengths,
+        positions,
+        parts,
+        highest,
+        total,
+        scale,
+        query.stride(0),
+        query.stride(1),
+        query.stride(2),
+        keys.stride(0),
+        keys.stride(1),
+        keys.stride(2),
+        n_tokens=n_tokens,
+        group=group,
+        head_dim=head_dim,
+        n_queries=max(16, triton.next_power_of_2(n_tokens * group)),
+        block=_BLOCK,
+        n_splits=n_splits,
+        # TF32 has 10 bits of mantissa: the text would no longer be plain decoding's.
+        precision="ieee" if query.dtype is torch.float32 else "tf32",
+    )
+    if n_splits > 1:
+        _join[(n_rows * n_tokens * n_heads,)](parts, highest, total, out, head_dim, n_splits)
+    return out.flatten(2)

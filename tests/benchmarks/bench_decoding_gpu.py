@@ -1,0 +1,377 @@
+"""Decoding speed on one GPU, side by side in one run.
+
+    python -m tests.benchmarks.bench_decoding_gpu synthetic -o OUT.json
+    python -m tests.benchmarks.bench_decoding_gpu FOLDER -o OUT.json    # a trained byte model
+
+`synthetic` is the paper's 7B shape with n = 4 heads in bfloat16: random weights, random prompts,
+and acceptance forced to the paper's pattern (Table S2, code, k = 4: .94, .84 and .72 of the steps
+verify at least 1, 2 and 3 drafts). How long a step takes does not depend on what it decodes.
+
+Ways: our engine with heads 1..k, an n = 1 model with as many blocks (random weights), transformers'
+`generate` eager, and with a static cache and compilation. Prompts of 512 tokens, 512 new ones, EOS
+off. Trials run in the order A B C, C B A, ...; a ratio is the median of the ratios within a trial.
+Decoding alone is the sum over rows of new tokens / seconds from its first token to its last; end to
+end is all that a call takes, our engine's allocation and graph capture included.
+
+Before that, for each batch and k: one step alone, replayed, with rows 768 tokens long, beside the
+bytes it must read / the read bandwidth measured here.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from mtp_harness import provenance
+from mtp_harness.data.corpus import code_corpus
+from mtp_harness.decode import engine as engine_module
+from mtp_harness.decode.acceptance import Rule
+from mtp_harness.decode.engine import Engine, Request
+from mtp_harness.decode.records import Acceptance
+from mtp_harness.decode.sampling import Sampling, _draw, _shifted
+from mtp_harness.decode.slots import Slots
+from mtp_harness.measure import encode, shown
+from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
+from mtp_harness.models.load import load_model, load_tokenizer
+from mtp_harness.probes.windows import prompts
+
+PROMPT = NEW = 512
+PATTERN = (0.94, 0.84, 0.72)
+
+
+class ForcedSlots(Slots):
+    """Accepts as many drafts as the paper's model did, by noise keyed as sampling is."""
+
+    def _count_accepted(self, tokens, choices):
+        uniform = _shifted(_draw(self.keys, self.pending), 11).double() * 2.0**-53
+        accepted = sum((uniform < share).long() for share in PATTERN[: tokens.shape[1] - 1])
+        return accepted + torch.zeros_like(self.pending)
+
+
+# Models
+
+
+def random_model(**sizes):
+    """Return a model with random weights, bfloat16, on the GPU."""
+    config = MTPLlamaConfig(**sizes)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("cuda"):
+            model = MTPLlamaForCausalLM(config)
+    finally:
+        torch.set_default_dtype(before)
+    # Every way of loading a model keeps the rotary frequencies in float32.
+    model.model.rotary_emb = type(model.model.rotary_emb)(config).cuda()
+    return model.eval()
+
+
+def seven_b(n):
+    return random_model(
+        vocab_size=32000,
+        hidden_size=4096,
+        intermediate_size=11008,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=32,
+        n_future_tokens=n,
+        max_position_embeddings=4096,
+    )
+
+
+def as_large_with_one_head(model):
+    """Return an n = 1 model of the same blocks; its weights are random."""
+    keep = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
+    keep += ("num_attention_heads", "num_key_value_heads", "max_position_embeddings")
+    return random_model(n_future_tokens=1, **{name: getattr(model.config, name) for name in keep})
+
+
+# One step alone
+
+
+def timed(call, count):
+    """Return milliseconds per call on the GPU."""
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    begin.record()
+    for _ in range(count):
+        call()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / count
+
+
+def read_bandwidths():
+    """Return bytes per second: summing 4 GiB, and one row times 2 GiB of weights; best of 10."""
+    numbers = torch.zeros(2**29, dtype=torch.int64, device="cuda")
+    summing = min(timed(numbers.sum, 3) for _ in range(10))
+    del numbers
+    weights = [torch.randn(16384, 16384, device="cuda").bfloat16() for _ in range(4)]
+    row = torch.randn(1, 16384, dtype=torch.bfloat16, device="cuda")
+    gemv = min(timed(lambda: [row @ w for w in weights], 3) for _ in range(10))
+    return {"sum": 2**32 / summing * 1e3, "gemv": 2**31 / gemv * 1e3}
+
+
+def step_bytes(model, k, batch):
+    """Return the bytes that a step of rows of 768 tokens reads: weights, keys and values."""
+    read = [*model.model.layers, *model.extra_heads[: k - 1], model.lm_head]
+    read += model.extra_lm_heads[: k - 1]
+    weights = sum(p.numel() * p.element_size() for block in read for p in block.parameters())
+    shapes = model.layer_shapes(k)
+    per_token = sum(2 * one.n_kv_heads * one.head_dim for one in shapes) * model.dtype.itemsize
+    return weights + batch * 768 * per_token
+
+
+@torch.inference_mode()
+def captured(model, k, batch, sampling):
+    """Return a function that replays a step of rows of 768 tokens `count` times: ms per step."""
+    slots = Slots(model, k, Rule(), sampling, batch, PROMPT + NEW + k)
+    graph = slots.graph()
+    for stored in (*slots.cache.keys, *slots.cache.values):
+        stored.normal_()
+    slots.limit.fill_(slots.cache.trash)
+    slots.n_draft.fill_(k - 1)
+
+    @torch.inference_mode()
+    def run(count=20):
+        slots.pending.fill_(768)
+        return timed(graph.replay, count)
+
+    return run
+
+
+def steps_alone(model, batch, bandwidth, trials=5):
+    """Return, by k, milliseconds of a step, greedy and sampled, and its share of the bandwidth."""
+    n = model.n_future_tokens
+    found = {}
+    for sampling in (Sampling(), Sampling(0.8, 0, 0.95)):
+        ks = range(1, n + 1) if sampling.greedy else (1, n)
+        times = {k: [] for k in ks}
+        for k in ks:  # one at a time: four caches of 42 rows do not fit
+            run = captured(model, k, batch, sampling)
+            run()
+            times[k] = [run() for _ in range(trials)]
+            del run
+            torch.cuda.empty_cache()
+        for k, each in times.items():
+            one = found.setdefault(k, {"bytes": step_bytes(model, k, batch)})
+            one["ms" if sampling.greedy else "sampled_ms"] = each
+    for one in found.values():
+        floor = one["bytes"] / bandwidth * 1e3
+        one.update(floor_ms=floor, bandwidth_share=floor / statistics.median(one["ms"]))
+    return found
+
+
+@torch.inference_mode()
+def kernels(model, k, batch, top=12):
+    """Return where one step's time goes: microseconds and launches by kernel."""
+    run = captured(model, k, batch, Sampling())
+    run()
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        run(3)
+        torch.cuda.synchronize()
+    rows = [(e.key, e.self_device_time_total / 3, e.count / 3) for e in profiler.key_averages()]
+    rows.sort(key=lambda row: -row[1])
+    return {
+        "k": k,
+        "batch": batch,
+        "us": sum(row[1] for row in rows),
+        "launches": sum(row[2] for row in rows),
+        "top": [(name[:90], us, count) for name, us, count in rows[:top] if us],
+    }
+
+
+# Whole answers
+
+
+def with_engine(model, k, to_text, asked, batch, forced):
+    engine_module.Slots = ForcedSlots if forced else Slots
+    engine = Engine(model, k, [], to_text, slots=batch)
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    answers = engine.generate([Request(p, NEW, key=i) for i, p in enumerate(asked)])
+    whole = time.perf_counter() - began
+    records = [answer.record for answer in answers]
+    return {
+        "end_to_end_s": whole,
+        "tokens": len(asked) * NEW,
+        "decoding_tokens_per_s": sum(record.n_kept / record.decode_s for record in records),
+        "step_ms": statistics.mean(r.decode_s / len(r.n_verified) for r in records) * 1e3,
+        "tokens_per_forward": Acceptance.pool(records).tokens_per_forward,
+        "looping": sum(record.looping for record in records),
+    }, [answer.tokens for answer in answers]
+
+
+def with_transformers(model, asked, **settings):
+    rows = torch.tensor(asked, device="cuda")
+
+    def seconds(count):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        with torch.inference_mode():
+            out = model.generate(
+                rows,
+                attention_mask=torch.ones_like(rows),
+                max_new_tokens=count,
+                min_new_tokens=count,
+                do_sample=False,
+                eos_token_id=None,
+                pad_token_id=0,
+                **settings,
+            )
+        torch.cuda.synchronize()
+        return time.perf_counter() - began, out[:, PROMPT:].tolist()
+
+    first, _ = seconds(1)
+    whole, answers = seconds(NEW)
+    return {
+        "end_to_end_s": whole,
+        "tokens": len(asked) * NEW,
+        "decoding_tokens_per_s": len(asked) * (NEW - 1) / (whole - first),
+        "step_ms": (whole - first) / (NEW - 1) * 1e3,
+    }, answers
+
+
+def clocks():
+    """Return what the driver says of clocks, power and temperature."""
+    asked = "clocks.sm,clocks.mem,power.draw,temperature.gpu,clocks_event_reasons.active"
+    index = torch.cuda.current_device()
+    uuid = str(torch.cuda.get_device_properties(index).uuid)
+    command = ["nvidia-smi", "-i", f"GPU-{uuid}", f"--query-gpu={asked}", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def one_batch(ways, trials, deadline):
+    """Return the trials of every way; a way takes part in its number of trials.
+
+    Args:
+        ways: name -> function that decodes once.
+        trials: name -> how often.
+        deadline: no trial begins after it.
+    """
+    found = {way: [] for way in ways}
+    texts, failed, log = {}, {}, [clocks()]
+    for trial in range(-1, max(trials.values())):  # the first warms up
+        if time.perf_counter() > deadline and trial > 0:
+            break
+        names = [way for way in ways if trial < trials[way] and way not in failed]
+        for way in names if trial % 2 else names[::-1]:
+            try:
+                measured, texts[way] = ways[way]()
+            except Exception as error:  # a baseline that cannot run is a result, too
+                failed[way] = f"{type(error).__name__}: {error}"[:300]
+                continue
+            if trial >= 0:
+                found[way].append({"trial": trial, **measured})
+        log.append(clocks())
+    ntp = texts["k=1"]
+    same = {way: sum(a == b for a, b in zip(text, ntp, strict=True)) for way, text in texts.items()}
+    return {"trials": found, "identical_to_ntp": same, "failed": failed, "clocks": log}
+
+
+def ratio(row, slow, fast, what="decoding_tokens_per_s"):
+    """Return the median over their common trials of how many times faster `fast` is."""
+    of = {way: {one["trial"]: one[what] for one in row["trials"][way]} for way in (slow, fast)}
+    common = of[slow].keys() & of[fast].keys()
+    return statistics.median(of[fast][t] / of[slow][t] for t in common) if common else None
+
+
+def show(row, n):
+    """Print one batch."""
+    print(f"batch {row['batch']}")
+    for k, one in row["steps"].items():
+        ntp = statistics.median(row["steps"][1]["ms"])
+        ms = statistics.median(one["ms"])
+        sampled = statistics.median(one["sampled_ms"]) if "sampled_ms" in one else float("nan")
+        print(
+            f"  step k={k}: {ms:.3f} ms ({one['bandwidth_share']:.3f} of the read bandwidth), "
+            f"NTP's / this {ntp / ms:.3f}; sampled {sampled:.3f} ms"
+        )
+    for way, trials in row["trials"].items():
+        if not trials:
+            print(f"  {way}: {row['failed'].get(way, 'not reached')}")
+            continue
+
+        def middle(what, trials=trials):
+            return statistics.median(one[what] for one in trials)
+
+        end_to_end = statistics.median(one["tokens"] / one["end_to_end_s"] for one in trials)
+        print(
+            f"  {way}: decoding {middle('decoding_tokens_per_s'):.1f} tokens/s, end to end "
+            f"{end_to_end:.1f}, step {middle('step_ms'):.3f} ms, "
+            f"over NTP {ratio(row, 'k=1', way)}, {len(trials)} trials, "
+            f"identical to NTP {row['identical_to_ntp'][way]}"
+        )
+    if row["trials"][f"k={n}"]:
+        per_forward = row["trials"][f"k={n}"][0]["tokens_per_forward"]
+        print(
+            f"  tokens per forward {per_forward:.3f}, speedup / it "
+            f"{ratio(row, 'k=1', f'k={n}') / per_forward:.3f}",
+            flush=True,
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", help="synthetic, or a folder")
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--batches", default="1,2,4,8,16,32,42")
+    parser.add_argument("--hf-batches", default="1,16")
+    parser.add_argument("--trials", type=int, default=10, help="of NTP and of k = n")
+    parser.add_argument("--other-trials", type=int, default=10, help="of other k and of n = 1")
+    parser.add_argument("--hf-trials", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=1e9, help="then no trial begins")
+    args = parser.parse_args()
+    deadline = time.perf_counter() + args.seconds
+    batches = [int(batch) for batch in args.batches.split(",")]
+    forced = args.model == "synthetic"
+    if forced:
+        model, to_text = seven_b(4), str
+        asked = torch.randint(1, 32000, (max(batches), PROMPT)).tolist()
+    else:
+        tokenizer = load_tokenizer(args.model)
+        model = load_model(args.model, torch.bfloat16).cuda().eval()
+        to_text = shown(tokenizer)
+        asked = prompts(code_corpus(), lambda t: encode(tokenizer, t), PROMPT, max(batches), NEW)
+    n, single = model.n_future_tokens, as_large_with_one_head(model)
+    bandwidths = read_bandwidths()
+    torch.cuda.empty_cache()
+    print(f"read bandwidth {bandwidths}, {clocks()}", flush=True)
+    out = {"model": args.model, "synthetic": forced, "bandwidth_bytes_per_s": bandwidths}
+    out |= {"parameters": sum(p.numel() for p in model.parameters()), "rows": [], "profiles": []}
+    out |= provenance.environment(model.device)
+    for batch in batches:
+        prompts_here = asked[:batch]
+
+        def engine_way(model, k, prompts=prompts_here):
+            return lambda: with_engine(model, k, to_text, prompts, len(prompts), forced)
+
+        def hf_way(prompts=prompts_here, **settings):
+            return lambda: with_transformers(model, prompts, **settings)
+
+        ways = {f"k={k}": engine_way(model, k) for k in range(1, n + 1)}
+        ways["n=1, as many blocks"] = engine_way(single, 1)
+        if str(batch) in args.hf_batches.split(","):
+            ways["hf eager"] = hf_way()
+            ways["hf static + compile"] = hf_way(cache_implementation="static")
+        trials = dict.fromkeys(ways, args.other_trials)
+        trials |= {"k=1": args.trials, f"k={n}": args.trials}
+        trials |= {way: args.hf_trials for way in ways if way.startswith("hf")}
+        row = {"batch": batch, "steps": steps_alone(model, batch, max(bandwidths.values()))}
+        row |= one_batch(ways, trials, deadline)
+        out["rows"].append(row)
+        show(row, n)
+        out["profiles"] += [kernels(model, k, batch) for k in (1, n)]
+        torch.cuda.empty_cache()
+        args.out.write_text(json.dumps(out, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
