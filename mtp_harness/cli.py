@@ -32,6 +32,10 @@ COMMANDS = {
     "verify": Command("mtp_harness.verify:main", "compare k heads with plain decoding, by token"),
     "grade": Command("mtp_harness.scoring.grade:main", "grade the programs in saved samples"),
     "passk": Command("mtp_harness.scoring.over_temperatures:main", "score several temperatures"),
+    "run": Command("mtp_harness.pipeline.cli:main", "run several models on several tasks"),
+    "rouge": Command("mtp_harness.scoring.rouge_table:main", "summaries' scores with intervals"),
+    "choice": Command("mtp_harness.scoring.choice:main", "mean over the seven choice tasks"),
+    "data": Command("mtp_harness.data.check:main", "say where the tasks' documents are"),
     "export": Command("mtp_harness.export:main", "write results in a format that others read"),
     "demo": Command("mtp_harness.demo:main", "show what a run measured"),
 }

@@ -49,7 +49,17 @@ ALLOWED = {
         "totals",
         "model_args",
     },
-    "pipeline": {"lm", "figures", "plugin"},
+    "tracking": set(),
+    "pipeline": {
+        "lm",
+        "figures",
+        "plugin",
+        "models",
+        "model_args",
+        "sandbox",
+        "scoring",
+        "tracking",
+    },
     "verify": {"measure", "models", "decode", "data", "sandbox", "scoring", "provenance"},
     "demo": {"measure", "models", "decode", "probes", "data", "provenance"},
     "cli": {
@@ -67,7 +77,7 @@ ALLOWED = {
         "export",
     },
 }
-USES_HARNESS = {"lm", "generation", "ordinary", "plugin", "_startup", "cli", "demo"}
+USES_HARNESS = {"lm", "generation", "ordinary", "plugin", "_startup", "cli", "demo", "pipeline"}
 HOMES = {
     "transformers": {"models", "training", "lm", "measure", "demo"},
     "matplotlib": {"figures"},
