@@ -1,5 +1,9 @@
 """All figures and tables, in the order of the paper; what only we show comes last."""
 
+import difflib
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from mtp_harness.figures import (
     code_figures,
     probe_figures,
@@ -7,7 +11,9 @@ from mtp_harness.figures import (
     summary_figures,
     training_figures,
 )
-from mtp_harness.figures.figure import Figure
+from mtp_harness.figures.figure import Drawn, Figure, NoData, draw
+from mtp_harness.figures.style import PAPER, Style
+from mtp_harness.figures.tables import Results
 
 _ORDER = (
     "fig_1 fig_2 fig_3 fig_4 fig_5 fig_6 fig_7 fig_8 fig_s10 fig_s11 fig_s12 fig_s13 fig_s14 "
@@ -25,3 +31,52 @@ FIGURES: dict[str, Figure] = {
         key=lambda figure: _ORDER.index(figure.name),
     )
 }
+
+
+class Gallery(NamedTuple):
+    """Figures that were drawn, and why others were not.
+
+    Attributes:
+        drawn: In the order of `FIGURES`.
+        refused: One sentence for each figure that could not be drawn, by its name.
+    """
+
+    drawn: list[Drawn]
+    refused: dict[str, str]
+
+
+def draw_all(
+    results: Results | None,
+    only: Sequence[str] = (),
+    paper: bool = False,
+    style: Style = PAPER,
+    formats: Sequence[str] = ("png",),
+) -> Gallery:
+    """Draw all figures, or some.
+
+    Args:
+        results: What `tables.read_runs` returns; None for the paper's own figures.
+        only: Names of those that are wanted; all of them where it is empty.
+        paper: Whether to add the paper's numbers.
+        style: `style.PAPER` or `style.COLOUR_BLIND`.
+        formats: Of the pictures: png, pdf, svg.
+
+    Raises:
+        ValueError: `only` has a name that no figure has.
+    """
+    for name in only:
+        if name not in FIGURES:
+            near = difflib.get_close_matches(name, FIGURES, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FIGURES)}."
+            raise ValueError(f"no figure is called {name}: {hint}")
+    gallery = Gallery([], {})
+    for name, figure in FIGURES.items():
+        if only and name not in only:
+            continue
+        try:
+            gallery.drawn.append(draw(figure, results, paper, style, formats))
+        except NoData as error:
+            gallery.refused[name] = str(error)
+        except ValueError as error:  # damaged samples, two values for one point
+            gallery.refused[name] = f"{name} is not drawn: {error}"
+    return gallery

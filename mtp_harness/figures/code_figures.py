@@ -113,7 +113,12 @@ def nothing(results: Results) -> pd.DataFrame:
     return frame([])
 
 
-PASS_AT = {"columns": ("data_set", "at"), "form": percent, "order": BENCHMARKS}
+def pass_at(
+    *rows: str, best: tuple[str, ...] | None = None, titles: tuple[str, ...] = ()
+) -> TextTable:
+    """Return a table of pass@k, benchmarks side by side."""
+    return TextTable(rows, ("data_set", "at"), percent, best, titles, BENCHMARKS)
+
 
 FIGURES = (
     Figure(
@@ -158,7 +163,7 @@ FIGURES = (
         "table_1",
         "pass@k (%) at the temperature that is best for each cell.",
         code_table,
-        TextTable(("train_data", "label", "n"), best=("train_data",), **PASS_AT),
+        pass_at("train_data", "label", "n", best=("train_data",)),
         PAPER_CODE,
         ("table_1",),
     ),
@@ -166,11 +171,14 @@ FIGURES = (
         "table_s4",
         "pass@k (%) of alternative architectures.",
         code_table,
-        TextTable(
-            ("label", "n", "head_type", "heads", "extra_layers"),
+        pass_at(
+            "label",
+            "n",
+            "head_type",
+            "heads",
+            "extra_layers",
             best=(),
             titles=("label", "n", "head type", "architecture", "+ layers"),
-            **PASS_AT,
         ),
         f"{PAPER_CODE} for each architecture, told apart by `--model_args label=…`",
         ("table_s4",),
@@ -179,7 +187,7 @@ FIGURES = (
         "table_s6",
         "pass@k (%) after finetuning with n heads.",
         finetuned,
-        TextTable(("label", "n", "head_type", "extra_layers"), best=(), **PASS_AT),
+        pass_at("label", "n", "head_type", "extra_layers", best=()),
         f"{PAPER_CODE} with `--model_args label='… finetuned'`",
         ("table_s6",),
     ),
@@ -187,7 +195,7 @@ FIGURES = (
         "table_s7",
         "pass@k (%) by model size.",
         scaling,
-        TextTable(("label", "n"), best=("label",), **PASS_AT),
+        pass_at("label", "n", best=("label",)),
         SIZES,
         ("table_s7",),
     ),

@@ -71,8 +71,7 @@ class Lines:
         wide = min(len(across), self.wrap or len(across))
         tall = len(down) * -(-len(across) // wide)
         canvas.set_size_inches(self.size[0] * wide, self.size[1] * tall)
-        share = "row" if self.share_y else False
-        grid = canvas.subplots(tall, wide, squeeze=False, sharey=share)
+        grid = canvas.subplots(tall, wide, squeeze=False, sharey="row" if self.share_y else "none")
         paper = is_paper(shown)
         mixed = bool(paper.any() and not paper.all())
         labels: dict[str, Any] = {}
@@ -113,7 +112,7 @@ class Lines:
             _refuse_unless_seeds(points, self.x, doubled.index[doubled][0])
         means = groups["value"].mean() * scale
         xs, ys = [float(x) for x in means.index], [float(y) for y in means]
-        look = {"color": one.colour, "alpha": one.alpha, "linewidth": one.width}
+        look: dict[str, Any] = {"color": one.colour, "alpha": one.alpha, "linewidth": one.width}
         several = bool(doubled.any())
         marker = "" if several or (self.x == "at") else one.marker
         (line,) = axes.plot(xs, ys, linestyle=one.dashes, marker=marker, label=one.label, **look)
@@ -159,7 +158,7 @@ class Lines:
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         if titled:
             named = [
-                (self.panel_words or (lambda entry, name=name: words.entry(name, entry)))(entry)
+                self.panel_words(entry) if self.panel_words else words.entry(name, entry)
                 for name, entry in ((self.rows, row), (self.columns, column))
                 if name is not None
             ]

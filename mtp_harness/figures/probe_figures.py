@@ -230,8 +230,8 @@ FIGURES = (
     ),
     Figure(
         "fig_heads",
-        "What each head knows of real text, by offset: accuracy, loss, confidence, and how often it "
-        "says what head 1 says later.",
+        "What each head knows of real text, by offset: accuracy, loss, confidence, and how often "
+        "it says what head 1 says later.",
         heads,
         Lines(
             "offset",

@@ -1,7 +1,8 @@
 """pass@k of models over temperatures, and gains over n = 1, from runs.
 
-As in the paper's tables 1 and S12 the temperature of a cell is the best one of those that were run,
-and an interval chooses it again in every bootstrap replicate over problems (`scoring.temperatures`).
+As in the paper's tables 1 and S12 the temperature of a cell is the best one of those that were
+run, and an interval chooses it again in every bootstrap replicate over problems
+(`scoring.temperatures`).
 Greedy answers are no temperature to choose: they count where nothing was sampled.
 """
 
@@ -129,7 +130,7 @@ def same_size(one: Any, other: Any) -> bool:
     """Return whether two counts of parameters are within 10 %; False where one is not known."""
     if pd.isna(one) or pd.isna(other) or not one or not other:
         return False
-    return max(one, other) / min(one, other) <= 1 + PARAMETERS_ALIKE
+    return bool(max(one, other) / min(one, other) <= 1 + PARAMETERS_ALIKE)
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -129,7 +129,7 @@ class TextTable:
                     bold |= {(y, x) for value, y in group if value == top}
         return bold
 
-    def _heads(self, columns: Sequence[tuple[Any, ...]]) -> list[list[tuple[str, int]]]:
+    def _heads(self, columns: Sequence[tuple[Any, ...]]) -> "Heads":
         """Return the lines of the head: names with the number of columns that each spans."""
         lines = []
         for depth, name in enumerate(self.columns):
@@ -166,66 +166,86 @@ def _sortable(entry: Any) -> tuple[int, Any]:
     return (1, "") if pd.isna(entry) else (0, entry)
 
 
+Heads = list[list[tuple[str, int]]]
+"""Lines of a head: names, each with the number of columns that it spans."""
+
+LETTER = 0.056
+"""Width of a letter of 6.5 points, inches, on average."""
+
+PAD = 0.14
+"""Between columns, inches."""
+
+SMALL: dict[str, Any] = {"fontsize": 6.5, "va": "center"}
+
+
 def _paint(
     canvas: Canvas,
-    heads: list[list[tuple[str, int]]],
+    heads: Heads,
     titles: list[str],
     lead: list[list[str]],
     body: list[list[str]],
     bold: set[tuple[int, int]],
 ) -> None:
-    """Put the texts on a canvas as wide as they need; lengths are counted in letters of 6.5 pt."""
-    letter = 0.056
-    lead_widths = [
-        letter * max(len(text) for text in [title, *(line[i] for line in lead)]) + 0.14
+    """Put the texts on a canvas as wide as they need."""
+    named = [
+        LETTER * max(len(text) for text in [title, *(line[i] for line in lead)]) + PAD
         for i, title in enumerate(titles)
     ]
-    widths = [letter * max(len(line[x]) for line in body) + 0.14 for x in range(len(body[0]))]
-    for line in heads:  # a head that is wider than its columns widens them
-        first = 0
-        for text, span in line:
-            there = sum(widths[first : first + span])
-            if (lack := letter * len(text) + 0.14 - there) > 0:
-                for x in range(first, first + span):
-                    widths[x] += lack / span
-            first += span
-    width, height = sum(lead_widths) + sum(widths), LINE * (len(heads) + len(body) + 1.1)
+    widths = _widths(heads, body)
+    width = sum(named) + sum(widths)
+    height = LINE * (len(heads) + len(body) + 1.0)
     canvas.set_size_inches(width + 0.25, height + 0.3)
     axes = canvas.subplots()
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.axis("off")
-    small = {"fontsize": 6.5, "va": "center"}
-    _rule(axes, 0.02, 0, width, 0.9)
-    for depth, line in enumerate(heads):
-        x, y = sum(lead_widths), LINE * (depth + 0.75)
-        place = 0
-        for text, span in line:
-            right = x + sum(widths[place : place + span])
-            if span > 1:
-                axes.text((x + right) / 2, y, text, ha="center", **small)
-                _rule(axes, y + LINE / 2, x + 0.05, right - 0.05, 0.4)
-            else:
-                axes.text(right - 0.07, y, text, ha="right", **small)
-            x, place = right, place + span
-    y = LINE * (len(heads) - 0.25)
-    for i, title in enumerate(titles):
-        axes.text(sum(lead_widths[:i]), y, title.replace("_", " "), ha="left", **small)
-    y = LINE * (len(heads) + 0.3)
+    _paint_head(axes, heads, titles, named, widths)
+    y = LINE * (len(heads) + 0.2)
     _rule(axes, y, 0, width, 0.6)
-    for line_number, (names, texts) in enumerate(zip(lead, body, strict=True)):
+    for number, (names, texts) in enumerate(zip(lead, body, strict=True)):
         y += LINE
-        if line_number and names[0] and len(titles) > 1:
+        if number and names[0] and len(titles) > 1:
             _rule(axes, y - LINE / 2 - 0.01, 0, width, 0.3, GREY)
-        colour = RULE
-        for i, text in enumerate(names):
-            axes.text(sum(lead_widths[:i]), y, text, ha="left", color=colour, **small)
-        x = sum(lead_widths)
-        for column, text in enumerate(texts):
-            x += widths[column]
-            weight = "bold" if (line_number, column) in bold else "normal"
-            axes.text(x - 0.07, y, text, ha="right", color=colour, fontweight=weight, **small)
+        left = 0.0
+        for text, room in zip(names, named, strict=True):
+            axes.text(left, y, text, ha="left", **SMALL)
+            left += room
+        for column, (text, room) in enumerate(zip(texts, widths, strict=True)):
+            left += room
+            weight = "bold" if (number, column) in bold else "normal"
+            axes.text(left - PAD / 2, y, text, ha="right", fontweight=weight, **SMALL)
+    _rule(axes, 0.02, 0, width, 0.9)
     _rule(axes, y + LINE * 0.62, 0, width, 0.9)
+
+
+def _widths(heads: Heads, body: list[list[str]]) -> list[float]:
+    """Return the width of each column; a head that is wider than its columns widens them."""
+    widths = [LETTER * max(len(line[x]) for line in body) + PAD for x in range(len(body[0]))]
+    for line in heads:
+        first = 0
+        for text, span in line:
+            lack = LETTER * len(text) + PAD - sum(widths[first : first + span])
+            for x in range(first, first + span):
+                widths[x] += max(lack, 0.0) / span
+            first += span
+    return widths
+
+
+def _paint_head(
+    axes: Axes, heads: Heads, titles: list[str], named: list[float], widths: list[float]
+) -> None:
+    for depth, line in enumerate(heads):
+        left, y, place = sum(named), LINE * (depth + 0.75), 0
+        for text, span in line:
+            right = left + sum(widths[place : place + span])
+            if span > 1:
+                axes.text((left + right) / 2, y, text, ha="center", **SMALL)
+                _rule(axes, y + LINE / 2, left + 0.05, right - 0.05, 0.4)
+            else:
+                axes.text(right - PAD / 2, y, text, ha="right", **SMALL)
+            left, place = right, place + span
+    for i, title in enumerate(titles):
+        axes.text(sum(named[:i]), LINE * (len(heads) - 0.25), title, ha="left", **SMALL)
 
 
 def _rule(

@@ -202,7 +202,7 @@ FIGURES = (
     ),
     Figure(
         "fig_s12",
-        "The seven tasks of figure 5. Of the paper's curves the first and the last point are known.",
+        "The seven tasks of figure 5. Of the paper's curves only both ends are known.",
         choice_tasks,
         Lines(
             "train_step",

@@ -37,14 +37,20 @@ DAMAGED = {
     "no config": (changed("config", to=REMOVED), "no config"),
     "results are a list": (changed("results", to=[1]), "results is [1]"),
     "a task's results are a number": (changed(*RESULTS, to=3), "results.humaneval_mtp is 3"),
-    "a task's settings are text": (changed("configs", "humaneval_mtp", to="x"), "configs.humaneval"),
+    "a task's settings are text": (
+        changed("configs", "humaneval_mtp", to="x"),
+        "configs.humaneval",
+    ),
     "a metric is text": (changed(*RESULTS, "pass@1,none", to="high"), "'high', expected a finite"),
     "a metric is true": (changed(*RESULTS, "pass@1,none", to=True), "True, expected a finite"),
     "a metric is infinite": (changed(*RESULTS, "pass@1,none", to=float("inf")), "inf, expected"),
     "a metric is a list": (changed(*RESULTS, "pass@1,none", to=[0.1]), "expected a finite number"),
     "percent": (changed(*RESULTS, "pass@1,none", to=25.0), "pass@1 is 25, expected a share"),
     "a share below 0": (changed(*RESULTS, "pass@1,none", to=-0.1), "expected a share from 0 to 1"),
-    "an interval the wrong way": (changed(*RESULTS, "pass@1_low90,none", to=0.9), "from 0.9 to 0.5"),
+    "an interval the wrong way": (
+        changed(*RESULTS, "pass@1_low90,none", to=0.9),
+        "from 0.9 to 0.5",
+    ),
     "a newer schema": (changed(*MTP, "schema", to=99), "schema 99, expected 1"),
     "a schema of words": (changed(*MTP, "schema", to="one"), "schema 'one', expected 1"),
     "settings are a list": (changed("config", "mtp", to=[1]), "config.mtp is [1]"),
@@ -69,7 +75,10 @@ DAMAGED = {
         "steps is -5, expected 0 or more",
     ),
     "tables are a list": (changed(*MTP, "tables", to=[1]), "config.mtp.tables is [1]"),
-    "a task's tables are a list": (changed(*MTP, "tables", "mtp_heads", to=[1]), "no tables by name"),
+    "a task's tables are a list": (
+        changed(*MTP, "tables", "mtp_heads", to=[1]),
+        "no tables by name",
+    ),
     "a table without columns": (changed(*TABLE, "columns", to=REMOVED), "has no columns"),
     "a table without rows": (changed(*TABLE, "rows", to=REMOVED), "has no rows"),
     "a table without values": (
@@ -84,7 +93,10 @@ DAMAGED = {
     "a short row": (changed(*TABLE, "rows", 1, to=["code"]), "has in row 2 not its 7 entries"),
     "a row without a metric": (changed(*TABLE, "rows", 0, 2, to=None), "has in row 1 no metric"),
     "an offset in words": (changed(*TABLE, "rows", 0, 1, to="next"), "by_offset.offset is 'next'"),
-    "an offset beyond n": (changed(*TABLE, "rows", 0, 1, to=9), "has offset 9, expected 1 to n = 4"),
+    "an offset beyond n": (
+        changed(*TABLE, "rows", 0, 1, to=9),
+        "has offset 9, expected 1 to n = 4",
+    ),
     "the same place twice": (changed(*TABLE, "rows", 1, 1, to=1), "two values for data_set=code"),
     "a count below 0": (changed(*TABLE, "rows", 0, 6, to=-3), "expected at least 0"),
     "a table's value is text": (changed(*TABLE, "rows", 0, 3, to="?"), "expected a finite number"),
@@ -139,7 +151,12 @@ def test_rows_of_a_whole_file(tmp_path):
     flat = values[values["table"] == "results"].set_index("metric")
     assert set(flat.index) == {"pass@1", "accept_rate_prefix"}  # NaN counted nothing: no row
     passed = flat.loc["pass@1"]
-    assert (passed["value"], passed["low"], passed["high"], passed["count"]) == (0.25, 0.125, 0.5, 8)
+    assert (passed["value"], passed["low"], passed["high"], passed["count"]) == (
+        0.25,
+        0.125,
+        0.5,
+        8,
+    )
     assert (passed["k"], passed["batch"], passed["temperature"]) == (4, 16, 0)
     assert flat.loc["accept_rate_prefix", "offset"] == 2
 
@@ -149,7 +166,12 @@ def test_rows_of_a_whole_file(tmp_path):
     assert heads["k"].isna().all()  # teacher-forced: no head decoded anything
 
     steps = values[values["metric"] == "steps"]
-    assert dict(zip(steps["n_verified"], steps["value"], strict=True)) == {0: 10, 1: 5, 2: 10, 3: 75}
+    assert dict(zip(steps["n_verified"], steps["value"], strict=True)) == {
+        0: 10,
+        1: 5,
+        2: 10,
+        3: 75,
+    }
 
 
 def test_sampled_metric_carries_its_temperature_and_task_family(tmp_path):
@@ -168,8 +190,11 @@ def test_sampled_metric_carries_its_temperature_and_task_family(tmp_path):
 def test_copy_counts_once_and_a_repeated_run_counts_newest(tmp_path):
     first = write(tmp_path / "a")
     copy = write(tmp_path / "b")
-    again = write(tmp_path / "c", changed("date", to=1.9e9) | {"results": changed(
-        *RESULTS, "pass@1,none", to=0.375)["results"]})
+    again = write(
+        tmp_path / "c",
+        changed("date", to=1.9e9)
+        | {"results": changed(*RESULTS, "pass@1,none", to=0.375)["results"]},
+    )
     values, files, problems = read_runs([tmp_path])
     assert len(files) == 2
     assert f"{copy} is a copy of {first}: it is counted once" in problems
