@@ -33,7 +33,11 @@ class Gains:
         """Draw the table: rows pass@1, @10, @100; columns data sets."""
         ats = sorted(set(shown["at"].dropna()))
         sets = _in_paper_order(shown)
-        canvas.set_size_inches(self.size[0] * len(sets), self.size[1] * len(ats))
+        most = max(
+            len(shown[(shown["at"] == a) & (shown["data_set"] == s)]) for a in ats for s in sets
+        )
+        width = max(self.size[0], 0.36 * most + 0.5)
+        canvas.set_size_inches(width * len(sets), self.size[1] * len(ats))
         grid = canvas.subplots(len(ats), len(sets), squeeze=False)
         for row, (axes_row, at) in enumerate(zip(grid, ats, strict=True)):
             for axes, name in zip(axes_row, sets, strict=True):
@@ -53,11 +57,28 @@ def _in_paper_order(shown: pd.DataFrame) -> list[Any]:
 def sizes(panel: pd.DataFrame) -> list[tuple[Any, str]]:
     """Return the bars' places by size: (row index, what the axis calls it)."""
     ordered = panel.sort_values(["parameters", "n", "source"], kind="stable")
+    paper = is_paper(panel)
+    mixed = bool(paper.any() and not paper.all())
     names = []
     for place, row in ordered.iterrows():
-        own = row["label"] if row["source"] != "run" else words.in_short(row["parameters"])
-        names.append((place, str(own)))
+        parts = [str(row["label"]) if paper[place] else words.in_short(row["parameters"])]
+        parts += [f"n={row['n']}"] if panel["n"].nunique() > 1 else []
+        parts += ["paper"] if mixed and paper[place] else []
+        names.append((place, "\n".join(parts)))
     return names
+
+
+def _ticks(values: list[float], ends: list[float], room: float) -> list[float]:
+    """Return 0 and the largest loss and gain, without those that would stand on the 0.
+
+    Args:
+        values: Of the bars.
+        ends: Of everything that is drawn.
+        room: Share of the axis that a label needs.
+    """
+    largest = [round(min(*values, 0.0), 2), round(max(*values, 0.0), 2)]
+    reach = (max(*ends, 0.0) - min(*ends, 0.0)) or 1.0
+    return sorted({0.0, *(one for one in largest if abs(one) > room * reach)})
 
 
 def vertical(axes: Axes, panel: pd.DataFrame, style: Style) -> None:
@@ -75,10 +96,9 @@ def vertical(axes: Axes, panel: pd.DataFrame, style: Style) -> None:
         low, high = (_percent(row[name], value) for name in ("low", "high"))
         axes.vlines(x, low, high, color=INTERVAL, linewidth=0.9, alpha=alpha)
         if not pd.isna(row["baseline_value"]):
-            above = value < 0
             axes.annotate(
                 f"{100 * row['baseline_value']:.0f}",
-                (x, max(0.0, high if not above else 0.0) if not above else 0),
+                (x, max(0.0, high)),
                 xytext=(0, 1.5),
                 textcoords="offset points",
                 ha="center",
@@ -90,15 +110,14 @@ def vertical(axes: Axes, panel: pd.DataFrame, style: Style) -> None:
     axes.axhline(0, color=RULE, linewidth=0.6)
     values = [100 * float(value) for value in panel["value"]]
     if values:
-        ticks = sorted({round(min(*values, 0.0), 2), 0.0, round(max(*values, 0.0), 2)})
+        ticks = _ticks(values, ends, 0.1)
         axes.set_yticks(ticks, [f"{tick:+.1f}" if tick else "0" for tick in ticks])
         room = 0.16 * ((max(ends) - min(ends)) or 1)
         axes.set_ylim(min(*ends, 0) - room / 2, max(*ends, 0) + room)
     else:
         axes.set_yticks([])
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=GREY)
-    names = [name + (" *" if mixed and paper[place] else "") for place, name in places]
-    axes.set_xticks(range(len(places)), names)
+    axes.set_xticks(range(len(places)), [name for _, name in places])
 
 
 def horizontal(axes: Axes, panel: pd.DataFrame, style: Style) -> None:
@@ -106,16 +125,22 @@ def horizontal(axes: Axes, panel: pd.DataFrame, style: Style) -> None:
     places = sizes(panel)
     colours = _diverging(panel, style)
     values = [100 * float(panel.loc[place, "value"]) for place, _ in places]
+    paper = is_paper(panel)
+    mixed = paper.any() and not paper.all()
+    ends = list(values)
     for y, ((place, _), value) in enumerate(zip(places, values, strict=True)):
         row = panel.loc[place]
-        axes.barh(y, value, height=0.78, color=colours[place])
+        alpha = PAPER_ALPHA if mixed and paper[place] else 1.0
+        axes.barh(y, value, height=0.78, color=colours[place], alpha=alpha)
         low, high = (_percent(row[name], value) for name in ("low", "high"))
         axes.hlines(y, low, high, color=INTERVAL, linewidth=1.0)
+        ends += [low, high]
         if not pd.isna(row["baseline_value"]):
             side = -1 if value >= 0 else 1
+            beside = min(0.0, low) if value >= 0 else max(0.0, high)
             axes.annotate(
                 f"{100 * row['baseline_value']:.1f}",
-                (0, y),
+                (beside, y),
                 xytext=(4 * side, 0),
                 textcoords="offset points",
                 ha="right" if side < 0 else "left",
@@ -124,8 +149,8 @@ def horizontal(axes: Axes, panel: pd.DataFrame, style: Style) -> None:
                 color=GREY,
             )
     axes.axvline(0, color=RULE, linewidth=0.7)
-    axes.set_yticks(range(len(places)), [name for _, name in places])
-    ticks = sorted({round(min(*values, 0.0), 2), 0.0, round(max(*values, 0.0), 2)})
+    axes.set_yticks(range(len(places)), [name.replace("\n", ", ") for _, name in places])
+    ticks = _ticks(values, ends, 0.2)
     axes.set_xticks(ticks, [f"{t:+.1f}" if t else "Baseline" for t in ticks])
     axes.set_ylabel("model size")
 

@@ -39,10 +39,12 @@ class Gallery(NamedTuple):
     Attributes:
         drawn: In the order of `FIGURES`.
         refused: One sentence for each figure that could not be drawn, by its name.
+        missing: Those among them that no run measured.
     """
 
     drawn: list[Drawn]
     refused: dict[str, str]
+    missing: list[str]
 
 
 def draw_all(
@@ -69,7 +71,7 @@ def draw_all(
             near = difflib.get_close_matches(name, FIGURES, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FIGURES)}."
             raise ValueError(f"no figure is called {name}: {hint}")
-    gallery = Gallery([], {})
+    gallery = Gallery([], {}, [])
     for name, figure in FIGURES.items():
         if only and name not in only:
             continue
@@ -77,6 +79,7 @@ def draw_all(
             gallery.drawn.append(draw(figure, results, paper, style, formats))
         except NoData as error:
             gallery.refused[name] = str(error)
+            gallery.missing.append(name)
         except ValueError as error:  # damaged samples, two values for one point
             gallery.refused[name] = f"{name} is not drawn: {error}"
     return gallery

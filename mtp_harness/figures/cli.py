@@ -103,11 +103,20 @@ def _chosen(given: str) -> list[str]:
 
 
 def _summary(gallery: Gallery, folder: Path) -> str:
+    from mtp_harness.figures.catalogue import FIGURES
+
     names = [drawn.figure.name for drawn in gallery.drawn]
     lines = [f"{len(names)} drawn into {folder}: {', '.join(names) or 'none'}"]
-    if gallery.refused:
-        lines.append(f"{len(gallery.refused)} not drawn:")
-        lines += [f"  {said}" for said in gallery.refused.values()]
+    lines += [said for name, said in gallery.refused.items() if name not in gallery.missing]
+    if gallery.missing:
+        lines.append(f"{len(gallery.missing)} not drawn, because no run measured them:")
+        by_command: dict[str, list[str]] = {}
+        for name in gallery.missing:
+            by_command.setdefault(FIGURES[name].command, []).append(name)
+        for command, group in by_command.items():
+            lines.append(f"  {', '.join(group)}: run {command}")
+        if any(FIGURES[name].paper for name in gallery.missing):
+            lines.append("  --paper-only draws those of the paper from its own numbers.")
     return "\n".join(lines) + "\n"
 
 

@@ -43,6 +43,12 @@ def temperatures(results: Results) -> pd.DataFrame:
     ).astype({"low": "Float64", "high": "Float64", "metric": "string"})
 
 
+def architectures(results: Results) -> pd.DataFrame:
+    """Return the same where there are at least two models, told apart by their labels."""
+    best = code_table(results)
+    return best if best["label"].nunique() > 1 else best.iloc[:0]
+
+
 def finetuned(results: Results) -> pd.DataFrame:
     """Return pass@k of checkpoints whose label says that they were finetuned."""
     best = at_best_temperature(results, CODE)
@@ -105,7 +111,10 @@ def _blocks(parts: architecture.Architecture) -> list[dict[str, object]]:
 
 def contests(results: Results) -> pd.DataFrame:
     """Return pass@k on CodeContests at the best temperature."""
-    return at_best_temperature(results, ("codecontests_mtp",))
+    rows = at_best_temperature(results, ("codecontests_mtp",))
+    several = rows.groupby("label")["n"].transform("nunique") > 1
+    named = rows["label"] + ", n = " + rows["n"].astype("string")
+    return rows.assign(label=rows["label"].where(~several, named))
 
 
 def nothing(results: Results) -> pd.DataFrame:
@@ -170,7 +179,7 @@ FIGURES = (
     Figure(
         "table_s4",
         "pass@k (%) of alternative architectures.",
-        code_table,
+        architectures,
         pass_at(
             "label",
             "n",
@@ -178,7 +187,7 @@ FIGURES = (
             "heads",
             "extra_layers",
             best=(),
-            titles=("label", "n", "head type", "architecture", "+ layers"),
+            titles=("model", "n", "head type", "architecture", "+ layers"),
         ),
         f"{PAPER_CODE} for each architecture, told apart by `--model_args label=…`",
         ("table_s4",),

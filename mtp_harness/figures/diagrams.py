@@ -10,6 +10,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
 from mtp_harness.figures import bars, words
+from mtp_harness.figures.series import is_paper
 from mtp_harness.figures.style import GREY, RULE, Style
 
 Place = tuple[float, float]
@@ -133,6 +134,8 @@ SHOWN_HEADS = 8
 def overview(canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
     """Draw figure 1: the architecture above, the gains of n heads below."""
     parts = shown[shown["metric"].isin(("trunk blocks", "head blocks"))]
+    if not (paper := is_paper(parts)).all():
+        parts = parts[~paper]
     gains = shown[shown["metric"].str.startswith("pass@")]
     heads = int(parts["n"].max())
     below = 0.0 if gains.empty else 0.24 * len(gains) + 0.75
@@ -145,7 +148,7 @@ def overview(canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
     _architecture(above, parts, heads, style)
     name = words.entry("data_set", gains["data_set"].iloc[0])
     number = gains["n"].iloc[0]
-    under.set_title(f"{name} pass@1 gains with {number}-token prediction (points)")
+    under.set_title(f"{name} pass@1 gains with {number}-token prediction", fontsize=7)
     bars.horizontal(under, gains, style)
 
 
@@ -158,6 +161,7 @@ def _architecture(axes: Axes, parts: pd.DataFrame, n: int, style: Style) -> None
     top = 2.75 + 0.42 * (len(drawn) - 1)
     axes.set_xlim(-1.05, POSITIONS + 1.15)
     axes.set_ylim(-0.3, top + 0.3)
+    axes.set_aspect("equal")
     axes.axis("off")
     axes.text(-0.95, 0.0, "inputs", fontsize=6.5, va="center")
     for x in range(POSITIONS):

@@ -36,6 +36,7 @@ class Figure:
         command: Produces the runs that it needs.
         paper: Files of the paper's data that it shows.
         from_paper: Derives from those files what it shows.
+        is_diagram: Whether it shows no measurement, and so needs no run.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Figure:
     command: str
     paper: tuple[str, ...] = ()
     from_paper: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows
+    is_diagram: bool = False
 
     def table(self, results: Results | None, paper: bool) -> pd.DataFrame:
         """Return what the figure shows.
@@ -56,7 +58,7 @@ class Figure:
         Raises:
             NoData: There is nothing to show.
         """
-        own = None if results is None else self.select(results)
+        own = None if results is None or self.is_diagram else self.select(results)
         if own is not None and own.empty:
             hint = " (the paper's own: --paper-only)" if self.paper else ""
             raise NoData(f"{self.name} is not drawn: no run measured it. Run {self.command}{hint}")

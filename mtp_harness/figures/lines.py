@@ -1,5 +1,6 @@
 """Lines over an axis, in a grid of panels: most of the paper's figures."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ from mtp_harness.figures.style import Style
 
 MANY = 4
 """With more series than this the legend stands beside the panels."""
+
+DENSE = 25
+"""With more points than this a line has no markers."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Lines:
         paper = is_paper(shown)
         mixed = bool(paper.any() and not paper.all())
         labels: dict[str, Any] = {}
+        shown = _in_percent(shown) if "metric" in (self.rows, self.columns) else shown
         every = list(series_of(shown, self.colour, self.told, style, mixed, self.dashed))
         panels = [(row, column) for row in down for column in across]
         for axes, (row, column) in zip(grid.flat, panels, strict=False):
@@ -90,7 +95,7 @@ class Lines:
             axes_row[0].set_ylabel(self._ylabel(shown))
         for place in range(max(0, len(panels) - wide), len(panels)):
             grid.flat[place].set_xlabel(words.axis(self.x))
-        _legend(canvas, list(grid.flat), labels)
+        _legend(canvas, list(grid.flat), labels, inside=bool(paper.all()))
 
     def _entries(self, shown: pd.DataFrame, column: str | None) -> list[Any]:
         if column is None:
@@ -114,7 +119,7 @@ class Lines:
         xs, ys = [float(x) for x in means.index], [float(y) for y in means]
         look: dict[str, Any] = {"color": one.colour, "alpha": one.alpha, "linewidth": one.width}
         several = bool(doubled.any())
-        marker = "" if several or (self.x == "at") else one.marker
+        marker = "" if several or self.x == "at" or len(xs) > DENSE else one.marker
         (line,) = axes.plot(xs, ys, linestyle=one.dashes, marker=marker, label=one.label, **look)
         if several:
             axes.plot(
@@ -146,10 +151,12 @@ class Lines:
             top = float((panel["high"].fillna(panel["value"])).max())
             axes.set_ylim(0, 1.05 * top * (100 if self.percent else 1))
         if self.ylim:
-            axes.set_ylim(*self.ylim)
+            top = float(panel["value"].max()) * (100 if self.percent else 1)
+            axes.set_ylim(self.ylim[0], max(self.ylim[1], 1.05 * top))
         there = sorted({float(x) for x in panel[self.x].dropna()})
         ticks = [t for t in self.ticks if there and there[0] <= t <= there[-1]] or there
-        if len(ticks) <= 11:
+        if ticks and (len(ticks) <= 11 or not self.log_x):
+            ticks = _thinned(ticks, self.log_x) if self.x != "operations" else ticks
             axes.xaxis.set_major_locator(FixedLocator(ticks))
             axes.xaxis.set_minor_locator(NullLocator())
         if self.x in ("parameters", "train_tokens") or (ticks and ticks[-1] >= 10_000):
@@ -171,6 +178,24 @@ class Lines:
             return self.ylabel
         metrics = list(dict.fromkeys(shown["metric"]))
         return words.metric(metrics[0]) if len(metrics) == 1 else ""
+
+
+def _in_percent(shown: pd.DataFrame) -> pd.DataFrame:
+    """Return shares as percentages, where panels are metrics of several units."""
+    named = shown["metric"].map(lambda name: words.metric(name).endswith("(%)"))
+    scaled = {end: shown[end].where(~named, 100 * shown[end]) for end in ("value", "low", "high")}
+    return shown.assign(**scaled)
+
+
+def _thinned(ticks: list[float], log: bool) -> list[float]:
+    """Return ticks whose labels do not touch."""
+    places = [math.log(tick) for tick in ticks] if log else ticks
+    reach = (places[-1] - places[0]) or 1.0
+    kept = [len(ticks) - 1]
+    for i in reversed(range(len(ticks) - 1)):
+        if (places[kept[-1]] - places[i]) / reach >= 0.115:
+            kept.append(i)
+    return [ticks[i] for i in reversed(kept)]
 
 
 def _only(frame: pd.DataFrame, column: str | None, entry: Any) -> pd.DataFrame:
@@ -197,11 +222,11 @@ def _refuse_unless_seeds(points: pd.DataFrame, x: str, at: Any) -> None:
     )
 
 
-def _legend(canvas: Canvas, panels: Sequence[Axes], labels: dict[str, Any]) -> None:
+def _legend(canvas: Canvas, panels: Sequence[Axes], labels: dict[str, Any], inside: bool) -> None:
     handles: Sequence[Any] = list(labels.values())
     if len(labels) < 2:
         return
-    if len(labels) <= MANY and len(panels) == 1:
+    if inside and len(labels) <= MANY and len(panels) == 1:
         panels[0].legend(handles, list(labels))
     else:
         width, height = canvas.get_size_inches()

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
+from matplotlib.colors import to_hex, to_rgb
 
 from mtp_harness.figures import words
 from mtp_harness.figures.style import DASHES, MARKERS, PAPER_ALPHA, Style
@@ -82,9 +83,7 @@ def series_of(
         yield Series(
             label=", ".join(dict.fromkeys(filter(None, parts))) or str(rows["label"].iloc[0]),
             rows=rows,
-            colour=style.colour(number)
-            if number is not None
-            else style.others[(order.index(value) if value in order else 0) % len(style.others)],
+            colour=_shade(_colour(number, value, order, style), 0 if dashed else place),
             dashes=_dashes(number, value, order, rows, dashed, lines),
             marker=_marker(from_paper, place, rows, dashed, lines),
             alpha=PAPER_ALPHA if mixed and from_paper else 1.0,
@@ -92,6 +91,19 @@ def series_of(
             number=number,
             from_paper=bool(from_paper),
         )
+
+
+def _colour(number: int | None, value: Any, order: list[Any], style: Style) -> str:
+    if number is not None:
+        return style.colour(number)
+    return style.others[(order.index(value) if value in order else 0) % len(style.others)]
+
+
+def _shade(colour: str, place: int) -> str:
+    """Return the colour of the place-th series of one n: as it is, darker, paler, darker still."""
+    mixed_with, share = ((0.0, 0.0), (0.0, 0.38), (1.0, 0.4), (0.0, 0.6))[place % 4]
+    red, green, blue = ((1 - share) * one + share * mixed_with for one in to_rgb(colour))
+    return str(to_hex((red, green, blue)))
 
 
 def _dashes(

@@ -43,11 +43,11 @@ def by_size(results: Results) -> pd.DataFrame:
     rows = own_cells(results, "speedup")
     if rows.empty:
         return rows
-    shared = set.intersection(*rows.groupby("label")["batch"].agg(set))
+    shared = set.intersection(*(set(own) for _, own in rows.groupby("label")["batch"]))
     if not shared:
         return rows.iloc[:0]
     chosen = rows[rows["batch"] == max(shared)]
-    lengths = set.intersection(*chosen.groupby("label")["prompt_tokens"].agg(set))
+    lengths = set.intersection(*(set(own) for _, own in chosen.groupby("label")["prompt_tokens"]))
     return chosen[chosen["prompt_tokens"] == max(lengths, default=-1)].reset_index(drop=True)
 
 
@@ -83,7 +83,9 @@ class AgainstLimit(Lines):
             for k, line in rows.groupby("k"):
                 line = line.sort_values("batch")
                 xs, ys = line["batch"].astype(float), line["value"].astype(float)
-                axes.plot(xs, ys, color=style.colour(int(k)), linewidth=0.6, linestyle=":")
+                axes.plot(
+                    xs, ys, color=style.colour(int(k)), linewidth=1.0, linestyle=":", alpha=0.75
+                )
             if len(rows):
                 axes.text(
                     0.02,
@@ -173,7 +175,6 @@ FIGURES = (
             log_x=True,
             log_y=True,
             ylabel="tokens per second",
-            panel_words=lambda entry: str(entry),
         ),
         SPEED,
     ),

@@ -47,7 +47,7 @@ def averages(results: Results) -> pd.DataFrame:
 def _averages(rows: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         return rows
-    models = rows.groupby(MODEL, dropna=False)["data_set"].agg(set)
+    models = [set(own) for _, own in rows.groupby(MODEL, dropna=False)["data_set"]]
     shared = sorted(set.intersection(*models))
     if not shared:
         return rows.iloc[:0]

@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from mtp_harness.figures import diagrams
+from mtp_harness.figures import diagrams, words
 from mtp_harness.figures.code_figures import nothing
 from mtp_harness.figures.figure import Figure
 from mtp_harness.figures.lines import Lines
 from mtp_harness.figures.scored import same_size
-from mtp_harness.figures.style import GREY
+from mtp_harness.figures.style import GREY, Style
 from mtp_harness.figures.tables import Results, frame
 from mtp_harness.figures.text_table import TextTable
 
@@ -66,9 +66,6 @@ def choice_mean(results: Results) -> pd.DataFrame:
     return frame(rows)
 
 
-SCORES = ("pass@1", "acc", "exact_match")
-
-
 def efficiency(results: Results) -> pd.DataFrame:
     """Return the scores of models at three checkpoints or more, and the tokens that they need.
 
@@ -77,7 +74,7 @@ def efficiency(results: Results) -> pd.DataFrame:
     """
     values = results.values
     scored = values[
-        values["metric"].isin(SCORES)
+        (values["metric"] == values["task"].map(CHOICE).fillna("pass@1"))
         & (values["table"] == "results")
         & values["train_tokens"].notna()
     ]
@@ -142,28 +139,27 @@ class EfficiencyLines(Lines):
         """Draw the table."""
         reached = shown["metric"].str.startswith("tokens to reach")
         super().__call__(canvas, shown[~reached], style)
-        for axes in canvas.axes:
-            for _, row in shown[reached].iterrows():
-                if axes.get_title() in ("", self._title(row)):
-                    _mark(axes, row)
-
-    def _title(self, row: Any) -> str:
-        from mtp_harness.figures import words
-
-        return words.entry("task", row["task"])
+        marks = shown[reached].sort_values("n")
+        for axes in filter(lambda one: one.axison, canvas.axes):
+            title = axes.get_title()  # empty where there is one panel
+            here = [row for _, row in marks.iterrows()]
+            here = [row for row in here if title in ("", words.entry("task", row["task"]))]
+            for place, row in enumerate(here):
+                _mark(axes, row, place, style)
 
 
-def _mark(axes: Axes, row: Any) -> None:
+def _mark(axes: Axes, row: Any, place: int, style: Style) -> None:
+    colour = style.colour(int(row["n"]))
     tokens, score = float(row["train_tokens"]), 100 * float(row["baseline_value"])
     axes.axhline(score, color=GREY, linewidth=0.6, linestyle=":")
-    axes.axvline(tokens, color=GREY, linewidth=0.6, linestyle=":")
+    axes.axvline(tokens, color=colour, linewidth=0.8, linestyle=":")
     axes.annotate(
-        f"{float(row['value']):.0%} of the tokens",
-        (tokens, score),
-        xytext=(3, -8),
-        textcoords="offset points",
+        f"n = {row['n']}: {float(row['value']):.0%} of the tokens",
+        (0.97, 0.04 + 0.09 * place),
+        xycoords="axes fraction",
+        ha="right",
         fontsize=5.5,
-        color=GREY,
+        color=colour,
     )
 
 
@@ -173,16 +169,18 @@ FIGURES = (
         "Order of forwards and backwards in one training step, two parallel heads.",
         nothing,
         diagrams.Order(diagrams.PARALLEL),
-        "nothing: it is a diagram",
+        "",
         ("fig_2",),
+        is_diagram=True,
     ),
     Figure(
         "fig_s11",
         "Order of forwards and backwards in one training step, two causal heads.",
         nothing,
         diagrams.Order(diagrams.CAUSAL),
-        "nothing: it is a diagram",
+        "",
         ("fig_s11",),
+        is_diagram=True,
     ),
     Figure(
         "table_s5",
@@ -222,7 +220,7 @@ FIGURES = (
         "score of n = 1 of its size (log-linear between checkpoints, never beyond them).",
         efficiency,
         EfficiencyLines(
-            "train_tokens", columns="task", log_x=True, percent=True, ylabel="score (%)"
+            "train_tokens", columns="task", wrap=3, log_x=True, percent=True, ylabel="score (%)"
         ),
         "`lm_eval --model mtp --model_args pretrained=CHECKPOINT,label=…,train_tokens=… --tasks "
         "humaneval_mtp -o RESULTS` for three checkpoints or more of n = 1 and of n > 1",

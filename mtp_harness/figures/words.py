@@ -82,6 +82,8 @@ def entry(column: str, value: Any) -> str:
         return metric(str(value))
     if column == "aspect":
         return str(value).replace("f1", "F1")
+    if column == "prompt_tokens":
+        return f"prompts of {value} tokens"
     if column == "pause_tokens":
         return f"{value} pause tokens"
     if column in ("n", "k", "offset"):
