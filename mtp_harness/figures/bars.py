@@ -148,6 +148,7 @@ def horizontal(axes: Axes, panel: pd.DataFrame, style: Style) -> None:
                 fontsize=6,
                 color=GREY,
             )
+    axes.margins(x=0.12)
     axes.axvline(0, color=RULE, linewidth=0.7)
     axes.set_yticks(range(len(places)), [name.replace("\n", ", ") for _, name in places])
     ticks = _ticks(values, ends, 0.2)
@@ -182,7 +183,7 @@ class Groups:
         from_zero: Whether the axis begins at 0.
         size: Of one panel, inches.
         xlabel: Of the horizontal axis.
-        shown_values: Whether a bar's value stands on it.
+        share_y: Whether panels share their vertical axis.
     """
 
     x: str
@@ -194,13 +195,13 @@ class Groups:
     from_zero: bool = True
     size: tuple[float, float] = (2.6, 2.0)
     xlabel: str = ""
-    shown_values: bool = False
+    share_y: bool = True
 
     def __call__(self, canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
         """Draw the table."""
         panels = [None] if self.columns is None else sorted(set(shown[self.columns].dropna()))
         canvas.set_size_inches(self.size[0] * len(panels), self.size[1])
-        grid = canvas.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        grid = canvas.subplots(1, len(panels), squeeze=False, sharey=self.share_y)[0]
         paper = is_paper(shown)
         mixed = bool(paper.any() and not paper.all())
         every = list(series_of(shown, self.colour, self.told, style, mixed))
@@ -220,21 +221,23 @@ class Groups:
                     if not pd.isna(row["low"]):
                         ends = scale * float(row["low"]), scale * float(row["high"])
                         axes.vlines(x, *ends, color=RULE, linewidth=0.7)
-                    if self.shown_values:
-                        axes.text(x, value, f"{value:.2f}", ha="center", va="bottom", fontsize=5)
             axes.set_xticks(range(len(groups)), [words.entry(self.x, one) for one in groups])
             axes.set_xlabel(self.xlabel)
             if panel is not None:
                 axes.set_title(words.entry(str(self.columns), panel))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+            if not self.from_zero:
+                _zoom(axes, scale * here["value"].astype(float))
         grid[0].set_ylabel(self.ylabel)
-        grid[0].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-        if not self.from_zero:
-            values = scale * shown["value"].astype(float)
-            step = 0.5 if values.max() - values.min() < 4 else 5
-            low = max(0.0, (values.min() // step) * step - 2 * step)
-            grid[0].set_ylim(low, (values.max() // step + 1) * step)
-            grid[0].yaxis.set_major_locator(MultipleLocator(step))
         if len(handles) > 1:
             width_in, height = canvas.get_size_inches()
             canvas.set_size_inches(width_in + 0.35 + 0.055 * max(map(len, handles)), height)
             canvas.legend(list(handles.values()), list(handles), loc="outside right upper")
+
+
+def _zoom(axes: Axes, values: "pd.Series[float]") -> None:
+    """Begin the axis a little below the lowest bar, at a round number."""
+    step = 0.5 if values.max() - values.min() < 4 else 5.0
+    low = max(0.0, (values.min() // step) * step - 2 * step)
+    axes.set_ylim(low, (values.max() // step + 1) * step)
+    axes.yaxis.set_major_locator(MultipleLocator(step))

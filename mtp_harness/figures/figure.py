@@ -149,6 +149,7 @@ def _footer(canvas: Canvas, shown: pd.DataFrame) -> None:
         more = f" and {len(labels) - 4} more" if len(labels) > 4 else ""
         hardware = list(dict.fromkeys(shown.loc[~paper, "hardware"].dropna()))
         parts.append(f"Runs: {', '.join(labels[:4])}{more}; {', '.join(hardware)}".rstrip("; "))
+        parts += list(dict.fromkeys(shown.loc[~paper, "note"].dropna()))
     if paper.any():
         printed = ", ".join(dict.fromkeys(shown.loc[paper, "source"]))
         parts.append(f"Paper: {printed}, Gloeckle et al. 2024")

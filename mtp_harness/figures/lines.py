@@ -18,7 +18,7 @@ MANY = 4
 """With more series than this the legend stands beside the panels."""
 
 DENSE = 25
-"""With more points than this a line has no markers."""
+"""With more points than this a line has neither markers nor intervals."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Lines:
                 alpha=one.alpha,
                 markersize=3,
             )
-        elif points["low"].notna().any():
+        elif points["low"].notna().any() and len(xs) <= DENSE:
             known = points.dropna(subset=["low", "high"])
             axes.vlines(
                 known[self.x].astype(float),
@@ -150,11 +150,14 @@ class Lines:
         if self.from_zero and len(panel):
             top = float((panel["high"].fillna(panel["value"])).max())
             axes.set_ylim(0, 1.05 * top * (100 if self.percent else 1))
+        elif self.percent and len(panel) and not panel["value"].any():
+            axes.set_ylim(-0.1, 5)  # nothing but zeros: a scale of their own would magnify nothing
         if self.ylim:
             top = float(panel["value"].max()) * (100 if self.percent else 1)
             axes.set_ylim(self.ylim[0], max(self.ylim[1], 1.05 * top))
         there = sorted({float(x) for x in panel[self.x].dropna()})
-        ticks = [t for t in self.ticks if there and there[0] <= t <= there[-1]] or there
+        ticks = [t for t in self.ticks if there and there[0] <= t <= there[-1]]
+        ticks = ticks if len(ticks) > 2 else there
         if ticks and (len(ticks) <= 11 or not self.log_x):
             ticks = _thinned(ticks, self.log_x) if self.x != "operations" else ticks
             axes.xaxis.set_major_locator(FixedLocator(ticks))

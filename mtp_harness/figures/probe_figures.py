@@ -257,10 +257,9 @@ FIGURES = (
         Lines(
             "position",
             colour="offset",
-            told=("n",),
+            told=(),
             rows="data_set",
             columns="label",
-            log_x=True,
             share_y=True,
             panel_words=lambda entry: words.entry("data_set", entry),
         ),

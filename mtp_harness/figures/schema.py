@@ -26,6 +26,7 @@ COLUMNS = {
     "train_seed": "Int64",
     "train_data": "string",  # words of the paper: "313B bytes (0.5 epochs)"
     "hardware": "string",
+    "note": "string",  # what whoever added the run says of it, shown on figures
     "acceptance": "string",  # exact, all (lossy), or synthetic (forced): never in one series
     "task": "string",  # without a temperature: humaneval_mtp_t0.2 is humaneval_mtp
     "table": "string",  # "results", "totals", or one of the probes' tables

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mtp_harness.figures.documents import scores
 from mtp_harness.figures.tables import Results, frame
+from mtp_harness.figures.values import family_of
 from mtp_harness.scoring.temperatures import oracle, oracle_gain
 
 MODEL = ["label", "n", "parameters", "train_tokens", "train_step", "train_seed"]
@@ -51,7 +52,7 @@ def cells(results: Results, tasks: tuple[str, ...]) -> Iterator[Cell]:
         & (values["acceptance"].fillna("exact") == "exact")
     ]
     for _, rows in passed.groupby([*MODEL, "task", "at"], dropna=False, sort=True):
-        sampled = rows[rows["temperature"] > 0]
+        sampled = rows[(rows["temperature"] > 0).fillna(False)]
         chosen = sampled if len(sampled) else rows
         # The text is the same for every k and batch size: of several runs the one with most heads.
         ordered = chosen.sort_values(["temperature", "n_samples", "k", "batch", "run"])
@@ -65,8 +66,8 @@ def _by_problem(
     columns = []
     for _, row in rows.iterrows():
         file = results.files[row["run"]]
-        suffix = "_sampled" if row["temperature"] > 0 else ""
-        task = next(task for task in file.tasks if _is(task, row["task"], row["temperature"]))
+        suffix = "_sampled" if _is_sampled(row) else ""
+        task = next(task for task in file.tasks if family_of(task) == row["task"])
         by_document = scores(file, task, row["metric"] + suffix)
         if by_document is None:
             return None, []
@@ -75,8 +76,8 @@ def _by_problem(
     return np.array([[column[name] for column in columns] for name in shared]), shared
 
 
-def _is(task: str, family: str, temperature: float) -> bool:
-    return task in (family, f"{family}_t{temperature:g}", f"{family}_t{temperature:.1f}")
+def _is_sampled(row: Any) -> bool:
+    return not pd.isna(row["temperature"]) and bool(row["temperature"] > 0)
 
 
 def at_best_temperature(results: Results, tasks: tuple[str, ...]) -> pd.DataFrame:
@@ -85,10 +86,11 @@ def at_best_temperature(results: Results, tasks: tuple[str, ...]) -> pd.DataFram
     for cell in cells(results, tasks):
         row = cell.best.to_dict()
         if cell.by_problem is not None and len(cell.problems):
-            temperatures = [float(t) for t in cell.rows["temperature"]]
+            temperatures = [float(place) for place in range(len(cell.rows))]
             best = oracle(cell.by_problem, temperatures)
+            row = cell.rows.loc[int(best.temperature)].to_dict()
             row |= {"value": best.score.value, "low": best.score.low, "high": best.score.high}
-            row |= {"temperature": best.temperature, "count": len(cell.problems)}
+            row["count"] = len(cell.problems)
         rows.append(row)
     return frame(_plain(rows))
 

@@ -1,8 +1,8 @@
 """Colours, line styles and sizes of the paper's figures, and a palette for colour-blind readers.
 
 Source: the vector figures of Gloeckle et al. 2024. n = 1 terracotta and solid, n = 2 navy and
-dashed, n = 4 green and dotted; for heads used, k = 3 is sand and dash-dotted. The second palette is
-Okabe and Ito's (2008), whose colours stay apart under every common colour blindness.
+dashed, n = 4 green and dotted; for heads used, k = 3 is sand and dash-dotted. The second palette
+stays apart under each of the three dichromacies (a test simulates them).
 """
 
 from collections.abc import Mapping
@@ -75,15 +75,15 @@ COLOUR_BLIND = Style(
     name="colour-blind",
     series={
         1: "#D55E00",
-        2: "#0072B2",
-        3: "#E69F00",
-        4: "#009E73",
+        2: "#1F2A5C",
+        3: "#F0C24B",
+        4: "#2FA58E",
         6: "#CC79A7",
         8: "#56B4E9",
         16: "#000000",
         32: "#999999",
     },
-    others=("#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000"),
+    others=("#D55E00", "#1F2A5C", "#2FA58E", "#F0C24B", "#CC79A7", "#56B4E9", "#000000"),
     diverging="PuOr",
     sequential="cividis",
 )

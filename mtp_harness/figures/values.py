@@ -70,6 +70,7 @@ def _run(file: ResultFile) -> Row:
         "train_step": whole(file, "train_step", mtp.get("train_step")),
         "train_seed": whole(file, "train_seed", mtp.get("train_seed")),
         "hardware": hardware.get("gpu") or hardware.get("cpu"),
+        "note": file.content.get("note"),
         "acceptance": mtp.get("acceptance"),
     }
 
