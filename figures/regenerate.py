@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtp_harness.figures.catalogue import FIGURES, draw_all
-from mtp_harness.figures.cli import write
+from mtp_harness.figures.cli import summary, write
 from mtp_harness.figures.figure import NoData
 from mtp_harness.figures.tables import Results, read_runs, to_csv
 
@@ -36,8 +36,7 @@ def main(argv: Sequence[str]) -> int:
         for path in [*folder.glob("*.png"), *folder.glob("*.csv")]:
             if path.name not in written:
                 path.unlink()
-        sys.stdout.write(f"{folder.name}: {len(gallery.drawn)} drawn\n")
-        sys.stdout.write("".join(f"  {said}\n" for said in gallery.refused.values()))
+        sys.stdout.write(summary(gallery, folder.relative_to(HERE.parent)))
     sys.stderr.write("".join(f"{problem}\n" for problem in runs.problems))
     return 0
 

@@ -39,10 +39,11 @@ class Gains:
         width = max(self.size[0], 0.36 * most + 0.5)
         canvas.set_size_inches(width * len(sets), self.size[1] * len(ats))
         grid = canvas.subplots(len(ats), len(sets), squeeze=False)
+        mixed = _is_mixed(shown)
         for row, (axes_row, at) in enumerate(zip(grid, ats, strict=True)):
             for axes, name in zip(axes_row, sets, strict=True):
                 panel = shown[(shown["at"] == at) & (shown["data_set"] == name)]
-                vertical(axes, panel, style)
+                vertical(axes, panel, style, mixed)
                 if row == 0:
                     axes.set_title(words.entry("data_set", name))
             axes_row[0].set_ylabel(f"pass@{at}")
@@ -54,11 +55,16 @@ def _in_paper_order(shown: pd.DataFrame) -> list[Any]:
     return [name for name in order if name in there] + sorted(there - set(order))
 
 
-def sizes(panel: pd.DataFrame) -> list[tuple[Any, str]]:
+def _is_mixed(shown: pd.DataFrame) -> bool:
+    """Return whether runs and the paper are in one figure."""
+    paper = is_paper(shown)
+    return bool(paper.any() and not paper.all())
+
+
+def sizes(panel: pd.DataFrame, mixed: bool) -> list[tuple[Any, str]]:
     """Return the bars' places by size: (row index, what the axis calls it)."""
     ordered = panel.sort_values(["parameters", "n", "source"], kind="stable")
     paper = is_paper(panel)
-    mixed = bool(paper.any() and not paper.all())
     names = []
     for place, row in ordered.iterrows():
         parts = [str(row["label"]) if paper[place] else words.in_short(row["parameters"])]
@@ -81,12 +87,11 @@ def _ticks(values: list[float], ends: list[float], room: float) -> list[float]:
     return sorted({0.0, *(one for one in largest if abs(one) > room * reach)})
 
 
-def vertical(axes: Axes, panel: pd.DataFrame, style: Style) -> None:
+def vertical(axes: Axes, panel: pd.DataFrame, style: Style, mixed: bool) -> None:
     """Draw gain bars over model sizes; the baseline's score stands at each."""
-    places = sizes(panel)
+    places = sizes(panel, mixed)
     colours = _diverging(panel, style)
     paper = is_paper(panel)
-    mixed = paper.any() and not paper.all()
     ends = []
     for x, (place, _) in enumerate(places):
         row = panel.loc[place]
@@ -122,18 +127,18 @@ def vertical(axes: Axes, panel: pd.DataFrame, style: Style) -> None:
 
 def horizontal(axes: Axes, panel: pd.DataFrame, style: Style) -> None:
     """Draw gain bars as below the paper's figure 1: sizes upwards, the baseline's score beside."""
-    places = sizes(panel)
+    mixed = _is_mixed(panel)
+    places = sizes(panel, mixed)
     colours = _diverging(panel, style)
     values = [100 * float(panel.loc[place, "value"]) for place, _ in places]
     paper = is_paper(panel)
-    mixed = paper.any() and not paper.all()
     ends = list(values)
     for y, ((place, _), value) in enumerate(zip(places, values, strict=True)):
         row = panel.loc[place]
         alpha = PAPER_ALPHA if mixed and paper[place] else 1.0
         axes.barh(y, value, height=0.78, color=colours[place], alpha=alpha)
         low, high = (_percent(row[name], value) for name in ("low", "high"))
-        axes.hlines(y, low, high, color=INTERVAL, linewidth=1.0)
+        axes.hlines(y, low, high, color=INTERVAL, linewidth=1.0, alpha=alpha)
         ends += [low, high]
         if not pd.isna(row["baseline_value"]):
             side = -1 if value >= 0 else 1

@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     only = [name for name in given.only.split(",") if name]
     gallery = draw_all(results, only, given.paper, palette, formats)
     written = write(gallery, given.out)
-    sys.stdout.write(_summary(gallery, given.out))
+    sys.stdout.write(summary(gallery, given.out))
     for problem in results.problems if results else ():
         sys.stderr.write(f"{problem}\n")
     if given.mlflow and written:
@@ -102,7 +102,8 @@ def _chosen(given: str) -> list[str]:
     return list(dict.fromkeys(formats))
 
 
-def _summary(gallery: Gallery, folder: Path) -> str:
+def summary(gallery: Gallery, folder: Path) -> str:
+    """Return what was drawn and what was not, with the commands that measure it."""
     from mtp_harness.figures.catalogue import FIGURES
 
     names = [drawn.figure.name for drawn in gallery.drawn]

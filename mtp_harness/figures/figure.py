@@ -36,6 +36,7 @@ class Figure:
         command: Produces the runs that it needs.
         paper: Files of the paper's data that it shows.
         from_paper: Derives from those files what it shows.
+        together: Drops from runs and the paper side by side what does not compare.
         is_diagram: Whether it shows no measurement, and so needs no run.
     """
 
@@ -46,6 +47,7 @@ class Figure:
     command: str
     paper: tuple[str, ...] = ()
     from_paper: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows
+    together: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows
     is_diagram: bool = False
 
     def table(self, results: Results | None, paper: bool) -> pd.DataFrame:
@@ -67,7 +69,7 @@ class Figure:
         parts = [] if own is None else [own]
         if self.paper and (paper or own is None):
             parts.append(self.from_paper(paper_data.read(*self.paper)))
-        return pd.concat(parts, ignore_index=True)
+        return self.together(pd.concat(parts, ignore_index=True)).reset_index(drop=True)
 
 
 class Drawn(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from mtp_harness.figures import words
 from mtp_harness.figures.series import Series, is_paper, series_of
@@ -147,6 +147,7 @@ class Lines:
         if self.log_y:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
         if self.from_zero and len(panel):
             top = float((panel["high"].fillna(panel["value"])).max())
             axes.set_ylim(0, 1.05 * top * (100 if self.percent else 1))
@@ -156,10 +157,12 @@ class Lines:
             top = float(panel["value"].max()) * (100 if self.percent else 1)
             axes.set_ylim(self.ylim[0], max(self.ylim[1], 1.05 * top))
         there = sorted({float(x) for x in panel[self.x].dropna()})
+        if self.log_x and there and there[-1] < 1.5 * there[0]:  # sizes that are all but one
+            axes.set_xlim(there[0] / 2, there[-1] * 2)
         ticks = [t for t in self.ticks if there and there[0] <= t <= there[-1]]
         ticks = ticks if len(ticks) > 2 else there
-        if ticks and (len(ticks) <= 11 or not self.log_x):
-            ticks = _thinned(ticks, self.log_x) if self.x != "operations" else ticks
+        if ticks and len(ticks) <= 11:
+            ticks = _thinned(ticks, axes.get_xlim(), self.log_x)
             axes.xaxis.set_major_locator(FixedLocator(ticks))
             axes.xaxis.set_minor_locator(NullLocator())
         if self.x in ("parameters", "train_tokens") or (ticks and ticks[-1] >= 10_000):
@@ -190,13 +193,15 @@ def _in_percent(shown: pd.DataFrame) -> pd.DataFrame:
     return shown.assign(**scaled)
 
 
-def _thinned(ticks: list[float], log: bool) -> list[float]:
+def _thinned(ticks: list[float], limits: tuple[float, float], log: bool) -> list[float]:
     """Return ticks whose labels do not touch."""
-    places = [math.log(tick) for tick in ticks] if log else ticks
-    reach = (places[-1] - places[0]) or 1.0
+    places, ends = ticks, list(limits)
+    if log:
+        places, ends = [math.log(tick) for tick in ticks], [math.log(end) for end in limits]
+    reach = ends[1] - ends[0]
     kept = [len(ticks) - 1]
     for i in reversed(range(len(ticks) - 1)):
-        if (places[kept[-1]] - places[i]) / reach >= 0.115:
+        if (places[kept[-1]] - places[i]) / reach >= 0.07:
             kept.append(i)
     return [ticks[i] for i in reversed(kept)]
 

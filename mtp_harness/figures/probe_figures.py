@@ -158,7 +158,7 @@ FIGURES = (
     ),
     Figure(
         "fig_s14",
-        "Induction by model size after training on data of two qualities.",
+        "Induction by model size, on data of several qualities.",
         induction,
         Lines(
             "parameters",

@@ -125,7 +125,7 @@ class TextTable:
                     groups.setdefault(key, []).append((float(found[0]), y))
             for group in groups.values():
                 top = max(group)[0]
-                if len(group) > 1:
+                if len({value for value, _ in group}) > 1:
                     bold |= {(y, x) for value, y in group if value == top}
         return bold
 

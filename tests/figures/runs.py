@@ -83,6 +83,7 @@ def write_everything(folder: Path) -> None:
                 _reasoning(folder, size, n, seed, parameters)
     for n in (1, 2, 4):
         _code(folder, "7B", n, PARAMETERS["7B"])
+        _code(folder, "7B linear", n, PARAMETERS["7B"])
         for step in range(2500, 12501, 2500):
             _checkpoint(folder, n, step)
         for tokens in (200_000_000_000, 500_000_000_000):
