@@ -14,7 +14,7 @@ from pathlib import Path
 from mtp_harness import tracking
 from mtp_harness.pipeline.cell import write_whole
 from mtp_harness.pipeline.charts import draw
-from mtp_harness.pipeline.compare import comparison
+from mtp_harness.pipeline.compare import ON_SCREEN, comparison
 from mtp_harness.pipeline.plan import plan
 from mtp_harness.pipeline.run import Outcome, only_one, run_cells
 from mtp_harness.pipeline.suite import read_suite
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 def _conclude(outcomes: Sequence[Outcome], output: Path) -> None:
     table = comparison(outcomes)
     write_whole(output / COMPARISON_FILE, table + "\n")
-    _say(f"\n{table}\n\nthis table: {output / COMPARISON_FILE}")
+    _say(f"\n{comparison(outcomes, ON_SCREEN)}\n\nall metrics: {output / COMPARISON_FILE}")
     failed = [outcome for outcome in outcomes if outcome.failure]
     if failed:
         _say(f"{len(failed)} of {len(outcomes)} cells failed; the same command tries them again:")
@@ -81,24 +81,20 @@ def _conclude(outcomes: Sequence[Outcome], output: Path) -> None:
 
 
 def _log(outcomes: Sequence[Outcome], store: tracking.Store) -> None:
-    new = 0
+    new, without = 0, []
     for outcome in outcomes:
         if outcome.results:
             cell, file = outcome.cell, outcome.results.path
             logged = store.log_results(file, name=f"{cell.label}/{cell.task}")
+            new += logged.new
             if logged.new:
-                new += 1
-                store.log_results(file, _figures(cell.folder))
+                try:
+                    store.log_results(file, draw(cell.folder, cell.folder / "figures"))
+                except ValueError as error:
+                    without.append(str(error))
     _say(f"MLflow: {new} new runs in {store.experiment} at {store.uri}")
-
-
-def _figures(folder: Path) -> list[Path]:
-    """Return the figures of one cell; what cannot be drawn is said."""
-    try:
-        return draw(folder, folder / "figures")
-    except ValueError as error:
-        _say(f"MLflow: {error}")
-        return []
+    if without:
+        _say(f"MLflow: {len(without)} of them have no figures, the first because {without[0]}")
 
 
 def _say(text: str) -> None:
