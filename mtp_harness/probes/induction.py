@@ -112,7 +112,11 @@ def answer(lm: Any, requests: Sequence[Instance], quiet: bool) -> list[Measured]
         except ValueError as error:
             raise UserError(f"{request.task_name}, {lm.pretrained}: {error}") from error
         about = {"names": filled.names, "n_left_out": filled.n_left_out}
-        found.append(Measured(**score(model, filled), **about, name_tokens=tokens_per_name(encode)))
+        found.append(
+            Measured(
+                **score(model, filled, lm.device), **about, name_tokens=tokens_per_name(encode)
+            )
+        )
     return found
 
 
@@ -193,14 +197,16 @@ def fill(
     return Filled(text, names, tokens[:length], mentions, len(spans) - len(mentions))
 
 
-def score(model: MultiHeadModel, filled: Filled) -> dict[str, dict[str, list[int]]]:
+def score(
+    model: MultiHeadModel, filled: Filled, device: torch.device | str
+) -> dict[str, dict[str, list[int]]]:
     """Return, for `first` and `later` mentions, counts per offset 1 … n.
 
     Returns:
         `{"first" | "later": {"right": [n], "mentions": [n]}}`: mentions whose tokens after the
         first are all predicted by the head, of those whose targets it can reach.
     """
-    row = torch.tensor([filled.tokens], device=model.device)
+    row = torch.tensor([filled.tokens], device=device)
     return count_mentions(hits(model, row)[0].cpu(), filled.mentions)
 
 
