@@ -2,7 +2,7 @@
 
     cli -> pipeline -> lm, figures
     lm -> decode, probes -> models        task classes -> scoring, probes, data, sandbox
-    figures -> nothing of ours, neither torch nor lm_eval
+    figures -> scoring (intervals), tracking; neither torch nor lm_eval
 
 Imports under `if TYPE_CHECKING:` do not run and do not count; imports inside functions do.
 """
@@ -25,7 +25,7 @@ ALLOWED = {
     "models": set(),
     "sandbox": set(),
     "data": set(),
-    "figures": set(),
+    "figures": {"scoring", "tracking"},
     "provenance": set(),
     "export": set(),
     "decode": {"models"},

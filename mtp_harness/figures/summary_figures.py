@@ -1,0 +1,212 @@
+"""Summaries: figure 6 and tables S8, S9, S10."""
+
+from typing import Any
+
+import pandas as pd
+
+from mtp_harness.figures import words
+from mtp_harness.figures.bars import Groups
+from mtp_harness.figures.figure import Figure
+from mtp_harness.figures.heat import Heat
+from mtp_harness.figures.tables import Results, frame
+
+SUMMARIES = (
+    "cnn_dailymail",
+    "multi_news",
+    "orangesum",
+    "pn_summary",
+    "samsum",
+    "thaisum",
+    "wikisummary",
+    "xsum",
+)
+METRICS = ("rouge1", "rouge2", "rouge3", "rougeL", "rougeLsum")
+COMMAND = "`lm_eval --model mtp --tasks mtp_summarization -o RESULTS` for n = 1 and n > 1"
+MODEL = ["label", "n", "parameters", "train_tokens", "train_step", "train_seed"]
+
+
+def rouge(results: Results) -> pd.DataFrame:
+    """Return ROUGE of the summarisation tasks, answers of one k each."""
+    values = results.values
+    rows = values[
+        values["data_set"].isin(SUMMARIES)
+        & values["metric"].isin(METRICS)
+        & (values["table"] == "results")
+        & (values["acceptance"].fillna("exact") == "exact")
+    ]
+    rows = rows.sort_values("k", kind="stable")
+    one_each = rows.drop_duplicates([*MODEL, "data_set", "metric", "aspect"], keep="last")
+    return one_each.sort_index().reset_index(drop=True)
+
+
+def averages(results: Results) -> pd.DataFrame:
+    """Return the means over the data sets that every model has, and their number in `data_set`."""
+    return _averages(rouge(results))
+
+
+def _averages(rows: pd.DataFrame) -> pd.DataFrame:
+    if rows.empty:
+        return rows
+    models = rows.groupby(MODEL, dropna=False)["data_set"].agg(set)
+    shared = sorted(set.intersection(*models))
+    if not shared:
+        return rows.iloc[:0]
+    means = []
+    kept = rows[rows["data_set"].isin(shared)]
+    for key, group in kept.groupby([*MODEL, "metric", "aspect"], dropna=False, sort=False):
+        named = dict(zip([*MODEL, "metric", "aspect"], key, strict=True))
+        first = group.iloc[0]
+        means.append(
+            {k: None if pd.isna(v) else v for k, v in named.items()}
+            | {"source": "run", "run": first["run"], "file": first["file"]}
+            | {"hardware": None if pd.isna(first["hardware"]) else first["hardware"]}
+            | {"task": "mtp_summarization", "data_set": f"average of {len(shared)}"}
+            | {"value": float(group["value"].mean())}
+        )
+    return frame(means)
+
+
+def rouge_l(results: Results) -> pd.DataFrame:
+    """Return mean ROUGE-L F1, figure 6's bars."""
+    rows = averages(results)
+    return rows[(rows["metric"] == "rougeL") & (rows["aspect"] == "f1")].reset_index(drop=True)
+
+
+def paper_rouge_l(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return figure 6's bars from table S9: the baseline, and the baseline plus the differences."""
+    mean = rows[rows["task"] == "mtp_summarization"]
+    base = mean[mean["n"] == 1].set_index("train_tokens")["value"]
+    added = [
+        0.0 if pd.isna(b) else float(base[t])
+        for b, t in zip(mean["baseline"], mean["train_tokens"], strict=True)
+    ]
+    absolute = mean["value"].astype(float) + added
+    return (
+        mean.assign(value=pd.array(absolute, dtype="Float64"), baseline=pd.NA)
+        .astype({"baseline": "string"})
+        .reset_index(drop=True)
+    )
+
+
+def differences(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return n = 1 as it is, and models with n > 1 less n = 1 of the same training tokens."""
+    found: list[dict[str, Any]] = []
+    for _, row in rows.iterrows():
+        plain = {k: None if pd.isna(v) else v for k, v in row.to_dict().items()}
+        if row["n"] == 1:
+            found.append(plain)
+            continue
+        tokens = rows["train_tokens"]
+        same = tokens.isna() if pd.isna(row["train_tokens"]) else tokens == row["train_tokens"]
+        base = rows[
+            same
+            & (rows["n"] == 1)
+            & (rows["data_set"] == row["data_set"])
+            & (rows["metric"] == row["metric"])
+            & (rows["aspect"] == row["aspect"])
+        ]
+        if len(base) == 1:
+            value = float(row["value"]) - float(base["value"].iloc[0])
+            told = {"baseline": str(base["label"].iloc[0]), "value": value}
+            own = {"baseline_value": float(base["value"].iloc[0]), "low": None, "high": None}
+            found.append(plain | told | own)
+    return _in_columns(frame(found))
+
+
+def _in_columns(rows: pd.DataFrame) -> pd.DataFrame:
+    """Order the columns as the paper does: n = 1 first, by training tokens."""
+    return rows.sort_values(["train_tokens", "n"], kind="stable").reset_index(drop=True)
+
+
+def all_f1(results: Results) -> pd.DataFrame:
+    """Return table S8: all metrics of all data sets."""
+    rows = rouge(results)
+    return _in_rows(differences(rows[rows["aspect"] == "f1"].reset_index(drop=True)))
+
+
+def l_f1(results: Results) -> pd.DataFrame:
+    """Return table S9: ROUGE-L F1 of all data sets, and their mean."""
+    rows = rouge(results)
+    rows = rows[(rows["metric"] == "rougeL") & (rows["aspect"] == "f1")].reset_index(drop=True)
+    both = pd.concat([rows, rouge_l(results)], ignore_index=True)
+    return _in_rows(differences(both))
+
+
+def means(results: Results) -> pd.DataFrame:
+    """Return table S10: means over the data sets, with precision and recall."""
+    return _in_rows(differences(averages(results)))
+
+
+def _in_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    aspects = ("f1", "precision", "recall")
+    order = rows.assign(
+        _source=(rows["source"] != "run"),
+        _mean=rows["data_set"].str.startswith("average"),
+        _metric=[METRICS.index(name) for name in rows["metric"]],
+        _aspect=[aspects.index(name) for name in rows["aspect"]],
+    )
+    keys = ["_source", "_mean", "data_set", "_metric", "_aspect", "train_tokens", "n"]
+    return (
+        order.sort_values(keys, kind="stable")
+        .drop(columns=["_source", "_mean", "_metric", "_aspect"])
+        .reset_index(drop=True)
+    )
+
+
+def _column(entry: tuple[Any, ...]) -> str:
+    tokens, label, n, baseline = entry
+    head = "" if tokens is None else words.in_short(float(tokens))
+    named = f"n = {n}" if baseline is None else f"Δ n = {n}"
+    return "\n".join(filter(None, (head, named, None if label == "7B" else label)))
+
+
+def _heat(rows: tuple[str, ...]) -> Heat:
+    return Heat(
+        rows,
+        ("train_tokens", "label", "n", "baseline"),
+        difference=True,
+        column_words=_column,
+        row_words=lambda row: " ".join(
+            words.entry(name, one) for name, one in zip(rows, row, strict=True)
+        ),
+    )
+
+
+FIGURES = (
+    Figure(
+        "fig_6",
+        "Average ROUGE-L F1 over the summarisation data sets that all models have.",
+        rouge_l,
+        Groups("train_tokens", ylabel="ROUGE-L F1", from_zero=False),
+        COMMAND,
+        ("table_s9",),
+        paper_rouge_l,
+    ),
+    Figure(
+        "table_s8",
+        "ROUGE F1 of n = 1, and differences to it.",
+        all_f1,
+        _heat(("data_set", "metric")),
+        COMMAND,
+        ("table_s8",),
+        lambda rows: _in_rows(rows),
+    ),
+    Figure(
+        "table_s9",
+        "ROUGE-L F1 of n = 1, and differences to it.",
+        l_f1,
+        _heat(("data_set",)),
+        COMMAND,
+        ("table_s9",),
+        lambda rows: _in_rows(rows),
+    ),
+    Figure(
+        "table_s10",
+        "Average ROUGE of n = 1, and differences to it.",
+        means,
+        _heat(("metric", "aspect")),
+        COMMAND,
+        ("table_s10",),
+        lambda rows: _in_rows(rows),
+    ),
+)
