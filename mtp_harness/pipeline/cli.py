@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         outcomes = run_cells(cells, _say)
         _conclude(outcomes, output)
         if store:
-            _log(outcomes, store)
+            _log(outcomes, store, output)
     return 1 if any(outcome.failure for outcome in outcomes) else 0
 
 
@@ -80,21 +80,32 @@ def _conclude(outcomes: Sequence[Outcome], output: Path) -> None:
         _say(f"  {outcome.cell.label}  {outcome.cell.task}\n{outcome.failure}")
 
 
-def _log(outcomes: Sequence[Outcome], store: tracking.Store) -> None:
-    new, without = 0, []
+def _log(outcomes: Sequence[Outcome], store: tracking.Store, output: Path) -> None:
+    """Log every finished cell with its figures, and what compares them, as far as it is new."""
+    logged: list[tracking.Logged] = []
+    without: list[str] = []
     for outcome in outcomes:
         if outcome.results:
             cell, file = outcome.cell, outcome.results.path
-            logged = store.log_results(file, name=f"{cell.label}/{cell.task}")
-            new += logged.new
-            if logged.new:
-                try:
-                    store.log_results(file, draw(cell.folder, cell.folder / "figures"))
-                except ValueError as error:
-                    without.append(str(error))
+            logged.append(store.log_results(file, name=f"{cell.label}/{cell.task}"))
+            if logged[-1].new:
+                store.log_results(file, _figures(cell.folder, without))
+    new = sum(one.new for one in logged)
+    if new:
+        made = [output / COMPARISON_FILE, *_figures(output, without)]
+        store.log_comparison(made, [one.run_id for one in logged])
     _say(f"MLflow: {new} new runs in {store.experiment} at {store.uri}")
     if without:
-        _say(f"MLflow: {len(without)} of them have no figures, the first because {without[0]}")
+        _say(f"MLflow: {len(without)} times without figures, the first because {without[0]}")
+
+
+def _figures(folder: Path, without: list[str]) -> list[Path]:
+    """Return the figures of all results below a folder; why there are none goes to `without`."""
+    try:
+        return draw(folder, folder / "figures")
+    except ValueError as error:
+        without.append(str(error))
+        return []
 
 
 def _say(text: str) -> None:
