@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from lm_eval.tasks._yaml_loader import load_yaml
 
 from mtp_harness.pipeline.expand import expand
 from mtp_harness.pipeline.suite import Asked, read_suite
@@ -24,6 +25,15 @@ def test_probes_are_quick_in_mtp_quick():
         "humaneval_mtp",
         "docstring_mtp",
     }
+
+
+@pytest.mark.parametrize("group", ["mtp_quick", "mtp_paper"])
+def test_groups_say_the_versions_that_the_tasks_have(group):
+    # What a group says of a member's metadata replaces all of it.
+    for task in expand((Asked(group, {}),)):
+        if "metadata" in task.settings:
+            own = load_yaml(task.yaml_path, resolve_func=False)["metadata"]["version"]
+            assert task.settings["metadata"]["version"] == own, task.name
 
 
 @pytest.mark.slow

@@ -50,9 +50,9 @@ def break_cache(monkeypatch, length):
     """Let calls of `length` tokens lose all they write to the cache."""
     at = SlotCache.at
 
-    def broken(self, positions, width, rows=None):
+    def broken(self, positions, width):
         lost = torch.full_like(positions, self.trash)
-        at(self, lost if positions.shape[1] == length else positions, width, rows)
+        at(self, lost if positions.shape[1] == length else positions, width)
 
     monkeypatch.setattr(SlotCache, "at", broken)
 

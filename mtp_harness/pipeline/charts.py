@@ -4,6 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+_LONGEST = 300
+"""Characters of an error that are passed on."""
+
 
 def draw(results: Path, charts: Path) -> list[Path]:
     """Draw every figure that the results below a folder allow.
@@ -22,5 +25,5 @@ def draw(results: Path, charts: Path) -> list[Path]:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise ValueError(f"no figures of {results}: {said}")
+        raise ValueError(f"`mtp-harness figures {results}` ended with: {said[:_LONGEST]}")
     return sorted(path for path in charts.rglob("*") if path.is_file())

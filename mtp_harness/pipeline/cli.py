@@ -14,7 +14,7 @@ from pathlib import Path
 from mtp_harness import tracking
 from mtp_harness.pipeline.cell import write_whole
 from mtp_harness.pipeline.charts import draw
-from mtp_harness.pipeline.compare import comparison
+from mtp_harness.pipeline.compare import ON_SCREEN, comparison
 from mtp_harness.pipeline.plan import plan
 from mtp_harness.pipeline.run import Outcome, only_one, run_cells
 from mtp_harness.pipeline.suite import read_suite
@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         outcomes = run_cells(cells, _say)
         _conclude(outcomes, output)
         if store:
-            _log(outcomes, store)
+            _log(outcomes, store, output)
     return 1 if any(outcome.failure for outcome in outcomes) else 0
 
 
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 def _conclude(outcomes: Sequence[Outcome], output: Path) -> None:
     table = comparison(outcomes)
     write_whole(output / COMPARISON_FILE, table + "\n")
-    _say(f"\n{table}\n\nthis table: {output / COMPARISON_FILE}")
+    _say(f"\n{comparison(outcomes, ON_SCREEN)}\n\nall metrics: {output / COMPARISON_FILE}")
     failed = [outcome for outcome in outcomes if outcome.failure]
     if failed:
         _say(f"{len(failed)} of {len(outcomes)} cells failed; the same command tries them again:")
@@ -80,24 +80,31 @@ def _conclude(outcomes: Sequence[Outcome], output: Path) -> None:
         _say(f"  {outcome.cell.label}  {outcome.cell.task}\n{outcome.failure}")
 
 
-def _log(outcomes: Sequence[Outcome], store: tracking.Store) -> None:
-    new = 0
+def _log(outcomes: Sequence[Outcome], store: tracking.Store, output: Path) -> None:
+    """Log every finished cell with its figures, and what compares them, as far as it is new."""
+    logged: list[tracking.Logged] = []
+    without: list[str] = []
     for outcome in outcomes:
         if outcome.results:
             cell, file = outcome.cell, outcome.results.path
-            logged = store.log_results(file, name=f"{cell.label}/{cell.task}")
-            if logged.new:
-                new += 1
-                store.log_results(file, _figures(cell.folder))
+            logged.append(store.log_results(file, name=f"{cell.label}/{cell.task}"))
+            if logged[-1].new:
+                store.log_results(file, _figures(cell.folder, without))
+    new = sum(one.new for one in logged)
+    if new:
+        made = [output / COMPARISON_FILE, *_figures(output, without)]
+        store.log_comparison(made, [one.run_id for one in logged])
     _say(f"MLflow: {new} new runs in {store.experiment} at {store.uri}")
+    if without:
+        _say(f"MLflow: {len(without)} times without figures, the first because {without[0]}")
 
 
-def _figures(folder: Path) -> list[Path]:
-    """Return the figures of one cell; what cannot be drawn is said."""
+def _figures(folder: Path, without: list[str]) -> list[Path]:
+    """Return the figures of all results below a folder; why there are none goes to `without`."""
     try:
         return draw(folder, folder / "figures")
     except ValueError as error:
-        _say(f"MLflow: {error}")
+        without.append(str(error))
         return []
 
 

@@ -9,12 +9,19 @@ from mtp_harness.pipeline.run import Outcome
 
 FAILED, ABSENT = "failed", "-"
 
+ON_SCREEN = 8
+"""Metrics of a task on the screen; the file has all."""
 
-def comparison(outcomes: Sequence[Outcome]) -> str:
+
+def comparison(outcomes: Sequence[Outcome], most: int | None = None) -> str:
     """Return the table, as Markdown.
 
     Of each task, the metrics that are better one way or the other, which an arrow says; all of them
     where a task only describes a model, as probes do. Counts (`n_…`) are left to the results files.
+
+    Args:
+        outcomes: of all cells.
+        most: metrics of a task; the table says how many there are besides. None means all.
     """
     labels = list(dict.fromkeys(outcome.cell.label for outcome in outcomes))
     tasks = list(dict.fromkeys(outcome.cell.task for outcome in outcomes))
@@ -26,10 +33,13 @@ def comparison(outcomes: Sequence[Outcome]) -> str:
             name for outcome in mine if outcome.results for name in shown(outcome.results, task)
         )
         first = next((one.results for one in mine if one.results), None)
-        for place, name in enumerate(metrics or [""]):
+        names = list(metrics) or [""]
+        for place, name in enumerate(names[:most]):
             arrow = direction(first, task, name) if first else ""
             values = [_cell(outcome, task, name) for outcome in mine]
             rows.append(["" if place else task, name, arrow, *values])
+        if more := len(names[most:]) if most else 0:
+            rows.append(["", f"… {more} more", "", *("" for _ in labels)])
     return _markdown(rows)
 
 

@@ -108,7 +108,8 @@ def ratios(
 ) -> list[Estimate]:
     """Return the ratio of sums of every column with its 90 % interval.
 
-    A replicate in which a column's denominators are all zero has no say in that column.
+    A replicate in which a column's denominators are all zero has no say in that column. Without a
+    problem there is no ratio: NaN.
 
     Args:
         numerators: One row per problem, [P, C].
@@ -118,6 +119,8 @@ def ratios(
     """
     top = np.asarray(numerators, dtype=np.float64)
     bottom = np.asarray(denominators, dtype=np.float64)
+    if not len(top):
+        return [Estimate(np.nan, np.nan, np.nan)] * top.shape[1]
     found: list[Estimate] = []
     with np.errstate(divide="ignore", invalid="ignore"):
         values = top.sum(axis=0) / bottom.sum(axis=0)

@@ -39,6 +39,14 @@ def test_models_stand_side_by_side():
     ]
 
 
+def test_on_the_screen_long_tasks_are_cut():
+    metrics = {f"m{i},none": i for i in range(5)}
+    table = comparison([outcome("a", "t", metrics, {})], most=3)
+    assert [line.split("|")[2].strip() for line in table.splitlines()[2:]] == [
+        *("m0", "m1", "m2", "… 2 more"),
+    ]
+
+
 def test_the_last_lines_of_a_log_are_what_a_terminal_shows(tmp_path):
     log = tmp_path / "log.txt"
     log.write_text("first\n  5%|x\r100%|xxx\n\n\x1b[31mthe error\x1b[0m\n")

@@ -57,9 +57,12 @@ def test_all_evaluations_of_a_shipped_model(tmp_path, monkeypatch):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(json.dumps({"evaluations": QUICK}))
     config = {"output": str(tmp_path / "out"), "settings": {"device": "cpu", "limit": 4}}
-    found = run_evaluation_pipeline(config, recipe, N4, list(EVALUATIONS))
+    found = run_evaluation_pipeline(config, recipe, N4, [*EVALUATIONS, "metrics-visualizer"])
     assert found.keys() == {"checkpoint", "algorithm", "results", "charts"}
-    assert (found["checkpoint"], found["algorithm"], found["charts"]) == (N4, "mtp", [])
+    assert (found["checkpoint"], found["algorithm"]) == (N4, "mtp")
+    pictures = {Path(chart).stem for chart in found["charts"] if chart.endswith(".png")}
+    assert pictures >= {"fig_heads", "fig_positions", "fig_perplexity", "fig_speed"}
+    assert all(Path(chart).is_file() for chart in found["charts"])
     assert list(found["results"]) == list(EVALUATIONS)
     for name, one in found["results"].items():
         assert one["task"] == EVALUATIONS[name].task

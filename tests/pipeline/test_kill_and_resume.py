@@ -123,7 +123,7 @@ def test_a_failed_cell_is_reported_with_its_last_lines(place, resumed):
 
 def test_the_comparison_is_complete_and_says_what_the_results_say(place, resumed):
     table = (place / "suite/comparison.md").read_text()
-    assert table in resumed[1]
+    assert table in resumed[1]  # so few metrics that the screen has them all
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
     assert rows[0] == ["task", "metric", "", "n4", "n1"]
     by_metric = {row[1]: row[3:] for row in rows[2:]}
@@ -155,7 +155,10 @@ def test_mlflow_shows_both_models(place, resumed):
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{place}/mlflow.db")
     experiment = client.get_experiment_by_name("suite")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert runs.keys() == {"n4/humaneval_mtp", "n1/humaneval_mtp"}
+    assert runs.keys() == {"n4/humaneval_mtp", "n1/humaneval_mtp", "comparison"}
+    compared = runs["comparison"]
+    artifacts = [one.path for one in client.list_artifacts(compared.info.run_id, "figures")]
+    assert "figures/comparison.md" in artifacts and any(".png" in one for one in artifacts)
     for label in ("n4", "n1"):
         run = runs[f"{label}/humaneval_mtp"]
         path, content = results_of(place, label)

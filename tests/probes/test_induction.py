@@ -4,8 +4,10 @@ import re
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import nn
 
+from mtp_harness.data.corpus import prose_corpus
 from mtp_harness.data.stories import Template, gap, generated_stories
 from mtp_harness.models.byte_tokenizer import byte_tokenizer
 from mtp_harness.models.interface import MultiHeadModel
@@ -104,6 +106,36 @@ def test_byte_models_read_whole_names():
     read = [raw[m.start : m.end].decode() for m in filled.mentions]
     a, b = filled.names
     assert read == [a, b, a, b, a] and len(a) == 6 and a[0] != b[0] and a.islower()
+
+
+def test_names_of_a_trained_tokenizer():
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=6000,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = [document.text for document in prose_corpus().documents]
+    tokenizer.train_from_iterator(texts, trainer)
+
+    def encode(text):
+        return tokenizer.encode(text, add_special_tokens=False).ids
+
+    n_mentions = 0
+    for story in generated_stories(5, 0, 0.8):
+        filled = fill(story, encode, 1, 4096, 0, capital=True)
+        assert filled.tokens[0] == 1 and not filled.n_left_out
+        pieces_of = [tokenizer.id_to_token(i) for i in filled.tokens]
+        first = set()
+        for mention in filled.mentions:
+            name = "".join(pieces_of[mention.start : mention.end])
+            assert name.removeprefix("Ġ") in filled.names  # Ġ: the space in front
+            assert mention.end - mention.start == 2
+            first.add((filled.tokens[mention.start], name))
+        assert len({token for token, _ in first}) == len(filled.names) == len(first)
+        n_mentions += len(filled.mentions)
+    assert n_mentions > 100
 
 
 def test_what_the_context_does_not_hold_is_left_out_and_counted():

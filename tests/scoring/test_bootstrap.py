@@ -3,7 +3,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mtp_harness.scoring.bootstrap import estimate, gain, replicates
+from mtp_harness.scoring.bootstrap import estimate, gain, ratios, replicates
 from mtp_harness.scoring.temperatures import honest, oracle, oracle_gain
 
 
@@ -107,3 +107,8 @@ class TestHonest:
 
     def test_one_problem_cannot_be_split(self):
         assert np.isnan(honest([[0.5, 0.5]], [0.1, 0.2]))
+
+
+def test_ratios_of_no_problems_are_nan():
+    for one in ratios(np.empty((0, 2)), np.empty((0, 2))):
+        assert np.isnan(one).all()
