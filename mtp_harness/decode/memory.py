@@ -1,7 +1,9 @@
 """How many slots fit: known before the run, from the longest request and the free memory."""
 
 import os
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -32,4 +34,10 @@ def fitting_slots(engine: Engine, requests: Sequence[Request], most: int) -> int
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    try:  # what can be had without swapping: unlike free pages, with what caches would give back
+        found = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        found = None
+    if found:
+        return int(found[1]) * 1024
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -14,7 +14,7 @@ the batch has ended.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -131,23 +131,39 @@ def measure(cell: SpeedQuestion, rivals: Sequence[Contender]) -> dict[str, Any]:
     unfit: list[dict[str, Any]] = []
     fit: list[Contender] = []
     for one in rivals:
-        reason = _misfit(cell, one) or _warm_up(cell, one)
-        if reason:
-            unfit.append({"model": one.model, "k": one.k, "reason": reason})
+        if reason := _misfit(cell, one):
+            unfit.append(_unfit(cell, one, reason))
+            continue
+        try:  # once, uncounted
+            _run(one.engine, cell, _prompts(one, cell, 0))
+        except OutOfSlots:
+            unfit.append(_unfit(cell, one))
         else:
             fit.append(one)
             traffic[f"{one.model} {one.k}"] = Traffic.of(one.engine.model, one.k)._asdict()
-    runs = [run for trial in range(cell.trials) for run in _trial(cell, fit, trial)]
+    runs: list[dict[str, Any]] = []
+    for trial in range(cell.trials):
+        for one in list(fit) if trial % 2 == 0 else list(reversed(fit)):
+            try:
+                took = _run(one.engine, cell, _prompts(one, cell, trial))
+            except OutOfSlots:  # it fitted before: something else has taken the memory
+                fit.remove(one)
+                unfit.append(_unfit(cell, one))
+                runs = [run for run in runs if (run["model"], run["k"]) != (one.model, one.k)]
+            else:
+                runs.append({"model": one.model, "k": one.k, "trial": trial, **took})
     heads = [one.k for one in rivals if one.model == SELF]
     return {"heads": heads, "runs": runs, "traffic": traffic, "not_measured": unfit}
 
 
-def _trial(
-    cell: SpeedQuestion, rivals: Sequence[Contender], trial: int
-) -> Iterator[dict[str, Any]]:
-    for one in rivals if trial % 2 == 0 else reversed(rivals):
-        prompts = one.prompts(cell.prompt_tokens, (trial + 1) * cell.batch)[-cell.batch :]
-        yield {"model": one.model, "k": one.k, "trial": trial, **_run(one.engine, cell, prompts)}
+def _prompts(one: Contender, cell: SpeedQuestion, trial: int) -> list[list[int]]:
+    """Return the prompts of a trial, which no earlier trial had."""
+    return one.prompts(cell.prompt_tokens, (trial + 1) * cell.batch)[-cell.batch :]
+
+
+def _unfit(cell: SpeedQuestion, one: Contender, reason: str | None = None) -> dict[str, Any]:
+    reason = reason or f"memory ran out with {cell.batch} rows"
+    return {"model": one.model, "k": one.k, "reason": reason}
 
 
 def _run(engine: Engine, cell: SpeedQuestion, prompts: list[list[int]]) -> dict[str, Any]:
@@ -183,15 +199,6 @@ def _misfit(cell: SpeedQuestion, one: Contender) -> str | None:
     if cell.batch > 1 and fitting_slots(one.engine, [row] * cell.batch, cell.batch) < cell.batch:
         needed = one.engine.memory([row], cell.batch).cache_bytes
         return f"{cell.batch} rows need {needed} bytes of cache, more than memory has free"
-    return None
-
-
-def _warm_up(cell: SpeedQuestion, one: Contender) -> str | None:
-    """Run a cell once, uncounted; return why it cannot be run."""
-    try:
-        _run(one.engine, cell, one.prompts(cell.prompt_tokens, cell.batch))
-    except OutOfSlots:
-        return f"memory ran out with {cell.batch} rows"
     return None
 
 

@@ -36,9 +36,9 @@ from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.decode.records import Acceptance
 from mtp_harness.decode.sampling import Sampling, _draw, _shifted
 from mtp_harness.decode.slots import Slots
-from mtp_harness.measure import encode, shown
 from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
 from mtp_harness.models.load import load_model, load_tokenizer
+from mtp_harness.models.text import plain_encode, shown
 from mtp_harness.probes.windows import prompts
 
 PROMPT = NEW = 512
@@ -338,7 +338,7 @@ def main():
         tokenizer = load_tokenizer(args.model)
         model = load_model(args.model, torch.bfloat16).cuda().eval()
         to_text = shown(tokenizer)
-        asked = prompts(code_corpus(), lambda t: encode(tokenizer, t), PROMPT, max(batches), NEW)
+        asked = prompts(code_corpus(), plain_encode(tokenizer), PROMPT, max(batches), NEW)
     n, single = model.n_future_tokens, as_large_with_one_head(model)
     bandwidths = read_bandwidths()
     torch.cuda.empty_cache()

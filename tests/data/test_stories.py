@@ -76,6 +76,8 @@ def outer(x): return x
 
 def search(values, target, *, strict=True):
     """Return where target stands in values, or -1: a function long enough to be read, padded."""
+    if target is None or target == 0 or target == 1 or target == 2:
+        return -1
     position = values.start
     while position < len(values):
         if values[position] == target:
@@ -93,7 +95,7 @@ def test_names_are_replaced_where_they_are_names():
     corpus = Corpus("code", "3", (Document("m.py", FUNCTION),))
     (template,) = renamed_functions(corpus, 5)
     assert template.name == "m.py:search"
-    # position is used 6 times, values 5; target is a keyword somewhere and so stays.
+    # position is used 6 times, values 5, target 7; but that is a keyword somewhere and so stays.
     assert len(gaps(template.text)) == 11
     code = filled(template.text, ["gapone", "gaptwo"])
     assert "gapone.target(target=target)" in code and '"values"' in code

@@ -1,5 +1,6 @@
 """The induction probe on models whose induction is known: one that copies, and one that cannot."""
 
+import random
 import re
 
 import pytest
@@ -11,7 +12,7 @@ from mtp_harness.data.corpus import prose_corpus
 from mtp_harness.data.stories import Template, gap, generated_stories
 from mtp_harness.models.byte_tokenizer import byte_tokenizer
 from mtp_harness.models.interface import MultiHeadModel
-from mtp_harness.probes.induction import count_mentions, fill, score, tokens_per_name
+from mtp_harness.probes.induction import count_mentions, fill, names_for, score, tokens_per_name
 
 from ..decode.models_for_tests import random_llama
 
@@ -96,6 +97,13 @@ def test_names_are_two_tokens_and_begin_differently():
         assert filled.text == f"She is {a}, he is {b}. So {a} saw {b} and {a}."
         assert a.istitle() and filled == fill(TEXT, pieces, None, 1000, seed, capital=True)
     assert len({fill(TEXT, pieces, None, 1000, s, capital=True).names[0] for s in range(5)}) == 5
+
+
+@pytest.mark.parametrize(("encode", "unit"), [(pieces, 2), (to_bytes, 6)])
+def test_no_two_names_of_a_text_begin_with_the_same_token(encode, unit):
+    for seed in range(5):
+        names = names_for(12, encode, random.Random(seed), True, unit)
+        assert len({encode(f"{name} is")[0] for name in names}) == 12
 
 
 def test_byte_models_read_whole_names():

@@ -1,6 +1,7 @@
 """mtp_speed: what is decoded, in which order, what it reads; and what is made of the seconds."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -41,6 +42,18 @@ def test_every_row_decodes_its_whole_budget_and_trials_alternate():
         assert 0 < run["decode_s"] and 0 < run["prefill_s"]
         assert run["prefill_s"] + run["decode_s"] < run["wall_s"]
     assert found["heads"] == [1, 2, 4] and found["not_measured"] == []
+
+
+def test_the_models_end_of_text_ends_nothing():
+    model, eos = Alphabet(), tuple(range(256))  # whatever it writes would be the end
+    decoder = SimpleNamespace(
+        model=model, engine=lambda k, slots: Engine(model, k, eos, letters, slots=slots)
+    )
+    lm = SimpleNamespace(decoder=lambda: decoder, max_length=4096, pretrained="alphabet")
+    cell = SpeedQuestion(2, 7, 20, trials=1)
+    rivals = speed._contenders(lm, cell, contender(model, 1, 2).prompts)
+    assert [one.k for one in rivals] == [1, 2, 3, 4]
+    assert {run["n_kept"] for run in measure(cell, rivals)["runs"]} == {2 * 19}
 
 
 def test_prompts_are_exactly_as_long_as_asked_and_new_in_every_trial():
@@ -94,6 +107,21 @@ def test_fewer_rows_than_asked_do_not_pass_for_the_cell(monkeypatch):
     one.engine.generate = halved
     found = measure(SpeedQuestion(4, 6, 5, trials=2), [one])
     assert found["not_measured"][0]["reason"] == "memory ran out with 4 rows" and not found["runs"]
+
+
+def test_memory_that_runs_out_later_takes_all_trials_of_that_k_along():
+    rivals = [contender(random_llama(2), k, 2) for k in (1, 2)]
+    generate, calls = rivals[1].engine.generate, []
+
+    def third_fails(requests):
+        calls.append(1)
+        rivals[1].engine.slots = 1 if len(calls) == 3 else 2  # warm-up, trial 1, trial 2
+        return generate(requests)
+
+    rivals[1].engine.generate = third_fails
+    found = measure(SpeedQuestion(2, 6, 5, trials=3), rivals)
+    assert [(run["k"], run["trial"]) for run in found["runs"]] == [(1, 0), (1, 1), (1, 2)]
+    assert [one["k"] for one in found["not_measured"]] == [2] and len(calls) == 3
 
 
 @pytest.mark.parametrize("replicated", [False, True])

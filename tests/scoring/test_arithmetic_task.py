@@ -108,6 +108,12 @@ def test_every_expression_is_asked_with_every_number_of_pauses():
     assert len(load(quick=True)["test"]) == 10 * 20 * 3
 
 
+def test_examples_are_no_test_expressions():
+    found = load(quick=True)
+    examples = set(found["train"]["expression"])
+    assert len(examples) == 100 and not examples & set(found["test"]["expression"])
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
