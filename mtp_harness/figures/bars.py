@@ -210,16 +210,17 @@ class Groups:
         paper = is_paper(shown)
         mixed = bool(paper.any() and not paper.all())
         every = list(series_of(shown, self.colour, self.told, style, mixed))
-        groups = sorted(set(shown[self.x].dropna()))
         scale = 100 if self.percent else 1
         handles: dict[str, Any] = {}
         for axes, panel in zip(grid, panels, strict=True):
             here = shown if panel is None else shown[shown[self.columns] == panel]
-            width = 0.8 / max(len(every), 1)
-            for place, one in enumerate(every):
+            groups = sorted(set(here[self.x].dropna()))
+            drawn = [one for one in every if one.rows.index.isin(here.index).any()]
+            width = 0.8 / max(len(drawn), 1)
+            for place, one in enumerate(drawn):
                 rows = one.rows[one.rows.index.isin(here.index)]
                 for _, row in rows.iterrows():
-                    x = groups.index(row[self.x]) + (place - (len(every) - 1) / 2) * width
+                    x = groups.index(row[self.x]) + (place - (len(drawn) - 1) / 2) * width
                     value = scale * float(row["value"])
                     bar = axes.bar(x, value, width * 0.94, color=one.colour, alpha=one.alpha)
                     handles.setdefault(one.label, bar)

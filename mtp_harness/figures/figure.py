@@ -37,6 +37,7 @@ class Figure:
         paper: Files of the paper's data that it shows.
         from_paper: Derives from those files what it shows.
         together: Drops from runs and the paper side by side what does not compare.
+        paper_protocol: What the paper did, where runs are asked in another way.
         is_diagram: Whether it shows no measurement, and so needs no run.
     """
 
@@ -48,6 +49,7 @@ class Figure:
     paper: tuple[str, ...] = ()
     from_paper: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows
     together: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows
+    paper_protocol: str = ""
     is_diagram: bool = False
 
     def table(self, results: Results | None, paper: bool) -> pd.DataFrame:
@@ -66,10 +68,30 @@ class Figure:
             raise NoData(f"{self.name} is not drawn: no run measured it. Run {self.command}{hint}")
         if own is None and not self.paper:
             raise NoData(f"{self.name} is not drawn: the paper has none. Run {self.command}")
+        if own is not None:
+            _refuse_other_documents(self.name, own)
         parts = [] if own is None else [own]
         if self.paper and (paper or own is None):
             parts.append(self.from_paper(paper_data.read(*self.paper)))
         return self.together(pd.concat(parts, ignore_index=True)).reset_index(drop=True)
+
+
+def _refuse_other_documents(name: str, own: pd.DataFrame) -> None:
+    """Refuse to show models side by side that read different documents.
+
+    Timings are of machines more than of texts, and stay.
+    """
+    texts = own[own["task"] != "mtp_speed"]
+    named = texts.assign(read=texts["data_set"].fillna(texts["category"]))
+    for (task, data_set), rows in named.groupby(["task", "read"], dropna=False):
+        if rows["documents"].nunique() > 1:
+            first, *others = rows.drop_duplicates("documents").to_dict("records")
+            told = " and ".join(f"{one['documents']} in {one['file']}" for one in [first, *others])
+            raise ValueError(
+                f"its runs of {task} read different documents"
+                f"{'' if pd.isna(data_set) else f' of {data_set}'} ({told}), expected the same: "
+                "run again, or leave some out"
+            )
 
 
 class Drawn(NamedTuple):
@@ -118,7 +140,7 @@ def draw(
     with matplotlib.rc_context(fname=MPLSTYLE):
         canvas = Canvas(layout="constrained")
         figure.draw(canvas, shown, style)
-        _footer(canvas, shown)
+        _footer(canvas, shown, figure.paper_protocol)
         pictures = {kind: _picture(canvas, kind, figure, sources) for kind in formats}
     return Drawn(figure, shown, pictures, sources)
 
@@ -142,7 +164,7 @@ def _picture(canvas: Canvas, kind: str, figure: Figure, sources: str) -> bytes:
     return held.getvalue()
 
 
-def _footer(canvas: Canvas, shown: pd.DataFrame) -> None:
+def _footer(canvas: Canvas, shown: pd.DataFrame, paper_protocol: str) -> None:
     """Say on the figure where its numbers come from."""
     paper = is_paper(shown)
     parts = []
@@ -155,6 +177,9 @@ def _footer(canvas: Canvas, shown: pd.DataFrame) -> None:
     if paper.any():
         printed = ", ".join(dict.fromkeys(shown.loc[paper, "source"]))
         parts.append(f"Paper: {printed}, Gloeckle et al. 2024")
+        if paper_protocol and not paper.all():
+            own = ", ".join(dict.fromkeys(shown["protocol"].dropna()))
+            parts.append(f"Protocol differs: runs {own or 'without finetuning'}; {paper_protocol}")
     width = canvas.get_size_inches()[0]
     text = "\n".join(fill(part, max(30, int(width * 22))) for part in parts)
     canvas.supxlabel(text, x=0.01, ha="left", fontsize=5, color=GREY)

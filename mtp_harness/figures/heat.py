@@ -53,7 +53,16 @@ class Heat:
         grids = [_where(shown, self.panels, panel) for panel in panels]
         rows = [_entries(grid, self.rows) for grid in grids]
         columns = [_entries(grid, self.columns) for grid in grids]
-        wide = sum(max(len(own), 2) for own in columns) * self.field[0]
+        field = max(
+            self.field[0],
+            *(
+                0.058 * len(line) + 0.05
+                for own in columns
+                for column in own
+                for line in self._column(column).split("\n")
+            ),
+        )
+        wide = sum(max(len(own), 2) for own in columns) * field
         name_width = 0.062 * max(len(self._row(row)) for own in rows for row in own)
         tall = max(map(len, rows)) * self.field[1]
         canvas.set_size_inches(wide + (name_width + 0.35) * len(panels), tall + 0.85)

@@ -138,7 +138,7 @@ def _check_model(file: ResultFile) -> None:
         raise Unreadable(f"{file.path} has draft_heads={k}, expected at most n = {n}: run again")
     for name in ("train_tokens", "train_step", "train_seed"):
         whole(file, name, file.mtp.get(name), least=0)
-    for name in ("tables", "totals", "hardware"):
+    for name in ("tables", "totals", "hardware", "documents"):
         _expect(file, f"config.mtp.{name}", file.mtp.get(name) or {}, dict, "a table of names")
     label = file.mtp.get("label")
     _expect(file, "config.mtp.label", label if label is not None else "", str, "a name")

@@ -26,7 +26,10 @@ COLUMNS = {
     "train_seed": "Int64",
     "train_data": "string",  # words of the paper: "313B bytes (0.5 epochs)"
     "hardware": "string",
+    "dtype": "string",
     "note": "string",  # what whoever added the run says of it, shown on figures
+    "documents": "string",  # which: their hash, or how many of how many
+    "protocol": "string",  # how a task was asked, where it says so: "0-shot"
     "acceptance": "string",  # exact, all (lossy), or synthetic (forced): never in one series
     "task": "string",  # without a temperature: humaneval_mtp_t0.2 is humaneval_mtp
     "table": "string",  # "results", "totals", or one of the probes' tables
@@ -75,6 +78,9 @@ _NEVER_NEGATIVE = re.compile(
     r"\w*perplexity|brier|peak_memory|bandwidth\w*)"
 )
 
+
+TIMED = re.compile(r"(tokens_per_second|seconds|latency|speedup|bandwidth|peak_memory)\w*")
+"""Metrics that depend on the machine."""
 
 _AT = re.compile(r"pass@(\d+)")
 

@@ -106,7 +106,10 @@ def gains(results: Results, tasks: tuple[str, ...]) -> pd.DataFrame:
         row = cell.best.to_dict() | {"baseline": base.best["label"], "low": None, "high": None}
         row["baseline_value"] = base.best["value"]
         row["value"] = float(cell.best["value"]) - float(base.best["value"])
-        if shared := sorted(set(cell.problems) & set(base.problems)):
+        shared = sorted(set(cell.problems) & set(base.problems))
+        if not shared and not _same(base.best["documents"], cell.best["documents"]):
+            continue
+        if shared:
             own, its = (_select(one, shared) for one in (cell, base))
             gain = oracle_gain(own, its)
             row |= {"value": gain.value, "low": gain.low, "high": gain.high, "count": len(shared)}

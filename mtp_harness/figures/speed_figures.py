@@ -55,7 +55,7 @@ def against_the_limit(results: Results) -> pd.DataFrame:
     """Return tokens per second, and what reading all weights and caches alone would allow."""
     rows = own_cells(results, "tokens_per_second")
     share = own_cells(results, "bandwidth_share")
-    place = ["run", "batch", "prompt_tokens", "k"]
+    place = ["run", "batch", "prompt_tokens", "k"]  # a run is on one machine
     joined = rows.merge(share[[*place, "value"]], on=place, suffixes=("", "_share"))
     limit = joined.assign(
         metric=pd.array(["bandwidth limit"] * len(joined), dtype="string"),
@@ -80,7 +80,7 @@ class AgainstLimit(Lines):
         }
         for axes in canvas.axes:
             rows = limit if len(titles) == 1 else titles.get(axes.get_title(), limit.iloc[:0])
-            for k, line in rows.groupby("k"):
+            for (k, _), line in rows.groupby(["k", "run"]):
                 line = line.sort_values("batch")
                 xs, ys = line["batch"].astype(float), line["value"].astype(float)
                 axes.plot(
@@ -111,6 +111,9 @@ def decoding(results: Results) -> pd.DataFrame:
     ).drop(columns="value_ntp")
     forwards = rows[rows["metric"] == "tokens_per_forward"]
     both = pd.concat([speedup, forwards], ignore_index=True)
+    several = both.groupby("label")["hardware"].transform("nunique") > 1
+    named = both["label"] + ", " + both["hardware"]
+    both = both.assign(label=both["label"].where(~several, named))
     return both[both["n"] > 1].reset_index(drop=True)
 
 
@@ -143,7 +146,7 @@ FIGURES = (
         Lines(
             "batch",
             colour="k",
-            told=("label", "prompt_tokens"),
+            told=("label", "prompt_tokens", "hardware"),
             columns="metric",
             order=("speedup", LATENCY),
             ticks=MOST_BATCHES,
@@ -158,7 +161,9 @@ FIGURES = (
         "fig_speed_by_size",
         "Throughput of k heads over k = 1 by model size, at the largest batch of all models.",
         by_size,
-        Lines("parameters", colour="k", told=(), log_x=True, ylabel="relative throughput"),
+        Lines(
+            "parameters", colour="k", told=("hardware",), log_x=True, ylabel="relative throughput"
+        ),
         f"{SPEED} for models of several sizes",
     ),
     Figure(
@@ -169,7 +174,7 @@ FIGURES = (
         AgainstLimit(
             "batch",
             colour="k",
-            told=(),
+            told=("hardware",),
             rows="label",
             columns="prompt_tokens",
             log_x=True,

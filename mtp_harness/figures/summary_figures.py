@@ -21,6 +21,7 @@ SUMMARIES = (
     "xsum",
 )
 METRICS = ("rouge1", "rouge2", "rouge3", "rougeL", "rougeLsum")
+PROTOCOL = "the paper finetuned on each data set"
 COMMAND = "`lm_eval --model mtp --tasks mtp_summarization -o RESULTS` for n = 1 and n > 1"
 MODEL = ["label", "n", "parameters", "train_tokens", "train_step", "train_seed"]
 
@@ -51,6 +52,7 @@ def _averages(rows: pd.DataFrame) -> pd.DataFrame:
     shared = sorted(set.intersection(*models))
     if not shared:
         return rows.iloc[:0]
+    name = shared[0] if len(shared) == 1 else f"average of {len(shared)}"
     means = []
     kept = rows[rows["data_set"].isin(shared)]
     for key, group in kept.groupby([*MODEL, "metric", "aspect"], dropna=False, sort=False):
@@ -60,7 +62,8 @@ def _averages(rows: pd.DataFrame) -> pd.DataFrame:
             {k: None if pd.isna(v) else v for k, v in named.items()}
             | {"source": "run", "run": first["run"], "file": first["file"]}
             | {"hardware": None if pd.isna(first["hardware"]) else first["hardware"]}
-            | {"task": "mtp_summarization", "data_set": f"average of {len(shared)}"}
+            | {"task": "mtp_summarization", "data_set": name}
+            | {"protocol": None if pd.isna(first["protocol"]) else first["protocol"]}
             | {"value": float(group["value"].mean())}
         )
     return frame(means)
@@ -128,7 +131,9 @@ def l_f1(results: Results) -> pd.DataFrame:
     """Return table S9: ROUGE-L F1 of all data sets, and their mean."""
     rows = rouge(results)
     rows = rows[(rows["metric"] == "rougeL") & (rows["aspect"] == "f1")].reset_index(drop=True)
-    both = pd.concat([rows, rouge_l(results)], ignore_index=True)
+    mean = rouge_l(results)
+    averaged = mean[mean["data_set"].str.startswith("average")]
+    both = pd.concat([rows, averaged], ignore_index=True)
     return _in_rows(differences(both))
 
 
@@ -160,10 +165,11 @@ def _column(entry: tuple[Any, ...]) -> str:
     return "\n".join(filter(None, (head, named, None if label == "7B" else label)))
 
 
-def _heat(rows: tuple[str, ...]) -> Heat:
+def _heat(rows: tuple[str, ...], panels: tuple[str, ...] = ()) -> Heat:
     return Heat(
         rows,
         ("train_tokens", "label", "n", "baseline"),
+        panels,
         difference=True,
         column_words=_column,
         row_words=lambda row: " ".join(
@@ -187,6 +193,7 @@ FIGURES = (
         COMMAND,
         ("table_s9",),
         paper_rouge_l,
+        paper_protocol=PROTOCOL,
     ),
     Figure(
         "table_s8",
@@ -195,7 +202,8 @@ FIGURES = (
         _heat(("data_set", "metric")),
         COMMAND,
         ("table_s8",),
-        lambda rows: _in_rows(rows),
+        _in_rows,
+        paper_protocol=PROTOCOL,
     ),
     Figure(
         "table_s9",
@@ -204,15 +212,17 @@ FIGURES = (
         _heat(("data_set",)),
         COMMAND,
         ("table_s9",),
-        lambda rows: _in_rows(rows),
+        _in_rows,
+        paper_protocol=PROTOCOL,
     ),
     Figure(
         "table_s10",
         "Average ROUGE of n = 1, and differences to it.",
         means,
-        _heat(("metric", "aspect")),
+        _heat(("metric", "aspect"), ("data_set",)),
         COMMAND,
         ("table_s10",),
-        lambda rows: _in_rows(rows),
+        _in_rows,
+        paper_protocol=PROTOCOL,
     ),
 )

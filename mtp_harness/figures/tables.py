@@ -81,9 +81,9 @@ def to_csv(values: pd.DataFrame) -> str:
 
 
 SETTINGS = (
-    "label n parameters train_tokens train_step train_seed hardware acceptance task table".split()
-)
-"""With the dimensions, what two runs share that measured the same."""
+    "label n parameters train_tokens train_step train_seed dtype documents acceptance task table"
+).split()
+"""With the dimensions, and the machine where time was measured, what equal measurements share."""
 
 
 def _newest(
@@ -92,6 +92,9 @@ def _newest(
     """Keep the newest of equal measurements, and name the others."""
     same = [*SETTINGS, *schema.DIMENSIONS]
     ordered = values.sort_values(["date", "run"], kind="stable", na_position="first")
+    timed = ordered["metric"].map(lambda metric: bool(schema.TIMED.fullmatch(metric)))
+    ordered = ordered.assign(machine=ordered["hardware"].where(timed))
+    same.append("machine")
     older = ordered.duplicated(same, keep="last")
     said = []
     for (run, task), rows in ordered[older].groupby(["run", "task"], sort=False):

@@ -70,6 +70,7 @@ def _run(file: ResultFile) -> Row:
         "train_step": whole(file, "train_step", mtp.get("train_step")),
         "train_seed": whole(file, "train_seed", mtp.get("train_seed")),
         "hardware": hardware.get("gpu") or hardware.get("cpu"),
+        "dtype": mtp.get("dtype"),
         "note": file.content.get("note"),
         "acceptance": mtp.get("acceptance"),
     }
@@ -95,11 +96,14 @@ def _decoding(file: ResultFile, task: str) -> Row:
 def _flat(file: ResultFile, task: str) -> Iterator[Row]:
     """Yield the metrics that the harness prints, each with the interval reported beside it."""
     family = family_of(task)
+    metadata = file.content["configs"][task].get("metadata")
     effective = (file.content.get("n-samples") or {}).get(task) or {}
     shared = _decoding(file, task) | {
         "task": family,
         "table": "results",
         "data_set": family.removesuffix("_mtp"),
+        "protocol": metadata.get("protocol") if isinstance(metadata, dict) else None,
+        "documents": _documents(file, task, family.removesuffix("_mtp")),
         "count": whole(file, f"n-samples of {task}", effective.get("effective"), least=0),
     }
     found: dict[str, Row] = {}
@@ -117,6 +121,20 @@ def _flat(file: ResultFile, task: str) -> Iterator[Row]:
     for metric, values in found.items():
         if "value" in values:
             yield shared | _named(metric) | values
+
+
+def _documents(file: ResultFile, task: str, data_set: str | None) -> str | None:
+    """Return which documents a task read: their hash, how many of how many, or both."""
+    told = (file.mtp.get("documents") or {}).get(task) or {}
+    sets = told if isinstance(told, dict) else {}
+    about = next(iter(sets.values())) if len(sets) == 1 else sets.get(data_set)
+    sha256 = about.get("sha256") if isinstance(about, dict) else None
+    parts = [str(sha256)[:12]] if sha256 else []
+    counted = (file.content.get("n-samples") or {}).get(task) or {}
+    effective, original = counted.get("effective"), counted.get("original")
+    if original is not None and (effective != original or not parts):
+        parts.append(f"{effective} of {original}")
+    return ", ".join(parts) or None
 
 
 def family_of(task: str) -> str:
@@ -188,6 +206,8 @@ def _table(file: ResultFile, task: str, name: str, table: Any) -> Iterator[Row]:
             raise Unreadable(f"{where} has in row {place} no metric: run again")
         if row["value"] is not None:
             model = row.pop("model", "self")
+            kept = row.get("data_set") or row.get("category")
+            row["documents"] = _documents(file, task, kept)
             yield shared | ({"baseline": model} if model not in ("self", None) else {}) | row
 
 

@@ -94,13 +94,44 @@ def test_hash_of_the_sources_is_in_the_file(tmp_path, everything):
 def test_two_runs_on_one_point_are_refused_and_named(tmp_path):
     cells = table("operations pause_tokens", [[1, 0, "accuracy", 0.5]])
     tables = {"mtp_arithmetic": {"by_operations": cells}}
-    write_run(tmp_path, "a", tables=tables, hardware={"gpu": "one"})
-    write_run(tmp_path, "a", tables=tables, hardware={"gpu": "another"})
+    write_run(tmp_path, "a", tables=tables, dtype="float32")
+    write_run(tmp_path, "a", tables=tables, dtype="bfloat16")
     gallery = draw_all(read_runs([tmp_path]), ["fig_8"])
     assert not gallery.drawn and not gallery.missing
     said = gallery.refused["fig_8"]
-    assert "two values at # operations 1 of a (they differ in hardware one and another;" in said
+    assert "two values at # operations 1 of a (they differ in dtype float32 and bfloat16;" in said
     assert "results_2026" in said and "label=" in said
+
+
+def heads_of(documents, hardware="one", speed=1.0):
+    cells = table("data_set offset", [["code", 1, "accuracy", 0.75]])
+    times = table("model batch prompt_tokens k", [["self", 1, 64, 2, "speedup", speed]])
+    return {
+        "tables": {"mtp_heads": {"by_offset": cells}, "mtp_speed": {"by_cell": times}},
+        "documents": {"mtp_heads": {"code": {"sha256": documents}}},
+        "hardware": {"gpu": hardware},
+    }
+
+
+def test_models_that_read_other_documents_are_not_drawn_together(tmp_path):
+    write_run(tmp_path, "a", **heads_of("aaaaaaaaaaaa"))
+    write_run(tmp_path, "b", **heads_of("aaaaaaaaaaaa"))
+    assert len(draw(FIGURES["fig_heads"], read_runs([tmp_path])).shown) == 2
+    write_run(tmp_path, "c", **heads_of("bbbbbbbbbbbb"))
+    said = draw_all(read_runs([tmp_path]), ["fig_heads"]).refused["fig_heads"]
+    assert "its runs of mtp_heads read different documents of code (aaaaaaaaaaaa in " in said
+    assert "bbbbbbbbbbbb in results_" in said
+
+
+def test_time_depends_on_the_machine_and_accuracy_does_not(tmp_path):
+    write_run(tmp_path, "a", **heads_of("aaaaaaaaaaaa", "one", 1.5))
+    write_run(tmp_path, "a", **heads_of("aaaaaaaaaaaa", "another", 2.5))
+    results = read_runs([tmp_path])
+    assert len(results.problems) == 1  # the accuracy of the older run is not shown
+    assert len(draw(FIGURES["fig_heads"], results).shown) == 1
+    speeds = draw(FIGURES["fig_s10"], results).shown
+    shown = speeds[speeds["metric"] == "speedup"].set_index("hardware")["value"]
+    assert shown.to_dict() == {"one": 1.5, "another": 2.5}
 
 
 def test_seeds_are_averaged_and_their_points_are_kept(everything):

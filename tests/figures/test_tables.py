@@ -64,6 +64,7 @@ DAMAGED = {
     "a step in words": (changed(*MTP, "train_step", to="last"), "train_step is 'last'"),
     "a label that is a number": (changed(*MTP, "label", to=4), "config.mtp.label is 4"),
     "parameters below 0": (changed("config", "model_num_parameters", to=-1), "expected at least 0"),
+    "documents are a list": (changed(*MTP, "documents", to=[1]), "config.mtp.documents is [1]"),
     "hardware is text": (changed(*MTP, "hardware", to="H100"), "config.mtp.hardware is 'H100'"),
     "a date in words": (changed("date", to="yesterday"), "date is 'yesterday'"),
     "steps in words": (
@@ -158,6 +159,7 @@ def test_rows_of_a_whole_file(tmp_path):
         8,
     )
     assert (passed["k"], passed["batch"], passed["temperature"]) == (4, 16, 0)
+    assert passed["documents"] == "8 of 164"
     assert flat.loc["accept_rate_prefix", "offset"] == 2
 
     heads = values[values["task"] == "mtp_heads"]
