@@ -117,6 +117,10 @@ def _check(file: ResultFile) -> None:
         _expect(file, f"results.{task}", metrics, dict, "metrics by name")
     for task, config in content["configs"].items():
         _expect(file, f"configs.{task}", config, dict, "the task's settings")
+    counts = content.get("n-samples") or {}
+    _expect(file, "n-samples", counts, dict, "counts by task")
+    for task, counted in counts.items():
+        _expect(file, f"n-samples.{task}", counted or {}, dict, "counts of documents")
     _expect(file, "config.mtp", content["config"].get("mtp") or {}, dict, "the model's settings")
     if file.mtp:
         _check_model(file)
@@ -140,6 +144,10 @@ def _check_model(file: ResultFile) -> None:
         whole(file, name, file.mtp.get(name), least=0)
     for name in ("tables", "totals", "hardware", "documents"):
         _expect(file, f"config.mtp.{name}", file.mtp.get(name) or {}, dict, "a table of names")
+    totals = file.mtp.get("totals") or {}
+    _expect(file, "config.mtp.totals.timing", totals.get("timing") or {}, dict, "times by name")
+    steps = totals.get("n_steps_by_verified_drafts") or []
+    _expect(file, "config.mtp.totals.n_steps_by_verified_drafts", steps, list, "a list of counts")
     label = file.mtp.get("label")
     _expect(file, "config.mtp.label", label if label is not None else "", str, "a name")
 

@@ -246,3 +246,28 @@ def test_a_thousand_files_are_read_within_20_s(tmp_path):
     assert time.perf_counter() - began < 20
     assert len(files) == 1000 and not problems
     assert len(values) == 1000 * (400 + 2 + 2 + 4)
+
+
+ODD = (None, True, -1, 2.5, 1e400, "", "word", [], [1], {}, {"a": [1]})
+"""What may stand where something else is expected."""
+
+
+def places(value, above=()):
+    """Yield the path of every entry of a JSON value."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, entry in entries:
+        yield (*above, key)
+        if isinstance(entry, dict | list):
+            yield from places(entry, (*above, key))
+
+
+def test_no_odd_entry_anywhere_ends_in_a_traceback(tmp_path):
+    n_named = 0
+    for place in places(WHOLE):
+        for odd in ODD:
+            path = write(tmp_path, changed(*place, to=odd))
+            results = read_runs([path])  # raises nothing
+            n_named += bool(results.problems)
+            for said in results.problems:
+                assert str(path) in said and "\n" not in said
+    assert n_named > 300
