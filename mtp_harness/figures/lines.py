@@ -42,6 +42,7 @@ class Lines:
         share_y: Whether panels of a row share their vertical axis.
         dashed: Column that sets dashes and markers, instead of `colour`.
         from_zero: Whether vertical axes begin at 0.
+        solid: Whether all lines are, as in the paper's figure S13.
         wrap: Most panels side by side, where there is one row of them.
     """
 
@@ -64,6 +65,7 @@ class Lines:
     dashed: str | None = None
     from_zero: bool = False
     wrap: int | None = None
+    solid: bool = False
 
     def __call__(self, canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
         """Draw the table.
@@ -120,7 +122,14 @@ class Lines:
         look: dict[str, Any] = {"color": one.colour, "alpha": one.alpha, "linewidth": one.width}
         several = bool(doubled.any())
         marker = "" if several or self.x == "at" or len(xs) > DENSE else one.marker
-        (line,) = axes.plot(xs, ys, linestyle=one.dashes, marker=marker, label=one.label, **look)
+        (line,) = axes.plot(
+            xs,
+            ys,
+            linestyle="-" if self.solid else one.dashes,
+            marker=marker,
+            label=one.label,
+            **look,
+        )
         if several:
             axes.plot(
                 points[self.x].astype(float),

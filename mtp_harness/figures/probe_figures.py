@@ -6,7 +6,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from mtp_harness.figures import words
 from mtp_harness.figures.figure import Figure
 from mtp_harness.figures.heat import Heat
 from mtp_harness.figures.lines import Lines
@@ -223,6 +222,7 @@ FIGURES = (
             order=("pass@1", "pass@10", "pass@100"),
             percent=True,
             ylabel="%",
+            solid=True,
             size=(2.6, 1.7),
         ),
         "`lm_eval --model mtp --tasks mtp_paper_gsm8k -o RESULTS`",
@@ -261,7 +261,6 @@ FIGURES = (
             rows="data_set",
             columns="label",
             share_y=True,
-            panel_words=lambda entry: words.entry("data_set", entry),
         ),
         "`lm_eval --model mtp --tasks mtp_perplexity -o RESULTS`",
     ),

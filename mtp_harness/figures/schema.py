@@ -67,7 +67,6 @@ DIMENSIONS = tuple(COLUMNS)[
     tuple(COLUMNS).index("data_set") : tuple(COLUMNS).index("baseline_value")
 ]  # of one run
 WHOLE = tuple(name for name, kind in COLUMNS.items() if kind == "Int64")
-TEXT = tuple(name for name, kind in COLUMNS.items() if kind == "string")
 
 _SHARE = re.compile(
     r"(pass@\d+|accuracy(_\d+)?|accept_rate_\w+|rouge(\d|L|Lsum)(_unicode)?|looping|identical|"

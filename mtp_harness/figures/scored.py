@@ -6,8 +6,8 @@ run, and an interval chooses it again in every bootstrap replicate over problems
 Greedy answers are no temperature to choose: they count where nothing was sampled.
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,8 @@ from mtp_harness.figures.documents import scores
 from mtp_harness.figures.tables import Results, frame
 from mtp_harness.figures.values import family_of
 from mtp_harness.scoring.temperatures import oracle, oracle_gain
+
+T = TypeVar("T")
 
 MODEL = ["label", "n", "parameters", "train_tokens", "train_step", "train_seed"]
 PARAMETERS_ALIKE = 0.1
@@ -100,14 +102,15 @@ def gains(results: Results, tasks: tuple[str, ...]) -> pd.DataFrame:
     found = list(cells(results, tasks))
     rows = []
     for cell in found:
-        base = next((other for other in found if _is_baseline(other.best, cell.best)), None)
+        candidates = [other for other in found if _is_baseline(other.best, cell.best)]
+        base = the_baseline(candidates, [one.best["label"] for one in candidates], cell.best)
         if base is None:
             continue
         row = cell.best.to_dict() | {"baseline": base.best["label"], "low": None, "high": None}
         row["baseline_value"] = base.best["value"]
         row["value"] = float(cell.best["value"]) - float(base.best["value"])
         shared = sorted(set(cell.problems) & set(base.problems))
-        if not shared and not _same(base.best["documents"], cell.best["documents"]):
+        if not shared and not same(base.best["documents"], cell.best["documents"]):
             continue
         if shared:
             own, its = (_select(one, shared) for one in (cell, base))
@@ -118,15 +121,36 @@ def gains(results: Results, tasks: tuple[str, ...]) -> pd.DataFrame:
     return frame(_plain(rows))
 
 
+def the_baseline(candidates: Sequence[T], labels: Sequence[str], row: Any) -> T | None:
+    """Return the n = 1 that a model is compared with: that of its own label, or the only one.
+
+    Args:
+        candidates: All n = 1 that it could be compared with.
+        labels: Of these, in the same order.
+        row: The model's; its `label` and `task` are used.
+
+    Raises:
+        ValueError: There are several, and none has its label.
+    """
+    own = [one for one, label in zip(candidates, labels, strict=True) if label == row["label"]]
+    chosen = own or list(candidates)
+    if len(chosen) > 1:
+        raise ValueError(
+            f"{row['label']} could be compared with {' and '.join(labels)} on {row['task']}, "
+            "expected one model with n = 1: leave the others out, or give pairs one label"
+        )
+    return chosen[0] if chosen else None
+
+
 def _is_baseline(other: Any, row: Any) -> bool:
     return bool(
         other["n"] == 1
         and row["n"] > 1
         and other["task"] == row["task"]
         and other["at"] == row["at"]
-        and _same(other["n_samples"], row["n_samples"])
-        and _same(other["train_tokens"], row["train_tokens"])
-        and _same(other["train_seed"], row["train_seed"])
+        and same(other["n_samples"], row["n_samples"])
+        and same(other["train_tokens"], row["train_tokens"])
+        and same(other["train_seed"], row["train_seed"])
         and same_size(other["parameters"], row["parameters"])
     )
 
@@ -138,7 +162,8 @@ def same_size(one: Any, other: Any) -> bool:
     return bool(max(one, other) / min(one, other) <= 1 + PARAMETERS_ALIKE)
 
 
-def _same(one: Any, other: Any) -> bool:
+def same(one: Any, other: Any) -> bool:
+    """Return whether two entries are equal, or both missing."""
     return bool((pd.isna(one) and pd.isna(other)) or (not pd.isna(one) and one == other))
 
 

@@ -66,7 +66,7 @@ def series_of(
     places: dict[tuple[bool, Any], int] = {}
     order = list(dict.fromkeys(frame[colour].dropna().sort_values()))
     lines = list(dict.fromkeys(frame[dashed].dropna().sort_values())) if dashed else []
-    for key, rows in frame.groupby(keys, dropna=False, sort=True):
+    for key, rows in sorted(frame.groupby(keys, dropna=False), key=_missing_first):
         from_paper, acceptance, value, *others = key
         place = places.setdefault((from_paper, value), 0)
         places[from_paper, value] += 1
@@ -91,6 +91,11 @@ def series_of(
             number=number,
             from_paper=bool(from_paper),
         )
+
+
+def _missing_first(group: tuple[tuple[Any, ...], pd.DataFrame]) -> list[tuple[bool, Any]]:
+    """Sort a model itself, which has no `baseline`, before its baselines."""
+    return [(False, "") if pd.isna(entry) else (True, entry) for entry in group[0]]
 
 
 def _colour(number: int | None, value: Any, order: list[Any], style: Style) -> str:

@@ -52,10 +52,13 @@ def by_size(results: Results) -> pd.DataFrame:
 
 
 def against_the_limit(results: Results) -> pd.DataFrame:
-    """Return tokens per second, and what reading all weights and caches alone would allow."""
-    rows = own_cells(results, "tokens_per_second")
-    share = own_cells(results, "bandwidth_share")
-    place = ["run", "batch", "prompt_tokens", "k"]  # a run is on one machine
+    """Return tokens per second, and what reading all weights and caches alone would allow.
+
+    The n = 1 baseline that the run timed in turn is a series of its own.
+    """
+    rows = table(results, "mtp_speed", "by_cell", "tokens_per_second")
+    share = table(results, "mtp_speed", "by_cell", "bandwidth_share")
+    place = ["run", "baseline", "batch", "prompt_tokens", "k"]  # a run is on one machine
     joined = rows.merge(share[[*place, "value"]], on=place, suffixes=("", "_share"))
     limit = joined.assign(
         metric=pd.array(["bandwidth limit"] * len(joined), dtype="string"),
@@ -80,7 +83,7 @@ class AgainstLimit(Lines):
         }
         for axes in canvas.axes:
             rows = limit if len(titles) == 1 else titles.get(axes.get_title(), limit.iloc[:0])
-            for (k, _), line in rows.groupby(["k", "run"]):
+            for (k, *_), line in rows.groupby(["k", "run", "baseline"], dropna=False):
                 line = line.sort_values("batch")
                 xs, ys = line["batch"].astype(float), line["value"].astype(float)
                 axes.plot(
@@ -174,7 +177,7 @@ FIGURES = (
         AgainstLimit(
             "batch",
             colour="k",
-            told=("hardware",),
+            told=("hardware", "baseline"),
             rows="label",
             columns="prompt_tokens",
             log_x=True,

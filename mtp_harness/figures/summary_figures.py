@@ -8,6 +8,7 @@ from mtp_harness.figures import words
 from mtp_harness.figures.bars import Groups
 from mtp_harness.figures.figure import Figure
 from mtp_harness.figures.heat import Heat
+from mtp_harness.figures.scored import same, same_size, the_baseline
 from mtp_harness.figures.tables import Results, frame
 
 SUMMARIES = (
@@ -92,28 +93,34 @@ def paper_rouge_l(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return n = 1 as it is, and models with n > 1 less n = 1 of the same training tokens."""
+    """Return n = 1 as it is, and models with n > 1 less n = 1 of their size and training tokens.
+
+    A model without such a baseline is shown as it is, too.
+    """
     found: list[dict[str, Any]] = []
     for _, row in rows.iterrows():
         plain = {k: None if pd.isna(v) else v for k, v in row.to_dict().items()}
         if row["n"] == 1:
             found.append(plain)
             continue
-        tokens = rows["train_tokens"]
-        same = tokens.isna() if pd.isna(row["train_tokens"]) else tokens == row["train_tokens"]
-        base = rows[
-            same
-            & (rows["n"] == 1)
-            & (rows["data_set"] == row["data_set"])
-            & (rows["metric"] == row["metric"])
-            & (rows["aspect"] == row["aspect"])
-        ]
-        if len(base) == 1:
-            value = float(row["value"]) - float(base["value"].iloc[0])
-            told = {"baseline": str(base["label"].iloc[0]), "value": value}
-            own = {"baseline_value": float(base["value"].iloc[0]), "low": None, "high": None}
-            found.append(plain | told | own)
+        alike = rows[[_is_baseline(other, row) for _, other in rows.iterrows()]]
+        base = the_baseline(list(alike.index), list(alike["label"]), row)
+        if base is not None:
+            its = float(alike.loc[base, "value"])
+            told = {"baseline": str(alike.loc[base, "label"]), "baseline_value": its}
+            plain |= told | {"value": float(row["value"]) - its, "low": None, "high": None}
+        found.append(plain)
     return _in_columns(frame(found))
+
+
+def _is_baseline(other: Any, row: Any) -> bool:
+    unknown = pd.isna(other["parameters"]) and pd.isna(row["parameters"])
+    return bool(
+        other["n"] == 1
+        and all(same(other[key], row[key]) for key in ("train_tokens", "train_seed"))
+        and all(other[key] == row[key] for key in ("data_set", "metric", "aspect"))
+        and (unknown or same_size(other["parameters"], row["parameters"]))
+    )
 
 
 def _in_columns(rows: pd.DataFrame) -> pd.DataFrame:

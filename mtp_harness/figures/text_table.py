@@ -28,7 +28,6 @@ class TextTable:
         best: Columns of `rows` within whose groups the highest value is bold; None for nothing.
         titles: Of the row columns, instead of their names.
         order: Of the entries of the outer column, as far as they are named here.
-        interval: Whether an interval stands under the value, where there is one.
     """
 
     rows: tuple[str, ...]
@@ -37,7 +36,6 @@ class TextTable:
     best: tuple[str, ...] | None = None
     titles: tuple[str, ...] = ()
     order: tuple[Any, ...] = ()
-    interval: bool = False
 
     def __call__(self, canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
         """Draw the table."""

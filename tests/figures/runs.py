@@ -196,6 +196,7 @@ def _decoding_tables(label: str) -> dict[str, Any]:
                 ["self", batch, 512, k, "bandwidth_share", 0.8 / batch**0.1],
             ]
     cells.append(["n1", 1, 512, 1, "tokens_per_second", 41.0])
+    cells.append(["n1", 1, 512, 1, "bandwidth_share", 0.8])
     by_k, steps = [], []
     for category in ("code", "prose"):
         for k in (1, 2, 3, 4):

@@ -193,11 +193,15 @@ def test_average_accuracy_needs_all_seven_tasks(tmp_path):
 def test_bandwidth_limit_is_speed_over_its_share(everything):
     shown = draw(FIGURES["fig_speed"], everything).shown
     here = shown[(shown["label"] == "7B") & (shown["batch"] == 8) & (shown["k"] == 2)]
+    here = here[here["baseline"].isna()]
     by_metric = here.set_index("metric")["value"]
     assert by_metric["bandwidth limit"] == pytest.approx(
         by_metric["tokens_per_second"] / (0.8 / 8**0.1)
     )
-    assert shown["baseline"].isna().all()  # another model's speed is no series of this one
+    other = shown[shown["baseline"] == "n1"]  # another model's speed is a series of its own
+    assert sorted(other["value"]) == pytest.approx([41, 41, 41 / 0.8, 41 / 0.8])
+    speeds = draw(FIGURES["fig_s10"], everything).shown
+    assert speeds["baseline"].isna().all()
 
 
 def test_absent_panels_say_so_instead_of_standing_empty(tmp_path):

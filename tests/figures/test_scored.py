@@ -8,7 +8,7 @@ import pytest
 
 from mtp_harness.figures import training_figures
 from mtp_harness.figures.scored import at_best_temperature, gains
-from mtp_harness.figures.summary_figures import rouge_l
+from mtp_harness.figures.summary_figures import l_f1, rouge_l
 from mtp_harness.figures.tables import read_runs
 
 from .runs import write_run
@@ -91,6 +91,28 @@ def test_models_that_do_not_compare_give_no_gain(tmp_path, told):
     write_scores(tmp_path, "base", 1, [0.0, 1.0])
     write_scores(tmp_path, "heads", 4, [1.0, 1.0], **told)
     assert gains(read_runs([tmp_path]), (TASK,)).empty
+
+
+def test_several_baselines_are_refused_unless_one_has_the_label(tmp_path):
+    write_scores(tmp_path, "base", 1, [0.0, 1.0])
+    write_scores(tmp_path, "other base", 1, [0.0, 0.0])
+    write_scores(tmp_path, "heads", 4, [1.0, 1.0])
+    with pytest.raises(ValueError, match="heads could be compared with base and other base on"):
+        gains(read_runs([tmp_path]), (TASK,))
+    write_scores(tmp_path, "heads", 1, [1.0, 0.0])
+    (row,) = gains(read_runs([tmp_path]), (TASK,)).to_dict("records")
+    assert (row["baseline"], row["value"]) == ("heads", 0.5)
+
+
+def test_summaries_without_a_baseline_are_shown_as_they_are(tmp_path):
+    for n, score in ((2, 0.25), (4, 0.5)):
+        write_run(tmp_path, "a", n, metrics={"xsum_mtp": {"rougeL_f1": score}}, parameters=n * 100)
+    write_run(tmp_path, "a", 1, metrics={"xsum_mtp": {"rougeL_f1": 0.125}}, parameters=400)
+    rows = l_f1(read_runs([tmp_path]))
+    shown = {row["n"]: (row["value"], row["baseline"]) for row in rows.to_dict("records")}
+    assert shown[4] == (0.375, "a")
+    assert shown[1][0] == 0.125 and shown[2][0] == 0.25
+    assert pd.isna(shown[2][1])
 
 
 def test_without_samples_there_is_a_value_and_no_interval(tmp_path):
