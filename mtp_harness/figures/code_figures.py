@@ -143,7 +143,8 @@ FIGURES = (
         "bootstrap intervals over problems.",
         overview,
         diagrams.overview,
-        SIZES,
+        "`lm_eval --model mtp --model_args pretrained=FOLDER --tasks mbpp_mtp -o RESULTS` and draw "
+        "where FOLDER's config.json or params.json can be read; for gains, with n = 1, too",
         ("fig_3",),
         paper_overview,
         one_benchmark,

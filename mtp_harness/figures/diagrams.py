@@ -171,29 +171,7 @@ def _architecture(axes: Axes, parts: pd.DataFrame, n: int, style: Style) -> None
         )
     _bar(axes, 1.05, style.series[2], f"Shared: {blocks['trunk blocks']:.0f} blocks", "white")
     for place, head in reversed(list(enumerate(drawn))):
-        shift = 0.13 * place
-        dots = n > SHOWN_HEADS and place == len(drawn) - 1
-        _bar(
-            axes,
-            1.72 + shift * 1.15,
-            style.series[4],
-            "",
-            RULE,
-            shift * 0.6,
-            0.55 + 0.45 / (place + 1),
-        )
-        y = 2.75 + 0.42 * place
-        faded = 1.0 if head == 1 else 0.35
-        axes.text(
-            -0.95,
-            y,
-            f"head {head}" + (" (…)" if dots else ""),
-            fontsize=6.5,
-            va="center",
-            alpha=max(faded, 0.6),
-        )
-        for x in range(POSITIONS):
-            _token(axes, x, y, x + 1 + head, style.series[4], faded)
+        _head(axes, place, head, n > SHOWN_HEADS and place == len(drawn) - 1, style)
     each = blocks["head blocks"] / n
     said = f"{n} heads of {each:g} block{'s' if each != 1 else ''}" if n > 1 else "1 head"
     axes.text(1.5, 1.72, said, ha="center", va="center", fontsize=7, color=RULE, zorder=9)
@@ -207,6 +185,18 @@ def _architecture(axes: Axes, parts: pd.DataFrame, n: int, style: Style) -> None
             color=GREY,
         )
     axes.set_title(f"{label}: n = {n}, {sum(blocks.values()):.0f} blocks")
+
+
+def _head(axes: Axes, place: int, head: int, skipped: bool, style: Style) -> None:
+    """Draw a head's block behind those before it, and what it predicts at each position."""
+    shift = 0.13 * place
+    alpha = 0.55 + 0.45 / (place + 1)
+    _bar(axes, 1.72 + shift * 1.15, style.series[4], "", RULE, shift * 0.6, alpha)
+    y, faded = 2.75 + 0.42 * place, 1.0 if head == 1 else 0.35
+    name = f"head {head}" + (" (…)" if skipped else "")
+    axes.text(-0.95, y, name, fontsize=6.5, va="center", alpha=max(faded, 0.6))
+    for x in range(POSITIONS):
+        _token(axes, x, y, x + 1 + head, style.series[4], faded)
 
 
 def _bar(

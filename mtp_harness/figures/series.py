@@ -23,7 +23,6 @@ class Series(NamedTuple):
         label: Its legend.
         rows: What it shows.
         colour, dashes, marker, alpha, width: Its look.
-        number: n or k, None where the colour stands for something else.
         from_paper: Whether it is the paper's.
     """
 
@@ -34,7 +33,6 @@ class Series(NamedTuple):
     marker: str
     alpha: float
     width: float
-    number: int | None
     from_paper: bool
 
 
@@ -88,7 +86,6 @@ def series_of(
             marker=_marker(from_paper, place, rows, dashed, lines),
             alpha=PAPER_ALPHA if mixed and from_paper else 1.0,
             width=0.9 if mixed and from_paper else 1.3,
-            number=number,
             from_paper=bool(from_paper),
         )
 

@@ -1,7 +1,5 @@
 """Decoding: figure S10, tables S2 and S3, and what only we show of acceptance and speed."""
 
-from typing import Any
-
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
@@ -135,10 +133,6 @@ def acceptance(results: Results) -> pd.DataFrame:
         count=total.round().astype("Int64"),
     )
     return shares.reset_index(drop=True)
-
-
-def _columns(entry: Any) -> str:
-    return words.entry("metric", entry)
 
 
 FIGURES = (

@@ -1,6 +1,8 @@
 """Every figure is drawn from runs and from the paper; nothing is drawn without data."""
 
 import io
+import json
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -132,6 +134,23 @@ def test_time_depends_on_the_machine_and_accuracy_does_not(tmp_path):
     speeds = draw(FIGURES["fig_s10"], results).shown
     shown = speeds[speeds["metric"] == "speedup"].set_index("hardware")["value"]
     assert shown.to_dict() == {"one": 1.5, "another": 2.5}
+
+
+def test_architecture_is_that_of_the_models_own_configuration(tmp_path):
+    checkpoint = tmp_path / "7B_200B_4"
+    checkpoint.mkdir()
+    told = {"dim": 4096, "n_layers": 32, "n_heads": 32, "n_future_tokens": 4, "vocab_size": 32000}
+    (checkpoint / "params.json").write_text(json.dumps(told))
+    for pretrained, blocks in (("mtp-bytes-n4", [8, 4]), (str(checkpoint), [28, 4])):
+        folder = tmp_path / Path(pretrained).name / "runs"
+        write_run(folder, metrics={"mbpp_mtp": {"pass@1": 0.5}}, pretrained=pretrained)
+        shown = draw(FIGURES["fig_1"], read_runs([folder])).shown
+        assert shown["metric"].tolist() == ["trunk blocks", "head blocks"]
+        assert shown["value"].tolist() == blocks
+    write_run(
+        tmp_path / "gone", metrics={"mbpp_mtp": {"pass@1": 0.5}}, pretrained="/nowhere/at/all"
+    )
+    assert "config.json" in draw_all(read_runs([tmp_path / "gone"]), ["fig_1"]).refused["fig_1"]
 
 
 def test_seeds_are_averaged_and_their_points_are_kept(everything):
