@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # Two test processes, one thread each: torch would otherwise start a thread per core in both.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup
 
-.PHONY: demo test test-all check venv
+.PHONY: demo test test-all check venv figures
 
 demo: $(STAMP)
 	$(BIN)/lm_eval --model mtp --tasks humaneval_mtp --limit 20 --output_path demo/ --log_samples
@@ -19,6 +19,10 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(PYTEST) -m ""
+
+# Redraws figures/ from figures/results; a test fails where they have drifted apart.
+figures: $(STAMP)
+	$(BIN)/python figures/regenerate.py
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

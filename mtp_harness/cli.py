@@ -32,7 +32,12 @@ COMMANDS = {
     "verify": Command("mtp_harness.verify:main", "compare k heads with plain decoding, by token"),
     "grade": Command("mtp_harness.scoring.grade:main", "grade the programs in saved samples"),
     "passk": Command("mtp_harness.scoring.over_temperatures:main", "score several temperatures"),
+    "run": Command("mtp_harness.pipeline.cli:main", "run several models on several tasks"),
+    "rouge": Command("mtp_harness.scoring.rouge_table:main", "summaries' scores with intervals"),
+    "choice": Command("mtp_harness.scoring.choice:main", "mean over the seven choice tasks"),
+    "data": Command("mtp_harness.data.check:main", "say where the tasks' documents are"),
     "export": Command("mtp_harness.export:main", "write results in a format that others read"),
+    "figures": Command("mtp_harness.figures.cli:main", "draw the paper's figures from results"),
     "demo": Command("mtp_harness.demo:main", "show what a run measured"),
 }
 
@@ -56,9 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if sys.flags.dev_mode or name == "lm_eval":  # a long run's traceback is worth its lines
             raise
-        from mtp_harness.models.os_errors import sentence  # with torch, which --help does without
+        said = " ".join(str(error).split())
+        if getattr(error, "errno", None) is not None:
+            from mtp_harness.models.os_errors import sentence  # with torch, which others do without
 
-        sys.stderr.write(f"mtp-harness {name}: {sentence(error)}\n")
+            said = sentence(error)
+        sys.stderr.write(f"mtp-harness {name}: {said}\n")
         return 2
 
 

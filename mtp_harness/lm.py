@@ -58,6 +58,7 @@ from mtp_harness.models.load import (
 )
 from mtp_harness.models.ordinary_folder import asking_transformers, check_ordinary
 from mtp_harness.models.os_errors import sentence
+from mtp_harness.models.spread import gpus, require_spreadable, spread
 from mtp_harness.models.tokenizer_folder import check_vocabulary
 from mtp_harness.models.user_loader import load_with
 from mtp_harness.ordinary import ORDINARY_RULE, OrdinaryRecorder
@@ -145,6 +146,9 @@ class MTPLM(HFLM):  # type: ignore[misc]
         ):
             check_ordinary(Path(resolve(pretrained)))
         self._user_model = load_with(loader, given) if loader else None
+        if kwargs.get("parallelize") and self._layout is not Layout.TRANSFORMERS:
+            require_spreadable(self._user_model, loader)
+            device = "cuda:0"  # the first one has what is outside the blocks
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if self._layout is not Layout.TRANSFORMERS:
@@ -154,6 +158,7 @@ class MTPLM(HFLM):  # type: ignore[misc]
         self._set_ranks()
         self._records: list[DecodeRecord] = []
         self._spent = Spent()
+        self._asked: list[Instance] = []
         self._probed: dict[str, list[ProbeSpent]] = {}
         self._said_head_1 = False
         self._generator: Generator | None = None
@@ -203,6 +208,21 @@ class MTPLM(HFLM):  # type: ignore[misc]
             if self._world_size > 1:
                 # A process that ends with the group's threads running may be aborted.
                 atexit.register(accelerator.end_training)
+
+    def barrier(self) -> None:
+        """Wait for all processes; the evaluator does so when it has given requests their answers.
+
+        Answers to the requests that it pads short ranks with are dropped first: nothing after it
+        tells them from a document's own.
+        """
+        for request in self._asked:
+            del request.resps[request.repeats :]
+        self._asked.clear()
+        super().barrier()
+
+    def _note(self, requests: list[Instance]) -> None:
+        if self.world_size > 1:
+            self._asked += [request for request in requests if request.repeats]
 
     def agree(self, mine: Any) -> Any:
         """Return rank 0's value in every process."""
@@ -263,7 +283,9 @@ class MTPLM(HFLM):  # type: ignore[misc]
             # shipped models everywhere: their text should be the same on every machine.
             exact = self.device.type == "cpu" or self._name in SHIPPED_MODELS
             wanted = torch.float32 if exact else model.dtype
-        self._model = model.to(device=self.device, dtype=wanted)
+        typed: Any = model.to(dtype=wanted)
+        parallel = kwargs.get("parallelize")
+        self._model = spread(typed, gpus()) if parallel else typed.to(device=self.device)
         settle_threads(model)
 
     @property
@@ -274,6 +296,16 @@ class MTPLM(HFLM):  # type: ignore[misc]
         return int(super().max_length)
 
     # Log-likelihoods: head 1 --------------------------------------------------------------------
+
+    def loglikelihood(self, requests: list[Instance], *args: Any, **kwargs: Any) -> Any:
+        """Answer log-likelihood requests, as `HFLM` does."""
+        self._note(requests)
+        return super().loglikelihood(requests, *args, **kwargs)
+
+    def loglikelihood_rolling(self, requests: list[Instance], *args: Any, **kwargs: Any) -> Any:
+        """Answer requests for the log-likelihood of whole documents, as `HFLM` does."""
+        self._note(requests)
+        return super().loglikelihood_rolling(requests, *args, **kwargs)
 
     def _model_call(self, inps: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not isinstance(self.model, MultiHeadModel):
@@ -293,6 +325,7 @@ class MTPLM(HFLM):  # type: ignore[misc]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answer generation requests; every answer is a `Generation` with its decode record."""
+        self._note(requests)
         own, first = _without_padding(requests)
         began = time.perf_counter()
         generator = self._generator
@@ -351,6 +384,7 @@ class MTPLM(HFLM):  # type: ignore[misc]
     def _probe(
         self, name: str, answer: ProbeAnswer, requests: list[Instance], disable_tqdm: bool
     ) -> list[Any]:
+        self._note(requests)
         own, first = _without_padding(requests)
         began = time.perf_counter()
         answers = answer(self, own, disable_tqdm or self.rank != 0)
@@ -378,6 +412,7 @@ class MTPLM(HFLM):  # type: ignore[misc]
             **identity,
             **self._decoding(),
             "device": str(self.device),
+            "devices": sorted({str(p.device) for p in self.model.parameters()}),
             "batch_size": self.batch_size,
             "world_size": self.world_size,
             "totals": totals(self._records, self._spent),

@@ -27,7 +27,6 @@ _NOT_WITH_HEADS: dict[str, tuple[Any, ...]] = {
     "max_memory_per_gpu": (),
     "mixed_precision_dtype": (),  # the heads' caches are of one type
     "offload_folder": ("./offload",),
-    "parallelize": (False,),
     "peft": (),
     "revision": ("main",),
     "subfolder": ("",),

@@ -2,7 +2,7 @@
 
     cli -> pipeline -> lm, figures
     lm -> decode, probes -> models        task classes -> scoring, probes, data, sandbox
-    figures -> nothing of ours, neither torch nor lm_eval
+    figures -> scoring (intervals), tracking; neither torch nor lm_eval
 
 Imports under `if TYPE_CHECKING:` do not run and do not count; imports inside functions do.
 """
@@ -25,7 +25,7 @@ ALLOWED = {
     "models": set(),
     "sandbox": set(),
     "data": set(),
-    "figures": set(),
+    "figures": {"scoring", "tracking"},
     "provenance": set(),
     "export": set(),
     "decode": {"models"},
@@ -49,7 +49,17 @@ ALLOWED = {
         "totals",
         "model_args",
     },
-    "pipeline": {"lm", "figures", "plugin"},
+    "tracking": set(),
+    "pipeline": {
+        "lm",
+        "figures",
+        "plugin",
+        "models",
+        "model_args",
+        "sandbox",
+        "scoring",
+        "tracking",
+    },
     "verify": {"measure", "models", "decode", "data", "sandbox", "scoring", "provenance"},
     "demo": {"measure", "models", "decode", "probes", "data", "provenance"},
     "cli": {
@@ -67,7 +77,7 @@ ALLOWED = {
         "export",
     },
 }
-USES_HARNESS = {"lm", "generation", "ordinary", "plugin", "_startup", "cli", "demo"}
+USES_HARNESS = {"lm", "generation", "ordinary", "plugin", "_startup", "cli", "demo", "pipeline"}
 HOMES = {
     "transformers": {"models", "training", "lm", "measure", "demo"},
     "matplotlib": {"figures"},

@@ -305,7 +305,6 @@ def one_sentence(error, *parts):
         ({"draft_heads": 0}, ["draft_heads=0", "1 to 4"]),
         ({"loader": "parallel_toy:load"}, ["parallel_toy:load", "tokenizer="]),
         ({"loader": "parallel_toy:lod", "tokenizer": DEFAULT_MODEL}, ["no lod"]),
-        ({"parallelize": True}, ["parallelize=True", "leave it out"]),
         ({"pretrained": "./nowhere"}, ["nowhere"]),
     ],
 )

@@ -152,7 +152,6 @@ def test_types_reach_hf_in_the_form_it_understands():
         "gguf_file=m.gguf",
         "gptqmodel=True",
         "mixed_precision_dtype=bfloat16",
-        "parallelize=True",
         "peft=some/adapter",
         "revision=step1000",
         "subfolder=inner",

@@ -5,9 +5,11 @@ where `HF_HUB_OFFLINE` or `HF_DATASETS_OFFLINE` is set. Whoever has none of thes
 """
 
 import gzip
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,23 +24,32 @@ class Source(NamedTuple):
         files: Names to look for in the folder, with `*` for any part of a name, best first.
         repository: Data set on the hub.
         pattern: Its files there.
+        revision: Branch of the repository; None for its main one.
     """
 
     title: str
     files: tuple[str, ...]
     repository: str
     pattern: str
+    revision: str | None = None
 
 
-def read_rows(source: Source, data_dir: str | None = None) -> list[dict[str, Any]]:
+def read_rows(
+    source: Source, data_dir: str | None = None, at_most: int | None = None
+) -> list[dict[str, Any]]:
     """Return the rows of all files of a benchmark, in the order of the files.
+
+    Args:
+        source: The benchmark's files.
+        data_dir: Folder to look in first.
+        at_most: Read this many rows; None for all.
 
     Raises:
         FileNotFoundError: There is no file.
         ValueError: A file cannot be read, or there is no row.
     """
     paths = find_files(source, data_dir)
-    rows = [row for path in paths for row in _rows(path)]
+    rows = list(islice((row for path in paths for row in rows_of(path)), at_most))
     if not rows:
         raise ValueError(f"{paths[0]} has no problems; expected those of {source.title}")
     return rows
@@ -46,20 +57,33 @@ def read_rows(source: Source, data_dir: str | None = None) -> list[dict[str, Any
 
 def find_files(source: Source, data_dir: str | None = None) -> list[Path]:
     """Return the files that the problems are read from."""
-    folders = [Path(folder) for folder in (data_dir, os.environ.get(ENV_FOLDER)) if folder]
-    for folder in folders:
-        for name in source.files:
-            if paths := sorted(path for path in folder.glob(name) if path.is_file()):
-                return paths
-    for offline in (True, False):
-        if paths := _from_hub(source, offline):
-            return paths
+    if paths := find_here(source, data_dir) or _from_hub(source, offline=False):
+        return paths
+    folders = _folders(data_dir)
     looked = f" in {', '.join(map(str, folders))}," if folders else ""
     raise FileNotFoundError(
         f"no {source.title}: looked{looked} in the local Hugging Face cache and on the hub for "
         f"{source.repository}; put {source.files[0]} into a folder named by {ENV_FOLDER} or "
         "--metadata data_dir=…, or run once where the hub can be reached"
     )
+
+
+def find_here(source: Source, data_dir: str | None = None) -> list[Path]:
+    """Return the files that are on this machine, in a folder or in the hub's cache; none if none.
+
+    Args:
+        source: The benchmark's files.
+        data_dir: Folder to look in first.
+    """
+    for folder in _folders(data_dir):
+        for name in source.files:
+            if paths := sorted(path for path in folder.glob(name) if path.is_file()):
+                return paths
+    return _from_hub(source, offline=True)
+
+
+def _folders(data_dir: str | None) -> list[Path]:
+    return [Path(folder) for folder in (data_dir, os.environ.get(ENV_FOLDER)) if folder]
 
 
 def _from_hub(source: Source, offline: bool) -> list[Path]:
@@ -71,6 +95,7 @@ def _from_hub(source: Source, offline: bool) -> list[Path]:
         folder = huggingface_hub.snapshot_download(
             source.repository,
             repo_type="dataset",
+            revision=source.revision,
             allow_patterns=[source.pattern],
             local_files_only=offline,
         )
@@ -79,11 +104,14 @@ def _from_hub(source: Source, offline: bool) -> list[Path]:
     return sorted(Path(folder).glob(source.pattern))
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def rows_of(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one file: Parquet, or JSON lines, which may be gzipped."""
     if path.suffix == ".parquet":
         import pyarrow.parquet
 
-        yield from pyarrow.parquet.read_table(path).to_pylist()
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(1024):
+                yield from batch.to_pylist()
         return
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8") as lines:
@@ -108,3 +136,23 @@ def require(row: dict[str, Any], keys: tuple[str, ...], source: Source) -> None:
         raise ValueError(
             f"a row of {source.title} lacks {', '.join(missing)}; expected {', '.join(keys)}"
         )
+
+
+def describe(
+    rows: Iterable[Mapping[str, str]], columns: Sequence[str], source: str
+) -> dict[str, Any]:
+    """Return what tells two sets of documents apart, as plain JSON values.
+
+    Args:
+        rows: The documents.
+        columns: What counts of them: `bytes` and `sha256` are over these texts, in UTF-8.
+        source: Where they are from.
+    """
+    digest, count, size = hashlib.sha256(), 0, 0
+    for row in rows:
+        for column in columns:
+            raw = row[column].encode()
+            digest.update(len(raw).to_bytes(8, "big") + raw)
+            size += len(raw)
+        count += 1
+    return {"sha256": digest.hexdigest(), "n_documents": count, "bytes": size, "source": source}

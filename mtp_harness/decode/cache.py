@@ -11,6 +11,7 @@ A call either fills some rows with prompts (`fill`: its tokens see each other, c
 in all rows (`at`: its tokens see what is stored of their row up to their own position).
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,13 +39,18 @@ class SlotCache:
             slots: rows, B.
             length: tokens per row; position `length` is the trash column.
             dtype: of keys and values.
-            device: where they live.
+            device: where they live, unless a shape says otherwise; positions are there.
         """
         self.trash = length
-        sizes = [(slots, length + 1, shape.n_kv_heads, shape.head_dim) for shape in shapes]
-        # Zeros, not empty memory: a masked NaN would still spread through the softmax's product.
-        self.keys = [torch.zeros(size, dtype=dtype, device=device) for size in sizes]
-        self.values = [torch.zeros(size, dtype=dtype, device=device) for size in sizes]
+
+        def stored(shape: LayerShape) -> Tensor:
+            # Zeros, not empty memory: a masked NaN would still spread through the softmax's
+            # product.
+            size = (slots, length + 1, shape.n_kv_heads, shape.head_dim)
+            return torch.zeros(size, dtype=dtype, device=shape.device or device)
+
+        self.keys = [stored(shape) for shape in shapes]
+        self.values = [stored(shape) for shape in shapes]
         self._all_rows = torch.arange(slots, device=device)
         self.mask: Tensor | None = None
         self.fill(self._all_rows, self._all_rows[:, None])
@@ -81,6 +87,22 @@ class SlotCache:
         if key not in self._remembered:
             self._remembered[key] = make()
         return self._remembered[key]
+
+    def on(self, device: torch.device) -> "SlotCache":
+        """Return this cache for layers on another device, with what they ask of a call there."""
+        if device == self.positions.device:
+            return self
+
+        def make() -> SlotCache:
+            there = copy.copy(self)
+            for name, value in vars(self).items():
+                if isinstance(value, Tensor):
+                    setattr(there, name, value.to(device))
+            there._remembered = {}
+            return there
+
+        there: SlotCache = self.remember(("on", device), make)
+        return there
 
     def bias(self, dtype: torch.dtype, repeats: int, last: Tensor | None = None) -> Tensor:
         """Return the mask as numbers to add to scores, [B, 1, repeats * T, S].
@@ -128,7 +150,7 @@ class SlotCache:
     def share(self, source: int, targets: Tensor, length: int) -> None:
         """Copy the first `length` columns of one row to others, int64 [b]."""
         for stored in (*self.keys, *self.values):
-            stored[targets, :length] = stored[source, :length]
+            stored[targets.to(stored.device), :length] = stored[source, :length]
 
 
 def bytes_per_slot(shapes: Sequence[LayerShape], length: int, dtype: torch.dtype) -> int:

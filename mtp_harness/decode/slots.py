@@ -203,11 +203,12 @@ class Slots:
     def graph(self) -> StepGraph | None:
         """Return the step of k tokens as a CUDA graph; call it before any row starts.
 
-        None where there is no GPU to capture it for, where heads are sequential (what they draft
-        next depends on what they drafted), and, with a warning, where the model's step does
-        something that a graph cannot hold.
+        None where there is no GPU to capture it for, or several; where heads are sequential (what
+        they draft next depends on what they drafted); and, with a warning, where the model's step
+        does something that a graph cannot hold.
         """
-        if self.device.type != "cuda" or self.model.sequential:
+        n_devices = len({keys.device for keys in self.cache.keys})
+        if self.device.type != "cuda" or n_devices > 1 or self.model.sequential:
             return None
         try:
             return StepGraph(lambda: self.step(self.k, self.cache.trash))

@@ -1,12 +1,14 @@
 """transformers' Llama blocks behind the positions-and-cache contract of `interface.py`."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mtp_harness.models.cached_block import rotation, run_cached_block
+from mtp_harness.models.cached_block import Rotation, rotation, run_cached_block
 from mtp_harness.models.interface import KeyValueCache
 
 
@@ -20,29 +22,62 @@ def run_blocks(
     """Apply Llama decoder layers one after the other.
 
     Args:
-        blocks: `LlamaDecoderLayer`s, each with the `layer_idx` it has in the cache.
+        blocks: `LlamaDecoderLayer`s, each with the `layer_idx` it has in the cache; they may be
+            on several devices.
         states: [B, T, D].
         rotary: `LlamaRotaryEmbedding`.
         positions: int64 [B, T]; None means 0..T-1.
         cache: None means causal attention within this call, by transformers' own code.
 
     Returns:
-        [B, T, D].
+        [B, T, D], on the device of `states`.
     """
     if positions is None:
         positions = torch.arange(states.shape[1], device=states.device)[None]
-    blocks = list(blocks)
+    main = states.device
     if cache is not None:
         # The trunk and every head of one call stand at the same positions.
         rotated_by = cache.remember(rotary, lambda: rotation(rotary, states, positions))
         for block in blocks:
-            states = run_cached_block(block, states, rotated_by, cache)
-        return states
+            states = _run_at_home(block, states, rotated_by, cache)
+        return states.to(main)
     embeddings = rotary(states, position_ids=positions)  # cos, sin, each [B, T, head_dim]
-    mask = _mask(blocks[0], states) if blocks else None
-    for block in blocks:
-        states = block(states, attention_mask=mask, position_embeddings=embeddings)
-    return states
+    for home, group in groupby(blocks, device_of):
+        states, here = states.to(home), _moved(embeddings, home)
+        mask = None
+        for block in group:
+            mask = _mask(block, states) if mask is None else mask
+            states = block(states, attention_mask=mask, position_embeddings=here)
+    return states.to(main)
+
+
+def device_of(block: Any) -> torch.device:
+    """Return where a `LlamaDecoderLayer` is."""
+    device: torch.device = block.input_layernorm.weight.device
+    return device
+
+
+def _run_at_home(
+    block: nn.Module,
+    states: Tensor,
+    rotated_by: Rotation,
+    cache: KeyValueCache,
+    last: Tensor | None = None,
+) -> Tensor:
+    """Apply a block on its own device; arguments as `run_cached_block`'s, on any device."""
+    home = device_of(block)
+    if home == rotated_by[0].device == states.device:
+        return run_cached_block(block, states, rotated_by, cache, last)
+    there = cache.on(home)
+    turned = there.remember(("rotation", id(rotated_by)), lambda: _moved(rotated_by, home))
+    last = None if last is None else last.to(home)
+    # Kernels that Triton makes run on the current device, whatever their tensors say.
+    with torch.cuda.device(home) if home.type == "cuda" else nullcontext():
+        return run_cached_block(block, states.to(home), turned, there, last)
+
+
+def _moved(pair: tuple[Tensor, Tensor], home: torch.device) -> tuple[Tensor, Tensor]:
+    return pair[0].to(home), pair[1].to(home)
 
 
 def run_block_at(
@@ -68,7 +103,7 @@ def run_block_at(
         [B, 1, D].
     """
     rotated_by = cache.remember(rotary, lambda: rotation(rotary, states, positions))
-    return run_cached_block(block, states, rotated_by, cache, last)
+    return _run_at_home(block, states, rotated_by, cache, last).to(states.device)
 
 
 def _mask(block: nn.Module, states: Tensor) -> Tensor | None:

@@ -23,10 +23,12 @@ from torch import Tensor, nn
 
 
 class LayerShape(NamedTuple):
-    """Key/value shape of one attention layer: what a cache must hold per token."""
+    """Key/value shape of one attention layer: what a cache must hold per token, and where."""
 
     n_kv_heads: int
     head_dim: int
+    device: torch.device | None = None
+    """None means the model's."""
 
 
 class KeyValueCache(Protocol):
@@ -62,6 +64,9 @@ class KeyValueCache(Protocol):
 
     def remember(self, key: Any, make: Callable[[], Any]) -> Any:
         """Return what `make` gives, made once for the tokens of this call."""
+
+    def on(self, device: torch.device) -> "KeyValueCache":
+        """Return this cache for layers that are on `device`."""
 
 
 class MultiHeadModel(nn.Module, ABC):

@@ -27,7 +27,7 @@ from transformers.models.llama.modeling_llama import (
     LlamaPreTrainedModel,
 )
 
-from mtp_harness.models.blocks import run_block_at, run_blocks
+from mtp_harness.models.blocks import device_of, run_block_at, run_blocks
 from mtp_harness.models.interface import KeyValueCache, LayerShape, MultiHeadModel
 
 
@@ -117,8 +117,10 @@ class MTPLlamaForCausalLM(LlamaForCausalLM, MultiHeadModel):  # type: ignore[no-
     def layer_shapes(self, heads: int) -> list[LayerShape]:
         """Return one shape per block of the trunk and heads 1..`heads`."""
         config: Any = self.config  # transformers types these sizes as optional
-        shape = LayerShape(config.num_key_value_heads, config.head_dim)
-        return [shape] * (config.num_hidden_layers - config.n_future_tokens + heads)
+        return [
+            LayerShape(config.num_key_value_heads, config.head_dim, device_of(block))
+            for block in [*self.model.layers, *self.extra_heads[: heads - 1]]
+        ]
 
     def trunk(
         self, tokens: Tensor, positions: Tensor | None = None, cache: KeyValueCache | None = None

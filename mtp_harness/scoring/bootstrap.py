@@ -10,7 +10,7 @@ samples". That figure does not say how the interval is read off the replicates; 
 and 95 % quantiles.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 REPLICATES = 10_000
 LEVEL = 0.9
 SEED = 0
+BLOCK = 1000
+"""Replicates computed at once."""
 
 
 class Estimate(NamedTuple):
@@ -45,17 +47,21 @@ def replicates(
     """
     matrix = np.asarray(scores, dtype=np.float64)
     n_problems = len(matrix)
-    draws = _draws(n_problems, n_replicates, seed)
-    means: NDArray[np.float64] = draws @ matrix / n_problems
-    return means
+    means = [block @ matrix / n_problems for block in _draws(n_problems, n_replicates, seed)]
+    return np.concatenate(means)
 
 
-@lru_cache(maxsize=1)  # tables ask for hundreds of intervals over the same problems
-def _draws(n_problems: int, n_replicates: int, seed: int) -> NDArray[np.float64]:
-    """Return how often each replicate draws each problem, [R, P]."""
-    even = np.full(n_problems, 1 / n_problems)
-    draws = np.random.default_rng(seed).multinomial(n_problems, even, size=n_replicates)
-    return draws.astype(np.float64)
+@lru_cache(maxsize=1)
+def _draws(n_problems: int, n_replicates: int, seed: int) -> list[NDArray[np.integer]]:
+    """Return how often each replicate draws each problem, [R, P] in blocks of rows.
+
+    Metrics of the same problems are pooled one after the other, and drawing is most of the work.
+    With the 11,490 articles of CNN/DailyMail this is 230 MB, and a block as floats 92 MB.
+    """
+    generator, chances = np.random.default_rng(seed), np.full(n_problems, 1 / n_problems)
+    sizes = [min(BLOCK, n_replicates - start) for start in range(0, n_replicates, BLOCK)]
+    small = np.min_scalar_type(n_problems)
+    return [generator.multinomial(n_problems, chances, size=size).astype(small) for size in sizes]
 
 
 def estimate(
@@ -82,6 +88,16 @@ def estimate(
     return Estimate(float(of(matrix.mean(axis=0)[None])[0]), low, high)
 
 
+def low90(values: Sequence[float]) -> float:
+    """Aggregate as the lower end of the 90 % bootstrap interval of the mean over problems."""
+    return estimate(values).low
+
+
+def high90(values: Sequence[float]) -> float:
+    """Aggregate as the upper end of that interval."""
+    return estimate(values).high
+
+
 def ratios(
     numerators: ArrayLike,
     denominators: ArrayLike,
@@ -90,7 +106,8 @@ def ratios(
 ) -> list[Estimate]:
     """Return the ratio of sums of every column with its 90 % interval.
 
-    A replicate in which a column's denominators are all zero has no say in that column.
+    A replicate in which a column's denominators are all zero has no say in that column. Without a
+    problem there is no ratio: NaN.
 
     Args:
         numerators: One row per problem, [P, C].
@@ -100,6 +117,8 @@ def ratios(
     """
     top = np.asarray(numerators, dtype=np.float64)
     bottom = np.asarray(denominators, dtype=np.float64)
+    if not len(top):
+        return [Estimate(np.nan, np.nan, np.nan)] * top.shape[1]
     found: list[Estimate] = []
     with np.errstate(divide="ignore", invalid="ignore"):
         values = top.sum(axis=0) / bottom.sum(axis=0)

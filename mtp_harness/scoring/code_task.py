@@ -21,29 +21,33 @@ where the grader judged fewer than k answers.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, Self
-
-from lm_eval.api.registry import get_aggregation
-from lm_eval.api.task import ConfigurableTask
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Protocol, Self
 
 from mtp_harness import plugin
 from mtp_harness.decode.records import DecodeRecord
 from mtp_harness.sandbox import Grader, Verdict
 from mtp_harness.scoring.answers import code_of, normalised
-from mtp_harness.scoring.bootstrap import estimate
-from mtp_harness.scoring.decoding import MAX_OFFSET, decoding_metrics, ratio_of_sums
-from mtp_harness.scoring.n_samples import SUFFIX, NSamples
+from mtp_harness.scoring.decoding import decoding_metrics
+from mtp_harness.scoring.generation_task import SampledTask
 from mtp_harness.scoring.pass_at_k import pass_at_k
 from mtp_harness.scoring.programs import BENCHMARKS, Benchmark
 from mtp_harness.shots import tokens_of
 
 _log = logging.getLogger(__name__)
 
-FILTER = "none"
-
 MAX_ERROR_SHARE = 0.01
 """With more grading errors than this share of the answers, the run fails."""
+
+
+class Judgement(Protocol):
+    """What became of one answer: the sandbox's `Verdict`, or another task's own."""
+
+    @property
+    def outcome(self) -> str:
+        """`pass`, `fail`, or `error` where it could not be judged."""
+
+    def _asdict(self) -> dict[str, Any]: ...
 
 
 class Graded(str):
@@ -54,10 +58,10 @@ class Graded(str):
         record: None for answers of models, or of caches, that record nothing.
     """
 
-    verdict: Verdict | None
+    verdict: Judgement | None
     record: DecodeRecord | None
 
-    def __new__(cls, answer: str, verdict: Verdict | None) -> Self:
+    def __new__(cls, answer: str, verdict: Judgement | None) -> Self:
         """Return the answer with its verdict, keeping the record it came with."""
         self = super().__new__(cls, answer)
         self.verdict = verdict
@@ -69,63 +73,19 @@ class Graded(str):
         return str, (str.__str__(self),)
 
 
-class CodeTask(ConfigurableTask):  # type: ignore[misc]
+class CodeTask(SampledTask):
     """A benchmark of programs.
 
     Attributes:
         benchmark: How a document and an answer make a program, and what it may use.
-        instruction: Puts the prompt as a question to an instruct model; the bare prompt if empty.
-        chat_stops: What stops an instruct model. It ends its turn by itself, and a base model's
-            stops would cut its first line.
     """
 
     grades_programs = True
     benchmark: ClassVar[Benchmark]
-    instruction: ClassVar[str] = ""
-    chat_stops: ClassVar[tuple[str, ...]] = ()
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        """Build the task from its YAML, with the sampling that the metadata asks for."""
-        own = {k: v for k, v in config.items() if k != "class"}
-        try:
-            sampling = NSamples.from_metadata(own.get("metadata") or {})
-        except ValueError as error:
-            raise plugin.UserError(f"{own.get('task')}: {error}.") from None
-        if sampling is not None:
-            own["repeats"] = sampling.n_samples
-            greedy = own.get("generation_kwargs") or {}
-            own["generation_kwargs"] = {**greedy, **sampling.generation_kwargs()}
-        self.ks: tuple[int, ...] = (sampling or NSamples()).ks
-        self._chat = False
-        super().__init__(config=own)
-
-    @property
-    def suffix(self) -> str:
-        """What tells this run's pass@k from that of the other way of decoding."""
-        return SUFFIX if (self.config.generation_kwargs or {}).get("do_sample") else ""
-
-    def build_all_requests(self, *, apply_chat_template: bool = False, **kwargs: Any) -> None:
-        """Build the requests; with a chat template, as questions without a base model's stops."""
-        self._chat = apply_chat_template
-        if apply_chat_template:
-            self.set_config("generation_kwargs", {"until": [*self.chat_stops]}, update=True)
-        super().build_all_requests(apply_chat_template=apply_chat_template, **kwargs)
-
-    def doc_to_text(self, doc: Any, doc_to_text: Any = None) -> Any:
-        """Return the prompt, or the question to an instruct model."""
-        text = super().doc_to_text(doc, doc_to_text)
-        if not self._chat or not self.instruction:
-            return text
-        return self.instruction.format(prompt=text)
 
     def apply_filters(self) -> None:
         """Grade all answers of this rank as one stream."""
-        # The evaluator pads short ranks with repetitions: only `repeats` answers count.
-        answers = [
-            (instance, text)
-            for instance in self.instances
-            for text in instance.resps[: instance.repeats]
-        ]
+        answers = self.answers()
         verdicts: Sequence[Verdict | None] = [None] * len(answers)
         if "bypass" not in self._metric_fn_list:
             made = [self.benchmark.program(instance.doc, text) for instance, text in answers]
@@ -133,10 +93,7 @@ class CodeTask(ConfigurableTask):  # type: ignore[misc]
                 graded = verdicts = grader.grade(made)
                 self.set_config("metadata", {"grading": grader.settings()}, update=True)
             refuse_errors(graded, self.config.task)
-        for instance in self.instances:
-            instance.filtered_resps[FILTER] = []
-        for (instance, text), verdict in zip(answers, verdicts, strict=True):
-            instance.filtered_resps[FILTER].append(Graded(text, verdict))
+        self.hand_on(Graded(text, v) for (_, text), v in zip(answers, verdicts, strict=True))
 
     def process_results(self, doc: Any, results: list[list[Graded]]) -> dict[str, Any]:
         """Return the metrics of one document; the harness's own where nothing was graded."""
@@ -144,26 +101,6 @@ class CodeTask(ConfigurableTask):  # type: ignore[misc]
             none: dict[str, Any] = super().process_results(doc, results)
             return none
         return score_document(doc, results, self.ks, self.suffix)
-
-    def aggregation(self) -> dict[str, Callable[[list[Any]], float]]:
-        """Return how each metric is pooled; the offsets depend on the model."""
-        known: dict[str, Callable[[list[Any]], float]] = super().aggregation()
-        known["lossy"] = max
-        for offset in range(2, MAX_OFFSET + 1):
-            for name in (f"accept_rate_prefix_{offset}", f"accept_rate_cond_{offset}"):
-                known[name] = ratio_of_sums
-        for name in (f"pass@{k}{suffix}" for k in self.ks for suffix in ("", SUFFIX)):
-            known |= {
-                name: get_aggregation("mean"),
-                f"{name}_low90": low90,
-                f"{name}_high90": high90,
-            }
-        return known
-
-    def higher_is_better(self) -> dict[str, bool]:
-        """Return which way each metric is good; the names depend on k."""
-        known: dict[str, bool] = super().higher_is_better()
-        return known | {f"pass@{k}{self.suffix}": True for k in self.ks}
 
 
 class HumanEvalTask(CodeTask):
@@ -272,16 +209,6 @@ def _described(answer: Graded) -> dict[str, Any]:
         "verdict": None if answer.verdict is None else answer.verdict._asdict(),
         "decode": None if answer.record is None else answer.record.as_dict(),
     }
-
-
-def low90(values: Sequence[float]) -> float:
-    """Aggregate as the lower end of the 90 % bootstrap interval of the mean over problems."""
-    return estimate(values).low
-
-
-def high90(values: Sequence[float]) -> float:
-    """Aggregate as the upper end of that interval."""
-    return estimate(values).high
 
 
 def total(values: Iterable[float]) -> float:

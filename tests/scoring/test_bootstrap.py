@@ -125,3 +125,8 @@ def test_ratios_are_those_of_all_resamples():
 def test_ratios_without_anything_counted():
     (found,) = ratios(np.zeros((3, 1)), np.zeros((3, 1)))
     assert all(np.isnan(found))
+
+
+def test_ratios_of_no_problems_are_nan():
+    for one in ratios(np.empty((0, 2)), np.empty((0, 2))):
+        assert np.isnan(one).all()

@@ -1,0 +1,85 @@
+"""Bring results into `figures/results`: python figures/import_results.py FOLDER … [--note TEXT].
+
+Results files and their samples are copied into `figures/results/LABEL/TASKS/`, less what says
+where they were made: absolute paths keep their last part, the environment's description is left
+out, and of samples only the numbers of each document stay. A note is shown on every figure that is
+drawn from the run. A file that was brought in before is written again, the same.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mtp_harness.figures import result_file
+from mtp_harness.figures.result_file import ResultFile
+from mtp_harness.figures.values import family_of, rows_of
+
+RESULTS = Path(__file__).parent / "results"
+
+KEPT = (
+    "results configs versions n-shot n-samples config date model_name lm_eval_version "
+    "transformers_version task_hashes note"
+).split()
+SOURCE = ("custom_dataset", "process_results", "process_docs", "doc_to_text", "doc_to_target")
+"""Settings of tasks that hold the source of a function."""
+
+_PATH = re.compile(r"(?<![\w.:/-])/(?:[\w.@+ -]+/)+([\w.@+-]*)")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", nargs="+", type=Path, help="results_….json, or folders")
+    parser.add_argument("--note", help="shown on figures, such as: timed on a busy machine")
+    parser.add_argument("--into", type=Path, default=RESULTS, help=argparse.SUPPRESS)
+    given = parser.parse_args(argv)
+    for path, name in result_file.find(given.results):
+        file = result_file.read(path, name)
+        rows_of(file)  # what cannot be drawn does not come in
+        written = bring(file, given.into, given.note)
+        sys.stdout.write(f"{written.relative_to(given.into)}\n")
+    return 0
+
+
+def bring(file: ResultFile, into: Path, note: str | None) -> Path:
+    """Write a results file and its samples; return the first."""
+    content = {key: file.content[key] for key in KEPT if key in file.content}
+    content["configs"] = {
+        task: {key: value for key, value in config.items() if key not in SOURCE}
+        for task, config in content["configs"].items()
+    }
+    if note:
+        content["note"] = note
+    tasks = "+".join(dict.fromkeys(family_of(task) for task in file.tasks))
+    folder = into / file.label / tasks
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / file.path.name
+    path.write_text(json.dumps(anonymous(content), indent=None) + "\n", encoding="utf-8")
+    for task in file.tasks:
+        if samples := file.samples(task):
+            lines = samples.read_text(encoding="utf-8").splitlines()
+            kept = [json.dumps(numbers(json.loads(line))) for line in lines]
+            (folder / samples.name).write_text("\n".join(kept) + "\n", encoding="utf-8")
+    return path
+
+
+def anonymous(value: Any) -> Any:
+    """Return a JSON value whose texts have no absolute path."""
+    if isinstance(value, dict):
+        return {key: anonymous(entry) for key, entry in value.items() if key != "config_source"}
+    if isinstance(value, list):
+        return [anonymous(entry) for entry in value]
+    return _PATH.sub(r"…/\1", value) if isinstance(value, str) else value
+
+
+def numbers(sample: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers of one document."""
+    return {key: value for key, value in sample.items() if type(value) in (int, float)}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

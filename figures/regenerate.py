@@ -1,0 +1,61 @@
+"""Redraw the gallery from `figures/results`: python figures/regenerate.py [--check].
+
+    figures/*.png, *.csv         from the runs in figures/results, the paper's numbers beside them
+    figures/paper/*.png, *.csv   the paper's figures, from its own numbers alone
+
+`--check` draws nothing: it compares the tables behind the figures with the committed CSV files.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtp_harness.figures.catalogue import FIGURES, draw_all
+from mtp_harness.figures.cli import summary, write
+from mtp_harness.figures.figure import NoData
+from mtp_harness.figures.tables import Results, read_runs, to_csv
+
+HERE = Path(__file__).parent
+RESULTS, PAPER = HERE / "results", HERE / "paper"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare the committed CSV files")
+    given = parser.parse_args(argv)
+    runs = read_runs([RESULTS])
+    if given.check:
+        said = [*stale(HERE, runs), *stale(PAPER, None)]
+        sys.stdout.write("".join(f"{one}\n" for one in said))
+        return 1 if said else 0
+    for folder, results in ((HERE, runs), (PAPER, None)):
+        gallery = draw_all(results, paper=results is not None)
+        written = {path.name for path in write(gallery, folder)}
+        for path in [*folder.glob("*.png"), *folder.glob("*.csv")]:
+            if path.name not in written:
+                path.unlink()
+        sys.stdout.write(summary(gallery, folder.relative_to(HERE.parent)))
+    sys.stderr.write("".join(f"{problem}\n" for problem in runs.problems))
+    return 0
+
+
+def stale(folder: Path, results: Results | None) -> list[str]:
+    """Return in words where the CSV files of a folder are not those that the results give."""
+    said = []
+    for name, figure in FIGURES.items():
+        path = folder / f"{name}.csv"
+        try:
+            expected = to_csv(figure.table(results, paper=results is not None))
+        except NoData:
+            expected = None
+        committed = path.read_text(encoding="utf-8") if path.is_file() else None
+        if committed != expected:
+            what = "is missing" if committed is None else "is not what the results give"
+            said.append(f"{path.relative_to(HERE.parent)} {what}: run `make figures`")
+    return said
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,214 @@
+"""`mtp-harness data check`: whether each task's documents are on this machine, or how to get them.
+
+Nothing is downloaded, and no model is loaded. What counts is what a run would read: a task's YAML
+names the function that loads its documents, and they are looked for where that one looks. The
+harness's own tasks in our groups are looked for in the cache of the `datasets` library, which they
+are read from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import gzip
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import yaml
+
+from mtp_harness import tasks_dir
+from mtp_harness.data import summarization
+from mtp_harness.data.sources import ENV_FOLDER, Source, find_here, require, rows_of
+
+HARNESS_REPOSITORIES = {
+    "arc_challenge": "allenai/ai2_arc",
+    "copa": "aps/super_glue",
+    "hellaswag": "Rowan/hellaswag",
+    "nq_open": "google-research-datasets/nq_open",
+    "piqa": "baber/piqa",
+    "social_iqa": "lighteval/siqa",
+    "triviaqa": "mandarjoshi/trivia_qa",
+}
+"""The harness's own tasks in our groups, and their data sets on the hub."""
+
+HOW = f"""
+"There" is a folder that {ENV_FOLDER} names (for one run: --metadata '{{"data_dir": "FOLDER"}}');
+tasks/*/README.md has all names that a file may have. To get a data set from the hub, run its task
+once where the hub can be reached: it stays in the Hugging Face cache, a folder that HF_HOME names.
+"""
+
+
+_TWIN = re.compile(r"_t\d+(\.\d+)?$")
+
+
+class Status(NamedTuple):
+    """What was found for one task.
+
+    Attributes:
+        state: `there`, `part` of the documents, `made` by the task itself, or `missing`.
+        detail: Where it is, or what to provide.
+    """
+
+    state: str
+    detail: str
+
+
+class _Reader(yaml.SafeLoader):
+    """Reads a task's YAML without importing what it names."""
+
+
+_Reader.add_multi_constructor("!", lambda loader, tag, node: node.value)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command.
+
+    Args:
+        argv: Its arguments.
+
+    Returns:
+        1 where documents are missing.
+    """
+    parser = argparse.ArgumentParser(
+        prog="mtp-harness data", description="Say where the tasks' documents are."
+    )
+    check = parser.add_subparsers(required=True, metavar="check").add_parser(
+        "check", help="say, task by task, what is there, what is missing, how to provide it"
+    )
+    check.add_argument("tasks", nargs="*", help="tasks or groups; default: all of this package")
+    check.add_argument("--data-dir", help=f"folder to look in before that of {ENV_FOLDER}")
+    given = parser.parse_args(argv)
+    found = check_tasks(given.tasks, given.data_dir)
+    width = max(map(len, found))
+    for name, status in found.items():
+        sys.stdout.write(f"{status.state:7}  {name:{width}}  {status.detail}\n")
+    states = [status.state for status in found.values()]
+    counted = (f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    sys.stdout.write(f"\n{', '.join(counted)}\n")
+    if not given.tasks:
+        sys.stdout.write("tasks at temperatures (…_t0.8) read the documents of those without\n")
+    if "missing" in states:
+        sys.stdout.write(HOW)
+    return int("missing" in states)
+
+
+def check_tasks(names: Sequence[str] = (), data_dir: str | None = None) -> dict[str, Status]:
+    """Return what was found, by task.
+
+    Args:
+        names: Tasks or groups of this package. If empty all of them, but for a task's twins at
+            other temperatures, which read the same documents.
+        data_dir: Folder to look in first.
+
+    Raises:
+        ValueError: There is no such task or group.
+    """
+    known = _configurations()
+    wanted = [leaf for name in names or known for leaf in _leaves(name, known)]
+    if not names:
+        wanted = [name for name in wanted if not _TWIN.search(name)]
+    return {name: _status(known.get(name), name, data_dir) for name in dict.fromkeys(wanted)}
+
+
+def _configurations() -> dict[str, dict[str, Any]]:
+    """Return the YAML of every task and group of this package, by name."""
+    read = [_with_included(path) for path in sorted(tasks_dir().rglob("*.yaml"))]
+    named = {one.get("group") or one["task"]: one for one in read}
+    return dict(sorted(named.items(), key=lambda item: ("group" in item[1], item[0])))
+
+
+def _with_included(path: Path) -> dict[str, Any]:
+    own: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=_Reader)
+    included = own.pop("include", None)
+    return {**(_with_included(path.parent / included) if included else {}), **own}
+
+
+def _leaves(name: str, known: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    config = known.get(name)
+    if config is not None and "group" in config:
+        for member in config["task"]:
+            yield from _leaves(member, known)
+    elif config is not None or name in HARNESS_REPOSITORIES:
+        yield name
+    else:
+        near = difflib.get_close_matches(name, known, n=1)
+        raise ValueError(
+            f"no task or group {name} in this package"
+            + (f": did you mean {near[0]}?" if near else "; `mtp-harness data check` lists them")
+        )
+
+
+def _status(config: Mapping[str, Any] | None, name: str, data_dir: str | None) -> Status:
+    if config is None:
+        return _in_datasets_cache(HARNESS_REPOSITORIES[name])
+    if "custom_dataset" not in config:
+        if "dataset_path" in config:
+            return _in_datasets_cache(config["dataset_path"])
+        return Status("made", "by the task itself")
+    module = importlib.import_module(config["custom_dataset"].rpartition(".")[0])
+    kwargs = config.get("dataset_kwargs") or {}
+    if module is summarization:
+        known = summarization.BENCHMARKS[kwargs["benchmark"]]
+        columns = (known.document, known.summary)
+        return _of_source(
+            summarization.source(kwargs["benchmark"]), columns, data_dir, known.n_test
+        )
+    if hasattr(module, "find_file"):
+        return _of_function(module, data_dir)
+    if hasattr(module, "SOURCE"):
+        return _of_source(module.SOURCE, module.KEYS, data_dir)
+    return Status("made", getattr(module, "MADE_FROM", "by the task itself"))
+
+
+def _of_function(module: ModuleType, data_dir: str | None) -> Status:
+    try:
+        path = module.find_file(data_dir)
+    except FileNotFoundError as missing:
+        return Status("missing", str(missing).partition(": ")[2])
+    return Status("there", f"{_count(path)} documents, {path}")
+
+
+def _of_source(
+    source: Source, columns: tuple[str, ...], data_dir: str | None, whole: int | None = None
+) -> Status:
+    paths = find_here(source, data_dir)
+    if not paths:
+        return Status(
+            "missing",
+            f"put {source.files[0]} there (columns {', '.join(columns)}), or get "
+            f"{source.repository} from the hub",
+        )
+    first = next(rows_of(paths[0]), None)
+    if first is None:
+        raise ValueError(f"{paths[0]} has no rows; expected those of {source.title}")
+    require(first, columns, source)
+    count, more = sum(map(_count, paths)), f" and {len(paths) - 1} more" if paths[1:] else ""
+    if whole is not None and count != whole:
+        return Status("part", f"{count} of {whole} documents, {paths[0]}{more}")
+    return Status("there", f"{count} documents, {paths[0]}{more}")
+
+
+def _count(path: Path) -> int:
+    """Return the rows of a file, without reading what is in them."""
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        return int(pyarrow.parquet.ParquetFile(path).metadata.num_rows)
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rb") as lines:
+        return sum(bool(line.strip()) for line in lines)
+
+
+def _in_datasets_cache(repository: str) -> Status:
+    import datasets
+
+    folder = Path(os.fspath(datasets.config.HF_DATASETS_CACHE)) / repository.replace("/", "___")
+    if any(folder.rglob("*.arrow")):
+        return Status("there", f"{folder}")
+    return Status("missing", f"the harness gets {repository} from the hub into {folder}")

@@ -1,0 +1,106 @@
+"""Functions of the running Python's standard library, to be summarised in one line: no download.
+
+A document is a function's source without its docstring, `head` its lines up to there, its reference
+summary the first line of that docstring. Taken are functions whose first line is a sentence (four
+words or more, ending in a full stop) and which have three lines of code or more besides, and 1500
+characters or fewer in all; of equal first lines, the first. `SEED` orders them: the first `N_SHOTS`
+are examples for few-shot prompts, the next `N_TEST` the test split. Other Pythons have other
+functions: the results name the version and hash the documents.
+"""
+
+from __future__ import annotations
+
+import ast
+import platform
+import random
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from mtp_harness.data.corpus import Corpus, code_corpus
+
+if TYPE_CHECKING:
+    import datasets
+
+SEED = 0
+N_SHOTS = 16
+N_TEST = 200
+_MIN_WORDS = 4
+_MIN_LINES = 3
+_MAX_CHARACTERS = 1500
+
+MADE_FROM = f"standard library of Python {platform.python_version()}, seed {SEED}"
+
+
+def load(**_metadata: object) -> dict[str, datasets.Dataset]:
+    """Return the splits `test` and `shots`, rows of `id`, `head`, `document` and `summary`.
+
+    Args:
+        _metadata: The task's and the run's metadata, which the harness passes.
+
+    Raises:
+        FileNotFoundError: This Python does not carry its library's source.
+    """
+    import datasets
+
+    rows = functions(code_corpus())
+    random.Random(SEED).shuffle(rows)
+    info = datasets.DatasetInfo(description=MADE_FROM)
+    return {
+        "test": datasets.Dataset.from_list(rows[N_SHOTS : N_SHOTS + N_TEST], info=info),
+        "shots": datasets.Dataset.from_list(rows[:N_SHOTS]),
+    }
+
+
+def functions(corpus: Corpus) -> list[dict[str, str]]:
+    """Return the documented functions of a corpus of Python source, in its order."""
+    found: dict[str, dict[str, str]] = {}
+    for file in corpus.documents:
+        for row in _of_file(file.name, file.text):
+            found.setdefault(row["summary"], row)
+    return list(found.values())
+
+
+def _of_file(name: str, text: str) -> Iterator[dict[str, str]]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd escapes in old modules
+            tree = ast.parse(text)
+    except SyntaxError:  # the library keeps broken files to test its tools with
+        return
+    lines = text.split("\n")
+    found = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    for node in sorted(found, key=lambda node: node.lineno):
+        summary = (ast.get_docstring(node) or "").split("\n")[0].strip()
+        head, body = _around_docstring(node, lines)
+        if (
+            summary.endswith(".")
+            and len(summary.split()) >= _MIN_WORDS
+            and head
+            and body.count("\n") + 1 >= _MIN_LINES
+            and len(head) + len(body) < _MAX_CHARACTERS
+        ):
+            yield {
+                "id": f"{name}:{node.lineno}",
+                "head": head,
+                "document": f"{head}\n{body}",
+                "summary": summary,
+            }
+
+
+def _around_docstring(
+    node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]
+) -> tuple[str, str]:
+    """Return a function's lines before and after its first statement, indented from column 0.
+
+    Both are empty where a line, of a long string perhaps, is indented less than the function.
+    """
+    first, margin = node.body[0], node.col_offset
+    assert first.end_lineno is not None and node.end_lineno is not None
+    if any(line[:margin].strip() for line in lines[node.lineno - 1 : node.end_lineno]):
+        return "", ""
+
+    def text(start: int, end: int) -> str:
+        return "\n".join(line[margin:] for line in lines[start:end]).strip("\n")
+
+    return text(node.lineno - 1, first.lineno - 1), text(first.end_lineno, node.end_lineno)

@@ -1,0 +1,85 @@
+"""All figures and tables, in the order of the paper; what only we show comes last."""
+
+import difflib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mtp_harness.figures import (
+    code_figures,
+    probe_figures,
+    speed_figures,
+    summary_figures,
+    training_figures,
+)
+from mtp_harness.figures.figure import Drawn, Figure, NoData, draw
+from mtp_harness.figures.style import PAPER, Style
+from mtp_harness.figures.tables import Results
+
+_ORDER = (
+    "fig_1 fig_2 fig_3 fig_4 fig_5 fig_6 fig_7 fig_8 fig_s10 fig_s11 fig_s12 fig_s13 fig_s14 "
+    "fig_s15 fig_s16 table_1 table_s2 table_s3 table_s4 table_s5 table_s6 table_s7 table_s8 "
+    "table_s9 table_s10 table_s11 table_s12 fig_heads fig_positions fig_perplexity fig_acceptance "
+    "fig_speed fig_speed_by_size fig_sample_efficiency"
+).split()
+
+_MODULES = (code_figures, training_figures, summary_figures, probe_figures, speed_figures)
+
+FIGURES: dict[str, Figure] = {
+    figure.name: figure
+    for figure in sorted(
+        (figure for module in _MODULES for figure in module.FIGURES),
+        key=lambda figure: _ORDER.index(figure.name),
+    )
+}
+
+
+class Gallery(NamedTuple):
+    """Figures that were drawn, and why others were not.
+
+    Attributes:
+        drawn: In the order of `FIGURES`.
+        refused: One sentence for each figure that could not be drawn, by its name.
+        missing: Those among them that no run measured.
+    """
+
+    drawn: list[Drawn]
+    refused: dict[str, str]
+    missing: list[str]
+
+
+def draw_all(
+    results: Results | None,
+    only: Sequence[str] = (),
+    paper: bool = False,
+    style: Style = PAPER,
+    formats: Sequence[str] = ("png",),
+) -> Gallery:
+    """Draw all figures, or some.
+
+    Args:
+        results: What `tables.read_runs` returns; None for the paper's own figures.
+        only: Names of those that are wanted; all of them where it is empty.
+        paper: Whether to add the paper's numbers.
+        style: `style.PAPER` or `style.COLOUR_BLIND`.
+        formats: Of the pictures: png, pdf, svg.
+
+    Raises:
+        ValueError: `only` has a name that no figure has.
+    """
+    for name in only:
+        if name not in FIGURES:
+            near = difflib.get_close_matches(name, FIGURES, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FIGURES)}."
+            raise ValueError(f"no figure is called {name}: {hint}")
+    gallery = Gallery([], {}, [])
+    for name, figure in FIGURES.items():
+        if only and name not in only:
+            continue
+        try:
+            gallery.drawn.append(draw(figure, results, paper, style, formats))
+        except NoData as error:
+            gallery.refused[name] = str(error)
+            gallery.missing.append(name)
+        except ValueError as error:  # damaged samples, two values for one point
+            gallery.refused[name] = f"{name} is not drawn: {error}"
+    return gallery

@@ -1,0 +1,185 @@
+"""What a figure is, and how it is drawn: rows → the table it shows → a picture and that table."""
+
+import hashlib
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from textwrap import fill
+from typing import Any, NamedTuple
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure as Canvas
+
+from mtp_harness.figures import paper_data
+from mtp_harness.figures.series import is_paper
+from mtp_harness.figures.style import GREY, MPLSTYLE, PAPER, Style
+from mtp_harness.figures.tables import Results, to_csv
+
+Draw = Callable[[Canvas, pd.DataFrame, Style], None]
+FORMATS = ("png", "pdf", "svg")
+
+
+class NoData(ValueError):
+    """A figure that cannot be drawn; the message says what is missing and what produces it."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure or table.
+
+    Attributes:
+        name: Such as `fig_s10`; of its files, too.
+        caption: What it shows.
+        select: Picks and derives from runs what it shows; no rows where they have none.
+        draw: Draws that table on a canvas.
+        command: Produces the runs that it needs.
+        paper: Files of the paper's data that it shows.
+        from_paper: Derives from those files what it shows.
+        together: Drops from runs and the paper side by side what does not compare.
+        paper_protocol: What the paper did, where runs are asked in another way.
+        is_diagram: Whether it shows no measurement, and so needs no run.
+    """
+
+    name: str
+    caption: str
+    select: Callable[[Results], pd.DataFrame]
+    draw: Draw
+    command: str
+    paper: tuple[str, ...] = ()
+    from_paper: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows
+    together: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows
+    paper_protocol: str = ""
+    is_diagram: bool = False
+
+    def table(self, results: Results | None, paper: bool) -> pd.DataFrame:
+        """Return what the figure shows.
+
+        Args:
+            results: The runs; None for the paper alone.
+            paper: Whether to add the paper's numbers, where it has them.
+
+        Raises:
+            NoData: There is nothing to show.
+        """
+        own = None if results is None or self.is_diagram else self.select(results)
+        if own is not None and own.empty:
+            hint = " (the paper's own: --paper-only)" if self.paper else ""
+            raise NoData(f"{self.name} is not drawn: no run measured it. Run {self.command}{hint}")
+        if own is None and not self.paper:
+            raise NoData(f"{self.name} is not drawn: the paper has none. Run {self.command}")
+        if own is not None:
+            _refuse_other_documents(self.name, own)
+        parts = [] if own is None else [own]
+        if self.paper and (paper or own is None):
+            parts.append(self.from_paper(paper_data.read(*self.paper)))
+        return self.together(pd.concat(parts, ignore_index=True)).reset_index(drop=True)
+
+
+def _refuse_other_documents(name: str, own: pd.DataFrame) -> None:
+    """Refuse to show models side by side that read different documents.
+
+    Timings are of machines more than of texts, and stay.
+    """
+    texts = own[own["task"] != "mtp_speed"]
+    named = texts.assign(read=texts["data_set"].fillna(texts["category"]))
+    for (task, data_set), rows in named.groupby(["task", "read"], dropna=False):
+        if rows["documents"].nunique() > 1:
+            first, *others = rows.drop_duplicates("documents").to_dict("records")
+            told = " and ".join(f"{one['documents']} in {one['file']}" for one in [first, *others])
+            raise ValueError(
+                f"its runs of {task} read different documents"
+                f"{'' if pd.isna(data_set) else f' of {data_set}'} ({told}), expected the same: "
+                "run again, or leave some out"
+            )
+
+
+class Drawn(NamedTuple):
+    """A figure that was drawn.
+
+    Attributes:
+        figure: Which.
+        shown: The table behind it.
+        pictures: Its bytes by format.
+        sources: Hash of the results files and of the paper's data that it shows.
+    """
+
+    figure: Figure
+    shown: pd.DataFrame
+    pictures: dict[str, bytes]
+    sources: str
+
+    @property
+    def csv(self) -> str:
+        """The table as text."""
+        return to_csv(self.shown)
+
+
+def draw(
+    figure: Figure,
+    results: Results | None,
+    paper: bool = False,
+    style: Style = PAPER,
+    formats: Sequence[str] = ("png",),
+) -> Drawn:
+    """Draw a figure.
+
+    Args:
+        figure: Which.
+        results: The runs; None for the paper alone.
+        paper: Whether to add the paper's numbers.
+        style: Palette.
+        formats: Of the pictures.
+
+    Raises:
+        NoData: There is nothing to show.
+        ValueError: The runs do not make one figure.
+    """
+    shown = figure.table(results, paper)
+    sources = _sources(shown)
+    with matplotlib.rc_context(fname=MPLSTYLE):
+        canvas = Canvas(layout="constrained")
+        figure.draw(canvas, shown, style)
+        _footer(canvas, shown, figure.paper_protocol)
+        pictures = {kind: _picture(canvas, kind, figure, sources) for kind in formats}
+    return Drawn(figure, shown, pictures, sources)
+
+
+def _sources(shown: pd.DataFrame) -> str:
+    hashes = sorted(set(shown["run"].dropna()))
+    if is_paper(shown).any():
+        hashes.append(hashlib.sha256(to_csv(shown[is_paper(shown)]).encode()).hexdigest())
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def _picture(canvas: Canvas, kind: str, figure: Figure, sources: str) -> bytes:
+    told = f"sources sha256 {sources}"
+    metadata: Mapping[str, Any] = {
+        "png": {"Software": None, "Title": figure.name, "Source": told},
+        "pdf": {"CreationDate": None, "Title": figure.name, "Keywords": told},
+        "svg": {"Date": None, "Title": figure.name, "Source": told},
+    }[kind]
+    held = io.BytesIO()
+    canvas.savefig(held, format=kind, metadata=metadata)
+    return held.getvalue()
+
+
+def _footer(canvas: Canvas, shown: pd.DataFrame, paper_protocol: str) -> None:
+    """Say on the figure where its numbers come from."""
+    paper = is_paper(shown)
+    parts = []
+    if not paper.all():
+        labels = list(dict.fromkeys(shown.loc[~paper, "label"].dropna()))
+        more = f" and {len(labels) - 4} more" if len(labels) > 4 else ""
+        hardware = list(dict.fromkeys(shown.loc[~paper, "hardware"].dropna()))
+        parts.append(f"Runs: {', '.join(labels[:4])}{more}; {', '.join(hardware)}".rstrip("; "))
+        parts += list(dict.fromkeys(shown.loc[~paper, "note"].dropna()))
+    if paper.any():
+        printed = ", ".join(dict.fromkeys(shown.loc[paper, "source"]))
+        parts.append(f"Paper: {printed}, Gloeckle et al. 2024")
+        if paper_protocol and not paper.all():
+            own = ", ".join(dict.fromkeys(shown["protocol"].dropna()))
+            parts.append(f"Protocol differs: runs {own or 'without finetuning'}; {paper_protocol}")
+    width = canvas.get_size_inches()[0]
+    text = "\n".join(fill(part, max(30, int(width * 22))) for part in parts)
+    canvas.supxlabel(text, x=0.01, ha="left", fontsize=5, color=GREY)

@@ -1,0 +1,251 @@
+"""Lines over an axis, in a grid of panels: most of the paper's figures."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+from mtp_harness.figures import words
+from mtp_harness.figures.series import Series, is_paper, series_of
+from mtp_harness.figures.style import Style
+
+MANY = 4
+"""With more series than this the legend stands beside the panels."""
+
+DENSE = 25
+"""With more points than this a line has neither markers nor intervals."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """How a table becomes lines.
+
+    Attributes:
+        x: Column on the horizontal axis.
+        colour: Column that sets colour and dashes.
+        told: Further columns that keep series apart.
+        rows, columns: Columns of the table whose entries are rows and columns of panels.
+        order: Of the entries of `rows` or `columns`; what is not in it follows, sorted.
+        log_x, log_y: Logarithmic axes.
+        percent: Whether shares are shown as percentages.
+        ylabel: Instead of the metric's name.
+        ylim: Of all panels, in the unit shown.
+        size: Of one panel, inches.
+        panel_words: What a panel is called, instead of its entry.
+        ticks: On the horizontal axis, all values where it is empty.
+        decorate: Draws what else a panel needs.
+        share_y: Whether panels of a row share their vertical axis.
+        dashed: Column that sets dashes and markers, instead of `colour`.
+        from_zero: Whether vertical axes begin at 0.
+        solid: Whether all lines are, as in the paper's figure S13.
+        wrap: Most panels side by side, where there is one row of them.
+    """
+
+    x: str
+    colour: str = "n"
+    told: tuple[str, ...] = ("label",)
+    rows: str | None = None
+    columns: str | None = None
+    order: tuple[Any, ...] = ()
+    log_x: bool = False
+    log_y: bool = False
+    percent: bool = False
+    ylabel: str | None = None
+    ylim: tuple[float, float] | None = None
+    size: tuple[float, float] = (2.6, 2.0)
+    panel_words: Callable[[Any], str] | None = None
+    ticks: tuple[float, ...] = ()
+    decorate: Callable[[Axes, pd.DataFrame], None] | None = None
+    share_y: bool = False
+    dashed: str | None = None
+    from_zero: bool = False
+    wrap: int | None = None
+    solid: bool = False
+
+    def __call__(self, canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
+        """Draw the table.
+
+        Raises:
+            ValueError: Two values fall on one point of one line.
+        """
+        down, across = self._entries(shown, self.rows), self._entries(shown, self.columns)
+        wide = min(len(across), self.wrap or len(across))
+        tall = len(down) * -(-len(across) // wide)
+        canvas.set_size_inches(self.size[0] * wide, self.size[1] * tall)
+        grid = canvas.subplots(tall, wide, squeeze=False, sharey="row" if self.share_y else "none")
+        paper = is_paper(shown)
+        mixed = bool(paper.any() and not paper.all())
+        labels: dict[str, Any] = {}
+        shown = _in_percent(shown) if "metric" in (self.rows, self.columns) else shown
+        every = list(series_of(shown, self.colour, self.told, style, mixed, self.dashed))
+        panels = [(row, column) for row in down for column in across]
+        for axes, (row, column) in zip(grid.flat, panels, strict=False):
+            panel = _only(_only(shown, self.rows, row), self.columns, column)
+            for one in every:
+                here = one.rows[one.rows.index.isin(panel.index)]
+                if len(here):
+                    labels.setdefault(one.label, self._line(axes, one, here))
+            self._finish(axes, panel, row, column, len(panels) > 1)
+        for axes in grid.flat[len(panels) :]:
+            axes.set_axis_off()
+        for axes_row in grid:
+            axes_row[0].set_ylabel(self._ylabel(shown))
+        for place in range(max(0, len(panels) - wide), len(panels)):
+            grid.flat[place].set_xlabel(words.axis(self.x))
+        _legend(canvas, list(grid.flat), labels, inside=bool(paper.all()))
+
+    def _entries(self, shown: pd.DataFrame, column: str | None) -> list[Any]:
+        if column is None:
+            return [None]
+        there = list(dict.fromkeys(shown[column].dropna().sort_values()))
+        return sorted(
+            there,
+            key=lambda entry: (
+                self.order.index(entry) if entry in self.order else len(self.order),
+                there.index(entry),
+            ),
+        )
+
+    def _line(self, axes: Axes, one: Series, rows: pd.DataFrame) -> Any:
+        scale = 100 if self.percent else 1
+        points = rows.dropna(subset=[self.x]).sort_values(self.x, kind="stable")
+        groups = points.groupby(self.x)
+        if (doubled := groups.size() > 1).any():
+            _refuse_unless_seeds(points, self.x, doubled.index[doubled][0])
+        means = groups["value"].mean() * scale
+        xs, ys = [float(x) for x in means.index], [float(y) for y in means]
+        look: dict[str, Any] = {"color": one.colour, "alpha": one.alpha, "linewidth": one.width}
+        several = bool(doubled.any())
+        marker = "" if several or self.x == "at" or len(xs) > DENSE else one.marker
+        (line,) = axes.plot(
+            xs,
+            ys,
+            linestyle="-" if self.solid else one.dashes,
+            marker=marker,
+            label=one.label,
+            **look,
+        )
+        if several:
+            axes.plot(
+                points[self.x].astype(float),
+                points["value"].astype(float) * scale,
+                linestyle="",
+                marker=one.marker,
+                color=one.colour,
+                alpha=one.alpha,
+                markersize=3,
+            )
+        elif points["low"].notna().any() and len(xs) <= DENSE:
+            known = points.dropna(subset=["low", "high"])
+            axes.vlines(
+                known[self.x].astype(float),
+                known["low"].astype(float) * scale,
+                known["high"].astype(float) * scale,
+                **(look | {"linewidth": 0.7}),
+            )
+        return line
+
+    def _finish(self, axes: Axes, panel: pd.DataFrame, row: Any, column: Any, titled: bool) -> None:
+        if self.log_x:
+            axes.set_xscale("log")
+        if self.log_y:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        if self.from_zero and len(panel):
+            top = float((panel["high"].fillna(panel["value"])).max())
+            axes.set_ylim(0, 1.05 * top * (100 if self.percent else 1))
+        elif self.percent and len(panel) and not panel["value"].any():
+            axes.set_ylim(-0.1, 5)  # nothing but zeros: a scale of their own would magnify nothing
+        if self.ylim:
+            top = float(panel["value"].max()) * (100 if self.percent else 1)
+            axes.set_ylim(self.ylim[0], max(self.ylim[1], 1.05 * top))
+        there = sorted({float(x) for x in panel[self.x].dropna()})
+        if self.log_x and there and there[-1] < 1.5 * there[0]:  # sizes that are all but one
+            axes.set_xlim(there[0] / 2, there[-1] * 2)
+        ticks = [t for t in self.ticks if there and there[0] <= t <= there[-1]]
+        ticks = ticks if len(ticks) > 2 else there
+        if ticks and len(ticks) <= 11:
+            ticks = _thinned(ticks, axes.get_xlim(), self.log_x)
+            axes.xaxis.set_major_locator(FixedLocator(ticks))
+            axes.xaxis.set_minor_locator(NullLocator())
+        if self.x in ("parameters", "train_tokens") or (ticks and ticks[-1] >= 10_000):
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: words.in_short(x)))
+        elif self.log_x:
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        if titled:
+            named = [
+                self.panel_words(entry) if self.panel_words else words.entry(name, entry)
+                for name, entry in ((self.rows, row), (self.columns, column))
+                if name is not None
+            ]
+            axes.set_title(", ".join(named))
+        if self.decorate:
+            self.decorate(axes, panel)
+
+    def _ylabel(self, shown: pd.DataFrame) -> str:
+        if self.ylabel is not None:
+            return self.ylabel
+        metrics = list(dict.fromkeys(shown["metric"]))
+        return words.metric(metrics[0]) if len(metrics) == 1 else ""
+
+
+def _in_percent(shown: pd.DataFrame) -> pd.DataFrame:
+    """Return shares as percentages, where panels are metrics of several units."""
+    named = shown["metric"].map(lambda name: words.metric(name).endswith("(%)"))
+    scaled = {end: shown[end].where(~named, 100 * shown[end]) for end in ("value", "low", "high")}
+    return shown.assign(**scaled)
+
+
+def _thinned(ticks: list[float], limits: tuple[float, float], log: bool) -> list[float]:
+    """Return ticks whose labels do not touch."""
+    places, ends = ticks, list(limits)
+    if log:
+        places, ends = [math.log(tick) for tick in ticks], [math.log(end) for end in limits]
+    reach = ends[1] - ends[0]
+    kept = [len(ticks) - 1]
+    for i in reversed(range(len(ticks) - 1)):
+        if (places[kept[-1]] - places[i]) / reach >= 0.07:
+            kept.append(i)
+    return [ticks[i] for i in reversed(kept)]
+
+
+def _only(frame: pd.DataFrame, column: str | None, entry: Any) -> pd.DataFrame:
+    return frame if column is None else frame[frame[column] == entry]
+
+
+def _refuse_unless_seeds(points: pd.DataFrame, x: str, at: Any) -> None:
+    """Refuse two values on one point of one line: only seeds of one training are averaged."""
+    there = points[points[x] == at]
+    if there["train_seed"].notna().all() and there["train_seed"].is_unique:
+        return
+    differ = [
+        name
+        for name in points.columns
+        if name not in ("value", "low", "high", "count", "run", "file", "date")
+        and there[name].nunique(dropna=False) > 1
+    ]
+    told = ", ".join(f"{name} {' and '.join(map(str, there[name].unique()))}" for name in differ)
+    files = " and ".join(dict.fromkeys(map(str, there["file"].dropna())))
+    raise ValueError(
+        f"two values at {words.axis(x)} {at:g} of {there['label'].iloc[0]} (they differ in "
+        f"{told or 'nothing'}; {files or 'the paper'}), expected one: leave one run out, or give "
+        "them labels (--model_args label=…)"
+    )
+
+
+def _legend(canvas: Canvas, panels: Sequence[Axes], labels: dict[str, Any], inside: bool) -> None:
+    handles: Sequence[Any] = list(labels.values())
+    if len(labels) < 2:
+        return
+    if inside and len(labels) <= MANY and len(panels) == 1:
+        panels[0].legend(handles, list(labels))
+    else:
+        width, height = canvas.get_size_inches()
+        canvas.set_size_inches(width + 0.35 + 0.055 * max(map(len, labels)), height)
+        canvas.legend(handles, list(labels), loc="outside right upper")

@@ -1,0 +1,46 @@
+"""The paper's numbers, `paper/NAME.csv`, in the same tidy table as runs.
+
+One file per table or figure of Gloeckle et al. 2024, as printed: `source` names it, `unit` says
+where numbers are percentages, `baseline` that they are differences to n = 1. Values of figures
+were read off the vector coordinates of the plots, and their `source` says "digitised": ±0.05 of a
+percentage, ±0.003 of a ratio.
+"""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mtp_harness.figures import schema
+from mtp_harness.figures.tables import frame
+
+FOLDER = Path(__file__).parent / "paper"
+
+
+def names() -> list[str]:
+    """Return the tables and figures that there is a file of."""
+    return sorted(path.stem for path in FOLDER.glob("*.csv"))
+
+
+def read(*chosen: str) -> pd.DataFrame:
+    """Return the rows of one or more of the files, shares instead of percentages."""
+    rows = []
+    for name in chosen:
+        with (FOLDER / f"{name}.csv").open(encoding="utf-8", newline="") as lines:
+            rows += [_row(line) for line in csv.DictReader(lines)]
+    return frame(rows)
+
+
+def _row(line: dict[str, str]) -> dict[str, Any]:
+    scale = 100 if line.pop("unit", "") == "percent" else 1
+    row: dict[str, Any] = {key: text for key, text in line.items() if text}
+    for name in schema.WHOLE:
+        if name in row:
+            row[name] = int(row[name])
+    for name in ("value", "low", "high"):
+        if name in row:
+            row[name] = float(row[name]) / scale
+    if "temperature" in row:
+        row["temperature"] = float(row["temperature"])
+    return row | {"at": schema.at(row["metric"])}

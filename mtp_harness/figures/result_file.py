@@ -1,0 +1,186 @@
+"""One results file of the harness, read and checked before anything is drawn from it."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SCHEMAS = (None, 1)
+"""Versions of `config.mtp` that we understand; files from before it had one carry none."""
+
+
+class Unreadable(ValueError):
+    """A file that nothing can be drawn from; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """A results file.
+
+    Attributes:
+        path: The file.
+        name: The same below the folder that was given, for tables.
+        sha256: Of its bytes.
+        content: What it holds.
+    """
+
+    path: Path
+    name: str
+    sha256: str
+    content: Mapping[str, Any]
+
+    @property
+    def mtp(self) -> Mapping[str, Any]:
+        """What our model wrote about itself; empty for other models."""
+        told: Mapping[str, Any] = self.content["config"].get("mtp") or {}
+        return told
+
+    @property
+    def label(self) -> str:
+        """`label=…` of the model arguments, or the model's name."""
+        name = self.content.get("model_name") or self.mtp.get("pretrained") or "model"
+        return str(self.mtp.get("label") or Path(str(name)).name)
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks with documents of their own; groups only pool their members."""
+        return [task for task in self.content["results"] if task in self.content["configs"]]
+
+    def samples(self, task: str) -> Path | None:
+        """Return the samples file of a task, None where the run logged none."""
+        date = self.path.stem.removeprefix("results_")
+        written = self.path.with_name(f"samples_{task}_{date}.jsonl")
+        graded = written.with_suffix(".graded.jsonl")
+        return next((path for path in (graded, written) if path.is_file()), None)
+
+
+def find(places: list[Path]) -> Iterator[tuple[Path, str]]:
+    """Yield results files, and those below folders, each with its name below the folder.
+
+    Raises:
+        FileNotFoundError: A place does not exist, or no place holds a results file.
+    """
+    n_found = 0
+    for place in places:
+        if not place.exists():
+            raise FileNotFoundError(
+                f"no {place}: give results_….json files, or folders with them below"
+            )
+        below = sorted(place.rglob("results_*.json")) if place.is_dir() else [place]
+        for path in below:
+            n_found += 1
+            yield path, path.relative_to(place).as_posix() if place.is_dir() else path.name
+    if not n_found:
+        raise FileNotFoundError(
+            f"{', '.join(map(str, places))} holds no results_….json: run `lm_eval --model mtp "
+            f"--tasks … --output_path {places[0]} --log_samples` first, or use --paper-only"
+        )
+
+
+def read(path: Path, name: str) -> ResultFile:
+    """Read and check a results file.
+
+    Raises:
+        Unreadable: It is none, or holds what no run writes.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        said = (error.strerror or type(error).__name__).lower()
+        raise Unreadable(f"{path} cannot be read ({said}), expected a results file") from None
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        said = "it is empty" if not data.strip() else " ".join(str(error).split())
+        raise Unreadable(
+            f"{path} is not JSON ({said}), expected a results file of lm_eval: was the run killed "
+            "while it wrote? remove the file, or run again"
+        ) from None
+    file = ResultFile(path, name, hashlib.sha256(data).hexdigest(), content)
+    _check(file)
+    return file
+
+
+def _check(file: ResultFile) -> None:
+    content = file.content
+    parts = ("results", "configs", "config")
+    if lacking := [part for part in parts if not isinstance(content, dict) or part not in content]:
+        raise Unreadable(
+            f"{file.path} has no {', '.join(lacking)}, expected a results file of "
+            "lm_eval: name others"
+        )
+    for part in parts:
+        _expect(file, part, content[part], dict, "a table of names")
+    for task, metrics in content["results"].items():
+        _expect(file, f"results.{task}", metrics, dict, "metrics by name")
+    for task, config in content["configs"].items():
+        _expect(file, f"configs.{task}", config, dict, "the task's settings")
+    counts = content.get("n-samples") or {}
+    _expect(file, "n-samples", counts, dict, "counts by task")
+    for task, counted in counts.items():
+        _expect(file, f"n-samples.{task}", counted or {}, dict, "counts of documents")
+    _expect(file, "config.mtp", content["config"].get("mtp") or {}, dict, "the model's settings")
+    if file.mtp:
+        _check_model(file)
+
+
+def _check_model(file: ResultFile) -> None:
+    schema = file.mtp.get("schema")
+    if schema not in SCHEMAS:
+        raise Unreadable(
+            f"{file.path} has schema {schema!r}, expected {SCHEMAS[-1]}: it was written by another "
+            "version of mtp-harness; update, or run again"
+        )
+    n = whole(file, "n_future_tokens", file.mtp.get("n_future_tokens"), least=1)
+    k = whole(file, "draft_heads", file.mtp.get("draft_heads"), least=1)
+    if n is None or k is None:
+        missing = "n_future_tokens" if n is None else "draft_heads"
+        raise Unreadable(f"{file.path} has no config.mtp.{missing}, expected it: run again")
+    if k > n:
+        raise Unreadable(f"{file.path} has draft_heads={k}, expected at most n = {n}: run again")
+    for name in ("train_tokens", "train_step", "train_seed"):
+        whole(file, name, file.mtp.get(name), least=0)
+    for name in ("tables", "totals", "hardware", "documents"):
+        _expect(file, f"config.mtp.{name}", file.mtp.get(name) or {}, dict, "a table of names")
+    totals = file.mtp.get("totals") or {}
+    _expect(file, "config.mtp.totals.timing", totals.get("timing") or {}, dict, "times by name")
+    steps = totals.get("n_steps_by_verified_drafts") or []
+    _expect(file, "config.mtp.totals.n_steps_by_verified_drafts", steps, list, "a list of counts")
+    label = file.mtp.get("label")
+    _expect(file, "config.mtp.label", label if label is not None else "", str, "a name")
+
+
+def whole(file: ResultFile, name: str, value: Any, least: int | None = None) -> int | None:
+    """Return a whole number or None.
+
+    Raises:
+        Unreadable: It is neither, or less than `least`.
+    """
+    is_whole = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is None:
+        return None
+    if not is_whole or not abs(value) < 2**63 or value != int(value):  # NaN is not below, either
+        raise Unreadable(f"{file.path}: {name} is {value!r}, expected a whole number: run again")
+    if least is not None and value < least:
+        raise Unreadable(f"{file.path}: {name} is {value}, expected at least {least}: run again")
+    return int(value)
+
+
+def number(file: ResultFile, name: str, value: Any) -> float | None:
+    """Return a number; None where nothing was counted (null or NaN).
+
+    Raises:
+        Unreadable: It is no number, or infinite.
+    """
+    if value is None or value != value:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300:
+        raise Unreadable(f"{file.path}: {name} is {value!r}, expected a finite number: run again")
+    return float(value)
+
+
+def _expect(file: ResultFile, name: str, value: Any, kind: type, expected: str) -> None:
+    if not isinstance(value, kind):
+        raise Unreadable(f"{file.path}: {name} is {value!r:.60}, expected {expected}: run again")

@@ -1,0 +1,102 @@
+"""The one tidy table that every figure is drawn from: its columns, and what may stand in them.
+
+A row is one number: what was measured (`task`, `data_set`, `metric`, `aspect`), on which model
+(`label` … `train_seed`), where (`offset` … `baseline`), and `value` with its 90 % interval `low`,
+`high` and the `count` of documents, tokens or steps behind it. What does not apply is missing,
+never 0. Shares are in [0, 1] and times in seconds; percentages exist in figures only.
+
+Rows come from runs (`source` is "run") and from the paper (`source` names its table or figure).
+"""
+
+import re
+
+COLUMNS = {
+    "source": "string",  # "run", or the paper's table or figure
+    "file": "string",  # the results file, below the folder that was given
+    "run": "string",  # hash of that file
+    "date": "Float64",  # of the run, seconds since 1970
+    "label": "string",  # what the run calls its model
+    "n": "Int64",  # n_future_tokens
+    "heads": "string",  # parallel or sequential; in the paper's table S4 also causal, anticausal
+    "head_type": "string",  # transformer or linear
+    "extra_layers": "Int64",  # beyond equal parameter count
+    "parameters": "Int64",
+    "train_tokens": "Int64",
+    "train_step": "Int64",
+    "train_seed": "Int64",
+    "train_data": "string",  # words of the paper: "313B bytes (0.5 epochs)"
+    "hardware": "string",
+    "dtype": "string",
+    "note": "string",  # what whoever added the run says of it, shown on figures
+    "documents": "string",  # which: their hash, or how many of how many
+    "protocol": "string",  # how a task was asked, where it says so: "0-shot"
+    "acceptance": "string",  # exact, all (lossy), or synthetic (forced): never in one series
+    "task": "string",  # without a temperature: humaneval_mtp_t0.2 is humaneval_mtp
+    "table": "string",  # "results", "totals", or one of the probes' tables
+    "data_set": "string",
+    "metric": "string",
+    "aspect": "string",  # f1, precision, recall
+    "at": "Int64",  # k of pass@k, which is not the k of heads
+    "offset": "Int64",
+    "k": "Int64",  # heads used in decoding
+    "batch": "Int64",
+    "prompt_tokens": "Int64",
+    "new_tokens": "Int64",
+    "temperature": "Float64",
+    "n_samples": "Int64",  # answers per document
+    "operations": "Int64",  # m
+    "pause_tokens": "Int64",
+    "position": "Int64",
+    "position_from": "Int64",
+    "position_to": "Int64",
+    "class": "string",
+    "part": "string",
+    "bin": "Int64",
+    "n_verified": "Int64",
+    "category": "string",
+    "baseline": "string",
+    "baseline_value": "Float64",  # where `value` is a difference to it
+    "value": "Float64",
+    "low": "Float64",
+    "high": "Float64",
+    "count": "Int64",
+}
+"""Name and type of every column; a missing entry is `pandas.NA`."""
+
+DIMENSIONS = tuple(COLUMNS)[
+    tuple(COLUMNS).index("data_set") : tuple(COLUMNS).index("baseline_value")
+]  # of one run
+WHOLE = tuple(name for name, kind in COLUMNS.items() if kind == "Int64")
+
+_SHARE = re.compile(
+    r"(pass@\d+|accuracy(_\d+)?|accept_rate_\w+|rouge(\d|L|Lsum)(_unicode)?|looping|identical|"
+    r"share|confidence|calibration_error|tf_agree|tf_prefix|exact_match|acc|acc_norm)"
+)
+_NEVER_NEGATIVE = re.compile(
+    r"(tokens_per_\w+|seconds\w*|latency\w*|speedup|steps|cross_entropy|bits_per_byte|"
+    r"\w*perplexity|brier|peak_memory|bandwidth\w*)"
+)
+
+
+TIMED = re.compile(r"(tokens_per_second|seconds|latency|speedup|bandwidth|peak_memory)\w*")
+"""Metrics that depend on the machine."""
+
+_AT = re.compile(r"pass@(\d+)")
+
+
+def at(metric: str) -> int | None:
+    """Return the k of a metric named pass@k, None for others."""
+    found = _AT.search(metric)
+    return int(found[1]) if found else None
+
+
+def unfit(metric: str, value: float) -> str | None:
+    """Return what is wrong with a value, in words, or None.
+
+    A share above 1 is most often a percentage: two units in one table would draw a wrong figure.
+    """
+    if _SHARE.fullmatch(metric) and not 0 <= value <= 1:
+        return f"{metric} is {value:g}, expected a share from 0 to 1 (is it in percent?)"
+    if _NEVER_NEGATIVE.fullmatch(metric) and value < 0:
+        return f"{metric} is {value:g}, expected 0 or more"
+    return None

@@ -1,0 +1,178 @@
+"""pass@k of models over temperatures, and gains over n = 1, from runs.
+
+As in the paper's tables 1 and S12 the temperature of a cell is the best one of those that were
+run, and an interval chooses it again in every bootstrap replicate over problems
+(`scoring.temperatures`).
+Greedy answers are no temperature to choose: they count where nothing was sampled.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mtp_harness.figures.documents import scores
+from mtp_harness.figures.tables import Results, frame
+from mtp_harness.figures.values import family_of
+from mtp_harness.scoring.temperatures import oracle, oracle_gain
+
+T = TypeVar("T")
+
+MODEL = ["label", "n", "parameters", "train_tokens", "train_step", "train_seed"]
+PARAMETERS_ALIKE = 0.1
+"""Models whose parameters differ by at most this share count as of one size."""
+
+
+class Cell(NamedTuple):
+    """One model on one benchmark for one k of pass@k.
+
+    Attributes:
+        rows: One per temperature, lowest first.
+        by_problem: Scores of the problems in all of them, [P, T]; None without samples.
+        problems: Their names.
+    """
+
+    rows: pd.DataFrame
+    by_problem: NDArray[np.float64] | None
+    problems: list[str]
+
+    @property
+    def best(self) -> Any:
+        """The row of the best temperature; of equal ones the lowest."""
+        return self.rows.loc[self.rows["value"].astype(float).idxmax()]
+
+
+def cells(results: Results, tasks: tuple[str, ...]) -> Iterator[Cell]:
+    """Yield every model, benchmark and k that was run, in the order of the table."""
+    values = results.values
+    passed = values[
+        values["at"].notna()
+        & values["task"].isin(tasks)
+        & (values["table"] == "results")
+        & (values["acceptance"].fillna("exact") == "exact")
+    ]
+    for _, rows in passed.groupby([*MODEL, "task", "at"], dropna=False, sort=True):
+        sampled = rows[(rows["temperature"] > 0).fillna(False)]
+        chosen = sampled if len(sampled) else rows
+        # The text is the same for every k and batch size: of several runs the one with most heads.
+        ordered = chosen.sort_values(["temperature", "n_samples", "k", "batch", "run"])
+        one_each = ordered.drop_duplicates("temperature", keep="last").reset_index(drop=True)
+        yield Cell(one_each, *_by_problem(results, one_each))
+
+
+def _by_problem(
+    results: Results, rows: pd.DataFrame
+) -> tuple[NDArray[np.float64] | None, list[str]]:
+    columns = []
+    for _, row in rows.iterrows():
+        file = results.files[row["run"]]
+        suffix = "_sampled" if _is_sampled(row) else ""
+        task = next(task for task in file.tasks if family_of(task) == row["task"])
+        by_document = scores(file, task, row["metric"] + suffix)
+        if by_document is None:
+            return None, []
+        columns.append(by_document)
+    shared = sorted(set.intersection(*(set(column) for column in columns)))
+    return np.array([[column[name] for column in columns] for name in shared]), shared
+
+
+def _is_sampled(row: Any) -> bool:
+    return not pd.isna(row["temperature"]) and bool(row["temperature"] > 0)
+
+
+def at_best_temperature(results: Results, tasks: tuple[str, ...]) -> pd.DataFrame:
+    """Return one row for every cell: its score at the best temperature, with its interval."""
+    rows = []
+    for cell in cells(results, tasks):
+        row = cell.best.to_dict()
+        if cell.by_problem is not None and len(cell.problems):
+            temperatures = [float(place) for place in range(len(cell.rows))]
+            best = oracle(cell.by_problem, temperatures)
+            row = cell.rows.loc[int(best.temperature)].to_dict()
+            row |= {"value": best.score.value, "low": best.score.low, "high": best.score.high}
+            row["count"] = len(cell.problems)
+        rows.append(row)
+    return frame(_plain(rows))
+
+
+def gains(results: Results, tasks: tuple[str, ...]) -> pd.DataFrame:
+    """Return what every model with n > 1 gains over n = 1 of the same size and training tokens."""
+    found = list(cells(results, tasks))
+    rows = []
+    for cell in found:
+        candidates = [other for other in found if _is_baseline(other.best, cell.best)]
+        base = the_baseline(candidates, [one.best["label"] for one in candidates], cell.best)
+        if base is None:
+            continue
+        row = cell.best.to_dict() | {"baseline": base.best["label"], "low": None, "high": None}
+        row["baseline_value"] = base.best["value"]
+        row["value"] = float(cell.best["value"]) - float(base.best["value"])
+        shared = sorted(set(cell.problems) & set(base.problems))
+        if not shared and not same(base.best["documents"], cell.best["documents"]):
+            continue
+        if shared:
+            own, its = (_select(one, shared) for one in (cell, base))
+            gain = oracle_gain(own, its)
+            row |= {"value": gain.value, "low": gain.low, "high": gain.high, "count": len(shared)}
+            row["baseline_value"] = float(its.mean(axis=0).max())
+        rows.append(row)
+    return frame(_plain(rows))
+
+
+def the_baseline(candidates: Sequence[T], labels: Sequence[str], row: Any) -> T | None:
+    """Return the n = 1 that a model is compared with: that of its own label, or the only one.
+
+    Args:
+        candidates: All n = 1 that it could be compared with.
+        labels: Of these, in the same order.
+        row: The model's; its `label` and `task` are used.
+
+    Raises:
+        ValueError: There are several, and none has its label.
+    """
+    own = [one for one, label in zip(candidates, labels, strict=True) if label == row["label"]]
+    chosen = own or list(candidates)
+    if len(chosen) > 1:
+        raise ValueError(
+            f"{row['label']} could be compared with {' and '.join(labels)} on {row['task']}, "
+            "expected one model with n = 1: leave the others out, or give pairs one label"
+        )
+    return chosen[0] if chosen else None
+
+
+def _is_baseline(other: Any, row: Any) -> bool:
+    return bool(
+        other["n"] == 1
+        and row["n"] > 1
+        and other["task"] == row["task"]
+        and other["at"] == row["at"]
+        and same(other["n_samples"], row["n_samples"])
+        and same(other["train_tokens"], row["train_tokens"])
+        and same(other["train_seed"], row["train_seed"])
+        and same_size(other["parameters"], row["parameters"])
+    )
+
+
+def same_size(one: Any, other: Any) -> bool:
+    """Return whether two counts of parameters are within 10 %; False where one is not known."""
+    if pd.isna(one) or pd.isna(other) or not one or not other:
+        return False
+    return bool(max(one, other) / min(one, other) <= 1 + PARAMETERS_ALIKE)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Return whether two entries are equal, or both missing."""
+    return bool((pd.isna(one) and pd.isna(other)) or (not pd.isna(one) and one == other))
+
+
+def _select(cell: Cell, problems: list[str]) -> NDArray[np.float64]:
+    assert cell.by_problem is not None
+    place = {name: i for i, name in enumerate(cell.problems)}
+    chosen: NDArray[np.float64] = cell.by_problem[[place[name] for name in problems]]
+    return chosen
+
+
+def _plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: None if pd.isna(v) else v for k, v in row.items()} for row in rows]

@@ -1,0 +1,133 @@
+"""Which rows of a table belong to one line or one group of bars, and how it looks.
+
+A series never mixes a run with the paper, nor measured acceptance with forced or unverified: these
+are apart whatever else a figure asks for.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+from matplotlib.colors import to_hex, to_rgb
+
+from mtp_harness.figures import words
+from mtp_harness.figures.style import DASHES, MARKERS, PAPER_ALPHA, Style
+
+LOSSY = {"all": "unverified", "synthetic": "synthetic acceptance"}
+
+
+class Series(NamedTuple):
+    """One line.
+
+    Attributes:
+        label: Its legend.
+        rows: What it shows.
+        colour, dashes, marker, alpha, width: Its look.
+        from_paper: Whether it is the paper's.
+    """
+
+    label: str
+    rows: pd.DataFrame
+    colour: str
+    dashes: Any
+    marker: str
+    alpha: float
+    width: float
+    from_paper: bool
+
+
+def is_paper(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which rows are the paper's."""
+    return rows["source"] != "run"
+
+
+def series_of(
+    shown: pd.DataFrame,
+    colour: str,
+    told: Sequence[str],
+    style: Style,
+    mixed: bool,
+    dashed: str | None = None,
+) -> Iterator[Series]:
+    """Yield the series of a figure, in a fixed order.
+
+    Args:
+        shown: Everything that the figure shows.
+        colour: Column that sets the colour; n, k and offset set the dashes, too.
+        told: Further columns that keep series apart; those that differ stand in the legend.
+        style: Palette.
+        mixed: Whether runs and the paper are in one figure.
+        dashed: Column that sets dashes and markers instead, the largest entry solid.
+    """
+    frame = shown.assign(from_paper=is_paper(shown))
+    keys = ["from_paper", "acceptance", colour, *told]
+    places: dict[tuple[bool, Any], int] = {}
+    order = list(dict.fromkeys(frame[colour].dropna().sort_values()))
+    lines = list(dict.fromkeys(frame[dashed].dropna().sort_values())) if dashed else []
+    for key, rows in sorted(frame.groupby(keys, dropna=False), key=_missing_first):
+        from_paper, acceptance, value, *others = key
+        place = places.setdefault((from_paper, value), 0)
+        places[from_paper, value] += 1
+        number = int(value) if colour in ("n", "k", "offset") and not pd.isna(value) else None
+        own = frame[frame["from_paper"] == from_paper]
+        parts = [words.entry(colour, value)] if frame[colour].nunique() > 1 or not told else []
+        parts += [
+            words.entry(name, other)
+            for name, other in zip(told, others, strict=True)
+            if own[name].nunique(dropna=False) > 1 or (mixed and name == "label")
+        ]
+        parts += [LOSSY[acceptance]] if acceptance in LOSSY else []
+        parts += ["paper"] if mixed and from_paper else []
+        yield Series(
+            label=", ".join(dict.fromkeys(filter(None, parts))) or str(rows["label"].iloc[0]),
+            rows=rows,
+            colour=_shade(_colour(number, value, order, style), 0 if dashed else place),
+            dashes=_dashes(number, value, order, rows, dashed, lines),
+            marker=_marker(from_paper, place, rows, dashed, lines),
+            alpha=PAPER_ALPHA if mixed and from_paper else 1.0,
+            width=0.9 if mixed and from_paper else 1.3,
+            from_paper=bool(from_paper),
+        )
+
+
+def _missing_first(group: tuple[tuple[Any, ...], pd.DataFrame]) -> list[tuple[bool, Any]]:
+    """Sort a model itself, which has no `baseline`, before its baselines."""
+    return [(False, "") if pd.isna(entry) else (True, entry) for entry in group[0]]
+
+
+def _colour(number: int | None, value: Any, order: list[Any], style: Style) -> str:
+    if number is not None:
+        return style.colour(number)
+    return style.others[(order.index(value) if value in order else 0) % len(style.others)]
+
+
+def _shade(colour: str, place: int) -> str:
+    """Return the colour of the place-th series of one n: as it is, darker, paler, darker still."""
+    mixed_with, share = ((0.0, 0.0), (0.0, 0.38), (1.0, 0.4), (0.0, 0.6))[place % 4]
+    red, green, blue = ((1 - share) * one + share * mixed_with for one in to_rgb(colour))
+    return str(to_hex((red, green, blue)))
+
+
+def _dashes(
+    number: int | None,
+    value: Any,
+    order: list[Any],
+    rows: pd.DataFrame,
+    dashed: str | None,
+    lines: list[Any],
+) -> Any:
+    if dashed:
+        last = len(lines) - 1 - lines.index(rows[dashed].iloc[0]) if lines else 0
+        return ("-", DASHES[4], DASHES[2], DASHES[3])[last % 4]
+    if number is not None:
+        return DASHES.get(number, "-")
+    place = order.index(value) if value in order else 0
+    return ("-", DASHES[2], DASHES[4], DASHES[3])[place % 4]
+
+
+def _marker(
+    from_paper: bool, place: int, rows: pd.DataFrame, dashed: str | None, lines: list[Any]
+) -> str:
+    if from_paper:
+        return "." if dashed and rows[dashed].iloc[0] != lines[-1] else "x"
+    return MARKERS[place % len(MARKERS)]

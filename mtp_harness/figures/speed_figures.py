@@ -1,0 +1,220 @@
+"""Decoding: figure S10, tables S2 and S3, and what only we show of acceptance and speed."""
+
+import pandas as pd
+from matplotlib.figure import Figure as Canvas
+
+from mtp_harness.figures import words
+from mtp_harness.figures.bars import Groups
+from mtp_harness.figures.figure import Figure
+from mtp_harness.figures.lines import Lines
+from mtp_harness.figures.probe_figures import table
+from mtp_harness.figures.style import GREY, Style
+from mtp_harness.figures.tables import Results
+from mtp_harness.figures.text_table import TextTable
+
+SPEED = "`lm_eval --model mtp --tasks mtp_speed -o RESULTS`"
+SPECULATIVE = "`lm_eval --model mtp --tasks mtp_speculative -o RESULTS`"
+MOST_BATCHES = (1, 8, 16, 24, 32, 40)
+LATENCY = "latency over k = 1"
+
+
+def own_cells(results: Results, *metrics: str) -> pd.DataFrame:
+    """Return the timings of the model itself."""
+    rows = table(results, "mtp_speed", "by_cell", *metrics)
+    return rows[rows["baseline"].isna()].reset_index(drop=True)
+
+
+def by_batch(results: Results) -> pd.DataFrame:
+    """Return throughput over k = 1 at the same batch size, and latency as its inverse."""
+    rows = own_cells(results, "speedup")
+    latency = rows.assign(
+        metric=pd.array([LATENCY] * len(rows), dtype="string"),
+        value=1 / rows["value"],
+        low=1 / rows["high"],
+        high=1 / rows["low"],
+    )
+    return pd.concat([rows, latency], ignore_index=True)
+
+
+def by_size(results: Results) -> pd.DataFrame:
+    """Return throughput over k = 1 by model size, at the largest batch that all models have."""
+    rows = own_cells(results, "speedup")
+    if rows.empty:
+        return rows
+    shared = set.intersection(*(set(own) for _, own in rows.groupby("label")["batch"]))
+    if not shared:
+        return rows.iloc[:0]
+    chosen = rows[rows["batch"] == max(shared)]
+    lengths = set.intersection(*(set(own) for _, own in chosen.groupby("label")["prompt_tokens"]))
+    return chosen[chosen["prompt_tokens"] == max(lengths, default=-1)].reset_index(drop=True)
+
+
+def against_the_limit(results: Results) -> pd.DataFrame:
+    """Return tokens per second, and what reading all weights and caches alone would allow.
+
+    The n = 1 baseline that the run timed in turn is a series of its own.
+    """
+    rows = table(results, "mtp_speed", "by_cell", "tokens_per_second")
+    share = table(results, "mtp_speed", "by_cell", "bandwidth_share")
+    place = ["run", "baseline", "batch", "prompt_tokens", "k"]  # a run is on one machine
+    joined = rows.merge(share[[*place, "value"]], on=place, suffixes=("", "_share"))
+    limit = joined.assign(
+        metric=pd.array(["bandwidth limit"] * len(joined), dtype="string"),
+        value=joined["value"] / joined["value_share"],
+        low=pd.NA,
+        high=pd.NA,
+    ).astype({"low": "Float64", "high": "Float64"})
+    return pd.concat([rows, limit.drop(columns="value_share")], ignore_index=True)
+
+
+class AgainstLimit(Lines):
+    """Tokens per second by batch size; dotted and grey what the memory would allow."""
+
+    def __call__(self, canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
+        """Draw the table."""
+        is_limit = shown["metric"] == "bandwidth limit"
+        measured, limit = shown[~is_limit], shown[is_limit]
+        super().__call__(canvas, measured, style)
+        titles = {
+            words.entry("label", label) + ", " + words.entry("prompt_tokens", tokens): rows
+            for (label, tokens), rows in limit.groupby(["label", "prompt_tokens"])
+        }
+        for axes in canvas.axes:
+            rows = limit if len(titles) == 1 else titles.get(axes.get_title(), limit.iloc[:0])
+            for (k, *_), line in rows.groupby(["k", "run", "baseline"], dropna=False):
+                line = line.sort_values("batch")
+                xs, ys = line["batch"].astype(float), line["value"].astype(float)
+                axes.plot(
+                    xs, ys, color=style.colour(int(k)), linewidth=1.0, linestyle=":", alpha=0.75
+                )
+            if len(rows):
+                axes.text(
+                    0.02,
+                    0.98,
+                    "dotted: bandwidth limit",
+                    transform=axes.transAxes,
+                    va="top",
+                    fontsize=5.5,
+                    color=GREY,
+                )
+
+
+def decoding(results: Results) -> pd.DataFrame:
+    """Return tokens per forward and speed-up by category and k."""
+    rows = table(results, "mtp_speculative", "by_k", "tokens_per_forward", "tokens_per_second")
+    speed = rows[rows["metric"] == "tokens_per_second"]
+    place = ["run", "category"]
+    base = speed.loc[speed["k"] == 1, [*place, "value"]]
+    joined = speed.merge(base, on=place, suffixes=("", "_ntp"))
+    speedup = joined.assign(
+        metric=pd.array(["speedup"] * len(joined), dtype="string"),
+        value=joined["value"] / joined["value_ntp"],
+    ).drop(columns="value_ntp")
+    forwards = rows[rows["metric"] == "tokens_per_forward"]
+    both = pd.concat([speedup, forwards], ignore_index=True)
+    several = both.groupby("label")["hardware"].transform("nunique") > 1
+    named = both["label"] + ", " + both["hardware"]
+    both = both.assign(label=both["label"].where(~several, named))
+    return both[both["n"] > 1].reset_index(drop=True)
+
+
+def acceptance(results: Results) -> pd.DataFrame:
+    """Return the share of steps by verified drafts, decoding with all heads."""
+    rows = table(results, "mtp_speculative", "histogram", "steps")
+    if rows.empty:
+        values = results.values
+        rows = values[(values["table"] == "totals") & (values["metric"] == "steps")]
+        rows = rows.assign(category=rows["task"]).reset_index(drop=True)
+    rows = rows[(rows["k"] == rows["n"]) & (rows["n"] > 1)]
+    total = rows.groupby(["run", "category"], dropna=False)["value"].transform("sum")
+    shares = rows.assign(
+        metric=pd.array(["share of steps"] * len(rows), dtype="string"),
+        value=rows["value"] / total,
+        count=total.round().astype("Int64"),
+    )
+    return shares.reset_index(drop=True)
+
+
+FIGURES = (
+    Figure(
+        "fig_s10",
+        "Throughput and latency of k heads over k = 1 at the same batch size.",
+        by_batch,
+        Lines(
+            "batch",
+            colour="k",
+            told=("label", "prompt_tokens", "hardware"),
+            columns="metric",
+            order=("speedup", LATENCY),
+            ticks=MOST_BATCHES,
+            from_zero=True,
+            ylabel="",
+            size=(2.9, 2.26),
+        ),
+        SPEED,
+        ("fig_s10",),
+    ),
+    Figure(
+        "fig_speed_by_size",
+        "Throughput of k heads over k = 1 by model size, at the largest batch of all models.",
+        by_size,
+        Lines(
+            "parameters", colour="k", told=("hardware",), log_x=True, ylabel="relative throughput"
+        ),
+        f"{SPEED} for models of several sizes",
+    ),
+    Figure(
+        "fig_speed",
+        "Tokens per second by batch size, and the limit that reading weights and caches at the "
+        "card's measured bandwidth sets.",
+        against_the_limit,
+        AgainstLimit(
+            "batch",
+            colour="k",
+            told=("hardware", "baseline"),
+            rows="label",
+            columns="prompt_tokens",
+            log_x=True,
+            log_y=True,
+            ylabel="tokens per second",
+        ),
+        SPEED,
+    ),
+    Figure(
+        "fig_acceptance",
+        "Drafts verified in a step, decoding with all heads.",
+        acceptance,
+        Groups(
+            "n_verified",
+            columns="category",
+            ylabel="steps (%)",
+            xlabel="verified drafts in a step",
+        ),
+        SPECULATIVE,
+    ),
+    Figure(
+        "table_s2",
+        "Self-speculative decoding: speed-up over k = 1 and tokens per forward.",
+        decoding,
+        TextTable(
+            ("label", "n", "k"),
+            ("category", "metric"),
+            lambda value: f"{value:.2f}",
+            order=("wikipedia", "books", "code"),
+        ),
+        SPECULATIVE,
+        ("table_s2",),
+    ),
+    Figure(
+        "table_s3",
+        "Self-speculative decoding of byte-level models on code.",
+        lambda results: _code(decoding(results)),
+        TextTable(("k",), ("label", "n", "metric"), lambda value: f"{value:.2f}"),
+        SPECULATIVE,
+        ("table_s3",),
+    ),
+)
+
+
+def _code(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["category"] == "code"].reset_index(drop=True)

@@ -1,0 +1,89 @@
+"""Colours, line styles and sizes of the paper's figures, and a palette for colour-blind readers.
+
+Source: the vector figures of Gloeckle et al. 2024. n = 1 terracotta and solid, n = 2 navy and
+dashed, n = 4 green and dotted; for heads used, k = 3 is sand and dash-dotted. The second palette
+stays apart under each of the three dichromacies (a test simulates them).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+MPLSTYLE = Path(__file__).with_name("paper.mplstyle")
+
+GREY = "#6B6B6B"
+RULE = "#222222"
+PAPER_ALPHA = 0.42
+"""What makes the paper's values stand apart from a run's, in every figure."""
+
+DASHES: dict[int, str | tuple[int, tuple[float, ...]]] = {
+    1: "-",
+    2: (0, (4.2, 1.8)),
+    3: (0, (4.2, 1.6, 1.0, 1.6)),
+    4: (0, (1.0, 1.6)),
+    6: (0, (6.0, 1.4, 1.0, 1.4, 1.0, 1.4)),
+    8: (0, (2.4, 1.2)),
+    16: (0, (5.0, 1.2, 2.0, 1.2)),
+    32: (0, (0.8, 0.8)),
+}
+MARKERS = ("o", "s", "^", "D", "v", "P", "*", "<", ">", "h")
+
+
+@dataclass(frozen=True)
+class Style:
+    """A palette.
+
+    Attributes:
+        name: Of the palette.
+        series: Colour of n, or of k.
+        others: Colours of what has no number, in order.
+        diverging: Matplotlib's name of the scale from loss to gain.
+        sequential: The same, from little to much.
+    """
+
+    name: str
+    series: Mapping[int, str]
+    others: tuple[str, ...]
+    diverging: str
+    sequential: str
+
+    def colour(self, number: int) -> str:
+        """Return the colour of n or k."""
+        if number in self.series:
+            return self.series[number]
+        return self.others[number % len(self.others)]
+
+
+PAPER = Style(
+    name="paper",
+    series={
+        1: "#E07A5F",
+        2: "#3D405B",
+        3: "#F2CC8F",
+        4: "#81B29A",
+        6: "#9C6B98",
+        8: "#5B8DB8",
+        16: "#B5838D",
+        32: "#7A6C5D",
+    },
+    others=("#E07A5F", "#3D405B", "#81B29A", "#F2CC8F", "#9C6B98", "#5B8DB8", "#7A6C5D"),
+    diverging="RdYlGn",
+    sequential="YlGn",
+)
+
+COLOUR_BLIND = Style(
+    name="colour-blind",
+    series={
+        1: "#D55E00",
+        2: "#1F2A5C",
+        3: "#F0C24B",
+        4: "#2FA58E",
+        6: "#CC79A7",
+        8: "#56B4E9",
+        16: "#000000",
+        32: "#999999",
+    },
+    others=("#D55E00", "#1F2A5C", "#2FA58E", "#F0C24B", "#CC79A7", "#56B4E9", "#000000"),
+    diverging="PuOr",
+    sequential="cividis",
+)

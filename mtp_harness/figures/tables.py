@@ -1,0 +1,104 @@
+"""A folder of runs as one tidy table.
+
+    read_runs(places) -> Results
+        values     pandas.DataFrame with the columns and types of `schema.COLUMNS`, one number a row
+        files      the `ResultFile` of each run that was read, by the hash in the column `run`
+        problems   sentences: files that were left out, and measurements that were there twice
+
+    frame(rows)      the same frame from rows of one's own, such as the paper's (`paper_data.read`)
+    to_csv(values)   its text: only the columns that hold something, the same bytes for equal values
+
+Nothing is filled in. A file that cannot be used is left out whole, and the sentence in `problems`
+says which and why. Where two runs measured the same with the same settings, the newer counts.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from mtp_harness.figures import result_file, schema
+from mtp_harness.figures.result_file import ResultFile, Unreadable
+from mtp_harness.figures.values import rows_of
+
+
+class Results(NamedTuple):
+    """What a folder of runs holds.
+
+    Attributes:
+        values: One number a row; see `schema.COLUMNS`.
+        files: The files behind them, by hash.
+        problems: What was left out, one sentence each.
+    """
+
+    values: pd.DataFrame
+    files: dict[str, ResultFile]
+    problems: list[str]
+
+
+def read_runs(places: Sequence[str | Path]) -> Results:
+    """Read all results files in and below `places`.
+
+    Raises:
+        FileNotFoundError: A place does not exist, or there is no results file at all.
+    """
+    rows: list[dict[str, Any]] = []
+    files: dict[str, ResultFile] = {}
+    problems: list[str] = []
+    for path, name in result_file.find([Path(place) for place in places]):
+        try:
+            file = result_file.read(path, name)
+            if file.sha256 in files:
+                problems.append(
+                    f"{path} is a copy of {files[file.sha256].path}: it is counted once"
+                )
+                continue
+            rows += rows_of(file)
+            files[file.sha256] = file
+        except Unreadable as error:
+            problems.append(str(error))
+    values, doubled = _newest(frame(rows), files)
+    return Results(values, files, problems + doubled)
+
+
+def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return rows as a table with the declared columns and types."""
+    listed = list(rows)
+    return pd.DataFrame(
+        {
+            name: pd.array([row.get(name) for row in listed], dtype=kind)
+            for name, kind in schema.COLUMNS.items()
+        }
+    )
+
+
+def to_csv(values: pd.DataFrame) -> str:
+    """Return a table as CSV, columns without any entry left out."""
+    shown = values.dropna(axis="columns", how="all")
+    text: str = shown.to_csv(index=False, float_format="%.10g", lineterminator="\n")
+    return text
+
+
+SETTINGS = (
+    "label n parameters train_tokens train_step train_seed dtype documents acceptance task table"
+).split()
+"""With the dimensions, and the machine where time was measured, what equal measurements share."""
+
+
+def _newest(
+    values: pd.DataFrame, files: Mapping[str, ResultFile]
+) -> tuple[pd.DataFrame, list[str]]:
+    """Keep the newest of equal measurements, and name the others."""
+    same = [*SETTINGS, *schema.DIMENSIONS]
+    ordered = values.sort_values(["date", "run"], kind="stable", na_position="first")
+    timed = ordered["metric"].map(lambda metric: bool(schema.TIMED.fullmatch(metric)))
+    ordered = ordered.assign(machine=ordered["hardware"].where(timed))
+    same.append("machine")
+    older = ordered.duplicated(same, keep="last")
+    said = []
+    for (run, task), rows in ordered[older].groupby(["run", "task"], sort=False):
+        newer = ordered[~older & (ordered["task"] == task)].merge(rows[same], on=same)
+        by = files[newer["run"].iloc[0]].path
+        said.append(f"{files[run].path} and {by} both measured {task}: the newer counts")
+    return values.loc[ordered[~older].index.sort_values()].reset_index(drop=True), said

@@ -1,0 +1,228 @@
+"""Training: its order and time (figures 2 and S11, table S5), and scores over checkpoints."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from mtp_harness.figures import diagrams, words
+from mtp_harness.figures.code_figures import nothing
+from mtp_harness.figures.figure import Figure
+from mtp_harness.figures.lines import Lines
+from mtp_harness.figures.scored import same_size
+from mtp_harness.figures.style import GREY, Style
+from mtp_harness.figures.tables import Results, frame
+from mtp_harness.figures.text_table import TextTable
+
+CHOICE = {
+    "arc_challenge": "acc",
+    "copa": "acc",
+    "hellaswag": "acc_norm",
+    "nq_open": "exact_match",
+    "piqa": "acc",
+    "social_iqa": "acc",
+    "triviaqa": "exact_match",
+}
+"""The seven tasks of figure S12, and the metric of the harness that is shown."""
+
+STEPS = range(2500, 25001, 2500)
+"""The paper's checkpoints."""
+
+CHECKPOINTS = 3
+"""Fewest checkpoints that a score is read between."""
+
+CHOICE_COMMAND = (
+    "`lm_eval --model mtp --model_args pretrained=CHECKPOINT,label=…,train_step=… --tasks "
+    "mtp_choice -o RESULTS` for each checkpoint"
+)
+
+
+def choice_tasks(results: Results) -> pd.DataFrame:
+    """Return the accuracies of the choice tasks of checkpoints whose step is known."""
+    values = results.values
+    wanted = [values[(values["task"] == t) & (values["metric"] == m)] for t, m in CHOICE.items()]
+    rows = pd.concat(wanted)
+    rows = rows[rows["train_step"].notna() & (rows["table"] == "results")]
+    return rows.assign(metric=pd.array(["acc"] * len(rows), dtype="string")).reset_index(drop=True)
+
+
+def choice_mean(results: Results) -> pd.DataFrame:
+    """Return the plain mean of the seven, for checkpoints that have all of them."""
+    model = ["label", "n", "parameters", "train_tokens", "train_step", "train_seed", "hardware"]
+    rows = []
+    for key, group in choice_tasks(results).groupby(model, dropna=False):
+        if set(group["task"]) == set(CHOICE):
+            named = {k: None if pd.isna(v) else v for k, v in zip(model, key, strict=True)}
+            first = group.iloc[0]
+            rows.append(
+                named
+                | {"source": "run", "file": first["file"], "run": first["run"], "metric": "acc"}
+                | {"task": "mtp_choice", "data_set": f"average of {len(CHOICE)}"}
+                | {"value": float(group["value"].mean())}
+            )
+    return frame(rows)
+
+
+def efficiency(results: Results) -> pd.DataFrame:
+    """Return the scores of models at three checkpoints or more, and the tokens that they need.
+
+    Rows with metric "tokens to reach n = 1" hold in `train_tokens` where a model with n > 1 first
+    has the last score of n = 1 of its size.
+    """
+    values = results.values
+    scored = values[
+        (values["metric"] == values["task"].map(CHOICE).fillna("pass@1"))
+        & (values["table"] == "results")
+        & values["train_tokens"].notna()
+    ]
+    family = ["label", "n", "parameters", "train_seed", "task", "metric", "temperature"]
+    curves = [
+        one.sort_values(["train_tokens", "k"]).drop_duplicates("train_tokens", keep="last")
+        for _, one in scored.groupby(family, dropna=False)
+        if one["train_tokens"].nunique() >= CHECKPOINTS
+    ]
+    reached = [row for curve in curves for base in curves if (row := _reached(curve, base))]
+    if not curves:
+        return frame([])
+    return pd.concat([*curves, frame(reached)], ignore_index=True)
+
+
+def _reached(curve: pd.DataFrame, base: pd.DataFrame) -> dict[str, Any] | None:
+    own, its = curve.iloc[-1], base.iloc[-1]
+    if not (
+        own["n"] > 1
+        and its["n"] == 1
+        and own["task"] == its["task"]
+        and own["metric"] == its["metric"]
+        and same_size(own["parameters"], its["parameters"])
+    ):
+        return None
+    points = list(
+        zip(curve["train_tokens"].astype(float), curve["value"].astype(float), strict=True)
+    )
+    tokens = tokens_to_reach(points, float(its["value"]))
+    if tokens is None:
+        return None
+    row = {k: None if pd.isna(v) else v for k, v in own.to_dict().items()}
+    said = {"metric": f"tokens to reach {own['metric']} of n = 1", "baseline": its["label"]}
+    share = {"value": tokens / float(its["train_tokens"]), "baseline_value": float(its["value"])}
+    return row | said | share | {"train_tokens": round(tokens), "low": None, "high": None}
+
+
+def tokens_to_reach(points: Sequence[tuple[float, float]], score: float) -> float | None:
+    """Return where checkpoints first reach a score, log-linear in tokens between two of them.
+
+    Args:
+        points: (training tokens, score), by tokens; more is better.
+        score: To reach.
+
+    Returns:
+        None with fewer than three points, and where the score is not first reached between two.
+    """
+    if len(points) < CHECKPOINTS or points[0][1] >= score:
+        return None
+    for (before, low), (after, high) in pairwise(points):
+        if low < score <= high:
+            return math.exp(
+                math.log(before) + (score - low) / (high - low) * math.log(after / before)
+            )
+    return None
+
+
+class EfficiencyLines(Lines):
+    """Score against training tokens, and a mark where n = 1's last score is reached."""
+
+    def __call__(self, canvas: Any, shown: pd.DataFrame, style: Any) -> None:
+        """Draw the table."""
+        reached = shown["metric"].str.startswith("tokens to reach")
+        super().__call__(canvas, shown[~reached], style)
+        marks = shown[reached].sort_values("n")
+        for axes in filter(lambda one: one.axison, canvas.axes):
+            title = axes.get_title()  # empty where there is one panel
+            here = [row for _, row in marks.iterrows()]
+            here = [row for row in here if title in ("", words.entry("task", row["task"]))]
+            for place, row in enumerate(here):
+                _mark(axes, row, place, style)
+
+
+def _mark(axes: Axes, row: Any, place: int, style: Style) -> None:
+    colour = style.colour(int(row["n"]))
+    tokens, score = float(row["train_tokens"]), 100 * float(row["baseline_value"])
+    axes.axhline(score, color=GREY, linewidth=0.6, linestyle=":")
+    axes.axvline(tokens, color=colour, linewidth=0.8, linestyle=":")
+    axes.annotate(
+        f"n = {row['n']}: {float(row['value']):.0%} of the tokens",
+        (0.97, 0.04 + 0.09 * place),
+        xycoords="axes fraction",
+        ha="right",
+        fontsize=5.5,
+        color=colour,
+    )
+
+
+FIGURES = (
+    Figure(
+        "fig_2",
+        "Order of forwards and backwards in one training step, two parallel heads.",
+        nothing,
+        diagrams.Order(diagrams.PARALLEL),
+        "",
+        ("fig_2",),
+        is_diagram=True,
+    ),
+    Figure(
+        "fig_s11",
+        "Order of forwards and backwards in one training step, two causal heads.",
+        nothing,
+        diagrams.Order(diagrams.CAUSAL),
+        "",
+        ("fig_s11",),
+        is_diagram=True,
+    ),
+    Figure(
+        "table_s5",
+        "Training time over that of n = 1.",
+        nothing,
+        TextTable(("label",), ("n",), lambda value: f"{value:.2f}"),
+        "`mtp-harness train` for each n: its times are no results of the harness",
+        ("table_s5",),
+    ),
+    Figure(
+        "fig_5",
+        "Average accuracy on the seven choice and question tasks over training steps.",
+        choice_mean,
+        Lines("train_step", percent=True, ylabel="average accuracy (%)", ticks=tuple(STEPS[1::2])),
+        CHOICE_COMMAND,
+        ("fig_5",),
+    ),
+    Figure(
+        "fig_s12",
+        "The seven tasks of figure 5. Of the paper's curves only both ends are known.",
+        choice_tasks,
+        Lines(
+            "train_step",
+            columns="task",
+            wrap=4,
+            percent=True,
+            ylabel="accuracy (%)",
+            size=(1.75, 1.7),
+            ticks=tuple(STEPS[1::2]),
+        ),
+        CHOICE_COMMAND,
+        ("fig_s12",),
+    ),
+    Figure(
+        "fig_sample_efficiency",
+        "Score against training tokens, and the tokens at which a model with n > 1 has the last "
+        "score of n = 1 of its size (log-linear between checkpoints, never beyond them).",
+        efficiency,
+        EfficiencyLines(
+            "train_tokens", columns="task", wrap=3, log_x=True, percent=True, ylabel="score (%)"
+        ),
+        "`lm_eval --model mtp --model_args pretrained=CHECKPOINT,label=…,train_tokens=… --tasks "
+        "humaneval_mtp -o RESULTS` for three checkpoints or more of n = 1 and of n > 1",
+    ),
+)

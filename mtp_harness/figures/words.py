@@ -1,0 +1,112 @@
+"""What columns, metrics and data sets are called on figures."""
+
+from typing import Any
+
+import pandas as pd
+
+AXES = {
+    "at": "k",
+    "batch": "batch size",
+    "k": "heads used, k",
+    "offset": "offset",
+    "operations": "# operations",
+    "parameters": "parameters",
+    "position": "position in the window (tokens)",
+    "temperature": "temperature",
+    "train_step": "training step",
+    "train_tokens": "training tokens",
+    "train_data": "training data",
+    "data_set": "data set",
+    "aspect": "white space",
+    "extra_layers": "+ layers",
+    "head_type": "head type",
+    "label": "model",
+}
+
+METRICS = {
+    "acc": "accuracy (%)",
+    "accuracy": "accuracy (%)",
+    "bits_per_byte": "bits per byte",
+    "cross_entropy": "cross-entropy (nats/token)",
+    "calibration_error": "calibration error (%)",
+    "confidence": "mean confidence (%)",
+    "latency over k = 1": "relative latency",
+    "speedup": "relative throughput",
+    "tf_agree": "agrees with head 1 (%)",
+    "tokens_per_second": "tokens per second",
+    "tokens_per_forward": "tokens per forward",
+}
+
+DATA_SETS = {
+    "apps": "APPS/Intro",
+    "arc_challenge": "ARC-Challenge",
+    "books and stories": "books and stories, 9:1",
+    "cnn_dailymail": "CNN/Dailymail",
+    "codecontests": "CodeContests",
+    "copa": "COPA",
+    "gsm8k": "GSM8K",
+    "hellaswag": "HellaSwag",
+    "humaneval": "HumanEval",
+    "mbpp": "MBPP",
+    "multi_news": "Multi-News",
+    "nq_open": "Natural Questions",
+    "orangesum": "OrangeSum",
+    "piqa": "PIQA",
+    "pn_summary": "pn-summary",
+    "samsum": "SAMSum",
+    "social_iqa": "SIQA",
+    "stories": "children stories",
+    "thaisum": "ThaiSum",
+    "triviaqa": "TriviaQA",
+    "wikisummary": "WikiSummary",
+    "xsum": "XSum",
+}
+
+
+def axis(column: str) -> str:
+    """Return what an axis is called."""
+    return AXES.get(column, column.replace("_", " "))
+
+
+def entry(column: str, value: Any) -> str:
+    """Return one entry of a column as figures show it."""
+    if pd.isna(value):
+        return ""
+    if column == "parameters":
+        return in_short(value)
+    if column == "train_tokens":
+        return f"{in_short(value)} tokens"
+    if column in ("data_set", "category", "task"):
+        return DATA_SETS.get(str(value).removesuffix("_mtp"), str(value).replace("_", " "))
+    if column == "metric":
+        return metric(str(value))
+    if column == "aspect":
+        return str(value).replace("f1", "F1")
+    if column == "prompt_tokens":
+        return f"prompts of {value} tokens"
+    if column == "pause_tokens":
+        return f"{value} pause tokens"
+    if column in ("n", "k", "offset"):
+        return f"{column} = {value}"
+    if column == "temperature":
+        return f"{value:g}"
+    return str(value)
+
+
+def metric(name: str) -> str:
+    """Return what a metric is called."""
+    if name.startswith("rouge"):
+        return "R-" + name.removeprefix("rouge").replace("_unicode", " (Unicode)")
+    return METRICS.get(name, name.replace("_", " "))
+
+
+HEADS = {"speedup": "speedup", "tokens_per_forward": "tok/fwd"}
+"""Metrics as heads of narrow columns."""
+
+
+def in_short(number: float) -> str:
+    """Return a count with a letter: 3.86M, 6.7B."""
+    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3g}{letter}"
+    return f"{number:g}"

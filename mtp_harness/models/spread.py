@@ -1,0 +1,100 @@
+"""One model on several devices: its blocks, in order, in shares of about equal size.
+
+    first device     embedding, norm, unembeddings, and the first blocks
+    other devices    the following blocks: the rest of the trunk, then the heads
+
+A block gets its input where it is, and the cache holds its keys and values there (`blocks`,
+`decode.cache`). What the trunk and a head return is on the first device again, so nothing else in
+the package knows of this.
+"""
+
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from mtp_harness.models.mtp_llama import MTPLlamaForCausalLM
+
+
+def spread(model: MTPLlamaForCausalLM, devices: Sequence[torch.device]) -> MTPLlamaForCausalLM:
+    """Move a model onto several devices.
+
+    Args:
+        model: in evaluation mode, of the type it is to have.
+        devices: the model's own device first.
+    """
+    blocks = [*model.model.layers, *model.extra_heads]
+    inner = model.model
+    outside = [inner.embed_tokens, inner.norm, inner.rotary_emb, model.lm_head]
+    outside.append(model.extra_lm_heads)
+    sizes = [_n_bytes(block) for block in blocks]
+    for block, place in zip(
+        blocks, shares(sizes, sum(map(_n_bytes, outside)), len(devices)), strict=True
+    ):
+        block.to(devices[place])
+    for module in outside:
+        module.to(devices[0])
+    return model
+
+
+def shares(sizes: Sequence[int], outside: int, n: int) -> list[int]:
+    """Return which of n devices each of several consecutive blocks goes to.
+
+    A block goes where its middle falls when everything, what is outside the blocks first, is laid
+    end to end and cut into n equal pieces.
+
+    Args:
+        sizes: of the blocks.
+        outside: size of what lies on the first device besides.
+        n: devices.
+    """
+    total, before = outside + sum(sizes), outside
+    places = []
+    for size in sizes:
+        places.append(min(n - 1, int((before + size / 2) * n / total)))
+        before += size
+    return places
+
+
+def gpus() -> list[torch.device]:
+    """Return the GPUs to spread a model over.
+
+    Raises:
+        ValueError: there are fewer than two.
+    """
+    n = torch.cuda.device_count()
+    if n < 2:
+        raise ValueError(
+            f"parallelize=True spreads a model over several GPUs, and torch finds {n} here: leave "
+            "it out, or show more (CUDA_VISIBLE_DEVICES)."
+        )
+    return [torch.device("cuda", index) for index in range(n)]
+
+
+def require_spreadable(model: object | None, loader: str | None) -> None:
+    """Refuse to spread what cannot be, before weights are read.
+
+    Args:
+        model: one that the user's own loader made, or None.
+        loader: that loader's name.
+
+    Raises:
+        ValueError: it is no `MTPLlamaForCausalLM`, GPUs are missing, or each of several processes
+            has the whole model already.
+    """
+    if model is not None and not isinstance(model, MTPLlamaForCausalLM):
+        raise ValueError(
+            f"parallelize=True knows the blocks of MTPLlamaForCausalLM alone, and {loader} gives "
+            f"a {type(model).__name__}: place its parts in the loader, and leave this out."
+        )
+    if (n := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise ValueError(
+            f"parallelize=True in {n} processes, each of which has a GPU of its own: start one "
+            "process, or leave it out."
+        )
+    gpus()
+
+
+def _n_bytes(module: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())

@@ -1,0 +1,82 @@
+"""The models of a suite side by side: one row per task and metric, one column per model."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from mtp_harness.pipeline.results import Results
+from mtp_harness.pipeline.run import Outcome
+
+FAILED, ABSENT = "failed", "-"
+
+ON_SCREEN = 8
+"""Metrics of a task on the screen; the file has all."""
+
+
+def comparison(outcomes: Sequence[Outcome], most: int | None = None) -> str:
+    """Return the table, as Markdown.
+
+    Of each task, the metrics that are better one way or the other, which an arrow says; all of them
+    where a task only describes a model, as probes do. Counts (`n_…`) are left to the results files.
+
+    Args:
+        outcomes: of all cells.
+        most: metrics of a task; the table says how many there are besides. None means all.
+    """
+    labels = list(dict.fromkeys(outcome.cell.label for outcome in outcomes))
+    tasks = list(dict.fromkeys(outcome.cell.task for outcome in outcomes))
+    of = {(outcome.cell.task, outcome.cell.label): outcome for outcome in outcomes}
+    rows = [["task", "metric", "", *labels]]
+    for task in tasks:
+        mine = [of[task, label] for label in labels]
+        metrics = dict.fromkeys(
+            name for outcome in mine if outcome.results for name in shown(outcome.results, task)
+        )
+        first = next((one.results for one in mine if one.results), None)
+        names = list(metrics) or [""]
+        for place, name in enumerate(names[:most]):
+            arrow = direction(first, task, name) if first else ""
+            values = [_cell(outcome, task, name) for outcome in mine]
+            rows.append(["" if place else task, name, arrow, *values])
+        if more := len(names[most:]) if most else 0:
+            rows.append(["", f"… {more} more", "", *("" for _ in labels)])
+    return _markdown(rows)
+
+
+def shown(results: Results, task: str) -> list[str]:
+    """Return the metrics of a task that the table has."""
+    names = [name for name in results.metrics(task) if not name.startswith("n_")]
+    return [name for name in names if direction(results, task, name)] or names
+
+
+def direction(results: Results, task: str, metric: str) -> str:
+    """Return an arrow towards better, or nothing where a metric has no better."""
+    better: dict[str, Any] = results.content["higher_is_better"].get(task) or {}
+    return {True: "↑", False: "↓", None: ""}[better.get(metric.partition(",")[0])]
+
+
+def _cell(outcome: Outcome, task: str, name: str) -> str:
+    if outcome.results is None:
+        return FAILED
+    value = outcome.results.metrics(task).get(name, math.nan)
+    if math.isnan(value):
+        return ABSENT
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    n_words = 3  # columns of words; numbers stand on the right
+
+    def line(row: list[str]) -> str:
+        cells = [
+            text.ljust(width) if column < n_words else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return f"| {' | '.join(cells)} |"
+
+    rule = [
+        "-" * width if column < n_words else "-" * (width - 1) + ":"
+        for column, width in enumerate(widths)
+    ]
+    return "\n".join([line(rows[0]), line(rule), *(line(row) for row in rows[1:])])

@@ -1,0 +1,135 @@
+"""Tasks whose answers keep their decode records, for base and for instruct models.
+
+`GenerationTask` is the harness's task with three things added: documents that cannot be read end
+the run in one sentence, an instruct model is asked in its own way, metrics of decoding are pooled.
+`SampledTask` adds several answers per document, as the metadata asks for (`NSamples`).
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.registry import get_aggregation
+from lm_eval.api.task import ConfigurableTask
+
+from mtp_harness import plugin
+from mtp_harness.data.sources import describe
+from mtp_harness.scoring.bootstrap import high90, low90
+from mtp_harness.scoring.decoding import MAX_OFFSET, ratio_of_sums
+from mtp_harness.scoring.n_samples import SUFFIX, NSamples
+
+FILTER = "none"
+
+
+class GenerationTask(ConfigurableTask):  # type: ignore[misc]
+    """A task of generated answers.
+
+    Attributes:
+        columns: The columns that tell documents apart; if there are any, the results'
+            `metadata.documents` hold a hash of them.
+        instruction: Puts the prompt as a question to an instruct model; the bare prompt if empty.
+        chat_stops: What stops an instruct model. It ends its turn by itself, and a base model's
+            stops would cut its first line.
+    """
+
+    columns: ClassVar[tuple[str, ...]] = ()
+    instruction: ClassVar[str] = ""
+    chat_stops: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """Build the task from its YAML."""
+        self._chat = False
+        super().__init__(config={k: v for k, v in config.items() if k != "class"})
+
+    def download(self, *args: Any, **kwargs: Any) -> None:
+        """Read the documents; what is wrong with them is one sentence, without a traceback."""
+        try:
+            super().download(*args, **kwargs)
+        except (OSError, ValueError) as error:
+            raise plugin.UserError(f"{self.config.task}: {error}.") from error
+        if self.columns:
+            test = self.dataset["test"]
+            found = describe(test, self.columns, test.info.description)
+            self.note(documents={str(self.config.task).partition("_mtp")[0]: found})
+
+    def build_all_requests(self, *, apply_chat_template: bool = False, **kwargs: Any) -> None:
+        """Build the requests; with a chat template, as questions without a base model's stops."""
+        self._chat = apply_chat_template
+        if apply_chat_template:
+            self.set_config("generation_kwargs", {"until": [*self.chat_stops]}, update=True)
+        super().build_all_requests(apply_chat_template=apply_chat_template, **kwargs)
+
+    def doc_to_text(self, doc: Any, doc_to_text: Any = None) -> Any:
+        """Return the prompt, or the question to an instruct model."""
+        text = super().doc_to_text(doc, doc_to_text)
+        if not self._chat or not self.instruction:
+            return text
+        return self.instruction.format(prompt=text)
+
+    def note(self, **facts: Any) -> None:
+        """Write something into the task's metadata, which the results hold."""
+        self.set_config("metadata", {**(self.config.metadata or {}), **facts})
+
+    def answers(self) -> list[tuple[Instance, str]]:
+        """Return all answers of this rank, each with its request."""
+        # The evaluator pads short ranks with repetitions: only `repeats` answers count.
+        return [
+            (instance, text)
+            for instance in self.instances
+            for text in instance.resps[: instance.repeats]
+        ]
+
+    def hand_on(self, answers: Iterable[str]) -> None:
+        """Give `process_results` these answers, which stand for `self.answers()` one by one."""
+        for instance in self.instances:
+            instance.filtered_resps[FILTER] = []
+        for (instance, _), answer in zip(self.answers(), answers, strict=True):
+            instance.filtered_resps[FILTER].append(answer)
+
+    def aggregation(self) -> dict[str, Callable[[list[Any]], float]]:
+        """Return how each metric is pooled; the offsets depend on the model."""
+        known: dict[str, Callable[[list[Any]], float]] = super().aggregation()
+        known["lossy"] = max
+        for offset in range(2, MAX_OFFSET + 1):
+            for name in (f"accept_rate_prefix_{offset}", f"accept_rate_cond_{offset}"):
+                known[name] = ratio_of_sums
+        return known
+
+
+class SampledTask(GenerationTask):
+    """A task of right and wrong answers, scored by pass@k."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """Build the task from its YAML, with the sampling that the metadata asks for."""
+        own = dict(config)
+        try:
+            sampling = NSamples.from_metadata(own.get("metadata") or {})
+        except ValueError as error:
+            raise plugin.UserError(f"{own.get('task')}: {error}.") from None
+        if sampling is not None:
+            own["repeats"] = sampling.n_samples
+            greedy = own.get("generation_kwargs") or {}
+            own["generation_kwargs"] = {**greedy, **sampling.generation_kwargs()}
+        self.ks: tuple[int, ...] = (sampling or NSamples()).ks
+        super().__init__(own)
+
+    @property
+    def suffix(self) -> str:
+        """What tells this run's pass@k from that of the other way of decoding."""
+        return SUFFIX if (self.config.generation_kwargs or {}).get("do_sample") else ""
+
+    def aggregation(self) -> dict[str, Callable[[list[Any]], float]]:
+        """Return how each metric is pooled; the names depend on k."""
+        known = super().aggregation()
+        for name in (f"pass@{k}{suffix}" for k in self.ks for suffix in ("", SUFFIX)):
+            known |= {
+                name: get_aggregation("mean"),
+                f"{name}_low90": low90,
+                f"{name}_high90": high90,
+            }
+        return known
+
+    def higher_is_better(self) -> dict[str, bool]:
+        """Return which way each metric is good; the names depend on k."""
+        known: dict[str, bool] = super().higher_is_better()
+        return known | {f"pass@{k}{self.suffix}": True for k in self.ks}

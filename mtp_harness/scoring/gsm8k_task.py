@@ -1,0 +1,84 @@
+"""GSM8K: worked answers, right where their final number is; greedy, or pass@k of sampled ones.
+
+The final answer is the number after the first "The answer is", as in the examples of the prompt;
+`1,234`, `$1234` and `1234.00` are the same number. An answer without one is wrong, and is counted
+in `no_final_answer`. The other metrics are those of programs (`mtp_harness.scoring.code_task`), and
+`mtp-harness passk` reads the samples.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from mtp_harness.data.gsm8k import value_of
+from mtp_harness.scoring.code_task import Graded, score_document
+from mtp_harness.scoring.generation_task import SampledTask
+
+_FINAL = re.compile(r"[Tt]he answer is:?\s*(?P<number>[-$]*\d[\d,]*(?:\.\d+)?|[-$]*\.\d+)")
+
+
+class FinalAnswer(NamedTuple):
+    """The verdict on one answer.
+
+    Attributes:
+        outcome: Whether it is right.
+        given: Its final number as written; None where there is none.
+    """
+
+    outcome: Literal["pass", "fail"]
+    given: str | None
+
+
+class GSM8KTask(SampledTask):
+    """Word problems, after eight worked examples."""
+
+    columns = ("question", "target")
+
+    def apply_filters(self) -> None:
+        """Compare every answer's final number with the reference's."""
+        self.hand_on(
+            Graded(text, judge(instance.doc["final"], str(text)))
+            for instance, text in self.answers()
+        )
+
+    def process_results(self, doc: Any, results: list[list[Graded]]) -> dict[str, Any]:
+        """Return the metrics of one document; the harness's own where nothing is scored."""
+        if "bypass" in self._metric_fn_list:
+            none: dict[str, Any] = super().process_results(doc, results)
+            return none
+        return score_problem(doc, results, self.ks, self.suffix)
+
+
+def score_problem(
+    doc: dict[str, Any],
+    results: list[list[Graded]],
+    ks: Sequence[int] = (1,),
+    suffix: str = "",
+) -> dict[str, Any]:
+    """Return the metrics of one problem.
+
+    Args:
+        doc: Its columns.
+        results: The graded answers, as the harness hands them on.
+        ks: The k of every pass@k.
+        suffix: Ends the name of every pass@k.
+    """
+    metrics = score_document(doc, results, ks, suffix)
+    del metrics["n_grading_errors"]  # a comparison of numbers makes none
+    finals = [answer.verdict for some in results for answer in some]
+    missing = sum(isinstance(one, FinalAnswer) and one.given is None for one in finals)
+    return metrics | {"no_final_answer": missing}
+
+
+def judge(reference: str, answer: str) -> FinalAnswer:
+    """Return whether an answer's final number is the reference's.
+
+    Args:
+        reference: A number, as text.
+        answer: What the model wrote.
+    """
+    found = _FINAL.search(answer)
+    if found is None:
+        return FinalAnswer("fail", None)
+    given = found["number"]
+    return FinalAnswer("pass" if value_of(given) == value_of(reference) else "fail", given)

@@ -1,0 +1,129 @@
+"""Summarisation: generated, scored by ROUGE, with how the answers were decoded.
+
+Per document, and so in the samples:
+
+    rouge1_f1, rouge1_precision, rouge1_recall; and so for rouge2, rouge3, rougeL, rougeLsum
+    …_unicode                         the same under the other tokenisation (`scoring.rouge`)
+    …_f1_low90, …_f1_high90           the F1 again; pooled as the ends of its bootstrap interval
+    empty_answers, empty_references   without a token under that tokenisation; they score 0
+    truncated_prompts                 prompts that lost their beginning, where the model says so
+    tokens_per_forward, …             as for programs (`mtp_harness.scoring.code_task`)
+    n_answers                         each answer's decode record (in the results: how many)
+
+The paper finetuned a model on each benchmark. Here a base model reads a prompt, with
+`--num_fewshot` after examples, and `--apply_chat_template` asks an instruct model: the results'
+`metadata.protocol` says which, and what draws them beside the paper's says "protocol differs".
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lm_eval.api.registry import get_aggregation
+
+from mtp_harness import plugin
+from mtp_harness.data import summarization
+from mtp_harness.scoring.bootstrap import high90, low90
+from mtp_harness.scoring.decoding import decoding_metrics
+from mtp_harness.scoring.generation_task import GenerationTask
+from mtp_harness.scoring.rouge import COUNTS, SCORES, rouge
+
+F1S = tuple(name for name in SCORES if "_f1" in name)
+
+
+class SummaryTask(GenerationTask):
+    """A benchmark of summaries: rows of `document` and `summary`."""
+
+    columns = ("document", "summary")
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """Build the task from its YAML; a missing scorer ends the run before the model loads."""
+        try:
+            rouge("a", "a")
+        except ModuleNotFoundError as missing:
+            raise plugin.UserError(f"{config.get('task')}: {missing}.") from missing
+        super().__init__(config)
+
+    def build_all_requests(self, *, apply_chat_template: bool = False, **kwargs: Any) -> None:
+        """Build the requests, after the examples for them have been found."""
+        n_shots = self.config.num_fewshot or 0
+        self.note(protocol=f"{n_shots}-shot" + (", chat template" if apply_chat_template else ""))
+        if n_shots:
+            self._find_shots(n_shots)
+        super().build_all_requests(apply_chat_template=apply_chat_template, **kwargs)
+
+    def _find_shots(self, n_shots: int) -> None:
+        """Take examples from another split; without one they are the other test documents."""
+        split, most = "shots", len(self.sampler.df)
+        if split not in self.dataset:
+            given = (self.config.metadata or {}).get("data_dir")
+            benchmark = (self.config.dataset_kwargs or {})["benchmark"]
+            split, examples = summarization.shots(benchmark, given)
+            if examples:
+                self.sampler.replace_df(examples)
+            most = len(examples) or len(self.eval_docs) - 1
+        if n_shots > most:
+            raise plugin.UserError(
+                f"{self.config.task}: num_fewshot={n_shots}, expected at most {most}, because "
+                "there are no more documents for examples: lower it."
+            )
+        self.note(shots=f"the first of {split or 'test; a document is never its own example'}")
+
+    def doc_to_text(self, doc: Any, doc_to_text: Any = None) -> Any:
+        """Return the prompt, or the question to an instruct model."""
+        if self._chat:
+            return self.config.metadata["instruction"] + "\n\n" + doc["document"]
+        return super().doc_to_text(doc, doc_to_text)
+
+    def doc_to_target(self, doc: Any, doc_to_target: Any = None) -> Any:
+        """Return an example's answer; to an instruct model without a base model's marks."""
+        return doc["summary"] if self._chat else super().doc_to_target(doc, doc_to_target)
+
+    def apply_filters(self) -> None:
+        """Hand on the answers as they are, with their records."""
+        self.hand_on([text for _, text in self.answers()])
+
+    def process_results(self, doc: Any, results: list[list[str]]) -> dict[str, Any]:
+        """Return the metrics of one document; the harness's own where nothing is scored."""
+        if "bypass" in self._metric_fn_list:
+            none: dict[str, Any] = super().process_results(doc, results)
+            return none
+        return score_summary(doc, results)
+
+    def aggregation(self) -> dict[str, Callable[[list[Any]], float]]:
+        """Return how each metric is pooled."""
+        known = super().aggregation()
+        known |= {name: get_aggregation("mean") for name in SCORES}
+        known |= {f"{name}_low90": low90 for name in F1S}
+        known |= {f"{name}_high90": high90 for name in F1S}
+        return known | {name: sum for name in (*COUNTS, "truncated_prompts")}
+
+    def higher_is_better(self) -> dict[str, bool]:
+        """Return which way each metric is good."""
+        known: dict[str, bool] = super().higher_is_better()
+        known |= {name: True for name in SCORES}
+        return known | {name: False for name in (*COUNTS, "truncated_prompts")}
+
+
+def score_summary(doc: dict[str, Any], results: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Return the metrics of one document; of several answers the mean, and of counts the sum.
+
+    Args:
+        doc: Its columns; `summary` is the reference.
+        results: The answers, as the harness hands them on.
+    """
+    answers = [answer for some in results for answer in some]
+    scored = [rouge(doc["summary"], str(answer)) for answer in answers]
+    metrics: dict[str, Any] = {
+        name: sum(one[name] for one in scored) / len(scored) for name in SCORES
+    }
+    for name in F1S:
+        metrics |= {f"{name}_low90": metrics[name], f"{name}_high90": metrics[name]}
+    metrics |= {name: sum(one[name] for one in scored) for name in COUNTS}
+    records = [record for answer in answers if (record := getattr(answer, "record", None))]
+    if records:
+        metrics["truncated_prompts"] = sum(record.n_truncated > 0 for record in records)
+    metrics["n_answers"] = [
+        {"decode": record.as_dict() if (record := getattr(answer, "record", None)) else None}
+        for answer in answers
+    ]
+    return metrics | decoding_metrics(records)

@@ -1,0 +1,291 @@
+"""Every figure is drawn from runs and from the paper; nothing is drawn without data."""
+
+import io
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from mtp_harness.figures import style
+from mtp_harness.figures.catalogue import FIGURES, draw_all
+from mtp_harness.figures.figure import NoData, draw
+from mtp_harness.figures.series import is_paper, series_of
+from mtp_harness.figures.tables import frame, read_runs
+
+from .runs import table, write_everything, write_run
+
+NEVER_MEASURED = {"table_s5", "table_s11"}
+OURS = {
+    "fig_heads", "fig_positions", "fig_acceptance", "fig_speed", "fig_perplexity",
+    "fig_sample_efficiency", "fig_speed_by_size",
+}  # fmt: skip
+ISSUE = """
+fig_2 fig_s11 table_s4 table_s5 table_s6 table_s11 fig_1 fig_3 table_s7 fig_4 fig_5 fig_s12 fig_6
+ table_s8 table_s9 table_s10 fig_7 fig_s14 fig_8 fig_s15 fig_s16 fig_s10 table_s2 table_s3
+fig_speed_by_size fig_s13 table_1 table_s12 fig_heads fig_positions fig_acceptance fig_speed
+fig_perplexity fig_sample_efficiency""".split()
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("everything")
+    write_everything(folder)
+    results = read_runs([folder])
+    assert not results.problems
+    return results
+
+
+def test_the_figures_are_those_that_were_asked_for():
+    assert sorted(FIGURES) == sorted(ISSUE)
+
+
+@pytest.mark.parametrize("name", sorted(set(ISSUE) - OURS))
+def test_paper_figure_is_drawn_from_the_paper_alone(name):
+    drawn = draw(FIGURES[name], None)
+    assert is_paper(drawn.shown).all()
+    assert has_ink(drawn.pictures["png"])
+
+
+@pytest.mark.parametrize("name", sorted(set(ISSUE) - NEVER_MEASURED))
+def test_figure_is_drawn_from_runs_and_beside_the_paper(name, everything):
+    if not FIGURES[name].is_diagram:
+        assert not is_paper(FIGURES[name].table(everything, paper=False)).any()
+    both = draw(FIGURES[name], everything, paper=True)
+    assert is_paper(both.shown).any() == bool(FIGURES[name].paper)
+    assert has_ink(both.pictures["png"])
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_figure_that_the_paper_lacks_is_refused_with_its_command(name):
+    with pytest.raises(NoData, match=rf"^{name} is not drawn: the paper has none. Run `lm_eval"):
+        draw(FIGURES[name], None)
+
+
+def test_nothing_is_drawn_from_runs_that_did_not_measure_it(tmp_path):
+    write_run(tmp_path, metrics={"some_task": {"acc": 0.5}})
+    gallery = draw_all(read_runs([tmp_path]))
+    assert {one.figure.name for one in gallery.drawn} == {"fig_1", "fig_2", "fig_s11"}
+    assert set(gallery.missing) == set(ISSUE) - {"fig_1", "fig_2", "fig_s11"}
+    for name in gallery.missing:
+        assert "no run measured it. Run" in gallery.refused[name]
+
+
+@pytest.mark.parametrize("name", ["fig_3", "fig_s10", "table_1", "table_s10", "fig_2", "fig_6"])
+def test_equal_input_gives_equal_bytes(name):
+    first, second = (draw(FIGURES[name], None, formats=("png", "pdf", "svg")) for _ in range(2))
+    assert first.pictures == second.pictures
+    assert first.csv == second.csv
+
+
+def test_hash_of_the_sources_is_in_the_file(tmp_path, everything):
+    drawn = draw(FIGURES["fig_8"], everything, formats=("png", "pdf", "svg"))
+    assert Image.open(io.BytesIO(drawn.pictures["png"])).text["Source"].endswith(drawn.sources)
+    assert drawn.sources.encode() in drawn.pictures["svg"]
+    assert drawn.sources.encode() in drawn.pictures["pdf"]
+    # Another run among the sources, another hash.
+    other = draw(FIGURES["fig_7"], everything)
+    paper = draw(FIGURES["fig_8"], everything, paper=True)
+    assert len({drawn.sources, paper.sources}) == 2
+    assert other.sources == drawn.sources  # the same runs measured both
+
+
+def test_two_runs_on_one_point_are_refused_and_named(tmp_path):
+    cells = table("operations pause_tokens", [[1, 0, "accuracy", 0.5]])
+    tables = {"mtp_arithmetic": {"by_operations": cells}}
+    write_run(tmp_path, "a", tables=tables, dtype="float32")
+    write_run(tmp_path, "a", tables=tables, dtype="bfloat16")
+    gallery = draw_all(read_runs([tmp_path]), ["fig_8"])
+    assert not gallery.drawn and not gallery.missing
+    said = gallery.refused["fig_8"]
+    assert "two values at # operations 1 of a (they differ in dtype float32 and bfloat16;" in said
+    assert "results_2026" in said and "label=" in said
+
+
+def heads_of(documents, hardware="one", speed=1.0):
+    cells = table("data_set offset", [["code", 1, "accuracy", 0.75]])
+    times = table("model batch prompt_tokens k", [["self", 1, 64, 2, "speedup", speed]])
+    return {
+        "tables": {"mtp_heads": {"by_offset": cells}, "mtp_speed": {"by_cell": times}},
+        "documents": {"mtp_heads": {"code": {"sha256": documents}}},
+        "hardware": {"gpu": hardware},
+    }
+
+
+def test_models_that_read_other_documents_are_not_drawn_together(tmp_path):
+    write_run(tmp_path, "a", **heads_of("aaaaaaaaaaaa"))
+    write_run(tmp_path, "b", **heads_of("aaaaaaaaaaaa"))
+    assert len(draw(FIGURES["fig_heads"], read_runs([tmp_path])).shown) == 2
+    write_run(tmp_path, "c", **heads_of("bbbbbbbbbbbb"))
+    said = draw_all(read_runs([tmp_path]), ["fig_heads"]).refused["fig_heads"]
+    assert "its runs of mtp_heads read different documents of code (aaaaaaaaaaaa in " in said
+    assert "bbbbbbbbbbbb in results_" in said
+
+
+def test_time_depends_on_the_machine_and_accuracy_does_not(tmp_path):
+    write_run(tmp_path, "a", **heads_of("aaaaaaaaaaaa", "one", 1.5))
+    write_run(tmp_path, "a", **heads_of("aaaaaaaaaaaa", "another", 2.5))
+    results = read_runs([tmp_path])
+    assert len(results.problems) == 1  # the accuracy of the older run is not shown
+    assert len(draw(FIGURES["fig_heads"], results).shown) == 1
+    speeds = draw(FIGURES["fig_s10"], results).shown
+    shown = speeds[speeds["metric"] == "speedup"].set_index("hardware")["value"]
+    assert shown.to_dict() == {"one": 1.5, "another": 2.5}
+
+
+def test_architecture_is_that_of_the_models_own_configuration(tmp_path):
+    checkpoint = tmp_path / "7B_200B_4"
+    checkpoint.mkdir()
+    told = {"dim": 4096, "n_layers": 32, "n_heads": 32, "n_future_tokens": 4, "vocab_size": 32000}
+    (checkpoint / "params.json").write_text(json.dumps(told))
+    for pretrained, blocks in (("mtp-bytes-n4", [8, 4]), (str(checkpoint), [28, 4])):
+        folder = tmp_path / Path(pretrained).name / "runs"
+        write_run(folder, metrics={"mbpp_mtp": {"pass@1": 0.5}}, pretrained=pretrained)
+        shown = draw(FIGURES["fig_1"], read_runs([folder])).shown
+        assert shown["metric"].tolist() == ["trunk blocks", "head blocks"]
+        assert shown["value"].tolist() == blocks
+    write_run(
+        tmp_path / "gone", metrics={"mbpp_mtp": {"pass@1": 0.5}}, pretrained="/nowhere/at/all"
+    )
+    assert "config.json" in draw_all(read_runs([tmp_path / "gone"]), ["fig_1"]).refused["fig_1"]
+
+
+def test_seeds_are_averaged_and_their_points_are_kept(everything):
+    shown = draw(FIGURES["fig_8"], everything).shown
+    here = shown[(shown["label"] == "100M") & (shown["n"] == 2) & (shown["operations"] == 3)]
+    assert sorted(here["train_seed"]) == [0, 1]
+    assert here["value"].tolist() == pytest.approx(
+        [(1 - 3 / 11) ** 2 * 0.88, (1 - 3 / 11) ** 2 * 0.88 + 0.01]
+    )
+
+
+def test_measured_and_forced_acceptance_never_share_a_series():
+    rows = [
+        {"source": "run", "label": "a", "k": 2, "acceptance": how, "batch": b, "value": 1.0 + b}
+        for how in ("exact", "synthetic", "all")
+        for b in (1, 8)
+    ]
+    rows.append({"source": "Table S2", "label": "a", "k": 2, "batch": 1, "value": 1.5})
+    found = list(series_of(frame(rows), "k", ("label",), style.PAPER, mixed=True))
+    assert len(found) == 4
+    for one in found:
+        assert one.rows["acceptance"].nunique(dropna=False) == 1
+        assert one.rows["source"].nunique() == 1
+    assert len({one.label for one in found}) == 4
+    assert any("synthetic acceptance" in one.label for one in found)
+    assert any("unverified" in one.label for one in found)
+
+
+def test_paper_stands_apart_beside_runs(everything):
+    both = draw(FIGURES["fig_8"], everything, paper=True).shown
+    own = list(series_of(both, "n", ("label",), style.PAPER, mixed=True))
+    assert {one.alpha for one in own if one.from_paper} == {style.PAPER_ALPHA}
+    assert {one.alpha for one in own if not one.from_paper} == {1.0}
+    assert all("paper" in one.label for one in own if one.from_paper)
+
+
+def test_interval_of_latency_is_turned_around(everything):
+    shown = draw(FIGURES["fig_s10"], everything).shown
+    latency = shown[(shown["metric"] == "latency over k = 1") & (shown["k"] == 4)].iloc[0]
+    speedup = 1 + 3 * 0.6
+    assert float(latency["value"]) == pytest.approx(1 / speedup)
+    assert float(latency["low"]) == pytest.approx(1 / (speedup * 1.03))
+    assert float(latency["high"]) == pytest.approx(1 / (speedup * 0.97))
+
+
+def test_average_accuracy_needs_all_seven_tasks(tmp_path):
+    names = "arc_challenge copa nq_open piqa social_iqa triviaqa".split()
+    metrics = {
+        name: {"exact_match" if name in ("nq_open", "triviaqa") else "acc": 0.5} for name in names
+    }
+    write_run(tmp_path, metrics=metrics, train_step=100)
+    assert "fig_5" in draw_all(read_runs([tmp_path]), ["fig_5"]).missing
+    write_run(tmp_path, metrics=metrics | {"hellaswag": {"acc_norm": 0.85}}, train_step=200)
+    (row,) = draw(FIGURES["fig_5"], read_runs([tmp_path])).shown.to_dict("records")
+    assert row["train_step"] == 200
+    assert row["value"] == pytest.approx((6 * 0.5 + 0.85) / 7)
+
+
+def test_bandwidth_limit_is_speed_over_its_share(everything):
+    shown = draw(FIGURES["fig_speed"], everything).shown
+    here = shown[(shown["label"] == "7B") & (shown["batch"] == 8) & (shown["k"] == 2)]
+    here = here[here["baseline"].isna()]
+    by_metric = here.set_index("metric")["value"]
+    assert by_metric["bandwidth limit"] == pytest.approx(
+        by_metric["tokens_per_second"] / (0.8 / 8**0.1)
+    )
+    other = shown[shown["baseline"] == "n1"]  # another model's speed is a series of its own
+    assert sorted(other["value"]) == pytest.approx([41, 41, 41 / 0.8, 41 / 0.8])
+    speeds = draw(FIGURES["fig_s10"], everything).shown
+    assert speeds["baseline"].isna().all()
+
+
+def test_absent_panels_say_so_instead_of_standing_empty(tmp_path):
+    write_run(tmp_path, "a", 1, metrics={"mbpp_mtp": {"pass@1": 0.25}}, parameters=100)
+    write_run(tmp_path, "b", 4, metrics={"mbpp_mtp": {"pass@1": 0.5}}, parameters=105)
+    shown = draw(FIGURES["fig_3"], read_runs([tmp_path])).shown
+    (row,) = shown.to_dict("records")
+    assert (row["label"], row["baseline"]) == ("b", "a")
+    assert (row["value"], row["baseline_value"]) == (0.25, 0.25)
+
+
+# Machado, Oliveira and Fernandes 2009, severity 1; linear RGB.
+BLINDNESS = {
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+                   [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+                     [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+                   [0.004733, 0.691367, 0.303900]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BLINDNESS)
+def test_colour_blind_palette_keeps_the_common_n_apart(kind):
+    def seen(colour):
+        channels = np.array(matplotlib.colors.to_rgb(colour))
+        linear = np.where(
+            channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4
+        )
+        return np.clip(np.array(BLINDNESS[kind]) @ linear, 0, 1) ** (1 / 2.2)
+
+    colours = [seen(style.COLOUR_BLIND.series[n]) for n in (1, 2, 3, 4)]
+    distances = [np.linalg.norm(a - b) for i, a in enumerate(colours) for b in colours[:i]]
+    assert min(distances) > 0.2
+
+
+def test_colour_blind_variant_shows_the_same_table():
+    plain = draw(FIGURES["fig_3"], None)
+    other = draw(FIGURES["fig_3"], None, style=style.COLOUR_BLIND)
+    assert plain.csv == other.csv
+    assert plain.pictures != other.pictures
+
+
+def test_csv_of_a_figure_draws_it_again(everything):
+    figure = FIGURES["fig_s13"]
+    drawn = draw(figure, everything)
+    again = pd.read_csv(io.StringIO(drawn.csv))
+    assert len(again) == len(drawn.shown)
+    assert again["value"].tolist() == pytest.approx(drawn.shown["value"].astype(float).tolist())
+
+
+def test_unknown_figure_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match="no figure is called fig_s100: did you mean fig_s10?"):
+        draw_all(None, ["fig_s100"])
+
+
+def has_ink(png: bytes) -> bool:
+    """Whether a picture is neither empty nor cut by its edge."""
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+    edges = np.concatenate([pixels[:, 0], pixels[:, -1], pixels[0], pixels[-1]])
+    return bool((pixels < 200).mean() > 0.003 and (edges > 250).all())
+
+
+def test_a_picture_that_touches_its_edge_is_noticed():
+    black = Image.new("L", (50, 50), 0)
+    held = io.BytesIO()
+    black.save(held, format="png")
+    assert not has_ink(held.getvalue())

@@ -1,0 +1,121 @@
+"""The committed gallery is what its results give, and its results say nothing of where they ran."""
+
+import getpass
+import importlib.util
+import json
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+from mtp_harness.figures.tables import read_runs
+
+from .damage import WHOLE, write
+from .runs import write_run
+
+GALLERY = Path(__file__).resolve().parents[2] / "figures"
+
+pytestmark = pytest.mark.skipif(
+    not (GALLERY / "results").is_dir(), reason=f"needs {GALLERY} of a checkout"
+)
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, GALLERY / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return read_runs([GALLERY / "results"])
+
+
+def test_results_are_read_without_a_problem(runs):
+    assert not runs.problems
+    assert {file.label for file in runs.files.values()} >= {"mtp-bytes-n4", "mtp-bytes-n1"}
+
+
+def test_committed_tables_are_what_the_results_give(runs):
+    regenerate = script("regenerate")
+    assert regenerate.stale(GALLERY, runs) == []
+    assert regenerate.stale(GALLERY / "paper", None) == []
+
+
+def test_a_changed_table_is_noticed(tmp_path, runs, monkeypatch):
+    regenerate = script("regenerate")
+    monkeypatch.setattr(regenerate, "HERE", tmp_path / "figures")
+    there = tmp_path / "figures"
+    there.mkdir()
+    for path in GALLERY.glob("*.csv"):
+        (there / path.name).write_text(path.read_text())
+    changed = there / "fig_heads.csv"
+    changed.write_text(changed.read_text().replace("accuracy", "guesses", 1))
+    (there / "fig_1.csv").unlink()
+    assert regenerate.stale(there, runs) == [
+        "figures/fig_1.csv is missing: run `make figures`",
+        "figures/fig_heads.csv is not what the results give: run `make figures`",
+    ]
+
+
+def test_every_table_has_its_picture():
+    for folder in (GALLERY, GALLERY / "paper"):
+        tables = {path.stem for path in folder.glob("*.csv")}
+        assert tables and tables == {path.stem for path in folder.glob("*.png")}
+
+
+HOST = re.compile(
+    r"(?<![\w.:/-])/(?:home|root|tmp|work|mnt|data|opt|usr|var|Users|scratch|workspace)/|"
+    r"[A-Za-z]:\\\\|\b\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}\b|PyTorch version:|file://"
+)
+
+
+def test_results_hold_no_path_and_no_host():
+    files = [path for path in (GALLERY / "results").rglob("*") if path.is_file()]
+    assert len(files) > 10
+    names = {socket.gethostname(), getpass.getuser()} - {"localhost", "root", "runner"}
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        assert (found := HOST.search(text)) is None, f"{path}: {found}"
+        for name in names:
+            assert not re.search(rf"\b{re.escape(name)}\b", text), f"{path}: {name}"
+
+
+def test_import_takes_out_paths_hosts_and_texts_and_keeps_every_number(tmp_path):
+    import_results = script("import_results")
+    run = write_run(
+        tmp_path / "from",
+        "a model",
+        metrics={"humaneval_mtp": {"pass@1": 0.5}},
+        samples={"humaneval_mtp": [{"pass@1": 1.0, "resps": [["secret"]]}, {"pass@1": 0.0}]},
+        git_revision="abc",
+        command="lm_eval --tasks x -o /home/somebody/deep/results --log_samples",
+    )
+    content = json.loads(run.read_text()) | {"pretty_env_info": "PyTorch version: 2"}
+    content["config"]["model_args"] = {"pretrained": "/home/somebody/ckpt/7B_200B_4"}
+    content["configs"]["humaneval_mtp"]["metadata"] = {"config_source": "/home/somebody/x.yaml"}
+    content["configs"]["humaneval_mtp"]["doc_to_text"] = "{{prompt}}"
+    run.write_text(json.dumps(content))
+    into = tmp_path / "results"
+    arguments = [str(tmp_path / "from"), "--into", str(into), "--note", "timed on a busy machine"]
+    for _ in range(2):  # the second time changes nothing
+        assert import_results.main(arguments) == 0
+    (written,) = into.rglob("results_*.json")
+    assert written.parent == into / "a model" / "humaneval_mtp"
+    text = "".join(path.read_text() for path in into.rglob("*") if path.is_file())
+    assert not HOST.search(text) and "somebody" not in text and "secret" not in text
+    kept = json.loads(written.read_text())
+    assert kept["config"]["model_args"]["pretrained"] == "…/7B_200B_4"
+    assert "-o …/results --log_samples" in kept["config"]["mtp"]["command"]
+    before, after = read_runs([tmp_path / "from"]).values, read_runs([into]).values
+    same = ["task", "metric", "value", "label", "n", "k"]
+    assert before[same].equals(after[same])
+    assert set(after["note"]) == {"timed on a busy machine"}
+
+
+def test_import_refuses_what_cannot_be_drawn(tmp_path):
+    write(tmp_path, json.dumps(WHOLE)[:200].encode())
+    with pytest.raises(ValueError, match="is not JSON"):
+        script("import_results").main([str(tmp_path), "--into", str(tmp_path / "into")])

@@ -1,0 +1,168 @@
+"""pass@k over temperatures and gains over n = 1, against plain loops over the documents."""
+
+import random
+import statistics
+
+import pandas as pd
+import pytest
+
+from mtp_harness.figures import training_figures
+from mtp_harness.figures.scored import at_best_temperature, gains
+from mtp_harness.figures.summary_figures import l_f1, rouge_l
+from mtp_harness.figures.tables import read_runs
+
+from .runs import write_run
+
+TASK = "humaneval_mtp"
+SAMPLED = {"do_sample": True, "until": []}
+
+
+def write_scores(folder, label, n, scores, temperature=None, k=None, **told):
+    """A run with the scores of each document, greedy without a temperature."""
+    name = "pass@1" if temperature is None else "pass@1_sampled"
+    kwargs = {"do_sample": False, "until": []}
+    if temperature is not None:
+        kwargs = SAMPLED | {"temperature": temperature}
+    return write_run(
+        folder,
+        label,
+        n,
+        k,
+        metrics={TASK: {name: statistics.mean(scores)}},
+        samples={TASK: [{name: score} for score in scores]},
+        generation=kwargs,
+        **told,
+    )
+
+
+def plain_bootstrap(pairs, replicates=2000, seed=1):
+    """The 90 % interval of the mean difference, document by document."""
+    drawn = random.Random(seed)
+    means = sorted(statistics.mean(drawn.choices(pairs, k=len(pairs))) for _ in range(replicates))
+    return means[int(0.05 * replicates)], means[int(0.95 * replicates)]
+
+
+def test_gain_is_paired_and_its_interval_is_a_bootstrap_over_documents(tmp_path):
+    drawn = random.Random(0)
+    base = [drawn.random() for _ in range(60)]
+    better = [min(1.0, score + drawn.choice((0.0, 0.2))) for score in base]
+    write_scores(tmp_path, "base", 1, base)
+    write_scores(tmp_path, "heads", 4, better)
+    (row,) = gains(read_runs([tmp_path]), (TASK,)).to_dict("records")
+    differences = [a - b for a, b in zip(better, base, strict=True)]
+    assert row["value"] == pytest.approx(statistics.mean(differences))
+    assert row["baseline_value"] == pytest.approx(statistics.mean(base))
+    low, high = plain_bootstrap(differences)
+    assert row["low"] == pytest.approx(low, abs=0.006)
+    assert row["high"] == pytest.approx(high, abs=0.006)
+    # Unpaired, the interval would be several times as wide.
+    assert high - low < 0.3 * 2 * 1.64 * statistics.stdev(base) / 60**0.5 * 2
+
+
+def test_best_temperature_is_chosen_for_each_cell(tmp_path):
+    cold, hot = [1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]
+    write_scores(tmp_path, "a", 4, cold, 0.2)
+    write_scores(tmp_path, "a", 4, hot, 0.8)
+    (row,) = at_best_temperature(read_runs([tmp_path]), (TASK,)).to_dict("records")
+    assert (row["temperature"], row["value"], row["count"]) == (0.8, 0.5, 4)
+
+
+def test_greedy_answers_are_no_temperature_to_choose(tmp_path):
+    write_scores(tmp_path, "a", 4, [1.0, 1.0])
+    write_scores(tmp_path, "a", 4, [1.0, 0.0], 0.8)
+    (row,) = at_best_temperature(read_runs([tmp_path]), (TASK,)).to_dict("records")
+    assert (row["temperature"], row["value"]) == (0.8, 0.5)
+
+
+def test_same_text_at_every_k_counts_once(tmp_path):
+    write_scores(tmp_path, "base", 1, [0.0, 1.0])
+    write_scores(tmp_path, "heads", 4, [1.0, 1.0], k=1)
+    write_scores(tmp_path, "heads", 4, [1.0, 1.0], k=4)
+    (row,) = gains(read_runs([tmp_path]), (TASK,)).to_dict("records")
+    assert (row["k"], row["value"]) == (4, 0.5)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"parameters": 8_000_000_000}, {"train_tokens": 5}, {"repeats": 7}, {"acceptance": "all"}],
+    ids=str,
+)
+def test_models_that_do_not_compare_give_no_gain(tmp_path, told):
+    write_scores(tmp_path, "base", 1, [0.0, 1.0])
+    write_scores(tmp_path, "heads", 4, [1.0, 1.0], **told)
+    assert gains(read_runs([tmp_path]), (TASK,)).empty
+
+
+def test_several_baselines_are_refused_unless_one_has_the_label(tmp_path):
+    write_scores(tmp_path, "base", 1, [0.0, 1.0])
+    write_scores(tmp_path, "other base", 1, [0.0, 0.0])
+    write_scores(tmp_path, "heads", 4, [1.0, 1.0])
+    with pytest.raises(ValueError, match="heads could be compared with base and other base on"):
+        gains(read_runs([tmp_path]), (TASK,))
+    write_scores(tmp_path, "heads", 1, [1.0, 0.0])
+    (row,) = gains(read_runs([tmp_path]), (TASK,)).to_dict("records")
+    assert (row["baseline"], row["value"]) == ("heads", 0.5)
+
+
+def test_summaries_without_a_baseline_are_shown_as_they_are(tmp_path):
+    for n, score in ((2, 0.25), (4, 0.5)):
+        write_run(tmp_path, "a", n, metrics={"xsum_mtp": {"rougeL_f1": score}}, parameters=n * 100)
+    write_run(tmp_path, "a", 1, metrics={"xsum_mtp": {"rougeL_f1": 0.125}}, parameters=400)
+    rows = l_f1(read_runs([tmp_path]))
+    shown = {row["n"]: (row["value"], row["baseline"]) for row in rows.to_dict("records")}
+    assert shown[4] == (0.375, "a")
+    assert shown[1][0] == 0.125 and shown[2][0] == 0.25
+    assert pd.isna(shown[2][1])
+
+
+def test_without_samples_there_is_a_value_and_no_interval(tmp_path):
+    for label, n, score in (("base", 1, 0.25), ("heads", 4, 0.5)):
+        write_run(tmp_path, label, n, metrics={TASK: {"pass@1": score}})
+    (row,) = gains(read_runs([tmp_path]), (TASK,)).to_dict("records")
+    assert row["value"] == 0.25
+    assert pd.isna(row["low"]) and pd.isna(row["high"])
+
+
+DAMAGED_SAMPLES = {
+    "empty": ("", "is empty, expected one line per document"),
+    "half a line": ('{"doc_id": 0, "pass', ":1 is no sample"),
+    "no document": ('{"pass@1": 0.5}\n', ":1 is no sample"),
+    "a list": ("[1, 2]\n", ":1 is no sample"),
+    "no metric": ('{"doc_id": 0}\n', "has no pass@1 for document 0"),
+    "a metric of words": ('{"doc_id": 0, "pass@1": "high"}\n', "has no pass@1 for document 0"),
+    "zeros": ("\0" * 100, ":1 is no sample"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED_SAMPLES)
+def test_damaged_samples_are_named(tmp_path, kind):
+    content, said = DAMAGED_SAMPLES[kind]
+    results = write_scores(tmp_path, "a", 4, [0.0, 1.0])
+    (samples,) = tmp_path.glob("samples_*.jsonl")
+    samples.write_text(content)
+    with pytest.raises(ValueError) as raised:
+        at_best_temperature(read_runs([results]), (TASK,))
+    assert str(samples) in str(raised.value) and said in str(raised.value)
+
+
+def test_tokens_to_reach_are_log_linear_between_checkpoints():
+    points = [(100.0, 0.1), (1000.0, 0.3), (10_000.0, 0.4)]
+    # Half-way from .1 to .3 is half-way from 100 to 1000 in the logarithm: 316.2….
+    assert training_figures.tokens_to_reach(points, 0.2) == pytest.approx(10**2.5)
+    assert training_figures.tokens_to_reach(points, 0.3) == pytest.approx(1000)
+    assert training_figures.tokens_to_reach(points, 0.5) is None  # beyond the last
+    assert training_figures.tokens_to_reach(points, 0.1) is None  # there already at the first
+    assert training_figures.tokens_to_reach(points[:2], 0.2) is None  # two are too few
+
+
+def test_average_rouge_is_over_the_data_sets_that_all_models_have(tmp_path):
+    def scores(**by_name):
+        return {f"{name}_mtp": {"rougeL_f1": value} for name, value in by_name.items()}
+
+    write_run(tmp_path, "a", 1, metrics=scores(xsum=0.2, samsum=0.4, thaisum=0.9))
+    write_run(tmp_path, "b", 4, metrics=scores(xsum=0.3, samsum=0.5))
+    rows = rouge_l(read_runs([tmp_path]))
+    assert rows["data_set"].unique().tolist() == ["average of 2"]
+    assert dict(zip(rows["label"], rows["value"], strict=True)) == pytest.approx(
+        {"a": 0.3, "b": 0.4}
+    )

@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import pytest
+
+from mtp_harness.pipeline.plan import plan
+from mtp_harness.pipeline.suite import make_suite
+
+
+def cells(models, tasks=("humaneval_mtp",), **more):
+    content = {"models": models, "tasks": list(tasks), **more}
+    return plan(make_suite(content, "mine", "mine.yaml"), Path("out"))
+
+
+SHIPPED = [
+    {"label": "n4", "model_args": {"pretrained": "mtp-bytes-n4"}},
+    {"label": "n1", "model_args": {"pretrained": "mtp-bytes-n1"}},
+]
+
+
+def test_one_cell_per_model_and_single_task():
+    found = cells(SHIPPED, ["mtp_code"], settings={"limit": 2})
+    assert [(cell.task, cell.label) for cell in found] == [
+        ("humaneval_mtp", "n4"),
+        ("humaneval_mtp", "n1"),
+        ("mbpp_mtp", "n4"),
+        ("mbpp_mtp", "n1"),
+    ]
+    assert {cell.folder for cell in found} == {
+        Path("out", label, task) for label in ("n4", "n1") for task in ("humaneval_mtp", "mbpp_mtp")
+    }
+    assert all(cell.journal and cell.settings == {"limit": 2} for cell in found)
+
+
+@pytest.mark.parametrize(
+    ("model_args", "message"),
+    [
+        ({"pretrained": "./nowhere"}, "model a: .*nowhere"),
+        ({"pretrained": "mtp-bytes-n5"}, r"model a: .*did you mean mtp-bytes-n4\?"),
+        ({"draft_heads": 5}, "model a: draft_heads=5, but this checkpoint has 4 heads"),
+        ({"pretrained": "mtp-bytes-n1", "draft_heads": 2}, "has 1 head; choose 1."),
+        ({"draft_head": 2}, r"model a: unknown model argument draft_head=2; did you mean draft_h"),
+        ({"revision": "x"}, "model a: revision=x does not work with a checkpoint that has heads"),
+        ({"dtype": "float17"}, "model a: dtype=float17, expected auto"),
+    ],
+)
+def test_models_are_checked_before_anything_runs(model_args, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        cells([{"label": "a", "model_args": model_args}])
+    assert "\n" not in str(caught.value)
+
+
+def test_an_ordinary_model_keeps_no_journal(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    [cell] = cells([{"label": "a", "model_args": {"pretrained": str(tmp_path)}}])
+    assert not cell.journal
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"n_samples": 3, "temperature": 0.5, "k": [1, 10]}, "k=10 with n_samples=3; expected 1"),
+        ({"n_samples": 3, "k": 1}, "greedy decoding"),
+        ({"k": [1, 10]}, "k=10 with n_samples=1"),
+    ],
+)
+def test_more_k_than_samples(metadata, message):
+    with pytest.raises(ValueError, match=f"humaneval_mtp: .*{message}"):
+        cells(SHIPPED, [{"task": "humaneval_mtp", "metadata": metadata}])
+
+
+def test_a_task_s_own_samples_count():
+    # humaneval_mtp_t0.1 draws 200 samples by itself.
+    cells(SHIPPED, [{"task": "humaneval_mtp_t0.1", "metadata": {"k": [200]}}])
+    with pytest.raises(ValueError, match="k=201 with n_samples=200"):
+        cells(SHIPPED, [{"task": "humaneval_mtp_t0.1", "metadata": {"k": [201]}}])

@@ -1,0 +1,142 @@
+"""Two processes give one process's results, also when the documents do not divide evenly."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
+
+TASK = """
+task: solutions
+class: !function solutions.Solutions
+custom_dataset: !function mtp_harness.data.humaneval.load
+test_split: test
+output_type: loglikelihood
+doc_to_text: "{{prompt}}"
+doc_to_target: "{{canonical_solution}}"
+metric_list:
+  - metric: perplexity
+metadata: {version: 1.0}
+"""
+TASK_CLASS = """
+from lm_eval.api.task import ConfigurableTask
+
+
+class Solutions(ConfigurableTask):
+    def __init__(self, config):
+        super().__init__(config={k: v for k, v in config.items() if k != "class"})
+"""
+SAMPLED = ("--metadata", '{"n_samples": 2, "temperature": 0.8, "k": [1, 2]}')
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    (folder / "mine").mkdir()
+    (folder / "mine/solutions.yaml").write_text(TASK)
+    (folder / "mine/solutions.py").write_text(TASK_CLASS)
+    return folder
+
+
+def evaluate(place, name, *words, processes=1, model_args=""):
+    """Run `lm_eval` on three documents; return the results' content and the samples by task."""
+    launcher = () if processes == 1 else TORCHRUN
+    out = place / name
+    command = [
+        *(sys.executable, *launcher, "-m", "mtp_harness.cli", "lm_eval", "--model", "mtp"),
+        *("--limit", "3", "--batch_size", "2", "--device", "cpu", "--include_path", "mine"),
+        *("-o", str(out), "--log_samples", *words),
+        *(("--model_args", model_args) if model_args else ()),
+    ]
+    own = {"ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=place, env=os.environ | own, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    [results] = out.rglob("results_*.json")
+    samples = {
+        path.name.split("_2")[0].removeprefix("samples_"): sorted(
+            map(json.loads, path.read_text().splitlines()), key=lambda row: row["doc_id"]
+        )
+        for path in out.rglob("samples_*.jsonl")
+    }
+    return json.loads(results.read_text()), samples
+
+
+def same(one, two):
+    """Compare metrics, counters of decoding, and every answer with its verdict."""
+    (results, samples), (others, other_samples) = one, two
+    for task, metrics in results["results"].items():
+        # Standard errors are bootstrapped by rank 0 over another order of documents.
+        kept = {k: v for k, v in metrics.items() if type(v) is not str and "stderr" not in k}
+        assert {k: others["results"][task][k] for k in kept} == pytest.approx(
+            kept, rel=1e-6, nan_ok=True
+        )
+        assert others["n-samples"][task] == {"original": 164, "effective": 3}
+    totals, other_totals = (
+        {k: v for k, v in content["config"]["mtp"]["totals"].items() if k != "timing"}
+        for content in (results, others)
+    )
+    assert totals == other_totals
+    assert samples.keys() == other_samples.keys()
+    for task, rows in samples.items():
+        assert [row["doc_id"] for row in rows] == [0, 1, 2]
+        for row, other in zip(rows, other_samples[task], strict=True):
+            mine, others_own = plain(row["resps"]), plain(other["resps"])
+            if task == "solutions":
+                assert others_own == pytest.approx(mine, rel=1e-5)
+            else:
+                assert others_own == mine
+            assert verdicts(row) == verdicts(other)
+
+
+def plain(resps):
+    """Texts as they are; of a log-likelihood, the number, whose last bits depend on the batch."""
+    return [float(one[0]) if isinstance(one, list) else one for answers in resps for one in answers]
+
+
+def verdicts(row):
+    return [answer["verdict"]["outcome"] for answer in row.get("n_answers", [])]
+
+
+@pytest.fixture(scope="module")
+def alone(place):
+    return evaluate(place, "alone", "--tasks", "humaneval_mtp,solutions", *SAMPLED)
+
+
+@pytest.fixture(scope="module")
+def together(place):
+    words = ("--tasks", "humaneval_mtp,solutions", *SAMPLED)
+    return evaluate(place, "together", *words, processes=2, model_args="journal=together.jsonl")
+
+
+def test_sampling_with_repeats_grading_and_log_likelihoods(alone, together):
+    assert together[0]["config"]["mtp"]["world_size"] == 2
+    assert all(len(row["resps"][0]) == 2 for row in together[1]["humaneval_mtp"])
+    same(alone, together)
+
+
+def test_one_process_goes_on_with_the_journal_of_two(place, alone, together):
+    assert (place / "together.jsonl.rank1").is_file()
+    words = ("--tasks", "humaneval_mtp", *SAMPLED)
+    again = evaluate(place, "again", *words, model_args="journal=together.jsonl")
+    assert again[0]["config"]["mtp"]["totals"]["timing"]["n_answers_from_journal"] == 6
+    assert [row["resps"] for row in again[1]["humaneval_mtp"]] == [
+        row["resps"] for row in alone[1]["humaneval_mtp"]
+    ]
+
+
+def test_greedy_answers(place):
+    words = ("--tasks", "humaneval_mtp")
+    one = evaluate(place, "greedy", *words)
+    same(one, evaluate(place, "greedy-together", *words, processes=2))
+
+
+def test_answers_saved_by_two_processes_are_graded_once_each(place):
+    words = ("--tasks", "humaneval_mtp", *SAMPLED, "--predict_only")
+    _, samples = evaluate(place, "saved", *words, processes=2, model_args="journal=together.jsonl")
+    assert [len(row["resps"][0]) for row in samples["humaneval_mtp"]] == [2, 2, 2]
