@@ -89,13 +89,16 @@ def estimate(
 
 
 def low90(values: Sequence[float]) -> float:
-    """Aggregate as the lower end of the 90 % bootstrap interval of the mean over problems."""
-    return estimate(values).low
+    """Aggregate as the lower end of the 90 % bootstrap interval of the mean over problems.
+
+    In the order of the values: several ranks hand the problems over in another one than one does.
+    """
+    return estimate(np.sort(values)).low
 
 
 def high90(values: Sequence[float]) -> float:
     """Aggregate as the upper end of that interval."""
-    return estimate(values).high
+    return estimate(np.sort(values)).high
 
 
 def ratios(

@@ -96,7 +96,8 @@ def table(paths: Iterable[Path]) -> list[Row]:
 def _rows(model: str, task: str, matrices: list[NDArray[np.float64]]) -> list[Row]:
     """Return the scores averaged over benchmarks, each of them [P, 30]."""
     means = np.mean([matrix.mean(axis=0) for matrix in matrices], axis=0)  # [30]
-    drawn = [replicates(matrix, seed=seed) for seed, matrix in enumerate(matrices)]
+    # Sorted, as `low90` does: a benchmark's interval is then the one in the results.
+    drawn = [replicates(np.sort(one, axis=0), seed=seed) for seed, one in enumerate(matrices)]
     ends = np.quantile(np.mean(drawn, axis=0), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     count = sum(map(len, matrices))
     return [

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from mtp_harness.scoring.bootstrap import estimate, gain, ratios, replicates
+
+
+from mtp_harness.scoring.bootstrap import BLOCK, estimate, gain, high90, low90, replicates
 from mtp_harness.scoring.temperatures import honest, oracle, oracle_gain
 
 
@@ -31,6 +34,18 @@ def test_interval_is_that_of_all_resamples():
     value, *ends = estimate(scores)
     assert value == pytest.approx(scores.mean())
     assert ends == pytest.approx(exact, abs=0.01)
+
+
+def test_interval_does_not_depend_on_the_order_of_the_problems():
+    scores = np.random.default_rng(3).random(40)
+    other = np.random.default_rng(4).permutation(scores)
+    assert (low90(scores), high90(scores)) == (low90(other), high90(other))
+    assert estimate(scores)[1:] == pytest.approx((low90(scores), high90(scores)), abs=0.01)
+
+
+def test_replicates_do_not_depend_on_the_blocks_they_are_drawn_in():
+    plain = np.random.default_rng(0).multinomial(4, [0.25] * 4, size=2 * BLOCK + 7) @ SCORES / 4
+    assert replicates(SCORES[:, None], 2 * BLOCK + 7)[:, 0] == pytest.approx(plain, rel=1e-12)
 
 
 def test_interval_of_many_problems_is_the_normal_one():

@@ -7,6 +7,7 @@ import pytest
 from mtp_harness.cli import main
 from mtp_harness.data.summarization import BENCHMARKS
 from mtp_harness.scoring import samples
+from mtp_harness.scoring.bootstrap import high90, low90
 from mtp_harness.scoring.rouge import SCORES
 from mtp_harness.scoring.rouge_table import AVERAGE, table
 
@@ -32,6 +33,8 @@ def test_means_and_intervals_are_those_of_all_resamples(tmp_path):
         exact = np.quantile(scores[draws, column].mean(axis=1), [0.05, 0.95])
         assert row.score.value == pytest.approx(scores[:, column].mean())
         assert row.score[1:] == pytest.approx(exact, abs=0.02)
+        ends = low90(scores[:, column]), high90(scores[:, column])
+        assert row.score[1:] == pytest.approx(ends, rel=1e-12)
         assert (row.model, row.task, row.n_documents) == ("m", "xsum_mtp", 5)
 
 
