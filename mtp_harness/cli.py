@@ -32,6 +32,10 @@ COMMANDS = {
     "verify": Command("mtp_harness.verify:main", "compare k heads with plain decoding, by token"),
     "grade": Command("mtp_harness.scoring.grade:main", "grade the programs in saved samples"),
     "passk": Command("mtp_harness.scoring.over_temperatures:main", "score several temperatures"),
+    "leaderboard": Command(
+        "mtp_harness.leaderboard.cli:main", "compare the models of several runs"
+    ),
+    "report": Command("mtp_harness.report.cli:main", "make one page of everything in the results"),
     "demo": Command("mtp_harness.demo:main", "show what a run measured"),
 }
 
@@ -55,9 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if sys.flags.dev_mode or name == "lm_eval":  # a long run's traceback is worth its lines
             raise
-        from mtp_harness.models.os_errors import sentence  # with torch, which --help does without
+        said = " ".join(str(error).split())
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not a sentence
+            from mtp_harness.models.os_errors import sentence  # with torch, which others do without
 
-        sys.stderr.write(f"mtp-harness {name}: {sentence(error)}\n")
+            said = sentence(error)
+        sys.stderr.write(f"mtp-harness {name}: {said}\n")
         return 2
 
 

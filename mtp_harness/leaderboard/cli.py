@@ -1,0 +1,51 @@
+"""`mtp-harness leaderboard RESULTS`: models and tasks in one table, from result files."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtp_harness.leaderboard import runs
+from mtp_harness.leaderboard.claims import judge
+from mtp_harness.leaderboard.render import FORMATS
+from mtp_harness.leaderboard.table import build
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command.
+
+    Args:
+        argv: Its arguments.
+
+    Raises:
+        ValueError: Runs cannot be compared, or a file cannot be read.
+    """
+    given = _parser().parse_args(argv)
+    found = runs.find(given.results)
+    board = build(found, given.baseline)
+    if conflicts := board.conflicts():
+        raise ValueError(
+            f"{'; '.join(conflicts)}. Expected runs that differ in their models alone: name the "
+            "files or folders that belong together"
+        )
+    written = FORMATS[given.format](board, judge(board))
+    if given.output:
+        Path(given.output).write_text(written, encoding="utf-8")
+    else:
+        sys.stdout.write(written)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mtp-harness leaderboard",
+        description="Show models and tasks in one table, with 90 % intervals by bootstrap over "
+        "documents, speed beside quality, and the paper's claims. Runs that differ in task "
+        "version, documents, prompts, number of samples, temperature, top-p, stops, budget, draft "
+        "rule or dtype are refused.",
+    )
+    parser.add_argument("results", nargs="+", help="results_….json files, or folders of them")
+    parser.add_argument("--baseline", help="row to show paired differences to, by label or name")
+    parser.add_argument("--format", choices=FORMATS, default="terminal", help="default: terminal")
+    parser.add_argument("-o", "--output", help="write into this file instead of the terminal")
+    return parser
