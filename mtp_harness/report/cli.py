@@ -24,8 +24,9 @@ def main(argv: Sequence[str]) -> int:
     given = _parser().parse_args(argv)
     found = runs.find(given.results)
     page = render(found, build(found, given.baseline), [], [], given.title, given.documents)
-    Path(given.output).write_text(page, encoding="utf-8")
-    sys.stdout.write(f"{given.output}: {len(found)} runs, {len(page.encode()) / 1e6:.1f} MB\n")
+    written = page.encode("utf-8", "replace")  # a label may hold half a character
+    Path(given.output).write_bytes(written)
+    sys.stdout.write(f"{given.output}: {len(found)} runs, {len(written) / 1e6:.1f} MB\n")
     return 0
 
 

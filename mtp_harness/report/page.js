@@ -133,7 +133,7 @@
     if (answer.detail) card.append(element("p", { className: "small", textContent: answer.detail }));
     if (answer.text !== null) {
       const text = data.texts[answer.text];
-      card.append(answer.n_characters ? coloured(text, answer) : plain(text));
+      card.append(answer.n_characters && answer.draft_heads > 1 ? coloured(text, answer) : plain(text));
     }
     if (answer.choices.length) card.append(choices(answer.choices));
     if (answer.n_more) {
@@ -179,7 +179,7 @@
     detail.replaceChildren(
       ...[element("h3", { textContent: one.title }),
         one.prompt === null ? null : element("details", { open: true },
-          element("summary", { textContent: "Prompt" }), element("div", { className: "answer" }, plain(data.texts[one.prompt]))),
+          element("summary", { textContent: "Prompt" }), element("div", { className: "answer prompt" }, plain(data.texts[one.prompt]))),
         legend(one.answers),
         ...one.answers.map(answerCard),
         one.target === null ? null : element("details", {},

@@ -141,7 +141,9 @@ def _facts(
 
 
 def _leaderboard(board: Leaderboard) -> dict[str, Any]:
-    lead = ["model", "n", "k", "parameters", "training tokens"]
+    lead = ["model", "n", "k", "parameters"]
+    if told := any(model.train_tokens is not None for model in board.models):
+        lead.append("training tokens")
     groups = [
         {"task": task, "title": task if not place else f"{task} ({place + 1})", "columns": list(c)}
         for (task, place), c in groupby(board.columns, lambda c: (c.task, c.protocol))
@@ -168,7 +170,7 @@ def _leaderboard(board: Leaderboard) -> dict[str, Any]:
         "lead": lead,
         "groups": groups,
         "columns": columns,
-        "rows": [_row(board, model, best) for model in board.models],
+        "rows": [_row(board, model, best, told) for model in board.models],
         "notes": [
             NOTE,
             *(
@@ -193,7 +195,9 @@ def _best(board: Leaderboard, column: Column) -> float | None:
     return max(values) if column.higher_is_better else min(values)
 
 
-def _row(board: Leaderboard, model: Model, best: dict[Column, float | None]) -> dict[str, Any]:
+def _row(
+    board: Leaderboard, model: Model, best: dict[Column, float | None], told: bool
+) -> dict[str, Any]:
     cells = []
     for place, column in enumerate(board.columns):
         cell = board.cells.get((model, column))
@@ -214,11 +218,10 @@ def _row(board: Leaderboard, model: Model, best: dict[Column, float | None]) -> 
         {"sort": model.n, "text": model.n},
         {"sort": model.k, "text": model.k},
         {"sort": model.parameters or "", "text": in_short(model.parameters)},
-        {
-            "sort": "" if model.train_tokens is None else model.train_tokens,
-            "text": "–" if model.train_tokens is None else in_short(model.train_tokens),
-        },
     ]
+    if told:
+        tokens = model.train_tokens
+        lead.append({"sort": "" if tokens is None else tokens, "text": in_short(tokens)})
     words = f"{model.name} n={model.n} k={model.k}".lower()
     return {
         "words": words,
@@ -229,26 +232,23 @@ def _row(board: Leaderboard, model: Model, best: dict[Column, float | None]) -> 
 
 
 def _claims(claims: Sequence[Judged]) -> dict[str, Any]:
-    counts = [f"{v} {sum(c.verdict == v for c in claims)}" for v in ("agree", "disagree")]
-    n_open = sum(not claim.findings for claim in claims)
-    rows = [
-        {
-            "claim": claim.claim,
-            "source": claim.source,
-            "setting": claim.setting,
-            "printed": claim.printed,
-            "measured": claim.measured,
-            "runs": "",
-            "verdict": claim.verdict,
-        }
-        for claim in sorted(claims, key=lambda claim: not claim.findings)
-    ]
+    n_agree, n_disagree = (sum(c.verdict == v for c in claims) for v in ("agree", "disagree"))
+    counts = [f"agree {n_agree}", f"disagree {n_disagree}"]
+    n_clear = n_agree + n_disagree
+    judged = [_claim(claim) for claim in claims if claim.findings]
+    unjudged = [_claim(claim) for claim in claims if not claim.findings]
     return {
-        "introduction": f"{', '.join(counts)}; {n_open} of {len(claims)} claims need runs that are "
-        "not here. A verdict is about the runs at hand, whose models are named: the paper's are "
-        "far larger. The rules are fixed in mtp_harness/leaderboard/claims.py.",
-        "rows": rows,
+        "introduction": f"{', '.join(counts)}, inconclusive {len(claims) - n_clear} of "
+        f"{len(claims)}. A verdict is about the runs at hand, whose models are named: the paper's "
+        "are far larger. The rules are fixed in mtp_harness/leaderboard/claims.py.",
+        "rows": judged,
+        "open": unjudged,
     }
+
+
+def _claim(claim: Judged) -> dict[str, Any]:
+    findings = dict.fromkeys(finding.what for finding in claim.findings)
+    return {**vars(claim), "measured": list(findings) or [claim.measured]}
 
 
 def _shown(figure: Figure) -> dict[str, Any]:
