@@ -35,7 +35,6 @@ from mtp_harness.scoring.bootstrap import Estimate
 
 Verdict = Literal["agree", "disagree", "inconclusive"]
 
-PARAMETERS_ALIKE = 0.1
 TIMING_SLACK = 0.05
 NO_NUMBER = "the paper prints no number for this"
 
@@ -163,11 +162,8 @@ def _pairs(claim: dict[str, Any], board: Board) -> Iterator[tuple[int, int]]:
 
 
 def _alike(one: Model, other: Model) -> bool:
-    if not one.parameters or not other.parameters:
-        return False
-    ratio = one.parameters / other.parameters
     return (
-        1 / (1 + PARAMETERS_ALIKE) <= ratio <= 1 + PARAMETERS_ALIKE
+        one.is_as_large_as(other)
         and one.train_tokens == other.train_tokens
         and one.train_seed == other.train_seed
     )

@@ -7,10 +7,11 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mtp_harness.leaderboard import stale
 from mtp_harness.leaderboard.claims import Judged
 from mtp_harness.leaderboard.protocol import Protocol
-from mtp_harness.leaderboard.table import Column, Leaderboard
-from mtp_harness.leaderboard.text import change, direction, interval, number, title
+from mtp_harness.leaderboard.table import DATA, SPEED, Column, Leaderboard
+from mtp_harness.leaderboard.text import HELP, change, direction, interval, number, title
 
 Rows = list[list[str]]
 
@@ -39,6 +40,37 @@ def task_rows(board: Leaderboard, columns: Sequence[Column]) -> Rows:
     return rows
 
 
+def notes(board: Leaderboard) -> list[str]:
+    """Return what a reader of the table should know."""
+    return [NOTE, *_efficiency(board), *_speed(board), *board.notes, *map(str, stale.heads(board))]
+
+
+def _efficiency(board: Leaderboard) -> list[str]:
+    told = any(model.train_tokens is not None for model in board.models)
+    if any(column.metric == DATA for column in board.columns):
+        return [f"data needed: {HELP[DATA]}."]
+    if told:
+        return [
+            "data needed: no model with n > 1 has three checkpoints (train_tokens=…) between which "
+            "it reaches the score of an n = 1 of its size."
+        ]
+    return []
+
+
+def _speed(board: Leaderboard) -> list[str]:
+    """Say what speeds were measured on, and whether they may be compared."""
+    if all(column.metric != SPEED for column in board.columns):
+        return []
+    rows: dict[str, set[str]] = {}
+    for one in board.boards.values():
+        for run, _ in one.runs:
+            rows.setdefault(run.machine, set()).add(run.model.name)
+    if len(rows) == 1:
+        return [f"tokens/s: {HELP[SPEED]}; here {next(iter(rows))}."]
+    each = "; ".join(f"{machine}: {', '.join(sorted(rows[machine]))}" for machine in sorted(rows))
+    return [f"tokens/s of different machines or batches are no comparison: {each}."]
+
+
 def by_task(board: Leaderboard) -> list[tuple[str, Protocol, list[Column]]]:
     """Return the columns of each task under each protocol."""
     return [
@@ -63,7 +95,7 @@ def terminal(board: Leaderboard, claims: Sequence[Judged]) -> str:
     for task, protocol, columns in by_task(board):
         if columns:
             parts.append(f"{task}: {done(protocol)}\n{_aligned(task_rows(board, columns))}")
-    parts.append("\n".join(_wrapped(line) for line in [NOTE, *board.notes]))
+    parts.append("\n".join(_wrapped(line) for line in notes(board)))
     parts.append("\n".join(_claim_lines(claims)))
     return "\n\n".join(parts) + "\n"
 
@@ -87,7 +119,7 @@ def markdown(board: Leaderboard, claims: Sequence[Judged]) -> str:
         if columns:
             table = _pipes(task_rows(board, columns))
             parts.append(f"### {task}\n\n{done(protocol)}\n\n{table}")
-    parts.append("\n".join(f"- {line}" for line in [NOTE, *board.notes]))
+    parts.append("\n".join(f"- {line}" for line in notes(board)))
     rows = [["claim", "where", "printed", "these runs", "verdict"]]
     rows += [[c.claim, c.source, c.printed, c.measured, c.verdict] for c in claims]
     parts.append(f"### The paper's claims\n\n{_pipes(rows)}")
@@ -101,7 +133,7 @@ def latex(board: Leaderboard, claims: Sequence[Judged]) -> str:
         if columns:
             rows = task_rows(board, columns)
             parts.append(f"% {task}: {done(protocol)}\n{_tabular(rows, 'l' + 'r' * len(columns))}")
-    parts += [f"% {line}" for line in [NOTE, *board.notes]]
+    parts += [f"% {line}" for line in notes(board)]
     rows = [["claim", "where", "these runs", "verdict"]]
     rows += [[c.claim, c.source, c.measured, c.verdict] for c in claims]
     parts.append(_tabular(rows, "p{5cm}p{3cm}p{6cm}l"))
@@ -128,7 +160,8 @@ def plain_json(board: Leaderboard, claims: Sequence[Judged]) -> str:
             for (task, place), one in board.boards.items()
         ],
         "cells": _long(board),
-        "notes": [NOTE, *board.notes],
+        "notes": notes(board),
+        "heads": [head._asdict() for head in stale.heads(board)],
         "claims": [
             {**vars(one), "findings": [finding._asdict() for finding in one.findings]}
             for one in claims

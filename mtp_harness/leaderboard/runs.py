@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+PARAMETERS_ALIKE = 0.1
+
 
 class Model(NamedTuple):
     """What a row of the leaderboard stands for; equal for runs of other tasks.
@@ -40,6 +42,13 @@ class Model(NamedTuple):
         told = (("step", self.train_step), ("seed", self.train_seed))
         parts += [f"{name} {value}" for name, value in told if value is not None]
         return ", ".join(parts)
+
+    def is_as_large_as(self, other: "Model") -> bool:
+        """Return whether the parameters differ by at most 10 %; False where they are not known."""
+        if not self.parameters or not other.parameters:
+            return False
+        low, high = sorted((self.parameters, other.parameters))
+        return high / low <= 1 + PARAMETERS_ALIKE
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,15 @@ class Run:
             train_step=mtp.get("train_step"),
             train_seed=mtp.get("train_seed"),
         )
+
+    @property
+    def machine(self) -> str:
+        """What a speed depends on, in a few words."""
+        hardware = self.mtp.get("hardware") or {}
+        threads = "" if "gpu" in hardware else f", {hardware.get('threads', '?')} threads"
+        batch = self.mtp.get("slots") or self.mtp.get("batch_size", "?")
+        name = hardware.get("gpu") or hardware.get("cpu", "unknown machine")
+        return f"{name}{threads}, batch {batch}"
 
     @property
     def tasks(self) -> list[str]:

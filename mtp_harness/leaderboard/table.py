@@ -6,12 +6,13 @@ the report shows them in columns of their own, and says how they differ.
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 from mtp_harness.leaderboard.documents import Documents, load
+from mtp_harness.leaderboard.efficiency import data_needed
 from mtp_harness.leaderboard.protocol import Protocol, protocol_of
 from mtp_harness.leaderboard.runs import Model, Run
 from mtp_harness.leaderboard.scores import Key, Scores
@@ -23,6 +24,7 @@ QUALITY = re.compile(
 )
 DECODING = ("tokens_per_forward", "tokens_per_forward_no_loops")
 SPEED = "tokens_per_s"
+DATA = "data_needed"
 _NO_SCORE = re.compile(r".*_(low|high)90|accept_rate_.*|n_.*|looping|lossy|.*_per_forward.*|bypass")
 
 
@@ -135,8 +137,10 @@ def build(runs: Sequence[Run], baseline: str | None = None) -> Leaderboard:
     cells: dict[tuple[Model, Column], Cell] = {}
     for (_, place), board in boards.items():
         found = _columns(board, place)
-        columns += found
         cells |= _cells(board, found, chosen)
+        needed = _data_needed(found, cells)
+        cells |= needed
+        columns += [column for column in found if column.metric != DATA or needed]
     notes = [] if chosen is None else _unpaired(boards, cells, chosen)
     return Leaderboard(models, columns, cells, boards, chosen, notes)
 
@@ -198,7 +202,8 @@ def _columns(board: Board, place: int) -> list[Column]:
     known = [m for m in metrics if QUALITY.fullmatch(m[0])]
     scores = known or [m for m in metrics if m[0] in better and not _NO_SCORE.fullmatch(m[0])]
     decoding = [m for m in metrics if m[0] in DECODING]
-    shown = [*scores, *decoding]
+    shown = [*scores, (DATA, ""), *decoding] if scores else decoding
+    better = {**better, DATA: False}
     if any(_speed(run) is not None for run, _ in board.runs) and decoding:
         shown.append((SPEED, ""))
         better = {**better, SPEED: True}
@@ -234,6 +239,19 @@ def _cells(
             if column.metric == SPEED and speed is not None:
                 cells[run.model, column] = Cell(speed)
     return cells
+
+
+def _data_needed(
+    columns: Sequence[Column], cells: Mapping[tuple[Model, Column], Cell]
+) -> dict[tuple[Model, Column], Cell]:
+    """Return the sample efficiency of a board, by the first of its metrics."""
+    place = next((i for i, column in enumerate(columns) if column.metric == DATA), None)
+    if place is None:
+        return {}
+    first = columns[0]
+    scores = {model: cell.value for (model, column), cell in cells.items() if column == first}
+    needed = data_needed(scores, first.higher_is_better is not False)
+    return {(model, columns[place]): Cell(share) for model, share in needed.items()}
 
 
 def _unpaired(

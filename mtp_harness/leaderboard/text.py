@@ -1,16 +1,18 @@
 """How numbers of the leaderboard are written, in every format alike."""
 
-from mtp_harness.leaderboard.table import SPEED, Cell, Column
+from mtp_harness.leaderboard.table import DATA, SPEED, Cell, Column
 from mtp_harness.scoring.bootstrap import Estimate
 
 _SHORT = {
     "tokens_per_forward": "tokens/forward",
     "tokens_per_forward_no_loops": "without loops",
     SPEED: "tokens/s",
+    DATA: "data needed",
 }
-_HELP = {
+HELP = {
     "tokens_per_forward": "tokens kept per trunk forward, summed over answers before dividing",
     "tokens_per_forward_no_loops": "the same over answers that do not repeat themselves",
+    DATA: "training tokens at which the score of n = 1's last checkpoint is reached, ÷ its tokens",
     SPEED: "decoded by the whole run, prefills included; depends on machine and batch",
 }
 
@@ -23,7 +25,7 @@ def title(column: Column) -> str:
 
 def help_of(column: Column) -> str:
     """Return what a column holds."""
-    return _HELP.get(column.metric, f"{column.metric} of {column.task}")
+    return HELP.get(column.metric, f"{column.metric} of {column.task}")
 
 
 def number(value: float, column: Column) -> str:

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from mtp_harness import __version__
 from mtp_harness.leaderboard import text
 from mtp_harness.leaderboard.claims import Judged, judge
-from mtp_harness.leaderboard.render import NOTE, done
+from mtp_harness.leaderboard.render import done, notes
 from mtp_harness.leaderboard.runs import Model, Run, in_short
 from mtp_harness.leaderboard.table import Column, Leaderboard
 from mtp_harness.report.drilldown import drilldown
@@ -172,12 +172,11 @@ def _leaderboard(board: Leaderboard) -> dict[str, Any]:
         "columns": columns,
         "rows": [_row(board, model, best, told) for model in board.models],
         "notes": [
-            NOTE,
+            *notes(board),
             *(
                 f"{task if not place else f'{task} ({place + 1})'}: {done(one.protocol)}."
                 for (task, place), one in board.boards.items()
             ),
-            *board.notes,
         ],
     }
 

@@ -6,6 +6,7 @@ import statistics
 import pytest
 
 from mtp_harness.leaderboard import runs
+from mtp_harness.leaderboard.render import notes
 from mtp_harness.leaderboard.table import build
 
 from .result_files import write_run
@@ -83,6 +84,14 @@ def test_speed_is_the_runs_and_has_no_difference(tmp_path):
     write_run(tmp_path, scores={"tokens_per_forward": [(4, 1)]})
     found = cell(board_of(tmp_path), "model, k=4", "tokens_per_s")
     assert (found.value, found.difference) == (1000.0, None)
+
+
+def test_speeds_of_two_machines_are_called_no_comparison(tmp_path):
+    for name, hardware in (("one", {"cpu": "A", "threads": 1}), ("two", {"gpu": "B"})):
+        mtp = {"hardware": hardware, "slots": 8}
+        write_run(tmp_path / name, name, scores={"tokens_per_forward": [(4, 1)]}, mtp=mtp)
+    [note] = [note for note in notes(board_of(tmp_path)) if note.startswith("tokens/s")]
+    assert "no comparison: A, 1 threads, batch 8: one, k=4; B, batch 8: two, k=4" in note
 
 
 def test_tasks_of_one_model_are_one_row(tmp_path):
