@@ -36,6 +36,7 @@ COMMANDS = {
         "mtp_harness.leaderboard.cli:main", "compare the models of several runs"
     ),
     "report": Command("mtp_harness.report.cli:main", "make one page of everything in the results"),
+    "run": Command("mtp_harness.pipeline.cli:main", "run several models on several tasks"),
     "demo": Command("mtp_harness.demo:main", "show what a run measured"),
 }
 

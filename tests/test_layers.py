@@ -25,7 +25,7 @@ ALLOWED = {
     "sandbox": set(),
     "data": set(),
     "figures": set(),
-    "leaderboard": {"figures", "scoring"},
+    "leaderboard": {"figures", "scoring", "tracking"},
     "report": {"figures", "leaderboard", "scoring"},
     "provenance": set(),
     "decode": {"models"},
@@ -49,7 +49,17 @@ ALLOWED = {
         "totals",
         "model_args",
     },
-    "pipeline": {"lm", "figures", "plugin"},
+    "tracking": set(),
+    "pipeline": {
+        "lm",
+        "figures",
+        "plugin",
+        "models",
+        "model_args",
+        "sandbox",
+        "scoring",
+        "tracking",
+    },
     "verify": {"measure", "models", "decode", "data", "sandbox", "scoring", "provenance"},
     "demo": {"measure", "models", "decode", "probes", "data", "provenance"},
     "cli": {
@@ -68,7 +78,7 @@ ALLOWED = {
         "plugin",
     },
 }
-USES_HARNESS = {"lm", "generation", "ordinary", "plugin", "_startup", "cli", "demo"}
+USES_HARNESS = {"lm", "generation", "ordinary", "plugin", "_startup", "cli", "demo", "pipeline"}
 HOMES = {
     "transformers": {"models", "training", "lm", "measure", "demo"},
     "matplotlib": {"figures"},

@@ -2,12 +2,13 @@
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from mtp_harness.leaderboard import runs
 from mtp_harness.leaderboard.claims import judge
-from mtp_harness.leaderboard.render import FORMATS
+from mtp_harness.leaderboard.render import FORMATS, plain_json
 from mtp_harness.leaderboard.table import build
 
 
@@ -28,12 +29,25 @@ def main(argv: Sequence[str]) -> int:
             f"{'; '.join(conflicts)}. Expected runs that differ in their models alone: name the "
             "files or folders that belong together"
         )
-    written = FORMATS[given.format](board, judge(board))
+    claims = judge(board)
+    written = FORMATS[given.format](board, claims)
     if given.output:
         Path(given.output).write_text(written, encoding="utf-8")
     else:
         sys.stdout.write(written)
+    if given.mlflow:
+        _log(given.mlflow, [run.path for run in found], plain_json(board, claims))
     return 0
+
+
+def _log(uri: str, results_files: list[Path], table: str) -> None:
+    """Log the runs, and the leaderboard of them, in MLflow."""
+    from mtp_harness.tracking import log_run
+
+    with tempfile.TemporaryDirectory() as folder:
+        artifact = Path(folder) / "leaderboard.json"
+        artifact.write_text(table, encoding="utf-8")
+        log_run(uri, results_files, [artifact])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,4 +62,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--baseline", help="row to show paired differences to, by label or name")
     parser.add_argument("--format", choices=FORMATS, default="terminal", help="default: terminal")
     parser.add_argument("-o", "--output", help="write into this file instead of the terminal")
+    parser.add_argument("--mlflow", metavar="URI", help="log runs and leaderboard in MLflow, too")
     return parser

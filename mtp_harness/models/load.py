@@ -19,7 +19,7 @@ from mtp_harness.models.checks import listing, local_folder, read_json
 from mtp_harness.models.config_file import CONFIG_FILE, read_config
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.models.meta import load_meta, meta_tokenizer
-from mtp_harness.models.meta_params import PARAMS_FILE
+from mtp_harness.models.meta_params import PARAMS_FILE, read_params
 from mtp_harness.models.mtp_llama import MTPLlamaConfig
 from mtp_harness.models.ordinary_folder import read_ordinary_config
 from mtp_harness.models.os_errors import in_words
@@ -99,6 +99,25 @@ def detect(pretrained: str) -> Layout:
         f"{folder} holds no checkpoint, expected {PARAMS_FILE} with consolidated*.pth (Meta's "
         f"layout) or {CONFIG_FILE} with model.safetensors (transformers): {cure}"
     )
+
+
+@in_words()
+def n_future_tokens(pretrained: str) -> int:
+    """Return how many heads a local checkpoint says it has, without reading its weights.
+
+    Args:
+        pretrained: as for `detect`; an ordinary causal LM has 1.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: its configuration is malformed.
+    """
+    layout = detect(pretrained)
+    if layout is Layout.META:
+        return read_params(_folder(pretrained)).n_future_tokens
+    if layout is Layout.MTP_LLAMA:
+        return read_config(_folder(pretrained)).n_future_tokens
+    return 1
 
 
 @in_words()

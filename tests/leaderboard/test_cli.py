@@ -146,6 +146,20 @@ def test_damaged_input_is_one_sentence(tmp_path, capsys, monkeypatch, how, comma
     assert str(place) in err
 
 
+def test_mlflow_holds_the_runs_and_the_table(two, tmp_path, capsys, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="needs the extra mlflow")
+    monkeypatch.chdir(tmp_path)  # where MLflow puts files of a store without a place for them
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    code, _, _ = run(capsys, two, "--baseline", "one_|&", "--mlflow", uri)
+    assert code == 0
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("mtp-harness")
+    found = {one.info.run_name: one for one in client.search_runs([experiment.experiment_id])}
+    assert len(found) == 3
+    files = client.list_artifacts(found["comparison"].info.run_id, "figures")
+    assert [file.path for file in files] == ["figures/leaderboard.json"]
+
+
 @pytest.mark.parametrize("module", ["leaderboard", "report"])
 def test_neither_torch_nor_the_harness_is_imported(module):
     heavy = "{'torch', 'lm_eval', 'transformers', 'datasets', 'pandas'}"

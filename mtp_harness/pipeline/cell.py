@@ -1,0 +1,150 @@
+"""One cell of a suite: one model, one single task, one folder, one `lm_eval` command.
+
+OUT/<label>/<task>/
+    cell.json                  the settings, written before the process starts
+    journal.jsonl              finished answers, also of a killed process
+    log.txt                    what the process said
+    <model>/results_….json     the harness's own output, and samples_….jsonl beside it
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lm_eval._cli.utils import key_val_to_dict
+
+from mtp_harness.pipeline.results import Results, complete_results
+
+SETTINGS_FILE = "cell.json"
+JOURNAL_FILE = "journal.jsonl"
+LOG_FILE = "log.txt"
+
+_HOW = ("batch_size", "max_batch_size", "device")
+"""Settings that an unfinished cell may go on without: its answers do not depend on them."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model and one single task.
+
+    Attributes:
+        label: the model's.
+        task: its name in the harness.
+        model_args: the model's, without what the suite adds.
+        settings: `lm_eval`'s flags.
+        folder: OUT/<label>/<task>.
+        journal: whether the model keeps one (an ordinary model does not).
+        include_path: a folder with tasks of the user's.
+    """
+
+    label: str
+    task: str
+    model_args: dict[str, Any]
+    settings: dict[str, Any]
+    folder: Path
+    journal: bool = True
+    include_path: str | None = None
+
+    def command(self) -> list[str]:
+        """Return the process to start; it works where the start-up hook is off, too."""
+        return [sys.executable, "-m", "mtp_harness.cli", "lm_eval", *self.arguments()]
+
+    def arguments(self) -> list[str]:
+        """Return `lm_eval`'s arguments."""
+        model_args = dict(self.model_args)
+        if self.journal:
+            model_args["journal"] = str(self.folder / JOURNAL_FILE)
+        flags = {**self.settings, "include_path": self.include_path}
+        return [
+            *("--model", "mtp", "--model_args", _key_values(model_args), "--tasks", self.task),
+            *(word for name, value in sorted(flags.items()) for word in _flag(name, value)),
+            *("--output_path", str(self.folder), "--log_samples"),
+        ]
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the cell's results depend on, as JSON has it."""
+        mine = {"task": self.task, "model_args": self.model_args, **self.settings}
+        plain: dict[str, Any] = json.loads(json.dumps(mine))
+        return plain
+
+    def finished(self) -> Results | None:
+        """Return the cell's results; None where there are none yet, or torn ones.
+
+        Raises:
+            ValueError: the folder belongs to other settings.
+        """
+        results = complete_results(self.folder, self.task)
+        recorded = self._recorded()
+        if recorded is None:
+            if results is not None and results.arguments() != self.arguments():
+                raise ValueError(
+                    f"{results.path} is not of this suite (it was made by lm_eval "
+                    f"{' '.join(results.arguments())}): remove it, or choose another output folder"
+                )
+            return results
+        ignored = () if results else _HOW
+        if differing := list(_differences(recorded, self.identity(), ignored)):
+            state = "is finished" if results else "was begun"
+            raise ValueError(
+                f"{self.folder} {state} with other settings, differing in {', '.join(differing)}: "
+                "repeat those, remove the folder, or choose another output folder"
+            )
+        return results
+
+    def begin(self) -> None:
+        """Write down the settings, so that no other ones go on here."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self.folder / SETTINGS_FILE, json.dumps(self.identity(), indent=2) + "\n")
+
+    def _recorded(self) -> dict[str, Any] | None:
+        path = self.folder / SETTINGS_FILE
+        if not path.is_file():
+            return None
+        recorded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return recorded
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that whoever looks finds all of it or the one before."""
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def _differences(
+    there: Mapping[str, Any], now: Mapping[str, Any], ignored: tuple[str, ...], above: str = ""
+) -> Iterator[str]:
+    """Yield settings that differ, those within metadata or model_args by their own names."""
+    for name in sorted({*there, *now} - {*ignored}):
+        one, other = there.get(name), now.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _differences(one, other, (), f"{above}{name}.")
+        elif one != other or (name in there) != (name in now):
+            shown = [json.dumps(where[name]) if name in where else "none" for where in (there, now)]
+            yield f"{above}{name} ({shown[0]} there, {shown[1]} now)"
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    """Return a setting as the harness's command line takes it."""
+    if value is None or value is False:
+        return []
+    if value is True:
+        return [f"--{name}"]
+    if isinstance(value, dict):
+        return [f"--{name}", json.dumps(value)]
+    if isinstance(value, list):
+        return [f"--{name}", ",".join(map(str, value))]
+    return [f"--{name}", str(value)]
+
+
+def _key_values(arguments: dict[str, Any]) -> str:
+    """Return `a=1,b=x` where the harness reads that back as it is meant, else JSON."""
+    short = ",".join(f"{name}={value}" for name, value in arguments.items())
+    try:
+        same = key_val_to_dict(short) == arguments
+    except ValueError:
+        same = False
+    return short if same else json.dumps(arguments)

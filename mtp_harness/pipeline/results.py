@@ -1,0 +1,74 @@
+"""What a cell's folder holds: results of the harness that were written to the end, or not."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Results(NamedTuple):
+    """One results file.
+
+    Attributes:
+        path: `results_….json`.
+        content: what it says.
+    """
+
+    path: Path
+    content: dict[str, Any]
+
+    def arguments(self) -> list[str]:
+        """Return the arguments of the `lm_eval` that wrote it, the program's name left out."""
+        recorded = (self.content.get("config") or {}).get("mtp") or {}
+        words = shlex.split(recorded.get("command") or "")[1:]
+        return words[1:] if words[:1] == ["run"] else words
+
+
+def complete_results(folder: Path, task: str) -> Results | None:
+    """Return the newest results of one task in a folder that are whole, with all their samples.
+
+    The harness writes results and samples at the very end of a run, in place: a process killed
+    then leaves torn files, which do not count.
+    """
+    for path in sorted(folder.glob("*/results_*.json"), reverse=True):
+        content = _parsed(path.read_text(encoding="utf-8"))
+        if content is not None and task in content.get("results", {}):
+            n_documents = content["n-samples"][task]["effective"]
+            if _documents(samples_of(path, task)) == n_documents:
+                return Results(path, content)
+    return None
+
+
+def samples_of(results: Path, task: str) -> Path:
+    """Return where the harness puts a task's samples beside its results."""
+    stamp = results.stem.removeprefix("results_")
+    return results.with_name(f"samples_{task}_{stamp}.jsonl")
+
+
+def remove_results(folder: Path) -> None:
+    """Remove what unfinished runs left in a cell's folder, the journal excepted."""
+    for pattern in ("*/results_*.json", "*/samples_*.jsonl"):
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
+def _documents(samples: Path) -> int | None:
+    """Return how many documents a samples file has; None where a line is torn."""
+    if not samples.is_file():
+        return 0
+    seen = set()
+    with samples.open(encoding="utf-8") as lines:
+        for line in lines:
+            sample = _parsed(line)
+            if sample is None:
+                return None
+            seen.add(sample["doc_id"])
+    return len(seen)
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None

@@ -1,0 +1,216 @@
+"""A suite file: which models, which tasks, which settings.
+
+models:
+  - label: n4
+    model_args: {pretrained: mtp-bytes-n4}
+  - label: n4-ntp
+    model_args: {pretrained: mtp-bytes-n4, draft_heads: 1}
+tasks:
+  - mtp_quick                                   # a task, a tag, or a group, which is expanded
+  - task: mbpp_mtp
+    limit: 50                                   # settings of this task alone
+    metadata: {n_samples: 20, temperature: 0.8, k: [1, 10]}
+settings: {batch_size: 16, seed: 1234}          # of all tasks
+output: results/                                # or -o; default: the suite's name
+include_path: my_tasks/                         # where tasks of your own are
+"""
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+
+class _Rule(NamedTuple):
+    """Which values a setting may have."""
+
+    fits: Callable[[Any], bool]
+    expected: str
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return type(value) is int and value >= least
+
+
+def _is_batch_size(value: Any) -> bool:
+    return _is_whole(value, 1) or re.fullmatch(r"auto(:\d+)?", str(value)) is not None
+
+
+def _is_seed(value: Any) -> bool:
+    several = value if isinstance(value, list) and len(value) == 4 else [value]
+    return all(type(one) is int for one in several)
+
+
+def _is_limit(value: Any) -> bool:
+    return type(value) in (int, float) and value > 0 and (value < 1 or value == int(value))
+
+
+_MAPPING = _Rule(lambda value: isinstance(value, dict), "names and values")
+SETTINGS = {
+    "apply_chat_template": _Rule(lambda value: type(value) in (bool, str), "true or a name"),
+    "batch_size": _Rule(_is_batch_size, "a whole number from 1, or auto"),
+    "confirm_run_unsafe_code": _Rule(lambda value: type(value) is bool, "true or false"),
+    "device": _Rule(lambda value: isinstance(value, str), "such as cpu or cuda:0"),
+    "gen_kwargs": _MAPPING,
+    "limit": _Rule(_is_limit, "a whole number from 1, or a share below 1"),
+    "max_batch_size": _Rule(lambda value: _is_whole(value, 1), "a whole number from 1"),
+    "metadata": _MAPPING,
+    "num_fewshot": _Rule(lambda value: _is_whole(value, 0), "a whole number from 0"),
+    "seed": _Rule(_is_seed, "a whole number, or four: of python, numpy, torch and shots"),
+    "system_instruction": _Rule(lambda value: isinstance(value, str), "text"),
+}
+"""`lm_eval`'s flags that a suite sets, each called as there."""
+
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One column of the comparison.
+
+    Attributes:
+        label: names it, and its folder.
+        model_args: as for `lm_eval --model mtp`.
+    """
+
+    label: str
+    model_args: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One entry under `tasks`, with the suite's settings in it.
+
+    Attributes:
+        name: of a task, a tag or a group.
+        settings: for every single task in it.
+    """
+
+    name: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What a suite file says, checked as far as the file alone allows."""
+
+    name: str
+    models: tuple[Model, ...]
+    tasks: tuple[Asked, ...]
+    output: Path
+    include_path: str | None = None
+
+
+def read_suite(path: Path) -> Suite:
+    """Return the suite in a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not YAML, or `make_suite` refuses it.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"{path} is not YAML ({said}): correct it") from None
+    return make_suite(content, path.stem, str(path))
+
+
+def make_suite(content: Any, name: str, where: str) -> Suite:
+    """Return a suite from what its file holds.
+
+    Args:
+        content: as YAML or JSON has it.
+        name: of the suite; its output goes to a folder called so unless `output` names another.
+        where: begins every message.
+
+    Raises:
+        ValueError: a key is unknown, something is missing or empty, or a value cannot be.
+    """
+    known = ("models", "tasks", "settings", "output", "include_path")
+    _require_keys(content, known, ("models", "tasks"), where)
+    models = [
+        _model(entry, f"{where}: models[{place}]")
+        for place, entry in enumerate(_entries(content, "models", where))
+    ]
+    if twice := [label for label, n in Counter(one.label for one in models).items() if n > 1]:
+        raise ValueError(f"{where}: two models are labelled {twice[0]}: give each its own label")
+    common = _settings(content.get("settings") or {}, f"{where}: settings")
+    tasks = [
+        _asked(entry, common, f"{where}: tasks[{place}]")
+        for place, entry in enumerate(_entries(content, "tasks", where))
+    ]
+    for key in ("output", "include_path"):
+        if not isinstance(content.get(key, ""), str):
+            raise ValueError(f"{where}: {key}={content[key]!r}, expected a folder")
+    output = Path(content.get("output") or name)
+    return Suite(name, tuple(models), tuple(tasks), output, content.get("include_path"))
+
+
+def merged(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of which the second ones win; metadata key by key."""
+    both = {**first, **then}
+    if "metadata" in both:
+        both["metadata"] = {**first.get("metadata", {}), **then.get("metadata", {})}
+    return both
+
+
+def _entries(content: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    entries = content[key]
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"{where}: {key} is {entries!r}, expected a list of at least one")
+    return entries
+
+
+def _model(entry: Any, where: str) -> Model:
+    _require_keys(entry, ("label", "model_args"), ("label",), where)
+    label, model_args = str(entry["label"]), entry.get("model_args") or {}
+    if not _LABEL.fullmatch(label):
+        raise ValueError(
+            f"{where}: label {label!r} names a folder, expected letters, digits, and . _ + - "
+            "behind the first: change it"
+        )
+    if not isinstance(model_args, dict) or not all(isinstance(key, str) for key in model_args):
+        raise ValueError(f"{where}: model_args is {model_args!r}, expected names and values")
+    for name in ("journal", "label"):
+        if name in model_args:
+            raise ValueError(f"{where}: model_args has {name}, which the suite sets: leave it out")
+    return Model(label, model_args)
+
+
+def _asked(entry: Any, common: dict[str, Any], where: str) -> Asked:
+    if isinstance(entry, str):
+        return Asked(entry, common)
+    _require_keys(entry, ("task", *SETTINGS), ("task",), where)
+    own = _settings({k: v for k, v in entry.items() if k != "task"}, where)
+    if not isinstance(entry["task"], str):
+        raise ValueError(f"{where}: task is {entry['task']!r}, expected a name")
+    return Asked(entry["task"], merged(common, own))
+
+
+def _settings(given: Any, where: str) -> dict[str, Any]:
+    _require_keys(given, tuple(SETTINGS), (), where)
+    for name, value in given.items():
+        if not SETTINGS[name].fits(value):
+            raise ValueError(f"{where}: {name}={value!r}, expected {SETTINGS[name].expected}")
+    return dict(given)
+
+
+def _require_keys(
+    content: Any, known: Collection[str], needed: Collection[str], where: str
+) -> None:
+    """Refuse what is no mapping, has an unknown key, or lacks one."""
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} is {content!r}, expected keys out of {', '.join(known)}")
+    for key in content:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
+            raise ValueError(f"{where} has the unknown key {key}; {hint}")
+    if missing := [key for key in needed if key not in content]:
+        raise ValueError(f"{where} lacks {', '.join(missing)}: add it")
