@@ -13,6 +13,8 @@ its 90 % interval by bootstrap over documents:
     decreasing   agrees where each offset's low lies above the next one's high; disagrees where some
                  offset's high lies below the next one's low
 
+A claim about a mean is judged by the plain mean of the tasks' differences.
+
 Everything else is inconclusive, and so is a claim that no run can speak to. Several pairs of models
 or tasks agree where all agree, and disagree where one disagrees and none agrees.
 
@@ -29,7 +31,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from mtp_harness.leaderboard.runs import Model, Run, in_short
-from mtp_harness.leaderboard.scores import Key
+from mtp_harness.leaderboard.scores import Floats, Key, mean_of
 from mtp_harness.leaderboard.table import Board, Leaderboard
 from mtp_harness.scoring.bootstrap import Estimate
 
@@ -132,18 +134,35 @@ def decreases(intervals: Sequence[tuple[float, float]]) -> Verdict:
 
 
 def _differences(claim: dict[str, Any], leaderboard: Leaderboard) -> Iterator[Finding]:
-    direction = claim.get("direction", "equal")
+    """Yield one finding for each pair, task and metric; or for each pair, over all tasks."""
+    drawn: dict[str, list[tuple[str, tuple[float, Floats]]]] = {}
     for board in _boards(claim, leaderboard):
         for place, base in _pairs(claim, board):
             who = " against ".join(_called(board.runs[one][0].model) for one in (place, base))
-            for metric, filtered in board.metrics(place):
-                if not re.fullmatch(claim["metrics"], metric):
-                    continue
+            for metric, filtered in _metrics(claim, board, place):
                 key, other = Key(place, metric, filtered), Key(base, metric, filtered)
-                found = board.scores.difference(key, other)
+                found = board.scores.drawn_difference(key, other)
                 if found is not None:
-                    what = f"{board.task} {metric} {_signed(found)} ({who})"
-                    yield Finding(who, what, side(found, direction, claim.get("margin", 0.0)))
+                    drawn.setdefault(who, []).append((f"{board.task} {metric}", found))
+    for who, several in drawn.items():
+        if claim.get("mean"):
+            several_at_once = [(f"mean of {len(several)} tasks", [one for _, one in several])]
+        else:
+            several_at_once = [(what, [one]) for what, one in several]
+        for what, differences in several_at_once:
+            mean = mean_of(differences)
+            if mean is not None:
+                verdict = side(mean, claim.get("direction", "equal"), claim.get("margin", 0.0))
+                yield Finding(who, f"{what} {_signed(mean)} ({who})", verdict)
+
+
+def _metrics(claim: dict[str, Any], board: Board, place: int) -> list[tuple[str, str]]:
+    """Return the metrics that a claim is about; for a mean the first one of each task."""
+    found = [name for name in board.metrics(place) if re.fullmatch(claim["metrics"], name[0])]
+    if not claim.get("mean"):
+        return found
+    order = claim["metrics"].split("|")
+    return sorted(found, key=lambda name: order.index(name[0]))[:1]
 
 
 def _pairs(claim: dict[str, Any], board: Board) -> Iterator[tuple[int, int]]:

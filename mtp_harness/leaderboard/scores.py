@@ -4,7 +4,7 @@ All of it comes from one set of bootstrap replicates over documents (`scoring.bo
 difference compares models on the same drawn documents.
 """
 
-from collections import defaultdict
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,6 +17,9 @@ from mtp_harness.scoring.bootstrap import LEVEL, Estimate, replicates
 Floats = NDArray[np.float64]
 
 _TOLERANCE = 1e-6
+
+KEPT = 256
+"""Metrics whose replicates are remembered, 80 kB each."""
 
 
 class Key(NamedTuple):
@@ -39,49 +42,59 @@ class Scores:
         scores: Mapping[Key, Mapping[str, Score]],
         stated: Mapping[Key, float],
     ) -> None:
-        """Draw the replicates.
+        """Take the scores; replicates are drawn when they are asked for.
 
         Args:
             scores: By document.
             stated: The pooled values of the results files.
         """
-        self._means: dict[Key, tuple[float, Floats]] = {}
-        self._of_documents: dict[Key, frozenset[str]] = {}
-        alike: dict[frozenset[str], list[Key]] = defaultdict(list)
-        for key, by_document in scores.items():
-            names = frozenset(by_document)
-            if key in stated and _agrees(_pooled(list(by_document.values())), stated[key]):
-                alike[names].append(key)
-                self._of_documents[key] = names
-        for names, keys in alike.items():
-            self._draw(sorted(names), keys, scores)
+        self._scores = {
+            key: by_document
+            for key, by_document in scores.items()
+            if key in stated and _agrees(_pooled(list(by_document.values())), stated[key])
+        }
+        self._recent: OrderedDict[Key, Floats] = OrderedDict()
 
-    def _draw(
-        self, names: Sequence[str], keys: Sequence[Key], scores: Mapping[Key, Mapping[str, Score]]
-    ) -> None:
-        pairs = np.array([[_pair(scores[key][name]) for key in keys] for name in names])  # [P,C,2]
-        drawn = replicates(pairs.reshape(len(names), -1)).reshape(-1, len(keys), 2)  # [R, C, 2]
-        own = pairs.mean(axis=0)  # [C, 2]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            values, resampled = own[:, 0] / own[:, 1], drawn[..., 0] / drawn[..., 1]
-        for place, key in enumerate(keys):
-            self._means[key] = (float(values[place]), resampled[:, place])
+    def _drawn(self, key: Key) -> Floats:
+        """Return a metric in each replicate, [R]; all keys of the same documents share them."""
+        if key not in self._recent:
+            by_document = self._scores[key]
+            pairs = np.array([_pair(by_document[name]) for name in sorted(by_document)])  # [P, 2]
+            sums = replicates(pairs)  # [R, 2]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                self._recent[key] = sums[:, 0] / sums[:, 1]
+            if len(self._recent) > KEPT:
+                self._recent.popitem(last=False)
+        self._recent.move_to_end(key)
+        return self._recent[key]
+
+    def _value(self, key: Key) -> float:
+        return _pooled(list(self._scores[key].values()))
 
     def estimate(self, key: Key) -> Estimate | None:
         """Return a metric with its interval; None where its documents are not known."""
-        if key not in self._means:
+        if key not in self._scores:
             return None
-        value, resampled = self._means[key]
-        return _estimate(value, resampled)
+        return _estimate(self._value(key), self._drawn(key))
 
     def difference(self, key: Key, baseline: Key) -> Estimate | None:
         """Return a metric less the baseline's, paired by document; None where that cannot be."""
-        if not {key, baseline} <= self._means.keys():
+        drawn = self.drawn_difference(key, baseline)
+        return None if drawn is None else _estimate(*drawn)
+
+    def drawn_difference(self, key: Key, baseline: Key) -> tuple[float, Floats] | None:
+        """Return the same as its value and its replicates [R]."""
+        mine, its = self._scores.get(key), self._scores.get(baseline)
+        if mine is None or its is None or mine.keys() != its.keys():
             return None
-        if self._of_documents[key] != self._of_documents[baseline]:
-            return None
-        (value, mine), (other, its) = self._means[key], self._means[baseline]
-        return _estimate(value - other, mine - its)
+        difference = self._value(key) - self._value(baseline)
+        return difference, self._drawn(key) - self._drawn(baseline)
+
+
+def mean_of(drawn: Sequence[tuple[float, Floats]]) -> Estimate | None:
+    """Return the plain mean of differences on several tasks, each task drawn for itself."""
+    values, resampled = zip(*drawn, strict=True)
+    return _estimate(float(np.mean(values)), np.mean(resampled, axis=0))
 
 
 def _estimate(value: float, resampled: Floats) -> Estimate | None:

@@ -100,6 +100,19 @@ def test_small_models_are_worse(tmp_path):
     assert not judged(tmp_path, "Large models").findings
 
 
+def test_mean_over_choice_tasks(tmp_path):
+    # Four heads are better at one task and worse at two: on average a sixth of a point worse.
+    for task, one, four in (("copa", 0.5, 1.0), ("piqa", 1.0, 0.5), ("hellaswag", 1.0, 0.5)):
+        for name, n, value in (("one", 1, one), ("four", 4, four)):
+            scores = {"acc": [value] * 8}
+            if task == "piqa":  # its normalised accuracy counts
+                scores = {"acc": [0.0] * 8, "acc_norm": [value] * 8}
+            write_run(tmp_path / task / name, name, task, scores, n=n, k=n, generation=False)
+    found = judged(tmp_path, "On choice tasks, four heads")
+    assert [finding.verdict for finding in found.findings] == ["agree"]
+    assert found.measured.startswith("mean of 3 tasks -0.1667 [-0.1667, -0.1667]")
+
+
 @pytest.mark.parametrize(
     "other",
     [{"parameters": 5_000_000}, {"mtp": {"train_tokens": 10}}, {"mtp": {"train_seed": 3}}],
