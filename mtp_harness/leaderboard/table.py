@@ -19,8 +19,8 @@ from mtp_harness.leaderboard.scores import Key, Scores
 from mtp_harness.scoring.bootstrap import Estimate
 
 QUALITY = re.compile(
-    r"pass(@|_at_)\d+(_sampled)?|exact_match|acc(_norm)?|accuracy(_\w+)?|rouge(1|2|L)_f1|tf_agree_\d+"
-    r"|effective_horizon|.*bits_per_byte\w*|.*perplexity"
+    r"pass(@|_at_)\d+(_sampled)?|exact_match|acc(_norm)?|rouge(1|2|L)_f1"
+    r"|(\w+_)?(accuracy|bits_per_byte|tf_agree|effective_horizon|perplexity|text_walk_\w+)(_\d+)?"
 )
 DECODING = ("tokens_per_forward", "tokens_per_forward_no_loops")
 SPEED = "tokens_per_s"
