@@ -32,6 +32,10 @@ COMMANDS = {
     "verify": Command("mtp_harness.verify:main", "compare k heads with plain decoding, by token"),
     "grade": Command("mtp_harness.scoring.grade:main", "grade the programs in saved samples"),
     "passk": Command("mtp_harness.scoring.over_temperatures:main", "score several temperatures"),
+    "leaderboard": Command(
+        "mtp_harness.leaderboard.cli:main", "compare the models of several runs"
+    ),
+    "report": Command("mtp_harness.report.cli:main", "make one page of everything in the results"),
     "run": Command("mtp_harness.pipeline.cli:main", "run several models on several tasks"),
     "rouge": Command("mtp_harness.scoring.rouge_table:main", "summaries' scores with intervals"),
     "choice": Command("mtp_harness.scoring.choice:main", "mean over the seven choice tasks"),
@@ -62,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sys.flags.dev_mode or name == "lm_eval":  # a long run's traceback is worth its lines
             raise
         said = " ".join(str(error).split())
-        if getattr(error, "errno", None) is not None:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not a sentence
             from mtp_harness.models.os_errors import sentence  # with torch, which others do without
 
             said = sentence(error)

@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +144,10 @@ class Generator:
         return [answers[place] for place in range(len(prepared))]
 
     def _finish(self, request: Request, answer: Answer) -> Generation:
-        text = continuation_text(self.lm.tok_decode, request.prompt[-1], answer.tokens)
-        text = postprocess_generated_text(text, list(request.until), self.lm.think_end_token)
+        whole = continuation_text(self.lm.tok_decode, request.prompt[-1], answer.tokens)
+        text = postprocess_generated_text(whole, list(request.until), self.lm.think_end_token)
+        if not whole.startswith(text):  # its thinking was cut off, and with it the first tokens
+            return Generation(text, replace(answer.record, n_characters=None))
         return Generation(text, answer.record)
 
     def settings(self) -> dict[str, Any]:

@@ -29,6 +29,8 @@ class DecodeRecord:
         prefill_s: wall time from getting a slot to the first token; None where it was not measured
             apart.
         decode_s: wall time from the end of the prefill to the end of this answer.
+        n_characters: characters that each token added to the answer's text, the first token
+            included; None where that is not known. The text may end earlier: at its stop string.
     """
 
     n_prompt_tokens: int
@@ -44,6 +46,7 @@ class DecodeRecord:
     decode_s: float
     n_drafted: tuple[int, ...] | None = None
     lossless: bool = True
+    n_characters: tuple[int, ...] | None = None
 
     @property
     def n_steps(self) -> int:
@@ -63,8 +66,8 @@ class DecodeRecord:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Return the record that `as_dict` gave, before or after it went through JSON."""
         read = dict(values)
-        for name in ("n_verified", "n_drafted"):
-            if read[name] is not None:
+        for name in ("n_verified", "n_drafted", "n_characters"):
+            if read.get(name) is not None:
                 read[name] = tuple(read[name])
         return cls(**read)
 

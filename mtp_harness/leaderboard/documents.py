@@ -1,0 +1,94 @@
+"""What a run's samples file says about each document of a task."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mtp_harness.scoring.samples import read
+
+Score = float | tuple[float, float]
+"""A number, or a (numerator, denominator) that is summed before dividing."""
+
+_OTHER_KEYS = frozenset(
+    "doc_id doc target arguments resps filtered_resps filter metrics "
+    "doc_hash prompt_hash target_hash n_answers".split()
+)
+
+
+@dataclass
+class Documents:
+    """The samples of one task of one run, as far as comparisons need them.
+
+    Attributes:
+        documents: Hash over the documents and their ids.
+        prompts: Hash over the prompts.
+        n_samples: Answers per document.
+        generation: Arguments of generation; None for tasks that generate nothing.
+        scores: Of each (metric, filter), by document.
+    """
+
+    documents: str
+    prompts: str
+    n_samples: int
+    generation: dict[str, Any] | None
+    scores: dict[tuple[str, str], dict[str, Score]] = field(default_factory=dict)
+
+
+def load(path: Path) -> Documents:
+    """Read a samples file.
+
+    Raises:
+        ValueError: It is empty, cut off, or no samples file.
+    """
+    documents: set[tuple[str, str]] = set()
+    prompts: set[tuple[str, str]] = set()
+    scores: dict[tuple[str, str], dict[str, Score]] = defaultdict(dict)
+    n_samples, generation = 0, None
+    for sample in read(path):
+        try:
+            name = str(sample["doc_id"])
+            documents.add((name, sample["doc_hash"]))
+            prompts.add((name, sample["prompt_hash"]))
+            n_samples = max(n_samples, max(map(len, sample["resps"]), default=0))
+            generation = generation or generation_of(sample)
+            for metric, value in scores_of(sample):
+                scores[metric, sample["filter"]][name] = value
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} has a line without {error}, expected what lm_eval --log_samples writes: "
+                "run again"
+            ) from None
+    if not documents:
+        raise ValueError(f"{path} is empty, expected one line per document: run again")
+    return Documents(_hash(documents), _hash(prompts), n_samples, generation, dict(scores))
+
+
+def generation_of(sample: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the generation arguments of a sample; None where nothing was generated."""
+    requests = sample["arguments"]
+    each = requests.values() if isinstance(requests, dict) else requests
+    first = next(iter(each), None)
+    second = first.get("arg_1") if isinstance(first, dict) else (list(first or ()) + [0, 0])[1]
+    return dict(second) if isinstance(second, dict) and "until" in second else None
+
+
+def scores_of(sample: Mapping[str, Any]) -> Iterator[tuple[str, Score]]:
+    """Yield the metrics of a sample that are numbers or pairs of them."""
+    for name, value in sample.items():
+        if name in _OTHER_KEYS:
+            continue
+        if isinstance(value, int | float):
+            yield name, float(value)
+        elif (
+            isinstance(value, list)
+            and len(value) == 2
+            and all(isinstance(part, int | float) for part in value)
+        ):
+            yield name, (float(value[0]), float(value[1]))
+
+
+def _hash(pairs: set[tuple[str, str]]) -> str:
+    return hashlib.sha256(repr(sorted(pairs)).encode()).hexdigest()

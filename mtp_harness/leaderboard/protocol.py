@@ -1,0 +1,102 @@
+"""What two runs of a task must have in common before their numbers may stand side by side."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from mtp_harness.leaderboard.documents import Documents
+from mtp_harness.leaderboard.runs import Run
+
+# Shown under names of their own, or about where things lie and how they are graded.
+_NOT_SETTINGS = frozenset(
+    "version config_source grading data_dir n_samples temperature top_p top_k k num_fewshot".split()
+)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a run did a task; values are words, so that a difference can be shown.
+
+    The draft rule is empty where nothing was drafted: head 1 alone fits any lossless rule.
+    """
+
+    task_version: str
+    documents: str
+    prompts: str
+    few_shots: str
+    number_of_samples: str
+    temperature: str
+    top_p: str
+    top_k: str
+    stops: str
+    budget: str
+    draft_rule: str
+    dtype: str
+    settings: str
+
+    def differences(self, other: "Protocol") -> list[str]:
+        """Return each difference in words, both values named; empty where there is none."""
+        found = []
+        for field in fields(self):
+            mine, its = getattr(self, field.name), getattr(other, field.name)
+            if mine != its and not (field.name == "draft_rule" and "" in (mine, its)):
+                found.append(f"{field.name.replace('_', ' ')} {mine} against {its}")
+        return found
+
+
+def protocol_of(run: Run, task: str, documents: Documents | None) -> Protocol:
+    """Return how a run did a task.
+
+    Args:
+        run: The run.
+        task: One of its tasks.
+        documents: From the samples; None where the run logged none.
+    """
+    config = run.content["configs"][task]
+    generation = documents.generation if documents else config.get("generation_kwargs")
+    generates = config.get("output_type") == "generate_until" or bool(
+        documents and documents.generation
+    )
+    how: dict[str, Any] = dict(generation or {}) if generates else {}
+    sampled = bool(how.get("do_sample"))
+    return Protocol(
+        task_version=str(run.content["versions"].get(task)),
+        documents=_documents(run, task, documents),
+        prompts=documents.prompts[:12] if documents else "not logged (--log_samples)",
+        few_shots=str(run.content.get("n-shot", {}).get(task, 0)),
+        number_of_samples=str(documents.n_samples if documents else config.get("repeats", 1)),
+        temperature=f"{float(how.get('temperature', 1)):g}" if sampled else "0 (greedy)",
+        top_p=f"{float(how.get('top_p') or 1):g}" if sampled else "1",
+        top_k=f"{int(how.get('top_k') or 0)}" if sampled else "0",
+        stops=repr(how.get("until", [])),
+        budget=str(how.get("max_gen_toks", "none")),
+        draft_rule=_draft_rule(run) if generates else "",
+        dtype=_dtype(run),
+        settings=_settings(run, config.get("metadata") or {}),
+    )
+
+
+def _documents(run: Run, task: str, documents: Documents | None) -> str:
+    probed = (run.mtp.get("documents") or {}).get(task)
+    if probed:
+        return ", ".join(f"{name} {about['sha256'][:12]}" for name, about in sorted(probed.items()))
+    count = run.content.get("n-samples", {}).get(task, {}).get("effective", "?")
+    if documents is None:
+        return f"{count}, not logged (--log_samples)"
+    return f"{count} with hash {documents.documents[:12]}"
+
+
+def _draft_rule(run: Run) -> str:
+    return str(run.mtp.get("draft_rule", "")) if run.model.k > 1 else ""
+
+
+def _dtype(run: Run) -> str:
+    named = run.mtp.get("dtype") or run.content["config"].get("model_dtype") or "unknown"
+    return str(named).removeprefix("torch.")
+
+
+def _settings(run: Run, metadata: dict[str, Any]) -> str:
+    # The harness copies the model arguments into every task's metadata.
+    arguments = run.content["config"].get("model_args") or {}
+    hidden = _NOT_SETTINGS | set(arguments if isinstance(arguments, dict) else ())
+    kept = sorted((name, value) for name, value in metadata.items() if name not in hidden)
+    return ", ".join(f"{name}={value}" for name, value in kept) or "none"

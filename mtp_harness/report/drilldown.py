@@ -1,0 +1,186 @@
+"""The documents of a report: prompt, answers of each run, verdict, and who proposed which token."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mtp_harness.leaderboard.documents import Score, generation_of, scores_of
+from mtp_harness.leaderboard.runs import Run
+from mtp_harness.scoring.samples import read
+
+Sample = Mapping[str, Any]
+
+ANSWERS_SHOWN = 3
+"""Of one document of one run; the others are counted."""
+
+TEXT_SHOWN = 20_000
+"""Characters of one text; where it is cut, it says so."""
+
+SCORES_SHOWN = 6
+
+_TITLES = ("task_id", "name", "title", "id", "question_id")
+_RIGHT_OR_WRONG = ("acc", "exact_match")
+
+
+class Texts:
+    """Texts by number, each kept once: runs share their prompts."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self.all: list[str] = []
+        self._places: dict[str, int] = {}
+
+    def place(self, text: str) -> int:
+        """Return the number of a text."""
+        if len(text) > TEXT_SHOWN:
+            left = len(text) - TEXT_SHOWN
+            text = f"{text[:TEXT_SHOWN]}\n… {left:,} more characters are in the samples file."
+        if text not in self._places:
+            self._places[text] = len(self.all)
+            self.all.append(text)
+        return self._places[text]
+
+
+def drilldown(runs: Sequence[Run], limit: int) -> dict[str, Any]:
+    """Return what the page's script shows, as plain values.
+
+    Args:
+        runs: In the order in which answers are shown.
+        limit: Documents of a task that the page holds; the others are counted.
+    """
+    texts = Texts()
+    shown: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    left_out: dict[str, set[str]] = defaultdict(set)
+    for place, run in enumerate(runs):
+        for task in run.tasks:
+            path = run.samples(task)
+            for sample in read(path) if path else ():
+                # The same number may be another document in another run: the hash tells.
+                key = f"{sample['doc_id']} {sample['prompt_hash']}"
+                if key not in shown[task] and len(shown[task]) >= limit:
+                    left_out[task].add(key)
+                    continue
+                document = shown[task].setdefault(key, _document(sample, texts))
+                document["answers"] += _answers(sample, place, texts)
+    return {
+        "runs": [run.model.name for run in runs],
+        "tasks": [
+            {"name": task, "n_left_out": len(left_out[task]), "documents": list(found.values())}
+            for task, found in sorted(shown.items())
+        ],
+        "texts": texts.all,
+    }
+
+
+def _document(sample: Sample, texts: Texts) -> dict[str, Any]:
+    doc = sample["doc"] if isinstance(sample["doc"], dict) else {}
+    named = next((str(doc[name]) for name in _TITLES if doc.get(name) not in (None, "")), None)
+    title = str(sample["doc_id"]) if named is None else f"{sample['doc_id']}: {named}"
+    target = sample.get("target")
+    requests = _requests(sample)
+    return {
+        "title": title[:80],
+        "prompt": texts.place(str(requests[0][0])) if requests and requests[0] else None,
+        "target": None if target in (None, "") else texts.place(str(target)),
+        "answers": [],
+    }
+
+
+def _requests(sample: Sample) -> list[list[Any]]:
+    arguments = sample["arguments"]
+    each = arguments.values() if isinstance(arguments, dict) else arguments
+    return [list(one.values()) if isinstance(one, dict) else list(one) for one in each]
+
+
+def _answers(sample: Sample, run: int, texts: Texts) -> Iterator[dict[str, Any]]:
+    """Yield what is shown of one run's answers to a document."""
+    said = {"filter": sample["filter"], "scores": list(_scores(sample))}
+    if generation_of(sample) is None:
+        verdict = _right_or_wrong(sample)
+        yield _answer(run, verdict, {}, said) | {"choices": list(_choices(sample, texts))}
+        return
+    texts_written = [str(text) for answers in sample["resps"] for text in answers]
+    judged = _judged(sample)
+    for place, text in enumerate(texts_written[:ANSWERS_SHOWN]):
+        own = judged[place] if place < len(judged) else {}
+        answer = _answer(run, own.get("verdict") or _right_or_wrong(sample), own, said)
+        answer["text"] = texts.place(text)
+        if place + 1 == ANSWERS_SHOWN:
+            answer["n_more"] = len(texts_written) - ANSWERS_SHOWN
+        yield answer
+
+
+def _answer(
+    run: int, verdict: Mapping[str, Any], judged: Mapping[str, Any], said: Mapping[str, Any]
+) -> dict[str, Any]:
+    record = judged.get("decode") or {}
+    verified = record.get("n_verified") or []
+    per_forward = record["n_kept"] / len(verified) if verified else None
+    return {
+        "run": run,
+        "text": None,
+        "n_more": 0,
+        "choices": [],
+        "verdict": verdict.get("outcome"),
+        "detail": verdict.get("detail") or "",
+        "scores": said["scores"] if said["filter"] == "none" else [["filter", said["filter"]]],
+        "n_verified": verified,
+        "n_characters": record.get("n_characters"),
+        "draft_heads": record.get("draft_heads", 1),
+        "tokens_per_forward": per_forward,
+        "ended_by": record.get("ended_by"),
+        "looping": bool(record.get("looping")),
+        "lossless": record.get("lossless", True),
+    }
+
+
+def _judged(sample: Sample) -> list[dict[str, Any]]:
+    """Return each answer's verdict and decode record, under whatever name the task keeps them."""
+    for value in sample.values():
+        if (
+            isinstance(value, list)
+            and value
+            and isinstance(value[0], dict)
+            and "decode" in value[0]
+        ):
+            return value
+    return []
+
+
+def _right_or_wrong(sample: Sample) -> dict[str, Any]:
+    for name in _RIGHT_OR_WRONG:
+        if sample.get(name) in (0, 1):
+            return {"outcome": "pass" if sample[name] == 1 else "fail"}
+    return {}
+
+
+def _choices(sample: Sample, texts: Texts) -> Iterator[dict[str, Any]]:
+    """Yield the continuations that a log-likelihood task compared."""
+    for request, responses in zip(_requests(sample), sample["resps"], strict=False):
+        first = responses[0] if isinstance(responses, list) and responses else None
+        if len(request) > 1 and isinstance(first, list) and first:
+            logprob = _finite(first[0])
+            yield {"text": texts.place(str(request[1])), "logprob": logprob}
+
+
+def _scores(sample: Sample) -> Iterator[list[str]]:
+    shown = [pair for pair in scores_of(sample) if not pair[0].endswith(("_low90", "_high90"))]
+    for name, score in shown[:SCORES_SHOWN]:
+        if not name.startswith(("accept_", "tokens_per_forward", "looping", "n_")):
+            yield [name, _written(score)]
+
+
+def _written(score: Score) -> str:
+    if isinstance(score, tuple):
+        return f"{score[0]:g} of {score[1]:g}"
+    return f"{score:.4g}"
+
+
+def _finite(value: Any) -> float | None:
+    """Return a number that JSON has; the harness writes some as text."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

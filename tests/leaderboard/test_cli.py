@@ -1,0 +1,168 @@
+"""`mtp-harness leaderboard`: formats, refusals, damaged files, and what it imports."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mtp_harness.cli import main
+from mtp_harness.leaderboard.render import FORMATS
+
+from .result_files import write_run
+
+
+@pytest.fixture
+def two(tmp_path):
+    pair = {"pass@1": [1.0, 0.0, 0.0, 0.0], "tokens_per_forward": [(9, 9)] * 4}
+    write_run(tmp_path / "a", "one_|&", n=1, k=1, scores=pair)
+    other = {"pass@1": [1.0, 1.0, 0.0, 0.0], "tokens_per_forward": [(9, 3)] * 4}
+    write_run(tmp_path / "b", "four", scores=other)
+    return tmp_path
+
+
+def run(capsys, *arguments):
+    code = main(["leaderboard", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_terminal(two, capsys):
+    code, out, _ = run(capsys, two, "--baseline", "one_|&")
+    assert code == 0
+    lines = out.splitlines()
+    header = next(line for line in lines if line.startswith("model"))
+    row = lines[next(i for i, line in enumerate(lines) if line.startswith("four, k=4"))]
+    assert header.split() == ["model", "pass@1", "tokens/forward", "tokens/s"]
+    assert row.removeprefix("four, k=4").strip().startswith("0.500 [")
+    assert "3.000 [3.000, 3.000]" in row
+    below = lines[lines.index(row) + 1]
+    assert below.strip().startswith("+0.250 [0.000, ")
+    assert "one_|&, baseline" in out
+    assert "Nearer heads are more accurate" in out
+
+
+def test_csv_and_json_say_the_same(two, capsys):
+    _, table, _ = run(capsys, two, "--baseline", "one_|&", "--format", "csv")
+    _, whole, _ = run(capsys, two, "--baseline", "one_|&", "--format", "json")
+    cells = json.loads(whole)["cells"]
+    rows = list(csv.DictReader(io.StringIO(table)))
+    assert [{k: "" if v is None else str(v) for k, v in c.items()} for c in cells] == rows
+    found = {(row["model"], row["metric"]): row for row in rows}
+    assert float(found["four, k=4", "pass@1"]["difference"]) == 0.25
+    assert float(found["four, k=4", "tokens_per_forward"]["difference_low"]) == 2.0
+    assert found["four, k=4", "tokens_per_forward"]["change"] == "better"
+    assert {claim["verdict"] for claim in json.loads(whole)["claims"]} <= {
+        "agree",
+        "disagree",
+        "inconclusive",
+    }
+
+
+def test_markdown_has_cells_of_equal_number(two, capsys):
+    _, out, _ = run(capsys, two, "--format", "markdown")
+    table = [line for line in out.split("### humaneval_mtp")[1].splitlines() if line[:1] == "|"]
+    first = table[: table.index(next(line for line in table if line.startswith("| four"))) + 1]
+    assert len({line.replace("\\|", "").count("|") for line in first}) == 1
+
+
+def test_latex_escapes_what_would_be_a_command(two, capsys):
+    _, out, _ = run(capsys, two, "--format", "latex")
+    assert r"{}one\_|\& &" in out
+    assert out.count(r"\begin{tabular}") == out.count(r"\end{tabular}") == 2
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_output_goes_to_a_file(two, tmp_path, capsys, name):
+    code, out, _ = run(capsys, two, "--format", name, "-o", tmp_path / "out")
+    assert (code, out) == (0, "")
+    assert "four" in (tmp_path / "out").read_text()
+
+
+def test_runs_that_cannot_be_compared_are_refused_in_one_sentence(two, capsys):
+    write_run(two / "c", "third", version=9)
+    code, out, err = run(capsys, two)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "task version 1.1 against 9" in err
+    assert str(two / "c") in err
+
+
+def broken(folder, how):
+    path = write_run(folder / "run")
+    samples = next((folder / "run").glob("samples_*"))
+    lines = samples.read_text().splitlines()
+    match how:
+        case "nothing":
+            return folder / "absent"
+        case "empty folder":
+            (folder / "empty").mkdir()
+            return folder / "empty"
+        case "half a file":
+            path.write_text(path.read_text()[:100])
+        case "empty file":
+            path.write_text("")
+        case "a list":
+            path.write_text("[]")
+        case "another JSON":
+            path.write_text('{"results": {}}')
+        case "half a sample":
+            samples.write_text(samples.read_text()[:-40])
+        case "no samples":
+            samples.write_text("")
+        case "samples without hashes":
+            samples.write_text(lines[0].replace("prompt_hash", "other") + "\n")
+        case "samples that are numbers":
+            samples.write_text("3\n")
+        case "binary":
+            path.write_bytes(b"\xff\xfe\x00")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "nothing",
+        "empty folder",
+        "half a file",
+        "empty file",
+        "a list",
+        "another JSON",
+        "half a sample",
+        "no samples",
+        "samples without hashes",
+        "samples that are numbers",
+        "binary",
+    ],
+)
+@pytest.mark.parametrize("command", ["leaderboard", "report"])
+def test_damaged_input_is_one_sentence(tmp_path, capsys, monkeypatch, how, command):
+    monkeypatch.chdir(tmp_path)
+    place = broken(tmp_path, how)
+    code = main([command, str(place)])
+    out, err = capsys.readouterr()
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert str(place) in err
+
+
+def test_mlflow_holds_the_runs_and_the_table(two, tmp_path, capsys, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="needs the extra mlflow")
+    monkeypatch.chdir(tmp_path)  # where MLflow puts files of a store without a place for them
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    code, _, _ = run(capsys, two, "--baseline", "one_|&", "--mlflow", uri)
+    assert code == 0
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("mtp-harness")
+    found = {one.info.run_name: one for one in client.search_runs([experiment.experiment_id])}
+    assert len(found) == 3
+    files = client.list_artifacts(found["comparison"].info.run_id, "figures")
+    assert [file.path for file in files] == ["figures/leaderboard.json"]
+
+
+@pytest.mark.parametrize("module", ["leaderboard", "report"])
+def test_neither_torch_nor_the_harness_is_imported(module):
+    heavy = "{'torch', 'lm_eval', 'transformers', 'datasets', 'pandas'}"
+    code = f"import sys, mtp_harness.{module}.cli; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,181 @@
+"""The table: values, intervals, paired differences, and what is refused."""
+
+import random
+import statistics
+
+import pytest
+
+from mtp_harness.leaderboard import runs
+from mtp_harness.leaderboard.render import notes
+from mtp_harness.leaderboard.table import build
+
+from .result_files import write_run
+
+
+def board_of(folder, baseline=None):
+    return build(runs.find([str(folder)]), baseline)
+
+
+def cell(board, name, metric):
+    model = next(model for model in board.models if model.name == name)
+    column = next(column for column in board.columns if column.metric == metric)
+    return board.cells.get((model, column))
+
+
+def by_resampling(values, statistic, rounds=4000):
+    """The 90 % interval by a plain loop over Python's own random numbers."""
+    rng = random.Random(1)
+    found = sorted(statistic(rng.choices(values, k=len(values))) for _ in range(rounds))
+    return found[rounds // 20], found[rounds - rounds // 20]
+
+
+def test_interval_is_that_of_resampled_documents(tmp_path):
+    rng = random.Random(0)
+    scores = [float(rng.random() < 0.3) for _ in range(150)]
+    write_run(tmp_path, scores={"pass@1": scores})
+    found = cell(board_of(tmp_path), "model, k=4", "pass@1").interval
+    low, high = by_resampling(scores, statistics.fmean)
+    assert found.value == pytest.approx(sum(scores) / 150)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.01)
+
+
+def test_difference_is_paired_by_document(tmp_path):
+    # One point more on every document: however they are drawn, the difference is that point.
+    base = [0.1, 0.9, 0.3, 0.5, 0.2]
+    write_run(tmp_path / "a", "base", scores={"exact_match": base}, n=1, k=1)
+    write_run(tmp_path / "b", "other", scores={"exact_match": [x + 0.05 for x in base]})
+    board = board_of(tmp_path, "base")
+    difference = cell(board, "other, k=4", "exact_match").difference
+    assert tuple(difference) == pytest.approx((0.05, 0.05, 0.05))
+    assert cell(board, "base", "exact_match").difference is None
+    assert cell(board, "base", "exact_match").interval.low < 0.3
+
+
+def test_difference_of_ratios(tmp_path):
+    one = [(8, 2), (9, 3), (40, 10), (3, 3)]
+    other = [(8, 8), (9, 9), (40, 40), (3, 3)]
+    write_run(tmp_path / "a", "base", scores={"tokens_per_forward": other}, n=1, k=1)
+    write_run(tmp_path / "b", "fast", scores={"tokens_per_forward": one})
+    found = cell(board_of(tmp_path, "base"), "fast, k=4", "tokens_per_forward")
+    assert found.value == pytest.approx(60 / 18)  # not the mean of 4, 3, 4 and 1
+    low, high = by_resampling(
+        one, lambda drawn: sum(a for a, _ in drawn) / sum(b for _, b in drawn)
+    )
+    assert found.difference.value == pytest.approx(60 / 18 - 1)
+    assert found.difference.low == pytest.approx(low - 1, abs=0.05)
+    assert found.difference.high == pytest.approx(high - 1, abs=0.05)
+
+
+def test_metric_that_is_pooled_in_another_way_has_no_interval(tmp_path):
+    write_run(tmp_path, scores={"exact_match": [1.0, 0.0]}, stated={"exact_match": 0.25})
+    found = cell(board_of(tmp_path), "model, k=4", "exact_match")
+    assert (found.value, found.interval) == (0.25, None)
+
+
+def test_metric_without_samples_has_no_interval_and_the_table_says_so(tmp_path):
+    write_run(tmp_path / "a", "base", samples=False)
+    write_run(tmp_path / "b", "other", samples=False)
+    board = board_of(tmp_path, "base")
+    assert cell(board, "other, k=4", "pass@1").interval is None
+    assert any("--log_samples" in note for note in board.notes)
+
+
+def test_speed_is_the_runs_and_has_no_difference(tmp_path):
+    write_run(tmp_path, scores={"tokens_per_forward": [(4, 1)]})
+    found = cell(board_of(tmp_path), "model, k=4", "tokens_per_s")
+    assert (found.value, found.difference) == (1000.0, None)
+
+
+def test_speeds_of_two_machines_are_called_no_comparison(tmp_path):
+    for name, hardware in (("one", {"cpu": "A", "threads": 1}), ("two", {"gpu": "B"})):
+        mtp = {"hardware": hardware, "slots": 8}
+        write_run(tmp_path / name, name, scores={"tokens_per_forward": [(4, 1)]}, mtp=mtp)
+    [note] = [note for note in notes(board_of(tmp_path)) if note.startswith("tokens/s")]
+    assert "no comparison: A, 1 threads, batch 8: one, k=4; B, batch 8: two, k=4" in note
+
+
+def test_tasks_of_one_model_are_one_row(tmp_path):
+    write_run(tmp_path / "a", task="humaneval_mtp")
+    write_run(tmp_path / "b", task="mbpp_mtp")
+    board = board_of(tmp_path)
+    assert [model.name for model in board.models] == ["model, k=4"]
+    assert {column.task for column in board.columns} == {"humaneval_mtp", "mbpp_mtp"}
+
+
+DIFFERENT = {
+    "task version": {"version": 1.2},
+    "documents": {"documents": "another {}"},
+    "prompts": {"prompts": "another {}"},
+    "number of samples": {"n_samples": 3},
+    "temperature": {"generation": {"until": ["\ndef"], "max_gen_toks": 512, "do_sample": True}},
+    "stops": {"generation": {"until": ["\nclass"], "max_gen_toks": 512, "do_sample": False}},
+    "budget": {"generation": {"until": ["\ndef"], "max_gen_toks": 256, "do_sample": False}},
+    "draft rule": {"mtp": {"draft_rule": "LOSSY: every draft is accepted unverified"}},
+    "dtype": {"mtp": {"dtype": "bfloat16"}},
+    "settings": {"metadata": {"window": 128}},
+}
+
+
+@pytest.mark.parametrize("what", DIFFERENT)
+def test_runs_that_differ_are_kept_apart_and_the_difference_is_named(tmp_path, what):
+    write_run(tmp_path / "a", "base")
+    write_run(tmp_path / "b", "other", **DIFFERENT[what])
+    board = board_of(tmp_path, "base")
+    [sentence] = board.conflicts()
+    assert f" {what} " in sentence
+    assert str(tmp_path / "a") in sentence
+    assert str(tmp_path / "b") in sentence
+    assert all(found.difference is None for found in board.cells.values())
+
+
+def test_top_p_of_sampled_answers_counts(tmp_path):
+    sampled = {"until": [], "max_gen_toks": 9, "do_sample": True, "temperature": 0.8}
+    write_run(tmp_path / "a", "base", generation=sampled)
+    write_run(tmp_path / "b", "other", generation=sampled | {"top_p": 0.95})
+    [sentence] = board_of(tmp_path).conflicts()
+    assert "top p 1 against 0.95" in sentence
+
+
+def test_head_1_alone_fits_every_lossless_rule(tmp_path):
+    write_run(tmp_path / "a", "one", n=1, k=1, mtp={"draft_rule": "none: an ordinary model"})
+    write_run(tmp_path / "b", "four", k=4)
+    write_run(tmp_path / "c", "four", k=1)
+    assert board_of(tmp_path).conflicts() == []
+
+
+def test_two_rules_do_not_meet_over_a_run_that_drafts_nothing(tmp_path):
+    write_run(tmp_path / "a", "one", n=1, k=1)
+    write_run(tmp_path / "b", "four", k=4)
+    write_run(tmp_path / "c", "four lossy", k=4, mtp={"draft_rule": "LOSSY"})
+    assert len(board_of(tmp_path).conflicts()) == 1
+
+
+def test_model_arguments_are_no_settings_of_the_task(tmp_path):
+    write_run(tmp_path / "a", "one")
+    write_run(tmp_path / "b", "two")
+    assert board_of(tmp_path).conflicts() == []
+
+
+def test_same_run_twice_is_refused(tmp_path):
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b")
+    with pytest.raises(ValueError, match="are both model, k=4, humaneval_mtp") as error:
+        board_of(tmp_path)
+    assert str(tmp_path / "a") in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "said"),
+    [("nobody", "names no rows"), ("four", "names 2 rows; expected one of 'four, k=1'")],
+)
+def test_baseline_that_is_no_row(tmp_path, baseline, said):
+    write_run(tmp_path / "a", "four", k=4)
+    write_run(tmp_path / "b", "four", k=1)
+    with pytest.raises(ValueError, match=said):
+        board_of(tmp_path, baseline)
+
+
+def test_baseline_that_did_not_run_a_task(tmp_path):
+    write_run(tmp_path / "a", "base")
+    write_run(tmp_path / "b", "other", task="mbpp_mtp")
+    assert any("mbpp_mtp" in note and "base" in note for note in board_of(tmp_path, "base").notes)
