@@ -50,4 +50,5 @@ def finetune(out, steps=150, rate=1e-3, seed=0):
 
 
 if __name__ == "__main__":
-    print(f"loss {finetune(sys.argv[1]):.3f} nats per byte, saved in {sys.argv[1]}")
+    loss = finetune(sys.argv[1])
+    sys.stdout.write(f"loss {loss:.3f} nats per byte, saved in {sys.argv[1]}\n")

@@ -148,16 +148,6 @@ def _interval(drawn: NDArray[np.float64]) -> tuple[float, float]:
     return (float(low), float(high))
 
 
-def low90(values: Sequence[float]) -> float:
-    """Aggregate as the lower end of the 90 % bootstrap interval of the mean over problems."""
-    return estimate(values).low
-
-
-def high90(values: Sequence[float]) -> float:
-    """Aggregate as the upper end of that interval."""
-    return estimate(values).high
-
-
 def gain(scores: ArrayLike, baseline: ArrayLike) -> Estimate:
     """Return how much better a model is than its baseline on the same problems, figure 3's bar.
 

@@ -3,10 +3,15 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mtp_harness.scoring.bootstrap import estimate, gain, ratios, replicates
-
-
-from mtp_harness.scoring.bootstrap import BLOCK, estimate, gain, high90, low90, replicates
+from mtp_harness.scoring.bootstrap import (
+    BLOCK,
+    estimate,
+    gain,
+    high90,
+    low90,
+    ratios,
+    replicates,
+)
 from mtp_harness.scoring.temperatures import honest, oracle, oracle_gain
 
 
