@@ -190,6 +190,11 @@ def kernels(model, k, batch, top=12):
 # Whole answers
 
 
+def characters(tokens):
+    """Stand in for a tokenizer of the random model: a character per token."""
+    return "".join(map(chr, tokens))
+
+
 def with_engine(model, k, to_text, asked, batch, forced):
     engine_module.Slots = ForcedSlots if forced else Slots
     engine = Engine(model, k, [], to_text, slots=batch)
@@ -332,7 +337,8 @@ def main():
     batches = [int(batch) for batch in args.batches.split(",")]
     forced = args.model == "synthetic"
     if forced:
-        model, to_text = seven_b(4), str
+        model = seven_b(4)
+        to_text = characters
         asked = torch.randint(1, 32000, (max(batches), PROMPT)).tolist()
     else:
         tokenizer = load_tokenizer(args.model)
