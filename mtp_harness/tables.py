@@ -59,7 +59,9 @@ def _plain(entry: Any) -> Any:
 
 
 def move(results: Any) -> None:
-    """Move what tasks left in their metadata to `config.mtp` of the results of `simple_evaluate`.
+    """Move what probes left in their metadata to `config.mtp` of the results of `simple_evaluate`.
+
+    Tasks without tables keep their documents' hashes there: any model may have answered them.
 
     Args:
         results: None on every rank but the first.
@@ -68,7 +70,7 @@ def move(results: Any) -> None:
         return
     for task, config in results.get("configs", {}).items():
         metadata = config.get("metadata") or {}
-        for name in MOVED:
+        for name in MOVED if MOVED[0] in metadata else ():
             if name in metadata:
                 mtp = results["config"].setdefault("mtp", {})
                 mtp.setdefault(name, {})[task] = metadata.pop(name)

@@ -129,8 +129,10 @@ def _with_included(path: Path) -> dict[str, Any]:
     return {**(_with_included(path.parent / included) if included else {}), **own}
 
 
-def _leaves(name: str, known: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    config = known.get(name)
+def _leaves(named: Any, known: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the tasks of a task, a group, or a group's member with settings of its own."""
+    name = named if isinstance(named, str) else named.get("group", named["task"])
+    config = known.get(name) if isinstance(named, str) or "group" not in named else named
     if config is not None and "group" in config:
         for member in config["task"]:
             yield from _leaves(member, known)
