@@ -62,12 +62,17 @@ def read_runs(places: Sequence[str | Path]) -> Results:
     return Results(values, files, problems + doubled)
 
 
+def _whole(entry: object) -> object:
+    """Return text without half characters, which a label may hold and no table can."""
+    return entry.encode("utf-8", "replace").decode() if isinstance(entry, str) else entry
+
+
 def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Return rows as a table with the declared columns and types."""
     listed = list(rows)
     return pd.DataFrame(
         {
-            name: pd.array([row.get(name) for row in listed], dtype=kind)
+            name: pd.array([_whole(row.get(name)) for row in listed], dtype=kind)
             for name, kind in schema.COLUMNS.items()
         }
     )

@@ -1,13 +1,15 @@
 """`mtp-harness report RESULTS -o report.html`: one page with everything in it."""
 
 import argparse
+import base64
+import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from mtp_harness.leaderboard import runs
 from mtp_harness.leaderboard.table import build
-from mtp_harness.report.page import render
+from mtp_harness.report.page import Figure, render
 
 DOCUMENTS = 200
 
@@ -23,11 +25,34 @@ def main(argv: Sequence[str]) -> int:
     """
     given = _parser().parse_args(argv)
     found = runs.find(given.results)
-    page = render(found, build(found, given.baseline), [], [], given.title, given.documents)
+    board = build(found, given.baseline)
+    figures, refused = _figures(given.results)
+    page = render(found, board, figures, refused, given.title, given.documents)
     written = page.encode("utf-8", "replace")  # a label may hold half a character
     Path(given.output).write_bytes(written)
     sys.stdout.write(f"{given.output}: {len(found)} runs, {len(written) / 1e6:.1f} MB\n")
     return 0
+
+
+def _figures(results: Sequence[str]) -> tuple[list[Figure], list[str]]:
+    """Return the figures that these results give, and why others are not there."""
+    from mtp_harness.figures.catalogue import FIGURES, draw_all  # with pandas and matplotlib
+    from mtp_harness.figures.tables import read_runs
+
+    gallery = draw_all(read_runs(results), formats=["svg"])
+    figures = []
+    for drawn in gallery.drawn:
+        picture = base64.b64encode(drawn.pictures["svg"]).decode()
+        lines = (line for line in drawn.csv.splitlines() if not line.startswith("#"))
+        columns, *rows = csv.reader(lines)
+        uri = f"data:image/svg+xml;base64,{picture}"
+        figures.append(Figure(drawn.figure.name, uri, drawn.figure.caption, columns, rows))
+    refused = [said for name, said in gallery.refused.items() if name not in gallery.missing]
+    by_command: dict[str, list[str]] = {}
+    for name in gallery.missing:
+        by_command.setdefault(FIGURES[name].command, []).append(name)
+    refused += [f"{', '.join(names)}: run {command}" for command, names in by_command.items()]
+    return figures, refused
 
 
 def _parser() -> argparse.ArgumentParser:

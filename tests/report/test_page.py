@@ -237,7 +237,9 @@ def test_what_a_model_wrote_is_text_and_never_runs(report, open_page):
     page.wait_for_timeout(200)
     assert page.title().startswith("</title><script>")  # the title as given, as text
     assert page.locator("script").count() == 2
-    assert page.locator("img, iframe, svg, object, embed").count() == 0
+    assert page.locator("iframe, svg, object, embed, [onerror]").count() == 0
+    pictures = page.locator("img").evaluate_all("all => all.map(one => one.src)")
+    assert all(picture.startswith("data:image/svg+xml;base64,") for picture in pictures)
     assert page.outside() == []
 
 
@@ -359,4 +361,15 @@ def test_a_real_run_is_coloured_as_its_record_says(tmp_path, open_page, capsys):
     # A byte model's tokens are the text's bytes, all ASCII here.
     assert text.isascii()
     assert [head for _, head in shown] == heads_by_hand(decode["n_verified"], len(text))
+    assert page.outside() == []
+
+
+def test_figures_stand_in_the_page_with_their_tables(report, open_page):
+    write_run(report.results)
+    page = open_page(report())
+    pictures = page.locator("img")
+    assert pictures.count() > 0
+    assert pictures.evaluate_all("all => all.every(one => one.complete && one.naturalWidth > 0)")
+    figure = page.locator("figure").first
+    assert figure.locator("table").count() == 1
     assert page.outside() == []
