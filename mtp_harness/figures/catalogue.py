@@ -46,6 +46,17 @@ class Gallery(NamedTuple):
     refused: dict[str, str]
     missing: list[str]
 
+    def objections(self) -> list[str]:
+        """Return why figures that runs did measure were not drawn."""
+        return [said for name, said in self.refused.items() if name not in self.missing]
+
+    def commands(self) -> dict[str, list[str]]:
+        """Return what would measure those that are missing: their names, by command."""
+        names: dict[str, list[str]] = {}
+        for name in self.missing:
+            names.setdefault(FIGURES[name].command, []).append(name)
+        return names
+
 
 def draw_all(
     results: Results | None,

@@ -108,13 +108,10 @@ def summary(gallery: Gallery, folder: Path) -> str:
 
     names = [drawn.figure.name for drawn in gallery.drawn]
     lines = [f"{len(names)} drawn into {folder}: {', '.join(names) or 'none'}"]
-    lines += [said for name, said in gallery.refused.items() if name not in gallery.missing]
+    lines += gallery.objections()
     if gallery.missing:
         lines.append(f"{len(gallery.missing)} not drawn, because no run measured them:")
-        by_command: dict[str, list[str]] = {}
-        for name in gallery.missing:
-            by_command.setdefault(FIGURES[name].command, []).append(name)
-        for command, group in by_command.items():
+        for command, group in gallery.commands().items():
             lines.append(f"  {', '.join(group)}: run {command}")
         if any(FIGURES[name].paper for name in gallery.missing):
             lines.append("  --paper-only draws those of the paper from its own numbers.")

@@ -36,23 +36,21 @@ def main(argv: Sequence[str]) -> int:
 
 def _figures(results: Sequence[str]) -> tuple[list[Figure], list[str]]:
     """Return the figures that these results give, and why others are not there."""
-    from mtp_harness.figures.catalogue import FIGURES, draw_all  # with pandas and matplotlib
+    from mtp_harness.figures.catalogue import draw_all  # with pandas and matplotlib
     from mtp_harness.figures.tables import read_runs
 
     gallery = draw_all(read_runs(results), formats=["svg"])
     figures = []
     for drawn in gallery.drawn:
         picture = base64.b64encode(drawn.pictures["svg"]).decode()
-        lines = (line for line in drawn.csv.splitlines() if not line.startswith("#"))
-        columns, *rows = csv.reader(lines)
+        columns, *rows = csv.reader(drawn.csv.splitlines())
         uri = f"data:image/svg+xml;base64,{picture}"
         figures.append(Figure(drawn.figure.name, uri, drawn.figure.caption, columns, rows))
-    refused = [said for name, said in gallery.refused.items() if name not in gallery.missing]
-    by_command: dict[str, list[str]] = {}
-    for name in gallery.missing:
-        by_command.setdefault(FIGURES[name].command, []).append(name)
-    refused += [f"{', '.join(names)}: run {command}" for command, names in by_command.items()]
-    return figures, refused
+    commands = gallery.commands().items()
+    return figures, [
+        *gallery.objections(),
+        *(f"{', '.join(names)}: run {command}" for command, names in commands),
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
