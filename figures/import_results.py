@@ -1,9 +1,10 @@
 """Bring results into `figures/results`: python figures/import_results.py FOLDER … [--note TEXT].
 
-Results files and their samples are copied into `figures/results/LABEL/TASKS/`, less what says
-where they were made: absolute paths keep their last part, the environment's description is left
-out, and of samples only the numbers of each document stay. A note is shown on every figure that is
-drawn from the run. A file that was brought in before is written again, the same.
+Results files and their samples are copied into `figures/results/cpu/LABEL/TASKS/`, or `gpu` where
+they were measured on one, less what says where they were made: absolute paths keep their last part,
+the environment's description is left out, and of samples only numbers, hashes and settings stay, no
+text. A note is shown on every figure that is drawn from the run. A file that was brought in before
+is written again, the same.
 """
 
 import argparse
@@ -26,6 +27,8 @@ KEPT = (
 ).split()
 SOURCE = ("custom_dataset", "process_results", "process_docs", "doc_to_text", "doc_to_target")
 """Settings of tasks that hold the source of a function."""
+
+HASHES = ("doc_hash", "prompt_hash", "target_hash", "filter")
 
 _PATH = re.compile(r"(?<![\w.:/-])/(?:[\w.@+ -]+/)+([\w.@+-]*)")
 
@@ -55,14 +58,15 @@ def bring(file: ResultFile, into: Path, note: str | None) -> Path:
     if note:
         content["note"] = note
     tasks = "+".join(dict.fromkeys(family_of(task) for task in file.tasks))
-    folder = into / file.label / tasks
+    machine = "gpu" if "gpu" in (file.mtp.get("hardware") or {}) else "cpu"
+    folder = into / machine / file.label / tasks
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / file.path.name
     path.write_text(json.dumps(anonymous(content), indent=None) + "\n", encoding="utf-8")
     for task in file.tasks:
         if samples := file.samples(task):
             lines = samples.read_text(encoding="utf-8").splitlines()
-            kept = [json.dumps(numbers(json.loads(line))) for line in lines]
+            kept = [json.dumps(without_texts(json.loads(line))) for line in lines]
             (folder / samples.name).write_text("\n".join(kept) + "\n", encoding="utf-8")
     return path
 
@@ -76,9 +80,30 @@ def anonymous(value: Any) -> Any:
     return _PATH.sub(r"…/\1", value) if isinstance(value, str) else value
 
 
-def numbers(sample: dict[str, Any]) -> dict[str, float]:
-    """Return the numbers of one document."""
-    return {key: value for key, value in sample.items() if type(value) in (int, float)}
+def without_texts(sample: dict[str, Any]) -> dict[str, Any]:
+    """Return a document's numbers, hashes and settings; its prompts and answers are left empty."""
+    kept = {key: value for key, value in sample.items() if key in HASHES or _is_score(value)}
+    if "arguments" in sample:
+        kept["arguments"] = [_settings(request) for request in _requests(sample["arguments"])]
+    if "resps" in sample:
+        kept["resps"] = [["" for _ in answers] for answers in sample["resps"]]
+    return kept
+
+
+def _is_score(value: Any) -> bool:
+    """Return whether a value is a number, or a list of them that the task sums."""
+    if isinstance(value, list):
+        return bool(value) and all(type(one) in (int, float) for one in value)
+    return type(value) in (int, float)
+
+
+def _requests(arguments: Any) -> list[Any]:
+    return list(arguments.values() if isinstance(arguments, dict) else arguments)
+
+
+def _settings(request: Any) -> list[Any]:
+    each = request.values() if isinstance(request, dict) else request
+    return [part if isinstance(part, dict) else "" for part in each]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Redraw the gallery from `figures/results`: python figures/regenerate.py [--check].
 
-    figures/*.png, *.csv         from the runs in figures/results, the paper's numbers beside them
+    figures/*.png, *.csv         from runs on the CPU (results/cpu), the paper's numbers beside them
+    figures/gpu/*.png, *.csv     the same from runs on a GPU (results/gpu)
     figures/paper/*.png, *.csv   the paper's figures, from its own numbers alone
 
 `--check` draws nothing: it compares the tables behind the figures with the committed CSV files.
@@ -17,7 +18,8 @@ from mtp_harness.figures.figure import NoData
 from mtp_harness.figures.tables import Results, read_runs, to_csv
 
 HERE = Path(__file__).parent
-RESULTS, PAPER = HERE / "results", HERE / "paper"
+SOURCES = {"": "results/cpu", "gpu": "results/gpu", "paper": None}
+"""Folders of figures, and the runs they are drawn from; None: the paper's numbers."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,20 +27,26 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare the committed CSV files")
     given = parser.parse_args(argv)
-    runs = read_runs([RESULTS])
     if given.check:
-        said = [*stale(HERE, runs), *stale(PAPER, None)]
+        said = [line for name, runs in galleries().items() for line in stale(HERE / name, runs)]
         sys.stdout.write("".join(f"{one}\n" for one in said))
         return 1 if said else 0
-    for folder, results in ((HERE, runs), (PAPER, None)):
-        gallery = draw_all(results, paper=results is not None)
+    for name, runs in galleries().items():
+        folder = HERE / name
+        gallery = draw_all(runs, paper=runs is not None)
         written = {path.name for path in write(gallery, folder)}
         for path in [*folder.glob("*.png"), *folder.glob("*.csv")]:
             if path.name not in written:
                 path.unlink()
         sys.stdout.write(summary(gallery, folder.relative_to(HERE.parent)))
-    sys.stderr.write("".join(f"{problem}\n" for problem in runs.problems))
+        for problem in runs.problems if runs else ():
+            sys.stderr.write(f"{problem}\n")
     return 0
+
+
+def galleries() -> dict[str, Results | None]:
+    """Return the runs behind each folder of figures."""
+    return {name: read_runs([HERE / runs]) if runs else None for name, runs in SOURCES.items()}
 
 
 def stale(folder: Path, results: Results | None) -> list[str]:

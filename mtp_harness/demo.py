@@ -18,7 +18,7 @@ from mtp_harness.data.corpus import code_corpus
 from mtp_harness.decode.engine import Request
 from mtp_harness.decode.stopping import continuation_text
 from mtp_harness.measure import measure_decoding, measure_heads
-from mtp_harness.models.load import load_model, load_tokenizer, settle_threads
+from mtp_harness.models.load import load_model, load_tokenizer
 from mtp_harness.models.text import plain_encode, shown
 from mtp_harness.probes.windows import windows
 
@@ -64,7 +64,6 @@ def screen(config: dict[str, Any], samples: list[dict[str, Any]]) -> str:
     """Return the text; `config` is the results' `config.mtp`, `samples` the run's samples."""
     name = config["pretrained"]
     model = load_model(name, getattr(torch, config["dtype"])).to(config["device"])
-    settle_threads(model)
     tokenizer = load_tokenizer(name)
     requests = [_request(sample, tokenizer) for sample in samples]
     together, ntp = measure_decoding(model, tokenizer, requests, len(requests))

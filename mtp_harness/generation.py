@@ -31,6 +31,7 @@ from mtp_harness.decode.memory import fitting_slots
 from mtp_harness.decode.records import DecodeRecord, Generation
 from mtp_harness.decode.sampling import Sampling, row_key
 from mtp_harness.decode.stopping import continuation_text
+from mtp_harness.decode.token_lengths import TokenLengths
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.plugin import UserError
 from mtp_harness.progress import Progress
@@ -102,6 +103,7 @@ class Generator:
         self.n_tokens = 0  # decoded in the last call
         self.n_from_journal = 0  # its answers that an earlier process had decoded
         self._journal: Journal | None = None
+        self._token_lengths = TokenLengths(lm.tok_decode)
         n = model.n_future_tokens
         self.k = how.draft_heads if isinstance(how.draft_heads, int) else n
         self.engine(self.k)  # refuses a k that is out of range before anything else happens
@@ -146,9 +148,11 @@ class Generator:
     def _finish(self, request: Request, answer: Answer) -> Generation:
         whole = continuation_text(self.lm.tok_decode, request.prompt[-1], answer.tokens)
         text = postprocess_generated_text(whole, list(request.until), self.lm.think_end_token)
-        if not whole.startswith(text):  # its thinking was cut off, and with it the first tokens
-            return Generation(text, replace(answer.record, n_characters=None))
-        return Generation(text, answer.record)
+        if whole.startswith(text):
+            lengths = self._token_lengths(request.prompt[-1], answer.tokens)
+        else:  # its thinking was cut off, and with it the first tokens
+            lengths = None
+        return Generation(text, replace(answer.record, n_characters=lengths))
 
     def settings(self) -> dict[str, Any]:
         """Return what the results' `config.mtp` says about decoding."""

@@ -54,7 +54,6 @@ from mtp_harness.models.load import (
     load_model,
     load_tokenizer,
     resolve,
-    settle_threads,
 )
 from mtp_harness.models.ordinary_folder import asking_transformers, check_ordinary
 from mtp_harness.models.os_errors import sentence
@@ -286,7 +285,6 @@ class MTPLM(HFLM):  # type: ignore[misc]
         typed: Any = model.to(dtype=wanted)
         parallel = kwargs.get("parallelize")
         self._model = spread(typed, gpus()) if parallel else typed.to(device=self.device)
-        settle_threads(model)
 
     @property
     def max_length(self) -> int:

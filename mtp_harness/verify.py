@@ -27,7 +27,6 @@ from mtp_harness.models.load import (
     SHIPPED_MODELS,
     load_model,
     load_tokenizer,
-    settle_threads,
 )
 from mtp_harness.models.text import shown
 from mtp_harness.sandbox import Grader
@@ -96,7 +95,6 @@ def main(argv: list[str]) -> int:
         if min(value if isinstance(value, list) else [value]) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {value}: expected at least 1; raise it.")
     model = load_model(args.pretrained, _dtype(args)).to(args.device)
-    settle_threads(model)
     ks = _draft_heads(args, model)
     tokenizer = load_tokenizer(args.pretrained)
     problems = read_problems()[: args.prompts]

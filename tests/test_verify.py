@@ -13,12 +13,6 @@ from mtp_harness.sandbox import IsolationError
 SMALL = "--prompts 2 --new-tokens 24 --device cpu".split()
 
 
-@pytest.fixture(autouse=True)
-def threads(monkeypatch):
-    """`settle_threads` leaves the tests' own number alone."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
 def test_the_shipped_model_has_no_difference(tmp_path, capsys):
     out = tmp_path / "new" / "verify.json"
     assert cli.main(["verify", *SMALL, "--batch", "1,2", "-o", str(out)]) == 0

@@ -19,7 +19,7 @@ from mtp_harness.decode.run import Row, Run
 from mtp_harness.decode.sampling import Sampling
 from mtp_harness.decode.slots import Slots
 from mtp_harness.decode.stopping import Stopping
-from mtp_harness.decode.token_lengths import TokenLengths
+from mtp_harness.decode.threads import threads_for
 from mtp_harness.models.interface import MultiHeadModel
 
 _log = logging.getLogger(__name__)
@@ -102,7 +102,6 @@ class Engine:
         self.k = draft_heads
         self.eos = tuple(eos)
         self.to_text = to_text
-        self.token_lengths = TokenLengths(to_text)
         self.slots = slots
         self.rule = rule or Rule()
         self._vocabulary: int | None = None
@@ -179,8 +178,9 @@ class Engine:
             slots = Slots(
                 self.model, self.k, self.rule, asked[0].sampling, min(n_slots, len(rows)), length
             )
-            for row in Run(slots, rows):
-                keep(row)
+            with threads_for(self.model, len(slots.rows)):
+                for row in Run(slots, rows):
+                    keep(row)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -219,7 +219,6 @@ class Engine:
             batch_size=slots,
             prefill_s=row.began - row.admitted,
             decode_s=row.ended - row.began,
-            n_characters=self.token_lengths(request.prompt[-1], row.tokens),
         )
         return Answer(row.tokens, record)
 

@@ -81,7 +81,7 @@ class Lines:
         paper = is_paper(shown)
         mixed = bool(paper.any() and not paper.all())
         labels: dict[str, Any] = {}
-        shown = _in_percent(shown) if "metric" in (self.rows, self.columns) else shown
+        shown = in_percent(shown) if "metric" in (self.rows, self.columns) else shown
         every = list(series_of(shown, self.colour, self.told, style, mixed, self.dashed))
         panels = [(row, column) for row in down for column in across]
         for axes, (row, column) in zip(grid.flat, panels, strict=False):
@@ -195,7 +195,7 @@ class Lines:
         return words.metric(metrics[0]) if len(metrics) == 1 else ""
 
 
-def _in_percent(shown: pd.DataFrame) -> pd.DataFrame:
+def in_percent(shown: pd.DataFrame) -> pd.DataFrame:
     """Return shares as percentages, where panels are metrics of several units."""
     named = shown["metric"].map(lambda name: words.metric(name).endswith("(%)"))
     scaled = {end: shown[end].where(~named, 100 * shown[end]) for end in ("value", "low", "high")}

@@ -75,7 +75,7 @@ def find(places: list[Path]) -> Iterator[tuple[Path, str]]:
     if not n_found:
         raise FileNotFoundError(
             f"{', '.join(map(str, places))} holds no results_….json: run `lm_eval --model mtp "
-            f"--tasks … --output_path {places[0]} --log_samples` first, or use --paper-only"
+            f"--tasks … --output_path {places[0]} --log_samples` first"
         )
 
 

@@ -1,8 +1,5 @@
 """Training: its order and time (figures 2 and S11, table S5), and scores over checkpoints."""
 
-import math
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -11,11 +8,12 @@ from matplotlib.axes import Axes
 from mtp_harness.figures import diagrams, words
 from mtp_harness.figures.code_figures import nothing
 from mtp_harness.figures.figure import Figure
-from mtp_harness.figures.lines import Lines
+from mtp_harness.figures.lines import Lines, in_percent
 from mtp_harness.figures.scored import same_size
 from mtp_harness.figures.style import GREY, Style
 from mtp_harness.figures.tables import Results, frame
 from mtp_harness.figures.text_table import TextTable
+from mtp_harness.scoring.sample_efficiency import CHECKPOINTS, tokens_to_reach
 
 CHOICE = {
     "arc_challenge": "acc",
@@ -30,9 +28,6 @@ CHOICE = {
 
 STEPS = range(2500, 25001, 2500)
 """The paper's checkpoints."""
-
-CHECKPOINTS = 3
-"""Fewest checkpoints that a score is read between."""
 
 CHOICE_COMMAND = (
     "`lm_eval --model mtp --model_args pretrained=CHECKPOINT,label=…,train_step=… --tasks "
@@ -66,19 +61,20 @@ def choice_mean(results: Results) -> pd.DataFrame:
     return frame(rows)
 
 
+LOWER_IS_BETTER = "bits_per_byte"
+REACHED = "tokens to reach {} of n = 1"
+
+
 def efficiency(results: Results) -> pd.DataFrame:
     """Return the scores of models at three checkpoints or more, and the tokens that they need.
 
-    Rows with metric "tokens to reach n = 1" hold in `train_tokens` where a model with n > 1 first
+    Scores are pass@1, the choice tasks' accuracies, and head 1's bits per byte of the reference
+    solutions, which move long before a model solves a problem; `data_set` names the panel. Rows
+    with metric "tokens to reach … of n = 1" hold in `train_tokens` where a model with n > 1 first
     has the last score of n = 1 of its size.
     """
-    values = results.values
-    scored = values[
-        (values["metric"] == values["task"].map(CHOICE).fillna("pass@1"))
-        & (values["table"] == "results")
-        & values["train_tokens"].notna()
-    ]
-    family = ["label", "n", "parameters", "train_seed", "task", "metric", "temperature"]
+    scored = _scored(results.values)
+    family = ["label", "n", "parameters", "train_seed", "data_set", "metric", "temperature"]
     curves = [
         one.sort_values(["train_tokens", "k"]).drop_duplicates("train_tokens", keep="last")
         for _, one in scored.groupby(family, dropna=False)
@@ -90,46 +86,48 @@ def efficiency(results: Results) -> pd.DataFrame:
     return pd.concat([*curves, frame(reached)], ignore_index=True)
 
 
+def _scored(values: pd.DataFrame) -> pd.DataFrame:
+    solved = values[
+        (values["metric"] == values["task"].map(CHOICE).fillna("pass@1"))
+        & (values["table"] == "results")
+    ]
+    solutions = values[
+        (values["task"] == "mtp_solutions")
+        & (values["metric"] == LOWER_IS_BETTER)
+        & (values["offset"] == 1)
+    ]
+    names = {
+        "solved": [words.entry("task", task) for task in solved["task"]],
+        "solutions": [f"{words.entry('data_set', s)} solutions" for s in solutions["data_set"]],
+    }
+    both = [
+        solved.assign(data_set=pd.array(names["solved"], dtype="string")),
+        solutions.assign(data_set=pd.array(names["solutions"], dtype="string")),
+    ]
+    rows = pd.concat(both)
+    return rows[rows["train_tokens"].notna()]
+
+
 def _reached(curve: pd.DataFrame, base: pd.DataFrame) -> dict[str, Any] | None:
     own, its = curve.iloc[-1], base.iloc[-1]
     if not (
         own["n"] > 1
         and its["n"] == 1
-        and own["task"] == its["task"]
+        and own["data_set"] == its["data_set"]
         and own["metric"] == its["metric"]
         and same_size(own["parameters"], its["parameters"])
     ):
         return None
-    points = list(
-        zip(curve["train_tokens"].astype(float), curve["value"].astype(float), strict=True)
-    )
-    tokens = tokens_to_reach(points, float(its["value"]))
+    sign = -1 if own["metric"] == LOWER_IS_BETTER else 1
+    scores = sign * curve["value"].astype(float)
+    points = list(zip(curve["train_tokens"].astype(float), scores, strict=True))
+    tokens = tokens_to_reach(points, sign * float(its["value"]))
     if tokens is None:
         return None
     row = {k: None if pd.isna(v) else v for k, v in own.to_dict().items()}
-    said = {"metric": f"tokens to reach {own['metric']} of n = 1", "baseline": its["label"]}
+    said = {"metric": REACHED.format(own["metric"]), "baseline": its["label"]}
     share = {"value": tokens / float(its["train_tokens"]), "baseline_value": float(its["value"])}
     return row | said | share | {"train_tokens": round(tokens), "low": None, "high": None}
-
-
-def tokens_to_reach(points: Sequence[tuple[float, float]], score: float) -> float | None:
-    """Return where checkpoints first reach a score, log-linear in tokens between two of them.
-
-    Args:
-        points: (training tokens, score), by tokens; more is better.
-        score: To reach.
-
-    Returns:
-        None with fewer than three points, and where the score is not first reached between two.
-    """
-    if len(points) < CHECKPOINTS or points[0][1] >= score:
-        return None
-    for (before, low), (after, high) in pairwise(points):
-        if low < score <= high:
-            return math.exp(
-                math.log(before) + (score - low) / (high - low) * math.log(after / before)
-            )
-    return None
 
 
 class EfficiencyLines(Lines):
@@ -138,24 +136,26 @@ class EfficiencyLines(Lines):
     def __call__(self, canvas: Any, shown: pd.DataFrame, style: Any) -> None:
         """Draw the table."""
         reached = shown["metric"].str.startswith("tokens to reach")
-        super().__call__(canvas, shown[~reached], style)
+        scores = in_percent(shown[~reached])
+        super().__call__(canvas, scores, style)
         marks = shown[reached].sort_values("n")
-        for axes in filter(lambda one: one.axison, canvas.axes):
-            title = axes.get_title()  # empty where there is one panel
-            here = [row for _, row in marks.iterrows()]
-            here = [row for row in here if title in ("", words.entry("task", row["task"]))]
+        panels = list(dict.fromkeys(scores["data_set"].sort_values()))
+        for axes, panel in zip(canvas.axes, panels, strict=False):
+            axes.set_ylabel(words.metric(scores[scores["data_set"] == panel]["metric"].iloc[0]))
+            here = [row for _, row in marks[marks["data_set"] == panel].iterrows()]
             for place, row in enumerate(here):
                 _mark(axes, row, place, style)
 
 
 def _mark(axes: Axes, row: Any, place: int, style: Style) -> None:
     colour = style.colour(int(row["n"]))
-    tokens, score = float(row["train_tokens"]), 100 * float(row["baseline_value"])
+    lower = row["metric"] == REACHED.format(LOWER_IS_BETTER)
+    score = float(row["baseline_value"]) * (1 if lower else 100)
     axes.axhline(score, color=GREY, linewidth=0.6, linestyle=":")
-    axes.axvline(tokens, color=colour, linewidth=0.8, linestyle=":")
+    axes.axvline(float(row["train_tokens"]), color=colour, linewidth=0.8, linestyle=":")
     axes.annotate(
         f"n = {row['n']}: {float(row['value']):.0%} of the tokens",
-        (0.97, 0.04 + 0.09 * place),
+        (0.97, 0.9 - 0.09 * place if lower else 0.04 + 0.09 * place),
         xycoords="axes fraction",
         ha="right",
         fontsize=5.5,
@@ -219,10 +219,9 @@ FIGURES = (
         "Score against training tokens, and the tokens at which a model with n > 1 has the last "
         "score of n = 1 of its size (log-linear between checkpoints, never beyond them).",
         efficiency,
-        EfficiencyLines(
-            "train_tokens", columns="task", wrap=3, log_x=True, percent=True, ylabel="score (%)"
-        ),
+        EfficiencyLines("train_tokens", columns="data_set", wrap=3, log_x=True, size=(2.6, 2.1)),
         "`lm_eval --model mtp --model_args pretrained=CHECKPOINT,label=…,train_tokens=… --tasks "
-        "humaneval_mtp -o RESULTS` for three checkpoints or more of n = 1 and of n > 1",
+        "humaneval_mtp,mtp_solutions -o RESULTS` for three checkpoints or more of n = 1 and of "
+        "n > 1",
     ),
 )

@@ -1,17 +1,10 @@
-"""How much of n = 1's training data a model needs to reach n = 1's score.
+"""How much of n = 1's training data a model needs to reach n = 1's score."""
 
-The score is read between checkpoints, log-linear in training tokens, where there are at least three
-of them; never before the first or beyond the last.
-"""
-
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 from mtp_harness.leaderboard.runs import Model
-
-CHECKPOINTS = 3
+from mtp_harness.scoring.sample_efficiency import tokens_to_reach
 
 
 def data_needed(scores: Mapping[Model, float], higher_is_better: bool) -> dict[Model, float]:
@@ -37,26 +30,6 @@ def data_needed(scores: Mapping[Model, float], higher_is_better: bool) -> dict[M
         if tokens is not None:
             found[last] = tokens / target.train_tokens
     return found
-
-
-def tokens_to_reach(points: Sequence[tuple[float, float]], score: float) -> float | None:
-    """Return the training tokens at which checkpoints first reach a score.
-
-    Args:
-        points: (training tokens, score) of each checkpoint, by tokens.
-        score: To reach; more is better.
-
-    Returns:
-        None with fewer than three checkpoints, and where the score is not first reached between
-        two of them.
-    """
-    if len(points) < CHECKPOINTS or points[0][1] >= score:
-        return None
-    for (before, low), (after, high) in pairwise(points):
-        if low < score <= high:
-            share = (score - low) / (high - low)
-            return math.exp(math.log(before) + share * (math.log(after) - math.log(before)))
-    return None
 
 
 def _families(models: Sequence[Model]) -> list[list[Model]]:

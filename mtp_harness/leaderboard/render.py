@@ -10,7 +10,7 @@ from typing import Any
 from mtp_harness.leaderboard import stale
 from mtp_harness.leaderboard.claims import Judged
 from mtp_harness.leaderboard.protocol import Protocol
-from mtp_harness.leaderboard.table import DATA, SPEED, Column, Leaderboard
+from mtp_harness.leaderboard.table import DATA, SPEED, Cell, Column, Leaderboard
 from mtp_harness.leaderboard.text import HELP, change, direction, interval, number, title
 
 Rows = list[list[str]]
@@ -23,20 +23,38 @@ NOTE = (
 
 
 def task_rows(board: Leaderboard, columns: Sequence[Column]) -> Rows:
-    """Return one task's table as text, its heading first; differences below their values."""
-    rows = [["model", *(title(column) for column in columns)]]
-    for model in board.models:
-        cells = [board.cells.get((model, column)) for column in columns]
-        if not any(cells):
-            continue
-        name = f"{model.name}, baseline" if model == board.baseline else model.name
-        values, changes = [name], [""]
-        for cell, column in zip(cells, columns, strict=True):
-            measured = "" if cell is None else number(cell.value, column)
-            span = "" if cell is None else interval(cell.interval, column)
-            values.append(f"{measured} {span}".strip())
-            changes.append("" if cell is None else change(cell, column))
-        rows += [values, changes] if any(changes) else [values]
+    """Return one task's table as text, its heading first; differences below their values.
+
+    Models are rows where that fits the width, and columns otherwise.
+    """
+    cells = board.cells
+    models = [m for m in board.models if any((m, column) in cells for column in columns)]
+    names = [f"{m.name}, baseline" if m == board.baseline else m.name for m in models]
+    titles = [title(column) for column in columns]
+    grid = [[_written(cells.get((m, column)), column) for column in columns] for m in models]
+    rows = _below_each_other("model", titles, names, grid)
+    if max(map(len, _aligned(rows).splitlines())) <= WIDTH:
+        return rows
+    return _below_each_other("metric", names, titles, list(zip(*grid, strict=True)))
+
+
+def _written(cell: Cell | None, column: Column) -> tuple[str, str]:
+    """Return a cell's value and its difference to the baseline."""
+    if cell is None:
+        return "", ""
+    span = interval(cell.interval, column)
+    return f"{number(cell.value, column)} {span}".strip(), change(cell, column)
+
+
+def _below_each_other(
+    what: str, titles: list[str], names: list[str], grid: Sequence[Sequence[tuple[str, str]]]
+) -> Rows:
+    rows = [[what, *titles]]
+    for name, cells in zip(names, grid, strict=True):
+        values, changes = zip(*cells, strict=True)
+        rows.append([name, *values])
+        if any(changes):
+            rows.append(["", *changes])
     return rows
 
 
@@ -132,7 +150,8 @@ def latex(board: Leaderboard, claims: Sequence[Judged]) -> str:
     for task, protocol, columns in by_task(board):
         if columns:
             rows = task_rows(board, columns)
-            parts.append(f"% {task}: {done(protocol)}\n{_tabular(rows, 'l' + 'r' * len(columns))}")
+            spec = "l" + "r" * (len(rows[0]) - 1)
+            parts.append(f"% {task}: {done(protocol)}\n{_tabular(rows, spec)}")
     parts += [f"% {line}" for line in notes(board)]
     rows = [["claim", "where", "these runs", "verdict"]]
     rows += [[c.claim, c.source, c.measured, c.verdict] for c in claims]

@@ -1,11 +1,12 @@
-"""A results file of the harness, and what it says about the model and how it decoded."""
+"""What a results file says about the model and how it decoded."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from mtp_harness.figures import result_file
+from mtp_harness.figures.result_file import ResultFile
 
 PARAMETERS_ALIKE = 0.1
 
@@ -51,32 +52,16 @@ class Model(NamedTuple):
         return high / low <= 1 + PARAMETERS_ALIKE
 
 
-@dataclass(frozen=True)
-class Run:
-    """One results file.
-
-    Attributes:
-        path: The file.
-        content: What it holds.
-    """
-
-    path: Path
-    content: Mapping[str, Any]
-
-    @property
-    def mtp(self) -> Mapping[str, Any]:
-        """What our model wrote about itself; empty for other models."""
-        told: Mapping[str, Any] = self.content["config"].get("mtp") or {}
-        return told
+class Run(ResultFile):
+    """One results file."""
 
     @cached_property
     def model(self) -> Model:
         """The model."""
         config, mtp = self.content["config"], self.mtp
-        name = self.content.get("model_name") or Path(str(mtp.get("pretrained", "?"))).name
         n = int(mtp.get("n_future_tokens", 1))
         return Model(
-            label=str(mtp.get("label") or name),
+            label=self.label,
             n=n,
             k=int(mtp.get("draft_heads", 1)) if n > 1 else 1,
             parameters=config.get("model_num_parameters"),
@@ -89,15 +74,11 @@ class Run:
     def machine(self) -> str:
         """What a speed depends on, in a few words."""
         hardware = self.mtp.get("hardware") or {}
-        threads = "" if "gpu" in hardware else f", {hardware.get('threads', '?')} threads"
+        count = hardware.get("threads", "?")
+        threads = "" if "gpu" in hardware else f", {count} thread{'' if count == 1 else 's'}"
         batch = self.mtp.get("slots") or self.mtp.get("batch_size", "?")
         name = hardware.get("gpu") or hardware.get("cpu", "unknown machine")
         return f"{name}{threads}, batch {batch}"
-
-    @property
-    def tasks(self) -> list[str]:
-        """The tasks with documents of their own; groups only pool their members."""
-        return [task for task in self.content["results"] if task in self.content["configs"]]
 
     def metrics(self, task: str) -> dict[tuple[str, str], float]:
         """Return the numbers of a task by (metric, filter), the standard errors left out."""
@@ -120,48 +101,16 @@ class Run:
         for row in table["rows"] if table else ():
             yield dict(zip(table["columns"], row, strict=True))
 
-    def samples(self, task: str) -> Path | None:
-        """Return the samples file of a task, None where the run logged none."""
-        date = self.path.stem.removeprefix("results_")
-        written = self.path.with_name(f"samples_{task}_{date}.jsonl")
-        graded = written.with_suffix(".graded.jsonl")
-        return next((path for path in (graded, written) if path.is_file()), None)
-
 
 def find(places: Sequence[str]) -> list[Run]:
     """Return the runs in result files, and in all of those below folders.
 
     Raises:
-        FileNotFoundError: A place does not exist, or holds no results.
-        ValueError: A file is no results file of the harness.
+        FileNotFoundError: A place does not exist, or no place holds a results file.
+        Unreadable: A file is no results file of the harness.
     """
-    paths: dict[Path, None] = {}
-    for place in map(Path, places):
-        if not place.exists():
-            raise FileNotFoundError(f"no {place}: give results_….json files, or folders of them")
-        below = sorted(place.rglob("results_*.json")) if place.is_dir() else [place]
-        if not below:
-            raise FileNotFoundError(
-                f"{place} holds no results_….json: run `lm_eval … --output_path {place}` first"
-            )
-        paths |= dict.fromkeys(below)
-    return [_read(path) for path in paths]
-
-
-def _read(path: Path) -> Run:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is not JSON ({error}), expected a results file of lm_eval: was the run "
-            "killed while it wrote? remove the file, or run again"
-        ) from None
-    missing = [key for key in ("results", "configs", "config") if key not in (content or {})]
-    if missing:
-        raise ValueError(
-            f"{path} has no {', '.join(missing)}, expected a results file of lm_eval: name others"
-        )
-    return Run(path, content)
+    found = dict(result_file.find([Path(place) for place in places]))
+    return [Run(**vars(result_file.read(path, name))) for path, name in found.items()]
 
 
 def in_short(number: float | None) -> str:

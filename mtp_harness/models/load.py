@@ -31,9 +31,6 @@ SHIPPED_MODELS = ("mtp-bytes-n4", "mtp-bytes-n1")
 
 DEFAULT_MODEL = SHIPPED_MODELS[0]
 
-ONE_THREAD_PARAMETERS = 50_000_000
-"""Models below this run on one CPU thread; see `settle_threads`."""
-
 _SHIPPED_FOLDER = Path(__file__).parent / "reference"
 
 
@@ -146,17 +143,6 @@ def load_model(pretrained: str, dtype: torch.dtype | None = None) -> MultiHeadMo
         f"{pretrained} is an ordinary causal language model, expected a checkpoint with several "
         "heads: load it with transformers' AutoModelForCausalLM"
     )
-
-
-def settle_threads(model: MultiHeadModel) -> None:
-    """Run a small model that is on the CPU on one thread, unless `OMP_NUM_THREADS` says otherwise.
-
-    Its matrices are too small to share out, and threads that wait for each other on a busy machine
-    make every product many times slower.
-    """
-    small = sum(p.numel() for p in model.parameters()) < ONE_THREAD_PARAMETERS
-    if small and model.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
 
 
 @in_words()

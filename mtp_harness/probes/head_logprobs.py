@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -76,8 +77,9 @@ class TextReading:
     Attributes:
         tokens: x[0..N], int64 [N+1].
         first_target: the first token that is scored; those before it are context.
-        characters: of the text, begin and end of each scored token's characters, N of them; None
-            where the tokenizer does not say (a slow one), or the question has its own encoding.
+        characters: returns, of the text, begin and end of each scored token's characters, N of
+            them; None where the tokenizer does not say (a slow one), or the question has its own
+            encoding. Few measures ask, and it takes longer than tokenizing.
         heads: a `Reading` [N, n].
         position: of each state in the window that scored it, int64 [N].
         n_tokens_read: tokens that were read for it, over all windows.
@@ -85,7 +87,7 @@ class TextReading:
 
     tokens: Tensor
     first_target: int
-    characters: list[tuple[int, int]] | None
+    characters: Callable[[], list[tuple[int, int]] | None]
     heads: Reading
     position: Tensor
     n_tokens_read: int
@@ -105,9 +107,9 @@ class TextReading:
 class Encoded(NamedTuple):
     """A text as tokens; see `TextReading`."""
 
-    tokens: list[int]
+    tokens: Tensor
     first_target: int
-    characters: list[tuple[int, int]] | None = None
+    characters: Callable[[], list[tuple[int, int]] | None] = lambda: None
 
 
 class _OneHead(MultiHeadModel):
@@ -170,7 +172,7 @@ class _Text:
         assert self.heads is not None
         position = torch.cat([torch.arange(s.first, s.end) - s.start for s in self.spans])
         return TextReading(
-            torch.tensor(self.encoded.tokens),
+            self.encoded.tokens,
             self.encoded.first_target,
             self.encoded.characters,
             self.heads,
@@ -226,17 +228,15 @@ def encode(lm: Any, content: str, ask: TextQuestion) -> Encoded:
     """Return a text's tokens x[0..N], and from which on they are scored."""
     if ask.context:
         context, continuation = lm._encode_pair(ask.context, content)
-        return Encoded([*context, *continuation], len(context))
+        return Encoded(torch.tensor([*context, *continuation]), len(context))
     if ask.as_rolling:
-        return Encoded([lm.prefix_token_id, *lm.tok_encode(content)], 1)
-    found = lm.tokenizer(
-        content,
-        add_special_tokens=False,
-        return_offsets_mapping=lm.tokenizer.is_fast,
-        verbose=False,  # texts longer than the context are cut into windows
-    )
-    tokens = [lm.prefix_token_id, *found["input_ids"]]
-    return Encoded(tokens, 1, found.get("offset_mapping"))
+        return Encoded(torch.tensor([lm.prefix_token_id, *lm.tok_encode(content)]), 1)
+    # Texts longer than the context are cut into windows; not a reason to warn.
+    tokenize = partial(lm.tokenizer, content, add_special_tokens=False, verbose=False)
+    tokens = torch.tensor([lm.prefix_token_id, *tokenize()["input_ids"]])
+    if not lm.tokenizer.is_fast:
+        return Encoded(tokens, 1)
+    return Encoded(tokens, 1, lambda: tokenize(return_offsets_mapping=True)["offset_mapping"])
 
 
 def _windows(
@@ -261,7 +261,7 @@ def _read(model: MultiHeadModel, batch: list[tuple[_Text, Span]], device: Any) -
     table = torch.zeros(len(batch), length + n, dtype=torch.long)
     for row, (text, span) in zip(table, batch, strict=True):
         part = text.encoded.tokens[span.start : span.start + length + n]
-        row[: len(part)] = torch.tensor(part)
+        row[: len(part)] = part
     table = table.to(device)
     try:
         reading = read(model, table[:, :length], following=table[:, length:])

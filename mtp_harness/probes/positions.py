@@ -79,13 +79,14 @@ def sums_by(reading: TextReading, group: Tensor, scored: Tensor, n_groups: int) 
 
 def _by_class(reading: TextReading, text: str, kind: str) -> dict[str, Any]:
     """Return the sums of every class and part over targets x[n]..x[N]: [C, 2 parts, 2n + 1]."""
-    if reading.characters is None:
+    characters = reading.characters()
+    if characters is None:
         raise UserError(
             "mtp_positions needs a tokenizer that says which characters a token stands for, and "
             "this one does not: give a fast one (tokenizer=...), or leave the task out."
         )
     n, heads, classes = reading.n, reading.heads, CLASSES[kind]
-    of_token, first, over_two = classes_of_tokens(reading.characters, text, kind)  # of x[1]..x[N]
+    of_token, first, over_two = classes_of_tokens(characters, text, kind)  # of x[1]..x[N]
     targets = np.arange(n, len(reading.tokens))  # at least n states stand before each
     sums = np.zeros((len(classes), 2, 2 * n + 1))
     if len(targets):
@@ -98,7 +99,7 @@ def _by_class(reading: TextReading, text: str, kind: str) -> dict[str, Any]:
         "classes": sums.tolist(),
         "n_targets": len(targets),
         "n_over_two": int(over_two[targets - 1].sum()),
-        "bytes_are_tokens": len(reading.characters) == len(text.encode()),
+        "bytes_are_tokens": len(characters) == len(text.encode()),
     }
 
 

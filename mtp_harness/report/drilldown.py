@@ -74,7 +74,7 @@ def drilldown(runs: Sequence[Run], limit: int) -> dict[str, Any]:
 
 
 def _document(sample: Sample, texts: Texts) -> dict[str, Any]:
-    doc = sample["doc"] if isinstance(sample["doc"], dict) else {}
+    doc = sample["doc"] if isinstance(sample.get("doc"), dict) else {}
     named = next((str(doc[name]) for name in _TITLES if doc.get(name) not in (None, "")), None)
     title = str(sample["doc_id"]) if named is None else f"{sample['doc_id']}: {named}"
     target = sample.get("target")

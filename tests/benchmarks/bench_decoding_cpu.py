@@ -23,7 +23,7 @@ from mtp_harness import provenance
 from mtp_harness.data.corpus import code_corpus
 from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.decode.records import Acceptance
-from mtp_harness.models.load import load_model, load_tokenizer, settle_threads
+from mtp_harness.models.load import load_model, load_tokenizer
 from mtp_harness.models.text import plain_encode, shown
 from mtp_harness.probes.windows import prompts
 
@@ -128,7 +128,6 @@ def main():
     parser.add_argument("--trials", type=int, default=10)
     args = parser.parse_args()
     model = load_model("mtp-bytes-n4", torch.float32)
-    settle_threads(model)
     tokenizer = load_tokenizer("mtp-bytes-n4")
     asked = steady_prompts(model, tokenizer, 16)
     share = weight_bytes(model, 1) / weight_bytes(model, 4)

@@ -130,6 +130,7 @@ def main():
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--limit", type=int, default=21)
     parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--cpu", action="store_true")
     given = parser.parse_args()
     ways = ["one", "processes"] if given.cpu else ["one", "processes", "spread"]
@@ -139,7 +140,7 @@ def main():
         (folder / "tasks").mkdir()
         (folder / "tasks/solutions.yaml").write_text(TASK)
         (folder / "tasks/two_gpus_task.py").write_text(TASK_CLASS)
-        for kind in KINDS:
+        for kind in given.kinds:
             runs = {how: run(how, kind, given, folder) for how in ways}
             for how, one in runs.items():
                 if how != "one":
@@ -148,7 +149,7 @@ def main():
             for one in runs.values():
                 del one["answers"]
             report["runs"][kind] = runs
-    given.output.write_text(json.dumps(report, indent=2) + "\n")
+            given.output.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

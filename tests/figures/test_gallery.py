@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from mtp_harness.figures.tables import read_runs
+from mtp_harness.leaderboard import cli as leaderboard
+from mtp_harness.report import cli as report
 
 from .damage import WHOLE, write
 from .runs import write_run
@@ -30,7 +32,7 @@ def script(name):
 
 @pytest.fixture(scope="module")
 def runs():
-    return read_runs([GALLERY / "results"])
+    return read_runs([GALLERY / "results/cpu"])
 
 
 def test_results_are_read_without_a_problem(runs):
@@ -38,10 +40,10 @@ def test_results_are_read_without_a_problem(runs):
     assert {file.label for file in runs.files.values()} >= {"mtp-bytes-n4", "mtp-bytes-n1"}
 
 
-def test_committed_tables_are_what_the_results_give(runs):
+def test_committed_tables_are_what_the_results_give():
     regenerate = script("regenerate")
-    assert regenerate.stale(GALLERY, runs) == []
-    assert regenerate.stale(GALLERY / "paper", None) == []
+    for name, runs in regenerate.galleries().items():
+        assert regenerate.stale(GALLERY / name, runs) == []
 
 
 def test_a_changed_table_is_noticed(tmp_path, runs, monkeypatch):
@@ -61,7 +63,7 @@ def test_a_changed_table_is_noticed(tmp_path, runs, monkeypatch):
 
 
 def test_every_table_has_its_picture():
-    for folder in (GALLERY, GALLERY / "paper"):
+    for folder in (GALLERY, GALLERY / "gpu", GALLERY / "paper"):
         tables = {path.stem for path in folder.glob("*.csv")}
         assert tables and tables == {path.stem for path in folder.glob("*.png")}
 
@@ -103,7 +105,7 @@ def test_import_takes_out_paths_hosts_and_texts_and_keeps_every_number(tmp_path)
     for _ in range(2):  # the second time changes nothing
         assert import_results.main(arguments) == 0
     (written,) = into.rglob("results_*.json")
-    assert written.parent == into / "a model" / "humaneval_mtp"
+    assert written.parent == into / "cpu" / "a model" / "humaneval_mtp"
     text = "".join(path.read_text() for path in into.rglob("*") if path.is_file())
     assert not HOST.search(text) and "somebody" not in text and "secret" not in text
     kept = json.loads(written.read_text())
@@ -113,6 +115,18 @@ def test_import_takes_out_paths_hosts_and_texts_and_keeps_every_number(tmp_path)
     same = ["task", "metric", "value", "label", "n", "k"]
     assert before[same].equals(after[same])
     assert set(after["note"]) == {"timed on a busy machine"}
+
+
+def test_leaderboard_and_report_read_what_was_brought_in(tmp_path, capsys):
+    runs = [
+        str(GALLERY / "results/cpu" / label / "docstring_mtp")
+        for label in ("mtp-bytes-n1", "mtp-bytes-n4")
+    ]
+    assert leaderboard.main([*runs, "--baseline", "mtp-bytes-n1"]) == 0
+    shown = capsys.readouterr().out
+    assert "docstring_mtp: version 1.0, 20 documents, 1 sample" in shown
+    assert re.search(r"rougeL_f1 +0\.\d{3} \[.*\] +0\.\d{3} \[", shown)
+    assert report.main([*runs, "-o", str(tmp_path / "report.html")]) == 0
 
 
 def test_import_refuses_what_cannot_be_drawn(tmp_path):

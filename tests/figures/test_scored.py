@@ -11,7 +11,7 @@ from mtp_harness.figures.scored import at_best_temperature, gains
 from mtp_harness.figures.summary_figures import l_f1, rouge_l
 from mtp_harness.figures.tables import read_runs
 
-from .runs import write_run
+from .runs import table, write_run
 
 TASK = "humaneval_mtp"
 SAMPLED = {"do_sample": True, "until": []}
@@ -145,14 +145,23 @@ def test_damaged_samples_are_named(tmp_path, kind):
     assert str(samples) in str(raised.value) and said in str(raised.value)
 
 
-def test_tokens_to_reach_are_log_linear_between_checkpoints():
-    points = [(100.0, 0.1), (1000.0, 0.3), (10_000.0, 0.4)]
-    # Half-way from .1 to .3 is half-way from 100 to 1000 in the logarithm: 316.2….
-    assert training_figures.tokens_to_reach(points, 0.2) == pytest.approx(10**2.5)
-    assert training_figures.tokens_to_reach(points, 0.3) == pytest.approx(1000)
-    assert training_figures.tokens_to_reach(points, 0.5) is None  # beyond the last
-    assert training_figures.tokens_to_reach(points, 0.1) is None  # there already at the first
-    assert training_figures.tokens_to_reach(points[:2], 0.2) is None  # two are too few
+def write_solutions(folder, label, n, bits_by_tokens):
+    for tokens, bits in bits_by_tokens.items():
+        rows = [["humaneval", i, "bits_per_byte", bits * i] for i in range(1, n + 1)]
+        tables = {"mtp_solutions": {"by_offset": table("data_set offset", rows)}}
+        write_run(folder, label, n, tables=tables, train_tokens=tokens)
+
+
+def test_fewer_bits_per_byte_are_reached_downwards(tmp_path):
+    write_solutions(tmp_path, "one", 1, {100: 1.4, 1000: 1.1, 10_000: 0.9})
+    write_solutions(tmp_path, "four", 4, {100: 1.2, 1000: 1.0, 10_000: 0.8})
+    rows = training_figures.efficiency(read_runs([tmp_path]))
+    assert set(rows["data_set"]) == {"HumanEval solutions"}
+    (reached,) = rows.index[rows["metric"] == "tokens to reach bits_per_byte of n = 1"]
+    # From 1.0 at 1000 to .8 at 10,000: .9 is half way in the logarithm, 10^3.5 of 10^4.
+    assert rows.loc[reached, "train_tokens"] == round(10**3.5)
+    assert rows.loc[reached, "value"] == pytest.approx(10**-0.5)
+    assert rows.loc[reached, "baseline_value"] == 0.9
 
 
 def test_average_rouge_is_over_the_data_sets_that_all_models_have(tmp_path):

@@ -3,8 +3,8 @@
 import pytest
 
 from mtp_harness.leaderboard import runs
-from mtp_harness.leaderboard.efficiency import tokens_to_reach
 from mtp_harness.leaderboard.table import DATA, build
+from mtp_harness.scoring.sample_efficiency import tokens_to_reach
 
 from .result_files import write_run
 

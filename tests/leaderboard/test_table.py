@@ -91,7 +91,7 @@ def test_speeds_of_two_machines_are_called_no_comparison(tmp_path):
         mtp = {"hardware": hardware, "slots": 8}
         write_run(tmp_path / name, name, scores={"tokens_per_forward": [(4, 1)]}, mtp=mtp)
     [note] = [note for note in notes(board_of(tmp_path)) if note.startswith("tokens/s")]
-    assert "no comparison: A, 1 threads, batch 8: one, k=4; B, batch 8: two, k=4" in note
+    assert "no comparison: A, 1 thread, batch 8: one, k=4; B, batch 8: two, k=4" in note
 
 
 def test_tasks_of_one_model_are_one_row(tmp_path):
