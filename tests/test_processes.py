@@ -7,28 +7,10 @@ import sys
 
 import pytest
 
+from .solutions_task import write_task
+
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 
-TASK = """
-task: solutions
-class: !function solutions.Solutions
-custom_dataset: !function mtp_harness.data.humaneval.load
-test_split: test
-output_type: loglikelihood
-doc_to_text: "{{prompt}}"
-doc_to_target: "{{canonical_solution}}"
-metric_list:
-  - metric: perplexity
-metadata: {version: 1.0}
-"""
-TASK_CLASS = """
-from lm_eval.api.task import ConfigurableTask
-
-
-class Solutions(ConfigurableTask):
-    def __init__(self, config):
-        super().__init__(config={k: v for k, v in config.items() if k != "class"})
-"""
 SAMPLED = ("--metadata", '{"n_samples": 2, "temperature": 0.8, "k": [1, 2]}')
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
@@ -36,9 +18,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
-    (folder / "mine").mkdir()
-    (folder / "mine/solutions.yaml").write_text(TASK)
-    (folder / "mine/solutions.py").write_text(TASK_CLASS)
+    write_task(folder / "mine")
     return folder
 
 

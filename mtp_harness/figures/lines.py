@@ -81,7 +81,9 @@ class Lines:
         paper = is_paper(shown)
         mixed = bool(paper.any() and not paper.all())
         labels: dict[str, Any] = {}
-        shown = in_percent(shown) if "metric" in (self.rows, self.columns) else shown
+        if "metric" in (self.rows, self.columns):  # panels of several units
+            shares = shown["metric"].map(lambda name: words.metric(name).endswith("(%)"))
+            shown = in_percent(shown, shares)
         every = list(series_of(shown, self.colour, self.told, style, mixed, self.dashed))
         panels = [(row, column) for row in down for column in across]
         for axes, (row, column) in zip(grid.flat, panels, strict=False):
@@ -195,11 +197,10 @@ class Lines:
         return words.metric(metrics[0]) if len(metrics) == 1 else ""
 
 
-def in_percent(shown: pd.DataFrame) -> pd.DataFrame:
-    """Return shares as percentages, where panels are metrics of several units."""
-    named = shown["metric"].map(lambda name: words.metric(name).endswith("(%)"))
-    scaled = {end: shown[end].where(~named, 100 * shown[end]) for end in ("value", "low", "high")}
-    return shown.assign(**scaled)
+def in_percent(shown: pd.DataFrame, which: "pd.Series[bool]") -> pd.DataFrame:
+    """Return some rows as percentages."""
+    ends = ("value", "low", "high")
+    return shown.assign(**{end: shown[end].where(~which, 100 * shown[end]) for end in ends})
 
 
 def _thinned(ticks: list[float], limits: tuple[float, float], log: bool) -> list[float]:

@@ -136,12 +136,14 @@ class EfficiencyLines(Lines):
     def __call__(self, canvas: Any, shown: pd.DataFrame, style: Any) -> None:
         """Draw the table."""
         reached = shown["metric"].str.startswith("tokens to reach")
-        scores = in_percent(shown[~reached])
+        scores = shown[~reached]
+        scores = in_percent(scores, scores["metric"] != LOWER_IS_BETTER)
         super().__call__(canvas, scores, style)
         marks = shown[reached].sort_values("n")
         panels = list(dict.fromkeys(scores["data_set"].sort_values()))
         for axes, panel in zip(canvas.axes, panels, strict=False):
-            axes.set_ylabel(words.metric(scores[scores["data_set"] == panel]["metric"].iloc[0]))
+            metric = scores[scores["data_set"] == panel]["metric"].iloc[0]
+            axes.set_ylabel("bits per byte" if metric == LOWER_IS_BETTER else f"{metric} (%)")
             here = [row for _, row in marks[marks["data_set"] == panel].iterrows()]
             for place, row in enumerate(here):
                 _mark(axes, row, place, style)

@@ -30,8 +30,6 @@ METRICS = {
     "cross_entropy": "cross-entropy (nats/token)",
     "calibration_error": "calibration error (%)",
     "confidence": "mean confidence (%)",
-    "acc_norm": "accuracy (%)",
-    "exact_match": "exact match (%)",
     "latency over k = 1": "relative latency",
     "speedup": "relative throughput",
     "tf_agree": "agrees with head 1 (%)",
@@ -99,8 +97,6 @@ def metric(name: str) -> str:
     """Return what a metric is called."""
     if name.startswith("rouge"):
         return "R-" + name.removeprefix("rouge").replace("_unicode", " (Unicode)")
-    if name.startswith("pass@"):
-        return f"{name} (%)"
     return METRICS.get(name, name.replace("_", " "))
 
 

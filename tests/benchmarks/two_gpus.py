@@ -1,7 +1,7 @@
 """Two GPUs against one: two processes that share the documents, and one model on both.
 
-    python tests/benchmarks/two_gpus.py -o two_gpus.json
-    python tests/benchmarks/two_gpus.py -o two_gpus.json --pretrained /ckpt/7B_200B_4 --limit 30
+    python -m tests.benchmarks.two_gpus -o two_gpus.json
+    python -m tests.benchmarks.two_gpus -o two_gpus.json --pretrained /ckpt/7B_200B_4 --limit 30
 
 Runs, each a real process, `lm_eval` on HumanEval, greedy and sampled with repeats, and on a
 log-likelihood task made of HumanEval's own solutions:
@@ -25,26 +25,8 @@ import tempfile
 import time
 from pathlib import Path
 
-TASK = """
-task: solutions
-class: !function two_gpus_task.Solutions
-custom_dataset: !function mtp_harness.data.humaneval.load
-test_split: test
-output_type: loglikelihood
-doc_to_text: "{{prompt}}"
-doc_to_target: "{{canonical_solution}}"
-metric_list:
-  - metric: perplexity
-metadata: {version: 1.0}
-"""
-TASK_CLASS = """
-from lm_eval.api.task import ConfigurableTask
+from tests.solutions_task import write_task
 
-
-class Solutions(ConfigurableTask):
-    def __init__(self, config):
-        super().__init__(config={k: v for k, v in config.items() if k != "class"})
-"""
 SAMPLED = '{"n_samples": 3, "temperature": 0.8, "k": [1, 3]}'
 KINDS = {
     "greedy": ("humaneval_mtp", []),
@@ -137,9 +119,7 @@ def main():
     report = {"arguments": {k: str(v) for k, v in vars(given).items()}, "runs": {}}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        (folder / "tasks").mkdir()
-        (folder / "tasks/solutions.yaml").write_text(TASK)
-        (folder / "tasks/two_gpus_task.py").write_text(TASK_CLASS)
+        write_task(folder / "tasks")
         for kind in given.kinds:
             runs = {how: run(how, kind, given, folder) for how in ways}
             for how, one in runs.items():

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
 from mtp_harness.figures import style
@@ -57,6 +58,30 @@ def test_figure_is_drawn_from_runs_and_beside_the_paper(name, everything):
     both = draw(FIGURES[name], everything, paper=True)
     assert is_paper(both.shown).any() == bool(FIGURES[name].paper)
     assert has_ink(both.pictures["png"])
+
+
+@pytest.mark.parametrize("name", "fig_4 fig_5 fig_8 fig_s12 fig_s13 fig_s15 fig_s16".split())
+def test_percentages_are_those_of_the_table(name):
+    canvas, shown = Canvas(), FIGURES[name].table(None, paper=False)
+    FIGURES[name].draw(canvas, shown, style.PAPER)
+    highest = max(max(line.get_ydata()) for axes in canvas.axes for line in axes.get_lines()[:1])
+    assert 0.1 * highest < 100 * shown["value"].max() < 10 * highest
+    assert highest <= 100
+
+
+def test_sample_efficiency_has_shares_in_percent_and_bits_as_they_are(tmp_path):
+    for n in (1, 4):
+        for tokens in (100, 1000, 10_000):
+            bits = table("data_set offset", [["humaneval", 1, "bits_per_byte", 2 - n / 10]])
+            tables = {"mtp_solutions": {"by_offset": bits}}
+            metrics = {"humaneval_mtp": {"pass@1": 0.25}, "mtp_solutions": {}}
+            told = {"metrics": metrics, "tables": tables, "train_tokens": tokens}
+            write_run(tmp_path, f"model of {n}", n, **told)
+    canvas = Canvas()
+    shown = FIGURES["fig_sample_efficiency"].table(read_runs([tmp_path]), paper=False)
+    FIGURES["fig_sample_efficiency"].draw(canvas, shown, style.PAPER)
+    seen = {axes.get_ylabel(): set(axes.get_lines()[0].get_ydata()) for axes in canvas.axes}
+    assert seen == {"pass@1 (%)": {25.0}, "bits per byte": {1.9}}
 
 
 @pytest.mark.parametrize("name", sorted(OURS))

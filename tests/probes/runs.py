@@ -5,7 +5,11 @@ read; everything after that is Python numbers.
 """
 
 import functools
+import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -187,3 +191,17 @@ def reader(model, text, window, stride=None, bos=(0,)):
 
 def best(p):
     return p.index(max(p))
+
+
+def by_one_and_by_two(folder, words):
+    """Return the results of `lm_eval --model mtp` by one process and by two, which share it."""
+    lm_eval = ["-m", "lm_eval", "--model", "mtp", *words, "--output_path"]
+    two = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+    found = []
+    for name, launch in (("one", []), ("two", two)):
+        command = [sys.executable, *launch, *lm_eval, str(folder / name)]
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        (path,) = (folder / name).rglob("results_*.json")
+        found.append(json.loads(path.read_text()))
+    return found

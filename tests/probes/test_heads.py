@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from mtp_harness.lm import MTPLM
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.probes.heads import N_BINS
 
@@ -126,6 +127,15 @@ def test_batch_and_a_window_that_holds_the_text_change_nothing(folder, texts, ba
     alone = by_offset(runs.harness_model(model, folder), texts)
     found = by_offset(runs.harness_model(model, folder, batch_size), texts, **metadata)
     assert found == pytest.approx(alone, rel=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_cpu_s_numbers(folder, texts):
+    here = by_offset(runs.harness_model(runs.tiny(4), folder), texts)
+    model = runs.tiny(4).cuda()
+    lm = MTPLM(pretrained=str(folder), device="cuda", batch_size=3)
+    lm._model = model
+    assert by_offset(lm, texts) == pytest.approx(here, rel=1e-5)
 
 
 def test_logits_in_small_pieces_are_the_same(folder, texts, monkeypatch):

@@ -1,10 +1,5 @@
 """Whole runs of the probes that decode and that look for names: ordinary models, two processes."""
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from lm_eval.tasks import TaskManager
@@ -14,6 +9,8 @@ from mtp_harness import plugin, tasks_dir
 from mtp_harness.lm import MTPLM
 from mtp_harness.models.byte_tokenizer import byte_tokenizer
 from mtp_harness.plugin import UserError
+
+from . import runs
 
 
 @pytest.fixture(scope="module")
@@ -116,23 +113,10 @@ def test_stories_of_ones_own(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_give_one_processes_numbers(tmp_path):
-    command = ["-m", "lm_eval", "--model", "mtp", "--limit", "6", "--batch_size", "2"]
-    command += ["--tasks", "mtp_speculative,mtp_induction,mtp_arithmetic"]
-    command += ["--metadata", '{"quick": true, "new_tokens": 24}', "--output_path"]
-    two = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
-    found = []
-    for name, launch in (("one", []), ("two", two)):
-        folder = tmp_path / name
-        subprocess.run(
-            [sys.executable, *launch, *command, str(folder)],
-            env=environment,
-            check=True,
-            capture_output=True,
-        )
-        (path,) = folder.rglob("results_*.json")
-        found.append(json.loads(path.read_text())["config"]["mtp"])
-    one, both = found
+    words = ["--limit", "6", "--batch_size", "2"]
+    words += ["--tasks", "mtp_speculative,mtp_induction,mtp_arithmetic"]
+    words += ["--metadata", '{"quick": true, "new_tokens": 24}']
+    one, both = (f["config"]["mtp"] for f in runs.by_one_and_by_two(tmp_path, words))
     for task in ("speculative", "induction"):
         assert [r["n_requests"] for r in one["probes"][task]] == [6]
         assert [r["n_requests"] for r in both["probes"][task]] == [3, 3]

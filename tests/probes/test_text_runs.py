@@ -1,9 +1,6 @@
 """Whole runs of the probes that read text: two processes, other models, flags that do not fit."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -73,23 +70,9 @@ def test_padding_is_answered_and_not_read_again(tmp_path):
 @pytest.mark.slow
 def test_two_processes_give_one_processes_numbers(tmp_path, texts):
     model = runs.save(runs.tiny(4).float(), tmp_path / "model")
-    command = ["-m", "lm_eval", "--model", "mtp", "--model_args", f"pretrained={model}"]
-    command += ["--batch_size", "2", "--tasks", ",".join(TASKS), "--log_samples"]
-    command += ["--metadata", json.dumps({"folder": texts, "window": 16}), "--output_path"]
-    two = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
-    found = []
-    for name, launch in (("one", []), ("two", two)):
-        folder = tmp_path / name
-        subprocess.run(
-            [sys.executable, *launch, *command, str(folder)],
-            env=environment,
-            check=True,
-            capture_output=True,
-        )
-        (path,) = folder.rglob("results_*.json")
-        found.append(json.loads(path.read_text()))
-    one, both = found
+    words = ["--model_args", f"pretrained={model}", "--batch_size", "2", "--tasks", ",".join(TASKS)]
+    words += ["--metadata", json.dumps({"folder": texts, "window": 16}), "--log_samples"]
+    one, both = found = runs.by_one_and_by_two(tmp_path, words)
     share = len(runs.TEXTS) * len(TASKS)
     read = [[r["n_requests"] for r in f["config"]["mtp"]["probes"]["head_logprobs"]] for f in found]
     assert read == [[share], [share // 2, share // 2]]
