@@ -3,17 +3,20 @@
     python stale_heads.py tuned
     for model in mtp-bytes-n4 ./tuned; do
         lm_eval --model mtp --model_args pretrained=$model,label=$(basename $model) \
-            --tasks mtp_heads,humaneval_mtp --limit 40 -o runs/ --log_samples
+            --tasks mtp_heads --metadata '{"quick": true}' -o runs/ --log_samples
     done
     mtp-harness leaderboard runs/ --baseline mtp-bytes-n4
 
 The last lines of the leaderboard say for each head how often it predicts what head 1 will say
-(`tf_agree`) before and after, and whether that is `stale`, `alike` or `fresh`; tokens per forward
-beside it say what it costs in decoding. For checkpoints of your own only the second and the third
-command are needed.
+(`tf_agree`) before and after, and whether that is `stale`, `alike` or `fresh`; the text walk's
+tokens per forward say what it costs in decoding (add humaneval_mtp to decode for real). For
+checkpoints of your own only the second and the third command are needed.
 
 Here the shipped model reads prose, which it hardly knows, and only head 1 has a loss: the trunk
-moves, and heads 2 to 4 stay where they were.
+moves, and heads 2 to 4 stay where they were. Measured (float32, 2 CPU cores, seed 0, one to two
+minutes; the prose that is read is also what `mtp_heads` reads, so its gain is no result): head 1 on
+prose .734 -> .771, on code .775 -> .747; head 2 agrees with it on .749 -> .710 of code's tokens,
+stale, and on .704 -> .701 of prose, alike; tokens per forward on code 2.14 -> 2.07.
 """
 
 import sys
@@ -28,7 +31,7 @@ from mtp_harness.models.load import resolve
 CONTEXT, ROWS = 512, 4
 
 
-def finetune(out, steps=150, rate=1e-3, seed=0):
+def finetune(out, steps=150, rate=1e-4, seed=0):
     torch.manual_seed(seed)
     folder = resolve("mtp-bytes-n4")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

@@ -81,10 +81,7 @@ def judge(board: Leaderboard) -> list[Judged]:
 def _judge(claim: dict[str, Any], leaderboard: Leaderboard) -> Judged:
     rule = claim["rule"]
     findings = () if rule == "none" else tuple(_RULES[rule](claim, leaderboard))
-    if findings:
-        measured = "; ".join(dict.fromkeys(finding.what for finding in findings))
-    else:
-        measured = f"needs {claim['needs']}"
+    measured = _in_words(findings) if findings else f"needs {claim['needs']}"
     return Judged(
         claim["claim"],
         claim["source"],
@@ -94,6 +91,14 @@ def _judge(claim: dict[str, Any], leaderboard: Leaderboard) -> Judged:
         measured,
         pool([finding.verdict for finding in findings]),
     )
+
+
+def _in_words(findings: Sequence[Finding]) -> str:
+    """Return what was measured, each model named once."""
+    by_model: dict[str, dict[str, None]] = {}
+    for one in findings:
+        by_model.setdefault(one.who, {})[one.what] = None
+    return "; ".join(f"{', '.join(measured)} ({who})" for who, measured in by_model.items())
 
 
 def pool(verdicts: Sequence[Verdict]) -> Verdict:
@@ -153,7 +158,7 @@ def _differences(claim: dict[str, Any], leaderboard: Leaderboard) -> Iterator[Fi
             mean = mean_of(differences)
             if mean is not None:
                 verdict = side(mean, claim.get("direction", "equal"), claim.get("margin", 0.0))
-                yield Finding(who, f"{what} {_signed(mean)} ({who})", verdict)
+                yield Finding(who, f"{what} {_signed(mean)}", verdict)
 
 
 def _metrics(claim: dict[str, Any], board: Board, place: int) -> list[tuple[str, str]]:
@@ -200,12 +205,12 @@ def _reached(claim: dict[str, Any], leaderboard: Leaderboard) -> Iterator[Findin
                     found = board.scores.estimate(Key(place, metric, filtered))
                     if re.fullmatch(claim["metrics"], metric) and found is not None:
                         verdict = reaches(found.low, found.high, claim["value"])
-                        what = f"{board.task} {metric} {_plain(found)} ({_called(run.model)})"
+                        what = f"{board.task} {metric} {_plain(found)}"
                         yield Finding(_called(run.model), what, verdict)
 
 
 def _reached_in_table(claim: dict[str, Any], board: Board, run: Run) -> Iterator[Finding]:
-    """Yield the best cell, or the best one of the largest batch where the claim says so."""
+    """Yield the best cell, or the best one of the largest batch where the claim is about those."""
     rows = [
         row
         for row in run.table(board.task, claim["table"])
@@ -213,9 +218,9 @@ def _reached_in_table(claim: dict[str, Any], board: Board, run: Run) -> Iterator
         and row["value"] is not None
         and row.get("model", "self") in ("self", None)
     ]
-    if claim.get("where") == "largest batch" and rows:
-        largest = max(row["batch"] for row in rows)
-        rows = [row for row in rows if row["batch"] == largest]
+    if least := claim.get("least_batch"):
+        largest = max((row["batch"] for row in rows), default=0)
+        rows = [row for row in rows if row["batch"] == largest >= least]
     if not rows:
         return
     best = max(rows, key=lambda row: float(row["value"]))
@@ -225,7 +230,7 @@ def _reached_in_table(claim: dict[str, Any], board: Board, run: Run) -> Iterator
     cell = ", ".join(
         f"{name} {best[name]}" for name in ("batch", "prompt_tokens", "k") if best.get(name)
     )
-    what = f"{board.task} {claim['metrics']} {best['value']:.2f} at {cell} ({_called(run.model)})"
+    what = f"{board.task} {claim['metrics']} {best['value']:.2f} at {cell}"
     yield Finding(_called(run.model), what, reaches(low, high, claim["value"]))
 
 
@@ -240,7 +245,7 @@ def _decreasing(claim: dict[str, Any], leaderboard: Leaderboard) -> Iterator[Fin
                 rows.sort(key=lambda row: int(row["offset"]))
                 if len(rows) > 1 and all(row["low"] is not None for row in rows):
                     values = ", ".join(f"{row['value']:.3f}" for row in rows)
-                    what = f"{claim['metrics']} on {data_set} {values} ({_called(run.model)})"
+                    what = f"{claim['metrics']} on {data_set} {values}"
                     verdict = decreases([(row["low"], row["high"]) for row in rows])
                     yield Finding(_called(run.model), what, verdict)
 

@@ -26,8 +26,8 @@ def main(argv: Sequence[str]) -> int:
     board = build(found, given.baseline)
     if conflicts := board.conflicts():
         raise ValueError(
-            "expected runs that differ in their models alone; name the files or folders that "
-            "belong together.\n  " + "\n  ".join(conflicts)
+            f"{'; '.join(conflicts)}. Expected runs that differ in their models alone: name the "
+            "files or folders that belong together"
         )
     claims = judge(board)
     written = FORMATS[given.format](board, claims)

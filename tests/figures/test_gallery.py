@@ -129,6 +129,17 @@ def test_leaderboard_and_report_read_what_was_brought_in(tmp_path, capsys):
     assert report.main([*runs, "-o", str(tmp_path / "report.html")]) == 0
 
 
+def test_claims_find_their_metrics_in_real_runs(capsys):
+    folders = [str(path) for path in (GALLERY / "results/cpu").glob("*/mtp_*")]
+    assert leaderboard.main([*folders, "--format", "json"]) == 0
+    claims = {one["claim"]: one for one in json.loads(capsys.readouterr().out)["claims"]}
+    measured = [one["measured"] for one in claims.values() if one["findings"]]
+    for metric in ("mtp_speed speedup", "mtp_arithmetic accuracy_1", "accuracy on code"):
+        assert any(metric in what for what in measured), metric
+    large = claims["The speedup lasts at large batch sizes"]
+    assert large["findings"] == [] and "at least 16" in large["measured"]  # 4 was the largest
+
+
 def test_import_refuses_what_cannot_be_drawn(tmp_path):
     write(tmp_path, json.dumps(WHOLE)[:200].encode())
     with pytest.raises(ValueError, match="is not JSON"):

@@ -1,8 +1,15 @@
 """Stale heads: disjoint intervals of agreement with head 1."""
 
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+
 from mtp_harness.leaderboard import runs
 from mtp_harness.leaderboard.stale import heads
 from mtp_harness.leaderboard.table import build
+from mtp_harness.models.load import load_model
 
 from .result_files import write_run
 
@@ -36,3 +43,14 @@ def test_each_head_by_its_own_interval(tmp_path):
 def test_nothing_without_a_baseline(tmp_path):
     write(tmp_path, "base", (0.8, 0.9))
     assert heads(build(runs.find([str(tmp_path)]))) == []
+
+
+@pytest.mark.slow
+def test_the_recipe_moves_the_trunk_and_leaves_the_heads(tmp_path):
+    recipe = runpy.run_path(Path(__file__).parents[2] / "examples/stale_heads.py")
+    recipe["finetune"](tmp_path / "tuned", steps=1)
+    before = load_model("mtp-bytes-n4", torch.float32).state_dict()
+    after = load_model(str(tmp_path / "tuned"), torch.float32).state_dict()
+    moved = {name for name, weight in before.items() if not torch.equal(weight, after[name])}
+    assert any(name.startswith("model.layers.0.") for name in moved)
+    assert not any(name.startswith(("extra_heads.", "extra_lm_heads.")) for name in moved)
