@@ -51,11 +51,11 @@ def narrow(model, *unembeddings):
     return model
 
 
-def tiny(n, replicated=True, context=64):
-    """Return a small Llama with n heads over bytes."""
+def llama(n, vocab=256, replicated=True, context=64):
+    """Return a small Llama with n heads."""
     torch.manual_seed(n)
     config = MTPLlamaConfig(
-        vocab_size=256,
+        vocab_size=vocab,
         hidden_size=32,
         intermediate_size=48,
         num_hidden_layers=n + 1,
@@ -68,7 +68,12 @@ def tiny(n, replicated=True, context=64):
         eos_token_id=0,
         pad_token_id=0,
     )
-    model = lively(MTPLlamaForCausalLM(config))
+    return lively(MTPLlamaForCausalLM(config))
+
+
+def tiny(n, replicated=True, context=64):
+    """Return a small Llama with n heads over bytes."""
+    model = llama(n, replicated=replicated, context=context)
     return narrow(model, model.lm_head, *model.extra_lm_heads)
 
 

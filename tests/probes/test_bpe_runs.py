@@ -6,14 +6,11 @@ import math
 import os
 
 import pytest
-import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import PreTrainedTokenizerFast
 
 from mtp_harness.lm import MTPLM
-from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
 
-from ..decode.models_for_tests import lively
 from . import runs
 
 VOCAB, N, CONTEXT = 400, 3, 1024
@@ -32,22 +29,7 @@ def lm(tmp_path_factory):
         pad_token="<s>",
         model_max_length=CONTEXT,
     )
-    torch.manual_seed(1)
-    config = MTPLlamaConfig(
-        vocab_size=VOCAB,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=N + 1,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
-        n_future_tokens=N,
-        replicated_unembeddings=False,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
-    lively(MTPLlamaForCausalLM(config)).save_pretrained(folder)
+    runs.llama(N, VOCAB, replicated=False, context=CONTEXT).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return MTPLM(pretrained=str(folder), device="cpu", batch_size=2)
 
