@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from mtp_harness.figures import words
 from mtp_harness.figures.series import is_paper, series_of
+from mtp_harness.figures.sizes import in_short
 from mtp_harness.figures.style import GREY, PAPER_ALPHA, RULE, Style
 
 INTERVAL = "#3D405B"
@@ -67,7 +68,7 @@ def sizes(panel: pd.DataFrame, mixed: bool) -> list[tuple[Any, str]]:
     paper = is_paper(panel)
     names = []
     for place, row in ordered.iterrows():
-        parts = [str(row["label"]) if paper[place] else words.in_short(row["parameters"])]
+        parts = [str(row["label"]) if paper[place] else in_short(row["parameters"])]
         parts += [f"n={row['n']}"] if panel["n"].nunique() > 1 else []
         parts += ["paper"] if mixed and paper[place] else []
         names.append((place, "\n".join(parts)))

@@ -12,6 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 
 from mtp_harness.figures import words
 from mtp_harness.figures.series import Series, is_paper, series_of
+from mtp_harness.figures.sizes import in_short
 from mtp_harness.figures.style import Style
 
 MANY = 4
@@ -177,7 +178,7 @@ class Lines:
             axes.xaxis.set_major_locator(FixedLocator(ticks))
             axes.xaxis.set_minor_locator(NullLocator())
         if self.x in ("parameters", "train_tokens") or (ticks and ticks[-1] >= 10_000):
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: words.in_short(x)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: in_short(x)))
         elif self.log_x:
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         if titled:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mtp_harness.figures import sizes
 from mtp_harness.figures.documents import scores
 from mtp_harness.figures.tables import Results, frame
 from mtp_harness.figures.values import family_of
@@ -21,8 +22,6 @@ from mtp_harness.scoring.temperatures import oracle, oracle_gain
 T = TypeVar("T")
 
 MODEL = ["label", "n", "parameters", "train_tokens", "train_step", "train_seed"]
-PARAMETERS_ALIKE = 0.1
-"""Models whose parameters differ by at most this share count as of one size."""
 
 
 class Cell(NamedTuple):
@@ -157,9 +156,7 @@ def _is_baseline(other: Any, row: Any) -> bool:
 
 def same_size(one: Any, other: Any) -> bool:
     """Return whether two counts of parameters are within 10 %; False where one is not known."""
-    if pd.isna(one) or pd.isna(other) or not one or not other:
-        return False
-    return bool(max(one, other) / min(one, other) <= 1 + PARAMETERS_ALIKE)
+    return not (pd.isna(one) or pd.isna(other)) and sizes.same_size(one, other)
 
 
 def same(one: Any, other: Any) -> bool:

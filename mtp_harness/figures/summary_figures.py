@@ -9,6 +9,7 @@ from mtp_harness.figures.bars import Groups
 from mtp_harness.figures.figure import Figure
 from mtp_harness.figures.heat import Heat
 from mtp_harness.figures.scored import same, same_size, the_baseline
+from mtp_harness.figures.sizes import in_short
 from mtp_harness.figures.tables import Results, frame
 
 SUMMARIES = (
@@ -167,7 +168,7 @@ def _in_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _column(entry: tuple[Any, ...]) -> str:
     tokens, label, n, baseline = entry
-    head = "" if tokens is None else words.in_short(float(tokens))
+    head = "" if tokens is None else in_short(float(tokens))
     named = f"n = {n}" if baseline is None else f"Δ n = {n}"
     return "\n".join(filter(None, (head, named, None if label == "7B" else label)))
 

@@ -4,6 +4,8 @@ from typing import Any
 
 import pandas as pd
 
+from mtp_harness.figures.sizes import in_short
+
 AXES = {
     "at": "k",
     "batch": "batch size",
@@ -102,11 +104,3 @@ def metric(name: str) -> str:
 
 HEADS = {"speedup": "speedup", "tokens_per_forward": "tok/fwd"}
 """Metrics as heads of narrow columns."""
-
-
-def in_short(number: float) -> str:
-    """Return a count with a letter: 3.86M, 6.7B."""
-    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= unit:
-            return f"{number / unit:.3g}{letter}"
-    return f"{number:g}"

@@ -30,7 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from mtp_harness.leaderboard.runs import Model, Run, in_short
+from mtp_harness.figures.sizes import in_short
+from mtp_harness.leaderboard.runs import Model, Run
 from mtp_harness.leaderboard.scores import Floats, Key, mean_of
 from mtp_harness.leaderboard.table import Board, Leaderboard
 from mtp_harness.scoring.bootstrap import Estimate

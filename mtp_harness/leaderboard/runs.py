@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 from mtp_harness.figures import result_file
 from mtp_harness.figures.result_file import ResultFile
-
-PARAMETERS_ALIKE = 0.1
+from mtp_harness.figures.sizes import in_short, same_size
 
 
 class Model(NamedTuple):
@@ -46,10 +45,7 @@ class Model(NamedTuple):
 
     def is_as_large_as(self, other: "Model") -> bool:
         """Return whether the parameters differ by at most 10 %; False where they are not known."""
-        if not self.parameters or not other.parameters:
-            return False
-        low, high = sorted((self.parameters, other.parameters))
-        return high / low <= 1 + PARAMETERS_ALIKE
+        return same_size(self.parameters, other.parameters)
 
 
 class Run(ResultFile):
@@ -111,13 +107,3 @@ def find(places: Sequence[str]) -> list[Run]:
     """
     found = dict(result_file.find([Path(place) for place in places]))
     return [Run(**vars(result_file.read(path, name))) for path, name in found.items()]
-
-
-def in_short(number: float | None) -> str:
-    """Return a count with a letter: 3.86M, 6.74B; a question mark for None."""
-    if number is None:
-        return "?"
-    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= unit:
-            return f"{number / unit:.3g}{letter}"
-    return f"{number:g}"

@@ -1,6 +1,5 @@
 """Where the numbers of a report come from, run by run."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +26,7 @@ def provenance(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def _facts(run: Run) -> Iterator[tuple[str, Any]]:
     content, mtp = run.content, run.mtp
     yield "results file", run.path.name
-    yield "its SHA-256", hashlib.sha256(run.path.read_bytes()).hexdigest()
+    yield "its SHA-256", run.sha256
     yield "command", mtp.get("command")
     yield "hardware", _listed(mtp.get("hardware"))
     yield "versions", _listed(mtp.get("versions")) or f"lm_eval {content.get('lm_eval_version')}"

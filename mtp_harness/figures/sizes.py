@@ -1,0 +1,21 @@
+"""Counts of parameters and tokens: when two are alike, and how they are written."""
+
+PARAMETERS_ALIKE = 0.1
+"""Models whose parameters differ by at most this share count as of one size."""
+
+
+def same_size(one: float | None, other: float | None) -> bool:
+    """Return whether two counts of parameters are within 10 %; False where one is not known."""
+    if not one or not other:
+        return False
+    return bool(max(one, other) / min(one, other) <= 1 + PARAMETERS_ALIKE)
+
+
+def in_short(number: float | None) -> str:
+    """Return a count with a letter: 3.86M, 6.74B; a question mark for None."""
+    if number is None:
+        return "?"
+    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3g}{letter}"
+    return f"{number:g}"
