@@ -13,11 +13,11 @@ from __future__ import annotations
 import ast
 import platform
 import random
-import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mtp_harness.data.corpus import Corpus, code_corpus
+from mtp_harness.data.python_source import parse
 
 if TYPE_CHECKING:
     import datasets
@@ -63,9 +63,7 @@ def functions(corpus: Corpus) -> list[dict[str, str]]:
 
 def _of_file(name: str, text: str) -> Iterator[dict[str, str]]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd escapes in old modules
-            tree = ast.parse(text)
+        tree = parse(text)
     except SyntaxError:  # the library keeps broken files to test its tools with
         return
     lines = text.split("\n")

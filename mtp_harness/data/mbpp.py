@@ -13,6 +13,7 @@ import ast
 import builtins
 from typing import TYPE_CHECKING, Any
 
+from mtp_harness.data.python_source import parse
 from mtp_harness.data.sources import Source, read_rows, require
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _completed(row: dict[str, Any]) -> dict[str, Any]:
         "test_list": [test.replace("\r\n", "\n") for test in row["test_list"]],
     }
     used = _names("\n".join([plain["test_setup_code"], *plain["test_list"]]))
-    body = ast.parse(plain["code"]).body
+    body = parse(plain["code"]).body
     functions = [n.name for n in body if isinstance(n, ast.FunctionDef) and n.name in used]
     classes = [n.name for n in body if isinstance(n, ast.ClassDef) and n.name in used]
     if not functions:
@@ -92,4 +93,4 @@ def _completed(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _names(source: str) -> set[str]:
-    return {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    return {node.id for node in ast.walk(parse(source)) if isinstance(node, ast.Name)}

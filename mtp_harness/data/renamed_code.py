@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 
 from mtp_harness.data.corpus import Corpus
+from mtp_harness.data.python_source import parse
 from mtp_harness.data.stories import MIN_MENTIONS, Template, gap
 
 _SHORTEST, _LONGEST = 400, 3000
@@ -41,7 +42,7 @@ def renamed_functions(corpus: Corpus, count: int) -> list[Template]:
 
 def _functions(name: str, source: str) -> Iterator[Template]:
     try:
-        tree = ast.parse(source)
+        tree = parse(source)
     except (SyntaxError, ValueError, RecursionError):
         return
     lines = source.split("\n")

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from mtp_harness.models.cached_block import FusedWeights, Rotation
 from mtp_harness.models.decoding_attention import attend_rows
 from mtp_harness.models.interface import KeyValueCache, at_index
 from mtp_harness.models.kernels import add_norm, rotate_and_store, silu_times
+from mtp_harness.models.narrow_product import is_narrow, product
 
 _TYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -44,7 +44,7 @@ def run_gpu_block(
     stored = keys.flatten(0, 1), values.flatten(0, 1)
     norm = block.input_layernorm
     _, normed = add_norm(flat, None, norm.weight, norm.variance_epsilon)
-    qkv = linear(normed, weights.qkv, weights.qkv_bias)
+    qkv = product(normed, weights.qkv, weights.qkv_bias)
     query = rotate_and_store(qkv, cos, sin, cache.places, *stored, n_heads)  # [N, H, d]
     query = query.view(n_rows, -1, n_heads, head_dim)
     positions = cache.positions
@@ -54,12 +54,13 @@ def run_gpu_block(
     lengths = cache.remember("lengths", cache.lengths)
     seen = attend_rows(query, keys, values, lengths, positions, attention.scaling)
     norm = block.post_attention_layernorm
-    update = attention.o_proj(seen.flatten(0, 1))
+    update = product(seen.flatten(0, 1), attention.o_proj.weight, attention.o_proj.bias)
     flat, normed = add_norm(flat, update, norm.weight, norm.variance_epsilon)
-    active = silu_times(linear(normed, weights.gate_up, weights.gate_up_bias))
-    if mlp.down_proj.bias is None:
-        flat.addmm_(active, mlp.down_proj.weight.t())  # ours alone: `add_norm` made it
+    active = silu_times(product(normed, weights.gate_up, weights.gate_up_bias))
+    down = mlp.down_proj  # added in place: `add_norm` made these states
+    if down.bias is None and not is_narrow(active, down.weight):
+        flat.addmm_(active, down.weight.t())
     else:
-        flat = flat + mlp.down_proj(active)
+        flat += product(active, down.weight, down.bias)
     out: Tensor = flat.view(n_rows, -1, width)
     return out

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from mtp_harness.data.python_source import parse
 from mtp_harness.sandbox import Limits, Program
 from mtp_harness.scoring.answers import code_of
 
@@ -105,7 +106,7 @@ def check_of_statements(source: str) -> str:
 
 def free_names(source: str) -> list[str]:
     """Return the names that statements use and neither define nor find among the builtins."""
-    nodes = list(ast.walk(ast.parse(source)))
+    nodes = list(ast.walk(parse(source)))
     bound = {node.id for node in nodes if isinstance(node, ast.Name) and not _loads(node)}
     bound |= {node.arg for node in nodes if isinstance(node, ast.arg)}
     bound |= {

@@ -107,7 +107,9 @@ def test_attention_over_rows_of_any_length(
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("last", [None, [1, 0, 2]])
-def test_a_block_gives_what_it_gives_without_kernels(bias, last):
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_block_gives_what_it_gives_without_kernels(monkeypatch, bias, last, narrow):
+    monkeypatch.setattr(gpu_block, "is_narrow", lambda states, weight: narrow)
     torch.manual_seed(0)
     config = LlamaConfig(
         hidden_size=48,
