@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from mtp_harness.figures import words
-from mtp_harness.figures.series import is_paper, series_of
+from mtp_harness.figures.series import is_mixed, is_paper, series_of
 from mtp_harness.figures.sizes import in_short
 from mtp_harness.figures.style import GREY, PAPER_ALPHA, RULE, Style
 
@@ -40,7 +40,7 @@ class Gains:
         width = max(self.size[0], 0.36 * most + 0.5)
         canvas.set_size_inches(width * len(sets), self.size[1] * len(ats))
         grid = canvas.subplots(len(ats), len(sets), squeeze=False)
-        mixed = _is_mixed(shown)
+        mixed = is_mixed(shown)
         for row, (axes_row, at) in enumerate(zip(grid, ats, strict=True)):
             for axes, name in zip(axes_row, sets, strict=True):
                 panel = shown[(shown["at"] == at) & (shown["data_set"] == name)]
@@ -54,12 +54,6 @@ def _in_paper_order(shown: pd.DataFrame) -> list[Any]:
     order = ("mbpp", "humaneval", "apps")
     there = set(shown["data_set"].dropna())
     return [name for name in order if name in there] + sorted(there - set(order))
-
-
-def _is_mixed(shown: pd.DataFrame) -> bool:
-    """Return whether runs and the paper are in one figure."""
-    paper = is_paper(shown)
-    return bool(paper.any() and not paper.all())
 
 
 def sizes(panel: pd.DataFrame, mixed: bool) -> list[tuple[Any, str]]:
@@ -126,9 +120,8 @@ def vertical(axes: Axes, panel: pd.DataFrame, style: Style, mixed: bool) -> None
     axes.set_xticks(range(len(places)), [name for _, name in places])
 
 
-def horizontal(axes: Axes, panel: pd.DataFrame, style: Style) -> None:
+def horizontal(axes: Axes, panel: pd.DataFrame, style: Style, mixed: bool) -> None:
     """Draw gain bars as below the paper's figure 1: sizes upwards, the baseline's score beside."""
-    mixed = _is_mixed(panel)
     places = sizes(panel, mixed)
     colours = _diverging(panel, style)
     values = [100 * float(panel.loc[place, "value"]) for place, _ in places]
@@ -208,8 +201,7 @@ class Groups:
         panels = [None] if self.columns is None else sorted(set(shown[self.columns].dropna()))
         canvas.set_size_inches(self.size[0] * len(panels), self.size[1])
         grid = canvas.subplots(1, len(panels), squeeze=False, sharey=self.share_y)[0]
-        paper = is_paper(shown)
-        mixed = bool(paper.any() and not paper.all())
+        mixed = is_mixed(shown)
         every = list(series_of(shown, self.colour, self.told, style, mixed))
         scale = 100 if self.percent else 1
         handles: dict[str, Any] = {}

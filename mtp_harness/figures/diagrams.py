@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
 from mtp_harness.figures import bars, words
-from mtp_harness.figures.series import is_paper
+from mtp_harness.figures.series import is_mixed, is_paper
 from mtp_harness.figures.style import GREY, RULE, Style
 
 Place = tuple[float, float]
@@ -149,7 +149,7 @@ def overview(canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
     name = words.entry("data_set", gains["data_set"].iloc[0])
     number = gains["n"].iloc[0]
     under.set_title(f"{name} pass@1 gains with {number}-token prediction", fontsize=7)
-    bars.horizontal(under, gains, style)
+    bars.horizontal(under, gains, style, is_mixed(shown))
 
 
 def _architecture(axes: Axes, parts: pd.DataFrame, n: int, style: Style) -> None:
@@ -159,11 +159,11 @@ def _architecture(axes: Axes, parts: pd.DataFrame, n: int, style: Style) -> None
     if n > SHOWN_HEADS:
         drawn = [*range(1, SHOWN_HEADS), n]
     top = 2.75 + 0.42 * (len(drawn) - 1)
-    axes.set_xlim(-1.05, POSITIONS + 1.15)
+    axes.set_xlim(-1.25, POSITIONS + 1.15)
     axes.set_ylim(-0.3, top + 0.3)
     axes.set_aspect("equal")
     axes.axis("off")
-    axes.text(-0.95, 0.0, "inputs", fontsize=6.5, va="center")
+    axes.text(-1.15, 0.0, "inputs", fontsize=6.5, va="center")
     for x in range(POSITIONS):
         _token(axes, x, 0.0, x + 1, "white", 1.0)
         axes.annotate(
@@ -194,7 +194,7 @@ def _head(axes: Axes, place: int, head: int, skipped: bool, style: Style) -> Non
     _bar(axes, 1.72 + shift * 1.15, style.series[4], "", RULE, shift * 0.6, alpha)
     y, faded = 2.75 + 0.42 * place, 1.0 if head == 1 else 0.35
     name = f"head {head}" + (" (…)" if skipped else "")
-    axes.text(-0.95, y, name, fontsize=6.5, va="center", alpha=max(faded, 0.6))
+    axes.text(-1.15, y, name, fontsize=6.5, va="center", alpha=max(faded, 0.6))
     for x in range(POSITIONS):
         _token(axes, x, y, x + 1 + head, style.series[4], faded)
 

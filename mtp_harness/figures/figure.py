@@ -11,7 +11,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
-from mtp_harness.figures import paper_data
+from mtp_harness.figures import paper_data, words
 from mtp_harness.figures.series import is_paper
 from mtp_harness.figures.style import GREY, MPLSTYLE, PAPER, Style
 from mtp_harness.figures.tables import Results, to_csv
@@ -164,6 +164,13 @@ def _picture(canvas: Canvas, kind: str, figure: Figure, sources: str) -> bytes:
     return held.getvalue()
 
 
+def _timed_with(own: pd.DataFrame) -> str:
+    """Return in words the settings that all timings have in common."""
+    timed = own[own["task"] == "mtp_speed"]
+    shared = [name for name in ("prompt_tokens", "batch") if timed[name].nunique() == 1]
+    return ", ".join(words.entry(name, timed[name].iloc[0]) for name in shared)
+
+
 def _footer(canvas: Canvas, shown: pd.DataFrame, paper_protocol: str) -> None:
     """Say on the figure where its numbers come from."""
     paper = is_paper(shown)
@@ -172,7 +179,8 @@ def _footer(canvas: Canvas, shown: pd.DataFrame, paper_protocol: str) -> None:
         labels = list(dict.fromkeys(shown.loc[~paper, "label"].dropna()))
         more = f" and {len(labels) - 4} more" if len(labels) > 4 else ""
         hardware = list(dict.fromkeys(shown.loc[~paper, "hardware"].dropna()))
-        parts.append(f"Runs: {', '.join(labels[:4])}{more}; {', '.join(hardware)}".rstrip("; "))
+        where = [", ".join(hardware), _timed_with(shown[~paper])]
+        parts.append("; ".join(filter(None, [f"Runs: {', '.join(labels[:4])}{more}", *where])))
         parts += list(dict.fromkeys(shown.loc[~paper, "note"].dropna()))
     if paper.any():
         printed = ", ".join(dict.fromkeys(shown.loc[paper, "source"]))

@@ -10,7 +10,7 @@ from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure as Canvas
 
 from mtp_harness.figures import words
-from mtp_harness.figures.series import is_paper
+from mtp_harness.figures.series import with_paper_named
 from mtp_harness.figures.style import RULE, Style
 
 Entry = tuple[Any, ...]
@@ -46,9 +46,7 @@ class Heat:
 
     def __call__(self, canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
         """Draw the table."""
-        paper = is_paper(shown)
-        if paper.any() and not paper.all():  # never in one column
-            shown = shown.assign(label=shown["label"].where(~paper, shown["label"] + " (paper)"))
+        shown = with_paper_named(shown)  # never in one column
         panels = _entries(shown, self.panels) if self.panels else [()]
         grids = [_where(shown, self.panels, panel) for panel in panels]
         rows = [_entries(grid, self.rows) for grid in grids]

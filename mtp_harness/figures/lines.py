@@ -11,12 +11,15 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from mtp_harness.figures import words
-from mtp_harness.figures.series import Series, is_paper, series_of
+from mtp_harness.figures.series import Series, is_mixed, is_paper, series_of
 from mtp_harness.figures.sizes import in_short
 from mtp_harness.figures.style import Style
 
 MANY = 4
 """With more series than this the legend stands beside the panels."""
+
+LINE = 0.15
+"""Height of a line of the legend, inches."""
 
 DENSE = 25
 """With more points than this a line has neither markers nor intervals."""
@@ -80,7 +83,7 @@ class Lines:
         canvas.set_size_inches(self.size[0] * wide, self.size[1] * tall)
         grid = canvas.subplots(tall, wide, squeeze=False, sharey="row" if self.share_y else "none")
         paper = is_paper(shown)
-        mixed = bool(paper.any() and not paper.all())
+        mixed = is_mixed(shown)
         labels: dict[str, Any] = {}
         if "metric" in (self.rows, self.columns):  # panels of several units
             shares = shown["metric"].map(lambda name: words.metric(name).endswith("(%)"))
@@ -249,5 +252,7 @@ def _legend(canvas: Canvas, panels: Sequence[Axes], labels: dict[str, Any], insi
         panels[0].legend(handles, list(labels))
     else:
         width, height = canvas.get_size_inches()
-        canvas.set_size_inches(width + 0.35 + 0.055 * max(map(len, labels)), height)
+        canvas.set_size_inches(
+            width + 0.35 + 0.055 * max(map(len, labels)), max(height, 0.2 + LINE * len(labels))
+        )
         canvas.legend(handles, list(labels), loc="outside right upper")

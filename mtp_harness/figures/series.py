@@ -41,6 +41,20 @@ def is_paper(rows: pd.DataFrame) -> "pd.Series[bool]":
     return rows["source"] != "run"
 
 
+def is_mixed(shown: pd.DataFrame) -> bool:
+    """Return whether runs and the paper are in one figure."""
+    paper = is_paper(shown)
+    return bool(paper.any() and not paper.all())
+
+
+def with_paper_named(shown: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with the paper's labels marked as such, where runs are in it too."""
+    if not is_mixed(shown):
+        return shown
+    marked = shown["label"] + " (paper)"
+    return shown.assign(label=shown["label"].where(~is_paper(shown), marked))
+
+
 def series_of(
     shown: pd.DataFrame,
     colour: str,

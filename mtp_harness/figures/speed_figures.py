@@ -24,9 +24,18 @@ def own_cells(results: Results, *metrics: str) -> pd.DataFrame:
     return rows[rows["baseline"].isna()].reset_index(drop=True)
 
 
+def speedups(results: Results) -> pd.DataFrame:
+    """Return throughput over k = 1 of models with n > 1, at the longest prompts that all have."""
+    rows = own_cells(results, "speedup")
+    rows = rows[rows["n"] > 1]
+    lengths = [set(own) for _, own in rows.groupby("label")["prompt_tokens"]]
+    longest = max(set.intersection(*lengths), default=-1) if lengths else -1
+    return rows[rows["prompt_tokens"] == longest].reset_index(drop=True)
+
+
 def by_batch(results: Results) -> pd.DataFrame:
     """Return throughput over k = 1 at the same batch size, and latency as its inverse."""
-    rows = own_cells(results, "speedup")
+    rows = speedups(results)
     latency = rows.assign(
         metric=pd.array([LATENCY] * len(rows), dtype="string"),
         value=1 / rows["value"],
@@ -38,15 +47,11 @@ def by_batch(results: Results) -> pd.DataFrame:
 
 def by_size(results: Results) -> pd.DataFrame:
     """Return throughput over k = 1 by model size, at the largest batch that all models have."""
-    rows = own_cells(results, "speedup")
+    rows = speedups(results)
     if rows.empty:
         return rows
     shared = set.intersection(*(set(own) for _, own in rows.groupby("label")["batch"]))
-    if not shared:
-        return rows.iloc[:0]
-    chosen = rows[rows["batch"] == max(shared)]
-    lengths = set.intersection(*(set(own) for _, own in chosen.groupby("label")["prompt_tokens"]))
-    return chosen[chosen["prompt_tokens"] == max(lengths, default=-1)].reset_index(drop=True)
+    return rows[rows["batch"] == max(shared, default=-1)].reset_index(drop=True)
 
 
 def against_the_limit(results: Results) -> pd.DataFrame:
@@ -138,12 +143,13 @@ def acceptance(results: Results) -> pd.DataFrame:
 FIGURES = (
     Figure(
         "fig_s10",
-        "Throughput and latency of k heads over k = 1 at the same batch size.",
+        "Throughput and latency of k heads over k = 1 at the same batch size, with the longest "
+        "prompts of all models.",
         by_batch,
         Lines(
             "batch",
             colour="k",
-            told=("label", "prompt_tokens", "hardware"),
+            told=("label", "hardware"),
             columns="metric",
             order=("speedup", LATENCY),
             ticks=MOST_BATCHES,
@@ -156,7 +162,8 @@ FIGURES = (
     ),
     Figure(
         "fig_speed_by_size",
-        "Throughput of k heads over k = 1 by model size, at the largest batch of all models.",
+        "Throughput of k heads over k = 1 by model size, at the largest batch and the longest "
+        "prompts of all models.",
         by_size,
         Lines(
             "parameters", colour="k", told=("hardware",), log_x=True, ylabel="relative throughput"

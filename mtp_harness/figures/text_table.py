@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from mtp_harness.figures import words
-from mtp_harness.figures.series import is_paper
+from mtp_harness.figures.series import is_mixed, is_paper, with_paper_named
 from mtp_harness.figures.style import GREY, RULE, Style
 
 LINE = 0.165
@@ -40,8 +40,10 @@ class TextTable:
     def __call__(self, canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
         """Draw the table."""
         paper = is_paper(shown)
-        mixed = bool(paper.any() and not paper.all())
+        mixed = is_mixed(shown)
         frame = shown.assign(_paper=paper)
+        if mixed and "label" in self.columns:  # heads of columns say whose they are
+            frame = with_paper_named(shown).assign(_paper=False)
         keys = ["_paper", *self.rows]
         rows = list(frame[keys].drop_duplicates().itertuples(index=False, name=None))
         if mixed:

@@ -9,7 +9,7 @@ from mtp_harness.figures import diagrams, words
 from mtp_harness.figures.code_figures import nothing
 from mtp_harness.figures.figure import Figure
 from mtp_harness.figures.lines import Lines, in_percent
-from mtp_harness.figures.scored import same_size
+from mtp_harness.figures.scored import same, same_size
 from mtp_harness.figures.style import GREY, Style
 from mtp_harness.figures.tables import Results, frame
 from mtp_harness.figures.text_table import TextTable
@@ -72,8 +72,12 @@ def efficiency(results: Results) -> pd.DataFrame:
     solutions, which move long before a model solves a problem; `data_set` names the panel. Rows
     with metric "tokens to reach … of n = 1" hold in `train_tokens` where a model with n > 1 first
     has the last score of n = 1 of its size.
+
+    Raises:
+        ValueError: Checkpoints of one training were scored in several types of numbers.
     """
     scored = _scored(results.values)
+    _refuse_several_dtypes(scored)
     family = ["label", "n", "parameters", "train_seed", "data_set", "metric", "temperature"]
     curves = [
         one.sort_values(["train_tokens", "k"]).drop_duplicates("train_tokens", keep="last")
@@ -84,6 +88,18 @@ def efficiency(results: Results) -> pd.DataFrame:
     if not curves:
         return frame([])
     return pd.concat([*curves, frame(reached)], ignore_index=True)
+
+
+def _refuse_several_dtypes(scored: pd.DataFrame) -> None:
+    """Refuse curves whose steps may be those of rounding."""
+    for (label, data_set), rows in scored.groupby(["label", "data_set"]):
+        if rows["dtype"].nunique() > 1:
+            first, *others = rows.drop_duplicates("dtype").to_dict("records")
+            told = " and ".join(f"{one['dtype']} in {one['file']}" for one in [first, *others])
+            raise ValueError(
+                f"the checkpoints of {label} were scored on {data_set} in several types ({told}), "
+                "expected one: run again with --model_args dtype=…, or leave some out"
+            )
 
 
 def _scored(values: pd.DataFrame) -> pd.DataFrame:
@@ -115,6 +131,7 @@ def _reached(curve: pd.DataFrame, base: pd.DataFrame) -> dict[str, Any] | None:
         and its["n"] == 1
         and own["data_set"] == its["data_set"]
         and own["metric"] == its["metric"]
+        and same(own["dtype"], its["dtype"])
         and same_size(own["parameters"], its["parameters"])
     ):
         return None

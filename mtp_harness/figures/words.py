@@ -84,6 +84,8 @@ def entry(column: str, value: Any) -> str:
         return metric(str(value))
     if column == "aspect":
         return str(value).replace("f1", "F1")
+    if column == "batch":
+        return f"batch size {value}"
     if column == "prompt_tokens":
         return f"prompts of {value} tokens"
     if column == "pause_tokens":

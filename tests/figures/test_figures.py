@@ -13,7 +13,7 @@ from PIL import Image
 
 from mtp_harness.figures import style
 from mtp_harness.figures.catalogue import FIGURES, draw_all
-from mtp_harness.figures.figure import NoData, draw
+from mtp_harness.figures.figure import NoData, _footer, draw
 from mtp_harness.figures.series import is_paper, series_of
 from mtp_harness.figures.tables import frame, read_runs
 
@@ -82,6 +82,17 @@ def test_sample_efficiency_has_shares_in_percent_and_bits_as_they_are(tmp_path):
     FIGURES["fig_sample_efficiency"].draw(canvas, shown, style.PAPER)
     seen = {axes.get_ylabel(): set(axes.get_lines()[0].get_ydata()) for axes in canvas.axes}
     assert seen == {"pass@1 (%)": {25.0}, "bits per byte": {1.9}}
+
+
+def test_sample_efficiency_is_not_read_from_checkpoints_of_several_types(tmp_path):
+    for tokens, dtype in ((100, "bfloat16"), (1000, "bfloat16"), (10_000, "float32")):
+        told = {"metrics": {"humaneval_mtp": {"pass@1": 0.25}}, "train_tokens": tokens}
+        write_run(tmp_path, "a", 4, dtype=dtype, **told)
+    said = draw_all(read_runs([tmp_path]), ["fig_sample_efficiency"]).refused
+    assert (
+        "checkpoints of a were scored on HumanEval in several types (bfloat16 in "
+        in (said["fig_sample_efficiency"])
+    )
 
 
 @pytest.mark.parametrize("name", sorted(OURS))
@@ -219,6 +230,68 @@ def test_interval_of_latency_is_turned_around(everything):
     assert float(latency["value"]) == pytest.approx(1 / speedup)
     assert float(latency["low"]) == pytest.approx(1 / (speedup * 1.03))
     assert float(latency["high"]) == pytest.approx(1 / (speedup * 0.97))
+
+
+def drawn_on_canvas(name, results):
+    """Return the canvas of a figure with the paper's numbers beside the runs', laid out."""
+    canvas = Canvas(layout="constrained")
+    figure = FIGURES[name]
+    shown = figure.table(results, paper=True)
+    with matplotlib.rc_context(fname=style.MPLSTYLE):
+        figure.draw(canvas, shown, style.PAPER)
+        canvas.draw_without_rendering()
+    return canvas, shown
+
+
+def test_speedup_has_one_line_for_each_k_and_says_with_which_prompts(tmp_path):
+    for n in (1, 4):
+        cells = [
+            ["self", batch, tokens, k, "speedup", k * tokens / 1000]
+            for batch in (1, 8)
+            for tokens in (512, 1024)
+            for k in range(1, n + 1)
+        ]
+        times = table("model batch prompt_tokens k", cells)
+        write_run(tmp_path, f"model of {n}", n, tables={"mtp_speed": {"by_cell": times}})
+    results = read_runs([tmp_path])
+    for name, where in (("fig_s10", ""), ("fig_speed_by_size", ", batch size 8")):
+        shown = FIGURES[name].table(results, paper=True)
+        own = shown[~is_paper(shown)]
+        assert set(own["label"]) == {"model of 4"}
+        assert set(own["prompt_tokens"]) == {1024}
+        canvas = Canvas()
+        _footer(canvas, shown, "")
+        said = " ".join(canvas.texts[0].get_text().split())
+        assert f"prompts of 1024 tokens{where}" in said
+
+
+def test_a_long_legend_is_whole(tmp_path):
+    for size in range(20):
+        cells = [["self", 1, 64, k, "speedup", k] for k in (1, 2)]
+        times = table("model batch prompt_tokens k", cells)
+        write_run(tmp_path, f"model {size}", 2, tables={"mtp_speed": {"by_cell": times}})
+    canvas, _ = drawn_on_canvas("fig_s10", read_runs([tmp_path]))
+    (legend,) = canvas.legends
+    assert len(legend.get_texts()) == 44
+    box = legend.get_window_extent()
+    assert canvas.bbox.y0 <= box.y0 and box.y1 <= canvas.bbox.y1
+    assert canvas.bbox.x0 <= box.x0 and box.x1 <= canvas.bbox.x1
+
+
+def test_columns_of_the_paper_are_marked_where_models_are_columns(everything):
+    canvas, _ = drawn_on_canvas("table_s3", everything)
+    (axes,) = canvas.axes
+    said = [text.get_text() for text in axes.texts]
+    assert "7B bytes (paper)" in said and "100M" in said
+    assert said.count("2") == 1  # k = 2 is one row for all
+
+
+def test_gains_below_the_diagram_are_apart_where_they_are_the_paper_s(tmp_path):
+    write_run(tmp_path, metrics={"mbpp_mtp": {"pass@1": 0.5}}, pretrained="mtp-bytes-n4")
+    canvas, _ = drawn_on_canvas("fig_1", read_runs([tmp_path]))
+    under = canvas.axes[1]
+    assert {bar.get_alpha() for bar in under.patches} == {style.PAPER_ALPHA}
+    assert all(tick.get_text().endswith(", paper") for tick in under.get_yticklabels())
 
 
 def test_average_accuracy_needs_all_seven_tasks(tmp_path):
