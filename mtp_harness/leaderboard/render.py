@@ -10,7 +10,7 @@ from typing import Any
 from mtp_harness.leaderboard import stale
 from mtp_harness.leaderboard.claims import Judged
 from mtp_harness.leaderboard.protocol import Protocol
-from mtp_harness.leaderboard.table import DATA, SPEED, Cell, Column, Leaderboard
+from mtp_harness.leaderboard.table import DATA, SPEED, Cell, Column, Leaderboard, is_timed
 from mtp_harness.leaderboard.text import HELP, change, direction, interval, number, title
 
 Rows = list[list[str]]
@@ -25,7 +25,7 @@ NOTE = (
 def task_rows(board: Leaderboard, columns: Sequence[Column]) -> Rows:
     """Return one task's table as text, its heading first; differences below their values.
 
-    Models are rows where that fits the width, and columns otherwise.
+    Models are rows where that fits the width, and otherwise whichever is narrower.
     """
     cells = board.cells
     models = [m for m in board.models if any((m, column) in cells for column in columns)]
@@ -33,9 +33,15 @@ def task_rows(board: Leaderboard, columns: Sequence[Column]) -> Rows:
     titles = [title(column) for column in columns]
     grid = [[_written(cells.get((m, column)), column) for column in columns] for m in models]
     rows = _below_each_other("model", titles, names, grid)
-    if max(map(len, _aligned(rows).splitlines())) <= WIDTH:
+    if _width(rows) <= WIDTH:
         return rows
-    return _below_each_other("metric", names, titles, list(zip(*grid, strict=True)))
+    turned = _below_each_other("metric", names, titles, list(zip(*grid, strict=True)))
+    return min(rows, turned, key=_width)
+
+
+def _width(rows: Rows) -> int:
+    """Return the letters of the longest line."""
+    return max(map(len, _aligned(rows).splitlines()))
 
 
 def _written(cell: Cell | None, column: Column) -> tuple[str, str]:
@@ -60,7 +66,18 @@ def _below_each_other(
 
 def notes(board: Leaderboard) -> list[str]:
     """Return what a reader of the table should know."""
-    return [NOTE, *_efficiency(board), *_speed(board), *board.notes, *map(str, stale.heads(board))]
+    told = [*_efficiency(board), *_speed(board), *_without_columns(board), *board.notes]
+    return [NOTE, *told, *map(str, stale.heads(board))]
+
+
+def _without_columns(board: Leaderboard) -> list[str]:
+    """Name the tasks of which nothing is shown."""
+    return [
+        f"{task}: not shown, for none of its metrics is a known score, and nothing says of one "
+        "that more is better."
+        for task, _, columns in by_task(board)
+        if not columns
+    ]
 
 
 def _efficiency(board: Leaderboard) -> list[str]:
@@ -77,14 +94,16 @@ def _efficiency(board: Leaderboard) -> list[str]:
 
 def _speed(board: Leaderboard) -> list[str]:
     """Say what speeds were measured on, and whether they may be compared."""
-    if all(column.metric != SPEED for column in board.columns):
-        return []
+    timed = [column for column in board.columns if is_timed(column.metric)]
     rows: dict[str, set[str]] = {}
-    for one in board.boards.values():
-        for run, _ in one.runs:
-            rows.setdefault(run.machine, set()).add(run.model.name)
-    if len(rows) == 1:
-        return [f"tokens/s: {HELP[SPEED]}; here {next(iter(rows))}."]
+    answers = any(column.metric == SPEED for column in timed)
+    for place in dict.fromkeys((column.task, column.protocol) for column in timed):
+        for run, _ in board.boards[place].runs:
+            where = f"{run.machine}, batch {run.batch}" if answers else run.machine
+            rows.setdefault(where, set()).add(run.model.name)
+    if len(rows) <= 1:
+        what = f"tokens/s: {HELP[SPEED]}; here" if answers else "timed on"
+        return [f"{what} {machine}." for machine in rows]
     each = "; ".join(f"{machine}: {', '.join(sorted(rows[machine]))}" for machine in sorted(rows))
     return [f"tokens/s of different machines or batches are no comparison: {each}."]
 

@@ -68,13 +68,17 @@ class Run(ResultFile):
 
     @property
     def machine(self) -> str:
-        """What a speed depends on, in a few words."""
+        """What it ran on, in a few words."""
         hardware = self.mtp.get("hardware") or {}
         count = hardware.get("threads", "?")
         threads = "" if "gpu" in hardware else f", {count} thread{'' if count == 1 else 's'}"
-        batch = self.mtp.get("slots") or self.mtp.get("batch_size", "?")
         name = hardware.get("gpu") or hardware.get("cpu", "unknown machine")
-        return f"{name}{threads}, batch {batch}"
+        return f"{name}{threads}"
+
+    @property
+    def batch(self) -> str:
+        """How many rows it decoded together."""
+        return str(self.mtp.get("slots") or self.mtp.get("batch_size", "?"))
 
     def metrics(self, task: str) -> dict[tuple[str, str], float]:
         """Return the numbers of a task by (metric, filter), the standard errors left out."""

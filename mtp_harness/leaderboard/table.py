@@ -22,10 +22,16 @@ QUALITY = re.compile(
     r"pass(@|_at_)\d+(_sampled)?|exact_match|acc(_norm)?|rouge(1|2|L)_f1"
     r"|(\w+_)?(accuracy|bits_per_byte|tf_agree|effective_horizon|perplexity|text_walk_\w+)(_\d+)?"
 )
-DECODING = ("tokens_per_forward", "tokens_per_forward_no_loops")
 SPEED = "tokens_per_s"
+TIMED = rf"{SPEED}|(speedup|tokens_per_second)_\d+"
+DECODING = re.compile(rf"tokens_per_forward(_no_loops)?(_\d+)?|identical_\d+|{TIMED}")
 DATA = "data_needed"
 _NO_SCORE = re.compile(r".*_(low|high)90|accept_rate_.*|n_.*|looping|lossy|.*_per_forward.*|bypass")
+
+
+def is_timed(metric: str) -> bool:
+    """Return whether a metric depends on the machine."""
+    return re.fullmatch(TIMED, metric) is not None
 
 
 class Column(NamedTuple):
@@ -201,10 +207,11 @@ def _columns(board: Board, place: int) -> list[Column]:
         metrics |= dict.fromkeys(run.metrics(board.task))
     known = [m for m in metrics if QUALITY.fullmatch(m[0])]
     scores = known or [m for m in metrics if m[0] in better and not _NO_SCORE.fullmatch(m[0])]
-    decoding = [m for m in metrics if m[0] in DECODING]
+    decoding = [m for m in metrics if DECODING.fullmatch(m[0])]
     shown = [*scores, (DATA, ""), *decoding] if scores else decoding
     better = {**better, DATA: False}
-    if any(_speed(run) is not None for run, _ in board.runs) and decoding:
+    answers = any(m == "tokens_per_forward" for m, _ in decoding)
+    if answers and any(_speed(run) is not None for run, _ in board.runs):
         shown.append((SPEED, ""))
         better = {**better, SPEED: True}
     return [Column(board.task, m, f, place, better.get(m)) for m, f in shown]
@@ -226,7 +233,9 @@ def _cells(
         stated = board.metrics(place)
         for column in columns:
             name = (column.metric, column.filtered)
-            if name in stated:
+            if name in stated and is_timed(column.metric):  # cells of a grid are no sample of one
+                cells[run.model, column] = Cell(stated[name])
+            elif name in stated:
                 key = Key(place, *name)
                 over = None if base in (None, place) else Key(base, *name)
                 difference = None if over is None else board.scores.difference(key, over)

@@ -6,8 +6,8 @@ import statistics
 import pytest
 
 from mtp_harness.leaderboard import runs
-from mtp_harness.leaderboard.render import notes
-from mtp_harness.leaderboard.table import build
+from mtp_harness.leaderboard.render import notes, task_rows
+from mtp_harness.leaderboard.table import Cell, build
 
 from .result_files import write_run
 
@@ -84,6 +84,31 @@ def test_speed_is_the_runs_and_has_no_difference(tmp_path):
     write_run(tmp_path, scores={"tokens_per_forward": [(4, 1)]})
     found = cell(board_of(tmp_path), "model, k=4", "tokens_per_s")
     assert (found.value, found.difference) == (1000.0, None)
+
+
+def test_what_every_k_saves_is_shown_beside_the_rest(tmp_path):
+    decoded = {"tokens_per_forward_2": [(4, 2), (5, 3)], "identical_2": [1.0, 0.0]}
+    write_run(tmp_path / "a", task="mtp_speculative", scores=decoded, generation=False)
+    timed = {"tokens_per_second_2": [500.0, 700.0], "speedup_2": [1.5, 1.7]}
+    own = {"scores": timed, "stated": {"cells_not_measured": 0}}
+    write_run(tmp_path / "b", task="mtp_speed", generation=False, **own)
+    board = board_of(tmp_path)
+    shown = {(column.task, column.metric) for column in board.columns}
+    assert shown == {
+        ("mtp_speculative", "tokens_per_forward_2"),
+        ("mtp_speculative", "identical_2"),
+        ("mtp_speed", "tokens_per_second_2"),
+        ("mtp_speed", "speedup_2"),
+    }
+    assert cell(board, "model, k=4", "tokens_per_forward_2").value == 9 / 5
+    assert cell(board, "model, k=4", "speedup_2") == Cell(pytest.approx(1.6))  # no interval
+    assert any(note.startswith("timed on ") for note in notes(board))
+
+
+def test_task_of_which_nothing_is_shown_is_named(tmp_path):
+    write_run(tmp_path, task="odd", scores={"n_things": [1.0]}, generation=False)
+    [note] = [note for note in notes(board_of(tmp_path)) if note.startswith("odd")]
+    assert "not shown" in note
 
 
 def test_speeds_of_two_machines_are_called_no_comparison(tmp_path):
@@ -179,3 +204,14 @@ def test_baseline_that_did_not_run_a_task(tmp_path):
     write_run(tmp_path / "a", "base")
     write_run(tmp_path / "b", "other", task="mbpp_mtp")
     assert any("mbpp_mtp" in note and "base" in note for note in board_of(tmp_path, "base").notes)
+
+
+def test_a_table_is_turned_where_that_makes_it_narrower(tmp_path):
+    for number in range(6):
+        scores = {f"code_accuracy_{offset}": [0.5] for offset in range(1, 6)}
+        write_run(tmp_path / str(number), f"a model of that name {number}", scores=scores)
+    board = board_of(tmp_path)
+    assert task_rows(board, board.columns)[0][0] == "model"  # six columns are wider than five
+    write_run(tmp_path / "z", "z", scores={f"code_accuracy_{o}": [0.5] for o in range(1, 30)})
+    board = board_of(tmp_path)
+    assert task_rows(board, board.columns)[0][0] == "metric"
