@@ -9,8 +9,9 @@ from typing import Any
 
 from mtp_harness.scoring.samples import read
 
-Score = float | tuple[float, float]
-"""A number, or a (numerator, denominator) that is summed before dividing."""
+Score = float | tuple[float, ...]
+"""A number, or what is summed before dividing: (numerator, denominator), or the four sums of
+`scoring.bits_per_byte`."""
 
 _OTHER_KEYS = frozenset(
     "doc_id doc target arguments resps filtered_resps filter metrics "
@@ -76,7 +77,7 @@ def generation_of(sample: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def scores_of(sample: Mapping[str, Any]) -> Iterator[tuple[str, Score]]:
-    """Yield the metrics of a sample that are numbers or pairs of them."""
+    """Yield the metrics of a sample that are numbers or sums."""
     for name, value in sample.items():
         if name in _OTHER_KEYS:
             continue
@@ -84,10 +85,10 @@ def scores_of(sample: Mapping[str, Any]) -> Iterator[tuple[str, Score]]:
             yield name, float(value)
         elif (
             isinstance(value, list)
-            and len(value) == 2
+            and (len(value) == 2 or (len(value) == 4 and "bits_per_byte" in name))
             and all(isinstance(part, int | float) for part in value)
         ):
-            yield name, (float(value[0]), float(value[1]))
+            yield name, tuple(map(float, value))
 
 
 def _hash(pairs: set[tuple[str, str]]) -> str:

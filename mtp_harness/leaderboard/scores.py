@@ -5,16 +5,19 @@ difference compares models on the same drawn documents.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtp_harness.leaderboard.documents import Score
+from mtp_harness.scoring.bits_per_byte import bits_per_byte
 from mtp_harness.scoring.bootstrap import LEVEL, Estimate, replicates
 
 Floats = NDArray[np.float64]
+Statistic = Callable[[Floats], Floats]
+"""Takes sums or means over documents, [..., C], to values [...]."""
 
 _TOLERANCE = 1e-6
 
@@ -30,11 +33,48 @@ class Key(NamedTuple):
     filtered: str
 
 
+def ratio(sums: Floats) -> Floats:
+    """Return numerator ÷ denominator of [..., 2]."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        quotient: Floats = sums[..., 0] / sums[..., 1]
+    return quotient
+
+
+def perplexity(sums: Floats) -> Floats:
+    """Return exp(nats ÷ count) of [..., 2]."""
+    with np.errstate(over="ignore"):
+        return np.exp(ratio(sums))
+
+
+STATISTICS: dict[int, tuple[Statistic, ...]] = {2: (ratio, perplexity), 4: (bits_per_byte,)}
+"""What documents' sums are pooled to, by how many there are of each document."""
+
+
+class Pooled(NamedTuple):
+    """One metric of one run.
+
+    Attributes:
+        documents: Their names, sorted.
+        sums: Of each, [P, C].
+        statistic: Pools them.
+    """
+
+    documents: list[str]
+    sums: Floats
+    statistic: Statistic
+
+    @property
+    def value(self) -> float:
+        """The metric."""
+        return float(self.statistic(self.sums.sum(axis=0)))
+
+
 class Scores:
     """The per-document scores of comparable runs.
 
-    A metric takes part where its documents give the value that the results file states; one that is
-    pooled in another way (a corpus score) has no interval here.
+    A metric takes part where its documents, pooled as a ratio, a perplexity or bits per byte, give
+    the value that the results file states; one that is pooled in another way (a corpus score) has
+    no interval here.
     """
 
     def __init__(
@@ -49,33 +89,27 @@ class Scores:
             stated: The pooled values of the results files.
         """
         self._scores = {
-            key: by_document
+            key: pooled
             for key, by_document in scores.items()
-            if key in stated and _agrees(_pooled(list(by_document.values())), stated[key])
+            if key in stated and (pooled := _pooled(by_document, stated[key]))
         }
         self._recent: OrderedDict[Key, Floats] = OrderedDict()
 
     def _drawn(self, key: Key) -> Floats:
         """Return a metric in each replicate, [R]; all keys of the same documents share them."""
         if key not in self._recent:
-            by_document = self._scores[key]
-            pairs = np.array([_pair(by_document[name]) for name in sorted(by_document)])  # [P, 2]
-            sums = replicates(pairs)  # [R, 2]
-            with np.errstate(invalid="ignore", divide="ignore"):
-                self._recent[key] = sums[:, 0] / sums[:, 1]
+            _, sums, statistic = self._scores[key]
+            self._recent[key] = statistic(replicates(sums))
             if len(self._recent) > KEPT:
                 self._recent.popitem(last=False)
         self._recent.move_to_end(key)
         return self._recent[key]
 
-    def _value(self, key: Key) -> float:
-        return _pooled(list(self._scores[key].values()))
-
     def estimate(self, key: Key) -> Estimate | None:
         """Return a metric with its interval; None where its documents are not known."""
         if key not in self._scores:
             return None
-        return _estimate(self._value(key), self._drawn(key))
+        return _estimate(self._scores[key].value, self._drawn(key))
 
     def difference(self, key: Key, baseline: Key) -> Estimate | None:
         """Return a metric less the baseline's, paired by document; None where that cannot be."""
@@ -85,10 +119,9 @@ class Scores:
     def drawn_difference(self, key: Key, baseline: Key) -> tuple[float, Floats] | None:
         """Return the same as its value and its replicates [R]."""
         mine, its = self._scores.get(key), self._scores.get(baseline)
-        if mine is None or its is None or mine.keys() != its.keys():
+        if mine is None or its is None or mine.documents != its.documents:
             return None
-        difference = self._value(key) - self._value(baseline)
-        return difference, self._drawn(key) - self._drawn(baseline)
+        return mine.value - its.value, self._drawn(key) - self._drawn(baseline)
 
 
 def mean_of(drawn: Sequence[tuple[float, Floats]]) -> Estimate | None:
@@ -105,15 +138,16 @@ def _estimate(value: float, resampled: Floats) -> Estimate | None:
     return Estimate(value, float(low), float(high))
 
 
-def _pair(score: Score) -> tuple[float, float]:
-    return score if isinstance(score, tuple) else (score, 1.0)
-
-
-def _pooled(scores: Sequence[Score]) -> float:
-    numerator = sum(_pair(score)[0] for score in scores)
-    denominator = sum(_pair(score)[1] for score in scores)
-    return numerator / denominator if denominator else float("nan")
-
-
-def _agrees(one: float, other: float) -> bool:
-    return abs(one - other) <= _TOLERANCE * max(1.0, abs(other))
+def _pooled(by_document: Mapping[str, Score], stated: float) -> Pooled | None:
+    """Return documents with what pools them to the stated value; None where nothing does."""
+    names = sorted(by_document)
+    scores = [by_document[name] for name in names]
+    rows = [score if isinstance(score, tuple) else (score, 1.0) for score in scores]
+    if len(set(map(len, rows))) != 1:
+        return None
+    sums = np.array(rows)  # [P, C]
+    for statistic in STATISTICS.get(sums.shape[-1], ()):
+        pooled = Pooled(names, sums, statistic)
+        if abs(pooled.value - stated) <= _TOLERANCE * max(1.0, abs(stated)):
+            return pooled
+    return None

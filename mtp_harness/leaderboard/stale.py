@@ -1,21 +1,22 @@
 """Did finetuning make the heads stale? Two checkpoints of `mtp_heads`, head by head.
 
 A head is stale where it agrees less than before with what head 1 would say (`tf_agree`): its drafts
-no longer pass. With [low, high] the 90 % intervals over documents that the task writes,
+no longer pass. The difference is paired by document; with [low, high] its 90 % interval,
 
-    stale    the tuned model's high lies below the baseline's low
-    fresh    its low lies above the baseline's high
-    alike    the two intervals meet
+    stale    high lies below 0
+    fresh    low lies above 0
+    alike    the interval holds 0
 """
 
+import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from mtp_harness.leaderboard.runs import Run
-from mtp_harness.leaderboard.table import Leaderboard
+from mtp_harness.leaderboard.scores import Key
+from mtp_harness.leaderboard.table import Board, Leaderboard
 
-TASK, TABLE = "mtp_heads", "by_offset"
-AGREEMENT = "tf_agree"
+TASK = "mtp_heads"
+AGREEMENT = re.compile(r"(?P<data_set>.+)_tf_agree_(?P<offset>\d+)")
 
 
 class Head(NamedTuple):
@@ -27,6 +28,7 @@ class Head(NamedTuple):
         offset: The head, from 2 on.
         before: The baseline's agreement with its own head 1.
         after: The tuned model's.
+        low, high: Of the 90 % interval of after - before.
         verdict: `stale`, `fresh` or `alike`.
     """
 
@@ -35,13 +37,16 @@ class Head(NamedTuple):
     offset: int
     before: float
     after: float
+    low: float
+    high: float
     verdict: str
 
     def __str__(self) -> str:
         """Return the line that is printed."""
         return (
             f"{self.model}, head {self.offset} on {self.data_set}: agrees with head 1 on "
-            f"{self.after:.3f} of tokens, {self.before:.3f} before: {self.verdict}"
+            f"{self.after:.3f} of tokens, {self.before:.3f} before "
+            f"({self.after - self.before:+.3f} [{self.low:+.3f}, {self.high:+.3f}]): {self.verdict}"
         )
 
 
@@ -49,27 +54,30 @@ def heads(board: Leaderboard) -> list[Head]:
     """Return every head of the models beside the baseline; none without a baseline."""
     found: list[Head] = []
     for (task, _), one in board.boards.items():
-        base = next((run for run, _ in one.runs if run.model == board.baseline), None)
-        if task == TASK and base is not None:
-            before = dict(_agreements(base))
-            for run, _ in one.runs:
-                if run is not base:
-                    found += _beside(run, before)
+        models = [run.model for run, _ in one.runs]
+        if task == TASK and board.baseline in models:
+            base = models.index(board.baseline)
+            for place in range(len(models)):
+                if place != base:
+                    found += _beside(one, place, base)
     return found
 
 
-def _beside(run: Run, before: dict[tuple[str, int], dict[str, Any]]) -> Iterator[Head]:
-    for (data_set, offset), row in _agreements(run):
-        old = before.get((data_set, offset))
-        if old is None:
+def _beside(board: Board, place: int, base: int) -> Iterator[Head]:
+    before = board.metrics(base)
+    for (metric, filtered), after in board.metrics(place).items():
+        named = AGREEMENT.fullmatch(metric)
+        change = board.scores.difference(Key(place, metric, filtered), Key(base, metric, filtered))
+        if not named or change is None:
             continue
-        stale, fresh = row["high"] < old["low"], row["low"] > old["high"]
-        verdict = "stale" if stale else "fresh" if fresh else "alike"
-        yield Head(run.model.name, data_set, offset, old["value"], row["value"], verdict)
-
-
-def _agreements(run: Run) -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:
-    for row in run.table(TASK, TABLE):
-        known = None not in (row["offset"], row["value"], row["low"], row["high"])
-        if row["metric"] == AGREEMENT and known and row["offset"] > 1:
-            yield (str(row["data_set"]), int(row["offset"])), row
+        verdict = "stale" if change.high < 0 else "fresh" if change.low > 0 else "alike"
+        yield Head(
+            board.runs[place][0].model.name,
+            named["data_set"],
+            int(named["offset"]),
+            before[metric, filtered],
+            after,
+            change.low,
+            change.high,
+            verdict,
+        )

@@ -22,15 +22,14 @@ from numpy.typing import NDArray
 from mtp_harness.probes.head_logprobs import TextQuestion, TextReading
 from mtp_harness.probes.measured import Measured
 from mtp_harness.probes.pooled import (
-    bits_per_byte,
     by_data_set,
     column,
-    pooled_bits_per_byte,
     ratio_cells,
     statistic_cell,
 )
 from mtp_harness.probes.task import ProbeTask
 from mtp_harness.probes.teacher_forced import walk
+from mtp_harness.scoring.bits_per_byte import bits_per_byte, pooled_bits_per_byte
 from mtp_harness.scoring.decoding import MAX_OFFSET
 from mtp_harness.tables import Cell, long_table
 
@@ -114,7 +113,7 @@ class HeadsTask(ProbeTask):
         return TextQuestion(measure, window=window_of(self.options))
 
     def metrics(self, doc: dict[str, Any], measured: Measured) -> dict[str, Any]:
-        """Return accuracy and bits per byte by offset, and the text walk, for each data set."""
+        """Return for each data set what every head knows by offset, and the text walk."""
         found: dict[str, Any] = {}
         for data_set in self.data_sets:
             own = data_set == measured["data_set"]
@@ -124,6 +123,9 @@ class HeadsTask(ProbeTask):
                 found[f"{data_set}_accuracy_{i + 1}"] = (right[i], states) if own else (0, 0)
                 bits = (measured["nats"][i], *size) if own else (0, 0, 0, 0)
                 found[f"{data_set}_bits_per_byte_{i + 1}"] = bits
+                if i:
+                    agree = (measured["agree"][i], states) if own else (0, 0)
+                    found[f"{data_set}_tf_agree_{i + 1}"] = agree
             walked = (measured["walk_kept"], measured["walk_steps"])
             found[f"{data_set}_text_walk_tokens_per_forward"] = walked if own else (0, 0)
             every = [*right, states] if own else [0] * (len(right) + 1)

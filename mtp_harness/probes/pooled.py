@@ -3,7 +3,6 @@
 Intervals are over documents (`scoring.bootstrap`); with fewer than two there is none.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +14,6 @@ from mtp_harness.scoring.bootstrap import Estimate, estimate, ratios
 from mtp_harness.tables import Cell
 
 Place = tuple[Any, ...]
-NATS_PER_BIT = math.log(2)
 
 
 def by_data_set(documents: Sequence[Measured]) -> Iterator[tuple[str, list[Measured]]]:
@@ -93,20 +91,3 @@ def statistic_cell(
     """
     matrix = np.column_stack(list(sums))
     return cell(place, metric, estimate(matrix, statistic), int(count), len(matrix) > 1)
-
-
-def bits_per_byte(means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return bits per byte [...] of the columns nats, scored tokens, tokens, bytes [..., 4].
-
-    A head that cannot reach a text's first tokens scores fewer than there are: its nats per token
-    are taken for those of all.
-    """
-    nats, scored, tokens, n_bytes = np.moveaxis(means, -1, 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        per_byte: NDArray[np.float64] = nats / scored * tokens / n_bytes / NATS_PER_BIT
-    return per_byte
-
-
-def pooled_bits_per_byte(values: Sequence[tuple[float, float, float, float]]) -> float:
-    """Aggregate (nats, scored tokens, tokens, bytes) of documents as bits per byte."""
-    return float(bits_per_byte(np.sum(np.array(values, dtype=np.float64), axis=0)))

@@ -15,14 +15,13 @@ from mtp_harness.data.solutions import DATA_SETS
 from mtp_harness.probes.head_logprobs import TextQuestion, TextReading
 from mtp_harness.probes.measured import Measured
 from mtp_harness.probes.pooled import (
-    bits_per_byte,
     by_data_set,
     column,
-    pooled_bits_per_byte,
     ratio_cells,
     statistic_cell,
 )
 from mtp_harness.probes.task import ProbeTask
+from mtp_harness.scoring.bits_per_byte import bits_per_byte, pooled_bits_per_byte
 from mtp_harness.scoring.decoding import MAX_OFFSET
 from mtp_harness.tables import Cell, long_table
 

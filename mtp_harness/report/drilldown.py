@@ -7,6 +7,7 @@ from typing import Any
 
 from mtp_harness.leaderboard.documents import Score, generation_of, scores_of
 from mtp_harness.leaderboard.runs import Run
+from mtp_harness.scoring.bits_per_byte import pooled_bits_per_byte
 from mtp_harness.scoring.samples import read
 
 Sample = Mapping[str, Any]
@@ -167,14 +168,17 @@ def _choices(sample: Sample, texts: Texts) -> Iterator[dict[str, Any]]:
 def _scores(sample: Sample) -> Iterator[list[str]]:
     shown = [pair for pair in scores_of(sample) if not pair[0].endswith(("_low90", "_high90"))]
     for name, score in shown[:SCORES_SHOWN]:
-        if not name.startswith(("accept_", "tokens_per_forward", "looping", "n_")):
+        counted = not isinstance(score, tuple) or any(score)  # of the document's own data set
+        if counted and not name.startswith(("accept_", "tokens_per_forward", "looping", "n_")):
             yield [name, _written(score)]
 
 
 def _written(score: Score) -> str:
-    if isinstance(score, tuple):
+    if not isinstance(score, tuple):
+        return f"{score:.4g}"
+    if len(score) == 2:
         return f"{score[0]:g} of {score[1]:g}"
-    return f"{score:.4g}"
+    return f"{pooled_bits_per_byte([score]):.4g}"
 
 
 def _finite(value: Any) -> float | None:

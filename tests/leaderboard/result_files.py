@@ -60,8 +60,10 @@ def write_run(
         "totals": {"n_answers": n_documents, "timing": {"tokens_per_s": 1000.0}},
         "tables": {task: tables} if tables else {},
     }
-    values = {f"{name},none": pooled(list(each)) for name, each in scores.items()}
-    values |= {f"{name},none": value for name, value in (stated or {}).items()}
+    stated = {
+        name: pooled(list(each)) for name, each in scores.items() if name not in (stated or {})
+    } | (stated or {})
+    values = {f"{name},none": value for name, value in stated.items()}
     content = {
         "results": {task: {"alias": task, **values}},
         "configs": {

@@ -1,4 +1,4 @@
-"""Stale heads: disjoint intervals of agreement with head 1."""
+"""Stale heads: agreement with head 1, paired by document."""
 
 import runpy
 from pathlib import Path
@@ -13,35 +13,38 @@ from mtp_harness.models.load import load_model
 
 from .result_files import write_run
 
-COLUMNS = ["data_set", "offset", "metric", "value", "low", "high", "count"]
+TOKENS = 100
 
 
-def write(folder, label, *agreements):
-    rows = [["code", 1, "tf_agree", 1.0, 1.0, 1.0, 9], ["code", 2, "accuracy", 0, 0, 0, 9]]
-    rows += [
-        ["code", i, "tf_agree", (low + high) / 2, low, high, 9]
-        for i, (low, high) in enumerate(agreements, 2)
-    ]
-    tables = {"by_offset": {"columns": COLUMNS, "rows": rows}}
-    write_run(folder / label, label, "mtp_heads", {"accuracy_1": [0.5]}, tables=tables)
+def write(folder, label, **agreeing):
+    """Write a run whose heads agree with head 1 on so many of each document's hundred tokens."""
+    scores = {
+        f"code_tf_agree_{offset[-1]}": [(count, TOKENS) for count in counts]
+        for offset, counts in agreeing.items()
+    }
+    write_run(folder / label, label, "mtp_heads", scores, generation=False)
 
 
-def test_each_head_by_its_own_interval(tmp_path):
-    write(tmp_path, "base", (0.80, 0.84), (0.70, 0.74), (0.60, 0.64))
-    write(tmp_path, "tuned", (0.70, 0.79), (0.72, 0.80), (0.65, 0.70))
+def test_each_head_by_its_paired_difference(tmp_path):
+    # Documents differ far more than models do: intervals of each model alone would all meet.
+    write(tmp_path, "base", h2=[30, 60, 90, 50], h3=[20, 50, 80, 40], h4=[10, 40, 70, 30])
+    write(tmp_path, "tuned", h2=[28, 60, 87, 49], h3=[21, 49, 81, 39], h4=[12, 43, 71, 31])
     found = heads(build(runs.find([str(tmp_path)]), "base"))
     assert [(one.offset, one.verdict) for one in found] == [
         (2, "stale"),
         (3, "alike"),
         (4, "fresh"),
     ]
-    assert "head 2 on code: agrees with head 1 on 0.745 of tokens, 0.820 before: stale" in str(
-        found[0]
+    stale = found[0]
+    assert (stale.before, stale.after) == (230 / 400, 224 / 400)
+    assert stale.low < -6 / 400 < stale.high < 0
+    assert "head 2 on code: agrees with head 1 on 0.560 of tokens, 0.575 before (-0.015 [" in str(
+        stale
     )
 
 
 def test_nothing_without_a_baseline(tmp_path):
-    write(tmp_path, "base", (0.8, 0.9))
+    write(tmp_path, "base", h2=[80, 90])
     assert heads(build(runs.find([str(tmp_path)]))) == []
 
 

@@ -1,5 +1,6 @@
 """The table: values, intervals, paired differences, and what is refused."""
 
+import math
 import random
 import statistics
 
@@ -64,6 +65,39 @@ def test_difference_of_ratios(tmp_path):
     assert found.difference.value == pytest.approx(60 / 18 - 1)
     assert found.difference.low == pytest.approx(low - 1, abs=0.05)
     assert found.difference.high == pytest.approx(high - 1, abs=0.05)
+
+
+def bits_by_hand(documents):
+    nats, scored, tokens, n_bytes = (sum(one[i] for one in documents) for i in range(4))
+    return nats / scored * tokens / n_bytes / math.log(2)
+
+
+def perplexity_by_hand(documents):
+    return math.exp(sum(nats for nats, _ in documents) / sum(words for _, words in documents))
+
+
+LOSSES = {"code_bits_per_byte_2": bits_by_hand, "code_word_perplexity": perplexity_by_hand}
+
+
+def test_losses_have_intervals_and_differences_as_they_are_pooled(tmp_path):
+    rng = random.Random(0)
+    for label, loss in (("base", 0.5), ("other", 0.6)):
+        sizes = [50 + 10 * (place % 7) for place in range(60)]
+        nats = [size * (loss + rng.random() / 10) for size in sizes]
+        both = list(zip(nats, sizes, strict=True))
+        scores = {  # a head reaches nine tokens in ten
+            "code_bits_per_byte_2": [(0.9 * a, 0.9 * b, b, b) for a, b in both],
+            "code_word_perplexity": [(a, b / 5) for a, b in both],
+        }
+        stated = {name: by_hand(scores[name]) for name, by_hand in LOSSES.items()}
+        write_run(tmp_path / label, label, scores=scores, stated=stated, generation=False)
+    board = board_of(tmp_path, "base")
+    for metric, by_hand in LOSSES.items():
+        found = cell(board, "other, k=4", metric)
+        low, high = by_resampling(scores[metric], by_hand)
+        assert (found.interval.low, found.interval.high) == pytest.approx((low, high), rel=0.003)
+        base = cell(board, "base, k=4", metric).value
+        assert found.difference.value == pytest.approx(found.value - base)
 
 
 def test_metric_that_is_pooled_in_another_way_has_no_interval(tmp_path):

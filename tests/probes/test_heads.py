@@ -154,6 +154,9 @@ def test_printed_metrics_are_those_of_the_table(folder, texts):
         for metric in ("accuracy", "bits_per_byte"):
             printed = flat[f"{data_set}_{metric}_{offset},none"]
             assert printed == pytest.approx(table[data_set, offset, metric], rel=1e-12)
+    for offset in (2, 3):
+        printed = flat[f"{data_set}_tf_agree_{offset},none"]
+        assert printed == pytest.approx(table[data_set, offset, "tf_agree"], rel=1e-12)
     for metric in ("effective_horizon", "text_walk_tokens_per_forward"):
         printed = flat[f"{data_set}_{metric},none"]
         assert printed == pytest.approx(table[data_set, None, metric], rel=1e-12)

@@ -1,0 +1,26 @@
+"""Bits per byte of documents: what models with different tokenizers can be compared by."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+NATS_PER_BIT = math.log(2)
+
+
+def bits_per_byte(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return bits per byte [...] of the columns nats, scored tokens, tokens, bytes [..., 4].
+
+    A head that cannot reach a text's first tokens scores fewer than there are: its nats per token
+    are taken for those of all.
+    """
+    nats, scored, tokens, n_bytes = np.moveaxis(means, -1, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        per_byte: NDArray[np.float64] = nats / scored * tokens / n_bytes / NATS_PER_BIT
+    return per_byte
+
+
+def pooled_bits_per_byte(values: Sequence[Sequence[float]]) -> float:
+    """Aggregate (nats, scored tokens, tokens, bytes) of documents as bits per byte."""
+    return float(bits_per_byte(np.sum(np.array(values, dtype=np.float64), axis=0)))
