@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mtp_harness.scoring.samples import read
+from mtp_harness.scoring.samples import generation_of, read
 
 Score = float | tuple[float, ...]
 """A number, or what is summed before dividing: (numerator, denominator), or the four sums of
@@ -65,15 +65,6 @@ def load(path: Path) -> Documents:
     if not documents:
         raise ValueError(f"{path} is empty, expected one line per document: run again")
     return Documents(_hash(documents), _hash(prompts), n_samples, generation, dict(scores))
-
-
-def generation_of(sample: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the generation arguments of a sample; None where nothing was generated."""
-    requests = sample["arguments"]
-    each = requests.values() if isinstance(requests, dict) else requests
-    first = next(iter(each), None)
-    second = first.get("arg_1") if isinstance(first, dict) else (list(first or ()) + [0, 0])[1]
-    return dict(second) if isinstance(second, dict) and "until" in second else None
 
 
 def scores_of(sample: Mapping[str, Any]) -> Iterator[tuple[str, Score]]:

@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mtp_harness.leaderboard.documents import Score, generation_of, scores_of
+from mtp_harness.leaderboard.documents import Score, scores_of
 from mtp_harness.leaderboard.runs import Run
 from mtp_harness.scoring.bits_per_byte import pooled_bits_per_byte
-from mtp_harness.scoring.samples import read
+from mtp_harness.scoring.samples import generation_of, read
 
 Sample = Mapping[str, Any]
 

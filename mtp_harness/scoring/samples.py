@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,15 +80,21 @@ def answers_of(sample: dict[str, Any]) -> list[str]:
     return [answer for answers in sample["resps"] for answer in answers]
 
 
-def generation_of(sample: dict[str, Any]) -> dict[str, Any]:
-    """Return the generation arguments of a sample."""
+def generation_of(sample: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the generation arguments of a sample; None where nothing was generated."""
     requests = sample["arguments"]
-    first = next(iter(requests.values())) if isinstance(requests, dict) else requests[0]
-    kwargs = first["arg_1"] if isinstance(first, dict) else first[1]
-    return dict(kwargs)
+    each = requests.values() if isinstance(requests, dict) else requests
+    first = next(iter(each), None)
+    second = first.get("arg_1") if isinstance(first, dict) else (list(first or ()) + [0, 0])[1]
+    return dict(second) if isinstance(second, dict) and "until" in second else None
 
 
 def temperature_of(sample: dict[str, Any]) -> float:
     """Return the temperature of a sample's answers; 0 where they are greedy."""
     kwargs = generation_of(sample)
+    if kwargs is None:
+        raise ValueError(
+            f"document {sample.get('doc_id')} holds no generation, expected the samples of a task "
+            "that generates"
+        )
     return float(kwargs.get("temperature", 1.0)) if kwargs.get("do_sample") else 0.0
