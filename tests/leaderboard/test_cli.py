@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 
@@ -72,6 +73,22 @@ def test_latex_escapes_what_would_be_a_command(two, capsys):
     _, out, _ = run(capsys, two, "--format", "latex")
     assert r"{}one\_|\& &" in out
     assert out.count(r"\begin{tabular}") == out.count(r"\end{tabular}") == 2
+
+
+@pytest.mark.skipif(
+    shutil.which("pdflatex") is None,
+    reason="needs pdflatex with booktabs: apt-get install texlive-latex-recommended",
+)
+def test_latex_compiles(tmp_path, capsys):
+    for number, label in enumerate((r"50% of $x_1^2$ #1 & ~a\b{c}", "[a]*b", "naïve – “7B” …")):
+        write_run(tmp_path / str(number), label, scores={"pass@1": [1.0, 0.0]})
+    _, tables, _ = run(capsys, tmp_path, "--format", "latex")
+    page = r"\documentclass{article}\usepackage{booktabs}\begin{document}%s\end{document}"
+    (tmp_path / "page.tex").write_text(page % f"\n{tables}\n")
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "page.tex"]
+    made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert made.returncode == 0, made.stdout[-2000:]
+    assert (tmp_path / "page.pdf").is_file()
 
 
 @pytest.mark.parametrize("name", FORMATS)
