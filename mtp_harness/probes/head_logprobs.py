@@ -10,7 +10,9 @@ x[t+i], also where the window ends before that token.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -226,17 +228,27 @@ def _texts(lm: Any, requests: Sequence[Instance]) -> list[_Text]:
 
 def encode(lm: Any, content: str, ask: TextQuestion) -> Encoded:
     """Return a text's tokens x[0..N], and from which on they are scored."""
-    if ask.context:
-        context, continuation = lm._encode_pair(ask.context, content)
-        return Encoded(torch.tensor([*context, *continuation]), len(context))
-    if ask.as_rolling:
-        return Encoded(torch.tensor([lm.prefix_token_id, *lm.tok_encode(content)]), 1)
-    # Texts longer than the context are cut into windows; not a reason to warn.
+    with _of_any_length(lm.tokenizer):
+        if ask.context:
+            context, continuation = lm._encode_pair(ask.context, content)
+            return Encoded(torch.tensor([*context, *continuation]), len(context))
+        if ask.as_rolling:
+            return Encoded(torch.tensor([lm.prefix_token_id, *lm.tok_encode(content)]), 1)
     tokenize = partial(lm.tokenizer, content, add_special_tokens=False, verbose=False)
     tokens = torch.tensor([lm.prefix_token_id, *tokenize()["input_ids"]])
     if not lm.tokenizer.is_fast:
         return Encoded(tokens, 1)
     return Encoded(tokens, 1, lambda: tokenize(return_offsets_mapping=True)["offset_mapping"])
+
+
+@contextmanager
+def _of_any_length(tokenizer: Any) -> Iterator[None]:
+    """Let a text be longer than the context without a warning: windows are cut from it later."""
+    before, tokenizer.model_max_length = tokenizer.model_max_length, sys.maxsize
+    try:
+        yield
+    finally:
+        tokenizer.model_max_length = before
 
 
 def _windows(

@@ -1,5 +1,6 @@
 """`mtp_perplexity` against plain loops, and against lm_eval's rolling log-likelihood."""
 
+import logging
 import math
 
 import pytest
@@ -121,3 +122,18 @@ def test_a_context_below_the_usual_stride_needs_no_argument(folder, texts):
     assert runs.table(found, "mtp_perplexity", "by_offset") == runs.table(
         expected, "mtp_perplexity", "by_offset"
     )
+
+
+@pytest.mark.parametrize("task", ["mtp_heads", "mtp_perplexity"])
+def test_a_text_longer_than_the_context_is_no_reason_to_warn(folder, tmp_path, caplog, task):
+    texts = runs.write_texts(tmp_path, {"long.txt": "abab b = 1\n" * 30})
+    lm = runs.harness_model(runs.tiny(2), folder)
+    lm.tokenizer.model_max_length = 64
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)  # transformers keeps its lines from the root logger
+    try:
+        runs.run(lm, task, folder=texts)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert "longer than" not in caplog.text
+    assert lm.tokenizer.model_max_length == 64
