@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from mtp_harness import tables, tasks_dir
+from mtp_harness import tables, task_options, tasks_dir
 from mtp_harness.shots import add_fitting
 
 MODEL_NAME = "mtp"
@@ -46,6 +46,7 @@ class RequestedTask(NamedTuple):
     name: str
     task_class: type | None  # None: a plain YAML task
     ours: bool
+    yaml_path: Path | None  # None: built elsewhere
 
 
 def consent_given() -> bool:
@@ -147,7 +148,10 @@ def add_checks(evaluator: ModuleType) -> None:
     if hasattr(original, "mtp_harness_original"):
         return
     signature = inspect.signature(original)
-    checked = ("model", "tasks", "task_manager", "confirm_run_unsafe_code", "predict_only")
+    checked = (
+        *("model", "tasks", "task_manager", "confirm_run_unsafe_code", "predict_only"),
+        *("metadata", "model_args"),
+    )
     caching = ("cache_requests", "rewrite_requests_cache")
     _require_parameters(signature, "simple_evaluate", *checked, *caching)
 
@@ -184,6 +188,8 @@ def check_before_load(
     confirm_run_unsafe_code: bool = False,
     predict_only: bool = False,
     cache_requests: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+    model_args: str | Mapping[str, Any] | None = None,
 ) -> None:
     """Refuse, before the model loads, a run that could only fail or harm later.
 
@@ -194,6 +200,8 @@ def check_before_load(
         confirm_run_unsafe_code: Whether the user agreed to run programs without isolation.
         predict_only: Whether answers are saved and not graded, so that no program runs.
         cache_requests: Whether the run uses the harness's cache of built requests.
+        metadata: The run's; the command line adds the model's arguments.
+        model_args: The model's arguments.
 
     Raises:
         UserError: One sentence that says what to change.
@@ -201,6 +209,7 @@ def check_before_load(
     requested = _find_requested(tasks or [], task_manager)
     if cache_requests:
         _refuse_request_cache([task.name for task in requested if task.ours])
+    _refuse_unknown_options(requested, _given(metadata, model_args))
     if not predict_only and not confirm_run_unsafe_code:
         _require_isolation(
             [task.name for task in requested if getattr(task.task_class, "grades_programs", False)]
@@ -283,7 +292,28 @@ def _leaves_of_name(name: str, index: Mapping[str, Any], seen: set[str]) -> Iter
 def _leaf(name: str, task_class: Any, yaml_path: Path | None = None) -> RequestedTask:
     in_our_folder = yaml_path is not None and yaml_path.resolve().is_relative_to(tasks_dir())
     our_class = getattr(task_class, "__module__", "").startswith("mtp_harness.")
-    return RequestedTask(name, task_class, in_our_folder or our_class)
+    return RequestedTask(name, task_class, in_our_folder or our_class, yaml_path)
+
+
+def _given(
+    metadata: Mapping[str, Any] | None, model_args: str | Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the metadata that the user gave, without the model's arguments."""
+    from lm_eval.utils import simple_parse_args_string
+
+    of_model = simple_parse_args_string(model_args) if isinstance(model_args, str) else model_args
+    return {name: value for name, value in (metadata or {}).items() if name not in (of_model or {})}
+
+
+def _refuse_unknown_options(requested: list[RequestedTask], given: Mapping[str, Any]) -> None:
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    ours = [(task.name, task.yaml_path) for task in requested if task.ours and task.yaml_path]
+    if not given or not ours or len(ours) < len(requested):
+        return
+    known = {name: task_options.options_of(load_yaml(path)) for name, path in ours}
+    if found := task_options.problem(given, known):
+        raise UserError(found)
 
 
 def _refuse_request_cache(names: list[str]) -> None:
@@ -306,7 +336,7 @@ def _require_isolation(names: list[str]) -> None:
 
 
 def _require_request_types(model: Any, requested: list[RequestedTask]) -> None:
-    for name, task_class, _ in requested:
+    for name, task_class, *_ in requested:
         request_type = getattr(task_class, "request_type", None)
         if isinstance(request_type, str) and not hasattr(_model_class(model), request_type):
             label = model if isinstance(model, str) else type(model).__name__

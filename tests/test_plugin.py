@@ -264,6 +264,7 @@ def evaluator():
         task_manager=None,
         predict_only=False,
         confirm_run_unsafe_code=False,
+        metadata=None,
     ):
         evaluator.seen.append((model, plugin.consent_given()))
         if model == "failing":

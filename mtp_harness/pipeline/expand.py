@@ -5,7 +5,7 @@ Groups are expanded without being built, because building a task reads its docum
 
 import difflib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from mtp_harness import tasks_dir
 from mtp_harness.pipeline.suite import Asked, merged
+from mtp_harness.task_options import options_of, problem
 
 Index = Mapping[str, Entry]
 
@@ -64,7 +65,35 @@ def expand(asked: tuple[Asked, ...], include_path: str | None = None) -> list[Si
                     f"{task.name} is asked for twice, with {_shown(before.settings)} and with "
                     f"{_shown(task.settings)}: put one of them into a suite of its own"
                 )
-    return list(found.values())
+    return _with_own_options(list(found.values()))
+
+
+def _with_own_options(tasks: list[SingleTask]) -> list[SingleTask]:
+    """Return our tasks with the options that they have: what is said of all may be for some.
+
+    Raises:
+        ValueError: an option is none of any of them.
+    """
+    ours = [task for task in tasks if task.yaml_path.resolve().is_relative_to(tasks_dir())]
+    known = {task.name: options_of(load_yaml(task.yaml_path)) for task in ours}
+    given: dict[str, Any] = {}
+    for task in tasks:
+        given |= task.settings.get("metadata", {})
+    found = problem(given, known) if len(ours) == len(tasks) else None
+    if found:
+        raise ValueError(found.removesuffix("."))
+    return [
+        task._replace(settings=_only(task.settings, known[task.name])) if task in ours else task
+        for task in tasks
+    ]
+
+
+def _only(settings: dict[str, Any], options: Collection[str]) -> dict[str, Any]:
+    if "metadata" not in settings:
+        return settings
+    own = {name: value for name, value in settings["metadata"].items() if name in options}
+    rest = {name: value for name, value in settings.items() if name != "metadata"}
+    return rest | ({"metadata": own} if own else {})
 
 
 def _shown(settings: Mapping[str, Any]) -> str:

@@ -107,6 +107,7 @@ class HeadsTask(ProbeTask):
     """See the module docstring."""
 
     request_type = "head_logprobs"
+    OPTIONS = frozenset({"window"})
 
     def question(self, doc: dict[str, Any]) -> TextQuestion:
         """Return the question: windows as long as the context, none overlapping."""

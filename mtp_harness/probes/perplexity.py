@@ -73,6 +73,7 @@ class PerplexityTask(ProbeTask):
     """See the module docstring."""
 
     request_type = "head_logprobs"
+    OPTIONS = frozenset({"window", "stride"})
 
     def question(self, doc: dict[str, Any]) -> TextQuestion:
         """Return the question: windows that slide by `stride`, 256 tokens unless told."""

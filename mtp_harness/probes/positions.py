@@ -134,6 +134,7 @@ class PositionsTask(ProbeTask):
     """See the module docstring."""
 
     request_type = "head_logprobs"
+    OPTIONS = frozenset({"window"})
 
     def question(self, doc: dict[str, Any]) -> TextQuestion:
         """Return the question: the windows of `mtp_heads`, so that both share one reading."""

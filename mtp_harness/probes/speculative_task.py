@@ -27,6 +27,7 @@ class SpeculativeTask(ProbeTask):
     """
 
     request_type = "speculative"
+    OPTIONS = frozenset({"new_tokens"})
 
     def question(self, doc: dict[str, Any]) -> SpeculativeQuestion:
         """Return how the prompt is continued."""

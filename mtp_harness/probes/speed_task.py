@@ -26,6 +26,7 @@ class SpeedTask(ProbeTask):
     """
 
     request_type = "speed"
+    OPTIONS = frozenset({"new_tokens", "trials", "heads", "baseline"})
 
     def question(self, doc: dict[str, Any]) -> SpeedQuestion:
         """Return the cell."""

@@ -36,9 +36,11 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
 
     Attributes:
         request_type: the method of the model that answers; `plugin` looks whether there is one.
+        OPTIONS: of `--metadata`, those that the class itself reads.
     """
 
     request_type: ClassVar[str]
+    OPTIONS: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: dict[str, Any]) -> None:
         """Build the task from its YAML."""

@@ -42,6 +42,8 @@ class ArithmeticTask(ConfigurableTask):  # type: ignore[misc]
     `accuracy_pause_P` over all of them with P pause tokens.
     """
 
+    OPTIONS = frozenset({"pause"})
+
     def __init__(self, config: dict[str, Any]) -> None:
         """Build the task from its YAML."""
         self.pause = PAUSES[0]

@@ -99,6 +99,8 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
 class SampledTask(GenerationTask):
     """A task of right and wrong answers, scored by pass@k."""
 
+    OPTIONS = frozenset({"n_samples", "temperature", "k", "top_p", "top_k"})
+
     def __init__(self, config: dict[str, Any]) -> None:
         """Build the task from its YAML, with the sampling that the metadata asks for."""
         own = dict(config)

@@ -82,3 +82,20 @@ def test_unknown_names_and_folders(mine):
 
 def test_stock_tasks_are_found():
     assert names("copa", "humaneval_mtp") == ["copa", "humaneval_mtp"]
+
+
+def test_an_option_of_all_goes_to_the_tasks_that_have_it():
+    of_all = {"metadata": {"quick": True, "trials": 2}}
+    own = {"mtp_heads": {}, "mtp_speed": {}, "docstring_mtp": {"limit": 2}}
+    asked = tuple(Asked(name, of_all | settings) for name, settings in own.items())
+    settings = {task.name: task.settings for task in expand(asked)}
+    assert settings == {
+        "mtp_heads": {"metadata": {"quick": True}},
+        "mtp_speed": {"metadata": {"quick": True, "trials": 2}},
+        "docstring_mtp": {"limit": 2},
+    }
+
+
+def test_an_option_of_no_task_is_refused():
+    with pytest.raises(ValueError, match="trails is no option of mtp_speed: did you mean trials"):
+        expand((Asked("mtp_speed", {"metadata": {"trails": 2}}),))

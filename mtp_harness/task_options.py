@@ -1,0 +1,44 @@
+"""Options of `--metadata`: one that no task of a run has is refused, instead of passed over.
+
+    options of a task = parameters of its data set's function, its class's `OPTIONS`, its YAML's own
+
+The harness hands every task of a run the same metadata, with the model's arguments among them, so
+an option need only be one of some task's. Metadata of tasks that are not ours may hold anything.
+"""
+
+import difflib
+import inspect
+from collections.abc import Collection, Mapping
+from typing import Any
+
+
+def options_of(config: Mapping[str, Any]) -> frozenset[str]:
+    """Return the options of a task, from its YAML with functions resolved."""
+    load, named = config.get("custom_dataset"), set[str]()
+    if callable(load):
+        every = inspect.signature(load).parameters.values()
+        named = {one.name for one in every if one.kind is not inspect.Parameter.VAR_KEYWORD}
+    own: frozenset[str] = getattr(config.get("class"), "OPTIONS", frozenset())
+    return frozenset(named | own | set(config.get("metadata") or {}))
+
+
+def problem(given: Mapping[str, Any], known: Mapping[str, Collection[str]]) -> str | None:
+    """Return in one sentence what is wrong with options; None where nothing is.
+
+    Args:
+        given: Options as the user gave them.
+        known: The options of each task of the run.
+    """
+    every = sorted({option for options in known.values() for option in options} - {"version"})
+    for name in given:
+        if name not in (*every, "version"):
+            near = difflib.get_close_matches(name, every, n=1)
+            hint = f"did you mean {near[0]}? Options are" if near else "expected one of"
+            return (
+                f"--metadata {name} is no option of {', '.join(known)}: {hint} "
+                f"{', '.join(every) or 'none'}."
+            )
+    quick = given.get("quick", False)
+    if not isinstance(quick, bool):
+        return f"--metadata quick={quick!r}, expected true or false."
+    return None

@@ -1,0 +1,75 @@
+"""Options of `--metadata` that no task of a run has are refused before the model loads."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from lm_eval.tasks import TaskManager
+
+from mtp_harness import plugin, tasks_dir
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+DOCUMENTED = [
+    (tasks, options)
+    for path in [CHECKOUT / "README.md", *sorted((CHECKOUT / "tasks").glob("*/README.md"))]
+    for tasks, options in re.findall(
+        r"--tasks (\S+)[^\n`]*? --metadata '(\{[^']*\})'", path.read_text(encoding="utf-8")
+    )
+]
+
+
+@pytest.fixture(scope="module")
+def manager():
+    return TaskManager(include_path=str(tasks_dir()), include_defaults=False)
+
+
+def check(manager, tasks, metadata, model_args=None):
+    model = type("Model", (), dict.fromkeys(("head_logprobs", "speculative", "speed", "induction")))
+    plugin.check_before_load(
+        model=model(),
+        tasks=tasks.split(","),
+        task_manager=manager,
+        predict_only=True,
+        metadata=metadata,
+        model_args=model_args,
+    )
+
+
+def test_documented_options_are_taken(manager):
+    assert len(DOCUMENTED) > 8
+    for tasks, options in DOCUMENTED:
+        check(manager, tasks, json.loads(options))
+
+
+@pytest.mark.parametrize(
+    ("tasks", "options", "said"),
+    [
+        ("mtp_speed", {"batch_sizes": [1]}, "batch_sizes is no option of mtp_speed: .*baseline"),
+        ("mtp_speed", {"trails": 3}, "trails is no option of mtp_speed: did you mean trials"),
+        ("mtp_heads,mtp_perplexity", {"strides": 1}, "of mtp_heads, mtp_perplexity: did you mean"),
+        ("mtp_probes", {"qick": True}, "did you mean quick"),
+        ("humaneval_mtp", {"n_sample": 20}, "did you mean n_samples"),
+        ("docstring_mtp", {"quick": True}, "expected one of instruction"),
+        ("mtp_heads", {"quick": "maybe"}, "quick='maybe', expected true or false"),
+    ],
+)
+def test_what_no_task_has_is_refused(manager, tasks, options, said):
+    with pytest.raises(plugin.UserError, match=said):
+        check(manager, tasks, options)
+
+
+def test_one_task_s_option_is_no_other_s_mistake(manager):
+    check(manager, "mtp_heads,mtp_speed,humaneval_mtp", {"trials": 1, "window": 8, "n_samples": 2})
+
+
+def test_the_model_s_arguments_are_none(manager):
+    given = {"pretrained": "a", "attn_implementation": "eager", "window": 8}
+    check(manager, "mtp_heads", given, "pretrained=a,attn_implementation=eager")
+    check(manager, "mtp_heads", given, {"pretrained": "a", "attn_implementation": "eager"})
+
+
+def test_tasks_of_others_may_be_told_anything(manager, tmp_path):
+    (tmp_path / "theirs.yaml").write_text("task: theirs\noutput_type: generate_until\n")
+    both = TaskManager(include_path=[str(tasks_dir()), str(tmp_path)], include_defaults=False)
+    check(both, "mtp_heads,theirs", {"max_seq_lengths": [4096]})
