@@ -144,6 +144,13 @@ def _check_model(file: ResultFile) -> None:
         whole(file, name, file.mtp.get(name), least=0)
     for name in ("tables", "totals", "hardware", "documents"):
         _expect(file, f"config.mtp.{name}", file.mtp.get(name) or {}, dict, "a table of names")
+    for task, sets in (file.mtp.get("documents") or {}).items():
+        _expect(file, f"config.mtp.documents.{task}", sets, dict, "data sets by name")
+        for name, about in sets.items():
+            where = f"config.mtp.documents.{task}.{name}"
+            _expect(file, where, about, dict, "what was read of a data set")
+            sha256 = about.get("sha256")  # None where the data set was not at hand
+            _expect(file, f"{where}.sha256", sha256 or "", str, "a hash")
     totals = file.mtp.get("totals") or {}
     _expect(file, "config.mtp.totals.timing", totals.get("timing") or {}, dict, "times by name")
     steps = totals.get("n_steps_by_verified_drafts") or []

@@ -78,7 +78,10 @@ def protocol_of(run: Run, task: str, documents: Documents | None) -> Protocol:
 def _documents(run: Run, task: str, documents: Documents | None) -> str:
     probed = (run.mtp.get("documents") or {}).get(task)
     if probed:
-        return ", ".join(f"{name} {about['sha256'][:12]}" for name, about in sorted(probed.items()))
+        return ", ".join(
+            f"{name} {(about.get('sha256') or 'not at hand')[:12]}"
+            for name, about in sorted(probed.items())
+        )
     count = run.content.get("n-samples", {}).get(task, {}).get("effective", "?")
     if documents is None:
         return f"{count}, not logged (--log_samples)"

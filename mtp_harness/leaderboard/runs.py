@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from mtp_harness.figures import result_file
 from mtp_harness.figures.result_file import ResultFile
 from mtp_harness.figures.sizes import in_short, same_size
+from mtp_harness.figures.values import rows_of
 
 
 class Model(NamedTuple):
@@ -107,7 +108,10 @@ def find(places: Sequence[str]) -> list[Run]:
 
     Raises:
         FileNotFoundError: A place does not exist, or no place holds a results file.
-        Unreadable: A file is no results file of the harness.
+        Unreadable: A file is no results file of the harness, or holds what no run writes.
     """
     found = dict(result_file.find([Path(place) for place in places]))
-    return [Run(**vars(result_file.read(path, name))) for path, name in found.items()]
+    files = [result_file.read(path, name) for path, name in found.items()]
+    for file in files:
+        rows_of(file)  # what no figure can be drawn from, no table shows either
+    return [Run(**vars(file)) for file in files]

@@ -106,6 +106,12 @@ def test_runs_that_cannot_be_compared_are_refused_in_one_sentence(two, capsys):
     assert str(two / "c") in err
 
 
+def edited(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
 def broken(folder, how):
     path = write_run(folder / "run")
     samples = next((folder / "run").glob("samples_*"))
@@ -134,6 +140,20 @@ def broken(folder, how):
             samples.write_text("3\n")
         case "binary":
             path.write_bytes(b"\xff\xfe\x00")
+        case "a table without columns":
+            tables = {"mtp_heads": {"by_offset": {"columns": None, "rows": []}}}
+            edited(path, lambda content: content["config"]["mtp"].update(tables=tables))
+        case "a row that is too short":
+            table = {"columns": ["metric", "value"], "rows": [["accuracy"]]}
+            tables = {"mtp_heads": {"by_offset": table}}
+            edited(path, lambda content: content["config"]["mtp"].update(tables=tables))
+        case "documents that are a number":
+            edited(path, lambda content: content["config"]["mtp"].update(documents={"a": 3}))
+        case "a hash that is a number":
+            told = {"mtp_heads": {"code": {"sha256": 3}}}
+            edited(path, lambda content: content["config"]["mtp"].update(documents=told))
+        case "parameters in words":
+            edited(path, lambda content: content["config"].update(model_num_parameters="4M"))
     return folder
 
 
@@ -151,6 +171,11 @@ def broken(folder, how):
         "samples without hashes",
         "samples that are numbers",
         "binary",
+        "a table without columns",
+        "a row that is too short",
+        "documents that are a number",
+        "a hash that is a number",
+        "parameters in words",
     ],
 )
 @pytest.mark.parametrize("command", ["leaderboard", "report"])
@@ -161,6 +186,17 @@ def test_damaged_input_is_one_sentence(tmp_path, capsys, monkeypatch, how, comma
     out, err = capsys.readouterr()
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert str(place) in err
+
+
+def test_a_data_set_that_was_not_at_hand_is_named(tmp_path, capsys):
+    told = {"humaneval": {"sha256": "ab" * 32}, "mbpp": {"sha256": None, "source": "not at hand"}}
+    mtp = {"documents": {"mtp_solutions": told}}
+    scores = {"humaneval_bits_per_byte_1": [(1.0, 2, 2, 2)]}
+    own = {"scores": scores, "stated": {"humaneval_bits_per_byte_1": 0.72}, "generation": False}
+    write_run(tmp_path, task="mtp_solutions", mtp=mtp, **own)
+    code, out, _ = run(capsys, tmp_path)
+    assert code == 0
+    assert "humaneval abababababab, mbpp not at hand documents" in out
 
 
 def test_mlflow_holds_the_runs_and_the_table(two, tmp_path, capsys, monkeypatch):
