@@ -24,6 +24,7 @@ class Documents:
     """The samples of one task of one run, as far as comparisons need them.
 
     Attributes:
+        n_documents: How many.
         documents: Hash over the documents and their ids.
         prompts: Hash over the prompts.
         n_samples: Answers per document.
@@ -31,6 +32,7 @@ class Documents:
         scores: Of each (metric, filter), by document.
     """
 
+    n_documents: int
     documents: str
     prompts: str
     n_samples: int
@@ -57,14 +59,16 @@ def load(path: Path) -> Documents:
             generation = generation or generation_of(sample)
             for metric, value in scores_of(sample):
                 scores[metric, sample["filter"]][name] = value
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
+            lacks = f"without {error}" if isinstance(error, KeyError) else f"that is none ({error})"
             raise ValueError(
-                f"{path} has a line without {error}, expected what lm_eval --log_samples writes: "
-                "run again"
+                f"{path} has a line {lacks}, expected what lm_eval --log_samples writes: run again"
             ) from None
     if not documents:
         raise ValueError(f"{path} is empty, expected one line per document: run again")
-    return Documents(_hash(documents), _hash(prompts), n_samples, generation, dict(scores))
+    return Documents(
+        len(documents), _hash(documents), _hash(prompts), n_samples, generation, dict(scores)
+    )
 
 
 def scores_of(sample: Mapping[str, Any]) -> Iterator[tuple[str, Score]]:

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 from mtp_harness.leaderboard.documents import Documents, load
@@ -172,7 +173,7 @@ def _boards(runs: Sequence[Run]) -> dict[tuple[str, int], Board]:
     for run in runs:
         for task in run.tasks:
             path = run.samples(task)
-            documents = load(path) if path else None
+            documents = _documents(run, task, path) if path else None
             protocol = protocol_of(run, task, documents)
             board = next((b for b in by_task[task] if _fits(b, protocol)), None)
             if board is None:
@@ -183,6 +184,23 @@ def _boards(runs: Sequence[Run]) -> dict[tuple[str, int], Board]:
             _refuse_twice(board, run)
             board.runs.append((run, documents))
     return {(task, i): b for task in sorted(by_task) for i, b in enumerate(by_task[task])}
+
+
+def _documents(run: Run, task: str, path: Path) -> Documents:
+    """Return what a run's samples say of its documents.
+
+    Raises:
+        ValueError: They are not those of the results file.
+    """
+    documents = load(path)
+    counted = (run.content.get("n-samples") or {}).get(task) or {}
+    expected = counted.get("effective")
+    if expected is not None and documents.n_documents != expected:
+        raise ValueError(
+            f"{path} holds {documents.n_documents} documents, expected the {expected} of "
+            f"{run.path.name}: run again"
+        )
+    return documents
 
 
 def _fits(board: Board, protocol: Protocol) -> bool:

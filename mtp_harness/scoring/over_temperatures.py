@@ -89,7 +89,9 @@ def read_counts(paths: list[Path]) -> dict[tuple[str, str], dict[float, Counts]]
     for path in paths:
         file = samples.describe(path)
         rows = list(samples.read(path))
-        if not rows or "n_answers" not in rows[0] and "resps" not in rows[0]:
+        if not rows or samples.generation_of(rows[0]) is None:
+            continue
+        if "n_answers" not in rows[0] and not samples.is_of_programs(file.task):
             continue
         temperature = samples.temperature_of(rows[0])
         key = (file.model, file.family, temperature)

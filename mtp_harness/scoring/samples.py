@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from mtp_harness.scoring.programs import BENCHMARKS
 
 _NAME = re.compile(r"samples_(?P<task>.+)_\d{4}-\d\d-\d\dT[\d.:-]+(?P<graded>\.graded)?\.jsonl")
+_JUDGED = ("verdict", "decode")
 _TEMPERATURE = re.compile(r"_t\d+(\.\d+)?$")
 
 
@@ -40,6 +41,11 @@ def describe(path: Path, task: str | None = None) -> SamplesFile:
     return SamplesFile(path, name, _TEMPERATURE.sub("", name), path.resolve().parent.name)
 
 
+def is_of_programs(task: str) -> bool:
+    """Return whether a task's name starts with that of a benchmark of programs."""
+    return task.startswith(tuple(BENCHMARKS))
+
+
 def benchmark_of(task: str) -> str:
     """Return the benchmark that a task name starts with."""
     for name in BENCHMARKS:
@@ -66,13 +72,32 @@ def find(places: list[str]) -> list[Path]:
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the samples of a file."""
+    """Yield the samples of a file.
+
+    Raises:
+        ValueError: A line is no sample; the message names the file and the line.
+    """
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                yield json.loads(line)
-            except ValueError as error:
+                sample = json.loads(line)
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path}:{number} is not JSON: {error}") from None
+            if not isinstance(sample, dict) or not _are_answers(sample.get("n_answers")):
+                raise ValueError(
+                    f"{path}:{number} is no sample, expected what lm_eval --log_samples writes: "
+                    "run again"
+                )
+            yield sample
+
+
+def _are_answers(told: Any) -> bool:
+    """Return whether `n_answers` is a number, or says of each answer its verdict and decoding."""
+    if not isinstance(told, list):
+        return told is None or isinstance(told, int | float)
+    parts = [one.get(name) for one in told if isinstance(one, dict) for name in _JUDGED]
+    whole = len(parts) == len(_JUDGED) * len(told)
+    return whole and all(part is None or isinstance(part, dict) for part in parts)
 
 
 def answers_of(sample: dict[str, Any]) -> list[str]:

@@ -132,6 +132,8 @@ def broken(folder, how):
             path.write_text('{"results": {}}')
         case "half a sample":
             samples.write_text(samples.read_text()[:-40])
+        case "a sample less":
+            samples.write_text("\n".join(lines[:-1]) + "\n")
         case "no samples":
             samples.write_text("")
         case "samples without hashes":
@@ -167,6 +169,7 @@ def broken(folder, how):
         "a list",
         "another JSON",
         "half a sample",
+        "a sample less",
         "no samples",
         "samples without hashes",
         "samples that are numbers",

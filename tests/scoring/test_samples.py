@@ -1,6 +1,6 @@
 import pytest
 
-from mtp_harness.scoring.samples import generation_of, temperature_of
+from mtp_harness.scoring.samples import generation_of, read, temperature_of
 
 GREEDY = {"until": ["\n"], "do_sample": False, "temperature": 0.7}
 
@@ -25,3 +25,17 @@ def test_what_generates_nothing_has_no_temperature(arguments):
     assert generation_of({"arguments": arguments}) is None
     with pytest.raises(ValueError, match="document 3 holds no generation, expected"):
         temperature_of({"doc_id": 3, "arguments": arguments})
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["3", "[]", '{"n_answers": "x"}', '{"n_answers": [{"verdict": 3}]}']
+    + ['{"n_answers": [{"decode": [1]}]}', '{"n_answers": [3]}', "{", "[" * 100_000],
+)
+def test_a_line_that_is_no_sample_is_named(tmp_path, line):
+    path = tmp_path / "samples_a_2026-01-01T00-00-00.jsonl"
+    path.write_text('{"n_answers": [{"verdict": {}, "decode": null}]}\n' + line + "\n")
+    samples = read(path)
+    assert next(samples)
+    with pytest.raises(ValueError, match=rf"{path.name}:2 is no"):
+        next(samples)
