@@ -88,7 +88,7 @@ def generated_stories(count: int, seed: int, density: float) -> list[Template]:
     if not 0 <= density <= 1:
         raise ValueError(
             f"density={density}, expected a probability from 0 (nobody is named twice) to 1 "
-            "(always named); choose one."
+            "(always named); choose one"
         )
     return [
         Template(f"story {i}", _story(random.Random(f"{VERSION}/{seed}/{i}"), density))

@@ -75,6 +75,8 @@ def load(
     import datasets
 
     limits = _limits(quick, max_bytes, max_document_bytes)
+    if type(seed) is not int:
+        raise ValueError(f"seed={seed}, expected a whole number; choose one")
     if folder and dataset:
         raise ValueError(f"folder={folder} and dataset={dataset}: expected one of the two")
     if folder:
