@@ -9,7 +9,13 @@ an option need only be one of some task's. Metadata of tasks that are not ours m
 import difflib
 import inspect
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
+
+_TEXTS = frozenset(
+    "baseline column data_dir dataset dataset_config folder pause split stories".split()
+)
+_WHOLE = frozenset({"window", "stride"})
 
 
 def options_of(config: Mapping[str, Any]) -> frozenset[str]:
@@ -38,7 +44,19 @@ def problem(given: Mapping[str, Any], known: Mapping[str, Collection[str]]) -> s
                 f"--metadata {name} is no option of {', '.join(known)}: {hint} "
                 f"{', '.join(every) or 'none'}."
             )
-    quick = given.get("quick", False)
-    if not isinstance(quick, bool):
-        return f"--metadata quick={quick!r}, expected true or false."
+    return next(filter(None, (_unfit(name, value) for name, value in given.items())), None)
+
+
+def _unfit(name: str, value: Any) -> str | None:
+    """Return what is wrong with the type of an option's value; None means its default."""
+    if value is None:
+        return None
+    if name == "quick" and not isinstance(value, bool):
+        return f"--metadata quick={value!r}, expected true or false."
+    if name in _TEXTS and not (isinstance(value, str) and value):
+        return f"--metadata {name}={value!r}, expected a name or a path in quotes."
+    if name in _WHOLE and type(value) is not int:
+        return f"--metadata {name}={value!r}, expected a whole number."
+    if name == "data_dir" and not Path(value).is_dir():
+        return f"--metadata data_dir={value} is no folder, expected one with a benchmark's files."
     return None

@@ -39,7 +39,8 @@ def check(manager, tasks, metadata, model_args=None):
 def test_documented_options_are_taken(manager):
     assert len(DOCUMENTED) > 8
     for tasks, options in DOCUMENTED:
-        check(manager, tasks, json.loads(options))
+        given = json.loads(options)
+        check(manager, tasks, given | ({"data_dir": str(CHECKOUT)} if "data_dir" in given else {}))
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,11 @@ def test_documented_options_are_taken(manager):
         ("humaneval_mtp", {"n_sample": 20}, "did you mean n_samples"),
         ("docstring_mtp", {"quick": True}, "expected one of instruction"),
         ("mtp_heads", {"quick": "maybe"}, "quick='maybe', expected true or false"),
+        ("mtp_heads", {"window": [5]}, r"window=\[5\], expected a whole number"),
+        ("mtp_heads", {"folder": 5}, "folder=5, expected a name or a path"),
+        ("mtp_induction", {"stories": ""}, "stories='', expected a name or a path"),
+        ("mtp_speed", {"baseline": ["a"]}, r"baseline=\['a'\], expected a name or a path"),
+        ("mtp_speculative", {"data_dir": "/no/where"}, "data_dir=/no/where is no folder"),
     ],
 )
 def test_what_no_task_has_is_refused(manager, tasks, options, said):

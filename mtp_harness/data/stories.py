@@ -14,6 +14,7 @@ of a data set that it does not name.
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 from collections import Counter
@@ -21,10 +22,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+_log = logging.getLogger(__name__)
+
 VERSION = "1"
 """Of the grammar: stories of one seed are the same as long as it is."""
 
 GAP = 0xE000
+MOST_NAMES = 12
+"""In a story of a folder: made-up names of whole bytes begin in as many different ways."""
+
 MIN_MENTIONS = 3
 """Of each name in a story or function that is read."""
 
@@ -143,15 +149,30 @@ def folder_stories(folder: Path, count: int) -> list[Template]:
         folder: with a story in each `.txt` file, UTF-8.
         count: how many at most.
 
+    Of more than `MOST_NAMES` names in a story the first ones are replaced. Files that are no UTF-8,
+    or hold characters that stand for names here, are left out with a warning.
+
     Raises:
-        FileNotFoundError: no file holds such a story.
+        FileNotFoundError: there is no such folder, or no file holds such a story.
     """
-    found = []
+    if not folder.is_dir():
+        raise FileNotFoundError(f"stories={folder} is no folder, expected one with .txt files")
+    found, left_out = [], []
     for path in sorted(folder.rglob("*.txt")):
-        text = path.read_text(encoding="utf-8").strip()
-        names = names_in(text)
-        if names:
+        try:
+            text = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            text = gap(0)
+        if gaps(text):
+            left_out.append(path.relative_to(folder).as_posix())
+        elif names := names_in(text)[:MOST_NAMES]:
             found.append(Template(path.relative_to(folder).as_posix(), _with_gaps(text, names)))
+    if left_out:
+        _log.warning(
+            "%s: no UTF-8 text, or with private characters, left out: %s",
+            folder,
+            ", ".join(left_out),
+        )
     if not found:
         raise FileNotFoundError(
             f"{folder} holds no .txt file with a name that occurs {MIN_MENTIONS} times, expected "

@@ -79,6 +79,8 @@ def load(
         raise ValueError(f"seed={seed}, expected a whole number; choose one")
     if folder and dataset:
         raise ValueError(f"folder={folder} and dataset={dataset}: expected one of the two")
+    if not dataset and (dataset_config, split, column) != (None, "test", "text"):
+        raise ValueError("dataset_config, split and column are of a dataset: give dataset=…, too")
     if folder:
         found = _of_folder(Path(folder))
     elif dataset:

@@ -207,7 +207,7 @@ def horizon(means: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the effective horizon [...] of right answers by offset and states, [..., n+1]."""
     known = means[..., :-1] >= USEFUL * means[..., -1:]
     offsets: NDArray[np.float64] = (known * np.arange(1.0, known.shape[-1] + 1)).max(-1)
-    return offsets
+    return np.where(means[..., -1] > 0, offsets, np.nan)  # no state, no horizon
 
 
 def pooled_horizon(values: Sequence[Sequence[float]]) -> float:

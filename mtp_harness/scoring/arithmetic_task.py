@@ -31,6 +31,9 @@ _log = logging.getLogger(__name__)
 PAUSES = ("_", ".", " .", "…", " _", "#")
 """Texts tried as pause tokens, in order."""
 
+_SYMBOLS = frozenset("0123456789()-+*@=\n")
+"""What expressions are written in (`data.polynomials`)."""
+
 SCORED = "n_answers"
 """The metric that carries each answer to the table; printed, it is their number."""
 
@@ -62,6 +65,11 @@ class ArithmeticTask(ConfigurableTask):  # type: ignore[misc]
         if not wanted:
             return
         given = (self.config.metadata or {}).get("pause")
+        if given is not None and set(given) & _SYMBOLS:
+            raise UserError(
+                f"{self.config.task}: pause={given!r} is part of an expression, expected a text "
+                "without digits, brackets, operators, '=' and line breaks: choose another."
+            )
         fitting = (p for p in ([given] if given else PAUSES) if _is_token(lm, p, wanted))
         found = next(fitting, None)
         if found is None:

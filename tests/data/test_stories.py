@@ -66,6 +66,32 @@ def test_names_of_a_story_become_gaps(tmp_path):
     assert [i for _, i in gaps(template.text)] == [0, 1, 0, 1, 0, 0, 1, 1]
 
 
+def test_a_story_of_many_names_keeps_some_of_them(tmp_path):
+    names = (
+        "Anna Boris Carla David Elena Frank Greta Hugo Irma Jonas Karin Lukas Maria Nils".split()
+    )
+    pairs = zip(names, names[1:] + names[:1], strict=True)
+    story = " ".join(f"Then {a} smiled at {b}, and {a} went home." for a, b in pairs)
+    (tmp_path / "a.txt").write_text(story)
+    (template,) = folder_stories(tmp_path, 10)
+    assert {index for _, index in gaps(template.text)} == set(range(12))
+    assert filled(template.text, names) == story
+
+
+def test_files_that_are_no_stories_are_left_out_and_named(tmp_path, caplog):
+    good = "Tim ran, and Tim sat. Then Tim slept, and so did Tim."
+    (tmp_path / "good.txt").write_text(good)
+    (tmp_path / "latin.txt").write_bytes(good.encode() + b"\xe9")
+    (tmp_path / "private.txt").write_text(good + "\ue0f3")
+    assert [one.name for one in folder_stories(tmp_path, 10)] == ["good.txt"]
+    assert "left out: latin.txt, private.txt" in caplog.text
+
+
+def test_no_folder_is_called_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none is no folder, expected one with .txt files"):
+        folder_stories(tmp_path / "none", 10)
+
+
 def test_a_folder_without_stories_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no .txt file with a name that occurs 3"):
         folder_stories(tmp_path, 10)

@@ -86,6 +86,7 @@ def test_a_hugging_face_data_set(tmp_path):
         ({"max_bytes": 0}, ["max_bytes=0", "from 1"]),
         ({"max_document_bytes": "9"}, ["max_document_bytes=9", "from 1"]),
         ({"folder": "a", "dataset": "b"}, ["one of the two"]),
+        ({"split": "train"}, ["give dataset="]),
         ({"dataset": "nowhere/nothing"}, ["dataset=nowhere/nothing", "split=test"]),
     ],
 )

@@ -8,7 +8,7 @@ from torch import nn
 
 from mtp_harness.lm import MTPLM
 from mtp_harness.models.interface import MultiHeadModel
-from mtp_harness.probes.heads import N_BINS
+from mtp_harness.probes.heads import N_BINS, pooled_horizon
 
 from ..decode.models_for_tests import Alphabet
 from . import runs
@@ -280,3 +280,8 @@ def test_windows_that_no_model_has(folder, texts, metadata, parts):
     message = str(caught.value)
     assert message.endswith(".") and "\n" not in message
     assert all(part in message for part in [*parts, "mtp_heads"])
+
+
+def test_no_state_has_no_horizon():
+    assert math.isnan(pooled_horizon([[0, 0, 0], [0, 0, 0]]))
+    assert pooled_horizon([[8, 5, 10], [0, 0, 0]]) == 2

@@ -88,6 +88,12 @@ def test_a_pause_of_ones_own():
     assert whole.seen[0].endswith("<p><p>=")
 
 
+@pytest.mark.parametrize("pause", ["=", "1", "\n", "(_"])
+def test_a_pause_that_is_part_of_an_expression_is_refused(pause):
+    with pytest.raises(plugin.UserError, match="is part of an expression"):
+        run(Solver(tokenize=list), {"count": 1, "operations": 1, "pause": pause})
+
+
 def test_examples_in_the_prompt_are_other_expressions():
     model = Solver(tokenize=list)
     run(model, {"count": 3, "operations": 2, "pause_tokens": 0}, num_fewshot=3)
