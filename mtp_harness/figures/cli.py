@@ -46,7 +46,9 @@ def main(argv: Sequence[str]) -> int:
 
     results = None if given.paper_only else read_runs(given.results)
     palette = style.COLOUR_BLIND if given.colour_blind else style.PAPER
-    only = [name for name in given.only.split(",") if name]
+    only = [name for name in map(str.strip, given.only.split(",")) if name]
+    if given.only and not only:
+        raise ValueError(f"--only {given.only} names no figure: name some, or leave it out")
     gallery = draw_all(results, only, given.paper, palette, formats)
     written = write(gallery, given.out)
     sys.stdout.write(summary(gallery, given.out))

@@ -28,8 +28,31 @@ def scores(file: ResultFile, task: str, metric: str) -> dict[str, float] | None:
                 f"{path} has no {metric} for document {name}, expected what the run's results "
                 "have: run again"
             )
+        if value != value or name in by_document:
+            what = f"document {name} twice" if name in by_document else f"{metric} = NaN for {name}"
+            raise ValueError(f"{path} has {what}, expected one number for each: run again")
         by_document[name] = float(value)
+    _refuse_others(file, task, metric, path, by_document)
     return by_document
+
+
+def _refuse_others(
+    file: ResultFile, task: str, metric: str, path: Path, by_document: dict[str, float]
+) -> None:
+    """Refuse samples that are not those which the results file was pooled from."""
+    counted = (file.content.get("n-samples") or {}).get(task) or {}
+    if (expected := counted.get("effective", len(by_document))) != len(by_document):
+        raise ValueError(
+            f"{path} holds {len(by_document)} documents, expected the {expected} of "
+            f"{file.path.name}: run again"
+        )
+    mean = sum(by_document.values()) / len(by_document)
+    for key, stated in file.content["results"][task].items():
+        if key.partition(",")[0] == metric and isinstance(stated, int | float):
+            if not abs(mean - stated) <= 1e-6:
+                raise ValueError(
+                    f"{path} gives {metric} = {mean:g}, {file.path.name} says {stated:g}: run again"
+                )
 
 
 @lru_cache(maxsize=64)

@@ -41,7 +41,7 @@ class ResultFile:
     def label(self) -> str:
         """`label=…` of the model arguments, or the model's name."""
         name = self.content.get("model_name") or self.mtp.get("pretrained") or "model"
-        return str(self.mtp.get("label") or Path(str(name)).name)
+        return " ".join(str(self.mtp.get("label") or Path(str(name)).name).split())
 
     @property
     def tasks(self) -> list[str]:
@@ -91,7 +91,7 @@ def read(path: Path, name: str) -> ResultFile:
         said = (error.strerror or type(error).__name__).lower()
         raise Unreadable(f"{path} cannot be read ({said}), expected a results file") from None
     try:
-        content = json.loads(data)
+        content = json.loads(data, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         said = "it is empty" if not data.strip() else " ".join(str(error).split())
         raise Unreadable(
@@ -101,6 +101,16 @@ def read(path: Path, name: str) -> ResultFile:
     file = ResultFile(path, name, hashlib.sha256(data).hexdigest(), content)
     _check(file)
     return file
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; of a name that is there twice, neither value would be right."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        doubled = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{doubled!r} is there twice")
+    return content
 
 
 def _check(file: ResultFile) -> None:
@@ -117,6 +127,10 @@ def _check(file: ResultFile) -> None:
         _expect(file, f"results.{task}", metrics, dict, "metrics by name")
     for task, config in content["configs"].items():
         _expect(file, f"configs.{task}", config, dict, "the task's settings")
+        own = config.get("metadata") or {}
+        _expect(file, f"configs.{task}.metadata", own, dict, "settings by name")
+    for name in ("versions", "n-shot", "higher_is_better"):
+        _expect(file, name, content.get(name) or {}, dict, "a table of tasks")
     counts = content.get("n-samples") or {}
     _expect(file, "n-samples", counts, dict, "counts by task")
     for task, counted in counts.items():
@@ -142,7 +156,7 @@ def _check_model(file: ResultFile) -> None:
         raise Unreadable(f"{file.path} has draft_heads={k}, expected at most n = {n}: run again")
     for name in ("train_tokens", "train_step", "train_seed"):
         whole(file, name, file.mtp.get(name), least=0)
-    for name in ("tables", "totals", "hardware", "documents"):
+    for name in ("tables", "totals", "hardware", "documents", "versions"):
         _expect(file, f"config.mtp.{name}", file.mtp.get(name) or {}, dict, "a table of names")
     for task, sets in (file.mtp.get("documents") or {}).items():
         _expect(file, f"config.mtp.documents.{task}", sets, dict, "data sets by name")
@@ -152,6 +166,7 @@ def _check_model(file: ResultFile) -> None:
             sha256 = about.get("sha256")  # None where the data set was not at hand
             _expect(file, f"{where}.sha256", sha256 or "", str, "a hash")
     totals = file.mtp.get("totals") or {}
+    whole(file, "n_answers", totals.get("n_answers"), least=0)
     _expect(file, "config.mtp.totals.timing", totals.get("timing") or {}, dict, "times by name")
     steps = totals.get("n_steps_by_verified_drafts") or []
     _expect(file, "config.mtp.totals.n_steps_by_verified_drafts", steps, list, "a list of counts")

@@ -161,7 +161,9 @@ def same_size(one: Any, other: Any) -> bool:
 
 def same(one: Any, other: Any) -> bool:
     """Return whether two entries are equal, or both missing."""
-    return bool((pd.isna(one) and pd.isna(other)) or (not pd.isna(one) and one == other))
+    if pd.isna(one) or pd.isna(other):
+        return bool(pd.isna(one) and pd.isna(other))
+    return bool(one == other)
 
 
 def _select(cell: Cell, problems: list[str]) -> NDArray[np.float64]:

@@ -59,10 +59,10 @@ def protocol_of(run: Run, task: str, documents: Documents | None) -> Protocol:
     how: dict[str, Any] = dict(generation or {}) if generates else {}
     sampled = bool(how.get("do_sample"))
     return Protocol(
-        task_version=str(run.content["versions"].get(task)),
+        task_version=str((run.content.get("versions") or {}).get(task)),
         documents=_documents(run, task, documents),
         prompts=documents.prompts[:12] if documents else "not logged (--log_samples)",
-        few_shots=str(run.content.get("n-shot", {}).get(task, 0)),
+        few_shots=str((run.content.get("n-shot") or {}).get(task, 0)),
         number_of_samples=str(documents.n_samples if documents else config.get("repeats", 1)),
         temperature=f"{float(how.get('temperature', 1)):g}" if sampled else "0 (greedy)",
         top_p=f"{float(how.get('top_p') or 1):g}" if sampled else "1",
@@ -82,7 +82,8 @@ def _documents(run: Run, task: str, documents: Documents | None) -> str:
             f"{name} {(about.get('sha256') or 'not at hand')[:12]}"
             for name, about in sorted(probed.items())
         )
-    count = run.content.get("n-samples", {}).get(task, {}).get("effective", "?")
+    counted = (run.content.get("n-samples") or {}).get(task) or {}
+    count = counted.get("effective", "?")
     if documents is None:
         return f"{count}, not logged (--log_samples)"
     return f"{count} with hash {documents.documents[:12]}"

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -139,6 +140,7 @@ def build(runs: Sequence[Run], baseline: str | None = None) -> Leaderboard:
     """
     boards = _boards(runs)
     models = sorted({run.model for run in runs}, key=_order)
+    _refuse_namesakes(models)
     chosen = _named(models, baseline) if baseline is not None else None
     columns: list[Column] = []
     cells: dict[tuple[Model, Column], Cell] = {}
@@ -150,6 +152,15 @@ def build(runs: Sequence[Run], baseline: str | None = None) -> Leaderboard:
         columns += [column for column in found if column.metric != DATA or needed]
     notes = [] if chosen is None else _unpaired(boards, cells, chosen)
     return Leaderboard(models, columns, cells, boards, chosen, notes)
+
+
+def _refuse_namesakes(models: Sequence[Model]) -> None:
+    for one, other in pairwise(sorted(models, key=lambda model: model.name)):
+        if one.name == other.name:
+            raise ValueError(
+                f"two models are called {one.name} (n = {one.n} and {other.n}; {one.parameters} "
+                f"and {other.parameters} parameters), expected one: tell them apart by label=…"
+            )
 
 
 def _order(model: Model) -> tuple[object, ...]:
@@ -221,7 +232,7 @@ def _columns(board: Board, place: int) -> list[Column]:
     better: dict[str, bool] = {}
     metrics: dict[tuple[str, str], None] = {}
     for run, _ in board.runs:
-        better |= run.content.get("higher_is_better", {}).get(board.task, {})
+        better |= (run.content.get("higher_is_better") or {}).get(board.task) or {}
         metrics |= dict.fromkeys(run.metrics(board.task))
     known = [m for m in metrics if QUALITY.fullmatch(m[0])]
     scores = known or [m for m in metrics if m[0] in better and not _NO_SCORE.fullmatch(m[0])]

@@ -24,6 +24,8 @@ def main(argv: Sequence[str]) -> int:
         ValueError: A file cannot be read.
     """
     given = _parser().parse_args(argv)
+    if given.documents < 1:
+        raise ValueError(f"--documents {given.documents}, expected a whole number from 1")
     found = runs.find(given.results)
     board = build(found, given.baseline)
     figures, refused = _figures(given.results)

@@ -77,7 +77,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         ValueError: A line is no sample; the message names the file and the line.
     """
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:  # a wrong encoding is a damaged line
         for number, line in enumerate(lines, 1):
             try:
                 sample = json.loads(line)

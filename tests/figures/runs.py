@@ -58,7 +58,9 @@ def write_run(
                 **mtp,
             },
         },
-        "n-samples": {task: {"effective": 100} for task in metrics},
+        "n-samples": {
+            task: {"effective": len((samples or {}).get(task) or [None] * 100)} for task in metrics
+        },
         "date": 1.8e9,
         "model_name": "mtp-bytes-n4",
     }

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from mtp_harness.figures import training_figures
-from mtp_harness.figures.scored import at_best_temperature, gains
+from mtp_harness.figures.scored import at_best_temperature, cells, gains
 from mtp_harness.figures.summary_figures import l_f1, rouge_l
 from mtp_harness.figures.tables import read_runs
 
@@ -175,3 +175,29 @@ def test_average_rouge_is_over_the_data_sets_that_all_models_have(tmp_path):
     assert dict(zip(rows["label"], rows["value"], strict=True)) == pytest.approx(
         {"a": 0.3, "b": 0.4}
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda lines: lines[:-1], "holds 3 documents, expected the 4"),
+        (lambda lines: [*lines, lines[0]], "document 0 twice"),
+        (lambda lines: [lines[0].replace("1.0", "NaN"), *lines[1:]], "pass@1 = NaN for 0"),
+        (lambda lines: [lines[1], *lines[1:]], "document 1 twice"),
+        (lambda lines: [line.replace("0.0", "1.0") for line in lines], "= 1, results_.* says 0.5"),
+    ],
+)
+def test_samples_that_are_not_those_of_the_results_are_refused(tmp_path, change, said):
+    passed = [{"pass@1": value} for value in (1.0, 0.0, 1.0, 0.0)]
+    told = {"metrics": {"humaneval_mtp": {"pass@1": 0.5}}, "samples": {"humaneval_mtp": passed}}
+    write_run(tmp_path, "a", 4, **told)
+    (samples,) = tmp_path.glob("samples_*")
+    samples.write_text("\n".join(change(samples.read_text().splitlines())) + "\n")
+    with pytest.raises(ValueError, match=said):
+        list(cells(read_runs([tmp_path]), ("humaneval_mtp",)))
+
+
+def test_a_model_whose_tokens_are_unknown_is_compared_with_none_whose_are_known(tmp_path):
+    write_run(tmp_path, "a", 1, metrics={"mbpp_mtp": {"pass@1": 0.25}}, train_tokens=5)
+    write_run(tmp_path, "b", 4, metrics={"mbpp_mtp": {"pass@1": 0.5}})
+    assert gains(read_runs([tmp_path]), ("mbpp_mtp",)).empty

@@ -180,3 +180,13 @@ def test_claim_that_no_run_speaks_to_says_what_is_needed(tmp_path):
     found = judged(tmp_path, "At 13B, four heads solve 12")
     assert (found.verdict, found.findings) == ("inconclusive", ())
     assert found.measured.startswith("needs humaneval_mtp of 13B models")
+
+
+def test_induction_is_judged_by_the_stories(tmp_path):
+    for n, right in ((1, 20), (2, 90)):
+        scores = {"stories_accuracy": [(right, 100)] * 9, "code_accuracy": [(50, 100)] * 9}
+        own = {"scores": scores, "n": n, "k": n, "generation": False}
+        write_run(tmp_path / str(n), f"n{n}", "mtp_induction", **own)
+    board = build(runs.find([str(tmp_path)]))
+    (found,) = [one for one in judge(board) if "learn induction far better" in one.claim]
+    assert found.verdict == "agree"

@@ -154,6 +154,15 @@ def broken(folder, how):
         case "a hash that is a number":
             told = {"mtp_heads": {"code": {"sha256": 3}}}
             edited(path, lambda content: content["config"]["mtp"].update(documents=told))
+        case "settings in words":
+            config = {"humaneval_mtp": {"metadata": "x"}}
+            edited(path, lambda content: content.update(configs=config))
+        case "shots in a list":
+            edited(path, lambda content: content.update({"n-shot": [1]}))
+        case "a name that is there twice":
+            path.write_text(path.read_text()[:-1] + ', "results": {}}')
+        case "samples in another encoding":
+            samples.write_bytes(b"\xe9" + samples.read_bytes())
         case "parameters in words":
             edited(path, lambda content: content["config"].update(model_num_parameters="4M"))
     return folder
@@ -179,6 +188,10 @@ def broken(folder, how):
         "documents that are a number",
         "a hash that is a number",
         "parameters in words",
+        "settings in words",
+        "shots in a list",
+        "a name that is there twice",
+        "samples in another encoding",
     ],
 )
 @pytest.mark.parametrize("command", ["leaderboard", "report"])
@@ -189,6 +202,24 @@ def test_damaged_input_is_one_sentence(tmp_path, capsys, monkeypatch, how, comma
     out, err = capsys.readouterr()
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert str(place) in err
+
+
+@pytest.mark.parametrize("name", ["versions", "n-shot", "higher_is_better", "n-samples"])
+def test_what_another_version_does_not_write_is_not_needed(tmp_path, capsys, name):
+    edited(write_run(tmp_path), lambda content: content.update({name: None}))
+    assert run(capsys, tmp_path)[0] == 0
+
+
+def test_two_models_of_one_name_are_told_apart_first(tmp_path, capsys):
+    for n in (2, 4):
+        write_run(tmp_path / str(n), "same", n=n, k=2)
+    code, _, err = run(capsys, tmp_path)
+    assert code == 2 and "two models are called same, k=2 (n = 2 and 4" in err
+
+
+def test_a_page_without_documents_is_refused(two, capsys):
+    assert main(["report", str(two), "--documents", "0"]) == 2
+    assert "--documents 0, expected" in capsys.readouterr().err
 
 
 def test_a_data_set_that_was_not_at_hand_is_named(tmp_path, capsys):
