@@ -40,12 +40,7 @@ def _refuse_others(
     file: ResultFile, task: str, metric: str, path: Path, by_document: dict[str, float]
 ) -> None:
     """Refuse samples that are not those which the results file was pooled from."""
-    counted = (file.content.get("n-samples") or {}).get(task) or {}
-    if (expected := counted.get("effective", len(by_document))) != len(by_document):
-        raise ValueError(
-            f"{path} holds {len(by_document)} documents, expected the {expected} of "
-            f"{file.path.name}: run again"
-        )
+    file.require_all(task, path, len(by_document))
     mean = sum(by_document.values()) / len(by_document)
     for key, stated in file.content["results"][task].items():
         if key.partition(",")[0] == metric and isinstance(stated, int | float):

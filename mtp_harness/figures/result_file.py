@@ -55,6 +55,20 @@ class ResultFile:
         graded = written.with_suffix(".graded.jsonl")
         return next((path for path in (graded, written) if path.is_file()), None)
 
+    def require_all(self, task: str, samples: Path, n_documents: int) -> None:
+        """Refuse samples of a task that hold another number of documents than was scored.
+
+        Raises:
+            ValueError: They do.
+        """
+        counted = (self.content.get("n-samples") or {}).get(task) or {}
+        expected = counted.get("effective")
+        if expected is not None and n_documents != expected:
+            raise ValueError(
+                f"{samples} holds {n_documents} documents, expected the {expected} of "
+                f"{self.path.name}: run again"
+            )
+
 
 def find(places: list[Path]) -> Iterator[tuple[Path, str]]:
     """Yield results files, and those below folders, each with its name below the folder.

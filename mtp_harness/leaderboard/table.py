@@ -204,13 +204,7 @@ def _documents(run: Run, task: str, path: Path) -> Documents:
         ValueError: They are not those of the results file.
     """
     documents = load(path)
-    counted = (run.content.get("n-samples") or {}).get(task) or {}
-    expected = counted.get("effective")
-    if expected is not None and documents.n_documents != expected:
-        raise ValueError(
-            f"{path} holds {documents.n_documents} documents, expected the {expected} of "
-            f"{run.path.name}: run again"
-        )
+    run.require_all(task, path, documents.n_documents)
     return documents
 
 
