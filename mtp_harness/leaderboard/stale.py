@@ -67,8 +67,10 @@ def _beside(board: Board, place: int, base: int) -> Iterator[Head]:
     before = board.metrics(base)
     for (metric, filtered), after in board.metrics(place).items():
         named = AGREEMENT.fullmatch(metric)
+        if not named:
+            continue
         change = board.scores.difference(Key(place, metric, filtered), Key(base, metric, filtered))
-        if not named or change is None:
+        if change is None:
             continue
         verdict = "stale" if change.high < 0 else "fresh" if change.low > 0 else "alike"
         yield Head(
