@@ -17,7 +17,7 @@ from typing import Any
 
 from mtp_harness.figures import result_file
 from mtp_harness.figures.result_file import ResultFile
-from mtp_harness.figures.values import family_of, rows_of
+from mtp_harness.figures.values import columns_of, family_of
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     given = parser.parse_args(argv)
     for path, name in result_file.find(given.results):
         file = result_file.read(path, name)
-        rows_of(file)  # what cannot be drawn does not come in
+        columns_of(file)  # what cannot be drawn does not come in
         written = bring(file, given.into, given.note)
         sys.stdout.write(f"{written.relative_to(given.into)}\n")
     return 0

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,12 @@ class ResultFile:
     def tasks(self) -> list[str]:
         """The tasks with documents of their own; groups only pool their members."""
         return [task for task in self.content["results"] if task in self.content["configs"]]
+
+    def without_tables(self) -> "ResultFile":
+        """Return the file without the probes' tables, which are most of what it holds."""
+        config = self.content["config"]
+        slim = {**config, "mtp": {**self.mtp, "tables": {}}} if self.mtp else config
+        return replace(self, content={**self.content, "config": slim})
 
     def samples(self, task: str) -> Path | None:
         """Return the samples file of a task, None where the run logged none."""

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+import pyarrow as pa
 
 from mtp_harness.figures import result_file, schema
 from mtp_harness.figures.result_file import ResultFile, Unreadable
-from mtp_harness.figures.values import rows_of
+from mtp_harness.figures.values import columns_of
 
 
 class Results(NamedTuple):
@@ -28,7 +29,7 @@ class Results(NamedTuple):
 
     Attributes:
         values: One number a row; see `schema.COLUMNS`.
-        files: The files behind them, by hash.
+        files: The files behind them, by hash, without the tables that `values` has.
         problems: What was left out, one sentence each.
     """
 
@@ -43,7 +44,7 @@ def read_runs(places: Sequence[str | Path]) -> Results:
     Raises:
         FileNotFoundError: A place does not exist, or there is no results file at all.
     """
-    rows: list[dict[str, Any]] = []
+    tables: list[pa.Table] = []
     files: dict[str, ResultFile] = {}
     problems: list[str] = []
     for path, name in result_file.find([Path(place) for place in places]):
@@ -54,28 +55,54 @@ def read_runs(places: Sequence[str | Path]) -> Results:
                     f"{path} is a copy of {files[file.sha256].path}: it is counted once"
                 )
                 continue
-            rows += rows_of(file)
-            files[file.sha256] = file
+            tables.append(_typed(columns_of(file)))
+            files[file.sha256] = file.without_tables()  # they are in the table now
         except Unreadable as error:
             problems.append(str(error))
-    values, doubled = _newest(frame(rows), files)
+    values, doubled = _newest(_joined(tables), files)
     return Results(values, files, problems + doubled)
-
-
-def _whole(entry: object) -> object:
-    """Return text without half characters, which a label may hold and no table can."""
-    return entry.encode("utf-8", "replace").decode() if isinstance(entry, str) else entry
 
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Return rows as a table with the declared columns and types."""
     listed = list(rows)
-    return pd.DataFrame(
-        {
-            name: pd.array([_whole(row.get(name)) for row in listed], dtype=kind)
-            for name, kind in schema.COLUMNS.items()
-        }
-    )
+    return _joined([_typed({name: [row.get(name) for row in listed] for name in schema.COLUMNS})])
+
+
+_ARROW = {"string": pa.large_string(), "Int64": pa.int64(), "Float64": pa.float64()}
+_PANDAS = {
+    pa.large_string(): pd.StringDtype(),
+    pa.int64(): pd.Int64Dtype(),
+    pa.float64(): pd.Float64Dtype(),
+}
+_SCHEMA = pa.schema({name: _ARROW[kind] for name, kind in schema.COLUMNS.items()})
+
+
+def _typed(columns: Mapping[str, list[Any]]) -> pa.Table:
+    """Return columns by `_SCHEMA`; those that hold nothing take no room until they are joined."""
+    return pa.table({name: _array(name, column) for name, column in columns.items()})
+
+
+def _array(name: str, column: list[Any]) -> pa.Array:
+    if column.count(None) == len(column):
+        return pa.nulls(len(column))
+    kind = _SCHEMA.field(name).type
+    try:
+        return pa.array(column, kind, from_pandas=True)
+    except (UnicodeEncodeError, pa.ArrowException):
+        return pa.array(map(_text, column), kind)
+
+
+def _text(entry: object) -> str | None:
+    """Return an entry as text without half characters, which JSON may hold and no table can."""
+    return None if entry is None else str(entry).encode("utf-8", "replace").decode()
+
+
+def _joined(tables: Iterable[pa.Table]) -> pd.DataFrame:
+    """Return tables below each other."""
+    whole = pa.concat_tables([_SCHEMA.empty_table(), *tables], promote_options="default")
+    values: pd.DataFrame = whole.to_pandas(types_mapper=_PANDAS.get)
+    return values
 
 
 def to_csv(values: pd.DataFrame) -> str:
@@ -95,15 +122,25 @@ def _newest(
     values: pd.DataFrame, files: Mapping[str, ResultFile]
 ) -> tuple[pd.DataFrame, list[str]]:
     """Keep the newest of equal measurements, and name the others."""
-    same = [*SETTINGS, *schema.DIMENSIONS]
-    ordered = values.sort_values(["date", "run"], kind="stable", na_position="first")
+    same = [*SETTINGS, *schema.DIMENSIONS, "machine"]
+    ordered = _several_times(values).sort_values(
+        ["date", "run"], kind="stable", na_position="first"
+    )
     timed = ordered["metric"].map(lambda metric: bool(schema.TIMED.fullmatch(metric)))
     ordered = ordered.assign(machine=ordered["hardware"].where(timed))
-    same.append("machine")
     older = ordered.duplicated(same, keep="last")
+    if not older.any():
+        return values, []
     said = []
     for (run, task), rows in ordered[older].groupby(["run", "task"], sort=False):
         newer = ordered[~older & (ordered["task"] == task)].merge(rows[same], on=same)
         by = files[newer["run"].iloc[0]].path
         said.append(f"{files[run].path} and {by} both measured {task}: the newer counts")
-    return values.loc[ordered[~older].index.sort_values()].reset_index(drop=True), said
+    return values.drop(index=ordered.index[older]).reset_index(drop=True), said
+
+
+def _several_times(values: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of all tables that more than one run has of one model."""
+    tables = values[["run", *SETTINGS]].drop_duplicates()
+    several = tables[tables.duplicated(SETTINGS, keep=False)]
+    return values[values["run"].isin(several["run"]) & values["task"].isin(several["task"])]

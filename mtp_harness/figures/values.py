@@ -1,4 +1,4 @@
-"""The numbers in one results file, as rows of the tidy table.
+"""The numbers in one results file, as columns of the tidy table.
 
     results.TASK["pass@10_sampled,none"]   table "results": metric pass@10, temperature, interval
     config.mtp.totals                      table "totals": what all answers of the run decoded
@@ -8,13 +8,31 @@ A metric that counted nothing (NaN, null) gives no row.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress
+from typing import Any, NamedTuple
 
 from mtp_harness.figures import schema
 from mtp_harness.figures.result_file import ResultFile, Unreadable, number, whole
 
 Row = dict[str, Any]
+Columns = dict[str, list[Any]]
+
+
+class Block(NamedTuple):
+    """Rows that share most entries: the probes write thousands a file.
+
+    Attributes:
+        shared: What all rows have.
+        own: What differs, by column.
+        n_rows: How many there are.
+    """
+
+    shared: Row
+    own: Mapping[str, Sequence[Any]]
+    n_rows: int
+
 
 _TEMPERATURE = re.compile(r"_t\d+(\.\d+)?$")
 _AT_OFFSET = re.compile(r"(accept_rate_prefix|accept_rate_cond)_(\d+)")
@@ -22,29 +40,30 @@ _ROUGE = re.compile(r"(rouge(?:\d|L|Lsum))_(f1|precision|recall)(_unicode)?")
 _ENDS = {"_low90": "low", "_high90": "high"}
 
 
-def rows_of(file: ResultFile) -> list[Row]:
-    """Return every number of a results file.
+def columns_of(file: ResultFile) -> Columns:
+    """Return every number of a results file, in the columns of `schema.COLUMNS`.
 
     Raises:
         Unreadable: A number is none, or cannot be what its name says; the message names the file.
     """
     run = _run(file)
-    rows = [run | row for row in _all(file)]
-    for row in rows:
-        said = schema.unfit(row["metric"], row["value"])
-        low, high = row.get("low"), row.get("high")
-        if said is None and low is not None and high is not None and low > high:
-            said = f"{row['metric']} has an interval from {low:g} to {high:g}"
-        if said:
-            raise Unreadable(f"{file.path}: {row['task']}: {said}: run again")
-    _refuse_doubled(file, rows)
-    return rows
+    columns: Columns = {name: [] for name in schema.COLUMNS}
+    for block in _all(file):
+        for name, column in columns.items():
+            if name in block.own:
+                column += block.own[name]
+            else:
+                entry = block.shared[name] if name in block.shared else run.get(name)
+                column += [entry] * block.n_rows
+    _refuse_unfit(file, columns)
+    _refuse_doubled(file, columns)
+    return columns
 
 
-def _all(file: ResultFile) -> Iterator[Row]:
+def _all(file: ResultFile) -> Iterator[Block]:
     for task in file.tasks:
-        yield from _flat(file, task)
-    yield from _totals(file)
+        yield from (Block(row, {}, 1) for row in _flat(file, task))
+    yield from (Block(row, {}, 1) for row in _totals(file))
     for task, tables in (file.mtp.get("tables") or {}).items():
         if not isinstance(tables, dict):
             raise Unreadable(f"{file.path}: tables of {task} are no tables by name: run again")
@@ -88,7 +107,7 @@ def _decoding(file: ResultFile, task: str) -> Row:
         row["temperature"] = number(file, f"temperature of {task}", given)
         row["n_samples"] = whole(file, f"repeats of {task}", config.get("repeats"), least=1)
     slots = file.mtp.get("slots") or file.mtp.get("batch_size")
-    if isinstance(slots, int):
+    if type(slots) is int:  # not True
         row["batch"] = slots
     return row
 
@@ -177,65 +196,111 @@ def _totals(file: ResultFile) -> Iterator[Row]:
             yield shared | {"metric": "steps", "n_verified": verified, "value": measured}
 
 
-def _table(file: ResultFile, task: str, name: str, table: Any) -> Iterator[Row]:
+def _table(file: ResultFile, task: str, name: str, table: Any) -> Iterator[Block]:
     where = f"{file.path}: table {name} of {task}"
-    if not isinstance(table, Mapping) or not isinstance(columns := table.get("columns"), list):
+    if not isinstance(table, Mapping) or not isinstance(names := table.get("columns"), list):
         raise Unreadable(f"{where} has no columns, expected columns and rows: run again")
-    lacking = [column for column in ("metric", "value") if column not in columns]
-    if len(lacking) == 2:  # a list of reasons, such as `not_measured`
+    if "metric" not in names and "value" not in names:  # reasons, such as `not_measured`
         return
-    if unknown := [column for column in columns if not _known(column)]:
+    _check_shape(where, names, table.get("rows"))
+    if not table["rows"]:
+        return
+    own = {
+        column: _typed(file, f"{name}.{column}", column, entries)
+        for column, entries in zip(names, zip(*table["rows"], strict=True), strict=True)
+    }
+    _check_offsets(where, own.get("offset", ()), file)
+    if None in own["metric"]:
+        place = own["metric"].index(None) + 1
+        raise Unreadable(f"{where} has in row {place} no metric: run again")
+    if "model" in own:
+        own["baseline"] = [None if model == "self" else model for model in own.pop("model")]
+    own["documents"] = _documents_of_rows(file, task, own)
+    measured = [value is not None for value in own["value"]]
+    own = {column: list(compress(entries, measured)) for column, entries in own.items()}
+    yield Block({"k": None, "task": task, "table": name}, own, len(own["value"]))
+
+
+def _check_shape(where: str, names: list[Any], rows: Any) -> None:
+    if unknown := [name for name in names if not _known(name)]:
         raise Unreadable(
             f"{where} has the column {unknown[0]!r}, expected {', '.join(schema.DIMENSIONS)}: it "
             "was written by another version of mtp-harness; update, or run again"
         )
-    if lacking:
+    if lacking := [name for name in ("metric", "value") if name not in names]:
         raise Unreadable(f"{where} has no column {lacking[0]}, expected one: run again")
-    if not isinstance(rows := table.get("rows"), list):
+    if not isinstance(rows, list):
         raise Unreadable(f"{where} has no rows, expected a list of them: run again")
-    shared = {"k": None, "task": task, "table": name}
     for place, entries in enumerate(rows, 1):
-        if not isinstance(entries, list) or len(entries) != len(columns):
-            raise Unreadable(
-                f"{where} has in row {place} not its {len(columns)} entries: run again"
-            )
-        row = dict(zip(columns, entries, strict=True))
-        row = {key: _typed(file, f"{name}.{key}", key, entry) for key, entry in row.items()}
-        _check_offset(where, row, file)
-        if row["metric"] is None:
-            raise Unreadable(f"{where} has in row {place} no metric: run again")
-        if row["value"] is not None:
-            model = row.pop("model", "self")
-            kept = row.get("data_set") or row.get("category")
-            row["documents"] = _documents(file, task, kept)
-            yield shared | ({"baseline": model} if model not in ("self", None) else {}) | row
+        if not isinstance(entries, list) or len(entries) != len(names):
+            raise Unreadable(f"{where} has in row {place} not its {len(names)} entries: run again")
 
 
 def _known(column: Any) -> bool:
     return column == "model" or (isinstance(column, str) and column in schema.COLUMNS)
 
 
-def _typed(file: ResultFile, name: str, column: str, entry: Any) -> Any:
+def _documents_of_rows(file: ResultFile, task: str, own: Columns) -> list[str | None]:
+    """Return which documents each row is about, by its data set or category."""
+    nothing = [None] * len(own["value"])
+    sets = own.get("data_set", nothing)
+    kept = [one or other for one, other in zip(sets, own.get("category", nothing), strict=True)]
+    named = {name: _documents(file, task, name) for name in set(kept)}
+    return [named[name] for name in kept]
+
+
+def _typed(file: ResultFile, name: str, column: str, entries: Sequence[Any]) -> list[Any]:
+    """Return the entries of a column, as numbers where it is one of numbers."""
     kind = schema.COLUMNS.get(column, "string")
-    if entry is None or kind == "string":
-        return None if entry is None else str(entry)
+    types = set(map(type, entries)) - {type(None)}
+    if kind == "string":
+        return list(entries) if types <= {str} else [e if e is None else str(e) for e in entries]
+    least, most, usual = (-1e300, 1e300, {int, float}) if kind == "Float64" else (0, 2**53, {int})
+    if types <= usual and all(entry is None or least <= entry < most for entry in entries):
+        return list(entries)  # what is unusual is looked at one by one
     if kind == "Float64":
-        return number(file, name, entry)
-    return whole(file, name, entry, least=0)
+        return [number(file, name, entry) for entry in entries]
+    return [whole(file, name, entry, least=0) for entry in entries]
 
 
-def _check_offset(where: str, row: Row, file: ResultFile) -> None:
-    n, offset = file.mtp.get("n_future_tokens", 1), row.get("offset")
-    if offset is not None and not 1 <= offset <= n:
-        raise Unreadable(f"{where} has offset {offset}, expected 1 to n = {n}: run again")
+def _check_offsets(where: str, offsets: Sequence[int | None], file: ResultFile) -> None:
+    n = file.mtp.get("n_future_tokens", 1)
+    for offset in set(offsets):
+        if offset is not None and not 1 <= offset <= n:
+            raise Unreadable(f"{where} has offset {offset}, expected 1 to n = {n}: run again")
 
 
-def _refuse_doubled(file: ResultFile, rows: list[Row]) -> None:
-    seen = set()
-    for row in rows:
-        keys = ("task", "table", "metric", *schema.DIMENSIONS)
-        place = tuple(row.get(key) for key in dict.fromkeys(keys))
+def _refuse_unfit(file: ResultFile, columns: Columns) -> None:
+    """Refuse values that their metric cannot have, and intervals that end before they begin."""
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, metric in enumerate(columns["metric"]):
+        places[metric].append(place)
+    for metric, its in places.items():
+        by_value = sorted(its, key=columns["value"].__getitem__)
+        for place in (by_value[0], by_value[-1]):
+            if said := schema.unfit(metric, columns["value"][place]):
+                raise Unreadable(f"{file.path}: {columns['task'][place]}: {said}: run again")
+    for place, (low, high) in enumerate(zip(columns["low"], columns["high"], strict=True)):
+        if low is not None and high is not None and low > high:
+            task, metric = columns["task"][place], columns["metric"][place]
+            raise Unreadable(
+                f"{file.path}: {task}: {metric} has an interval from {low:g} to {high:g}: run again"
+            )
+
+
+def _refuse_doubled(file: ResultFile, columns: Columns) -> None:
+    names = [
+        name
+        for name in dict.fromkeys(("task", "table", "metric", *schema.DIMENSIONS))
+        if columns[name].count(None) < len(columns[name])
+    ]
+    places = list(zip(*(columns[name] for name in names), strict=True))
+    if len(set(places)) == len(places):
+        return
+    seen: set[tuple[Any, ...]] = set()
+    for place in places:
         if place in seen:
+            row = dict(zip(names, place, strict=True))
             at = ", ".join(f"{k}={row[k]}" for k in schema.DIMENSIONS if row.get(k) is not None)
             raise Unreadable(
                 f"{file.path}: {row['task']} has two values for {at}, expected one: run again"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from mtp_harness.figures import result_file
 from mtp_harness.figures.result_file import ResultFile
 from mtp_harness.figures.sizes import in_short, same_size
-from mtp_harness.figures.values import rows_of
+from mtp_harness.figures.values import columns_of
 
 
 class Model(NamedTuple):
@@ -113,5 +113,5 @@ def find(places: Sequence[str]) -> list[Run]:
     found = dict(result_file.find([Path(place) for place in places]))
     files = [result_file.read(path, name) for path, name in found.items()]
     for file in files:
-        rows_of(file)  # what no figure can be drawn from, no table shows either
+        columns_of(file)  # what no figure can be drawn from, no table shows either
     return [Run(**vars(file)) for file in files]

@@ -236,7 +236,7 @@ def test_reading_starts_fast_and_without_torch_or_the_harness(tmp_path):
 
 @pytest.mark.slow
 def test_a_thousand_files_are_read_within_20_s(tmp_path):
-    rows = [["code", 1 + i % 4, f"metric_{i}", 0.5, None, None, 9] for i in range(400)]
+    rows = [["code", 1 + i % 4, f"metric_{i}", 0.5, None, None, 9] for i in range(1000)]
     for i in range(1000):
         content = changed(*TABLE, "rows", to=rows)
         content["config"]["mtp"]["label"] = f"model {i}"
@@ -245,7 +245,7 @@ def test_a_thousand_files_are_read_within_20_s(tmp_path):
     values, files, problems = read_runs([tmp_path])
     assert time.perf_counter() - began < 20
     assert len(files) == 1000 and not problems
-    assert len(values) == 1000 * (400 + 2 + 2 + 4)
+    assert len(values) == 1000 * (1000 + 2 + 2 + 4)
 
 
 ODD = (None, True, -1, 2.5, 1e400, "", "word", [], [1], {}, {"a": [1]})
