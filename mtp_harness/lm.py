@@ -409,6 +409,7 @@ class MTPLM(HFLM):  # type: ignore[misc]
             **self._checkpoint,
             **identity,
             **self._decoding(),
+            "vocab_size": self.vocab_size,
             "device": str(self.device),
             "devices": sorted({str(p.device) for p in self.model.parameters()}),
             "batch_size": self.batch_size,

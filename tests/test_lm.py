@@ -384,6 +384,7 @@ def test_model_info_is_plain_json_and_agrees_with_the_answers():
     mtp = json.loads(json.dumps(lm.get_model_info()["mtp"], allow_nan=False))
     assert (mtp["n_future_tokens"], mtp["draft_heads"], mtp["heads"]) == (4, 4, "parallel")
     assert (mtp["layout"], mtp["dtype"], mtp["batch_size"]) == ("mtp_llama", "float32", 2)
+    assert mtp["vocab_size"] == 256
     assert {"torch", "lm_eval", "mtp_harness"} <= set(mtp["versions"])
     assert mtp["hardware"]["threads"] == torch.get_num_threads()
     totals, records = mtp["totals"], [a.record for a in answers]

@@ -174,7 +174,7 @@ def _check_model(file: ResultFile) -> None:
         raise Unreadable(f"{file.path} has no config.mtp.{missing}, expected it: run again")
     if k > n:
         raise Unreadable(f"{file.path} has draft_heads={k}, expected at most n = {n}: run again")
-    for name in ("train_tokens", "train_step", "train_seed"):
+    for name in ("train_tokens", "train_step", "train_seed", "vocab_size"):
         whole(file, name, file.mtp.get(name), least=0)
     for name in ("tables", "totals", "hardware", "documents", "versions"):
         _expect(file, f"config.mtp.{name}", file.mtp.get(name) or {}, dict, "a table of names")

@@ -8,15 +8,19 @@ its 90 % interval by bootstrap over documents:
     not lower    agrees where low >= 0       disagrees where high < 0
     equal        agrees where -margin <= low and high <= margin     disagrees where 0 is farther
                  than margin from all of [low, high]
+    more_by      d is relative, n heads' score / n = 1's - 1: agrees where low > 0 and
+                 high >= value, so that there is a gain and it may be as large as the paper's;
+                 disagrees where high < value
     at_least     agrees where low >= value   disagrees where high < value; a timing without an
-                 interval counts as [value - 5 %, value + 5 %]
+                 interval counts as [value - 5 %, value + 5 %]; `over_k_1` divides by k = 1 first
     decreasing   agrees where each offset's low lies above the next one's high; disagrees where some
                  offset's high lies below the next one's low
 
 A claim about a mean is judged by the plain mean of the tasks' differences.
 
 Everything else is inconclusive, and so is a claim that no run can speak to. Several pairs of models
-or tasks agree where all agree, and disagree where one disagrees and none agrees.
+or tasks agree where all agree, and disagree where one disagrees and none agrees; runs without
+documents have no say, and what they lack is told.
 
 A pair is a model with n heads and one with n = 1 whose parameters differ by at most 10 % and whose
 training tokens and seeds are the same (or equally unknown), on documents under one protocol. The
@@ -25,6 +29,7 @@ verdict is about the runs at hand: their models are named, because the paper's a
 
 import re
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,22 +37,23 @@ from typing import Any, Literal, NamedTuple
 
 from mtp_harness.figures.sizes import in_short
 from mtp_harness.leaderboard.runs import Model, Run
-from mtp_harness.leaderboard.scores import Floats, Key, mean_of
+from mtp_harness.leaderboard.scores import Floats, Key, estimate, mean_of
 from mtp_harness.leaderboard.table import Board, Leaderboard
 from mtp_harness.scoring.bootstrap import Estimate
 
 Verdict = Literal["agree", "disagree", "inconclusive"]
 
 TIMING_SLACK = 0.05
+UNPAIRED = "no score of each document, run with --log_samples"
 NO_NUMBER = "the paper prints no number for this"
 
 
 class Finding(NamedTuple):
-    """One measurement that speaks to a claim."""
+    """One measurement that speaks to a claim; without verdict, what it would have needed."""
 
     who: str
     what: str
-    verdict: Verdict
+    verdict: Verdict | None
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ def _judge(claim: dict[str, Any], leaderboard: Leaderboard) -> Judged:
         claim["printed"] or NO_NUMBER,
         findings,
         measured,
-        pool([finding.verdict for finding in findings]),
+        pool([finding.verdict for finding in findings if finding.verdict]),
     )
 
 
@@ -111,9 +117,9 @@ def pool(verdicts: Sequence[Verdict]) -> Verdict:
     return "inconclusive"
 
 
-def side(estimate: Estimate, direction: str, margin: float = 0.0) -> Verdict:
+def side(difference: Estimate, direction: str, margin: float = 0.0) -> Verdict:
     """Return the verdict on a difference."""
-    low, high = estimate.low, estimate.high
+    low, high = difference.low, difference.high
     agree, disagree = {
         "higher": (low > 0, high < 0),
         "lower": (high < 0, low > 0),
@@ -121,6 +127,11 @@ def side(estimate: Estimate, direction: str, margin: float = 0.0) -> Verdict:
         "equal": (-margin <= low and high <= margin, low > margin or high < -margin),
     }[direction]
     return "agree" if agree else "disagree" if disagree else "inconclusive"
+
+
+def grows(gain: Estimate, value: float) -> Verdict:
+    """Return the verdict on a relative gain that is said to be `value`."""
+    return "disagree" if gain.high < value else "agree" if gain.low > 0 else "inconclusive"
 
 
 def reaches(low: float, high: float, value: float) -> Verdict:
@@ -141,25 +152,38 @@ def decreases(intervals: Sequence[tuple[float, float]]) -> Verdict:
 
 def _differences(claim: dict[str, Any], leaderboard: Leaderboard) -> Iterator[Finding]:
     """Yield one finding for each pair, task and metric; or for each pair, over all tasks."""
-    drawn: dict[str, list[tuple[str, tuple[float, Floats]]]] = {}
+    compared: dict[str, list[tuple[str, tuple[float, Floats]]]] = defaultdict(list)
+    unpaired: dict[tuple[str, str], None] = {}
     for board in _boards(claim, leaderboard):
         for place, base in _pairs(claim, board):
             who = " against ".join(_called(board.runs[one][0].model) for one in (place, base))
             for metric, filtered in _metrics(claim, board, place):
                 key, other = Key(place, metric, filtered), Key(base, metric, filtered)
-                found = board.scores.drawn_difference(key, other)
-                if found is not None:
-                    drawn.setdefault(who, []).append((f"{board.task} {metric}", found))
-    for who, several in drawn.items():
+                found = board.scores.drawn_gain(key, other, relative=claim["rule"] == "more_by")
+                if found is None:
+                    unpaired[who, board.task] = None
+                else:
+                    compared[who].append((f"{board.task} {metric}", found))
+    for who, several in compared.items():
         if claim.get("mean"):
-            several_at_once = [(f"mean of {len(several)} tasks", [one for _, one in several])]
-        else:
-            several_at_once = [(what, [one]) for what, one in several]
-        for what, differences in several_at_once:
-            mean = mean_of(differences)
-            if mean is not None:
-                verdict = side(mean, claim.get("direction", "equal"), claim.get("margin", 0.0))
-                yield Finding(who, f"{what} {_signed(mean)}", verdict)
+            several = [(f"mean of {len(several)} tasks", mean_of([drawn for _, drawn in several]))]
+        for what, drawn in several:
+            yield Finding(who, *_judged_gain(claim, what, drawn))
+    for who, task in unpaired:
+        yield Finding(who, f"{task}: {UNPAIRED}", None)
+
+
+def _judged_gain(
+    claim: dict[str, Any], what: str, drawn: tuple[float, Floats]
+) -> tuple[str, Verdict]:
+    """Return in words what a gain is, and the verdict on it."""
+    gain = estimate(*drawn)
+    if gain is None:  # a share of nothing
+        return f"{what}: 0 against 0", "inconclusive"
+    if claim["rule"] == "more_by":
+        return f"{what} {_relative(gain)}", grows(gain, claim["value"])
+    verdict = side(gain, claim.get("direction", "equal"), claim.get("margin", 0.0))
+    return f"{what} {_signed(gain)}", verdict
 
 
 def _metrics(claim: dict[str, Any], board: Board, place: int) -> list[tuple[str, str]]:
@@ -175,10 +199,10 @@ def _pairs(claim: dict[str, Any], board: Board) -> Iterator[tuple[int, int]]:
     """Yield the places of a model with n heads, once whatever k, and of its n = 1."""
     models = [run.model for run, _ in board.runs]
     most: dict[Model, int] = {}
-    for place, model in enumerate(models):
-        if model.n > 1 and _is_about(claim, model):
-            same = model._replace(k=0)
-            if same not in most or models[most[same]].k < model.k:
+    for place, (run, _) in enumerate(board.runs):
+        if run.model.n > 1 and _is_about(claim, run):
+            same = run.model._replace(k=0)
+            if same not in most or models[most[same]].k < run.model.k:
                 most[same] = place
     for place in most.values():
         for base, model in enumerate(models):
@@ -197,17 +221,26 @@ def _alike(one: Model, other: Model) -> bool:
 def _reached(claim: dict[str, Any], leaderboard: Leaderboard) -> Iterator[Finding]:
     for board in _boards(claim, leaderboard):
         for place, (run, _) in enumerate(board.runs):
-            if not _is_about(claim, run.model):
+            if not _is_about(claim, run):
                 continue
             if "table" in claim:
                 yield from _reached_in_table(claim, board, run)
             elif run.model.k == claim.get("k", run.model.k):
                 for metric, filtered in board.metrics(place):
-                    found = board.scores.estimate(Key(place, metric, filtered))
-                    if re.fullmatch(claim["metrics"], metric) and found is not None:
-                        verdict = reaches(found.low, found.high, claim["value"])
-                        what = f"{board.task} {metric} {_plain(found)}"
-                        yield Finding(_called(run.model), what, verdict)
+                    if re.fullmatch(claim["metrics"], metric):
+                        found = board.scores.estimate(Key(place, metric, filtered))
+                        yield Finding(
+                            _called(run.model),
+                            *_judged_value(claim, f"{board.task} {metric}", found),
+                        )
+
+
+def _judged_value(
+    claim: dict[str, Any], what: str, found: Estimate | None
+) -> tuple[str, Verdict | None]:
+    if found is None:
+        return f"{what}: {UNPAIRED}", None
+    return f"{what} {_plain(found)}", reaches(found.low, found.high, claim["value"])
 
 
 def _reached_in_table(claim: dict[str, Any], board: Board, run: Run) -> Iterator[Finding]:
@@ -218,7 +251,10 @@ def _reached_in_table(claim: dict[str, Any], board: Board, run: Run) -> Iterator
         if row["metric"] == claim["metrics"]
         and row["value"] is not None
         and row.get("model", "self") in ("self", None)
+        and row.get("category") == claim.get("category")
     ]
+    if claim.get("over_k_1"):
+        rows = _over_k_1(rows)
     if least := claim.get("least_batch"):
         largest = max((row["batch"] for row in rows), default=0)
         rows = [row for row in rows if row["batch"] == largest >= least]
@@ -228,11 +264,21 @@ def _reached_in_table(claim: dict[str, Any], board: Board, run: Run) -> Iterator
     low, high = best["low"], best["high"]
     if low is None or high is None:
         low, high = (best["value"] * (1 + sign * TIMING_SLACK) for sign in (-1, 1))
-    cell = ", ".join(
-        f"{name} {best[name]}" for name in ("batch", "prompt_tokens", "k") if best.get(name)
-    )
-    what = f"{board.task} {claim['metrics']} {best['value']:.2f} at {cell}"
+    places = ("category", "batch", "prompt_tokens", "k")
+    cell = ", ".join(f"{name} {best[name]}" for name in places if best.get(name))
+    over = " (prefill included) over k = 1" if claim.get("over_k_1") else ""
+    what = f"{board.task} {claim['metrics']}{over} {best['value']:.2f} at {cell}"
     yield Finding(_called(run.model), what, reaches(low, high, claim["value"]))
+
+
+def _over_k_1(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of k > 1 as multiples of that of k = 1."""
+    base = next((float(row["value"]) for row in rows if row["k"] == 1), 0.0)
+    return [
+        {**row, "value": float(row["value"]) / base, "low": None, "high": None}
+        for row in rows
+        if row["k"] != 1 and base > 0
+    ]
 
 
 def _decreasing(claim: dict[str, Any], leaderboard: Leaderboard) -> Iterator[Finding]:
@@ -254,6 +300,7 @@ def _decreasing(claim: dict[str, Any], leaderboard: Leaderboard) -> Iterator[Fin
 _RULES = {
     "difference": _differences,
     "equal": _differences,
+    "more_by": _differences,
     "at_least": _reached,
     "decreasing": _decreasing,
 }
@@ -263,12 +310,13 @@ def _boards(claim: dict[str, Any], leaderboard: Leaderboard) -> list[Board]:
     return [b for b in leaderboard.boards.values() if re.fullmatch(claim["tasks"], b.task)]
 
 
-def _is_about(claim: dict[str, Any], model: Model) -> bool:
-    if model.n != claim.get("n", model.n):
+def _is_about(claim: dict[str, Any], run: Run) -> bool:
+    if run.model.n != claim.get("n", run.model.n):
         return False
-    for name in ("parameters", "train_tokens"):
+    told = {**run.model._asdict(), "vocab_size": run.vocab_size}
+    for name in ("parameters", "train_tokens", "vocab_size"):
         if name in claim:
-            value, (low, high) = getattr(model, name), claim[name]
+            value, (low, high) = told[name], claim[name]
             if value is None or not low <= value <= high:
                 return False
     return True
@@ -280,6 +328,10 @@ def _called(model: Model) -> str:
 
 def _signed(one: Estimate) -> str:
     return f"{one.value:+.4g} [{one.low:+.4g}, {one.high:+.4g}]"
+
+
+def _relative(one: Estimate) -> str:
+    return f"{100 * one.value:+.3g} % [{100 * one.low:+.3g}, {100 * one.high:+.3g}]"
 
 
 def _plain(one: Estimate) -> str:

@@ -68,6 +68,12 @@ class Run(ResultFile):
         )
 
     @property
+    def vocab_size(self) -> int | None:
+        """How many tokens its tokenizer has; None where the run was not told."""
+        size: int | None = self.mtp.get("vocab_size")
+        return size
+
+    @property
     def machine(self) -> str:
         """What it ran on, in a few words."""
         hardware = self.mtp.get("hardware") or {}

@@ -109,32 +109,47 @@ class Scores:
         """Return a metric with its interval; None where its documents are not known."""
         if key not in self._scores:
             return None
-        return _estimate(self._scores[key].value, self._drawn(key))
+        return estimate(self._scores[key].value, self._drawn(key))
 
     def difference(self, key: Key, baseline: Key) -> Estimate | None:
         """Return a metric less the baseline's, paired by document; None where that cannot be."""
-        drawn = self.drawn_difference(key, baseline)
-        return None if drawn is None else _estimate(*drawn)
+        drawn = self.drawn_gain(key, baseline)
+        return None if drawn is None else estimate(*drawn)
 
-    def drawn_difference(self, key: Key, baseline: Key) -> tuple[float, Floats] | None:
-        """Return the same as its value and its replicates [R]."""
+    def drawn_gain(
+        self, key: Key, baseline: Key, relative: bool = False
+    ) -> tuple[float, Floats] | None:
+        """Return the same as its value and its replicates [R].
+
+        Args:
+            key: The metric.
+            baseline: What it is compared with.
+            relative: As a share of the baseline's.
+        """
         mine, its = self._scores.get(key), self._scores.get(baseline)
         if mine is None or its is None or mine.documents != its.documents:
             return None
-        return mine.value - its.value, self._drawn(key) - self._drawn(baseline)
+        value, drawn = mine.value - its.value, self._drawn(key) - self._drawn(baseline)
+        if relative:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                value, drawn = float(np.divide(value, its.value)), drawn / self._drawn(baseline)
+        return value, drawn
 
 
-def mean_of(drawn: Sequence[tuple[float, Floats]]) -> Estimate | None:
-    """Return the plain mean of differences on several tasks, each task drawn for itself."""
+def mean_of(drawn: Sequence[tuple[float, Floats]]) -> tuple[float, Floats]:
+    """Return the plain mean of gains on several tasks, each task drawn for itself."""
     values, resampled = zip(*drawn, strict=True)
-    return _estimate(float(np.mean(values)), np.mean(resampled, axis=0))
+    return float(np.mean(values)), np.mean(resampled, axis=0)
 
 
-def _estimate(value: float, resampled: Floats) -> Estimate | None:
+def estimate(value: float, resampled: Floats) -> Estimate | None:
+    """Return a value with the interval of its replicates [R]; None where there is none."""
     known = resampled[~np.isnan(resampled)]  # a replicate may have drawn no step at all
     if not len(known) or np.isnan(value):
         return None
-    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    # A gain over nothing is infinite, and between that and a number nothing can be interpolated.
+    low, high = np.quantile(known, ends, method="linear" if np.isfinite(known).all() else "nearest")
     return Estimate(value, float(low), float(high))
 
 

@@ -83,7 +83,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
                 sample = json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path}:{number} is not JSON: {error}") from None
-            if not isinstance(sample, dict) or not _are_answers(sample.get("n_answers")):
+            if not _is_sample(sample):
                 raise ValueError(
                     f"{path}:{number} is no sample, expected what lm_eval --log_samples writes: "
                     "run again"
@@ -91,13 +91,38 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
             yield sample
 
 
+def _is_sample(told: Any) -> bool:
+    if not isinstance(told, dict):
+        return False
+    return _are_requests(told.get("arguments", [])) and _are_answers(told.get("n_answers"))
+
+
+def _are_requests(told: Any) -> bool:
+    """Return whether these are requests, each with arguments by name or in order."""
+    each = told.values() if isinstance(told, dict) else told
+    if not isinstance(told, dict | list):
+        return False
+    return all(isinstance(one, dict | list) for one in each)
+
+
 def _are_answers(told: Any) -> bool:
     """Return whether `n_answers` is a number, or says of each answer its verdict and decoding."""
     if not isinstance(told, list):
         return told is None or isinstance(told, int | float)
-    parts = [one.get(name) for one in told if isinstance(one, dict) for name in _JUDGED]
-    whole = len(parts) == len(_JUDGED) * len(told)
-    return whole and all(part is None or isinstance(part, dict) for part in parts)
+    return all(
+        isinstance(one, dict)
+        and all(name in one and isinstance(one[name], dict | None) for name in _JUDGED)
+        and _is_record(one["decode"] or {})
+        for one in told
+    )
+
+
+def _is_record(decode: Mapping[str, Any]) -> bool:
+    """Return whether counts by step and by token are lists of counts, and tokens are counted."""
+    counts = [decode.get(name) or [] for name in ("n_verified", "n_characters")]
+    if not all(isinstance(one, list) and all(type(c) is int for c in one) for one in counts):
+        return False
+    return not counts[0] or isinstance(decode.get("n_kept"), int | float)
 
 
 def answers_of(sample: dict[str, Any]) -> list[str]:

@@ -90,3 +90,16 @@ def write(folder: Path, content: Any = WHOLE, name: str = NAME) -> Path:
     else:
         path.write_text(json.dumps(content), encoding="utf-8")
     return path
+
+
+ODD = (None, True, -1, 2.5, 1e400, "", "word", [], [1], {}, {"a": [1]})
+"""What may stand where something else is expected."""
+
+
+def places(value, above=()):
+    """Yield the path of every entry of a JSON value."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, entry in entries:
+        yield (*above, key)
+        if isinstance(entry, dict | list):
+            yield from places(entry, (*above, key))

@@ -12,7 +12,7 @@ import pytest
 from mtp_harness.figures import schema
 from mtp_harness.figures.tables import frame, read_runs, to_csv
 
-from .damage import REMOVED, WHOLE, changed, write
+from .damage import ODD, REMOVED, WHOLE, changed, places, write
 
 MTP = ("config", "mtp")
 TABLE = (*MTP, "tables", "mtp_heads", "by_offset")
@@ -246,19 +246,6 @@ def test_a_thousand_files_are_read_within_20_s(tmp_path):
     assert time.perf_counter() - began < 20
     assert len(files) == 1000 and not problems
     assert len(values) == 1000 * (1000 + 2 + 2 + 4)
-
-
-ODD = (None, True, -1, 2.5, 1e400, "", "word", [], [1], {}, {"a": [1]})
-"""What may stand where something else is expected."""
-
-
-def places(value, above=()):
-    """Yield the path of every entry of a JSON value."""
-    entries = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, entry in entries:
-        yield (*above, key)
-        if isinstance(entry, dict | list):
-            yield from places(entry, (*above, key))
 
 
 def test_no_odd_entry_anywhere_ends_in_a_traceback(tmp_path):

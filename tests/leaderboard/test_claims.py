@@ -8,7 +8,16 @@ import pytest
 
 import mtp_harness.leaderboard.claims as claims_module
 from mtp_harness.leaderboard import runs
-from mtp_harness.leaderboard.claims import NO_NUMBER, decreases, judge, pool, reaches, side
+from mtp_harness.leaderboard.claims import (
+    NO_NUMBER,
+    UNPAIRED,
+    decreases,
+    grows,
+    judge,
+    pool,
+    reaches,
+    side,
+)
 from mtp_harness.leaderboard.table import build
 from mtp_harness.scoring.bootstrap import Estimate
 
@@ -45,6 +54,20 @@ def test_side_of_a_difference(low, high, direction, verdict):
 )
 def test_reaching_three(low, high, verdict):
     assert reaches(low, high, 3.0) == verdict
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.05, 0.3, "agree"),
+        (0.2, 0.3, "agree"),
+        (-0.05, 0.3, "inconclusive"),
+        (0.05, 0.1, "disagree"),  # a gain, but less than was said
+        (-0.3, -0.1, "disagree"),
+    ],
+)
+def test_growing_by_17_percent(low, high, verdict):
+    assert grows(Estimate((low + high) / 2, low, high), 0.17) == verdict
 
 
 @pytest.mark.parametrize(
@@ -170,7 +193,12 @@ def test_claims_are_whole(claim):
     if claim["rule"] != "none":
         re.compile(claim["tasks"])
         re.compile(claim["metrics"])
-    rule_needs = {"difference": "direction", "equal": "margin", "at_least": "value"}
+    rule_needs = {
+        "difference": "direction",
+        "equal": "margin",
+        "at_least": "value",
+        "more_by": "value",
+    }
     assert rule_needs.get(claim["rule"], "claim") in claim
     assert claim["rule"] in {*rule_needs, "decreasing", "none"}
 
@@ -190,3 +218,93 @@ def test_induction_is_judged_by_the_stories(tmp_path):
     board = build(runs.find([str(tmp_path)]))
     (found,) = [one for one in judge(board) if "learn induction far better" in one.claim]
     assert found.verdict == "agree"
+
+
+LARGE = {"parameters": 13_000_000_000}
+BASE = [0.1, 0.2, 0.4, 0.0, 0.3] * 8
+
+
+def write_pair(folder, task, base, own, n=4, **more):
+    write_run(folder / task / "one", "one", task, {"pass@1": base}, n=1, k=1, **more)
+    write_run(folder / task / "several", "several", task, {"pass@1": own}, n=n, k=n, **more)
+
+
+def test_a_relative_gain_is_judged_by_its_size(tmp_path):
+    # A constant factor is the gain of every replicate, however much the scores themselves differ.
+    for name, factor, verdict in (("a", 1.25, "agree"), ("b", 1.0625, "disagree")):
+        write_pair(tmp_path / name, "mbpp_mtp", BASE, [factor * b for b in BASE], **LARGE)
+        found = judged(tmp_path / name, "At 13B, four heads solve 17 %")
+        assert found.verdict == verdict
+        gain = f"{100 * (factor - 1):+.3g}"
+        assert f"mbpp_mtp pass@1 {gain} % [{gain}, {gain}]" in found.measured
+    mixed = [1.4 * b if i % 2 else b for i, b in enumerate(BASE)]  # a gain, its size unsure
+    write_pair(tmp_path / "c", "mbpp_mtp", BASE, mixed, **LARGE)
+    assert judged(tmp_path / "c", "At 13B, four heads solve 17 %").verdict == "agree"
+
+
+def test_the_mean_of_relative_gains(tmp_path):
+    write_pair(tmp_path, "humaneval_mtp", BASE, [1.125 * b for b in BASE], **LARGE)
+    write_pair(tmp_path, "mbpp_mtp", BASE, [1.375 * b for b in BASE], **LARGE)
+    found = judged(tmp_path, "Four heads solve around 15 %")
+    assert found.verdict == "agree"
+    assert found.measured.startswith("mean of 2 tasks +25 % [+25, +25]")
+
+
+def test_a_gain_over_nothing(tmp_path):
+    nothing, some = [0.0] * 30, [0.0, 1.0] * 15
+    write_pair(tmp_path / "a", "mbpp_mtp", nothing, nothing, **LARGE)
+    found = judged(tmp_path / "a", "At 13B, four heads solve 17 %")
+    assert found.verdict == "inconclusive"
+    assert found.measured.startswith("mbpp_mtp pass@1: 0 against 0 (several")
+    write_pair(tmp_path / "b", "mbpp_mtp", nothing, some, **LARGE)
+    found = judged(tmp_path / "b", "At 13B, four heads solve 17 %")
+    assert (found.verdict, "+inf % [+inf, +inf]" in found.measured) == ("agree", True)
+
+
+@pytest.mark.parametrize(("vocab_size", "is_judged"), [(256, True), (32_000, False), (None, False)])
+def test_byte_level_models_are_told_by_their_vocabulary(tmp_path, vocab_size, is_judged):
+    told = {"mtp": {"vocab_size": vocab_size}}
+    write_pair(tmp_path, "mbpp_mtp", BASE, [2 * b for b in BASE], n=8, **told)
+    found = judged(tmp_path, "Byte-level models with eight heads solve 67 %")
+    assert bool(found.findings) == is_judged
+
+
+def test_runs_without_samples_are_told_of_and_have_no_say(tmp_path):
+    write_pair(tmp_path / "a", "mbpp_mtp", BASE, [2 * b for b in BASE], samples=False)
+    found = judged(tmp_path / "a", "Small models are worse")
+    assert found.verdict == "inconclusive"
+    assert found.measured.startswith(f"mbpp_mtp: {UNPAIRED} (several, k=4, 4M parameters")
+    write_pair(tmp_path / "a", "humaneval_mtp", BASE, [0.5 * b for b in BASE])
+    found = judged(tmp_path / "a", "Small models are worse")
+    assert found.verdict == "agree"  # by the task with documents
+    assert UNPAIRED in found.measured
+
+
+def test_speed_on_text_is_that_of_prose_over_one_head(tmp_path):
+    columns = "category k metric value low high count".split()
+    rows = [
+        ["prose", 1, "tokens_per_second", 100.0, None, None, 9],
+        ["prose", 2, "tokens_per_second", 190.0, None, None, 9],
+        ["prose", 4, "tokens_per_second", 290.0, None, None, 9],
+        ["code", 1, "tokens_per_second", 100.0, None, None, 9],
+        ["code", 4, "tokens_per_second", 400.0, None, None, 9],
+    ]
+    tables = {"by_k": {"columns": columns, "rows": rows}}
+    write_run(tmp_path, task="mtp_speculative", scores={"looping": [0.0]}, tables=tables)
+    found = judged(tmp_path, "On text, four heads decode 2.7")
+    assert found.verdict == "agree"
+    assert (
+        "tokens_per_second (prefill included) over k = 1 2.90 at category prose, k 4"
+        in found.measured
+    )
+
+
+def test_every_claim_of_the_paper_is_there():
+    """The headline claims, by what the paper prints of each."""
+    printed = " ".join(claim["claim"] + " " + claim["printed"] for claim in DATA)
+    for figure in (
+        "12 %", "17 %", "15 %", "3.05", "2.74", "2.5 of 3", "6.39", "67 %", "20 %", "1.7 times",
+        "twice as fast", "+3.8, +2.1, +3.2", "+1.2, +3.7, +4.1", "+0.7, +3.0, +5.3", "+2.4", "+3.2",
+        "1.22", "+0.51", "50.9", "51.5", "21.4", "30.7", "2.9 against 3.7", ".340", ".469", "48.4",
+    ):  # fmt: skip
+        assert figure in printed
