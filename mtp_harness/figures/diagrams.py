@@ -10,8 +10,8 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
 from mtp_harness.figures import bars, words
-from mtp_harness.figures.series import is_mixed, is_paper
-from mtp_harness.figures.style import GREY, RULE, Style
+from mtp_harness.figures.series import is_mixed
+from mtp_harness.figures.style import GREY, RULE, Style, make_room_for_titles, set_title
 
 Place = tuple[float, float]
 
@@ -127,6 +127,9 @@ def _box(axes: Axes, name: str, x: float, y: float, colour: str) -> None:
 
 
 POSITIONS = 4
+WIDTH = 3.5
+"""Of figure 1, inches."""
+
 SHOWN_HEADS = 8
 """More heads than this are drawn as the first ones, three dots and the last."""
 
@@ -134,18 +137,19 @@ SHOWN_HEADS = 8
 def overview(canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
     """Draw figure 1: the architecture above, the gains of n heads below."""
     parts = shown[shown["metric"].isin(("trunk blocks", "head blocks"))]
-    if not (paper := is_paper(parts)).all():
-        parts = parts[~paper]
     gains = shown[shown["metric"].str.startswith("pass@")]
     heads = int(parts["n"].max())
     below = 0.0 if gains.empty else 0.24 * len(gains) + 0.75
     tall = 1.9 + 0.19 * min(heads, SHOWN_HEADS)
-    canvas.set_size_inches(3.5, tall + below)
+    canvas.set_size_inches(WIDTH, tall + below)
     if gains.empty:
-        _architecture(canvas.subplots(), parts, heads, style)
+        axes = canvas.subplots()
+        _architecture(axes, parts, heads, style)
+        make_room_for_titles(canvas, [[axes]])
         return
     above, under = canvas.subplots(2, 1, height_ratios=[tall, below])
     _architecture(above, parts, heads, style)
+    make_room_for_titles(canvas, [[above]])
     name = words.entry("data_set", gains["data_set"].iloc[0])
     number = gains["n"].iloc[0]
     under.set_title(f"{name} pass@1 gains with {number}-token prediction", fontsize=7)
@@ -184,7 +188,7 @@ def _architecture(axes: Axes, parts: pd.DataFrame, n: int, style: Style) -> None
             va="center",
             color=GREY,
         )
-    axes.set_title(f"{label}: n = {n}, {sum(blocks.values()):.0f} blocks")
+    set_title(axes, f"{label}: n = {n}, {sum(blocks.values()):.0f} blocks", WIDTH - 0.6)
 
 
 def _head(axes: Axes, place: int, head: int, skipped: bool, style: Style) -> None:

@@ -11,9 +11,10 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
-from mtp_harness.figures import paper_data, words
+from mtp_harness.figures import footer, paper_data
+from mtp_harness.figures.result_file import ResultFile
 from mtp_harness.figures.series import is_paper
-from mtp_harness.figures.style import GREY, MPLSTYLE, PAPER, Style
+from mtp_harness.figures.style import MPLSTYLE, PAPER, Style
 from mtp_harness.figures.tables import Results, to_csv
 
 Draw = Callable[[Canvas, pd.DataFrame, Style], None]
@@ -138,11 +139,21 @@ def draw(
     shown = figure.table(results, paper)
     sources = _sources(shown)
     with matplotlib.rc_context(fname=MPLSTYLE):
-        canvas = Canvas(layout="constrained")
-        figure.draw(canvas, shown, style)
-        _footer(canvas, shown, figure.paper_protocol)
+        canvas = paint(figure, shown, results.files if results else {}, style)
         pictures = {kind: _picture(canvas, kind, figure, sources) for kind in formats}
     return Drawn(figure, shown, pictures, sources)
+
+
+def paint(
+    figure: Figure, shown: pd.DataFrame, files: Mapping[str, ResultFile], style: Style
+) -> Canvas:
+    """Return the canvas of a figure with all that is on it; to be called in the paper's look."""
+    canvas = Canvas(layout="constrained")
+    figure.draw(canvas, shown, style)
+    if figure.name.startswith("table_"):
+        _heading(canvas, figure.caption)
+    footer.write(canvas, shown, files, figure.paper_protocol)
+    return canvas
 
 
 def _sources(shown: pd.DataFrame) -> str:
@@ -164,30 +175,11 @@ def _picture(canvas: Canvas, kind: str, figure: Figure, sources: str) -> bytes:
     return held.getvalue()
 
 
-def _timed_with(own: pd.DataFrame) -> str:
-    """Return in words the settings that all timings have in common."""
-    timed = own[own["task"] == "mtp_speed"]
-    shared = [name for name in ("prompt_tokens", "batch") if timed[name].nunique() == 1]
-    return ", ".join(words.entry(name, timed[name].iloc[0]) for name in shared)
-
-
-def _footer(canvas: Canvas, shown: pd.DataFrame, paper_protocol: str) -> None:
-    """Say on the figure where its numbers come from."""
-    paper = is_paper(shown)
-    parts = []
-    if not paper.all():
-        labels = list(dict.fromkeys(shown.loc[~paper, "label"].dropna()))
-        more = f" and {len(labels) - 4} more" if len(labels) > 4 else ""
-        hardware = list(dict.fromkeys(shown.loc[~paper, "hardware"].dropna()))
-        where = [", ".join(hardware), _timed_with(shown[~paper])]
-        parts.append("; ".join(filter(None, [f"Runs: {', '.join(labels[:4])}{more}", *where])))
-        parts += list(dict.fromkeys(shown.loc[~paper, "note"].dropna()))
-    if paper.any():
-        printed = ", ".join(dict.fromkeys(shown.loc[paper, "source"]))
-        parts.append(f"Paper: {printed}, Gloeckle et al. 2024")
-        if paper_protocol and not paper.all():
-            own = ", ".join(dict.fromkeys(shown["protocol"].dropna()))
-            parts.append(f"Protocol differs: runs {own or 'without finetuning'}; {paper_protocol}")
-    width = canvas.get_size_inches()[0]
-    text = "\n".join(fill(part, max(30, int(width * 22))) for part in parts)
-    canvas.supxlabel(text, x=0.01, ha="left", fontsize=5, color=GREY)
+def _heading(canvas: Canvas, caption: str) -> None:
+    """Say above a table what it shows and in which unit: it has no axes that could."""
+    width, height = canvas.get_size_inches()
+    text = fill(
+        caption.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"), max(24, int(width * 17))
+    )
+    canvas.set_size_inches(width, height + 0.13 * (1 + text.count("\n")) + 0.05)
+    canvas.suptitle(text, x=0.01, ha="left", fontsize=6.5)

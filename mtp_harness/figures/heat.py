@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -11,9 +12,12 @@ from matplotlib.figure import Figure as Canvas
 
 from mtp_harness.figures import words
 from mtp_harness.figures.series import with_paper_named
-from mtp_harness.figures.style import RULE, Style
+from mtp_harness.figures.style import RULE, Style, make_room_for_titles, set_title
 
 Entry = tuple[Any, ...]
+
+HEAD = 16
+"""Letters of a line of a column's head."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Heat:
         field: Size of a field, inches.
         row_words, column_words: Write an entry.
         xlabel: Of the horizontal axis.
+        counts: Metrics that are whole numbers, without colour.
     """
 
     rows: tuple[str, ...]
@@ -43,6 +48,7 @@ class Heat:
     column_words: Callable[[Entry], str] | None = None
     xlabel: str = ""
     fontsize: float = 6.0
+    counts: tuple[str, ...] = ()
 
     def __call__(self, canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
         """Draw the table."""
@@ -62,7 +68,8 @@ class Heat:
         )
         wide = sum(max(len(own), 2) for own in columns) * field
         name_width = 0.062 * max(len(self._row(row)) for own in rows for row in own)
-        tall = max(map(len, rows)) * self.field[1]
+        heads = max(self._column(column).count("\n") for own in columns for column in own)
+        tall = max(map(len, rows)) * self.field[1] + 0.1 * max(0, heads - 2)
         canvas.set_size_inches(wide + (name_width + 0.35) * len(panels), tall + 0.85)
         layout = canvas.subplots(
             1, len(panels), squeeze=False, width_ratios=[max(len(own), 2) for own in columns]
@@ -74,7 +81,9 @@ class Heat:
             self._paint(axes, grid, its_rows, its_columns, norm, style)
             if panel:
                 named = zip(self.panels, panel, strict=True)
-                axes.set_title(", ".join(filter(None, (words.entry(*one) for one in named))))
+                title = ", ".join(filter(None, (words.entry(*one) for one in named)))
+                set_title(axes, title, max(len(its_columns), 2) * field)
+        make_room_for_titles(canvas, [layout])
 
     def _row(self, entry: Entry) -> str:
         named = self.row_words or (
@@ -84,11 +93,14 @@ class Heat:
 
     def _column(self, entry: Entry) -> str:
         if self.column_words:
-            return self.column_words(entry)
-        return "\n".join(map(_word, zip(self.columns, entry, strict=True)))
+            lines = self.column_words(entry).split("\n")
+        else:
+            lines = [_word(named) for named in zip(self.columns, entry, strict=True)]
+        return "\n".join(fill(line, HEAD) for line in lines)
 
     def _norm(self, shown: pd.DataFrame) -> Normalize:
         scale = 100 if self.percent else 1
+        shown = shown[~shown["metric"].isin(self.counts)]
         values = shown["value"].astype(float) * scale
         if self.difference:
             gains = values[shown["baseline"].notna()]
@@ -113,20 +125,14 @@ class Heat:
         for _, row in grid.iterrows():
             y = rows.index(_of(row, self.rows))
             x = columns.index(_of(row, self.columns))
-            value = float(row["value"]) * (100 if self.percent else 1)
-            absolute = self.difference and pd.isna(row["baseline"])
-            strength = norm(value)
-            if self.difference:
-                strength = 0.5 + 0.78 * (strength - 0.5)
-            colour = "white" if absolute else colours(strength)
+            text, colour = self._field(row, norm, colours)
             axes.add_patch(
                 matplotlib.patches.Rectangle((x, y), 1, 1, facecolor=colour, edgecolor="white")
             )
-            sign = "+" if self.difference and not absolute and value > 0 else ""
             axes.text(
                 x + 0.5,
                 y + 0.52,
-                (sign + self.form.format(value)).replace("-", "−"),
+                text,
                 ha="center",
                 va="center",
                 fontsize=self.fontsize,
@@ -137,6 +143,19 @@ class Heat:
         axes.tick_params(length=0, top=False, labelsize=6)
         axes.spines[:].set_visible(False)
         axes.set_xlabel(self.xlabel)
+
+    def _field(self, row: Any, norm: Normalize, colours: Any) -> tuple[str, Any]:
+        """Return what stands in a field, and its colour."""
+        if row["metric"] in self.counts:
+            return f"{row['value']:.0f}", "white"
+        value = float(row["value"]) * (100 if self.percent else 1)
+        absolute = self.difference and pd.isna(row["baseline"])
+        strength = norm(value)
+        if self.difference:
+            strength = 0.5 + 0.78 * (strength - 0.5)
+        sign = "+" if self.difference and not absolute and value > 0 else ""
+        text = (sign + self.form.format(value)).replace("-", "−")
+        return text, "white" if absolute else colours(strength)
 
 
 def _word(named: tuple[str, Any]) -> str:

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 from mtp_harness.figures import words
 from mtp_harness.figures.series import Series, is_mixed, is_paper, series_of
 from mtp_harness.figures.sizes import in_short
-from mtp_harness.figures.style import Style
+from mtp_harness.figures.style import Style, make_room_for_titles, set_title
 
 MANY = 4
 """With more series than this the legend stands beside the panels."""
@@ -96,7 +96,8 @@ class Lines:
                 here = one.rows[one.rows.index.isin(panel.index)]
                 if len(here):
                     labels.setdefault(one.label, self._line(axes, one, here))
-            self._finish(axes, panel, row, column, len(panels) > 1)
+            self._finish(axes, panel, row, column, len(panels) > 1, alone=wide == 1)
+        make_room_for_titles(canvas, grid)
         for axes in grid.flat[len(panels) :]:
             axes.set_axis_off()
         for axes_row in grid:
@@ -156,7 +157,9 @@ class Lines:
             )
         return line
 
-    def _finish(self, axes: Axes, panel: pd.DataFrame, row: Any, column: Any, titled: bool) -> None:
+    def _finish(
+        self, axes: Axes, panel: pd.DataFrame, row: Any, column: Any, titled: bool, alone: bool
+    ) -> None:
         if self.log_x:
             axes.set_xscale("log")
         if self.log_y:
@@ -180,7 +183,9 @@ class Lines:
             ticks = _thinned(ticks, axes.get_xlim(), self.log_x)
             axes.xaxis.set_major_locator(FixedLocator(ticks))
             axes.xaxis.set_minor_locator(NullLocator())
-        if self.x in ("parameters", "train_tokens") or (ticks and ticks[-1] >= 10_000):
+        if self.x == "parameters":  # one tick may stand for sizes that are all but one
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: in_short(x, digits=2)))
+        elif self.x == "train_tokens" or (ticks and ticks[-1] >= 10_000):
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: in_short(x)))
         elif self.log_x:
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
@@ -190,7 +195,7 @@ class Lines:
                 for name, entry in ((self.rows, row), (self.columns, column))
                 if name is not None
             ]
-            axes.set_title(", ".join(named))
+            set_title(axes, ", ".join(named), self.size[0] - (0.4 if alone else 0.15))
         if self.decorate:
             self.decorate(axes, panel)
 

@@ -11,11 +11,11 @@ def same_size(one: float | None, other: float | None) -> bool:
     return bool(max(one, other) / min(one, other) <= 1 + PARAMETERS_ALIKE)
 
 
-def in_short(number: float | None) -> str:
+def in_short(number: float | None, digits: int = 3) -> str:
     """Return a count with a letter: 3.86M, 6.74B; a question mark for None."""
     if number is None:
         return "?"
     for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= unit:
-            return f"{number / unit:.3g}{letter}"
+            return f"{float(f'{number / unit:.{digits}g}'):g}{letter}"
     return f"{number:g}"

@@ -201,7 +201,7 @@ FIGURES = (
     ),
     Figure(
         "table_s2",
-        "Self-speculative decoding: speed-up over k = 1 and tokens per forward.",
+        "Self-speculative decoding: speed-up over k = 1 and tokens per forward, by heads used, k.",
         decoding,
         TextTable(
             ("label", "n", "k"),
@@ -214,7 +214,8 @@ FIGURES = (
     ),
     Figure(
         "table_s3",
-        "Self-speculative decoding of byte-level models on code.",
+        "Self-speculative decoding of byte-level models on code: speed-up over k = 1 and tokens "
+        "per forward, by heads used, k.",
         lambda results: _code(decoding(results)),
         TextTable(("k",), ("label", "n", "metric"), lambda value: f"{value:.2f}"),
         SPECULATIVE,

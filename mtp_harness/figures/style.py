@@ -5,9 +5,13 @@ dashed, n = 4 green and dotted; for heads used, k = 3 is sand and dash-dotted. T
 stays apart under each of the three dichromacies (a test simulates them).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
 
 MPLSTYLE = Path(__file__).with_name("paper.mplstyle")
 
@@ -27,6 +31,22 @@ DASHES: dict[int, str | tuple[int, tuple[float, ...]]] = {
     32: (0, (0.8, 0.8)),
 }
 MARKERS = ("o", "s", "^", "D", "v", "P", "*", "<", ">", "h")
+
+
+TITLE_LINE = 0.13
+"""Height of a line of a title, inches."""
+
+
+def set_title(axes: Axes, text: str, inches: float) -> None:
+    """Set a title in lines that are not wider than its panel."""
+    axes.set_title(fill(text, max(14, int(17 * inches)), break_on_hyphens=False))
+
+
+def make_room_for_titles(canvas: Canvas, rows: Iterable[Iterable[Axes]]) -> None:
+    """Make a figure as much taller as its rows of panels have lines of titles beyond one each."""
+    lines = sum(max(axes.get_title().count("\n") for axes in row) for row in rows)
+    width, height = canvas.get_size_inches()
+    canvas.set_size_inches(width, height + TITLE_LINE * lines)
 
 
 @dataclass(frozen=True)

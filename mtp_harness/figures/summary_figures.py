@@ -152,11 +152,12 @@ def means(results: Results) -> pd.DataFrame:
 
 def _in_rows(rows: pd.DataFrame) -> pd.DataFrame:
     aspects = ("f1", "precision", "recall")
+    metrics = ("epoch", *METRICS)
     order = rows.assign(
         _source=(rows["source"] != "run"),
         _mean=rows["data_set"].str.startswith("average"),
-        _metric=[METRICS.index(name) for name in rows["metric"]],
-        _aspect=[aspects.index(name) for name in rows["aspect"]],
+        _metric=[metrics.index(name) for name in rows["metric"]],
+        _aspect=[-1 if pd.isna(name) else aspects.index(name) for name in rows["aspect"]],
     )
     keys = ["_source", "_mean", "data_set", "_metric", "_aspect", "train_tokens", "n"]
     return (
@@ -179,6 +180,7 @@ def _heat(rows: tuple[str, ...], panels: tuple[str, ...] = ()) -> Heat:
         ("train_tokens", "label", "n", "baseline"),
         panels,
         difference=True,
+        counts=("epoch",),
         column_words=_column,
         row_words=lambda row: " ".join(
             words.entry(name, one) for name, one in zip(rows, row, strict=True)
@@ -205,7 +207,7 @@ FIGURES = (
     ),
     Figure(
         "table_s8",
-        "ROUGE F1 of n = 1, and differences to it.",
+        "ROUGE F1 (%) of n = 1, and differences to it (points); epochs of finetuning.",
         all_f1,
         _heat(("data_set", "metric")),
         COMMAND,
@@ -215,7 +217,7 @@ FIGURES = (
     ),
     Figure(
         "table_s9",
-        "ROUGE-L F1 of n = 1, and differences to it.",
+        "ROUGE-L F1 (%) of n = 1, and differences to it (points).",
         l_f1,
         _heat(("data_set",)),
         COMMAND,
@@ -225,7 +227,7 @@ FIGURES = (
     ),
     Figure(
         "table_s10",
-        "Average ROUGE of n = 1, and differences to it.",
+        "Average ROUGE (%) of n = 1, and differences to it (points).",
         means,
         _heat(("metric", "aspect"), ("data_set",)),
         COMMAND,

@@ -203,7 +203,7 @@ FIGURES = (
     ),
     Figure(
         "table_s5",
-        "Training time over that of n = 1.",
+        "Training time of n heads, as a multiple of that of n = 1.",
         nothing,
         TextTable(("label",), ("n",), lambda value: f"{value:.2f}"),
         "`mtp-harness train` for each n: its times are no results of the harness",

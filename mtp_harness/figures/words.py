@@ -88,6 +88,8 @@ def entry(column: str, value: Any) -> str:
         return f"batch size {value}"
     if column == "prompt_tokens":
         return f"prompts of {value} tokens"
+    if column == "new_tokens":
+        return f"{value} new tokens"
     if column == "pause_tokens":
         return f"{value} pause tokens"
     if column in ("n", "k", "offset"):

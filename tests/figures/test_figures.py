@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import matplotlib
@@ -13,7 +14,7 @@ from PIL import Image
 
 from mtp_harness.figures import style
 from mtp_harness.figures.catalogue import FIGURES, draw_all
-from mtp_harness.figures.figure import NoData, _footer, draw
+from mtp_harness.figures.figure import NoData, draw, paint
 from mtp_harness.figures.series import is_paper, series_of
 from mtp_harness.figures.tables import frame, read_runs
 
@@ -234,13 +235,15 @@ def test_interval_of_latency_is_turned_around(everything):
 
 def drawn_on_canvas(name, results):
     """Return the canvas of a figure with the paper's numbers beside the runs', laid out."""
-    canvas = Canvas(layout="constrained")
-    figure = FIGURES[name]
-    shown = figure.table(results, paper=True)
+    shown = FIGURES[name].table(results, paper=True)
     with matplotlib.rc_context(fname=style.MPLSTYLE):
-        figure.draw(canvas, shown, style.PAPER)
+        canvas = paint(FIGURES[name], shown, results.files if results else {}, style.PAPER)
         canvas.draw_without_rendering()
     return canvas, shown
+
+
+def footer_of(canvas):
+    return " ".join(canvas.get_supxlabel().split())
 
 
 def test_speedup_has_one_line_for_each_k_and_says_with_which_prompts(tmp_path):
@@ -259,10 +262,93 @@ def test_speedup_has_one_line_for_each_k_and_says_with_which_prompts(tmp_path):
         own = shown[~is_paper(shown)]
         assert set(own["label"]) == {"model of 4"}
         assert set(own["prompt_tokens"]) == {1024}
-        canvas = Canvas()
-        _footer(canvas, shown, "")
-        said = " ".join(canvas.texts[0].get_text().split())
-        assert f"prompts of 1024 tokens{where}" in said
+        assert f"prompts of 1024 tokens{where}" in footer_of(drawn_on_canvas(name, results)[0])
+
+
+@pytest.mark.parametrize("name", [name for name in ISSUE if name.startswith("table_")])
+def test_a_table_says_what_it_shows_and_in_which_unit(name):
+    canvas, _ = drawn_on_canvas(name, None)
+    heading = " ".join(canvas.get_suptitle().split())
+    assert heading == FIGURES[name].caption
+    assert re.search(r"%|points|speed-up|multiple|temperature", heading)
+
+
+def test_footers_name_every_table_of_the_paper_that_is_shown(tmp_path):
+    alone, _ = drawn_on_canvas("fig_1", None)
+    said = footer_of(alone)
+    assert "Table S14, Figure 3 (digitised), its baselines Table S7" in said
+    write_run(tmp_path, metrics={"mbpp_mtp": {"pass@1": 0.5}}, pretrained="mtp-bytes-n4")
+    beside, shown = drawn_on_canvas("fig_1", read_runs([tmp_path]))
+    assert "S14" not in footer_of(beside)  # the diagram is the run's
+    assert (shown["metric"] == "trunk blocks").sum() == 1
+
+
+def test_footers_say_how_answers_were_decoded(tmp_path):
+    rows = [["code", k, "tokens_per_second", 10 * k] for k in (1, 4)]
+    tables = {"mtp_speculative": {"by_k": table("category k", rows)}}
+    told = {"code": {"source": "HumanEval", "new_tokens": 128}}
+    write_run(
+        tmp_path, tables=tables, batch_size=16, documents={"mtp_speculative": told}
+    )  # a table of its own has neither
+    for name, paper in (("table_s2", "512 tokens, 512 new tokens, batch size 42"),
+                        ("table_s3", "1024 tokens, 1024 new tokens, batch size 16")):  # fmt: skip
+        said = footer_of(drawn_on_canvas(name, read_runs([tmp_path]))[0])
+        assert "prompts of HumanEval, at most 128 new tokens, batch size 16" in said
+        assert f"(prompts of {paper})" in said
+
+
+def test_footers_say_of_which_data_sets_a_part_was_read(tmp_path):
+    path = write_run(tmp_path, metrics={"humaneval_mtp": {"pass@1": 0.5}})
+    for original, told in ((164, True), (100, False)):
+        content = json.loads(path.read_text())
+        content["n-samples"]["humaneval_mtp"]["original"] = original
+        path.write_text(json.dumps(content))
+        said = footer_of(drawn_on_canvas("table_1", read_runs([path]))[0])
+        assert ("Read in part: HumanEval 100 of 164" in said) == told
+
+
+def test_long_labels_are_whole_and_apart(tmp_path):
+    for n in (1, 4):
+        label = f"n{n} " + "a name by which somebody tells it from the others of one day " * 2
+        by_class = [["code", o, c, "all", "accuracy", 0.5] for o in range(1, n + 1) for c in "ab"]
+        by_position = [["code", 1, p, "cross_entropy", 1.0] for p in range(3)]
+        cells = [["self", b, 64, k, "tokens_per_second", b * k] for b in (1, 4) for k in (1, n)]
+        tables = {
+            "mtp_positions": {"by_class": table("data_set offset class part", by_class)},
+            "mtp_perplexity": {"by_position": table("data_set offset position", by_position)},
+            "mtp_speed": {"by_cell": table("model batch prompt_tokens k", cells[: 2 * n])},
+        }
+        metrics = {"cnn_dailymail_mtp": {"rougeL_f1": 0.5}} | dict.fromkeys(tables, {})
+        write_run(tmp_path, label, n, metrics=metrics, tables=tables, pretrained=f"mtp-bytes-n{n}")
+    results = read_runs([tmp_path])
+    for name in ("fig_1", "fig_positions", "fig_perplexity", "fig_speed", "table_s9"):
+        canvas, _ = drawn_on_canvas(name, results)
+        boxes = [axes.title.get_window_extent() for axes in canvas.axes if axes.get_title()]
+        boxes += [legend.get_window_extent() for legend in canvas.legends]
+        for i, box in enumerate(boxes):
+            assert canvas.bbox.x0 <= box.x0 and box.x1 <= canvas.bbox.x1, name
+            assert box.y1 <= canvas.bbox.y1, name
+            assert not any(box.overlaps(other) for other in boxes[:i]), name
+        heads = [t.get_window_extent() for axes in canvas.axes for t in axes.get_xticklabels()]
+        assert all(canvas.bbox.y0 <= box.y0 for box in heads), name
+        assert canvas.get_size_inches()[0] < 20, name
+
+
+def test_sizes_that_are_all_but_one_share_a_tick(tmp_path):
+    for n, parameters in ((1, 3_881_088), (4, 3_863_232)):
+        rows = table("data_set offset", [["stories", 1, "accuracy", n / 5]])
+        write_run(
+            tmp_path,
+            f"n{n}",
+            n,
+            parameters=parameters,
+            tables={"mtp_induction": {"by_data_set": rows}},
+        )
+    canvas, _ = drawn_on_canvas("fig_7", read_runs([tmp_path]))
+    axes = canvas.axes[0]
+    ticks = axes.xaxis.get_major_formatter()
+    assert ticks(3_881_088) == ticks(3_863_232) == "3.9M"
+    assert (ticks(300_000_000), ticks(1_000_000_000)) == ("300M", "1B")
 
 
 def test_a_long_legend_is_whole(tmp_path):

@@ -45,6 +45,7 @@ def test_numbers_are_those_of_the_notes_as_often_as_there(name):
         if line.startswith("|") and not set(line) <= set("|-: "):
             for field in line.strip("| ").split("|"):
                 printed += [abs(float(one)) for one in re.findall(r"-?(?:\d+\.\d+|\.\d+)", field)]
+                printed += [float(one) for one in re.findall(r"^ *(\d+) *$", field)]
     held = (paper_data.FOLDER / f"{name}.csv").read_text().splitlines()
     columns = held[0].split(",")
     places = [columns.index(end) for end in ("value", "low", "high") if end in columns]
@@ -128,6 +129,14 @@ def test_averages_of_summaries_are_averages():
             assert len(own) == 8
             mean = cell(stated, n=n, train_tokens=tokens, metric="rougeL", aspect="f1")
             assert mean == pytest.approx(own.mean(), abs=1e-4)
+
+
+def test_epochs_of_summaries_are_whole_and_no_percentages():
+    epochs = paper_data.read("table_s8")
+    epochs = epochs[epochs["metric"] == "epoch"].sort_values(["train_tokens", "n"])
+    assert len(epochs) == 8 * 6 and set(epochs["value"]) == {1, 2, 3}
+    for name, printed in (("multi_news", [1, 3, 3, 2, 3, 2]), ("samsum", [3] * 6)):
+        assert epochs[epochs["data_set"] == name]["value"].tolist() == printed
 
 
 def test_orders_of_training_are_those_of_section_1_4():
