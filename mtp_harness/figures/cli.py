@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _chosen(given: str) -> list[str]:
-    formats = [kind for kind in given.split(",") if kind]
+    formats = [kind.strip() for kind in given.split(",") if kind.strip()]
     if unknown := [kind for kind in formats if kind not in FORMATS]:
         raise ValueError(f"--format {unknown[0]}, expected png, pdf or svg, with commas between")
     if not formats:

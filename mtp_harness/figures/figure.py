@@ -18,7 +18,6 @@ from mtp_harness.figures.style import MPLSTYLE, PAPER, Style
 from mtp_harness.figures.tables import Results, to_csv
 
 Draw = Callable[[Canvas, pd.DataFrame, Style], None]
-FORMATS = ("png", "pdf", "svg")
 
 
 class NoData(ValueError):

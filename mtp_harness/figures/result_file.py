@@ -11,6 +11,10 @@ SCHEMAS = (None, 1)
 """Versions of `config.mtp` that we understand; files from before it had one carry none."""
 
 
+LOSSY = {"all": "unverified", "synthetic": "synthetic acceptance"}
+"""What `config.mtp.acceptance` is called where drafts are not verified."""
+
+
 class Unreadable(ValueError):
     """A file that nothing can be drawn from; the message names it and says why."""
 
@@ -41,7 +45,8 @@ class ResultFile:
     def label(self) -> str:
         """`label=…` of the model arguments, or the model's name."""
         name = self.content.get("model_name") or self.mtp.get("pretrained") or "model"
-        return " ".join(str(self.mtp.get("label") or Path(str(name)).name).split())
+        written = " ".join(str(self.mtp.get("label") or Path(str(name)).name).split())
+        return written.encode("utf-8", "replace").decode()  # JSON may hold half characters
 
     @property
     def tasks(self) -> list[str]:
@@ -143,6 +148,8 @@ def _check(file: ResultFile) -> None:
         )
     for part in parts:
         _expect(file, part, content[part], dict, "a table of names")
+    if not file.tasks:
+        raise Unreadable(f"{file.path} has results of no task, expected one at least: run again")
     for task, metrics in content["results"].items():
         _expect(file, f"results.{task}", metrics, dict, "metrics by name")
     for task, config in content["configs"].items():
@@ -151,6 +158,8 @@ def _check(file: ResultFile) -> None:
         _expect(file, f"configs.{task}.metadata", own, dict, "settings by name")
     for name in ("versions", "n-shot", "higher_is_better"):
         _expect(file, name, content.get(name) or {}, dict, "a table of tasks")
+    for task, better in (content.get("higher_is_better") or {}).items():
+        _expect(file, f"higher_is_better.{task}", better or {}, dict, "metrics by name")
     counts = content.get("n-samples") or {}
     _expect(file, "n-samples", counts, dict, "counts by task")
     for task, counted in counts.items():

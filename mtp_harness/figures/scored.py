@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from mtp_harness.figures import sizes
 from mtp_harness.figures.documents import scores
+from mtp_harness.figures.result_file import ResultFile
 from mtp_harness.figures.tables import Results, frame
-from mtp_harness.figures.values import family_of
+from mtp_harness.figures.values import decoding_of, family_of
 from mtp_harness.scoring.temperatures import oracle, oracle_gain
 
 T = TypeVar("T")
@@ -68,13 +69,19 @@ def _by_problem(
     for _, row in rows.iterrows():
         file = results.files[row["run"]]
         suffix = "_sampled" if _is_sampled(row) else ""
-        task = next(task for task in file.tasks if family_of(task) == row["task"])
+        task = next(task for task in file.tasks if _is_of(row, file, task))
         by_document = scores(file, task, row["metric"] + suffix)
         if by_document is None:
             return None, []
         columns.append(by_document)
     shared = sorted(set.intersection(*(set(column) for column in columns)))
     return np.array([[column[name] for column in columns] for name in shared]), shared
+
+
+def _is_of(row: Any, file: ResultFile, task: str) -> bool:
+    """Return whether a row is of a task: several temperatures of one family may be in one file."""
+    temperature = decoding_of(file, task).get("temperature")
+    return family_of(task) == row["task"] and same(temperature, row["temperature"])
 
 
 def _is_sampled(row: Any) -> bool:

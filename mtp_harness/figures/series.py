@@ -11,9 +11,8 @@ import pandas as pd
 from matplotlib.colors import to_hex, to_rgb
 
 from mtp_harness.figures import words
+from mtp_harness.figures.result_file import LOSSY
 from mtp_harness.figures.style import DASHES, MARKERS, PAPER_ALPHA, Style
-
-LOSSY = {"all": "unverified", "synthetic": "synthetic acceptance"}
 
 
 class Series(NamedTuple):

@@ -95,8 +95,8 @@ def _run(file: ResultFile) -> Row:
     }
 
 
-def _decoding(file: ResultFile, task: str) -> Row:
-    """Return how a task's answers were decoded."""
+def decoding_of(file: ResultFile, task: str) -> Row:
+    """Return how a task's answers were decoded: k, temperature, answers of each document, batch."""
     config = file.content["configs"].get(task, {})
     kwargs = config.get("generation_kwargs") or {}
     if not isinstance(kwargs, dict):
@@ -108,7 +108,7 @@ def _decoding(file: ResultFile, task: str) -> Row:
         row["n_samples"] = whole(file, f"repeats of {task}", config.get("repeats"), least=1)
     slots = file.mtp.get("slots") or file.mtp.get("batch_size")
     if type(slots) is int:  # not True
-        row["batch"] = slots
+        row["batch"] = whole(file, "slots", slots)
     return row
 
 
@@ -117,7 +117,7 @@ def _flat(file: ResultFile, task: str) -> Iterator[Row]:
     family = family_of(task)
     metadata = file.content["configs"][task].get("metadata")
     effective = (file.content.get("n-samples") or {}).get(task) or {}
-    shared = _decoding(file, task) | {
+    shared = decoding_of(file, task) | {
         "task": family,
         "table": "results",
         "data_set": family.removesuffix("_mtp"),
@@ -139,7 +139,10 @@ def _flat(file: ResultFile, task: str) -> Iterator[Row]:
             found.setdefault(of, {})[end] = measured
     for metric, values in found.items():
         if "value" in values:
-            yield shared | _named(metric) | values
+            named = _named(metric)
+            for name in ("at", "offset"):
+                whole(file, f"{metric} of {task}", named.get(name))
+            yield shared | named | values
 
 
 def _documents(file: ResultFile, task: str, data_set: str | None) -> str | None:
@@ -176,7 +179,7 @@ def _totals(file: ResultFile) -> Iterator[Row]:
     tasks = file.tasks
     if not totals.get("n_steps") or not tasks:
         return
-    shared = _decoding(file, tasks[0]) if len(tasks) == 1 else {}
+    shared = decoding_of(file, tasks[0]) if len(tasks) == 1 else {}
     shared |= {
         "task": "+".join(map(family_of, tasks)),
         "table": "totals",
@@ -257,10 +260,14 @@ def _typed(file: ResultFile, name: str, column: str, entries: Sequence[Any]) -> 
         return list(entries) if types <= {str} else [e if e is None else str(e) for e in entries]
     least, most, usual = (-1e300, 1e300, {int, float}) if kind == "Float64" else (0, 2**53, {int})
     if types <= usual and all(entry is None or least <= entry < most for entry in entries):
-        return list(entries)  # what is unusual is looked at one by one
-    if kind == "Float64":
+        return list(entries) if kind == "Int64" or int not in types else list(map(_float, entries))
+    if kind == "Float64":  # what is unusual is looked at one by one
         return [number(file, name, entry) for entry in entries]
     return [whole(file, name, entry, least=0) for entry in entries]
+
+
+def _float(entry: float | None) -> float | None:
+    return None if entry is None else float(entry)
 
 
 def _check_offsets(where: str, offsets: Sequence[int | None], file: ResultFile) -> None:

@@ -16,14 +16,16 @@ its 90 % interval by bootstrap over documents:
     decreasing   agrees where each offset's low lies above the next one's high; disagrees where some
                  offset's high lies below the next one's low
 
-A claim about a mean is judged by the plain mean of the tasks' differences.
+A claim about a mean is judged by the plain mean of the differences on the tasks that it names, all
+of them; of a task at several temperatures by its mean over them.
 
 Everything else is inconclusive, and so is a claim that no run can speak to. Several pairs of models
 or tasks agree where all agree, and disagree where one disagrees and none agrees; runs without
 documents have no say, and what they lack is told.
 
 A pair is a model with n heads and one with n = 1 whose parameters differ by at most 10 % and whose
-training tokens and seeds are the same (or equally unknown), on documents under one protocol. The
+training tokens and seeds are the same (or equally unknown; then their steps are), with one
+vocabulary, on documents under one protocol. Runs whose drafts are not verified have no say. The
 verdict is about the runs at hand: their models are named, because the paper's are far larger.
 """
 
@@ -36,15 +38,16 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from mtp_harness.figures.sizes import in_short
+from mtp_harness.figures.values import family_of
 from mtp_harness.leaderboard.runs import Model, Run
-from mtp_harness.leaderboard.scores import Floats, Key, estimate, mean_of
+from mtp_harness.leaderboard.scores import Drawn, Key, estimate, mean_of
 from mtp_harness.leaderboard.table import Board, Leaderboard
 from mtp_harness.scoring.bootstrap import Estimate
 
 Verdict = Literal["agree", "disagree", "inconclusive"]
 
 TIMING_SLACK = 0.05
-UNPAIRED = "no score of each document, run with --log_samples"
+UNPAIRED = "no interval: fewer than two documents, or none logged (--log_samples)"
 NO_NUMBER = "the paper prints no number for this"
 
 
@@ -152,7 +155,7 @@ def decreases(intervals: Sequence[tuple[float, float]]) -> Verdict:
 
 def _differences(claim: dict[str, Any], leaderboard: Leaderboard) -> Iterator[Finding]:
     """Yield one finding for each pair, task and metric; or for each pair, over all tasks."""
-    compared: dict[str, list[tuple[str, tuple[float, Floats]]]] = defaultdict(list)
+    compared: dict[str, list[tuple[str, str, Drawn]]] = defaultdict(list)
     unpaired: dict[tuple[str, str], None] = {}
     for board in _boards(claim, leaderboard):
         for place, base in _pairs(claim, board):
@@ -163,23 +166,35 @@ def _differences(claim: dict[str, Any], leaderboard: Leaderboard) -> Iterator[Fi
                 if found is None:
                     unpaired[who, board.task] = None
                 else:
-                    compared[who].append((f"{board.task} {metric}", found))
+                    compared[who].append((board.task, metric, found))
     for who, several in compared.items():
-        if claim.get("mean"):
-            several = [(f"mean of {len(several)} tasks", mean_of([drawn for _, drawn in several]))]
-        for what, drawn in several:
-            yield Finding(who, *_judged_gain(claim, what, drawn))
+        if "mean" in claim:
+            yield Finding(who, *_judged_mean(claim, several))
+            continue
+        for task, metric, drawn in several:
+            yield Finding(who, *_judged_gain(claim, f"{task} {metric}", drawn))
     for who, task in unpaired:
         yield Finding(who, f"{task}: {UNPAIRED}", None)
 
 
-def _judged_gain(
-    claim: dict[str, Any], what: str, drawn: tuple[float, Floats]
-) -> tuple[str, Verdict]:
+def _judged_mean(
+    claim: dict[str, Any], several: Sequence[tuple[str, str, Drawn]]
+) -> tuple[str, Verdict | None]:
+    """Return in words what the mean over a claim's tasks is, and the verdict on it."""
+    by_family: dict[str, list[Drawn]] = defaultdict(list)
+    for task, _, drawn in several:
+        by_family[family_of(task)].append(drawn)
+    if lacking := [name for name in claim["mean"] if name not in by_family]:
+        return f"no mean without {', '.join(lacking)}", None
+    means = [mean_of(by_family[name]) for name in claim["mean"]]
+    return _judged_gain(claim, f"mean of {len(means)} tasks", mean_of(means))
+
+
+def _judged_gain(claim: dict[str, Any], what: str, drawn: Drawn) -> tuple[str, Verdict]:
     """Return in words what a gain is, and the verdict on it."""
     gain = estimate(*drawn)
-    if gain is None:  # a share of nothing
-        return f"{what}: 0 against 0", "inconclusive"
+    if gain is None:
+        return f"{what}: a share of 0", "inconclusive"
     if claim["rule"] == "more_by":
         return f"{what} {_relative(gain)}", grows(gain, claim["value"])
     verdict = side(gain, claim.get("direction", "equal"), claim.get("margin", 0.0))
@@ -189,7 +204,7 @@ def _judged_gain(
 def _metrics(claim: dict[str, Any], board: Board, place: int) -> list[tuple[str, str]]:
     """Return the metrics that a claim is about; for a mean the first one of each task."""
     found = [name for name in board.metrics(place) if re.fullmatch(claim["metrics"], name[0])]
-    if not claim.get("mean"):
+    if "mean" not in claim:
         return found
     order = claim["metrics"].split("|")
     return sorted(found, key=lambda name: order.index(name[0]))[:1]
@@ -205,17 +220,18 @@ def _pairs(claim: dict[str, Any], board: Board) -> Iterator[tuple[int, int]]:
             if same not in most or models[most[same]].k < run.model.k:
                 most[same] = place
     for place in most.values():
-        for base, model in enumerate(models):
-            if model.n == 1 and _alike(models[place], model):
+        for base, (run, _) in enumerate(board.runs):
+            if run.model.n == 1 and _alike(board.runs[place][0], run):
                 yield place, base
 
 
-def _alike(one: Model, other: Model) -> bool:
-    return (
-        one.is_as_large_as(other)
-        and one.train_tokens == other.train_tokens
-        and one.train_seed == other.train_seed
-    )
+def _alike(one: Run, other: Run) -> bool:
+    mine, its = one.model, other.model
+    same_training = mine.train_tokens == its.train_tokens and mine.train_seed == its.train_seed
+    if mine.train_tokens is None:
+        same_training = same_training and mine.train_step == its.train_step
+    vocabularies = {one.vocab_size, other.vocab_size} - {None}
+    return mine.is_as_large_as(its) and same_training and len(vocabularies) < 2
 
 
 def _reached(claim: dict[str, Any], leaderboard: Leaderboard) -> Iterator[Finding]:
@@ -248,8 +264,7 @@ def _reached_in_table(claim: dict[str, Any], board: Board, run: Run) -> Iterator
     rows = [
         row
         for row in run.table(board.task, claim["table"])
-        if row["metric"] == claim["metrics"]
-        and row["value"] is not None
+        if _is_known(row, claim)
         and row.get("model", "self") in ("self", None)
         and row.get("category") == claim.get("category")
     ]
@@ -261,7 +276,7 @@ def _reached_in_table(claim: dict[str, Any], board: Board, run: Run) -> Iterator
     if not rows:
         return
     best = max(rows, key=lambda row: float(row["value"]))
-    low, high = best["low"], best["high"]
+    low, high = best.get("low"), best.get("high")
     if low is None or high is None:
         low, high = (best["value"] * (1 + sign * TIMING_SLACK) for sign in (-1, 1))
     places = ("category", "batch", "prompt_tokens", "k")
@@ -269,6 +284,10 @@ def _reached_in_table(claim: dict[str, Any], board: Board, run: Run) -> Iterator
     over = " (prefill included) over k = 1" if claim.get("over_k_1") else ""
     what = f"{board.task} {claim['metrics']}{over} {best['value']:.2f} at {cell}"
     yield Finding(_called(run.model), what, reaches(low, high, claim["value"]))
+
+
+def _is_known(row: dict[str, Any], claim: dict[str, Any]) -> bool:
+    return row["metric"] == claim["metrics"] and row["value"] is not None
 
 
 def _over_k_1(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -286,11 +305,11 @@ def _decreasing(claim: dict[str, Any], leaderboard: Leaderboard) -> Iterator[Fin
         for run, _ in board.runs:
             by_data: dict[str, list[dict[str, Any]]] = {}
             for row in run.table(board.task, claim["table"]):
-                if row["metric"] == claim["metrics"] and row.get("offset"):
+                if _is_known(row, claim) and row.get("offset"):
                     by_data.setdefault(str(row.get("data_set")), []).append(row)
             for data_set, rows in by_data.items():
                 rows.sort(key=lambda row: int(row["offset"]))
-                if len(rows) > 1 and all(row["low"] is not None for row in rows):
+                if len(rows) > 1 and all(row.get("low") is not None for row in rows):
                     values = ", ".join(f"{row['value']:.3f}" for row in rows)
                     what = f"{claim['metrics']} on {data_set} {values}"
                     verdict = decreases([(row["low"], row["high"]) for row in rows])
@@ -311,7 +330,7 @@ def _boards(claim: dict[str, Any], leaderboard: Leaderboard) -> list[Board]:
 
 
 def _is_about(claim: dict[str, Any], run: Run) -> bool:
-    if run.model.n != claim.get("n", run.model.n):
+    if run.model.n != claim.get("n", run.model.n) or not run.model.is_lossless:
         return False
     told = {**run.model._asdict(), "vocab_size": run.vocab_size}
     for name in ("parameters", "train_tokens", "vocab_size"):

@@ -59,7 +59,7 @@ def load(path: Path) -> Documents:
             generation = generation or generation_of(sample)
             for metric, value in scores_of(sample):
                 scores[metric, sample["filter"]][name] = value
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             lacks = f"without {error}" if isinstance(error, KeyError) else f"that is none ({error})"
             raise ValueError(
                 f"{path} has a line {lacks}, expected what lm_eval --log_samples writes: run again"

@@ -64,7 +64,7 @@ def protocol_of(run: Run, task: str, documents: Documents | None) -> Protocol:
         prompts=documents.prompts[:12] if documents else "not logged (--log_samples)",
         few_shots=str((run.content.get("n-shot") or {}).get(task, 0)),
         number_of_samples=str(documents.n_samples if documents else config.get("repeats", 1)),
-        temperature=f"{float(how.get('temperature', 1)):g}" if sampled else "0 (greedy)",
+        temperature=_temperature(how) if sampled else "0 (greedy)",
         top_p=f"{float(how.get('top_p') or 1):g}" if sampled else "1",
         top_k=f"{int(how.get('top_k') or 0)}" if sampled else "0",
         stops=repr(how.get("until", [])),
@@ -73,6 +73,11 @@ def protocol_of(run: Run, task: str, documents: Documents | None) -> Protocol:
         dtype=_dtype(run),
         settings=_settings(run, config.get("metadata") or {}),
     )
+
+
+def _temperature(how: dict[str, Any]) -> str:
+    given = how.get("temperature")
+    return f"{1.0 if given is None else float(given):g}"
 
 
 def _documents(run: Run, task: str, documents: Documents | None) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtp_harness.figures import result_file
-from mtp_harness.figures.result_file import ResultFile
+from mtp_harness.figures.result_file import LOSSY, ResultFile
 from mtp_harness.figures.sizes import in_short, same_size
 from mtp_harness.figures.values import columns_of
 
@@ -18,6 +18,7 @@ class Model(NamedTuple):
         label: `label=…` of the model arguments, or the model's name.
         n: `n_future_tokens`; 1 for ordinary models.
         k: heads used in decoding.
+        acceptance: of drafts: "exact", "all" (unverified, lossy) or "synthetic".
         parameters: of the whole model; None where the harness did not count them.
         train_tokens: seen in training; like the next two, None where the run was not told.
         train_step: of the checkpoint.
@@ -27,6 +28,7 @@ class Model(NamedTuple):
     label: str
     n: int
     k: int
+    acceptance: str
     parameters: int | None
     train_tokens: int | None
     train_step: int | None
@@ -38,11 +40,18 @@ class Model(NamedTuple):
         parts = [self.label]
         if self.n > 1:
             parts.append(f"k={self.k}")
+        if not self.is_lossless:
+            parts.append(f"lossy ({LOSSY.get(self.acceptance, self.acceptance)})")
         if self.train_tokens is not None:
             parts.append(f"{in_short(self.train_tokens)} tokens")
         told = (("step", self.train_step), ("seed", self.train_seed))
         parts += [f"{name} {value}" for name, value in told if value is not None]
         return ", ".join(parts)
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether its text is that of plain decoding."""
+        return self.acceptance == "exact"
 
     def is_as_large_as(self, other: "Model") -> bool:
         """Return whether the parameters differ by at most 10 %; False where they are not known."""
@@ -61,6 +70,7 @@ class Run(ResultFile):
             label=self.label,
             n=n,
             k=int(mtp.get("draft_heads", 1)) if n > 1 else 1,
+            acceptance=str(mtp.get("acceptance") or "exact"),
             parameters=config.get("model_num_parameters"),
             train_tokens=mtp.get("train_tokens"),
             train_step=mtp.get("train_step"),
@@ -96,11 +106,6 @@ class Run(ResultFile):
             if comma and is_number and not metric.endswith("_stderr"):
                 found[metric, filtered] = float(value)
         return found
-
-    def standard_error(self, task: str, metric: str, filtered: str) -> float | None:
-        """Return the harness's standard error of a metric, None where it gives none."""
-        value = self.content["results"][task].get(f"{metric}_stderr,{filtered}")
-        return float(value) if isinstance(value, int | float) else None
 
     def table(self, task: str, name: str) -> Iterator[dict[str, Any]]:
         """Yield the rows of one of the tables that our probes write; none where there is none."""

@@ -25,6 +25,10 @@ KEPT = 256
 """Metrics whose replicates are remembered, 80 kB each."""
 
 
+Drawn = tuple[float, Floats]
+"""A gain: its value, and its replicates [R]."""
+
+
 class Key(NamedTuple):
     """One metric of one run."""
 
@@ -116,15 +120,13 @@ class Scores:
         drawn = self.drawn_gain(key, baseline)
         return None if drawn is None else estimate(*drawn)
 
-    def drawn_gain(
-        self, key: Key, baseline: Key, relative: bool = False
-    ) -> tuple[float, Floats] | None:
-        """Return the same as its value and its replicates [R].
+    def drawn_gain(self, key: Key, baseline: Key, relative: bool = False) -> Drawn | None:
+        """Return the same with all its replicates.
 
         Args:
             key: The metric.
             baseline: What it is compared with.
-            relative: As a share of the baseline's.
+            relative: As a share of the baseline's; NaN where that is 0.
         """
         mine, its = self._scores.get(key), self._scores.get(baseline)
         if mine is None or its is None or mine.documents != its.documents:
@@ -132,11 +134,12 @@ class Scores:
         value, drawn = mine.value - its.value, self._drawn(key) - self._drawn(baseline)
         if relative:
             with np.errstate(invalid="ignore", divide="ignore"):
-                value, drawn = float(np.divide(value, its.value)), drawn / self._drawn(baseline)
+                value = value / its.value if its.value else np.nan
+                drawn = drawn / self._drawn(baseline)
         return value, drawn
 
 
-def mean_of(drawn: Sequence[tuple[float, Floats]]) -> tuple[float, Floats]:
+def mean_of(drawn: Sequence[Drawn]) -> Drawn:
     """Return the plain mean of gains on several tasks, each task drawn for itself."""
     values, resampled = zip(*drawn, strict=True)
     return float(np.mean(values)), np.mean(resampled, axis=0)
@@ -155,6 +158,8 @@ def estimate(value: float, resampled: Floats) -> Estimate | None:
 
 def _pooled(by_document: Mapping[str, Score], stated: float) -> Pooled | None:
     """Return documents with what pools them to the stated value; None where nothing does."""
+    if sum(not isinstance(score, tuple) or score[-1] > 0 for score in by_document.values()) < 2:
+        return None  # one document is no sample, and its interval would have no width
     names = sorted(by_document)
     scores = [by_document[name] for name in names]
     rows = [score if isinstance(score, tuple) else (score, 1.0) for score in scores]

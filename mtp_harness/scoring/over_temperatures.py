@@ -91,7 +91,7 @@ def read_counts(paths: list[Path]) -> dict[tuple[str, str], dict[float, Counts]]
         rows = list(samples.read(path))
         if not rows or samples.generation_of(rows[0]) is None:
             continue
-        if "n_answers" not in rows[0] and not samples.is_of_programs(file.task):
+        if not (samples.is_judged(rows[0]) or samples.is_of_programs(file.task)):
             continue
         temperature = samples.temperature_of(rows[0])
         key = (file.model, file.family, temperature)
@@ -108,7 +108,7 @@ def read_counts(paths: list[Path]) -> dict[tuple[str, str], dict[float, Counts]]
 
 
 def _count(row: dict[str, Any], path: Path) -> tuple[int, int]:
-    verdicts = [answer["verdict"] for answer in row.get("n_answers") or []]
+    verdicts = [answer.get("verdict") for answer in row.get("n_answers") or []]
     if not verdicts or None in verdicts:
         raise ValueError(f"{path} holds answers without verdicts: run `mtp-harness grade {path}`")
     outcomes = [verdict["outcome"] for verdict in verdicts]

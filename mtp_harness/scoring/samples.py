@@ -106,12 +106,16 @@ def _are_requests(told: Any) -> bool:
 
 
 def _are_answers(told: Any) -> bool:
-    """Return whether `n_answers` is a number, or says of each answer its verdict and decoding."""
+    """Return whether `n_answers` is what tasks write: a number, what an expression was, or a list.
+
+    Entries of a list say how an answer was decoded; those of programs have a verdict, too.
+    """
     if not isinstance(told, list):
-        return told is None or isinstance(told, int | float)
+        return told is None or isinstance(told, int | float | dict)
     return all(
         isinstance(one, dict)
-        and all(name in one and isinstance(one[name], dict | None) for name in _JUDGED)
+        and "decode" in one
+        and all(isinstance(one.get(name), dict | None) for name in _JUDGED)
         and _is_record(one["decode"] or {})
         for one in told
     )
@@ -123,6 +127,12 @@ def _is_record(decode: Mapping[str, Any]) -> bool:
     if not all(isinstance(one, list) and all(type(c) is int for c in one) for one in counts):
         return False
     return not counts[0] or isinstance(decode.get("n_kept"), int | float)
+
+
+def is_judged(sample: Mapping[str, Any]) -> bool:
+    """Return whether a sample's answers have places for verdicts, as those of programs have."""
+    told = sample.get("n_answers")
+    return isinstance(told, list) and any("verdict" in one for one in told)
 
 
 def answers_of(sample: dict[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """pass@k over temperatures and gains over n = 1, against plain loops over the documents."""
 
+import json
 import random
 import statistics
 
@@ -65,6 +66,40 @@ def test_best_temperature_is_chosen_for_each_cell(tmp_path):
     write_scores(tmp_path, "a", 4, hot, 0.8)
     (row,) = at_best_temperature(read_runs([tmp_path]), (TASK,)).to_dict("records")
     assert (row["temperature"], row["value"], row["count"]) == (0.8, 0.5, 4)
+
+
+def write_temperatures(folder, label, n, by_temperature):
+    """One run of a task at several temperatures, as the groups of the paper's tasks do it."""
+    scores = {f"{TASK}_t{t}": values for t, values in by_temperature.items()}
+    path = write_run(
+        folder,
+        label,
+        n,
+        metrics={task: {"pass@1_sampled": statistics.mean(own)} for task, own in scores.items()},
+        samples={task: [{"pass@1_sampled": one} for one in own] for task, own in scores.items()},
+    )
+    content = json.loads(path.read_text())
+    for t in by_temperature:
+        kwargs = SAMPLED | {"temperature": t}
+        content["configs"][f"{TASK}_t{t}"]["generation_kwargs"] = kwargs
+    path.write_text(json.dumps(content))
+
+
+def test_temperatures_in_one_file_are_those_in_several(tmp_path):
+    runs = {1: {0.2: [0.25, 0.0, 0.0, 0.25], 0.8: [1.0, 0.5, 0.0, 0.5]}}
+    runs[4] = {0.2: [0.0, 0.0, 0.0, 0.25], 0.8: [1.0, 0.0, 0.0, 0.5]}
+    for n, by_temperature in runs.items():
+        write_temperatures(tmp_path / "one", f"n{n}", n, by_temperature)
+        for t, scores in by_temperature.items():
+            write_scores(tmp_path / "several", f"n{n}", n, scores, t)
+    one, several = (read_runs([tmp_path / name]) for name in ("one", "several"))
+    own = at_best_temperature(one, (TASK,))
+    assert own["temperature"].tolist() == [0.8, 0.8]
+    assert own["value"].tolist() == [0.5, 0.375]
+    ends = ["value", "low", "high", "temperature", "count"]
+    pd.testing.assert_frame_equal(own[ends], at_best_temperature(several, (TASK,))[ends])
+    pd.testing.assert_frame_equal(gains(one, (TASK,))[ends], gains(several, (TASK,))[ends])
+    assert gains(one, (TASK,))["value"].tolist() == [-0.125]
 
 
 def test_greedy_answers_are_no_temperature_to_choose(tmp_path):

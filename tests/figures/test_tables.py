@@ -31,6 +31,15 @@ DAMAGED = {
     "brackets without end": (b"[" * 200_000, "not JSON"),
     "a list": ([], "no results, configs, config"),
     "null": (None, "no results, configs, config"),
+    "k of pass@k beyond all": (
+        changed(*RESULTS, f"pass@{10**30},none", to=0.5),
+        "expected a whole number",
+    ),
+    "an offset beyond all": (
+        changed(*RESULTS, f"accept_rate_prefix_{10**30},none", to=0.5),
+        "expected a whole number",
+    ),
+    "slots beyond all": (changed(*MTP, "slots", to=2**70), "slots is 118"),
     "a number": (7, "no results, configs, config"),
     "no results": (changed("results", to=REMOVED), "no results"),
     "no configs": (changed("configs", to=REMOVED), "no configs"),
@@ -202,6 +211,16 @@ def test_copy_counts_once_and_a_repeated_run_counts_newest(tmp_path):
     assert f"{copy} is a copy of {first}: it is counted once" in problems
     assert f"{first} and {again} both measured humaneval_mtp: the newer counts" in problems
     assert values[values["metric"] == "pass@1"]["value"].tolist() == [0.375]
+
+
+def test_whole_numbers_where_others_stand_are_numbers(tmp_path):
+    write(
+        tmp_path, changed(*TABLE, "rows", 0, to=["code", 1, "tokens", 2**53 + 1, -(10**200), 0, 9])
+    )
+    values, _, problems = read_runs([tmp_path])
+    (row,) = values[values["metric"] == "tokens"].to_dict("records")
+    assert not problems
+    assert (row["value"], row["low"], row["high"]) == (float(2**53 + 1), -1e200, 0.0)
 
 
 def test_runs_of_other_settings_both_count(tmp_path):

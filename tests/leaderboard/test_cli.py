@@ -163,6 +163,13 @@ def broken(folder, how):
             path.write_text(path.read_text()[:-1] + ', "results": {}}')
         case "samples in another encoding":
             samples.write_bytes(b"\xe9" + samples.read_bytes())
+        case "directions in a list":
+            edited(path, lambda content: content.update(higher_is_better={"humaneval_mtp": [1]}))
+        case "a score beyond all numbers":
+            large = json.loads(lines[0]) | {"pass@1": 10**400}
+            samples.write_text("\n".join([json.dumps(large), *lines[1:]]) + "\n")
+        case "no tasks":
+            edited(path, lambda content: content.update(results={}, configs={}))
         case "parameters in words":
             edited(path, lambda content: content["config"].update(model_num_parameters="4M"))
     return folder
@@ -192,6 +199,9 @@ def broken(folder, how):
         "shots in a list",
         "a name that is there twice",
         "samples in another encoding",
+        "directions in a list",
+        "a score beyond all numbers",
+        "no tasks",
     ],
 )
 @pytest.mark.parametrize("command", ["leaderboard", "report"])
@@ -202,6 +212,17 @@ def test_damaged_input_is_one_sentence(tmp_path, capsys, monkeypatch, how, comma
     out, err = capsys.readouterr()
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert str(place) in err
+
+
+def test_odd_names_and_settings_are_shown(tmp_path, capsys):
+    # Half a character, and a temperature that nobody gave.
+    path = write_run(
+        tmp_path, "a \ud83d b", generation={"until": [], "do_sample": True, "temperature": None}
+    )
+    code, out, _ = run(capsys, tmp_path)
+    assert code == 0 and "a ? b" in out
+    next(tmp_path.glob("samples_*")).unlink()
+    assert run(capsys, path)[0] == 0
 
 
 @pytest.mark.parametrize("name", ["versions", "n-shot", "higher_is_better", "n-samples"])

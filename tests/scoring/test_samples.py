@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from mtp_harness.scoring.samples import generation_of, read, temperature_of
@@ -39,3 +41,18 @@ def test_a_line_that_is_no_sample_is_named(tmp_path, line):
     assert next(samples)
     with pytest.raises(ValueError, match=rf"{path.name}:2 is no"):
         next(samples)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        2,  # what the harness pools
+        [{"verdict": {"outcome": "pass"}, "decode": None}],  # programs
+        [{"decode": {"n_verified": [3], "n_kept": 4, "n_characters": [1] * 4}}],  # summaries
+        {"operations": 1, "expression": "(X) + (1)", "right": 0},  # arithmetic
+    ],
+)
+def test_what_tasks_say_of_their_answers_is_read(tmp_path, told):
+    path = tmp_path / "samples_a_2026-01-01T00-00-00.jsonl"
+    path.write_text(json.dumps({"doc_id": 0, "arguments": [], "n_answers": told}) + "\n")
+    assert next(read(path))["n_answers"] == told
