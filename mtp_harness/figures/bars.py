@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 from mtp_harness.figures import words
 from mtp_harness.figures.series import is_mixed, is_paper, series_of
 from mtp_harness.figures.sizes import in_short
-from mtp_harness.figures.style import GREY, PAPER_ALPHA, RULE, Style
+from mtp_harness.figures.style import GREY, PAPER_ALPHA, RULE, Style, legend_beside
 
 INTERVAL = "#3D405B"
 
@@ -207,20 +207,23 @@ class Groups:
         handles: dict[str, Any] = {}
         for axes, panel in zip(grid, panels, strict=True):
             here = shown if panel is None else shown[shown[self.columns] == panel]
-            groups = sorted(set(here[self.x].dropna()))
+            entries = here[self.x].astype(object).where(here[self.x].notna(), None)
+            groups = sorted(set(entries), key=lambda entry: (entry is None, entry))
             drawn = [one for one in every if one.rows.index.isin(here.index).any()]
             width = 0.8 / max(len(drawn), 1)
             for place, one in enumerate(drawn):
                 rows = one.rows[one.rows.index.isin(here.index)]
-                for _, row in rows.iterrows():
-                    x = groups.index(row[self.x]) + (place - (len(drawn) - 1) / 2) * width
+                for index, row in rows.iterrows():
+                    x = groups.index(entries[index]) + (place - (len(drawn) - 1) / 2) * width
                     value = scale * float(row["value"])
                     bar = axes.bar(x, value, width * 0.94, color=one.colour, alpha=one.alpha)
                     handles.setdefault(one.label, bar)
                     if not pd.isna(row["low"]):
                         ends = scale * float(row["low"]), scale * float(row["high"])
                         axes.vlines(x, *ends, color=RULE, linewidth=0.7)
-            axes.set_xticks(range(len(groups)), [words.entry(self.x, one) for one in groups])
+            unknown = f"{words.axis(self.x)} not told"
+            named = [unknown if one is None else words.entry(self.x, one) for one in groups]
+            axes.set_xticks(range(len(groups)), named)
             axes.set_xlabel(self.xlabel)
             if panel is not None:
                 axes.set_title(words.entry(str(self.columns), panel))
@@ -229,9 +232,7 @@ class Groups:
                 _zoom(axes, scale * here["value"].astype(float))
         grid[0].set_ylabel(self.ylabel)
         if len(handles) > 1:
-            width_in, height = canvas.get_size_inches()
-            canvas.set_size_inches(width_in + 0.35 + 0.055 * max(map(len, handles)), height)
-            canvas.legend(list(handles.values()), list(handles), loc="outside right upper")
+            legend_beside(canvas, handles)
 
 
 def _zoom(axes: Axes, values: "pd.Series[float]") -> None:

@@ -11,7 +11,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
-from mtp_harness.figures import footer, paper_data
+from mtp_harness.figures import alike, footer, paper_data
 from mtp_harness.figures.result_file import ResultFile
 from mtp_harness.figures.series import is_paper
 from mtp_harness.figures.style import MPLSTYLE, PAPER, Style
@@ -69,29 +69,11 @@ class Figure:
         if own is None and not self.paper:
             raise NoData(f"{self.name} is not drawn: the paper has none. Run {self.command}")
         if own is not None:
-            _refuse_other_documents(self.name, own)
+            alike.refuse_other_documents(own)
         parts = [] if own is None else [own]
         if self.paper and (paper or own is None):
             parts.append(self.from_paper(paper_data.read(*self.paper)))
         return self.together(pd.concat(parts, ignore_index=True)).reset_index(drop=True)
-
-
-def _refuse_other_documents(name: str, own: pd.DataFrame) -> None:
-    """Refuse to show models side by side that read different documents.
-
-    Timings are of machines more than of texts, and stay.
-    """
-    texts = own[own["task"] != "mtp_speed"]
-    named = texts.assign(read=texts["data_set"].fillna(texts["category"]))
-    for (task, data_set), rows in named.groupby(["task", "read"], dropna=False):
-        if rows["documents"].nunique() > 1:
-            first, *others = rows.drop_duplicates("documents").to_dict("records")
-            told = " and ".join(f"{one['documents']} in {one['file']}" for one in [first, *others])
-            raise ValueError(
-                f"its runs of {task} read different documents"
-                f"{'' if pd.isna(data_set) else f' of {data_set}'} ({told}), expected the same: "
-                "run again, or leave some out"
-            )
 
 
 class Drawn(NamedTuple):
@@ -156,7 +138,7 @@ def paint(
 
 
 def _sources(shown: pd.DataFrame) -> str:
-    hashes = sorted(set(shown["run"].dropna()))
+    hashes = sorted({one for runs in shown["run"].dropna() for one in runs.split()})
     if is_paper(shown).any():
         hashes.append(hashlib.sha256(to_csv(shown[is_paper(shown)]).encode()).hexdigest())
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()

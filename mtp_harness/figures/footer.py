@@ -43,7 +43,8 @@ def write(
 def _of_runs(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> Iterator[str]:
     if own.empty:
         return
-    labels = list(dict.fromkeys(own["label"].dropna()))
+    measured = own[own["task"] != "mtp_speed"]  # where the baseline is in the run itself
+    labels = list(dict.fromkeys([*own["label"].dropna(), *measured["baseline"].dropna()]))
     more = len(labels) - LABELS_SHOWN
     named = ", ".join(labels[:LABELS_SHOWN]) + (f" and {more} more" if more > 0 else "")
     told = [f"Runs: {named}", ", ".join(dict.fromkeys(own["hardware"].dropna()))]

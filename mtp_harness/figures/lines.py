@@ -13,13 +13,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 from mtp_harness.figures import words
 from mtp_harness.figures.series import Series, is_mixed, is_paper, series_of
 from mtp_harness.figures.sizes import in_short
-from mtp_harness.figures.style import Style, make_room_for_titles, set_title
+from mtp_harness.figures.style import Style, legend_beside, make_room_for_titles, set_title
 
 MANY = 4
 """With more series than this the legend stands beside the panels."""
-
-LINE = 0.15
-"""Height of a line of the legend, inches."""
 
 DENSE = 25
 """With more points than this a line has neither markers nor intervals."""
@@ -250,14 +247,9 @@ def _refuse_unless_seeds(points: pd.DataFrame, x: str, at: Any) -> None:
 
 
 def _legend(canvas: Canvas, panels: Sequence[Axes], labels: dict[str, Any], inside: bool) -> None:
-    handles: Sequence[Any] = list(labels.values())
     if len(labels) < 2:
         return
     if inside and len(labels) <= MANY and len(panels) == 1:
-        panels[0].legend(handles, list(labels))
+        panels[0].legend(list(labels.values()), list(labels))
     else:
-        width, height = canvas.get_size_inches()
-        canvas.set_size_inches(
-            width + 0.35 + 0.055 * max(map(len, labels)), max(height, 0.2 + LINE * len(labels))
-        )
-        canvas.legend(handles, list(labels), loc="outside right upper")
+        legend_beside(canvas, labels)

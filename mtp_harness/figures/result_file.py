@@ -11,6 +11,11 @@ SCHEMAS = (None, 1)
 """Versions of `config.mtp` that we understand; files from before it had one carry none."""
 
 
+# Of a task's metadata: shown under names of their own, or where things lie, or how they are graded.
+_NOT_SETTINGS = frozenset(
+    "version config_source grading data_dir n_samples temperature top_p top_k k num_fewshot".split()
+)
+
 LOSSY = {"all": "unverified", "synthetic": "synthetic acceptance"}
 """What `config.mtp.acceptance` is called where drafts are not verified."""
 
@@ -53,11 +58,29 @@ class ResultFile:
         """The tasks with documents of their own; groups only pool their members."""
         return [task for task in self.content["results"] if task in self.content["configs"]]
 
+    @property
+    def machine(self) -> str | None:
+        """What it ran on, in a few words; None where it does not say."""
+        hardware = self.mtp.get("hardware") or {}
+        if "gpu" in hardware or "cpu" not in hardware:
+            return hardware.get("gpu")
+        count = hardware.get("threads")
+        threads = f", {count} thread{'' if count == 1 else 's'}" if count else ""
+        return f"{hardware['cpu']}{threads}"
+
     def without_tables(self) -> "ResultFile":
         """Return the file without the probes' tables, which are most of what it holds."""
         config = self.content["config"]
         slim = {**config, "mtp": {**self.mtp, "tables": {}}} if self.mtp else config
         return replace(self, content={**self.content, "config": slim})
+
+    def settings(self, task: str) -> list[tuple[str, Any]]:
+        """Return the options of a task, sorted by name."""
+        metadata = self.content["configs"][task].get("metadata") or {}
+        # The harness copies the model arguments into every task's metadata.
+        arguments = self.content["config"].get("model_args") or {}
+        hidden = _NOT_SETTINGS | set(arguments if isinstance(arguments, dict) else ())
+        return sorted((name, value) for name, value in metadata.items() if name not in hidden)
 
     def samples(self, task: str) -> Path | None:
         """Return the samples file of a task, None where the run logged none."""

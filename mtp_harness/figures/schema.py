@@ -13,7 +13,7 @@ import re
 COLUMNS = {
     "source": "string",  # "run", or the paper's table or figure
     "file": "string",  # the results file, below the folder that was given
-    "run": "string",  # hash of that file
+    "run": "string",  # hash of that file; of all files behind a derived number, with spaces
     "date": "Float64",  # of the run, seconds since 1970
     "label": "string",  # what the run calls its model
     "n": "Int64",  # n_future_tokens
@@ -30,6 +30,7 @@ COLUMNS = {
     "note": "string",  # what whoever added the run says of it, shown on figures
     "documents": "string",  # which: their hash, or how many of how many
     "protocol": "string",  # how a task was asked, where it says so: "0-shot"
+    "asked": "string",  # the task's version, few shots, and a hash of its settings
     "acceptance": "string",  # exact, all (lossy), or synthetic (forced): never in one series
     "task": "string",  # without a temperature: humaneval_mtp_t0.2 is humaneval_mtp
     "table": "string",  # "results", "totals", or one of the probes' tables

@@ -39,6 +39,11 @@ class Cell(NamedTuple):
     problems: list[str]
 
     @property
+    def runs(self) -> str:
+        """The hashes of its files."""
+        return " ".join(dict.fromkeys(self.rows["run"]))
+
+    @property
     def best(self) -> Any:
         """The row of the best temperature; of equal ones the lowest."""
         return self.rows.loc[self.rows["value"].astype(float).idxmax()]
@@ -53,7 +58,7 @@ def cells(results: Results, tasks: tuple[str, ...]) -> Iterator[Cell]:
         & (values["table"] == "results")
         & (values["acceptance"].fillna("exact") == "exact")
     ]
-    for _, rows in passed.groupby([*MODEL, "task", "at"], dropna=False, sort=True):
+    for _, rows in passed.groupby([*MODEL, "task", "at", "asked"], dropna=False, sort=True):
         sampled = rows[(rows["temperature"] > 0).fillna(False)]
         chosen = sampled if len(sampled) else rows
         # The text is the same for every k and batch size: of several runs the one with most heads.
@@ -98,6 +103,7 @@ def at_best_temperature(results: Results, tasks: tuple[str, ...]) -> pd.DataFram
             best = oracle(cell.by_problem, temperatures)
             row = cell.rows.loc[int(best.temperature)].to_dict()
             row |= {"value": best.score.value, "low": best.score.low, "high": best.score.high}
+            row["run"] = cell.runs
             row["count"] = len(cell.problems)
         rows.append(row)
     return frame(_plain(rows))
@@ -113,6 +119,7 @@ def gains(results: Results, tasks: tuple[str, ...]) -> pd.DataFrame:
         if base is None:
             continue
         row = cell.best.to_dict() | {"baseline": base.best["label"], "low": None, "high": None}
+        row["run"] = f"{cell.runs} {base.runs}"
         row["baseline_value"] = base.best["value"]
         row["value"] = float(cell.best["value"]) - float(base.best["value"])
         shared = sorted(set(cell.problems) & set(base.problems))
@@ -155,10 +162,17 @@ def _is_baseline(other: Any, row: Any) -> bool:
         and other["task"] == row["task"]
         and other["at"] == row["at"]
         and same(other["n_samples"], row["n_samples"])
-        and same(other["train_tokens"], row["train_tokens"])
-        and same(other["train_seed"], row["train_seed"])
+        and same(other["asked"], row["asked"])
+        and is_trained_alike(other, row)
         and same_size(other["parameters"], row["parameters"])
     )
+
+
+def is_trained_alike(one: Any, other: Any) -> bool:
+    """Return whether training tokens and seed are the same; where unknown, the steps are."""
+    unknown = pd.isna(one["train_tokens"]) and pd.isna(other["train_tokens"])
+    keys = ["train_tokens", "train_seed", *(["train_step"] if unknown else [])]
+    return all(same(one[key], other[key]) for key in keys)
 
 
 def same_size(one: Any, other: Any) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
@@ -47,6 +48,21 @@ def make_room_for_titles(canvas: Canvas, rows: Iterable[Iterable[Axes]]) -> None
     lines = sum(max(axes.get_title().count("\n") for axes in row) for row in rows)
     width, height = canvas.get_size_inches()
     canvas.set_size_inches(width, height + TITLE_LINE * lines)
+
+
+LEGEND_LINE = 0.15
+"""Height of a line of a legend, inches."""
+
+
+def legend_beside(canvas: Canvas, handles: Mapping[str, Any]) -> None:
+    """Write a legend to the right of all panels, and make the figure as large as it needs."""
+    labels = [fill(label, 48, break_on_hyphens=False) for label in handles]
+    lines = [line for label in labels for line in label.split("\n")]
+    width, height = canvas.get_size_inches()
+    canvas.set_size_inches(
+        width + 0.35 + 0.055 * max(map(len, lines)), max(height, 0.2 + LEGEND_LINE * len(lines))
+    )
+    canvas.legend(list(handles.values()), labels, loc="outside right upper")
 
 
 @dataclass(frozen=True)

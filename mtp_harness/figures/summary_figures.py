@@ -4,11 +4,11 @@ from typing import Any
 
 import pandas as pd
 
-from mtp_harness.figures import words
+from mtp_harness.figures import alike, words
 from mtp_harness.figures.bars import Groups
 from mtp_harness.figures.figure import Figure
 from mtp_harness.figures.heat import Heat
-from mtp_harness.figures.scored import same, same_size, the_baseline
+from mtp_harness.figures.scored import MODEL, is_trained_alike, same_size, the_baseline
 from mtp_harness.figures.sizes import in_short
 from mtp_harness.figures.tables import Results, frame
 
@@ -25,7 +25,6 @@ SUMMARIES = (
 METRICS = ("rouge1", "rouge2", "rouge3", "rougeL", "rougeLsum")
 PROTOCOL = "the paper finetuned on each data set"
 COMMAND = "`lm_eval --model mtp --tasks mtp_summarization -o RESULTS` for n = 1 and n > 1"
-MODEL = ["label", "n", "parameters", "train_tokens", "train_step", "train_seed"]
 
 
 def rouge(results: Results) -> pd.DataFrame:
@@ -38,8 +37,21 @@ def rouge(results: Results) -> pd.DataFrame:
         & (values["acceptance"].fillna("exact") == "exact")
     ]
     rows = rows.sort_values("k", kind="stable")
-    one_each = rows.drop_duplicates([*MODEL, "data_set", "metric", "aspect"], keep="last")
+    apart = [*MODEL, "data_set", "metric", "aspect", "asked", "documents", "temperature"]
+    one_each = rows.drop_duplicates(apart, keep="last")
+    alike.refuse_other_documents(one_each)
+    _refuse_several_temperatures(one_each)
     return one_each.sort_index().reset_index(drop=True)
+
+
+def _refuse_several_temperatures(rows: pd.DataFrame) -> None:
+    for (label, data_set), own in rows.groupby(["label", "data_set"]):
+        if own["temperature"].nunique() > 1:
+            raise ValueError(
+                f"{label} summarised {data_set} at several temperatures "
+                f"({', '.join(f'{t:g}' for t in sorted(own['temperature'].dropna().unique()))}), "
+                "expected one: leave some out"
+            )
 
 
 def averages(results: Results) -> pd.DataFrame:
@@ -62,7 +74,7 @@ def _averages(rows: pd.DataFrame) -> pd.DataFrame:
         first = group.iloc[0]
         means.append(
             {k: None if pd.isna(v) else v for k, v in named.items()}
-            | {"source": "run", "run": first["run"], "file": first["file"]}
+            | {"source": "run", "run": " ".join(dict.fromkeys(group["run"])), "file": first["file"]}
             | {"hardware": None if pd.isna(first["hardware"]) else first["hardware"]}
             | {"task": "mtp_summarization", "data_set": name}
             | {"protocol": None if pd.isna(first["protocol"]) else first["protocol"]}
@@ -104,11 +116,12 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
         if row["n"] == 1:
             found.append(plain)
             continue
-        alike = rows[[_is_baseline(other, row) for _, other in rows.iterrows()]]
-        base = the_baseline(list(alike.index), list(alike["label"]), row)
+        pairs = rows[[_is_baseline(other, row) for _, other in rows.iterrows()]]
+        base = the_baseline(list(pairs.index), list(pairs["label"]), row)
         if base is not None:
-            its = float(alike.loc[base, "value"])
-            told = {"baseline": str(alike.loc[base, "label"]), "baseline_value": its}
+            its = float(pairs.loc[base, "value"])
+            told = {"baseline": str(pairs.loc[base, "label"]), "baseline_value": its}
+            told["run"] = f"{row['run']} {pairs.loc[base, 'run']}"
             plain |= told | {"value": float(row["value"]) - its, "low": None, "high": None}
         found.append(plain)
     return _in_columns(frame(found))
@@ -118,7 +131,7 @@ def _is_baseline(other: Any, row: Any) -> bool:
     unknown = pd.isna(other["parameters"]) and pd.isna(row["parameters"])
     return bool(
         other["n"] == 1
-        and all(same(other[key], row[key]) for key in ("train_tokens", "train_seed"))
+        and is_trained_alike(other, row)
         and all(other[key] == row[key] for key in ("data_set", "metric", "aspect"))
         and (unknown or same_size(other["parameters"], row["parameters"]))
     )
@@ -167,6 +180,11 @@ def _in_rows(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def without_epochs(rows: pd.DataFrame) -> pd.DataFrame:
+    """Drop the epochs of the paper's finetuning beside runs, which have none."""
+    return rows[rows["metric"] != "epoch"] if (rows["source"] == "run").any() else rows
+
+
 def _column(entry: tuple[Any, ...]) -> str:
     tokens, label, n, baseline = entry
     head = "" if tokens is None else in_short(float(tokens))
@@ -196,7 +214,7 @@ FIGURES = (
         Groups(
             "train_tokens",
             columns="data_set",
-            ylabel="ROUGE-L F1",
+            ylabel="ROUGE-L F1 (%)",
             from_zero=False,
             share_y=False,
         ),
@@ -207,13 +225,14 @@ FIGURES = (
     ),
     Figure(
         "table_s8",
-        "ROUGE F1 (%) of n = 1, and differences to it (points); epochs of finetuning.",
+        "ROUGE F1 (%) of n = 1, and differences to it (points).",
         all_f1,
         _heat(("data_set", "metric")),
         COMMAND,
         ("table_s8",),
         _in_rows,
-        paper_protocol=PROTOCOL,
+        without_epochs,
+        PROTOCOL,
     ),
     Figure(
         "table_s9",

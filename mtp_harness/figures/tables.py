@@ -113,7 +113,8 @@ def to_csv(values: pd.DataFrame) -> str:
 
 
 SETTINGS = (
-    "label n parameters train_tokens train_step train_seed dtype documents acceptance task table"
+    "label n parameters train_tokens train_step train_seed dtype documents acceptance asked task "
+    "table"
 ).split()
 """With the dimensions, and the machine where time was measured, what equal measurements share."""
 
@@ -126,8 +127,7 @@ def _newest(
     ordered = _several_times(values).sort_values(
         ["date", "run"], kind="stable", na_position="first"
     )
-    timed = ordered["metric"].map(lambda metric: bool(schema.TIMED.fullmatch(metric)))
-    ordered = ordered.assign(machine=ordered["hardware"].where(timed))
+    ordered = ordered.assign(machine=ordered["hardware"].where(_beside_times(ordered)))
     older = ordered.duplicated(same, keep="last")
     if not older.any():
         return values, []
@@ -137,6 +137,14 @@ def _newest(
         by = files[newer["run"].iloc[0]].path
         said.append(f"{files[run].path} and {by} both measured {task}: the newer counts")
     return values.drop(index=ordered.index[older]).reset_index(drop=True), said
+
+
+def _beside_times(values: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which rows are times, or stand in a table with some."""
+    timed = values["metric"].str.fullmatch(schema.TIMED.pattern)
+    in_tables = values["table"] != "results"
+    with_times = values.loc[timed & in_tables, "table"].unique()
+    return timed | (in_tables & values["table"].isin(with_times))
 
 
 def _several_times(values: pd.DataFrame) -> pd.DataFrame:

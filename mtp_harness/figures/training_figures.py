@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from mtp_harness.figures import diagrams, words
+from mtp_harness.figures import alike, diagrams, words
 from mtp_harness.figures.code_figures import nothing
 from mtp_harness.figures.figure import Figure
 from mtp_harness.figures.lines import Lines, in_percent
@@ -77,7 +77,7 @@ def efficiency(results: Results) -> pd.DataFrame:
         ValueError: Checkpoints of one training were scored in several types of numbers.
     """
     scored = _scored(results.values)
-    _refuse_several_dtypes(scored)
+    alike.refuse_several_dtypes(scored)
     family = ["label", "n", "parameters", "train_seed", "data_set", "metric", "temperature"]
     curves = [
         one.sort_values(["train_tokens", "k"]).drop_duplicates("train_tokens", keep="last")
@@ -88,18 +88,6 @@ def efficiency(results: Results) -> pd.DataFrame:
     if not curves:
         return frame([])
     return pd.concat([*curves, frame(reached)], ignore_index=True)
-
-
-def _refuse_several_dtypes(scored: pd.DataFrame) -> None:
-    """Refuse curves whose steps may be those of rounding."""
-    for (label, data_set), rows in scored.groupby(["label", "data_set"]):
-        if rows["dtype"].nunique() > 1:
-            first, *others = rows.drop_duplicates("dtype").to_dict("records")
-            told = " and ".join(f"{one['dtype']} in {one['file']}" for one in [first, *others])
-            raise ValueError(
-                f"the checkpoints of {label} were scored on {data_set} in several types ({told}), "
-                "expected one: run again with --model_args dtype=…, or leave some out"
-            )
 
 
 def _scored(values: pd.DataFrame) -> pd.DataFrame:

@@ -10,6 +10,7 @@ A metric that counted nothing (NaN, null) gives no row.
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from itertools import compress
 from typing import Any, NamedTuple
 
@@ -73,7 +74,6 @@ def _all(file: ResultFile) -> Iterator[Block]:
 
 def _run(file: ResultFile) -> Row:
     config, mtp = file.content["config"], file.mtp
-    hardware = mtp.get("hardware") or {}
     n = whole(file, "n_future_tokens", mtp.get("n_future_tokens"), least=1)
     parameters = config.get("model_num_parameters")
     return {
@@ -88,7 +88,7 @@ def _run(file: ResultFile) -> Row:
         "train_tokens": whole(file, "train_tokens", mtp.get("train_tokens")),
         "train_step": whole(file, "train_step", mtp.get("train_step")),
         "train_seed": whole(file, "train_seed", mtp.get("train_seed")),
-        "hardware": hardware.get("gpu") or hardware.get("cpu"),
+        "hardware": file.machine,
         "dtype": mtp.get("dtype"),
         "note": file.content.get("note"),
         "acceptance": mtp.get("acceptance"),
@@ -122,6 +122,7 @@ def _flat(file: ResultFile, task: str) -> Iterator[Row]:
         "table": "results",
         "data_set": family.removesuffix("_mtp"),
         "protocol": metadata.get("protocol") if isinstance(metadata, dict) else None,
+        "asked": _asked(file, task),
         "documents": _documents(file, task, family.removesuffix("_mtp")),
         "count": whole(file, f"n-samples of {task}", effective.get("effective"), least=0),
     }
@@ -143,6 +144,19 @@ def _flat(file: ResultFile, task: str) -> Iterator[Row]:
             for name in ("at", "offset"):
                 whole(file, f"{metric} of {task}", named.get(name))
             yield shared | named | values
+
+
+def _asked(file: ResultFile, task: str) -> str:
+    """Return in a few words how a task was asked, temperature and repeats aside."""
+    config, content = file.content["configs"].get(task, {}), file.content
+    kwargs = config.get("generation_kwargs") or {}
+    hidden = ("do_sample", "temperature")
+    settings = [(name, kwargs[name]) for name in sorted(kwargs) if name not in hidden]
+    settings += file.settings(task) if task in file.content["configs"] else []
+    told = [f"version {(content.get('versions') or {}).get(task)}"]
+    told += [f"{(content.get('n-shot') or {}).get(task) or 0}-shot"]
+    told += [f"settings {sha256(repr(settings).encode()).hexdigest()[:6]}"] if settings else []
+    return ", ".join(told)
 
 
 def _documents(file: ResultFile, task: str, data_set: str | None) -> str | None:
@@ -221,7 +235,8 @@ def _table(file: ResultFile, task: str, name: str, table: Any) -> Iterator[Block
     own["documents"] = _documents_of_rows(file, task, own)
     measured = [value is not None for value in own["value"]]
     own = {column: list(compress(entries, measured)) for column, entries in own.items()}
-    yield Block({"k": None, "task": task, "table": name}, own, len(own["value"]))
+    shared = {"k": None, "task": task, "table": name, "asked": _asked(file, task)}
+    yield Block(shared, own, len(own["value"]))
 
 
 def _check_shape(where: str, names: list[Any], rows: Any) -> None:

@@ -6,11 +6,6 @@ from typing import Any
 from mtp_harness.leaderboard.documents import Documents
 from mtp_harness.leaderboard.runs import Run
 
-# Shown under names of their own, or about where things lie and how they are graded.
-_NOT_SETTINGS = frozenset(
-    "version config_source grading data_dir n_samples temperature top_p top_k k num_fewshot".split()
-)
-
 
 @dataclass(frozen=True)
 class Protocol:
@@ -71,7 +66,7 @@ def protocol_of(run: Run, task: str, documents: Documents | None) -> Protocol:
         budget=str(how.get("max_gen_toks", "none")),
         draft_rule=_draft_rule(run) if generates else "",
         dtype=_dtype(run),
-        settings=_settings(run, config.get("metadata") or {}),
+        settings=_settings(run, task),
     )
 
 
@@ -103,9 +98,5 @@ def _dtype(run: Run) -> str:
     return str(named).removeprefix("torch.")
 
 
-def _settings(run: Run, metadata: dict[str, Any]) -> str:
-    # The harness copies the model arguments into every task's metadata.
-    arguments = run.content["config"].get("model_args") or {}
-    hidden = _NOT_SETTINGS | set(arguments if isinstance(arguments, dict) else ())
-    kept = sorted((name, value) for name, value in metadata.items() if name not in hidden)
-    return ", ".join(f"{name}={value}" for name, value in kept) or "none"
+def _settings(run: Run, task: str) -> str:
+    return ", ".join(f"{name}={value}" for name, value in run.settings(task)) or "none"

@@ -99,7 +99,8 @@ def _speed(board: Leaderboard) -> list[str]:
     answers = any(column.metric == SPEED for column in timed)
     for place in dict.fromkeys((column.task, column.protocol) for column in timed):
         for run, _ in board.boards[place].runs:
-            where = f"{run.machine}, batch {run.batch}" if answers else run.machine
+            machine = run.machine or "unknown machine"
+            where = f"{machine}, batch {run.batch}" if answers else machine
             rows.setdefault(where, set()).add(run.model.name)
     if len(rows) <= 1:
         what = f"tokens/s: {HELP[SPEED]}; here" if answers else "timed on"

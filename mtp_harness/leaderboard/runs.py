@@ -84,15 +84,6 @@ class Run(ResultFile):
         return size
 
     @property
-    def machine(self) -> str:
-        """What it ran on, in a few words."""
-        hardware = self.mtp.get("hardware") or {}
-        count = hardware.get("threads", "?")
-        threads = "" if "gpu" in hardware else f", {count} thread{'' if count == 1 else 's'}"
-        name = hardware.get("gpu") or hardware.get("cpu", "unknown machine")
-        return f"{name}{threads}"
-
-    @property
     def batch(self) -> str:
         """How many rows it decoded together."""
         return str(self.mtp.get("slots") or self.mtp.get("batch_size", "?"))
