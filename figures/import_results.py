@@ -38,17 +38,18 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", nargs="+", type=Path, help="results_….json, or folders")
     parser.add_argument("--note", help="shown on figures, such as: timed on a busy machine")
+    parser.add_argument("--gallery", help="folder of results/ (default: cpu or gpu, by the run)")
     parser.add_argument("--into", type=Path, default=RESULTS, help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
     for path, name in result_file.find(given.results):
         file = result_file.read(path, name)
         columns_of(file)  # what cannot be drawn does not come in
-        written = bring(file, given.into, given.note)
+        written = bring(file, given.into, given.gallery, given.note)
         sys.stdout.write(f"{written.relative_to(given.into)}\n")
     return 0
 
 
-def bring(file: ResultFile, into: Path, note: str | None) -> Path:
+def bring(file: ResultFile, into: Path, gallery: str | None, note: str | None) -> Path:
     """Write a results file and its samples; return the first."""
     content = {key: file.content[key] for key in KEPT if key in file.content}
     content["configs"] = {
@@ -59,7 +60,7 @@ def bring(file: ResultFile, into: Path, note: str | None) -> Path:
         content["note"] = note
     tasks = "+".join(dict.fromkeys(family_of(task) for task in file.tasks))
     machine = "gpu" if "gpu" in (file.mtp.get("hardware") or {}) else "cpu"
-    folder = into / machine / file.label / tasks
+    folder = into / (gallery or machine) / file.label / tasks
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / file.path.name
     path.write_text(json.dumps(anonymous(content), indent=None) + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
     figures/*.png, *.csv         from runs on the CPU (results/cpu), the paper's numbers beside them
     figures/gpu/*.png, *.csv     the same from runs on a GPU (results/gpu)
+    figures/sizes/*.png, *.csv   the same from models of four sizes (results/sizes)
     figures/paper/*.png, *.csv   the paper's figures, from its own numbers alone
 
 `--check` draws nothing: it compares the tables behind the figures with the committed CSV files.
@@ -18,7 +19,7 @@ from mtp_harness.figures.figure import NoData
 from mtp_harness.figures.tables import Results, read_runs, to_csv
 
 HERE = Path(__file__).parent
-SOURCES = {"": "results/cpu", "gpu": "results/gpu", "paper": None}
+SOURCES = {"": "results/cpu", "gpu": "results/gpu", "sizes": "results/sizes", "paper": None}
 """Folders of figures, and the runs they are drawn from; None: the paper's numbers."""
 
 

@@ -161,7 +161,7 @@ class Lines:
             axes.set_xscale("log")
         if self.log_y:
             axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: in_short(y)))
             axes.yaxis.set_minor_formatter(NullFormatter())
         if self.from_zero and len(panel):
             top = float((panel["high"].fillna(panel["value"])).max())
