@@ -9,31 +9,12 @@ A metric that counted nothing (NaN, null) gives no row.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from hashlib import sha256
-from itertools import compress
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
-from mtp_harness.figures import schema
+from mtp_harness.figures import probe_tables, schema
+from mtp_harness.figures.probe_tables import Block, Columns, Row
 from mtp_harness.figures.result_file import ResultFile, Unreadable, number, whole
-
-Row = dict[str, Any]
-Columns = dict[str, list[Any]]
-
-
-class Block(NamedTuple):
-    """Rows that share most entries: the probes write thousands a file.
-
-    Attributes:
-        shared: What all rows have.
-        own: What differs, by column.
-        n_rows: How many there are.
-    """
-
-    shared: Row
-    own: Mapping[str, Sequence[Any]]
-    n_rows: int
-
 
 _TEMPERATURE = re.compile(r"_t\d+(\.\d+)?$")
 _AT_OFFSET = re.compile(r"(accept_rate_prefix|accept_rate_cond)_(\d+)")
@@ -69,7 +50,7 @@ def _all(file: ResultFile) -> Iterator[Block]:
         if not isinstance(tables, dict):
             raise Unreadable(f"{file.path}: tables of {task} are no tables by name: run again")
         for name, table in tables.items():
-            yield from _table(file, task, name, table)
+            yield from probe_tables.blocks_of(file, task, name, table)
 
 
 def _run(file: ResultFile) -> Row:
@@ -122,8 +103,8 @@ def _flat(file: ResultFile, task: str) -> Iterator[Row]:
         "table": "results",
         "data_set": family.removesuffix("_mtp"),
         "protocol": metadata.get("protocol") if isinstance(metadata, dict) else None,
-        "asked": _asked(file, task),
-        "documents": _documents(file, task, family.removesuffix("_mtp")),
+        "asked": probe_tables.asked_of(file, task),
+        "documents": probe_tables.documents_of(file, task, family.removesuffix("_mtp")),
         "count": whole(file, f"n-samples of {task}", effective.get("effective"), least=0),
     }
     found: dict[str, Row] = {}
@@ -144,33 +125,6 @@ def _flat(file: ResultFile, task: str) -> Iterator[Row]:
             for name in ("at", "offset"):
                 whole(file, f"{metric} of {task}", named.get(name))
             yield shared | named | values
-
-
-def _asked(file: ResultFile, task: str) -> str:
-    """Return in a few words how a task was asked, temperature and repeats aside."""
-    config, content = file.content["configs"].get(task, {}), file.content
-    kwargs = config.get("generation_kwargs") or {}
-    hidden = ("do_sample", "temperature")
-    settings = [(name, kwargs[name]) for name in sorted(kwargs) if name not in hidden]
-    settings += file.settings(task) if task in file.content["configs"] else []
-    told = [f"version {(content.get('versions') or {}).get(task)}"]
-    told += [f"{(content.get('n-shot') or {}).get(task) or 0}-shot"]
-    told += [f"settings {sha256(repr(settings).encode()).hexdigest()[:6]}"] if settings else []
-    return ", ".join(told)
-
-
-def _documents(file: ResultFile, task: str, data_set: str | None) -> str | None:
-    """Return which documents a task read: their hash, how many of how many, or both."""
-    told = (file.mtp.get("documents") or {}).get(task) or {}
-    sets = told if isinstance(told, dict) else {}
-    about = next(iter(sets.values())) if len(sets) == 1 else sets.get(data_set)
-    sha256 = about.get("sha256") if isinstance(about, dict) else None
-    parts = [str(sha256)[:12]] if sha256 else []
-    counted = (file.content.get("n-samples") or {}).get(task) or {}
-    effective, original = counted.get("effective"), counted.get("original")
-    if original is not None and (effective != original or not parts):
-        parts.append(f"{effective} of {original}")
-    return ", ".join(parts) or None
 
 
 def family_of(task: str) -> str:
@@ -211,85 +165,6 @@ def _totals(file: ResultFile) -> Iterator[Row]:
         measured = number(file, "n_steps_by_verified_drafts", steps)
         if measured is not None:
             yield shared | {"metric": "steps", "n_verified": verified, "value": measured}
-
-
-def _table(file: ResultFile, task: str, name: str, table: Any) -> Iterator[Block]:
-    where = f"{file.path}: table {name} of {task}"
-    if not isinstance(table, Mapping) or not isinstance(names := table.get("columns"), list):
-        raise Unreadable(f"{where} has no columns, expected columns and rows: run again")
-    if "metric" not in names and "value" not in names:  # reasons, such as `not_measured`
-        return
-    _check_shape(where, names, table.get("rows"))
-    if not table["rows"]:
-        return
-    own = {
-        column: _typed(file, f"{name}.{column}", column, entries)
-        for column, entries in zip(names, zip(*table["rows"], strict=True), strict=True)
-    }
-    _check_offsets(where, own.get("offset", ()), file)
-    if None in own["metric"]:
-        place = own["metric"].index(None) + 1
-        raise Unreadable(f"{where} has in row {place} no metric: run again")
-    if "model" in own:
-        own["baseline"] = [None if model == "self" else model for model in own.pop("model")]
-    own["documents"] = _documents_of_rows(file, task, own)
-    measured = [value is not None for value in own["value"]]
-    own = {column: list(compress(entries, measured)) for column, entries in own.items()}
-    shared = {"k": None, "task": task, "table": name, "asked": _asked(file, task)}
-    yield Block(shared, own, len(own["value"]))
-
-
-def _check_shape(where: str, names: list[Any], rows: Any) -> None:
-    if unknown := [name for name in names if not _known(name)]:
-        raise Unreadable(
-            f"{where} has the column {unknown[0]!r}, expected {', '.join(schema.DIMENSIONS)}: it "
-            "was written by another version of mtp-harness; update, or run again"
-        )
-    if lacking := [name for name in ("metric", "value") if name not in names]:
-        raise Unreadable(f"{where} has no column {lacking[0]}, expected one: run again")
-    if not isinstance(rows, list):
-        raise Unreadable(f"{where} has no rows, expected a list of them: run again")
-    for place, entries in enumerate(rows, 1):
-        if not isinstance(entries, list) or len(entries) != len(names):
-            raise Unreadable(f"{where} has in row {place} not its {len(names)} entries: run again")
-
-
-def _known(column: Any) -> bool:
-    return column == "model" or (isinstance(column, str) and column in schema.COLUMNS)
-
-
-def _documents_of_rows(file: ResultFile, task: str, own: Columns) -> list[str | None]:
-    """Return which documents each row is about, by its data set or category."""
-    nothing = [None] * len(own["value"])
-    sets = own.get("data_set", nothing)
-    kept = [one or other for one, other in zip(sets, own.get("category", nothing), strict=True)]
-    named = {name: _documents(file, task, name) for name in set(kept)}
-    return [named[name] for name in kept]
-
-
-def _typed(file: ResultFile, name: str, column: str, entries: Sequence[Any]) -> list[Any]:
-    """Return the entries of a column, as numbers where it is one of numbers."""
-    kind = schema.COLUMNS.get(column, "string")
-    types = set(map(type, entries)) - {type(None)}
-    if kind == "string":
-        return list(entries) if types <= {str} else [e if e is None else str(e) for e in entries]
-    least, most, usual = (-1e300, 1e300, {int, float}) if kind == "Float64" else (0, 2**53, {int})
-    if types <= usual and all(entry is None or least <= entry < most for entry in entries):
-        return list(entries) if kind == "Int64" or int not in types else list(map(_float, entries))
-    if kind == "Float64":  # what is unusual is looked at one by one
-        return [number(file, name, entry) for entry in entries]
-    return [whole(file, name, entry, least=0) for entry in entries]
-
-
-def _float(entry: float | None) -> float | None:
-    return None if entry is None else float(entry)
-
-
-def _check_offsets(where: str, offsets: Sequence[int | None], file: ResultFile) -> None:
-    n = file.mtp.get("n_future_tokens", 1)
-    for offset in set(offsets):
-        if offset is not None and not 1 <= offset <= n:
-            raise Unreadable(f"{where} has offset {offset}, expected 1 to n = {n}: run again")
 
 
 def _refuse_unfit(file: ResultFile, columns: Columns) -> None:

@@ -1,20 +1,6 @@
 """The paper's claims beside what runs measured: agree, disagree or inconclusive, by fixed rules.
 
-`claims.toml` holds the claims. With d the paired difference of n heads and n = 1, and [low, high]
-its 90 % interval by bootstrap over documents:
-
-    higher       agrees where low > 0        disagrees where high < 0
-    lower        agrees where high < 0       disagrees where low > 0
-    not lower    agrees where low >= 0       disagrees where high < 0
-    equal        agrees where -margin <= low and high <= margin     disagrees where 0 is farther
-                 than margin from all of [low, high]
-    more_by      d is relative, n heads' score / n = 1's - 1: agrees where low > 0 and
-                 high >= value, so that there is a gain and it may be as large as the paper's;
-                 disagrees where high < value
-    at_least     agrees where low >= value   disagrees where high < value; a timing without an
-                 interval counts as [value - 5 %, value + 5 %]; `over_k_1` divides by k = 1 first
-    decreasing   agrees where each offset's low lies above the next one's high; disagrees where some
-                 offset's high lies below the next one's low
+`claims.toml` holds the claims, `verdicts.py` the rules.
 
 A claim about a mean is judged by the plain mean of the differences on the tasks that it names, all
 of them; of a task at several temperatures by its mean over them.
@@ -35,16 +21,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from mtp_harness.figures.sizes import in_short
 from mtp_harness.figures.values import family_of
 from mtp_harness.leaderboard.runs import Model, Run
 from mtp_harness.leaderboard.scores import Drawn, Key, estimate, mean_of
 from mtp_harness.leaderboard.table import Board, Leaderboard
+from mtp_harness.leaderboard.verdicts import Verdict, decreases, grows, pool, reaches, side
 from mtp_harness.scoring.bootstrap import Estimate
-
-Verdict = Literal["agree", "disagree", "inconclusive"]
 
 TIMING_SLACK = 0.05
 UNPAIRED = "no interval: fewer than two documents, or none logged (--log_samples)"
@@ -109,45 +94,6 @@ def _in_words(findings: Sequence[Finding]) -> str:
     for one in findings:
         by_model.setdefault(one.who, {})[one.what] = None
     return "; ".join(f"{', '.join(measured)} ({who})" for who, measured in by_model.items())
-
-
-def pool(verdicts: Sequence[Verdict]) -> Verdict:
-    """Return the verdict of several findings."""
-    if verdicts and all(verdict == "agree" for verdict in verdicts):
-        return "agree"
-    if "disagree" in verdicts and "agree" not in verdicts:
-        return "disagree"
-    return "inconclusive"
-
-
-def side(difference: Estimate, direction: str, margin: float = 0.0) -> Verdict:
-    """Return the verdict on a difference."""
-    low, high = difference.low, difference.high
-    agree, disagree = {
-        "higher": (low > 0, high < 0),
-        "lower": (high < 0, low > 0),
-        "not lower": (low >= 0, high < 0),
-        "equal": (-margin <= low and high <= margin, low > margin or high < -margin),
-    }[direction]
-    return "agree" if agree else "disagree" if disagree else "inconclusive"
-
-
-def grows(gain: Estimate, value: float) -> Verdict:
-    """Return the verdict on a relative gain that is said to be `value`."""
-    return "disagree" if gain.high < value else "agree" if gain.low > 0 else "inconclusive"
-
-
-def reaches(low: float, high: float, value: float) -> Verdict:
-    """Return the verdict on a value that should be reached."""
-    return "agree" if low >= value else "disagree" if high < value else "inconclusive"
-
-
-def decreases(intervals: Sequence[tuple[float, float]]) -> Verdict:
-    """Return the verdict on (low, high) that should fall from each to the next."""
-    steps = list(zip(intervals, intervals[1:], strict=False))
-    if steps and all(near[0] > far[1] for near, far in steps):
-        return "agree"
-    return "disagree" if any(near[1] < far[0] for near, far in steps) else "inconclusive"
 
 
 # Findings -----------------------------------------------------------------------------------------

@@ -240,7 +240,7 @@ def _claims(claims: Sequence[Judged]) -> dict[str, Any]:
     return {
         "introduction": f"{', '.join(counts)}, inconclusive {len(claims) - n_clear} of "
         f"{len(claims)}. A verdict is about the runs at hand, whose models are named: the paper's "
-        "are far larger. The rules are fixed in mtp_harness/leaderboard/claims.py.",
+        "are far larger. The rules are fixed in mtp_harness/leaderboard/verdicts.py.",
         "rows": judged,
         "open": unjudged,
     }

@@ -8,17 +8,9 @@ import pytest
 
 import mtp_harness.leaderboard.claims as claims_module
 from mtp_harness.leaderboard import runs
-from mtp_harness.leaderboard.claims import (
-    NO_NUMBER,
-    UNPAIRED,
-    decreases,
-    grows,
-    judge,
-    pool,
-    reaches,
-    side,
-)
+from mtp_harness.leaderboard.claims import NO_NUMBER, UNPAIRED, judge
 from mtp_harness.leaderboard.table import build
+from mtp_harness.leaderboard.verdicts import decreases, grows, pool, reaches, side
 from mtp_harness.scoring.bootstrap import Estimate
 
 from .result_files import write_run
