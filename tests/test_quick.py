@@ -44,8 +44,8 @@ def test_mtp_quick_runs_without_a_network(tmp_path):
     done = subprocess.run(
         [
             *(sys.executable, "-m", "mtp_harness.cli", "lm_eval", "--model", "mtp"),
-            *("--tasks", "mtp_quick", "--limit", "2", "--batch_size", "2", "--device", "cpu"),
-            *("-o", "out", "--log_samples"),
+            *("--tasks", "mtp_quick,mtp_arithmetic", "--limit", "2", "--batch_size", "2"),
+            *("--device", "cpu", "-o", "out", "--log_samples"),
         ],
         cwd=tmp_path,
         env=os.environ | own,
@@ -59,5 +59,20 @@ def test_mtp_quick_runs_without_a_network(tmp_path):
     tasks = [task.name for task in expand((Asked("mtp_quick", {}),))]
     assert set(content["results"]) >= set(tasks)
     assert set(content["config"]["mtp"]["tables"]) == {
-        task for task in tasks if task.startswith("mtp_")
+        task for task in (*tasks, "mtp_arithmetic") if task.startswith("mtp_")
     }
+    # What every kind of task logs is read by what comes after.
+    for command in (
+        ("figures", "out", "-o", "drawn", "--format", "svg"),
+        ("leaderboard", "out"),
+        ("report", "out", "-o", "report.html"),
+        ("passk", "out"),
+        ("rouge", "out"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "mtp_harness.cli", *command],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, (command, done.stderr[-3000:])
