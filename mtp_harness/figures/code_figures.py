@@ -184,7 +184,8 @@ FIGURES = (
     ),
     Figure(
         "table_1",
-        "pass@k (%) at the temperature that is best for each cell.",
+        "pass@k (%) at the temperature that is best for each cell; greedy where nothing was "
+        "sampled.",
         code_table,
         pass_at("train_data", "label", "n", best=("train_data",)),
         PAPER_CODE,

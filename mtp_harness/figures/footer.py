@@ -48,7 +48,7 @@ def _of_runs(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> Iterator[str
     more = len(labels) - LABELS_SHOWN
     named = ", ".join(labels[:LABELS_SHOWN]) + (f" and {more} more" if more > 0 else "")
     told = [f"Runs: {named}", ", ".join(dict.fromkeys(own["hardware"].dropna()))]
-    told += [_settings(own[own["task"] == "mtp_speed"]), _of_answers(own, files)]
+    told += [_settings(own[own["task"] == "mtp_speed"]), _of_answers(own, files), _samples(own)]
     yield "; ".join(filter(None, told))
     if parts := list(_parts_read(own)):
         yield f"Read in part: {', '.join(parts)}"
@@ -59,7 +59,7 @@ def _of_paper(rows: pd.DataFrame) -> Iterator[str]:
     if rows.empty:
         return
     printed = ", ".join(dict.fromkeys(rows["source"]))
-    settings = _settings(rows)
+    settings = ", ".join(filter(None, (_settings(rows), _samples(rows))))
     yield f"Paper: {printed}, Gloeckle et al. 2024{f' ({settings})' if settings else ''}"
 
 
@@ -67,6 +67,13 @@ def _settings(rows: pd.DataFrame) -> str:
     """Return in words how answers were decoded, as far as it is the same in all rows."""
     shared = [name for name in DECODING if rows[name].nunique() == 1]
     return ", ".join(words.entry(name, rows[name].dropna().iloc[0]) for name in shared)
+
+
+def _samples(rows: pd.DataFrame) -> str:
+    """Return in words of how many answers to a problem pass@k is."""
+    counts = sorted(set(rows.loc[rows["at"].notna(), "n_samples"].dropna()))
+    plural = "" if counts == [1] else "s"
+    return f"{' or '.join(map(str, counts))} answer{plural} a problem" if counts else ""
 
 
 def _of_answers(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> str:

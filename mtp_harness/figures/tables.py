@@ -12,7 +12,9 @@ Nothing is filled in. A file that cannot be used is left out whole, and the sent
 says which and why. Where two runs measured the same with the same settings, the newer counts.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import gc
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,20 +49,32 @@ def read_runs(places: Sequence[str | Path]) -> Results:
     tables: list[pa.Table] = []
     files: dict[str, ResultFile] = {}
     problems: list[str] = []
-    for path, name in result_file.find([Path(place) for place in places]):
-        try:
-            file = result_file.read(path, name)
-            if file.sha256 in files:
-                problems.append(
-                    f"{path} is a copy of {files[file.sha256].path}: it is counted once"
-                )
-                continue
-            tables.append(_typed(columns_of(file)))
-            files[file.sha256] = file.without_tables()  # they are in the table now
-        except Unreadable as error:
-            problems.append(str(error))
+    found = list(result_file.find([Path(place) for place in places]))
+    with _no_search_for_cycles():
+        for path, name in found:
+            try:
+                file = result_file.read(path, name)
+                if (copy := files.get(file.sha256)) is not None:
+                    problems.append(f"{path} is a copy of {copy.path}: it is counted once")
+                    continue
+                tables.append(_typed(columns_of(file)))
+                files[file.sha256] = file.without_tables()  # they are in the table now
+            except Unreadable as error:
+                problems.append(str(error))
     values, doubled = _newest(_joined(tables), files)
     return Results(values, files, problems + doubled)
+
+
+@contextmanager
+def _no_search_for_cycles() -> Iterator[None]:
+    """Pause the collector: JSON makes millions of lists, and no cycles."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

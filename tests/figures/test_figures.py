@@ -307,6 +307,19 @@ def test_footers_say_of_which_data_sets_a_part_was_read(tmp_path):
         assert ("Read in part: HumanEval 100 of 164" in said) == told
 
 
+def test_footers_say_of_how_many_answers_pass_at_k_is(tmp_path):
+    for label, repeats, kwargs in (
+        ("a", 1, {"do_sample": False}),
+        ("b", 20, {"do_sample": True, "temperature": 0.8}),
+    ):
+        name = "pass@1_sampled" if repeats > 1 else "pass@1"
+        metrics = {"mbpp_mtp": {name: 0.5}}
+        write_run(tmp_path, label, metrics=metrics, repeats=repeats, generation=kwargs)
+    said = footer_of(drawn_on_canvas("table_s7", read_runs([tmp_path]))[0])
+    assert "1 or 20 answers a problem" in said
+    assert "Table S7, Gloeckle et al. 2024 (1000 answers a problem)" in said
+
+
 def test_long_labels_are_whole_and_apart(tmp_path):
     for n in (1, 4):
         label = f"n{n} " + "a name by which somebody tells it from the others of one day " * 2
