@@ -50,6 +50,14 @@ class Gallery(NamedTuple):
         """Return why figures that runs did measure were not drawn."""
         return [said for name, said in self.refused.items() if name not in self.missing]
 
+    def remarks(self) -> list[str]:
+        """Return what is to be said of those that were drawn."""
+        signs = sorted(set().union(*(drawn.unknown_signs for drawn in self.drawn)))
+        if not signs:
+            return []
+        named = ", ".join(sign if sign.isprintable() else ascii(sign) for sign in signs)
+        return [f"the font of the figures lacks {named}: boxes stand in their place"]
+
     def commands(self) -> dict[str, list[str]]:
         """Return what would measure those that are missing: their names, by command."""
         names: dict[str, list[str]] = {}

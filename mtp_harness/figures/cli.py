@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     gallery = draw_all(results, only, given.paper, palette, formats)
     written = write(gallery, given.out)
     sys.stdout.write(summary(gallery, given.out))
-    for problem in results.problems if results else ():
+    for problem in [*(results.problems if results else ()), *gallery.remarks()]:
         sys.stderr.write(f"{problem}\n")
     if given.mlflow and written:
         _log(given.mlflow, results, written)

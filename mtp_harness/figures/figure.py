@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import fill
@@ -16,6 +18,9 @@ from mtp_harness.figures.result_file import ResultFile
 from mtp_harness.figures.series import is_paper
 from mtp_harness.figures.style import MPLSTYLE, PAPER, Style
 from mtp_harness.figures.tables import Results, to_csv
+
+_LACKS = r"Glyph (\d+) .* missing from"
+"""How matplotlib says that a font has no picture of a character."""
 
 Draw = Callable[[Canvas, pd.DataFrame, Style], None]
 
@@ -84,12 +89,14 @@ class Drawn(NamedTuple):
         shown: The table behind it.
         pictures: Its bytes by format.
         sources: Hash of the results files and of the paper's data that it shows.
+        unknown_signs: Those of its texts that the font lacks; boxes stand in their place.
     """
 
     figure: Figure
     shown: pd.DataFrame
     pictures: dict[str, bytes]
     sources: str
+    unknown_signs: frozenset[str]
 
     @property
     def csv(self) -> str:
@@ -121,8 +128,12 @@ def draw(
     sources = _sources(shown)
     with matplotlib.rc_context(fname=MPLSTYLE):
         canvas = paint(figure, shown, results.files if results else {}, style)
-        pictures = {kind: _picture(canvas, kind, figure, sources) for kind in formats}
-    return Drawn(figure, shown, pictures, sources)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.filterwarnings("always", _LACKS)
+            pictures = {kind: _picture(canvas, kind, figure, sources) for kind in formats}
+    found = (re.match(_LACKS, str(one.message)) for one in said)
+    signs = frozenset(chr(int(one[1])) for one in found if one)
+    return Drawn(figure, shown, pictures, sources, signs)
 
 
 def paint(

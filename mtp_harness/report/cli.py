@@ -51,6 +51,7 @@ def _figures(results: Sequence[str]) -> tuple[list[Figure], list[str]]:
     commands = gallery.commands().items()
     return figures, [
         *gallery.objections(),
+        *gallery.remarks(),
         *(f"{', '.join(names)}: run {command}" for command, names in commands),
     ]
 

@@ -10,7 +10,7 @@ from mtp_harness.cli import main
 from mtp_harness.figures import tables
 
 from .damage import WHOLE, write
-from .runs import write_run
+from .runs import table, write_run
 
 
 def test_run_writes_figures_with_their_tables_and_says_what_is_missing(tmp_path, capsys):
@@ -51,6 +51,16 @@ def test_damaged_files_are_named_on_standard_error(tmp_path, capsys):
     write(tmp_path / "good")
     assert main(["figures", str(tmp_path), "-o", str(tmp_path / "out"), "--only", "fig_heads"]) == 0
     assert str(bad) in capsys.readouterr().err
+
+
+def test_signs_that_the_font_lacks_are_named_once(tmp_path, capsys, recwarn):
+    rows = table("data_set offset", [["code", 1, "accuracy", 0.5]])
+    write_run(tmp_path / "runs", "模 model", tables={"mtp_heads": {"by_offset": rows}})
+    places = [str(tmp_path / "runs"), "-o", str(tmp_path / "out")]
+    assert main(["figures", *places, "--format", "png,svg"]) == 0
+    said = capsys.readouterr().err
+    assert said == "the font of the figures lacks 模: boxes stand in their place\n"
+    assert not recwarn.list
 
 
 WRONG = {
