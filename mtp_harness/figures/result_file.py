@@ -79,7 +79,9 @@ class ResultFile:
         metadata = self.content["configs"][task].get("metadata") or {}
         # The harness copies the model arguments into every task's metadata.
         arguments = self.content["config"].get("model_args") or {}
-        hidden = _NOT_SETTINGS | set(arguments if isinstance(arguments, dict) else ())
+        if isinstance(arguments, str):  # as `simple_evaluate` was given them
+            arguments = {part.partition("=")[0].strip() for part in arguments.split(",")}
+        hidden = _NOT_SETTINGS | set(arguments if isinstance(arguments, dict | set) else ())
         return sorted((name, value) for name, value in metadata.items() if name not in hidden)
 
     def samples(self, task: str) -> Path | None:

@@ -225,6 +225,17 @@ def test_odd_names_and_settings_are_shown(tmp_path, capsys):
     assert run(capsys, path)[0] == 0
 
 
+@pytest.mark.parametrize("written", ["pretrained={}", "label=x, pretrained={}", {"pretrained": 1}])
+def test_model_arguments_are_no_settings_of_a_task(tmp_path, capsys, written):
+    for name in ("a", "b"):
+        args = written.format(name) if isinstance(written, str) else written
+        edited(
+            write_run(tmp_path / name, name),
+            lambda content, args=args: content["config"].update(model_args=args),
+        )
+    assert run(capsys, tmp_path)[0] == 0
+
+
 @pytest.mark.parametrize("name", ["versions", "n-shot", "higher_is_better", "n-samples"])
 def test_what_another_version_does_not_write_is_not_needed(tmp_path, capsys, name):
     edited(write_run(tmp_path), lambda content: content.update({name: None}))
