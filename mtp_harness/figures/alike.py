@@ -19,7 +19,16 @@ def refuse_other_documents(own: pd.DataFrame) -> None:
     for (task, data_set), rows in named.groupby(["task", "read"], dropna=False):
         of = "" if pd.isna(data_set) else f" of {data_set}"
         _refuse(rows, "documents", f"its runs of {task} read different documents{of}")
-    for task, rows in texts.groupby("task"):
+    refuse_other_ways(texts)
+
+
+def refuse_other_ways(own: pd.DataFrame) -> None:
+    """Refuse runs of a task that were asked in several ways.
+
+    Raises:
+        ValueError: There are some.
+    """
+    for task, rows in own.groupby("task"):
         _refuse(rows, "asked", f"its runs of {task} were asked in several ways")
 
 

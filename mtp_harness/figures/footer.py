@@ -9,6 +9,7 @@ from matplotlib.figure import Figure as Canvas
 from mtp_harness.figures import words
 from mtp_harness.figures.result_file import ResultFile
 from mtp_harness.figures.series import is_paper
+from mtp_harness.figures.sizes import rounded
 from mtp_harness.figures.style import GREY
 
 DECODING = ("prompt_tokens", "new_tokens", "batch")
@@ -44,10 +45,15 @@ def _of_runs(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> Iterator[str
     if own.empty:
         return
     measured = own[own["task"] != "mtp_speed"]  # where the baseline is in the run itself
-    labels = list(dict.fromkeys([*own["label"].dropna(), *measured["baseline"].dropna()]))
+    ordered = own.assign(size=own["parameters"].map(rounded, na_action="ignore")).sort_values(
+        ["size", "label"]
+    )
+    labels = list(dict.fromkeys([*ordered["label"].dropna(), *measured["baseline"].dropna()]))
     more = len(labels) - LABELS_SHOWN
-    named = ", ".join(labels[:LABELS_SHOWN]) + (f" and {more} more" if more > 0 else "")
-    told = [f"Runs: {named}", ", ".join(dict.fromkeys(own["hardware"].dropna()))]
+    between = "; " if any("," in label for label in labels) else ", "
+    named = between.join(labels[:LABELS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    hardware = [name for name in dict.fromkeys(own["hardware"].dropna()) if name not in named]
+    told = [f"Runs: {named}", ", ".join(hardware)]
     told += [_settings(own[own["task"] == "mtp_speed"]), _of_answers(own, files), _samples(own)]
     yield "; ".join(filter(None, told))
     if parts := list(_parts_read(own)):

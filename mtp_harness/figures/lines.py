@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 
 from mtp_harness.figures import words
 from mtp_harness.figures.series import Series, is_mixed, is_paper, series_of
-from mtp_harness.figures.sizes import in_short
+from mtp_harness.figures.sizes import in_short, rounded
 from mtp_harness.figures.style import Style, legend_beside, make_room_for_titles, set_title
 
 MANY = 4
@@ -106,7 +106,9 @@ class Lines:
     def _entries(self, shown: pd.DataFrame, column: str | None) -> list[Any]:
         if column is None:
             return [None]
-        there = list(dict.fromkeys(shown[column].dropna().sort_values()))
+        size = shown["parameters"].map(rounded, na_action="ignore") if column == "label" else 0
+        ordered = shown.assign(_size=size).sort_values(["_size", column], kind="stable")
+        there = list(dict.fromkeys(ordered[column].dropna()))
         return sorted(
             there,
             key=lambda entry: (

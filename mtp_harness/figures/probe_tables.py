@@ -115,17 +115,33 @@ def _check_offsets(where: str, offsets: Sequence[int | None], file: ResultFile) 
             raise Unreadable(f"{where} has offset {offset}, expected 1 to n = {n}: run again")
 
 
+_CHANGE_NUMBERS = ("window", "stride", "new_tokens")
+"""Options of probes that change what is measured on the same documents."""
+
+
 def asked_of(file: ResultFile, task: str) -> str:
-    """Return in a few words how a task was asked, temperature and repeats aside."""
+    """Return in words how a task was asked, temperature and repeats aside.
+
+    Where documents lie and which of them were read is told by their hashes, not here.
+    """
     config, content = file.content["configs"].get(task, {}), file.content
-    kwargs = config.get("generation_kwargs") or {}
-    hidden = ("do_sample", "temperature")
-    settings = [(name, kwargs[name]) for name in sorted(kwargs) if name not in hidden]
-    settings += file.settings(task) if task in file.content["configs"] else []
-    told = [f"version {(content.get('versions') or {}).get(task)}"]
+    kwargs = dict(config.get("generation_kwargs") or {})
+    if not kwargs.get("do_sample"):
+        kwargs = {name: value for name, value in kwargs.items() if name not in ("top_p", "top_k")}
+    told = [f"version {_version((content.get('versions') or {}).get(task))}"]
     told += [f"{(content.get('n-shot') or {}).get(task) or 0}-shot"]
-    told += [f"settings {sha256(repr(settings).encode()).hexdigest()[:6]}"] if settings else []
+    for name in sorted(set(kwargs) - {"do_sample", "temperature", "until"}):
+        told.append(f"{name}={kwargs[name]}")
+    if "until" in kwargs:
+        told.append(f"stops {sha256(repr(kwargs['until']).encode()).hexdigest()[:6]}")
+    if task.startswith("mtp_"):
+        options = config.get("metadata") or {}
+        told += [f"{name}={options[name]}" for name in _CHANGE_NUMBERS if name in options]
     return ", ".join(told)
+
+
+def _version(told: Any) -> str:
+    return f"{told:g}" if isinstance(told, int | float) else str(told or "unknown")
 
 
 def documents_of(file: ResultFile, task: str, data_set: str | None) -> str | None:

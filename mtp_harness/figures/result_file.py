@@ -13,7 +13,8 @@ SCHEMAS = (None, 1)
 
 # Of a task's metadata: shown under names of their own, or where things lie, or how they are graded.
 _NOT_SETTINGS = frozenset(
-    "version config_source grading data_dir n_samples temperature top_p top_k k num_fewshot".split()
+    "version config_source grading data_dir stories source n_samples temperature top_p top_k k "
+    "num_fewshot".split()
 )
 
 LOSSY = {"all": "unverified", "synthetic": "synthetic acceptance"}

@@ -82,6 +82,9 @@ _NEVER_NEGATIVE = re.compile(
 TIMED = re.compile(r"(tokens_per_second|seconds|latency|speedup|bandwidth|peak_memory)\w*")
 """Metrics that depend on the machine."""
 
+OF_TIMES = ("mtp_speed", "mtp_speculative")
+"""Tasks whose every metric belongs to times."""
+
 _AT = re.compile(r"pass@(\d+)")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mtp_harness.figures import sizes
+from mtp_harness.figures import alike, sizes
 from mtp_harness.figures.documents import scores
 from mtp_harness.figures.result_file import ResultFile
 from mtp_harness.figures.tables import Results, frame
@@ -58,9 +58,10 @@ def cells(results: Results, tasks: tuple[str, ...]) -> Iterator[Cell]:
         & (values["table"] == "results")
         & (values["acceptance"].fillna("exact") == "exact")
     ]
-    for _, rows in passed.groupby([*MODEL, "task", "at", "asked"], dropna=False, sort=True):
+    for _, rows in passed.groupby([*MODEL, "task", "at"], dropna=False, sort=True):
         sampled = rows[(rows["temperature"] > 0).fillna(False)]
         chosen = sampled if len(sampled) else rows
+        alike.refuse_other_documents(chosen)
         # The text is the same for every k and batch size: of several runs the one with most heads.
         ordered = chosen.sort_values(["temperature", "n_samples", "k", "batch", "run"])
         one_each = ordered.drop_duplicates("temperature", keep="last").reset_index(drop=True)
@@ -112,6 +113,8 @@ def at_best_temperature(results: Results, tasks: tuple[str, ...]) -> pd.DataFram
 def gains(results: Results, tasks: tuple[str, ...]) -> pd.DataFrame:
     """Return what every model with n > 1 gains over n = 1 of the same size and training tokens."""
     found = list(cells(results, tasks))
+    if found:
+        alike.refuse_other_ways(pd.concat([cell.rows for cell in found]))
     rows = []
     for cell in found:
         candidates = [other for other in found if _is_baseline(other.best, cell.best)]
@@ -162,7 +165,6 @@ def _is_baseline(other: Any, row: Any) -> bool:
         and other["task"] == row["task"]
         and other["at"] == row["at"]
         and same(other["n_samples"], row["n_samples"])
-        and same(other["asked"], row["asked"])
         and is_trained_alike(other, row)
         and same_size(other["parameters"], row["parameters"])
     )

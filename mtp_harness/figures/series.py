@@ -12,6 +12,7 @@ from matplotlib.colors import to_hex, to_rgb
 
 from mtp_harness.figures import words
 from mtp_harness.figures.result_file import LOSSY
+from mtp_harness.figures.sizes import rounded
 from mtp_harness.figures.style import DASHES, MARKERS, PAPER_ALPHA, Style
 
 
@@ -77,7 +78,7 @@ def series_of(
     places: dict[tuple[bool, Any], int] = {}
     order = list(dict.fromkeys(frame[colour].dropna().sort_values()))
     lines = list(dict.fromkeys(frame[dashed].dropna().sort_values())) if dashed else []
-    for key, rows in sorted(frame.groupby(keys, dropna=False), key=_missing_first):
+    for key, rows in sorted(frame.groupby(keys, dropna=False), key=_by_size):
         from_paper, acceptance, value, *others = key
         place = places.setdefault((from_paper, value), 0)
         places[from_paper, value] += 1
@@ -103,9 +104,14 @@ def series_of(
         )
 
 
-def _missing_first(group: tuple[tuple[Any, ...], pd.DataFrame]) -> list[tuple[bool, Any]]:
-    """Sort a model itself, which has no `baseline`, before its baselines."""
-    return [(False, "") if pd.isna(entry) else (True, entry) for entry in group[0]]
+def _by_size(group: tuple[tuple[Any, ...], pd.DataFrame]) -> list[tuple[bool, Any]]:
+    """Sort by size before name, and a model itself, which has no `baseline`, before baselines."""
+    from_paper, acceptance, colour, *others = (
+        (False, "") if pd.isna(entry) else (True, entry) for entry in group[0]
+    )
+    size = group[1]["parameters"].min()
+    of_size = (False, 0.0) if pd.isna(size) else (True, rounded(size))
+    return [from_paper, acceptance, colour, of_size, *others]
 
 
 def _colour(number: int | None, value: Any, order: list[Any], style: Style) -> str:

@@ -11,6 +11,11 @@ def same_size(one: float | None, other: float | None) -> bool:
     return bool(max(one, other) / min(one, other) <= 1 + PARAMETERS_ALIKE)
 
 
+def rounded(number: float) -> float:
+    """Return a count to two digits, to sort models by size and those of one size by name."""
+    return float(f"{number:.1e}")
+
+
 def in_short(number: float | None, digits: int = 3) -> str:
     """Return a count with a letter: 3.86M, 6.74B; a question mark for None."""
     if number is None:

@@ -156,7 +156,7 @@ def _newest(
 def _beside_times(values: pd.DataFrame) -> "pd.Series[bool]":
     """Return which rows are times, or stand in a table with some."""
     timed = values["metric"].str.fullmatch(schema.TIMED.pattern)
-    in_tables = values["table"] != "results"
+    in_tables = (values["table"] != "results") | values["task"].isin(schema.OF_TIMES)
     with_times = values.loc[timed & in_tables, "table"].unique()
     return timed | (in_tables & values["table"].isin(with_times))
 

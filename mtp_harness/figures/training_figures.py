@@ -9,21 +9,14 @@ from mtp_harness.figures import alike, diagrams, words
 from mtp_harness.figures.code_figures import nothing
 from mtp_harness.figures.figure import Figure
 from mtp_harness.figures.lines import Lines, in_percent
-from mtp_harness.figures.scored import same, same_size
+from mtp_harness.figures.scored import MODEL, same, same_size
 from mtp_harness.figures.style import GREY, Style
 from mtp_harness.figures.tables import Results, frame
 from mtp_harness.figures.text_table import TextTable
+from mtp_harness.scoring import choice
 from mtp_harness.scoring.sample_efficiency import CHECKPOINTS, tokens_to_reach
 
-CHOICE = {
-    "arc_challenge": "acc",
-    "copa": "acc",
-    "hellaswag": "acc_norm",
-    "nq_open": "exact_match",
-    "piqa": "acc",
-    "social_iqa": "acc",
-    "triviaqa": "exact_match",
-}
+CHOICE = {task: name.partition(",")[0] for task, name in choice.METRICS.items()}
 """The seven tasks of figure S12, and the metric of the harness that is shown."""
 
 STEPS = range(2500, 25001, 2500)
@@ -46,15 +39,17 @@ def choice_tasks(results: Results) -> pd.DataFrame:
 
 def choice_mean(results: Results) -> pd.DataFrame:
     """Return the plain mean of the seven, for checkpoints that have all of them."""
-    model = ["label", "n", "parameters", "train_tokens", "train_step", "train_seed", "hardware"]
+    each = choice_tasks(results)
+    alike.refuse_other_documents(each)
     rows = []
-    for key, group in choice_tasks(results).groupby(model, dropna=False):
+    for key, group in each.groupby(MODEL, dropna=False):
         if set(group["task"]) == set(CHOICE):
-            named = {k: None if pd.isna(v) else v for k, v in zip(model, key, strict=True)}
+            named = {k: None if pd.isna(v) else v for k, v in zip(MODEL, key, strict=True)}
             first = group.iloc[0]
             rows.append(
                 named
-                | {"source": "run", "file": first["file"], "run": first["run"], "metric": "acc"}
+                | {"source": "run", "file": first["file"], "metric": "acc"}
+                | {"run": " ".join(dict.fromkeys(group["run"])), "hardware": first["hardware"]}
                 | {"task": "mtp_choice", "data_set": f"average of {len(CHOICE)}"}
                 | {"value": float(group["value"].mean())}
             )

@@ -148,6 +148,8 @@ def _totals(file: ResultFile) -> Iterator[Row]:
     if not totals.get("n_steps") or not tasks:
         return
     shared = decoding_of(file, tasks[0]) if len(tasks) == 1 else {}
+    if len(tasks) == 1:
+        shared["asked"] = probe_tables.asked_of(file, tasks[0])
     shared |= {
         "task": "+".join(map(family_of, tasks)),
         "table": "totals",

@@ -109,7 +109,9 @@ def _differences(claim: dict[str, Any], leaderboard: Leaderboard) -> Iterator[Fi
             for metric, filtered in _metrics(claim, board, place):
                 key, other = Key(place, metric, filtered), Key(base, metric, filtered)
                 found = board.scores.drawn_gain(key, other, relative=claim["rule"] == "more_by")
-                if found is None:
+                if "mean" not in claim and _stated(board, key) == 0 == _stated(board, other):
+                    yield Finding(who, f"{board.task} {metric}: 0 against 0", "inconclusive")
+                elif found is None:
                     unpaired[who, board.task] = None
                 else:
                     compared[who].append((board.task, metric, found))
@@ -121,6 +123,11 @@ def _differences(claim: dict[str, Any], leaderboard: Leaderboard) -> Iterator[Fi
             yield Finding(who, *_judged_gain(claim, f"{task} {metric}", drawn))
     for who, task in unpaired:
         yield Finding(who, f"{task}: {UNPAIRED}", None)
+
+
+def _stated(board: Board, key: Key) -> float | None:
+    """Return what a run states, None where it does not."""
+    return board.metrics(key.run).get((key.metric, key.filtered))
 
 
 def _judged_mean(
@@ -233,7 +240,8 @@ def _reached_in_table(claim: dict[str, Any], board: Board, run: Run) -> Iterator
 
 
 def _is_known(row: dict[str, Any], claim: dict[str, Any]) -> bool:
-    return row["metric"] == claim["metrics"] and row["value"] is not None
+    value = row["value"]
+    return row["metric"] == claim["metrics"] and value is not None and value == value
 
 
 def _over_k_1(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

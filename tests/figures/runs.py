@@ -141,11 +141,11 @@ def _code(folder: Path, size: str, n: int, parameters: int) -> None:
 
 def _checkpoint(folder: Path, n: int, step: int) -> None:
     choice = {
-        "arc_challenge": "acc",
+        "arc_challenge": "acc_norm",
         "copa": "acc",
         "hellaswag": "acc_norm",
         "nq_open": "exact_match",
-        "piqa": "acc",
+        "piqa": "acc_norm",
         "social_iqa": "acc",
         "triviaqa": "exact_match",
     }

@@ -40,10 +40,80 @@ def test_runs_that_were_asked_in_another_way_are_no_pair(tmp_path, change):
     edited(solved(tmp_path / "b", "four", 4), **change)
     results = read_runs([tmp_path])
     assert not results.problems
-    with pytest.raises(ValueError, match="no run measured it"):
-        draw(FIGURES["fig_3"], results)
-    with pytest.raises(ValueError, match="runs of humaneval_mtp were asked in several ways"):
-        draw(FIGURES["table_1"], results)
+    for name in ("fig_1", "fig_3", "table_1"):
+        with pytest.raises(ValueError, match="runs of humaneval_mtp were asked in several ways"):
+            draw(FIGURES[name], results)
+
+
+def generating(folder, label, n, metric="pass@1", **kwargs):
+    metrics = {"humaneval_mtp": {metric: 0.5}}
+    return write_run(folder, label, n, metrics=metrics, generation={"until": [], **kwargs})
+
+
+def test_what_changes_nothing_is_no_other_way(tmp_path):
+    # Greedy answers know no top-p, sampled ones replace them, and 1 is 1.0.
+    told = {"do_sample": True, "temperature": 0.8, "top_p": 0.95}
+    for n, version, greedy in ((1, 1, {"top_p": 1.0}), (4, 1.0, {})):
+        for folder in ("greedy", "both"):
+            path = generating(tmp_path / folder, f"n{n}", n, **greedy)
+            edited(path, versions={"humaneval_mtp": version})
+        generating(tmp_path / "both", f"n{n}", n, "pass@1_sampled", **told)
+    for folder, temperature in (("greedy", 0), ("both", 0.8)):
+        shown = draw(FIGURES["table_s7"], read_runs([tmp_path / folder])).shown
+        assert shown["temperature"].tolist() == [temperature] * 2
+
+
+def test_the_refusal_names_what_differs(tmp_path):
+    generating(tmp_path, "n1", 1, max_gen_toks=256)
+    generating(tmp_path, "n4", 4, max_gen_toks=512)
+    with pytest.raises(ValueError, match="max_gen_toks=256.* in .* and .*max_gen_toks=512"):
+        draw(FIGURES["table_1"], read_runs([tmp_path]))
+
+
+def probed(folder, label, **metadata):
+    rows = table("data_set offset", [["code", 1, "accuracy", 0.5]])
+    path = write_run(folder, label, 4, tables={"mtp_heads": {"by_offset": rows}})
+    content = json.loads(path.read_text())
+    content["configs"]["mtp_heads"]["metadata"] = metadata
+    path.write_text(json.dumps(content))
+
+
+def test_options_of_other_tasks_and_places_are_no_other_way(tmp_path):
+    probed(tmp_path, "a", quick=True, baseline="mtp-bytes-n1", stories="/a/stories")
+    probed(tmp_path, "b", quick=True, stories="/b/stories")
+    draw(FIGURES["fig_heads"], read_runs([tmp_path]))
+    probed(tmp_path, "c", window=512)
+    with pytest.raises(ValueError, match="mtp_heads were asked in several ways .*window=512"):
+        draw(FIGURES["fig_heads"], read_runs([tmp_path]))
+
+
+def chosen(folder, label, n, tasks, shots=0, score=0.5, **told):
+    metrics = {
+        task: {("exact_match" if task in ("nq_open", "triviaqa") else "acc_norm"): score}
+        for task in tasks
+    }
+    for task in ("copa", "social_iqa"):
+        if task in metrics:
+            metrics[task] = {"acc": score}
+    path = write_run(folder, label, n, metrics=metrics, train_step=100, **told)
+    edited(path, n_shot=dict.fromkeys(tasks, shots))
+    return path
+
+
+SEVEN = "arc_challenge copa hellaswag nq_open piqa social_iqa triviaqa".split()
+
+
+def test_the_mean_of_choice_tasks_is_of_one_kind_of_runs(tmp_path):
+    # In two files, on two machines: accuracies do not depend on them.
+    chosen(tmp_path / "a", "one", 1, SEVEN[:3], hardware={"cpu": "a processor", "threads": 1})
+    last = chosen(tmp_path / "b", "one", 1, SEVEN[3:], hardware={"cpu": "a processor"})
+    before = draw(FIGURES["fig_5"], read_runs([tmp_path]))
+    assert before.shown["value"].tolist() == [0.5]
+    edited(last, note="another file")
+    assert draw(FIGURES["fig_5"], read_runs([tmp_path])).sources != before.sources
+    chosen(tmp_path / "c", "four", 4, SEVEN, shots=5)
+    with pytest.raises(ValueError, match="asked in several ways"):
+        draw(FIGURES["fig_5"], read_runs([tmp_path]))
 
 
 def test_one_model_asked_in_two_ways_did_not_measure_the_same(tmp_path):

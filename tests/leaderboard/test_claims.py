@@ -253,7 +253,7 @@ def test_a_gain_over_nothing(tmp_path):
     write_pair(tmp_path / "a", "mbpp_mtp", nothing, nothing, **LARGE)
     found = judged(tmp_path / "a", "At 13B, four heads solve 17 %")
     assert found.verdict == "inconclusive"
-    assert found.measured.startswith("mbpp_mtp pass@1: a share of 0 (several")
+    assert found.measured.startswith("mbpp_mtp pass@1: 0 against 0 (several")
     write_pair(tmp_path / "b", "mbpp_mtp", nothing, some, **LARGE)
     found = judged(tmp_path / "b", "At 13B, four heads solve 17 %")
     assert (found.verdict, "pass@1: a share of 0" in found.measured) == ("inconclusive", True)
@@ -350,3 +350,28 @@ def test_tables_with_unknown_values_are_judged_by_the_others(tmp_path):
     bare = {"by_offset": {"columns": ["offset", "metric", "value"], "rows": [[1, "accuracy", 0.5]]}}
     write_run(tmp_path / "b", "b", "mtp_heads", {"accuracy_1": [0.5]}, tables=bare)
     judge(build(runs.find([str(tmp_path / "b")])))
+
+
+def test_nothing_against_nothing_is_no_evidence(tmp_path):
+    large = {"parameters": 3_000_000_000}
+    write_pair(tmp_path, "humaneval_mtp", [0.0] * 20, [0.0] * 20, **large)
+    found = judged(tmp_path, "Large models are no worse")
+    assert found.verdict == "inconclusive"
+    assert found.measured.startswith("humaneval_mtp pass@1: 0 against 0 (")
+
+
+def test_a_small_gain_is_not_far_better(tmp_path):
+    for name, right, verdict in (("a", 26, "disagree"), ("b", 40, "agree")):
+        for n, known in ((1, 25), (2, right)):
+            scores = {"stories_accuracy": [(known, 100)] * 9}
+            own = {"scores": scores, "n": n, "k": n, "generation": False}
+            write_run(tmp_path / name / str(n), f"n{n}", "mtp_induction", **own)
+        assert judged(tmp_path / name, "Up to 30M parameters").verdict == verdict
+
+
+def test_times_that_are_not_numbers_have_no_say(tmp_path):
+    columns = "batch prompt_tokens k metric value low high count".split()
+    rows = [[1, 64, 4, "speedup", float("nan"), None, None, 3]]
+    tables = {"by_cell": {"columns": columns, "rows": rows}}
+    write_run(tmp_path, task="mtp_speed", scores={"speedup": [1.0]}, tables=tables)
+    assert not judged(tmp_path, "With all four heads").findings

@@ -225,6 +225,14 @@ def test_odd_names_and_settings_are_shown(tmp_path, capsys):
     assert run(capsys, path)[0] == 0
 
 
+def test_where_documents_lie_is_no_setting(tmp_path, capsys):
+    for name in ("a", "b"):
+        write_run(tmp_path / name, name, metadata={"stories": f"/data/{name}/stories"})
+    assert run(capsys, tmp_path)[0] == 0
+    write_run(tmp_path / "c", "c", metadata={"stories": "/data/stories", "window": 512})
+    assert "settings" in run(capsys, tmp_path)[2]
+
+
 @pytest.mark.parametrize("written", ["pretrained={}", "label=x, pretrained={}", {"pretrained": 1}])
 def test_model_arguments_are_no_settings_of_a_task(tmp_path, capsys, written):
     for name in ("a", "b"):
