@@ -4,7 +4,7 @@ import hashlib
 import io
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import fill
 from typing import Any, NamedTuple
@@ -131,9 +131,7 @@ def draw(
         with warnings.catch_warnings(record=True) as said:
             warnings.filterwarnings("always", _LACKS)
             pictures = {kind: _picture(canvas, kind, figure, sources) for kind in formats}
-    found = (re.match(_LACKS, str(one.message)) for one in said)
-    signs = frozenset(chr(int(one[1])) for one in found if one)
-    return Drawn(figure, shown, pictures, sources, signs)
+    return Drawn(figure, shown, pictures, sources, frozenset(_unknown_signs(said)))
 
 
 def paint(
@@ -146,6 +144,15 @@ def paint(
         _heading(canvas, figure.caption)
     footer.write(canvas, shown, files, figure.paper_protocol)
     return canvas
+
+
+def _unknown_signs(said: Sequence[warnings.WarningMessage]) -> Iterator[str]:
+    """Yield the characters that warnings are about, and warn again of everything else."""
+    for one in said:
+        if found := re.match(_LACKS, str(one.message)):
+            yield chr(int(found[1]))
+        else:
+            warnings.warn(one.message, one.category, stacklevel=2)
 
 
 def _sources(shown: pd.DataFrame) -> str:

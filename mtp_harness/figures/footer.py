@@ -89,7 +89,8 @@ def _of_answers(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> str:
     for file in (files[run] for run in runs):
         sets = (file.mtp.get("documents") or {}).get("mtp_speculative") or {}
         sources = [str(about["source"]) for about in sets.values() if about.get("source")]
-        lengths = {about.get("new_tokens") for about in sets.values()} - {None}
+        told_lengths = (about.get("new_tokens") for about in sets.values())
+        lengths = [length for length in told_lengths if type(length) is int]
         told = [f"prompts of {' and '.join(sources)}" if sources else ""]
         told += [f"at most {max(lengths)} new tokens" if lengths else ""]
         told += [f"batch size {file.mtp['batch_size']}" if file.mtp.get("batch_size") else ""]

@@ -286,7 +286,7 @@ def test_footers_name_every_table_of_the_paper_that_is_shown(tmp_path):
 def test_footers_say_how_answers_were_decoded(tmp_path):
     rows = [["code", k, "tokens_per_second", 10 * k] for k in (1, 4)]
     tables = {"mtp_speculative": {"by_k": table("category k", rows)}}
-    told = {"code": {"source": "HumanEval", "new_tokens": 128}}
+    told = {"code": {"source": "HumanEval", "new_tokens": 128}, "prose": {"new_tokens": "many"}}
     write_run(
         tmp_path, tables=tables, batch_size=16, documents={"mtp_speculative": told}
     )  # a table of its own has neither
