@@ -102,7 +102,7 @@ def _in_words(findings: Sequence[Finding]) -> str:
 def _differences(claim: dict[str, Any], leaderboard: Leaderboard) -> Iterator[Finding]:
     """Yield one finding for each pair, task and metric; or for each pair, over all tasks."""
     compared: dict[str, list[tuple[str, str, Drawn]]] = defaultdict(list)
-    nothing: dict[tuple[str, str], None] = {}
+    nothing: dict[tuple[str, str], list[str]] = defaultdict(list)
     unpaired: dict[tuple[str, str], None] = {}
     for board in _boards(claim, leaderboard):
         for place, base in _pairs(claim, board):
@@ -111,7 +111,7 @@ def _differences(claim: dict[str, Any], leaderboard: Leaderboard) -> Iterator[Fi
                 key, other = Key(place, metric, filtered), Key(base, metric, filtered)
                 found = board.scores.drawn_gain(key, other, relative=claim["rule"] == "more_by")
                 if "mean" not in claim and _stated(board, key) == 0 == _stated(board, other):
-                    nothing[who, board.task] = None
+                    nothing[who, board.task].append(metric)
                 elif found is None:
                     unpaired[who, board.task] = None
                 else:
@@ -122,8 +122,9 @@ def _differences(claim: dict[str, Any], leaderboard: Leaderboard) -> Iterator[Fi
             continue
         for task, metric, drawn in several:
             yield Finding(who, *_judged_gain(claim, f"{task} {metric}", drawn))
-    for who, task in nothing:
-        yield Finding(who, f"{task}: 0 against 0", "inconclusive")
+    for (who, task), metrics in nothing.items():
+        more = f" and {len(metrics) - 1} more" if len(metrics) > 1 else ""
+        yield Finding(who, f"{task} {metrics[0]}{more}: 0 against 0", "inconclusive")
     for who, task in unpaired:
         yield Finding(who, f"{task}: {UNPAIRED}", None)
 

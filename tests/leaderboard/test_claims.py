@@ -253,7 +253,7 @@ def test_a_gain_over_nothing(tmp_path):
     write_pair(tmp_path / "a", "mbpp_mtp", nothing, nothing, **LARGE)
     found = judged(tmp_path / "a", "At 13B, four heads solve 17 %")
     assert found.verdict == "inconclusive"
-    assert found.measured.startswith("mbpp_mtp: 0 against 0 (several")
+    assert found.measured.startswith("mbpp_mtp pass@1: 0 against 0 (several")
     write_pair(tmp_path / "b", "mbpp_mtp", nothing, some, **LARGE)
     found = judged(tmp_path / "b", "At 13B, four heads solve 17 %")
     assert (found.verdict, "pass@1: a share of 0" in found.measured) == ("inconclusive", True)
@@ -357,7 +357,7 @@ def test_nothing_against_nothing_is_no_evidence(tmp_path):
     write_pair(tmp_path, "humaneval_mtp", [0.0] * 20, [0.0] * 20, **large)
     found = judged(tmp_path, "Large models are no worse")
     assert found.verdict == "inconclusive"
-    assert found.measured.startswith("humaneval_mtp: 0 against 0 (")
+    assert found.measured.startswith("humaneval_mtp pass@1: 0 against 0 (")
 
 
 def test_a_small_gain_is_not_far_better(tmp_path):
