@@ -17,7 +17,8 @@ from typing import Any
 
 from mtp_harness.figures import result_file
 from mtp_harness.figures.result_file import ResultFile
-from mtp_harness.figures.values import columns_of, family_of
+from mtp_harness.figures.values import columns_of
+from mtp_harness.scoring.samples import family_of
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -17,7 +17,8 @@ from mtp_harness.figures import alike, sizes
 from mtp_harness.figures.documents import scores
 from mtp_harness.figures.result_file import ResultFile
 from mtp_harness.figures.tables import Results, frame
-from mtp_harness.figures.values import decoding_of, family_of
+from mtp_harness.figures.values import decoding_of
+from mtp_harness.scoring.samples import family_of
 from mtp_harness.scoring.temperatures import oracle, oracle_gain
 
 T = TypeVar("T")

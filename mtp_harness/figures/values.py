@@ -15,8 +15,8 @@ from typing import Any
 from mtp_harness.figures import probe_tables, schema
 from mtp_harness.figures.probe_tables import Block, Columns, Row
 from mtp_harness.figures.result_file import ResultFile, Unreadable, number, whole
+from mtp_harness.scoring.samples import family_of
 
-_TEMPERATURE = re.compile(r"_t\d+(\.\d+)?$")
 _AT_OFFSET = re.compile(r"(accept_rate_prefix|accept_rate_cond)_(\d+)")
 _ROUGE = re.compile(r"(rouge(?:\d|L|Lsum))_(f1|precision|recall)(_unicode)?")
 _ENDS = {"_low90": "low", "_high90": "high"}
@@ -125,11 +125,6 @@ def _flat(file: ResultFile, task: str) -> Iterator[Row]:
             for name in ("at", "offset"):
                 whole(file, f"{metric} of {task}", named.get(name))
             yield shared | named | values
-
-
-def family_of(task: str) -> str:
-    """Return a task's name without a temperature, so that a task at several of them is one."""
-    return _TEMPERATURE.sub("", task)
 
 
 def _named(metric: str) -> Row:

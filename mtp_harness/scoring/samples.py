@@ -38,7 +38,12 @@ def describe(path: Path, task: str | None = None) -> SamplesFile:
             f"{path.name} does not say its task; expected a name such as "
             "samples_humaneval_mtp_2026-01-31T12-00-00.jsonl: rename it, or give --task"
         )
-    return SamplesFile(path, name, _TEMPERATURE.sub("", name), path.resolve().parent.name)
+    return SamplesFile(path, name, family_of(name), path.resolve().parent.name)
+
+
+def family_of(task: str) -> str:
+    """Return a task's name without a temperature, so that a task at several of them is one."""
+    return _TEMPERATURE.sub("", task)
 
 
 def is_of_programs(task: str) -> bool:
