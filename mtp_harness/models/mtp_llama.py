@@ -56,9 +56,16 @@ class MTPLlamaConfig(LlamaConfig):  # type: ignore[no-untyped-call]
             )
 
     def next_token_config(self) -> LlamaConfig:
-        """Return the configuration of the plain Llama made of the trunk and head 1."""
+        """Return the configuration of the plain Llama made of the trunk and head 1.
+
+        A padding token that is BOS or EOS too stands in texts, so its embedding must be trained:
+        transformers starts the row of `pad_token_id` at zero and gives it no gradient.
+        """
         config = copy.deepcopy(self)
         config.num_hidden_layers = self.num_hidden_layers - self.n_future_tokens + 1
+        several_eos = self.eos_token_id if isinstance(self.eos_token_id, list) else []
+        if self.pad_token_id in (self.bos_token_id, self.eos_token_id, *several_eos):
+            config.pad_token_id = None
         return config
 
 

@@ -11,6 +11,8 @@ from mtp_harness.cli import main
 from mtp_harness.data.corpus import code_corpus
 from mtp_harness.models.load import load_model, load_tokenizer
 from mtp_harness.training import data as training_data
+from mtp_harness.training.cli import build, parser
+from mtp_harness.training.loss import backward_head_by_head
 
 SMALL = (
     "--steps 40 --rows 4 --context 64 --short-context 32 --warmup 5 --log-every 10 --save-every 15"
@@ -68,6 +70,14 @@ def test_train_writes_a_folder_that_every_loader_reads(trained):
         assert tokenizer("alpha").input_ids == [0, *b"alpha"]
         assert tokenizer.model_max_length == 64
     assert not list(out.glob("state.pt*"))
+
+
+def test_byte_0_which_opens_every_document_is_trained(text, tmp_path):
+    model = build(parser().parse_args([str(tmp_path), "--data", str(text), *SMALL]))
+    embedding = model.model.embed_tokens.weight
+    assert embedding[0].abs().max() > 0
+    backward_head_by_head(model, torch.tensor([[0, *b"alpha_12 = beta"]]))
+    assert embedding.grad[0].abs().max() > 1e-6
 
 
 def test_train_records_what_it_did(trained, text):

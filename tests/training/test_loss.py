@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
 from mtp_harness.training.loss import backward_head_by_head
@@ -14,7 +15,7 @@ from mtp_harness.training.loss import backward_head_by_head
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def model(n, replicated=False, vocabulary=61, width=16):
+def model(n, replicated=False, vocabulary=61, width=16, **special_tokens):
     torch.manual_seed(n)
     config = MTPLlamaConfig(
         vocab_size=vocabulary,
@@ -25,6 +26,7 @@ def model(n, replicated=False, vocabulary=61, width=16):
         num_key_value_heads=1,
         n_future_tokens=n,
         replicated_unembeddings=replicated,
+        **special_tokens,
     )
     return MTPLlamaForCausalLM(config).double()
 
@@ -68,6 +70,30 @@ def test_gradients_and_losses_are_those_of_the_sum(monkeypatch, n, replicated):
         assert expected[name].abs().max() > 1e-6, f"{name} has no gradient to compare"
         difference = (parameter.grad - expected[name]).abs().max()
         assert difference < 1e-12, f"{name}: {difference}"
+
+
+@pytest.mark.parametrize(
+    ("special_tokens", "trained"),
+    [
+        ({"bos_token_id": 0, "eos_token_id": 0}, True),
+        ({"bos_token_id": 0, "eos_token_id": 2}, True),
+        ({"bos_token_id": 1, "eos_token_id": 0}, True),
+        ({"bos_token_id": 1, "eos_token_id": [2, 0]}, True),
+        ({"bos_token_id": 1, "eos_token_id": 2}, False),
+    ],
+)
+def test_padding_that_is_bos_or_eos_too_is_embedded_and_trained(tmp_path, special_tokens, trained):
+    made = model(2, pad_token_id=0, **special_tokens)
+    made.save_pretrained(tmp_path)
+    read = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float64)
+    tokens = tokens_for(2)
+    tokens[:, 0] = 0
+    for network in (made, read):
+        row = network.model.embed_tokens.weight[0]
+        assert bool(row.abs().max() > 0) is trained
+        backward_head_by_head(network, tokens)
+        gradient = network.model.embed_tokens.weight.grad[0]
+        assert bool(gradient.abs().max() > 1e-9) is trained
 
 
 def test_losses_are_taken_in_float32_whatever_the_model_is_in():
