@@ -1,8 +1,12 @@
 """Which layout is it, and whose affair: paths never become names on the hub."""
 
 import json
+import math
+import os
+from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
@@ -120,6 +124,21 @@ def test_shipped_names_are_folders_of_the_package_and_never_of_the_hub():
         assert folder.endswith(f"mtp_harness/models/reference/{name}")
         assert is_local(name)
     assert resolve("gpt2") == "gpt2" and resolve("./mtp-bytes-n4") == "./mtp-bytes-n4"
+
+
+@pytest.mark.parametrize("name", SHIPPED_MODELS)
+def test_the_first_bytes_of_a_text_cost_less_than_8_bits_in_every_head(name):
+    """After BOS alone; a head that knows nothing pays 8 bits."""
+    openings = [path.read_bytes()[:4] for path in Path(os.__file__).parent.glob("*.py")]
+    assert len(openings) > 100
+    model = load_model(name)
+    with torch.no_grad():
+        trunk = model.trunk(torch.zeros(1, 1, dtype=torch.long))
+        for offset in range(1, model.n_future_tokens + 1):
+            logits = model.logits(offset, model.head(offset, trunk)).flatten().double()
+            bits = -logits.log_softmax(-1) / math.log(2)
+            cost = sum(bits[opening[offset - 1]] for opening in openings) / len(openings)
+            assert cost < 7, f"head {offset}: {cost} bits"
 
 
 def test_a_shipped_model_that_is_not_installed(monkeypatch, tmp_path):
