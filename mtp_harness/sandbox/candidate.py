@@ -4,36 +4,67 @@ The program shares this process and can write to its reply channel itself. All t
 way to return a value: which value is right is known to the grader alone.
 """
 
-import builtins
+import enum
 import operator
 import os
 import socket
 import sys
 import types
-from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, cast
 
 from mtp_harness.sandbox import script, wire
 
 MODULE = "candidate"  # not `__main__`: what a program guards with that name is not to run
 _MESSAGE_CHARS = 500
-_MAPPINGS = (dict, defaultdict, OrderedDict, Counter)
 
 Reply = list[object]
 
+_BINARY = "add sub mul truediv floordiv mod pow lshift rshift and_ or_ xor matmul"
+_UNARY = "abs invert neg pos"
+
+
+def _enter(thing: Any) -> object:
+    return type(thing).__enter__(thing)
+
+
+def _exit(thing: Any) -> object:
+    return type(thing).__exit__(thing, None, None, None)
+
+
 OPERATIONS: dict[str, Callable[..., object]] = {
     "call": operator.call,
+    "delattr": delattr,
+    "delitem": operator.delitem,
+    "enter": _enter,
+    "exit": _exit,
+    "float": float,
+    "format": format,
     "getattr": getattr,
     "getitem": operator.getitem,
+    "int": int,
+    "isinstance": lambda kind, thing: isinstance(thing, kind),
+    "issubclass": lambda kind, other: issubclass(other, kind),
     "iter": iter,
     "len": len,
     "next": next,
+    "repr": repr,
+    "reversed": reversed,
+    "round": round,
     "setattr": setattr,
     "setitem": operator.setitem,
     "str": str,
+    **{name: getattr(operator, name) for name in f"{_BINARY} {_UNARY}".split()},
+    **{
+        f"i{name.rstrip('_')}": getattr(operator, f"i{name.rstrip('_')}")
+        for name in _BINARY.split()
+    },
 }
-"""What a check may do with an object of the program's."""
+"""What a check may do with an object of the program's: nothing that compares or decides."""
+
+
+class NotJudgeable(BaseException):
+    """Something that does not cross. Not an `Exception`, so that programs let it pass."""
 
 
 class Objects:
@@ -49,23 +80,182 @@ class Objects:
         self._held = exports
         self._numbers = {id(one): number for number, one in enumerate(exports)}
         self.keep = keep
-        self.resolve = exports.__getitem__ if keep else None
 
     def __getitem__(self, number: int) -> object:
         """Return the object of that number."""
         return self._held[number]
 
-    def packer(self, max_reply: int) -> wire.Packer:
-        """Return what packs a reply: objects by number where they are kept, iterators where not."""
-        number = self._numbered if self.keep else None
-        return wire.Packer(max_reply, _MAPPINGS, number, iterators=not self.keep)
-
-    def _numbered(self, value: object) -> int:
+    def number(self, value: object) -> int | None:
+        """Return the number of an object, or None where objects are not kept."""
+        if not self.keep:
+            return None
         # Held here, the object lives on, so that no other one gets its id.
         number = self._numbers.setdefault(id(value), len(self._held))
         if number == len(self._held):
             self._held.append(value)
         return number
+
+    def tree(self, value: object, tree: wire.Tree) -> object:
+        """Return the tree of a value that is no plain one: what it is made of, and its number."""
+        if isinstance(value, _Function):
+            return ["p", value.number]
+        if isinstance(value, BaseException):
+            kind, args = _kind(self, type(value)), tree(_plain_args(value))
+            return ["X", self.number(value), kind, args, _text(value)]
+        if isinstance(value, type) and issubclass(value, BaseException):
+            return _kind(self, value)
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            items = tuple(tree(item) for item in tuple.__iter__(value))
+            names = ["l", *type(value)._fields]
+            return ["N", self.number(value), type(value).__name__, names, ["t", *items]]
+        if isinstance(value, enum.Enum) and (isinstance(value, int | str) or not self.keep):
+            name = None if value.name is None else str(value.name)
+            of = [self.number(value), type(value).__name__, name]
+            return ["M", *of, tree(_worth(value)), isinstance(value, int | str)]
+        if not self.keep and isinstance(value, Iterator):
+            return ["n", *(tree(item) for item in value)]
+        number = self.number(value)
+        if number is None:
+            raise wire.Unsupported(type(value).__name__)
+        return ["o", number, type(value).__eq__ is object.__eq__]
+
+
+def _worth(value: enum.Enum) -> object:
+    """Return what an enumeration's member counts as."""
+    if isinstance(value, int):
+        return int.__int__(value)
+    return str.__str__(value) if isinstance(value, str) else value.value
+
+
+def _kind(objects: Objects, kind: type[BaseException]) -> object:
+    """Return the tree of a class of exceptions: its number, its name, and what it derives from."""
+    if wire.ERRORS.get(kind.__name__) is kind:
+        return ["y", kind.__name__]
+    bases = (one for one in kind.__bases__ if issubclass(one, Exception))
+    above = [_kind(objects, one) for one in bases if one is not Exception]
+    return ["x", objects.number(kind), kind.__name__, *above]
+
+
+def _plain_args(error: BaseException) -> tuple[object, ...] | None:
+    """Return the arguments of an exception, or None where they are not plain."""
+    try:
+        wire.Packer(_MESSAGE_CHARS).pack(error.args)
+    except Exception:
+        return None
+    return error.args
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str.__str__(str(error))[:_MESSAGE_CHARS]
+    except BaseException:
+        return ""
+
+
+class _Function:
+    """A function of the test's, which the program calls where the test is."""
+
+    def __init__(self, session: "Session", number: int) -> None:
+        self._session, self.number = session, number
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        return self._session.call_back(self.number, args, kwargs)
+
+
+class Session:
+    """The conversation with the grader about one program."""
+
+    def __init__(self, sock: socket.socket, objects: Objects, max_reply: int) -> None:
+        """Keep the channel."""
+        self._sock = sock
+        self._objects = objects
+        self._max_reply = max_reply
+        self._functions: dict[int, _Function] = {}
+        self._thrown: list[BaseException] = []
+
+    def ready(self, exports: list[object]) -> Reply:
+        """Return the reply that hands over what the test uses."""
+        try:
+            return ["ready", self._pack(exports) if self._objects.keep else None]
+        except BaseException as error:
+            return self._failure(error, "defines")
+
+    def send(self, reply: Reply) -> None:
+        """Send a reply, or one that says that it is too large."""
+        try:
+            wire.send_frame(self._sock, reply, self._max_reply)
+        except wire.TooLarge as error:
+            wire.send_frame(self._sock, ["output", f"returned a value that is too large: {error}"])
+
+    def answer(self, request: list[Any]) -> None:
+        """Do what the grader asks for, and say what came of it."""
+        self.send(self._do(request))
+
+    def call_back(self, number: int, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+        """Have the grader call a function of the test's; meanwhile it may ask for more."""
+        try:
+            request = ["callback", number, self._pack(list(args)), self._pack(kwargs)]
+        except (wire.Unsupported, wire.TooLarge) as error:
+            raise NotJudgeable(str(error)) from None
+        self.send(request)
+        while True:
+            message = cast(list[Any], wire.read_frame(self._sock))
+            if message[0] == "returned":
+                return self._unpack(message[1])
+            if message[0] == "threw":
+                self._throw(*(self._unpack(part) for part in message[1:]))
+            self.answer(message)
+
+    def _throw(self, kind: Any, args: Any, at: Any) -> NoReturn:
+        """Raise here what a function of the test's raised there; `at` is its number there."""
+        error: BaseException = kind(*args)
+        self._thrown += [error] if at == len(self._thrown) else []
+        raise error
+
+    def _do(self, request: list[Any]) -> Reply:
+        operation, number, args, kwargs = request
+        args, kwargs = (
+            cast(list[Any], self._unpack(args)),
+            cast(dict[str, Any], self._unpack(kwargs)),
+        )
+        try:
+            value = OPERATIONS[operation](self._objects[number], *args, **kwargs)
+        except StopIteration as error:
+            return ["end"] if operation == "next" else self._failure(error)
+        except BaseException as error:
+            return self._failure(error)
+        try:
+            return ["value", self._pack(value), self._pack(args) if self._objects.keep else None]
+        except BaseException as error:
+            return self._failure(error)
+
+    def _failure(self, error: BaseException, what: str = "returned") -> Reply:
+        if isinstance(error, wire.Unsupported | NotJudgeable):
+            return ["not_judgeable", f"{what} a value that holds {error}, which cannot be copied"]
+        if isinstance(error, wire.TooLarge):
+            return ["output", f"{what} a value that is too large: {error}"]
+        # The frames may hold what filled the memory.
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+        for number, thrown in enumerate(self._thrown):
+            if thrown is error:
+                return ["raised", ["T", number]]
+        return ["raised", self._pack(error)]
+
+    def _pack(self, value: object) -> object:
+        return wire.Packer(self._max_reply, self._objects.tree).pack(value)
+
+    def _unpack(self, tree: object) -> object:
+        return wire.unpack(tree, 0, self._resolve)
+
+    def _resolve(self, tag: str, parts: list[Any]) -> object:
+        match tag, parts:
+            case "o", [int() as number]:
+                return self._objects[number]
+            case "p", [int() as number]:
+                return self._functions.setdefault(number, _Function(self, number))
+            case "n", items:
+                return iter(items)
+        raise wire.Malformed(f"unknown tag {tag!r}")
 
 
 def serve(sock: socket.socket, max_reply: int) -> None:
@@ -75,81 +265,44 @@ def serve(sock: socket.socket, max_reply: int) -> None:
     program then has the channel for its standard output. Otherwise one reply for loading follows,
     and one for every request `[operation, number, args, kwargs]`. Replies are `["ready",
     exports]`, `["value", tree, arguments after the call]`, `["end"]` of an iterator, `["raised",
-    type name, message, is builtin]` or `[kind, message]` with a kind of failure.
+    exception]` or `[kind, message]` with a kind of failure. Before a reply there may be any number
+    of `["callback", number, args, kwargs]`, which the grader answers by `["returned", tree]` or
+    `["threw", class, arguments, number]`, after further requests of its own.
     """
     wire.send_frame(sock, ["begin"])
     rule, code, names = cast(list[Any], wire.read_frame(sock))
     if rule == "stdio":
         script.run(sock, code, names)
-    objects, reply = _load(code, names, rule == "objects", max_reply)
-    wire.send_frame(sock, reply, max_reply)
-    while objects is not None:
-        request = cast(list[Any], wire.read_frame(sock))
-        _answer(sock, _do(objects, request, max_reply), max_reply)
+    exports, failure = _load(code, [name for name in names if name], rule == "objects")
+    session = Session(sock, Objects(list(exports), rule == "objects"), max_reply)
+    if failure is not None:
+        session.send(failure if isinstance(failure, list) else session._failure(failure))
+        return
+    session.send(session.ready(exports))
+    while True:
+        session.answer(cast(list[Any], wire.read_frame(sock)))
 
 
-def _answer(sock: socket.socket, reply: Reply, max_reply: int) -> None:
-    try:
-        wire.send_frame(sock, reply, max_reply)
-    except wire.TooLarge as error:
-        wire.send_frame(sock, ["output", f"returned a value that is too large: {error}"])
-
-
-def _load(code: str, names: list[str], keep: bool, max_reply: int) -> tuple[Objects | None, Reply]:
+def _load(
+    code: str, names: list[str], keep: bool
+) -> tuple[list[object], Reply | BaseException | None]:
+    """Return what a program defines of `names`, and why it cannot be judged, or None."""
     try:
         compiled = compile(code, "<candidate>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
-        return None, ["syntax", f"{type(error).__name__}: {error}"[:_MESSAGE_CHARS]]
+        return [], ["syntax", f"{type(error).__name__}: {error}"[:_MESSAGE_CHARS]]
     module = types.ModuleType(MODULE)
     sys.modules[MODULE] = module  # dataclasses and pickling look their module up
     try:
         exec(compiled, module.__dict__)
     except BaseException as error:
-        return None, _raised(error)
-    here = [name for name in names if name]
-    if missing := [name for name in here if name not in module.__dict__]:
-        return None, ["no_entry_point", f"the program does not define {missing[0]!r}"]
-    exports = [module.__dict__[name] for name in here]
+        return [], error
+    if missing := [name for name in names if name not in module.__dict__]:
+        return [], ["no_entry_point", f"the program does not define {missing[0]!r}"]
+    exports = [module.__dict__[name] for name in names]
     if not keep and not callable(exports[0]):
-        return None, ["no_entry_point", f"the program's {names[0]!r} is no function"]
-    objects = Objects(exports, keep)
-    try:
-        return objects, ["ready", objects.packer(max_reply).pack(list(exports)) if keep else None]
-    except wire.TooLarge as error:
-        return None, ["output", f"defines a value that is too large: {error}"]
-
-
-def _do(objects: Objects, request: list[Any], max_reply: int) -> Reply:
-    operation, number, args, kwargs = request
-    args = cast(list[Any], wire.unpack(args, 0, objects.resolve))
-    kwargs = cast(dict[str, Any], wire.unpack(kwargs, 0, objects.resolve))
-    try:
-        value = OPERATIONS[operation](objects[number], *args, **kwargs)
-    except StopIteration as error:
-        return ["end"] if operation == "next" else _raised(error)
-    except BaseException as error:
-        return _raised(error)
-    packer = objects.packer(max_reply)
-    try:
-        return ["value", packer.pack(value), packer.pack(args) if objects.keep else None]
-    except wire.Unsupported as error:
-        return ["output", f"returned a value that holds a {error}, which is not a plain value"]
-    except wire.TooLarge as error:
-        return ["output", f"returned a value that is too large: {error}"]
-    except BaseException as error:
-        return _raised(error)
-
-
-def _raised(error: BaseException) -> Reply:
-    # The frames may hold what filled the memory.
-    error.__traceback__ = error.__context__ = error.__cause__ = None
-    kind = type(error)
-    name = kind.__name__
-    try:
-        message = str.__str__(str(error))[:_MESSAGE_CHARS]
-    except BaseException:
-        message = ""
-    return ["raised", name, message, kind is getattr(builtins, name, None)]
+        return [], ["no_entry_point", f"the program's {names[0]!r} is no function"]
+    return exports, None
 
 
 def run(sock: socket.socket, max_reply: int) -> None:

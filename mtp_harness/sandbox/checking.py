@@ -4,15 +4,15 @@
 program's process and gets plain values back. The verdict is made here and nowhere else.
 """
 
+import dis
 import functools
 import random
 import signal
 import time
 import types
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 
-from mtp_harness.sandbox.remote import CandidateError, Fault, Finding, RemoteFunction, Stop
+from mtp_harness.sandbox.remote import Fault, Finding, RemoteFunction, Stop
 from mtp_harness.sandbox.types import Program, one_line
 
 _ALARM_GRACE_S = 0.25
@@ -31,66 +31,101 @@ class Check:
         namespace: dict[str, object] = {"__name__": "check"}
         random.seed(0)  # tests draw random inputs: every program gets the same ones
         try:
-            exec(_compiled(program.preamble, "<preamble>"), namespace)
-            exec(_compiled(program.test, "<test>"), namespace)
+            self._sources = [
+                _compiled(program.preamble, "<preamble>"),
+                _compiled(program.test, "<test>"),
+            ]
+            for source in self._sources:
+                exec(source, namespace)
         except Exception as error:
             detail = one_line(f"{type(error).__name__}: {error}")
             raise Fault("test", f"the test does not load: {detail}") from None
         check = namespace.get("check")  # first: the program's function may have that name too
         if not callable(check):
             raise Fault("test", "the test defines no check(candidate)")
-        self._check: Callable[[RemoteFunction], object] = check
+        self._check = check
         namespace[program.entry_point] = remote
         self._namespace = namespace
 
     def run(self) -> Finding:
-        """Return what the check finds."""
+        """Return what the check finds of a program that has just begun.
+
+        Whatever touches a value of the program's is done in here, under the alarm.
+        """
+        armed = True
+
+        def ring(_number: int, _frame: types.FrameType | None) -> None:
+            if armed:
+                self._remote.out_of_time()
+
         finding = Finding("pass", "", "")
-        self._namespace.update(self._remote.exported)
+        left_s = max(self._remote.deadline - time.monotonic(), 0.0) + _ALARM_GRACE_S
+        signal.signal(signal.SIGALRM, ring)
         try:
-            with _alarm(self._remote):
-                self._check(self._remote)
+            # The signal comes again and again: a test with a bare `except` swallows the first ones.
+            signal.setitimer(signal.ITIMER_REAL, left_s, _ALARM_GRACE_S)
+            finding = self._judge()
         except Stop:
             pass  # then `settled` says why
-        except BaseException as error:
-            finding = self._raised(error)
+        finally:
+            armed = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
         return self._remote.settled or finding
 
+    def _judge(self) -> Finding:
+        try:
+            self._remote.load()
+            self._namespace.update(self._remote.exported)
+            self._check(self._remote)
+        except Stop:
+            raise
+        except BaseException as error:
+            return self._raised(error)
+        return Finding("pass", "", "")
+
     def _raised(self, error: BaseException) -> Finding:
-        detail = one_line(f"{type(error).__name__}: {error}")
-        if error is self._remote.raised:
-            shown = one_line(str(error)) if isinstance(error, CandidateError) else detail
-            return Finding("fail", "exception", shown)
+        if any(error is one for one in self._remote.raised):
+            return Finding("fail", "exception", _shown(error))
         if isinstance(error, AssertionError):
-            return Finding("fail", "wrong_answer", one_line(str(error)))
-        # A name that the test itself lacks has nothing to do with the program's answers.
-        if type(error) in (NameError, ImportError, ModuleNotFoundError, SyntaxError):
-            return Finding("error", "test", detail)
-        return Finding("fail", "wrong_answer", one_line(f"the check raised {detail}"))
+            return Finding("fail", "wrong_answer", _text(error))
+        if self._is_of_the_test(error):
+            return Finding("error", "test", _shown(error))
+        return Finding("fail", "wrong_answer", one_line(f"the check raised {_shown(error)}"))
+
+    def _is_of_the_test(self, error: BaseException) -> bool:
+        """Return whether the test lacks a name or a module, whatever the program answers."""
+        statements = (one for one in self._namespace.values() if isinstance(one, types.CodeType))
+        uses = {use for code in (*self._sources, *statements) for use in _uses(code)}
+        if type(error) is NameError:
+            does = {step for step, name in uses if name == error.name}
+            loads = not does.isdisjoint(("LOAD_NAME", "LOAD_GLOBAL"))
+            return loads and does.isdisjoint(("STORE_NAME", "STORE_GLOBAL"))
+        return isinstance(error, ImportError) and any(
+            does == "IMPORT_NAME" and f"{name}.".startswith(f"{error.name}.") for does, name in uses
+        )
+
+
+def _uses(code: types.CodeType) -> Iterator[tuple[str, str]]:
+    """Yield what a piece of code does with which name."""
+    for step in dis.get_instructions(code):
+        if isinstance(step.argval, str):
+            yield step.opname, step.argval
+        elif isinstance(step.argval, types.CodeType):
+            yield from _uses(step.argval)
+
+
+def _shown(error: BaseException) -> str:
+    return one_line(f"{type(error).__name__}: {_text(error)}")
+
+
+def _text(error: BaseException) -> str:
+    """Return what an exception says, for which a program's object may be asked."""
+    try:
+        return one_line(str(error))
+    except Exception as other:
+        return f"its text raised {type(other).__name__}"
 
 
 @functools.lru_cache(maxsize=1024)
 def _compiled(source: str, name: str) -> types.CodeType:
     return compile(source, name, "exec", dont_inherit=True)
-
-
-@contextmanager
-def _alarm(remote: RemoteFunction) -> Iterator[None]:
-    """Break into a check that loops by itself after the program's time is over.
-
-    The signal comes again and again: a test with a bare `except` swallows the first ones.
-    """
-    armed = True
-
-    def ring(_number: int, _frame: types.FrameType | None) -> None:
-        if armed:
-            remote.out_of_time()
-
-    left_s = max(remote.deadline - time.monotonic(), 0.0) + _ALARM_GRACE_S
-    signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, left_s, _ALARM_GRACE_S)
-    try:
-        yield
-    finally:
-        armed = False
-        signal.setitimer(signal.ITIMER_REAL, 0)

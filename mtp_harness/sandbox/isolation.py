@@ -3,6 +3,7 @@
 A probe counts as blocked only if its program ran to its end and what it tried had no effect.
 """
 
+import platform
 import socket
 import subprocess
 import sys
@@ -15,16 +16,18 @@ from pathlib import Path
 from typing import cast
 
 from mtp_harness.sandbox.pool import WorkerPool
+from mtp_harness.sandbox.system_calls import MACHINES
 from mtp_harness.sandbox.types import MECHANISMS, Limits, Mechanism, Program
 
 FLAG = "--confirm_run_unsafe_code"
 REQUIRED = {
+    "keyrings": "the kernel's keyrings",
     "network": "the network",
     "outside_write": "the files of this machine",
     "signal_outside": "other processes",
     "signal_parent": "the grader's own processes",
 }
-_LIMITS = Limits(wall_s=2.0)
+_LIMITS = Limits(wall_s=3.0, cpu_s=1)
 
 
 class IsolationError(RuntimeError):
@@ -36,11 +39,12 @@ class IsolationReport:
     """What the self-test found.
 
     Args:
-        sufficient: Network, writing outside and signalling are all blocked.
+        sufficient: Keyrings, network, writing outside and signalling are all blocked.
         probes: Name of a probe → whether what it tried was blocked.
         mechanism: What programs are isolated by.
         detail: Why by nothing better.
         namespaces: Which namespaces every program is in.
+        filter: Name of the filter on every program's system calls; empty if there is none.
     """
 
     sufficient: bool
@@ -48,6 +52,7 @@ class IsolationReport:
     mechanism: Mechanism
     detail: str = ""
     namespaces: tuple[str, ...] = ()
+    filter: str = ""
 
     def describe(self) -> dict[str, object]:
         """Return the report as plain values, for the results file."""
@@ -55,6 +60,7 @@ class IsolationReport:
             "sufficient": self.sufficient,
             "mechanism": self.mechanism,
             "namespaces": list(self.namespaces),
+            "filter": self.filter,
             "probes": dict(self.probes),
             "detail": self.detail,
         }
@@ -103,6 +109,7 @@ def self_test(mechanisms: Sequence[Mechanism] = MECHANISMS) -> IsolationReport:
         probes=blocked,
         mechanism=cast(Mechanism, hello.get("mechanism", "process")),
         namespaces=tuple(cast(list[str], hello.get("namespaces", []))),
+        filter=str(hello.get("filter", "")),
         detail=str(hello.get("reason", "")),
     )
 
@@ -135,7 +142,8 @@ def _listed(names: list[str]) -> str:
 
 _CODE = """
 def probe(argument):
-    import os, socket, time
+    import ctypes, os, socket, time
+    call = ctypes.CDLL(None).syscall
     try:
         {body}
     except (OSError, MemoryError):
@@ -143,6 +151,8 @@ def probe(argument):
     return "done"
 """
 _BODIES = {
+    # Where the call's number is not known, nothing says that it is denied.
+    "keyrings": "if argument and call(argument, b'user', b'm', b'x', 1, -4) < 0: raise OSError",
     "network": "socket.create_connection(('127.0.0.1', argument), 0.2)",
     "outside_write": "open(argument, 'w').write('x')",
     "signal_outside": "os.kill(argument if argument != os.getpid() else 0x7fffffff, 9)",
@@ -154,7 +164,9 @@ _BODIES = {
 
 
 def _probes(port: int, path: Path, victim: int) -> dict[str, Program]:
+    machine = MACHINES.get(platform.machine())
     arguments: dict[str, object] = {
+        "keyrings": machine.numbers["add_key"] if machine else None,
         "network": port,
         "outside_write": str(path),
         "signal_outside": victim,

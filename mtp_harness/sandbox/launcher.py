@@ -29,6 +29,9 @@ class Launcher:
         scratch: Folder for the programs' folders where there are no namespaces.
         mechanism: What to isolate programs by.
 
+    Attributes:
+        hello: What the zygote says of the isolation.
+
     Raises:
         NoNamespaces: That does not work here.
     """
@@ -42,12 +45,12 @@ class Launcher:
         self._control.settimeout(START_S)
         with theirs:
             if mechanism == "bubblewrap":
-                self.namespaces = self._start_in_bubblewrap(theirs)
+                self.hello = self._start_in_bubblewrap(theirs)
             else:
                 self._process = interpreter.start("zygote", theirs)
-                self.namespaces = self._set_up(scratch)
+                self.hello = self._set_up(scratch)
 
-    def _start_in_bubblewrap(self, theirs: socket.socket) -> list[str]:
+    def _start_in_bubblewrap(self, theirs: socket.socket) -> dict[str, object]:
         errors = os.memfd_create("errors")
         try:
             self._process = bubblewrap.start(theirs, self._limits.file_bytes, errors)
@@ -58,15 +61,15 @@ class Launcher:
         finally:
             os.close(errors)
 
-    def _set_up(self, scratch: str) -> list[str]:
-        """Return the namespaces that the zygote is in."""
+    def _set_up(self, scratch: str) -> dict[str, object]:
+        """Return the zygote's namespaces, its programs' filter, or the reason why there is none."""
         try:
             config = {"limits": dataclasses.asdict(self._limits), "scratch": scratch}
             self._tell({**config, "mechanism": self.mechanism})
             if self.mechanism == "namespaces":
                 self._hear()
                 self._tell({"two_users": map_users(self._process.pid)})
-            return cast(list[str], self._hear()["namespaces"])
+            return self._hear()
         except BaseException:
             self.close()
             raise

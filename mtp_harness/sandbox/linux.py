@@ -19,6 +19,7 @@ NAMESPACES = {
     "ipc": CLONE_NEWIPC,
     "uts": CLONE_NEWUTS,
 }
+CLONE_NEWCGROUP = 0x02000000
 
 MS_RDONLY = 0x1
 MS_NOSUID = 0x2
@@ -62,6 +63,12 @@ def _call(name: str, *args: object) -> None:
     _check(function(*args), name)
 
 
+def system_call(number: int, *args: object) -> None:
+    """Make the system call of that number; raises `OSError`."""
+    longs = (ctypes.c_long(one) if isinstance(one, int) else one for one in args)
+    _check(_libc.syscall(ctypes.c_long(number), *longs), f"system call {number}")
+
+
 def unshare(flags: int) -> None:
     """Move this process (for pids: its children) into new namespaces."""
     _call("unshare", ctypes.c_int(flags))
@@ -92,15 +99,14 @@ def pivot_root(new_root: str, old_root: str) -> None:
 def make_read_only(path: str) -> None:
     """Make the mount at `path` and every mount below it read-only and without set-uid files."""
     attributes = (ctypes.c_uint64 * 4)(_ATTR_RDONLY_NOSUID, 0, 0, 0)
-    result = _libc.syscall(
-        ctypes.c_long(_SYS_MOUNT_SETATTR),
-        ctypes.c_int(_AT_FDCWD),
+    system_call(
+        _SYS_MOUNT_SETATTR,
+        _AT_FDCWD,
         path.encode(),
-        ctypes.c_uint(_AT_RECURSIVE),
+        _AT_RECURSIVE,
         ctypes.byref(attributes),
-        ctypes.c_size_t(ctypes.sizeof(attributes)),
+        ctypes.sizeof(attributes),
     )
-    _check(result, "mount_setattr")
 
 
 def _prctl(option: int, value: int) -> None:

@@ -1,26 +1,26 @@
 """The grader's end of a program: the stand-in that a check calls, and handles on what stays there.
 
-Under the rule `values` every argument and every result is a copy, and plain. Under the rule
-`objects` what is not plain stays in the program's process and the check gets a `Handle`. A handle
-passes attributes, calls, items, iteration and `str` on. It is equal to nothing but itself and is
-neither true nor false, and `in` goes through its items: no object is ever asked to compare itself
-with what the test expects. Lists, dicts and sets among the arguments are brought up to date after
-each call.
+Under the rule `values` every argument and every result is a copy. Under the rule `objects` what
+cannot be copied stays in the program's process and the check gets a `Handle`. A handle passes
+attributes, calls, items, iteration, arithmetic, `with` and `str` on. It is equal to nothing but
+itself and is neither true nor false, and `in` goes through its items: no object is ever asked to
+compare itself with what the test expects. Lists, dicts and sets among the arguments are brought up
+to date after each call. Functions among the arguments run here, whenever the program calls them.
 """
 
-import builtins
 import socket
 import time
-from collections.abc import Sequence
+import types
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, NoReturn, cast
 
-from mtp_harness.sandbox import wire
+from mtp_harness.sandbox import foreign, wire
 from mtp_harness.sandbox.types import FAIL_KINDS, Limits, Outcome, Program, one_line
 
 START_S = 10.0
 _MESSAGE_BYTES = 8192  # what a reply that carries an error message may have
-# Raised in `map(candidate, …)`, these would end the loop instead of the check.
-_LOOP_ENDS = (StopIteration, StopAsyncIteration)
+_ARGUMENT_BYTES = 2**30
 
 
 class Fault(RuntimeError):
@@ -30,10 +30,6 @@ class Fault(RuntimeError):
         """Keep whose fault it is."""
         super().__init__(detail)
         self.kind = kind
-
-
-class CandidateError(Exception):
-    """An exception of a class of the program's own; its text starts with that class's name."""
 
 
 class Stop(BaseException):
@@ -54,13 +50,13 @@ class RemoteFunction:
     Args:
         sock: The channel to that process.
         limits: Bound the time and the size of a reply.
-        keeps_objects: What is not plain stays there, and is handed out as a `Handle`.
+        keeps_objects: What cannot be copied stays there, and is handed out as a `Handle`.
 
     Attributes:
         started: When the process was ready for the program.
         deadline: When the program's time is over.
         settled: The failure that ended the program, whatever the check makes of it.
-        raised: The last exception of the program's own that was handed to the check.
+        raised: The exceptions of the program's own that were handed to the check.
         gone: The program's process ended, or closed the channel.
         exported: What the program's names stand for, once it is loaded: values and handles.
     """
@@ -72,25 +68,39 @@ class RemoteFunction:
         self._max_reply = limits.output_bytes + _MESSAGE_BYTES
         self._keeps_objects = keeps_objects
         self._handles: dict[int, Handle] = {}
+        self._error_classes: dict[int, type[Exception]] = {}
+        self._functions: list[types.FunctionType] = []
+        self._thrown: list[Exception] = []
+        self._names: list[str] = []
         self.started = time.monotonic()
         self.deadline = self.started + START_S
         self.settled: Finding | None = None
-        self.raised: Exception | None = None
+        self.raised: list[Exception] = []
         self.gone = False
         self.exported: dict[str, object] = {}
 
-    def load(self, program: Program) -> None:
-        """Hand the program over and wait until its top level has run.
+    def begin(self, program: Program) -> None:
+        """Hand the program over to its process; the time limit starts when that is ready for it.
 
-        The time limit starts when the process says that it is ready.
+        Raises:
+            Fault: There is no such process.
         """
-        names = [program.entry_point, *program.exports]
-        begin(self._sock, [program.rule, program.code, names])
+        self._names = [name for name in (program.entry_point, *program.exports) if name]
+        begin(self._sock, [program.rule, program.code, self._names])
         self.started = time.monotonic()
         self.deadline = self.started + self._limits.wall_s
-        exported, _ = self._expect(self._reply(), "ready")
-        if isinstance(exported, list):
-            self.exported = dict(zip(filter(None, names), exported, strict=False))
+
+    def load(self) -> None:
+        """Wait until the program's top level has run.
+
+        Raises:
+            Stop: The program failed.
+        """
+        exported = self._expect(self._reply(), "ready")
+        if self._keeps_objects:
+            if not isinstance(exported, list) or len(exported) != len(self._names):
+                self.stop("output", "unreadable answer")
+            self.exported = dict(zip(self._names, exported, strict=True))
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Return what the program's function returns for these arguments, or raise what it raises.
@@ -106,23 +116,8 @@ class RemoteFunction:
         """Have one of `candidate.OPERATIONS` done on the object of that number."""
         if self.settled is not None:
             raise Stop
-        packer = wire.Packer(2**30, number=_number if self._keeps_objects else None)
-        try:
-            request = [operation, number, packer.pack(list(args)), packer.pack(kwargs)]
-        except (wire.Unsupported, wire.TooLarge) as error:
-            self.stop("test", f"the test passes an argument that cannot be sent: {error}")
-        try:
-            self._sock.settimeout(max(self.deadline - time.monotonic(), 0.001))
-            wire.send_frame(self._sock, request)
-        except TimeoutError:
-            self.out_of_time()
-        except OSError:
-            pass  # the process is gone: reading says so, after any last answer
-        wanted = "item" if operation == "next" else "value"
-        value, after = self._expect(self._reply(), wanted)
-        if after is not None:
-            _update(args, after)
-        return value
+        self._send([operation, number, self._pack(list(args)), self._pack(kwargs)])
+        return self._expect(self._reply(), "item" if operation == "next" else "value", args)
 
     def stop(self, kind: str, detail: str) -> NoReturn:
         """Settle on a failure, unless there is one already, and leave the check."""
@@ -134,55 +129,150 @@ class RemoteFunction:
         """Settle on a time-out and leave the check."""
         self.stop("timeout", f"not done after {self._limits.wall_s:g} s")
 
-    def _reply(self) -> list[object]:
+    def _send(self, message: list[object]) -> None:
         try:
-            reply = wire.read_frame(self._sock, self._max_reply, self.deadline)
+            self._sock.settimeout(max(self.deadline - time.monotonic(), 0.001))
+            wire.send_frame(self._sock, message)
         except TimeoutError:
             self.out_of_time()
-        except (wire.Closed, OSError):
-            self.gone = True
-            self.stop("exception", "the process ended before it answered")
-        except wire.Malformed as error:
-            self.stop("output", f"unreadable answer: {error}")
-        if isinstance(reply, list):
-            return reply
-        self.stop("output", "unreadable answer")
+        except OSError:
+            pass  # the process is gone: reading says so, after any last answer
 
-    def _expect(self, reply: list[object], wanted: str) -> tuple[object, object]:
-        """Return what was answered, and the arguments as the program left them."""
-        resolve = self._handle if self._keeps_objects else None
+    def _reply(self) -> list[object]:
+        """Return the next reply; what the program calls before it is called."""
+        while True:
+            try:
+                reply = wire.read_frame(self._sock, self._max_reply, self.deadline)
+            except TimeoutError:
+                self.out_of_time()
+            except (wire.Closed, OSError):
+                self.gone = True
+                self.stop("exception", "the process ended before it answered")
+            except wire.Malformed as error:
+                self.stop("output", f"unreadable answer: {error}")
+            match reply:
+                case ["callback", int() as number, args, kwargs]:
+                    self._call_back(number, self._unpack(args), self._unpack(kwargs))
+                    continue
+            if isinstance(reply, list):
+                return reply
+            self.stop("output", "unreadable answer")
+
+    def _expect(self, reply: list[object], wanted: str, args: Sequence[object] = ()) -> object:
+        """Return what was answered, and bring the arguments up to date."""
         match reply:
             case ["value", tree, after] if wanted != "ready":
-                try:
-                    left = None if resolve is None else wire.unpack(after, 0, resolve)
-                    return wire.unpack(tree, 0, resolve), left
-                except wire.Malformed as error:
-                    self.stop("output", f"unreadable answer: {error}")
+                if self._keeps_objects:
+                    _update(args, self._unpack(after))
+                return self._unpack(tree)
             case ["ready", tree] if wanted == "ready":
-                try:
-                    return None if resolve is None else wire.unpack(tree, 0, resolve), None
-                except wire.Malformed as error:
-                    self.stop("output", f"unreadable answer: {error}")
+                return self._unpack(tree)
             case ["end"] if wanted == "item":
                 raise StopIteration
-            case ["raised", str() as name, str() as message, bool() as is_builtin]:
-                self._raise(name, message, is_builtin, fatal=wanted == "ready")
+            case ["raised", tree]:
+                self._raise(self._unpack(tree), fatal=wanted == "ready")
             case [str() as kind, str() as message] if kind in FAIL_KINDS:
                 self.stop(kind, message)
         self.stop("output", "unreadable answer")
 
-    def _handle(self, number: int) -> "Handle":
-        return self._handles.setdefault(number, Handle(self, number))
-
-    def _raise(self, name: str, message: str, is_builtin: bool, fatal: bool) -> NoReturn:
-        detail = f"{name}: {message}"
-        if name == "MemoryError":
-            self.stop("memory", detail)
+    def _raise(self, error: object, fatal: bool) -> NoReturn:
+        if not isinstance(error, Exception):
+            self.stop("output", "unreadable answer")
+        if isinstance(error, MemoryError):
+            self.stop("memory", f"MemoryError: {error}")
         if fatal:
-            self.stop("exception", detail)
-        rebuilt = _rebuilt(name, message) if is_builtin else None
-        self.raised = rebuilt or CandidateError(detail)
-        raise self.raised
+            self.stop("exception", f"{type(error).__name__}: {error}")
+        self.raised.append(error)
+        raise error
+
+    def _call_back(self, number: int, args: object, kwargs: object) -> None:
+        """Call a function of the test's for the program, and send what it returns or raises.
+
+        An assertion in it is the test's: the program cannot swallow it.
+        """
+        if not 0 <= number < len(self._functions):
+            self.stop("output", "unreadable answer")
+        function: Callable[..., object] = self._functions[number]
+        try:
+            value = function(*cast(Any, args), **cast(Any, kwargs))
+        except AssertionError as error:
+            self.stop("wrong_answer", str(error))
+        except Exception as error:
+            self._thrown.append(error)
+            kind = next(one for one in type(error).__mro__ if one in wire.ERRORS.values())
+            at = len(self._thrown) - 1
+            self._send(["threw", ["y", kind.__name__], ["t", str(error)[:500]], at])
+        else:
+            self._send(["returned", self._pack(value)])
+
+    def _pack(self, value: object) -> object:
+        try:
+            return wire.Packer(_ARGUMENT_BYTES, self._tree).pack(value)
+        except (wire.Unsupported, wire.TooLarge) as error:
+            self.stop("not_judgeable", f"the test passes what cannot be sent: {error}")
+
+    def _tree(self, value: object, tree: wire.Tree) -> object:
+        """Return the tree of an argument that is no plain value."""
+        number = _number(value)
+        if number is not None:
+            return ["o", number]
+        if isinstance(value, types.FunctionType):
+            if value not in self._functions:
+                self._functions.append(value)
+            return ["p", self._functions.index(value)]
+        if isinstance(value, Iterator):
+            return ["n", *(tree(item) for item in value)]
+        if isinstance(value, foreign.Foreign):
+            return tree(foreign.plain(value))
+        raise wire.Unsupported(type(value).__name__)
+
+    def _unpack(self, tree: object) -> object:
+        try:
+            return wire.unpack(tree, 0, self._resolve)
+        except wire.Malformed as error:
+            self.stop("output", f"unreadable answer: {error}")
+
+    def _resolve(self, tag: str, parts: list[Any]) -> object:
+        """Return what a tag stands for that only this side knows."""
+        match tag, parts:
+            case "n", items:
+                return iter(items)
+            case "o", [int() as number, bool() as by_identity] if self._keeps_objects:
+                return self._handle(number, by_identity)
+            case "N", [number, str() as name, list() as fields, tuple() as items]:
+                return foreign.record(name, fields, items, self._handle_or_none(number))
+            case "M", [number, str() as owner, str() | None as name, value, bool() as counts]:
+                handle = self._handle_or_none(number)
+                return foreign.member(owner, name, value, counts, handle)
+            case "x", [number, str() as name, *above]:
+                return self._error_class(number, name, above)
+            case "X", [number, kind, args, str() as text]:
+                return foreign.error(kind, args, text, self._handle_or_none(number))
+            case "T", [int() as number]:
+                return self._thrown[number]
+            case "p", [int() as number]:
+                return self._functions[number]
+        raise wire.Malformed(f"unknown tag {tag!r}"[:200])
+
+    def _handle(self, number: int, by_identity: bool = True) -> "Handle":
+        return self._handles.setdefault(number, Handle(self, number, by_identity))
+
+    def _handle_or_none(self, number: object) -> "Handle | None":
+        if number is None:
+            return None
+        if type(number) is not int or not self._keeps_objects:
+            raise wire.Malformed("a number where no objects are kept")
+        return self._handle(number)
+
+    def _error_class(self, number: object, name: str, above: list[type]) -> type[Exception]:
+        handle = self._handle_or_none(number)
+        if handle is None:
+            return foreign.error_class(name, above, None)
+        found = self._error_classes.get(cast(int, number))
+        if found is None:
+            found = foreign.error_class(name, above, handle)
+            self._error_classes[cast(int, number)] = found
+        return found
 
 
 class Handle:
@@ -191,14 +281,20 @@ class Handle:
     Two handles are the same, and equal, when the object is.
     """
 
-    def __init__(self, remote: RemoteFunction, number: int) -> None:
-        """Keep where the object is."""
+    def __init__(self, remote: RemoteFunction, number: int, by_identity: bool) -> None:
+        """Keep where the object is, and whether its class leaves equality to Python."""
         object.__setattr__(self, "_remote", remote)
         object.__setattr__(self, "_number", number)
+        object.__setattr__(self, "_by_identity", by_identity)
 
     def _do(self, operation: str, *args: object, **kwargs: object) -> Any:
         remote: RemoteFunction = object.__getattribute__(self, "_remote")
         return remote.operate(operation, object.__getattribute__(self, "_number"), args, kwargs)
+
+    def _refuse(self, what: str) -> NoReturn:
+        """Leave the check: what an object thinks of itself decides nothing."""
+        remote: RemoteFunction = object.__getattribute__(self, "_remote")
+        remote.stop("not_judgeable", f"the test needs {what} an object of the program's")
 
     def __getattr__(self, name: str) -> object:
         """Return the object's attribute."""
@@ -208,38 +304,113 @@ class Handle:
         """Set the object's attribute."""
         self._do("setattr", name, value)
 
+    def __delattr__(self, name: str) -> None:
+        """Delete the object's attribute."""
+        self._do("delattr", name)
+
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Call the object."""
         return self._do("call", *args, **kwargs)
-
-    def __getitem__(self, key: object) -> object:
-        """Return the object's item."""
-        return self._do("getitem", key)
-
-    def __setitem__(self, key: object, value: object) -> None:
-        """Set the object's item."""
-        self._do("setitem", key, value)
-
-    def __len__(self) -> int:
-        """Ask the object."""
-        return int(self._do("len"))
-
-    def __iter__(self) -> object:
-        """Return a handle on the object's iterator."""
-        return self._do("iter")
 
     def __next__(self) -> object:
         """Return the next item of an iterator."""
         return self._do("next")
 
+    def __len__(self) -> int:
+        """Ask the object."""
+        return int(self._plain("len", int))
+
     def __str__(self) -> str:
         """Return what the object says it is."""
-        return str(self._do("str"))
+        return str(self._plain("str", str))
+
+    def __repr__(self) -> str:
+        """Return how the object shows itself."""
+        return str(self._plain("repr", str))
+
+    def __format__(self, spec: str) -> str:
+        """Return what the object says it is, in some format."""
+        return str(self._plain("format", str, spec))
+
+    def __int__(self) -> int:
+        """Return the object as an integer."""
+        return int(self._plain("int", int))
+
+    def __float__(self) -> float:
+        """Return the object as a float."""
+        return float(self._plain("float", float))
+
+    def _plain(self, operation: str, kind: type, *args: object) -> Any:
+        value = self._do(operation, *args)
+        if type(value) is not kind:
+            self._refuse(f"a plain {kind.__name__} from")
+        return value
+
+    def __enter__(self) -> object:
+        """Enter the object's context."""
+        return self._do("enter")
+
+    def __exit__(self, *error: object) -> None:
+        """Leave the object's context; it cannot swallow what the test raised in there."""
+        self._do("exit")
+
+    def __instancecheck__(self, instance: object) -> bool:
+        """Return whether a value is an instance of the class that this is."""
+        return self._do("isinstance", instance) is True
+
+    def __subclasscheck__(self, other: object) -> bool:
+        """Return whether a class is below the class that this is."""
+        return self._do("issubclass", other) is True
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether it is the same object; an equality of its class's own is not asked."""
+        if self is other:
+            return True
+        if not object.__getattribute__(self, "_by_identity"):
+            self._refuse("a comparison by")
+        return False
+
+    def __hash__(self) -> int:
+        """Return a hash that is the object's own."""
+        return hash(object.__getattribute__(self, "_number"))
 
     def __bool__(self) -> bool:
-        """Leave the check: what an object thinks of itself decides nothing."""
-        remote: RemoteFunction = object.__getattribute__(self, "_remote")
-        remote.stop("output", "the test needs a plain value and got an object of the program's")
+        """Leave the check."""
+        self._refuse("a plain value and got")
+
+    def __lt__(self, other: object) -> bool:
+        """Leave the check."""
+        self._refuse("a comparison by")
+
+    __le__ = __gt__ = __ge__ = __lt__
+
+
+def _arithmetic(operation: str) -> Callable[..., object]:
+    def method(self: Handle, other: object) -> object:
+        # With a value of the test's, the result could be whatever the test expects.
+        if _number(other) is None:
+            self._refuse(f"`{operation}` with a plain value by")
+        return self._do(operation, other)
+
+    method.__doc__ = f"Have `{operation}` done by the object, with another one of the program's."
+    return method
+
+
+def _passed_on(operation: str) -> Callable[..., object]:
+    def method(self: Handle, *args: object) -> object:
+        return self._do(operation, *args)
+
+    method.__doc__ = f"Have `{operation}` done by the object."
+    return method
+
+
+for _name in "add sub mul truediv floordiv mod pow lshift rshift and or xor matmul".split():
+    _operation = f"{_name}_" if _name in ("and", "or") else _name
+    setattr(Handle, f"__{_name}__", _arithmetic(_operation))
+    setattr(Handle, f"__r{_name}__", _arithmetic(_operation))  # never with another object
+    setattr(Handle, f"__i{_name}__", _arithmetic(f"i{_name}"))
+for _name in "abs delitem getitem invert iter neg pos reversed round setitem".split():
+    setattr(Handle, f"__{_name}__", _passed_on(_name))
 
 
 def begin(sock: socket.socket, message: object) -> None:
@@ -254,12 +425,13 @@ def begin(sock: socket.socket, message: object) -> None:
         raise Fault("grader", f"no process for the program: it said {reply!r}")
 
 
-def _number(value: object) -> int:
-    if type(value) is Handle:
-        return cast(int, object.__getattribute__(value, "_number"))
+def _number(value: object) -> int | None:
+    """Return the number of what stands for an object of the program's, or None."""
     if type(value) is RemoteFunction:
         return 0
-    raise wire.Unsupported(type(value).__name__)
+    if isinstance(value, foreign.Foreign) or type(value) is foreign.ErrorClass:
+        value = cast(Any, value)._handle
+    return cast(int, object.__getattribute__(value, "_number")) if type(value) is Handle else None
 
 
 def _update(args: Sequence[object], after: object) -> None:
@@ -267,19 +439,13 @@ def _update(args: Sequence[object], after: object) -> None:
     if not isinstance(after, list):
         return
     for mine, theirs in zip(args, after, strict=False):
-        if isinstance(mine, list) and isinstance(theirs, list):
-            mine[:] = theirs
-        elif isinstance(mine, dict | set) and type(mine) is type(theirs):
+        if type(mine) is not type(theirs):
+            continue
+        if isinstance(mine, list | bytearray):
+            mine[:] = cast(Any, theirs)
+        elif isinstance(mine, deque):
             mine.clear()
-            mine.update(theirs)
-
-
-def _rebuilt(name: str, message: str) -> Exception | None:
-    """Return the builtin exception of that name, so that a test may expect it, or None."""
-    kind = getattr(builtins, name, None)
-    if isinstance(kind, type) and issubclass(kind, Exception) and kind not in _LOOP_ENDS:
-        try:
-            return kind(message)
-        except TypeError:  # the Unicode errors want five arguments
-            return None
-    return None
+            mine.extend(cast(Any, theirs))
+        elif isinstance(mine, dict | set):
+            mine.clear()
+            mine.update(cast(Any, theirs))

@@ -21,7 +21,9 @@ FAIL_KINDS = (
     "output",
     "no_entry_point",
     "syntax",
+    "not_judgeable",
 )
+"""`not_judgeable`: the test needs of the program what cannot be copied to the grader."""
 
 
 class NoNamespaces(RuntimeError):
@@ -31,6 +33,9 @@ class NoNamespaces(RuntimeError):
 @dataclass(frozen=True)
 class Limits:
     """What one program may use.
+
+    Processor time is what ends a loop, so that a busy machine changes no verdict; the time in all
+    is for what sleeps, and is three times as long.
 
     Args:
         wall_s: Seconds from the program's first line to the end of its check; startup excluded.
@@ -43,8 +48,8 @@ class Limits:
             program prints is thrown away unread.
     """
 
-    wall_s: float = 3.0
-    cpu_s: int = 4
+    wall_s: float = 9.0
+    cpu_s: int = 3
     memory_bytes: int = 512 * 2**20
     file_bytes: int = 16 * 2**20
     processes: int = 4
@@ -56,15 +61,19 @@ class Limits:
         for name, value in vars(self).items():
             if not value > 0:
                 raise ValueError(f"{name}={value} but a limit must be above 0")
+        if self.wall_s < self.cpu_s:
+            raise ValueError(
+                f"wall_s={self.wall_s:g} is below cpu_s={self.cpu_s}, so that a busy machine would "
+                f"change verdicts: choose wall_s={3 * self.cpu_s}, or a smaller cpu_s"
+            )
 
 
 Rule = Literal["values", "objects", "stdio"]
 """How a program and its test meet.
 
-- `values`: the test calls one function; arguments and results are copied, and plain values only, of
-  which an iterator may consist.
-- `objects`: besides, what is not plain stays with the program and the test gets a handle on it, and
-  lists, dicts and sets among the arguments are changed as the program changed them.
+- `values`: the test calls one function; arguments and results are copied.
+- `objects`: besides, what cannot be copied stays with the program and the test gets a handle on it,
+  and lists, dicts and sets among the arguments are changed as the program changed them.
 - `stdio`: there is no test; the program is run as a script, once per case in a process of its own,
   and its standard output is compared with the expected one, token by token and in order.
 """

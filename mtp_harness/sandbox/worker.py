@@ -8,13 +8,13 @@ import os
 import resource
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from mtp_harness.sandbox import stdio, wire
 from mtp_harness.sandbox.checking import Check
 from mtp_harness.sandbox.launcher import Ended, Launcher
-from mtp_harness.sandbox.remote import Fault, Finding, RemoteFunction, Stop
+from mtp_harness.sandbox.remote import Fault, Finding, RemoteFunction
 from mtp_harness.sandbox.types import (
     Limits,
     Mechanism,
@@ -43,7 +43,9 @@ def main(channel_fd: int) -> None:
         wire.send_frame(channel, worker.open())
         while True:
             fields = cast(dict[str, Any], wire.read_frame(channel))
-            wire.send_frame(channel, list(worker.grade(Program(**fields))))
+            program = Program(**fields)
+            verdict = worker.grade(program, begun=lambda: wire.send_frame(channel, wire.BEGUN))
+            wire.send_frame(channel, list(verdict))
     except (wire.Closed, ConnectionError):
         worker.close()
 
@@ -72,11 +74,8 @@ class Worker:
             launcher = self._ready()
         except Fault as fault:
             return {"mechanism": "process", "namespaces": [], "reason": one_line(str(fault))}
-        return {
-            "mechanism": launcher.mechanism,
-            "namespaces": launcher.namespaces,
-            "reason": self._reason,
-        }
+        reason = "; ".join(filter(None, (self._reason, str(launcher.hello.get("reason", "")))))
+        return {"mechanism": launcher.mechanism, **launcher.hello, "reason": reason}
 
     def close(self) -> None:
         """End the zygote and what runs in it."""
@@ -101,12 +100,17 @@ class Worker:
             self._reason = one_line("; ".join(refusals))
         raise Fault("grader", f"no isolation: {self._reason}")
 
-    def grade(self, program: Program) -> Verdict:
-        """Return the verdict on one program; whatever goes wrong here is an `error`."""
+    def grade(self, program: Program, begun: Callable[[], object] = bool) -> Verdict:
+        """Return the verdict on one program; whatever goes wrong here is an `error`.
+
+        `begun` is called when the time of a program begins that is no script.
+        """
         started = time.monotonic()
         try:
-            grade = self._grade_script if program.rule == "stdio" else self._grade
-            finding, wall_s = grade(program)
+            if program.rule == "stdio":
+                finding, wall_s = self._grade_script(program)
+            else:
+                finding, wall_s = self._grade(program, begun)
         except Exception as error:
             fault = error if isinstance(error, Fault) else Fault("grader", repr(error))
             finding, wall_s = _error(fault), time.monotonic() - started
@@ -114,12 +118,15 @@ class Worker:
             self.close()  # the next program gets a new zygote
         return Verdict(*finding, wall_s, program.rule)
 
-    def _grade(self, program: Program) -> tuple[Finding, float]:
+    def _grade(self, program: Program, begun: Callable[[], object]) -> tuple[Finding, float]:
         launcher = self._ready()
         with launcher.launch() as channel:
             remote = RemoteFunction(channel, self._limits, program.rule == "objects")
             try:
-                finding = _judge(program, remote)
+                check = Check(program, remote)
+                remote.begin(program)
+                begun()
+                finding = check.run()
             finally:
                 launcher.stop()
             wall_s = time.monotonic() - remote.started
@@ -146,15 +153,6 @@ class Worker:
             if finding.outcome != "pass":
                 return stdio.of_case(finding, number, program.cases), wall_s
         return finding, wall_s
-
-
-def _judge(program: Program, remote: RemoteFunction) -> Finding:
-    check = Check(program, remote)
-    try:
-        remote.load(program)
-    except Stop:
-        return cast(Finding, remote.settled)
-    return check.run()
 
 
 def _end_of_script(launcher: Launcher, script: stdio.Script, ended: Ended) -> Finding | None:

@@ -9,7 +9,7 @@ namespaces, which it makes itself or bubblewrap has made. That is set up once; p
 one fork, one `kill` of everything in the namespace and one new folder.
 
     grader                          zygote                     child
-      │ socketpair, one end ─────────▶ fork ─────────────────────▶ limits, no privileges
+      │ socketpair, one end ─────────▶ fork ─────────────────────▶ limits, no privileges, filter
       │ ◀───────────────── begin ─────────────────────────────────┤
       │ code ─────────────────────────────────────────────────────▶ load
       │ ◀──▶ calls and values ◀───────────────────────────────────▶ call
@@ -33,7 +33,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from mtp_harness.sandbox import candidate, linux, rootfs, wire
+from mtp_harness.sandbox import candidate, linux, rootfs, seccomp, wire
 from mtp_harness.sandbox.types import NOBODY, Limits, Mechanism
 
 # wait status, processor seconds, ended before it was stopped, was the last one here
@@ -49,6 +49,7 @@ class _Settings(NamedTuple):
     mechanism: Mechanism
     child_uid: int | None
     extra_processes: int
+    filter: seccomp.Filter | None = None
 
     @property
     def isolated(self) -> bool:
@@ -74,8 +75,12 @@ def main(control_fd: int) -> None:
         control.send(json.dumps({"error": reason}).encode())
         return
     _warm_up()
+    # bubblewrap leaves the loopback device up, so that a connection would outlive its program.
+    found = seccomp.ready(only_unix=settings.mechanism == "bubblewrap")
+    settings = settings._replace(filter=None if isinstance(found, str) else found)
     namespaces = sorted(linux.NAMESPACES) if settings.isolated else []
-    control.send(json.dumps({"namespaces": namespaces}).encode())
+    filtered = {"reason": found} if isinstance(found, str) else {"filter": found.name}
+    control.send(json.dumps({"namespaces": namespaces, **filtered}).encode())
     gc.collect()
     gc.freeze()
     with contextlib.suppress(ConnectionError):
@@ -292,3 +297,5 @@ def _confine(settings: _Settings, folder: str) -> None:
         linux.die_with_parent(signal.SIGKILL)
     os.chdir(folder)
     linux.give_up_privileges()
+    if settings.filter is not None:
+        settings.filter.install()

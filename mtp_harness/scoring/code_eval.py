@@ -6,13 +6,17 @@
     )
 
 Nothing is downloaded. A reference is trusted and runs in the grader; the names that it uses and
-does not define are the program's, and reach it by the rule `objects`.
+does not define are the program's, and reach it by the rule `objects`: values of builtin types and
+of the standard library's as copies that compare as Python compares them, exceptions as exceptions,
+and everything else as a handle. Functions that a reference passes run in the grader.
 
 Source: https://huggingface.co/spaces/evaluate-metric/code_eval. Different here: programs are
 isolated (`HF_ALLOW_CODE_EVAL` is not read), a program cannot see the reference, and a reference
 that cannot be run raises. A k above the number of answers is left out, as there.
 """
 
+import logging
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -24,13 +28,15 @@ from mtp_harness.sandbox import Grader, Limits, Program, Verdict
 from mtp_harness.scoring.pass_at_k import pass_at_k_each
 from mtp_harness.scoring.programs import check_of_statements, free_names
 
+_log = logging.getLogger(__name__)
+
 _DESCRIPTION = "Runs model-written programs in isolation and estimates pass@k."
 _INPUTS = """
 predictions: one list of programs per problem
 references: one test per problem, as Python statements
 k: the k of every pass@k
 num_workers: programs graded at once
-timeout: seconds that one program may take
+timeout: seconds of processor time that one program may take, rounded up; three times as long in all
 """
 _CITATION = "Chen et al. 2021, Evaluating Large Language Models Trained on Code, arXiv:2107.03374"
 
@@ -39,6 +45,17 @@ Results = dict[int, list[tuple[int, dict[str, Any]]]]
 
 class CodeEval(evaluate.Metric):  # type: ignore[misc]
     """pass@k of programs against tests.
+
+    A program fails with the result `not judgeable: …`, and a warning counts such programs, where
+    the reference needs a decision of an object that cannot be copied:
+
+    - equality (`f(1) == P(1)`, unless it is the same object), order or truth of an object of a
+      class that the program defines, and `type(x) is P` (`isinstance(x, P)` works);
+    - arithmetic between such an object and a plain value (`P(1) + P(2)` works, `P(1) + 1` not);
+    - subclasses of builtin types, other than named tuples and enumerations;
+    - an exception that a `with` block of the program's should swallow: it never does;
+    - arguments that cannot be copied: modules, locks, open files, objects of the reference's own
+      classes.
 
     Args:
         consent: Run programs even where the self-test finds that they are not isolated.
@@ -78,9 +95,12 @@ class CodeEval(evaluate.Metric):  # type: ignore[misc]
             for codes, reference in zip(predictions, references, strict=True)
             for code in codes
         ]
-        limits = Limits(wall_s=timeout, cpu_s=max(1, round(timeout) + 1))
+        cpu_s = max(1, math.ceil(timeout))
+        limits = Limits(wall_s=3.0 * cpu_s, cpu_s=cpu_s)
         with Grader(limits, num_workers, self._consent) as grader:
             verdicts = grader.grade(programs)
+        if refused := sum(verdict.kind == "not_judgeable" for verdict in verdicts):
+            _log.warning("%d of %d programs could not be judged and fail", refused, len(verdicts))
         results: Results = defaultdict(list)
         for task, verdict in zip(owners, verdicts, strict=True):
             results[task].append(_result(task, len(results[task]), verdict))
@@ -114,7 +134,8 @@ def _result(task: int, number: int, verdict: Verdict) -> tuple[int, dict[str, An
             "use the program's functions: mend it"
         )
     said = {"pass": "passed", "timeout": "timed out"}.get(verdict.kind or "pass")
-    text = said or f"failed: {verdict.detail or verdict.kind}"
+    failed = "not judgeable" if verdict.kind == "not_judgeable" else "failed"
+    text = said or f"{failed}: {verdict.detail or verdict.kind}"
     return number, {
         "task_id": task,
         "passed": verdict.outcome == "pass",

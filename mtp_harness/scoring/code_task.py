@@ -13,6 +13,7 @@ Per document, and so in the samples (S stands for nothing where decoding is gree
     accept_rate_cond_I            (the same, steps whose earlier drafts were all verified)
     looping                       share of answers that repeat themselves
     n_grading_errors              answers that the grader could not judge: never scored as 0
+    n_not_judgeable               answers that fail because a test needs what cannot be copied
     n_answers                     each answer's verdict and decode record (in the results: how many)
 
 Where nothing was counted a pair is (0, 0), and the pooled value NaN. Pairs are never left out: with
@@ -180,8 +181,10 @@ def score_document(
     answers = [answer for answers in results for answer in answers]
     outcomes = [answer.verdict.outcome for answer in answers if answer.verdict is not None]
     n_judged, n_right = len(outcomes) - outcomes.count("error"), outcomes.count("pass")
+    kinds = [getattr(answer.verdict, "kind", "") for answer in answers]
     metrics: dict[str, Any] = {
         "n_grading_errors": outcomes.count("error"),
+        "n_not_judgeable": kinds.count("not_judgeable"),
         "n_answers": [_described(answer) for answer in answers],
     }
     for k in ks:

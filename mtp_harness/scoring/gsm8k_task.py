@@ -64,7 +64,8 @@ def score_problem(
         suffix: Ends the name of every pass@k.
     """
     metrics = score_document(doc, results, ks, suffix)
-    del metrics["n_grading_errors"]  # a comparison of numbers makes none
+    for name in ("n_grading_errors", "n_not_judgeable"):  # a comparison of numbers makes none
+        del metrics[name]
     finals = [answer.verdict for some in results for answer in some]
     missing = sum(isinstance(one, FinalAnswer) and one.given is None for one in finals)
     return metrics | {"no_final_answer": missing}

@@ -99,8 +99,8 @@ def _text(value: object) -> str:
 def check_of_statements(source: str) -> str:
     """Return a test that runs statements which call the program's functions by name."""
     return (
-        "def check(candidate):\n"
-        f"    exec(compile({source!r}, '<test>', 'exec', dont_inherit=True), globals())\n"
+        f"_STATEMENTS = compile({source!r}, '<test>', 'exec', dont_inherit=True)\n"
+        "def check(candidate):\n    exec(_STATEMENTS, globals())\n"
     )
 
 

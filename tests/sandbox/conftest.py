@@ -23,7 +23,7 @@ def grader(request: pytest.FixtureRequest) -> Iterator[Grader]:
     mechanisms = [request.param] if hasattr(request, "param") else MECHANISMS
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grader_module, "self_test", lambda: self_test(mechanisms))
-        one = Grader(Limits(wall_s=2.0), workers=1, consent=True)
+        one = Grader(Limits(wall_s=3.0, cpu_s=2), workers=1, consent=True)
     with one:
         yield one
 

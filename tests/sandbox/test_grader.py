@@ -50,7 +50,7 @@ class TestHumanEval:
             "    return Yes()\n"
         )
         verdicts = grader.grade([humaneval_program(row, liar) for row in problems])
-        assert Counter((v.outcome, v.kind) for v in verdicts) == {("fail", "output"): 164}
+        assert Counter((v.outcome, v.kind) for v in verdicts) == {("fail", "not_judgeable"): 164}
 
     @pytest.mark.parametrize(
         ("number", "cheat"),
@@ -84,7 +84,7 @@ def test_settings_are_plain_and_complete(grader):
     settings = grader.settings()
     assert json.loads(json.dumps(settings)) == settings
     assert set(settings) == {"isolation", "consent", "limits", "workers", "python"}
-    assert settings["limits"]["wall_s"] == 2.0
+    assert settings["limits"]["wall_s"] == 3.0
     assert settings["workers"] == 1
 
 

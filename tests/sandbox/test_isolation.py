@@ -26,6 +26,7 @@ class TestIsolation:
         report = grader_module.self_test()
         assert time.monotonic() - started < 3.0  # 0.25 s on an idle machine
         assert set(report.probes) == {
+            "keyrings",
             "network",
             "outside_write",
             "signal_outside",
@@ -96,7 +97,7 @@ with Grader(workers=1, consent=True) as grader:
         assert [v[0] for v in verdicts] == ["pass", "pass"], verdicts
 
     def test_consent_is_asked_for_in_one_sentence(self, monkeypatch):
-        probes = {"network": False, "outside_write": True, "signal_outside": True}
+        probes = {"keyrings": True, "network": False, "outside_write": True, "signal_outside": True}
         report = IsolationReport(
             False, {**probes, "signal_parent": False}, "process", "unshare: no"
         )
@@ -213,11 +214,18 @@ def f():
         with socket.create_server(("127.0.0.1", 0)) as listener:
             listener.setblocking(False)
             code = """
-import socket
+import fcntl, socket, struct
 def f(port):
     try: socket.create_connection(("127.0.0.1", port), 0.2).send(b"x")
     except OSError: pass
-    return [name for _, name in socket.if_nameindex() if name != "lo"]
+    found = []
+    with socket.socket() as one:
+        for index in range(1, 64):
+            request = struct.pack("16si20x", b"", index)
+            try:  # SIOCGIFNAME
+                found.append(fcntl.ioctl(one, 0x8910, request)[:16].rstrip(bytes(1)))
+            except OSError: pass
+    return [name for name in found if name != b"lo"]
 """
             test = (
                 f"def check(candidate):\n    assert candidate({listener.getsockname()[1]}) == []\n"

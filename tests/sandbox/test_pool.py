@@ -17,7 +17,7 @@ GOOD = Program("def f(x):\n    return x + 1\n", "f", "def check(c):\n    assert 
 class TestWorkers:
     @pytest.fixture
     def two(self):
-        with Grader(Limits(wall_s=0.5), workers=2, consent=True) as several:
+        with Grader(Limits(wall_s=1.0, cpu_s=1), workers=2, consent=True) as several:
             yield several
 
     def test_dead_worker_is_an_error_and_is_replaced(self, two):

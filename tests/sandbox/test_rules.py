@@ -164,7 +164,7 @@ def check(candidate):
 
     def test_own_type_is_none(self, judge):
         code = "class int(int): pass\ndef f(a, b): return int\n"
-        assert judge(code)[:2] == ("fail", "output")
+        assert judge(code)[:2] == ("fail", "not_judgeable")
 
     def test_function_named_check(self, grader):
         test = "def check(candidate):\n    assert check(2) == 4 and candidate(3) == 6\n"

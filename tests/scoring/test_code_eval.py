@@ -106,3 +106,11 @@ def test_time_out_is_named(metric):
 def test_broken_reference_is_no_wrong_answer(metric):
     with pytest.raises(ValueError, match="test of problem 0 cannot be run"):
         metric.compute(references=["import nowhere_at_all"], predictions=[["x = 1"]], k=[1])
+
+
+def test_what_cannot_be_judged_is_counted_and_named(metric, caplog):
+    equal = "class P:\n    def __eq__(self, other): return True\ndef f(): return P()\n"
+    scores, results = metric.compute(references=["assert f() == 5"], predictions=[[equal]], k=[1])
+    assert scores == {"pass@1": 0.0}
+    assert results[0][0][1]["result"].startswith("not judgeable: the test needs a comparison by")
+    assert "1 of 1 programs could not be judged and fail" in caplog.text

@@ -112,9 +112,9 @@ class TestScripts:
         assert list(programs.script(doc, "").cases) == [("1\n2", "3")]
 
     def test_time_is_per_case(self, folder):
-        code = "import time\ntime.sleep(0.4)\n" + SUM_SCRIPT
+        code = "import time\ntime.sleep(0.6)\n" + SUM_SCRIPT
         (row,) = codecontests.read_problems(folder)
-        with Grader(Limits(wall_s=0.7), workers=1, consent=True) as grader:
+        with Grader(Limits(wall_s=1.0, cpu_s=1), workers=1, consent=True) as grader:
             assert grader.grade([programs.script(row, code)])[0].outcome == "pass"
 
 

@@ -1,0 +1,140 @@
+"""What a program's own classes become in the grader: named tuples, enumerations, exceptions.
+
+Such a value is a new one of a class made here, whose equality, order and hash are the builtin
+type's. What else its class has, methods for one, it asks the program for, by the handle that it
+carries under the rule `objects`.
+"""
+
+import collections
+import functools
+from typing import Any, cast
+
+from mtp_harness.sandbox import wire
+
+
+class Foreign:
+    """A value of a class of the program's."""
+
+    _handle: Any = None
+
+    def __getattr__(self, name: str) -> object:
+        """Ask the program for what is not known here."""
+        if self._handle is None:
+            raise AttributeError(name)
+        return getattr(self._handle, name)
+
+
+@functools.lru_cache(maxsize=256)
+def _record_class(name: str, fields: tuple[str, ...]) -> type:
+    return type(name, (Foreign, collections.namedtuple(name, fields)), {})
+
+
+def record(name: str, fields: list[str], items: tuple[object, ...], handle: object) -> object:
+    """Return a named tuple; raises `ValueError` or `TypeError` where it cannot be one."""
+    made = cast(Any, _record_class(name, tuple(fields)))._make(items)
+    made._handle = handle
+    return made
+
+
+class Member(Foreign):
+    """A member of an enumeration, equal to the same member only."""
+
+    def __init__(self, owner: str, name: str | None, value: object, handle: object) -> None:
+        """Keep what it is."""
+        self._owner, self.name, self.value, self._handle = owner, name, value, handle
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether it is the same member."""
+        same = type(other) is Member and (other._owner, other.name) == (self._owner, self.name)
+        return bool(same)
+
+    def __hash__(self) -> int:
+        """Return the hash of its name."""
+        return hash((self._owner, self.name))
+
+
+class IntMember(Foreign, int):
+    """A member of an enumeration of integers: an integer with a name."""
+
+
+class StrMember(Foreign, str):
+    """A member of an enumeration of strings: a string with a name."""
+
+
+def member(owner: str, name: str | None, value: object, counts: bool, handle: object) -> object:
+    """Return a member of an enumeration; it may count as the number or the text that it is."""
+    if not counts:
+        return Member(owner, name, value, handle)
+    if type(value) is not int and type(value) is not str:
+        raise wire.Malformed("a member that counts as neither number nor text")
+    made: Any = (IntMember if type(value) is int else StrMember)(value)
+    made.name, made.value, made._handle = name, value, handle
+    return made
+
+
+def plain(value: Any) -> object:
+    """Return what a value that carries no handle counts as, to be sent back as that."""
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, tuple):
+        return tuple(value)
+    if isinstance(value, StrMember):
+        return str.__str__(value)
+    raise wire.Unsupported(type(value).__name__)
+
+
+class ErrorClass(type):
+    """The class of classes that stand for a program's exceptions, so that `except` knows them."""
+
+    _handle: Any = None
+
+    def __call__(cls, *args: object, **kwargs: object) -> Any:
+        """Have the program make one, where it can be asked."""
+        if cls._handle is None:
+            return super().__call__(*args, **kwargs)
+        return cls._handle(*args, **kwargs)
+
+    def __getattr__(cls, name: str) -> object:
+        """Ask the program for what is not known here."""
+        if cls._handle is None:
+            raise AttributeError(name)
+        return getattr(cls._handle, name)
+
+
+class ForeignError(Foreign, metaclass=ErrorClass):
+    """What the classes of a program's exceptions have in common, besides a builtin exception."""
+
+    _text: str | None = None
+
+    def __str__(self) -> str:
+        """Return what the program says of it."""
+        return super().__str__() if self._text is None else self._text
+
+
+def error_class(name: str, above: list[type], handle: object) -> type[Exception]:
+    """Return a class for exceptions of that name, below the classes `above`."""
+    if not all(one in wire.ERRORS.values() or type(one) is ErrorClass for one in above):
+        raise wire.Malformed(f"{name} derives from what is no exception")
+    if not any(type(one) is ErrorClass for one in above):
+        above = [ForeignError, *(above or [Exception])]
+    return cast(type[Exception], ErrorClass(name, tuple(above), {"_handle": handle}))
+
+
+def error(kind: Any, args: object, text: str, handle: object) -> Exception:
+    """Return an exception as the program has it."""
+    known = args if isinstance(args, tuple) else (text,)
+    if type(kind) is not ErrorClass:
+        if kind not in wire.ERRORS.values():
+            raise wire.Malformed("what is no exception was raised")
+        return _builtin(kind, known, text)
+    new: Any = kind.__new__
+    made = new(kind, *known)
+    made._text, made._handle = text, handle
+    return cast(Exception, made)
+
+
+def _builtin(kind: type[Exception], args: tuple[object, ...], text: str) -> Exception:
+    try:
+        return kind(*args)
+    except TypeError:  # the Unicode errors want five arguments, groups their exceptions
+        return error(error_class(kind.__name__, [], None), None, text, None)
