@@ -191,7 +191,8 @@ def score_document(
             metrics |= {name: value, f"{name}_low90": value, f"{name}_high90": value}
     references = {normalised(code) for code in references_of(doc)}
     if references and answers:
-        same = [normalised(code_of(str(answer))) in references for answer in answers]
+        wanted = doc.get("entry_point") or doc.get("fn_name") or ""
+        same = [normalised(code_of(str(answer), wanted)) in references for answer in answers]
         metrics["exact_match"] = sum(same) / len(same)
     records = [answer.record for answer in answers if answer.record is not None]
     return metrics | decoding_metrics(records)

@@ -271,6 +271,14 @@ def test_pass_at_1_is_over_judged_answers():
     assert "pass@1" not in only_errors and only_errors["n_grading_errors"] == 1
 
 
+def test_exact_match_is_of_the_block_that_is_graded():
+    answer = "```\npip install x\n```\n```python\ndef f():\n    return 1\n```\n"
+    for column in ("entry_point", "fn_name"):
+        doc = {column: "f", "solutions": ["def f():\n    return 1"]}
+        found = score_document(doc, [[Graded(answer, verdict("pass"))]])
+        assert found["exact_match"] == 1.0
+
+
 def test_an_answer_of_one_token_counts_no_step():
     found = score_document({}, [[Graded(Generation("", record([], 0)), verdict("pass"))]])
     assert found["pass@1"] == 1.0 and found["looping"] == 0.0

@@ -6,8 +6,9 @@ from collections import Counter
 import pytest
 
 from mtp_harness.data import apps, codecontests, humaneval, mbpp
+from mtp_harness.data.python_source import parse
 from mtp_harness.sandbox import Grader, Limits
-from mtp_harness.scoring import programs
+from mtp_harness.scoring import answers, programs
 from mtp_harness.scoring.answers import code_of, normalised
 from mtp_harness.scoring.programs import BENCHMARKS
 
@@ -23,6 +24,9 @@ def grader():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return str(write_all(tmp_path_factory.mktemp("data")))
+
+
+SQ = "def sq(x):\n    return x * x\n"
 
 
 def outcomes(grader, made):
@@ -134,6 +138,106 @@ class TestAnswers:
     )
     def test_code_of(self, answer, code):
         assert code_of(answer) == code
+
+    @pytest.mark.parametrize(
+        ("answer", "wanted", "code"),
+        [
+            (SQ + "```\n", "sq", SQ),
+            (SQ + "```", "", SQ),
+            (SQ + "~~~~\n", "sq", SQ),
+            (SQ.replace("\n", "\r\n") + "```\r\n", "sq", SQ.replace("\n", "\r\n")),
+            (SQ + "```\n\nIt squares. Try:\n\n```python\nsq(2)\n```\n", "sq", SQ),
+            (SQ + "```\nFor example\n```\nsq(2)\n```\n", "sq", SQ),
+            ("    return x * x\n```\nOr:\n```python\n" + SQ + "```\n", "sq", "    return x * x\n"),
+            (SUM_SCRIPT + "```\nIt adds.\n", "", SUM_SCRIPT),
+            ("sq = lambda x: x * x\n```\n", "sq", "sq = lambda x: x * x\n"),
+            (SQ + "\n```python\nsq(2)\n```\n", "sq", SQ + "\n"),
+            # Words before a fence are no code, and it opens: the budget may end before it closes.
+            ("Here it is:\n```\n" + SQ + "```\n", "sq", SQ),
+            ("Here it is:\n```\n" + SQ, "sq", SQ),
+            ("Answer\n```\n" + SUM_SCRIPT + "```\n", "", SUM_SCRIPT),
+            ("Language: Python\n```\n" + SUM_SCRIPT + "```\n", "", SUM_SCRIPT),
+            ("# Solution\n~~~\n" + SUM_SCRIPT + "~~~\n", "", SUM_SCRIPT),
+            # What is no Python is not thrown away either: its verdict says what is wrong.
+            ("I square:\n" + SQ + "```\n", "sq", "I square:\n" + SQ),
+        ],
+    )
+    def test_code_before_an_unpaired_closing_fence_is_kept(self, answer, wanted, code):
+        assert code_of(answer, wanted) == code
+
+    @pytest.mark.parametrize(
+        ("opening", "indent"),
+        [
+            (" ```python", 1),
+            ("  ```", 2),
+            ("   ~~~ py", 3),
+            ("1. Here:\n\n    ```python", 4),
+            ("- Here:\n  ```python", 2),
+            ("- Here:\n  - and here:\n      ```python", 6),
+            ("- ```python", 2),
+            ("10. ```python", 4),
+        ],
+    )
+    def test_indentation_of_a_fence_is_not_the_codes(self, opening, indent):
+        code = "def f(x):\n    return x\n\nf(1)\n"
+        lines = "".join(" " * indent * bool(line) + line + "\n" for line in code.splitlines())
+        marks = "~~~" if "~" in opening else "```"
+        for end in (f"{' ' * indent}{marks}\nIt works.\n", f"{marks}\n", ""):
+            assert code_of(f"{opening}\n{lines}{end}", "f") == code
+
+    def test_as_many_spaces_go_as_the_fence_has(self):
+        assert code_of("  ```\n x\n  y\n   z\n  ```") == "x\ny\n z\n"
+        assert code_of("1. Tabs:\n\n\t```\n\tif x:\n\t\ty()\n\t```") == "if x:\n\ty()\n"
+
+    @pytest.mark.parametrize("width", [0, 2, 4])
+    @pytest.mark.parametrize("quotes", ['"""', "'''"])
+    @pytest.mark.parametrize("fence", ["```", "~~~", "```python"])
+    def test_fence_lines_inside_a_docstring_are_the_codes_own(self, width, quotes, fence):
+        i, marks = " " * width, fence[:3]
+        example = f"{i}{fence}\n{i}>>> f(2)\n{i}{marks}\n"
+        code = f"def f(x):\n  {quotes}Doubles.\n\n{example}  {quotes}\n  return x\n"
+        after = "```\nIt doubles:\n```\nf(3)\n```\n"
+        assert code_of(code, "f") == code
+        assert code_of(f"{code}```\n", "f") == code
+        assert code_of(f"Sure:\n```python\n{code}{after}", "f") == code
+        assert code_of(f"```\n{code}", "f") == code
+        assert code_of(f"{code}{after}", "f") == code
+
+    @pytest.mark.parametrize(
+        ("answer", "code"),
+        [
+            ('```{.python title="a.py"}\nx = 1\n```', "x = 1\n"),
+            ("~~~ python `x`\nx = 1\n~~~~\n", "x = 1\n"),
+            ("```\n1 2\n```\ngives 3:\n```Python3\nprint(3)\n```\n", "print(3)\n"),
+            ("```text\n1 2\n```\ngives 3:\n```python\nprint(3)", "print(3)"),
+            ("```python\nx = 1\n```python\ny = 2\n```\n", "x = 1\n"),
+            ("```\nno code\n```python is no end\n```\n", "no code\n```python is no end\n"),
+            ("```\nno code\n    ```\n```\n", "no code\n    ```\n"),
+            ("It prints:\n\n    ```\n    no list\n\n```\nx = 1\n```\n", "x = 1\n"),
+            ("```x = 1```\n", "```x = 1```\n"),
+        ],
+    )
+    def test_what_opens_and_what_closes_a_block(self, answer, code):
+        assert code_of(answer) == code
+
+    def test_block_with_the_wanted_method_wins(self):
+        code = "class Solution:\n    def f(self):\n        return 1\n"
+        assert code_of(f"```\nf() = 1\n```\nand\n```python\n{code}```\n", "f") == code
+
+    @pytest.mark.parametrize(
+        "text",
+        ["```\nno code\n```\n", "```python\n'''\n", "x = 1\n'''\n```\n", "~~~ x\n~~~\n"],
+    )
+    def test_looping_fences_are_read_once_or_twice(self, text, monkeypatch):
+        read = []
+        monkeypatch.setattr(answers, "parse", lambda source: read.append(source) or parse(source))
+        code_of(text * 400, "f")
+        assert len(read) < 2.1 * 800
+
+    @pytest.mark.parametrize("text", ["-" * 10**5 + "1", "(" * 10**4, "a" + ".b" * 10**5, "\0"])
+    def test_text_that_python_cannot_read_is_no_error(self, text):
+        assert code_of(f"```\n{text}\n```\n") == f"{text}\n"
+        assert code_of(f"{text}\n```\nmore") == "more"
 
     def test_block_with_the_wanted_function_wins(self):
         answer = "```\npip install x\n```\n```python\nimport x\ndef f(): pass\n```\n"
