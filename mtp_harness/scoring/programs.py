@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from mtp_harness.data.python_source import parse
 from mtp_harness.sandbox import Limits, Program
-from mtp_harness.scoring.answers import code_of
+from mtp_harness.scoring.answers import below, code_of
 
 Doc = Mapping[str, Any]
 
@@ -34,7 +34,7 @@ def humaneval(doc: Doc, answer: str) -> Program:
     """Return the prompt with its completion, or with the whole function of an instruct model."""
     return Program(
         # With its docstring alone the prompt's function is complete: a whole one may follow it.
-        code=doc["prompt"] + code_of(answer, doc["entry_point"]),
+        code=below(doc["prompt"], code_of(answer, doc["entry_point"])),
         entry_point=doc["entry_point"],
         test=doc["test"],
         preamble=doc["prompt"],

@@ -93,6 +93,36 @@ def test_humaneval_answers_of_instruct_models(grader):
     assert outcomes(grader, made) == [("pass", "", "values")] * 60
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        "from __future__ import annotations\n",
+        "from __future__ import annotations\r\n",
+        "from __future__ import annotations  # for List\nimport os\n",
+        '\n# Mine.\n\n"""Adds.\n\nfrom __future__ import this\n"""\n'
+        "from __future__ import (\n    annotations,\n    division,\n)\n"
+        "from __future__ import generator_stop; import os\nimport sys\n",
+    ],
+)
+def test_future_imports_of_a_whole_function_stand_above_the_prompt(grader, head):
+    row = humaneval.read_problems()[0]
+    whole = head + row["prompt"].replace("List[float]", "Later") + row["canonical_solution"]
+    made = [programs.humaneval(row, text) for text in (whole, f"Sure:\n```python\n{whole}```\n")]
+    assert outcomes(grader, made) == [("pass", "", "values")] * 2
+    late = "import os\n" + whole  # where no Python accepts it
+    ((outcome, kind, _),) = outcomes(grader, [programs.humaneval(row, late)])
+    assert (outcome, kind) == ("fail", "syntax")
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["    return 1\n", "    return '''\nfrom __future__ import x\n'''\n", "    return (", ""],
+)
+def test_what_has_no_future_import_stays_as_it_is(body):
+    row = {"prompt": "def f():\n", "entry_point": "f", "test": "", "task_id": "1"}
+    assert programs.humaneval(row, body).code == "def f():\n" + body
+
+
 class TestScripts:
     def test_apps(self, grader, folder):
         script, function = apps.read_problems(folder)
