@@ -12,7 +12,7 @@ from mtp_harness.scoring import answers, programs
 from mtp_harness.scoring.answers import code_of, normalised
 from mtp_harness.scoring.programs import BENCHMARKS
 
-from ..data.code_fixtures import SUM_SCRIPT, write_all
+from ..data.code_fixtures import SUM_SCRIPT, apps_row, write, write_all
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +150,71 @@ class TestScripts:
         (row,) = codecontests.read_problems(folder)
         with Grader(Limits(wall_s=0.7), workers=1, consent=True) as grader:
             assert grader.grade([programs.script(row, code)])[0].outcome == "pass"
+
+
+class TestNamesAndKeysOfAPPS:
+    """What the original grader (hendrycks/apps, `eval/testing_util.py`) gives to programs."""
+
+    NAMES = (
+        "sys time itertools accumulate product permutations combinations collections Counter "
+        "OrderedDict deque defaultdict ChainMap lru_cache math sqrt sin cos tan ceil fabs floor "
+        "gcd exp log log2 fractions List Tuple random heapq heappush heappop heapify heapreplace "
+        "heappushpop merge nlargest nsmallest"
+    ).split()
+
+    @pytest.fixture
+    def graded(self, grader, tmp_path):
+        def call(code, inputs, outputs, fn_name="f"):
+            tests = {"inputs": inputs, "outputs": outputs} | (
+                {"fn_name": fn_name} if fn_name else {}
+            )
+            write(tmp_path / "apps_test.jsonl", [apps_row(1, "introductory", tests)])
+            (row,) = apps.read_problems(str(tmp_path))
+            return grader.grade([programs.apps(row, code)])[0]
+
+        return call
+
+    def test_solution_without_an_import_of_list_passes(self, graded):
+        code = (
+            "class Solution:\n    def twoSum(self, nums: List[int], target: int) -> List[int]:\n"
+            "        at = defaultdict(list)\n        for i, n in enumerate(nums):\n"
+            "            if at[target - n]:\n                return [at[target - n][0], i]\n"
+            "            at[n].append(i)\n"
+        )
+        for text in (code, f"```python\nfrom __future__ import annotations\n{code}```"):
+            verdict = graded(text, [[[2, 7, 11], 9]], [[0, 1]], "twoSum")
+            assert verdict.outcome == "pass", verdict
+
+    def test_calls_and_scripts_have_the_same_names(self, graded):
+        names = "[" + ", ".join(self.NAMES) + "]"
+        assert graded(f"def f():\n    return len({names})\n", [[]], [len(self.NAMES)])[0] == "pass"
+        script = f"stdout.write(stdin.readline() + str(len({names})))\n"
+        for code in (script, "from __future__ import annotations\n" + script):
+            verdict = graded(code, ["1\n"], [f"1\n{len(self.NAMES)}\n"], "")
+            assert verdict.outcome == "pass", verdict
+
+    def test_names_of_the_program_come_before_the_given_ones(self, graded):
+        assert graded("def log(x):\n    return x + 1\n", [[1]], [2], "log").outcome == "pass"
+        assert graded("random = 7\nprint(random)\n", ["\n"], ["7\n"], "").outcome == "pass"
+
+    @pytest.mark.parametrize(
+        ("code", "arguments", "result"),
+        [
+            ("return d[1] + d[2]", [{"1": 10, "2": 20}], 30),
+            ("return d[-3] + a['4']", [{"-3": 10}, {"4": 1}], 11),  # the first argument alone
+            ("return d['1'] + d['x']", [{"1": 10, "x": 20}], 30),  # all keys or none
+            ("return {k: v + 1 for k, v in d.items()}", [{"1": 10}], {"1": 11}),
+            ("return {k: v + 1 for k, v in d.items()}", [{"1": 10}], [{"1": 11}]),
+            ("return len(d)", [{}], 0),
+            ("return d[0]['1']", [[{"1": 5}]], 5),
+        ],
+    )
+    def test_keys_of_an_argument_are_integers_again(self, graded, code, arguments, result):
+        verdict = graded(f"def f(d, a=None):\n    {code}\n", [arguments], [result])
+        assert verdict.outcome == "pass", verdict
+
+    def test_wrong_values_under_right_keys_fail(self, graded):
+        assert graded("def f(d):\n    return {1: 2}\n", [[{"1": 10}]], [{"1": 3}]).outcome == "fail"
 
 
 class TestAnswers:
