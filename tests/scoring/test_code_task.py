@@ -153,6 +153,7 @@ def test_answers_without_a_record_are_scored_and_leave_out_decoding(evaluate):
         "pass@1_low90",
         "pass@1_high90",
         "n_grading_errors",
+        "n_truncated_answers",
         "n_answers",
     }
     assert {a["decode"] for s in found["samples"][TASK] for a in s["n_answers"]} == {None}
