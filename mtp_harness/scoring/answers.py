@@ -3,8 +3,8 @@
 An answer that is Python as it stands is code, whatever lines its strings hold. Any other answer
 with a line that opens with three backticks or tildes is read as Markdown (CommonMark, section
 4.5): its code is the first fenced block that defines the wanted function, or else the first. Where
-code comes before a first fence without a language, the prompt opened that block, the fence closes
-it, and the code before it is the first block. A block that the token budget cut off counts as it
+code comes before a first fence without a language, the prompt opened a block, the fence closes it,
+and the answer's code is what comes before it. A block that the token budget cut off counts as it
 is. An answer without a fence is code from its first character on.
 
 Different from CommonMark: a fence line inside a triple-quoted string of the block's code does not
@@ -16,7 +16,7 @@ import builtins
 import io
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from mtp_harness.data.python_source import parse
 
@@ -28,21 +28,20 @@ _FENCE = re.compile(
     re.MULTILINE,
 )
 _TILDES = re.compile(r"^([ \t]*)~{3,}", re.MULTILINE)
+_PYTHON = re.compile(r"[ \t{.]*py(thon)?[23]?\b", re.IGNORECASE)
 _QUOTES = ('"""', "'''")
 
 
 class Block(NamedTuple):
-    """One piece of an answer that may be its code.
+    """What two fences of an answer enclose.
 
     Attributes:
-        code: The text between two fences, without the indentation of the first.
+        code: The text between them, without the indentation of the first.
         language: What stands behind the opening fence.
-        continues: It begins with an indented line and no fence: the prompt's function goes on.
     """
 
     code: str
     language: str
-    continues: bool = False
 
 
 def code_of(answer: str, wanted: str = "") -> str:
@@ -56,10 +55,16 @@ def code_of(answer: str, wanted: str = "") -> str:
     fences = list(_FENCE.finditer(answer))
     if not fences or _parsed(answer):
         return answer
-    blocks = list(_blocks(answer, fences, wanted))
+    first = _first(answer, fences)
+    before = answer[: first.start()]
+    blocks = list(_blocks(answer, [fence for fence in fences if fence.start() >= first.start()]))
+    if _is_code(before) and _comes_first(before, first, blocks, wanted):
+        return before
+    if not blocks:
+        return answer
     if not any(block.code.strip() for block in blocks):
-        return answer[: fences[0].start()]
-    return _chosen(blocks, wanted).code
+        return before
+    return _chosen(blocks, wanted)
 
 
 def defines(code: str, name: str) -> bool:
@@ -73,7 +78,7 @@ def below(front: str, code: str) -> str:
     Future imports are legal at the head of a file only, where just comments, a docstring and other
     future imports may precede them; those that the code has elsewhere stay what they are, an error.
     """
-    tree = _parsed(code) if "__future__" in code else None
+    tree = _tree(code) if "__future__" in code else None
     last = 0
     for number, node in enumerate(tree.body if tree else []):
         if isinstance(node, ast.ImportFrom) and node.module == "__future__":
@@ -91,29 +96,45 @@ def normalised(code: str) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def _chosen(blocks: list[Block], wanted: str) -> Block:
-    if not wanted:
-        python = (b for b in blocks if re.match(r"[ \t{.]*py(thon)?[23]?\b", b.language, re.I))
-        return next(python, blocks[0])
-    method = re.compile(rf"^[ \t]+(async )?def {re.escape(wanted)}\b", re.MULTILINE)
-    fitting = [b for b in blocks if b.continues or defines(b.code, wanted)]
-    fitting += [b for b in blocks if method.search(b.code)]
-    return next(iter(fitting), blocks[0])
-
-
-def _blocks(answer: str, fences: list[re.Match[str]], wanted: str) -> Iterator[Block]:
-    """Yield the code before the first fence, where there is some, and what fences enclose."""
-    place = 0
+def _first(answer: str, fences: list[re.Match[str]]) -> re.Match[str]:
+    """Return the first fence that is not inside a string of the code before it."""
     for fence in fences:
         before = answer[: fence.start()]
         if _is_code(before):
-            bare = not fence["info"].strip()
-            if bare or defines(before, wanted):
-                yield Block(before, "", continues=before.lstrip("\r\n")[:1] in (" ", "\t"))
-            place = fence.end() if bare else fence.start()
-            break
+            return fence
         if not _in_string(before):
             break
+    return fences[0]
+
+
+def _comes_first(before: str, first: re.Match[str], blocks: list[Block], wanted: str) -> bool:
+    """Return whether the code before the first fence is the answer's."""
+    bare = not first["info"].strip()
+    if not wanted:
+        return bare
+    continues = before.lstrip("\r\n")[:1] in (" ", "\t")  # the prompt's function goes on
+    if continues or _holds(before, wanted):
+        return True
+    return bare and not any(_holds(block.code, wanted) and _parsed(block.code) for block in blocks)
+
+
+def _chosen(blocks: list[Block], wanted: str) -> str:
+    if wanted:
+        fitting = [block for block in blocks if defines(block.code, wanted)]
+        fitting += [block for block in blocks if _holds(block.code, wanted)]
+    else:
+        fitting = [block for block in blocks if _PYTHON.match(block.language)]
+    return (fitting or blocks)[0].code
+
+
+def _holds(code: str, name: str) -> bool:
+    """Return whether code defines a function or a method."""
+    return re.search(rf"^[ \t]*(async )?def {re.escape(name)}\b", code, re.MULTILINE) is not None
+
+
+def _blocks(answer: str, fences: list[re.Match[str]]) -> Iterator[Block]:
+    """Yield what fences enclose."""
+    place = 0
     while opening := next((f for f in fences if f.start() >= place and _opens(answer, f)), None):
         code, place = _block(answer, opening, [f for f in fences if f.start() >= opening.end()])
         yield Block(code, opening["info"])
@@ -161,8 +182,7 @@ def _in_string(code: str) -> bool:
 
 def _is_code(text: str) -> bool:
     """Return whether text is Python that does something: words and headings can be Python, too."""
-    tree = _parsed(text)
-    return tree is not None and any(map(_acts, tree.body))
+    return any(map(_acts, _parsed(text) or []))
 
 
 def _acts(node: ast.stmt) -> bool:
@@ -179,12 +199,22 @@ def _is_docstring(node: ast.stmt) -> bool:
     return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
-def _parsed(text: str) -> ast.Module | None:
-    """Return the tree of Python source, which may go on inside a function; None for other text."""
+def _parsed(text: str) -> list[ast.stmt] | None:
+    """Return the statements of Python source, which may go on inside a function.
+
+    None for other text, and for what has no statement.
+    """
     text = _TILDES.sub(r"\1```", text)  # `~~~ x` is an expression; no code has it
-    for source in (text, f"if 1:\n{text}"):
-        try:
-            return parse(source)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue
+    if tree := _tree(text):
+        return tree.body or None
+    if tree := _tree(f"if 1:\n{text}"):
+        first, *others = tree.body
+        return [*cast(ast.If, first).body, *others]
     return None
+
+
+def _tree(source: str) -> ast.Module | None:
+    try:
+        return parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None

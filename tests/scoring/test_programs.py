@@ -89,8 +89,10 @@ def test_humaneval_answers_of_instruct_models(grader):
             programs.humaneval(row, f"```python\n{whole}"),  # the budget ended first
             programs.humaneval(row, f"~~~\nprint(1)\n~~~\nand\n~~~\n{whole}~~~\n"),
             programs.humaneval(row, body),
+            programs.humaneval(row, f"{body}```\n\nIt works.\n"),  # the prompt opened the block
+            programs.humaneval(row, f"{whole}```"),
         ]
-    assert outcomes(grader, made) == [("pass", "", "values")] * 60
+    assert outcomes(grader, made) == [("pass", "", "values")] * 84
 
 
 @pytest.mark.parametrize(
@@ -245,6 +247,10 @@ class TestAnswers:
             (SQ + "```\nFor example\n```\nsq(2)\n```\n", "sq", SQ),
             ("    return x * x\n```\nOr:\n```python\n" + SQ + "```\n", "sq", "    return x * x\n"),
             (SUM_SCRIPT + "```\nIt adds.\n", "", SUM_SCRIPT),
+            (SUM_SCRIPT + "```\nOne case:\n```python\nprint(3)\n```\n", "", SUM_SCRIPT),
+            ("f = abs\n```\nOr:\n```python\ndef f(x):\n    ...\n```\n", "f", "f = abs\n"),
+            ("    return 1\n\n```python\nf(1)\n```\n", "f", "    return 1\n\n"),
+            ("class A:\n    def f(s): ...\n```\n", "f", "class A:\n    def f(s): ...\n"),
             ("sq = lambda x: x * x\n```\n", "sq", "sq = lambda x: x * x\n"),
             (SQ + "\n```python\nsq(2)\n```\n", "sq", SQ + "\n"),
             # Words before a fence are no code, and it opens: the budget may end before it closes.
@@ -252,6 +258,8 @@ class TestAnswers:
             ("Here it is:\n```\n" + SQ, "sq", SQ),
             ("Answer\n```\n" + SUM_SCRIPT + "```\n", "", SUM_SCRIPT),
             ("Language: Python\n```\n" + SUM_SCRIPT + "```\n", "", SUM_SCRIPT),
+            ("    Solution\n```\n" + SQ + "```\n", "sq", SQ),
+            ("import math\n```\n" + SQ + "```\n", "sq", SQ),
             ("# Solution\n~~~\n" + SUM_SCRIPT + "~~~\n", "", SUM_SCRIPT),
             # What is no Python is not thrown away either: its verdict says what is wrong.
             ("I square:\n" + SQ + "```\n", "sq", "I square:\n" + SQ),
@@ -310,6 +318,10 @@ class TestAnswers:
             ("```\nno code\n    ```\n```\n", "no code\n    ```\n"),
             ("It prints:\n\n    ```\n    no list\n\n```\nx = 1\n```\n", "x = 1\n"),
             ("```x = 1```\n", "```x = 1```\n"),
+            (
+                'def f():\n    """\n    ```\n    f()\n    ```',
+                'def f():\n    """\n    ```\n    f()\n    ```',
+            ),
         ],
     )
     def test_what_opens_and_what_closes_a_block(self, answer, code):
