@@ -142,20 +142,24 @@ def is_judged(sample: Mapping[str, Any]) -> bool:
 
 
 def answers_of(sample: dict[str, Any]) -> list[FinalText]:
-    """Return all answers of a sample without their thinking, in order.
+    """Return all answers of a sample without their thinking, in order."""
+    return final_texts(sample, [answer for answers in sample["resps"] for answer in answers])
+
+
+def final_texts(sample: Mapping[str, Any], answers: list[str]) -> list[FinalText]:
+    """Return a sample's answers without their thinking.
 
     A run that counted truncated answers knew whether its model had cut off the thinking: what it
     kept is no thinking, though the prompt opened a block.
+
+    Args:
+        sample: A line of the file.
+        answers: What the model wrote, in order.
     """
     opened = "arguments" in sample and opens_thinking(_arguments_of(sample)[0])
-    kept = iter(_flat(sample["filtered_resps"]) if TRUNCATED in sample else [])
-    return [
-        without_thinking(answer, opened and not next(kept, "")) for answer in _flat(sample["resps"])
-    ]
-
-
-def _flat(answers: list[list[str]]) -> list[str]:
-    return [answer for some in answers for answer in some]
+    counted = sample["filtered_resps"] if TRUNCATED in sample else []
+    kept = iter([answer for some in counted for answer in some])
+    return [without_thinking(answer, opened and not next(kept, "")) for answer in answers]
 
 
 def generation_of(sample: Mapping[str, Any]) -> dict[str, Any] | None:
