@@ -14,6 +14,7 @@ Per document, and so in the samples (S stands for nothing where decoding is gree
     looping                       share of answers that repeat themselves
     n_grading_errors              answers that the grader could not judge: never scored as 0
     n_not_judgeable               answers that fail because a test needs what cannot be copied
+    n_truncated_answers           answers that end inside their thinking: they count as empty
     n_answers                     each answer's verdict and decode record (in the results: how many)
 
 Where nothing was counted a pair is (0, 0), and the pooled value NaN. Pairs are never left out: with
@@ -33,6 +34,7 @@ from mtp_harness.scoring.decoding import decoding_metrics
 from mtp_harness.scoring.generation_task import SampledTask
 from mtp_harness.scoring.pass_at_k import pass_at_k
 from mtp_harness.scoring.programs import BENCHMARKS, Benchmark
+from mtp_harness.scoring.thinking import TRUNCATED, n_truncated
 from mtp_harness.shots import tokens_of
 
 _log = logging.getLogger(__name__)
@@ -57,16 +59,19 @@ class Graded(str):
     Attributes:
         verdict: None where only predictions were asked for.
         record: None for answers of models, or of caches, that record nothing.
+        truncated: Whether it ended inside its thinking, and is empty for that.
     """
 
     verdict: Judgement | None
     record: DecodeRecord | None
+    truncated: bool
 
     def __new__(cls, answer: str, verdict: Judgement | None) -> Self:
         """Return the answer with its verdict, keeping the record it came with."""
         self = super().__new__(cls, answer)
         self.verdict = verdict
         self.record = getattr(answer, "record", None)
+        self.truncated = getattr(answer, "truncated", False)
         return self
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
@@ -99,8 +104,7 @@ class CodeTask(SampledTask):
     def process_results(self, doc: Any, results: list[list[Graded]]) -> dict[str, Any]:
         """Return the metrics of one document; the harness's own where nothing was graded."""
         if "bypass" in self._metric_fn_list:
-            none: dict[str, Any] = super().process_results(doc, results)
-            return none
+            return super().process_results(doc, results)
         return score_document(doc, results, self.ks, self.suffix)
 
 
@@ -128,6 +132,7 @@ class MBPPTask(CodeTask):
 
     def fit_shots(self, lm: Any) -> None:
         """Leave the shots out where a model's context does not hold them (`mtp_harness.shots`)."""
+        super().fit_shots(lm)
         shots, context = self.config.num_fewshot, getattr(lm, "max_length", None)
         if self._shots_chosen or not shots or context is None:
             return
@@ -185,6 +190,7 @@ def score_document(
     metrics: dict[str, Any] = {
         "n_grading_errors": outcomes.count("error"),
         "n_not_judgeable": kinds.count("not_judgeable"),
+        TRUNCATED: n_truncated(results),
         "n_answers": [_described(answer) for answer in answers],
     }
     for k in ks:
@@ -194,7 +200,8 @@ def score_document(
             metrics |= {name: value, f"{name}_low90": value, f"{name}_high90": value}
     references = {normalised(code) for code in references_of(doc)}
     if references and answers:
-        same = [normalised(code_of(str(answer))) in references for answer in answers]
+        wanted = doc.get("entry_point") or doc.get("fn_name") or ""
+        same = [normalised(code_of(str(answer), wanted)) in references for answer in answers]
         metrics["exact_match"] = sum(same) / len(same)
     records = [answer.record for answer in answers if answer.record is not None]
     return metrics | decoding_metrics(records)

@@ -1,7 +1,8 @@
 """Tasks whose answers keep their decode records, for base and for instruct models.
 
-`GenerationTask` is the harness's task with three things added: documents that cannot be read end
-the run in one sentence, an instruct model is asked in its own way, metrics of decoding are pooled.
+`GenerationTask` is the harness's task with four things added: documents that cannot be read end
+the run in one sentence, an instruct model is asked in its own way, what it thinks before it answers
+is no part of the answer (`thinking`), metrics of decoding are pooled.
 `SampledTask` adds several answers per document, as the metadata asks for (`NSamples`).
 """
 
@@ -17,6 +18,14 @@ from mtp_harness.data.sources import describe
 from mtp_harness.scoring.bootstrap import high90, low90
 from mtp_harness.scoring.decoding import MAX_OFFSET, ratio_of_sums
 from mtp_harness.scoring.n_samples import SUFFIX, NSamples
+from mtp_harness.scoring.thinking import (
+    TRUNCATED,
+    FinalText,
+    cut_off_by_budget,
+    n_truncated,
+    opens_thinking,
+    without_thinking,
+)
 
 FILTER = "none"
 
@@ -39,6 +48,7 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
     def __init__(self, config: dict[str, Any]) -> None:
         """Build the task from its YAML."""
         self._chat = False
+        self._model_cuts = False
         super().__init__(config={k: v for k, v in config.items() if k != "class"})
 
     def download(self, *args: Any, **kwargs: Any) -> None:
@@ -51,6 +61,10 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
             test = self.dataset["test"]
             found = describe(test, self.columns, test.info.description)
             self.note(documents={str(self.config.task).partition("_mtp")[0]: found})
+
+    def fit_shots(self, lm: Any) -> None:
+        """Ask a model whether it cuts off its thinking (called before prompts are built)."""
+        self._model_cuts = getattr(lm, "think_end_token", None) is not None
 
     def build_all_requests(self, *, apply_chat_template: bool = False, **kwargs: Any) -> None:
         """Build the requests; with a chat template, as questions without a base model's stops."""
@@ -70,14 +84,19 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
         """Write something into the task's metadata, which the results hold."""
         self.set_config("metadata", {**(self.config.metadata or {}), **facts})
 
-    def answers(self) -> list[tuple[Instance, str]]:
-        """Return all answers of this rank, each with its request."""
+    def answers(self) -> list[tuple[Instance, FinalText]]:
+        """Return all answers of this rank without their thinking, each with its request."""
         # The evaluator pads short ranks with repetitions: only `repeats` answers count.
         return [
-            (instance, text)
+            (instance, without_thinking(text, self._begins_inside(instance, text)))
             for instance in self.instances
             for text in instance.resps[: instance.repeats]
         ]
+
+    def _begins_inside(self, instance: Instance, answer: str) -> bool:
+        """Return whether an answer, as the model returned it, began inside a thinking block."""
+        opened = opens_thinking(instance.args[0])
+        return opened and (not self._model_cuts or cut_off_by_budget(answer))
 
     def hand_on(self, answers: Iterable[str]) -> None:
         """Give `process_results` these answers, which stand for `self.answers()` one by one."""
@@ -86,14 +105,22 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
         for (instance, _), answer in zip(self.answers(), answers, strict=True):
             instance.filtered_resps[FILTER].append(answer)
 
+    def process_results(self, doc: Any, results: Any) -> dict[str, Any]:
+        """Return the harness's own metrics: nothing is scored where only predictions are wanted."""
+        return {**super().process_results(doc, results), TRUNCATED: n_truncated(results)}
+
     def aggregation(self) -> dict[str, Callable[[list[Any]], float]]:
         """Return how each metric is pooled; the offsets depend on the model."""
         known: dict[str, Callable[[list[Any]], float]] = super().aggregation()
-        known["lossy"] = max
+        known |= {"lossy": max, TRUNCATED: sum}
         for offset in range(2, MAX_OFFSET + 1):
             for name in (f"accept_rate_prefix_{offset}", f"accept_rate_cond_{offset}"):
                 known[name] = ratio_of_sums
         return known
+
+    def higher_is_better(self) -> dict[str, bool]:
+        """Return which way each metric is good."""
+        return {**super().higher_is_better(), TRUNCATED: False}
 
 
 class SampledTask(GenerationTask):
@@ -133,5 +160,5 @@ class SampledTask(GenerationTask):
 
     def higher_is_better(self) -> dict[str, bool]:
         """Return which way each metric is good; the names depend on k."""
-        known: dict[str, bool] = super().higher_is_better()
+        known = super().higher_is_better()
         return known | {f"pass@{k}{self.suffix}": True for k in self.ks}

@@ -17,6 +17,7 @@ from mtp_harness.scoring.bootstrap import estimate
 from mtp_harness.scoring.code_task import Graded, refuse_errors, score_document
 from mtp_harness.scoring.n_samples import SUFFIX
 from mtp_harness.scoring.programs import BENCHMARKS
+from mtp_harness.scoring.thinking import TRUNCATED
 
 KS = (1, 10, 100)
 
@@ -108,6 +109,8 @@ def _show(
         f"{file.model} {file.task}: {n} answers to {len(metrics)} problems, "
         f"{errors} grading errors\n"
     )
+    if truncated := sum(own[TRUNCATED] for own in metrics):
+        sys.stdout.write(f"  {truncated} answers end inside <think> and count as empty\n")
     for name in names:
         value, low, high = estimate([own[name] for own in metrics if name in own])
         sys.stdout.write(f"  {name:20} {value:7.2%}   90 % interval {low:.2%} to {high:.2%}\n")

@@ -8,14 +8,33 @@ from typing import Any, NamedTuple
 
 from mtp_harness.data.python_source import parse
 from mtp_harness.sandbox import Limits, Program
-from mtp_harness.scoring.answers import code_of
+from mtp_harness.scoring.answers import below, code_of
 
 Doc = Mapping[str, Any]
 
-# Results of calls in APPS are JSON, which has no tuples, and many stand in a list of one.
+# What the original grader of APPS puts in front of a program, less numpy.
+_APPS_NAMES = """\
+import collections, fractions, heapq, itertools, math, random, sys, time
+from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
+from functools import lru_cache
+from heapq import *
+from itertools import accumulate, combinations, permutations, product
+from math import ceil, cos, exp, fabs, floor, gcd, log, log2, sin, sqrt, tan
+from typing import List, Tuple
+"""
+_APPS_STREAMS = "stdin, stdout = sys.stdin, sys.stdout\n"
+
+# Arguments and results of calls in APPS are JSON, which has no tuples, and text for keys only: the
+# original grader makes the keys of a first argument integers again where all of them are digits.
+# Many results stand in a list of one.
 _CALLS = """
 import json, sys
 sys.set_int_max_str_digits(0)
+def keyed(value):
+    try:
+        return {int(key): item for key, item in value.items()}
+    except (AttributeError, ValueError):
+        return value
 def plain(value):
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
@@ -24,7 +43,9 @@ def plain(value):
     return value
 def check(candidate):
     for number, (arguments, expected) in enumerate(json.loads(TESTS), 1):
-        found = plain(candidate(*arguments))
+        given = list(arguments)
+        given[:1] = map(keyed, given[:1])
+        found = plain(candidate(*given))
         one = isinstance(expected, list) and len(expected) == 1
         assert found == expected or (one and found == expected[0]), f"call {number}"
 """
@@ -34,7 +55,7 @@ def humaneval(doc: Doc, answer: str) -> Program:
     """Return the prompt with its completion, or with the whole function of an instruct model."""
     return Program(
         # With its docstring alone the prompt's function is complete: a whole one may follow it.
-        code=doc["prompt"] + code_of(answer, doc["entry_point"]),
+        code=below(doc["prompt"], code_of(answer, doc["entry_point"])),
         entry_point=doc["entry_point"],
         test=doc["test"],
         preamble=doc["prompt"],
@@ -59,19 +80,20 @@ def mbpp(doc: Doc, answer: str) -> Program:
 def apps(doc: Doc, answer: str) -> Program:
     """Return a script with its cases, or a function with the calls that test it."""
     function = doc["fn_name"]
-    code = code_of(answer, function)
     if not function:
-        return script(doc, answer)
+        return script(doc, answer, _APPS_NAMES + _APPS_STREAMS)
+    code = below(_APPS_NAMES, code_of(answer, function))
     if "class Solution" in code:
         code += f"\n{function} = Solution().{function}\n"
     test = f"TESTS = {doc['tests']!r}\n{_CALLS}"
     return Program(code=code, entry_point=function, test=test, name=doc["task_id"])
 
 
-def script(doc: Doc, answer: str) -> Program:
-    """Return the answer as a script with the problem's inputs and outputs."""
+def script(doc: Doc, answer: str, front: str = "") -> Program:
+    """Return the answer, below what is put in front of it, as a script with its cases."""
     cases = [(_text(given), _text(wanted)) for given, wanted in json.loads(doc["tests"])]
-    return Program(code=code_of(answer), name=doc["task_id"], rule="stdio", cases=cases)
+    code = below(front, code_of(answer))
+    return Program(code=code, name=doc["task_id"], rule="stdio", cases=cases)
 
 
 class Benchmark(NamedTuple):

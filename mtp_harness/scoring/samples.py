@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtp_harness.scoring.programs import BENCHMARKS
+from mtp_harness.scoring.thinking import TRUNCATED, FinalText, opens_thinking, without_thinking
 
 _NAME = re.compile(r"samples_(?P<task>.+)_\d{4}-\d\d-\d\dT[\d.:-]+(?P<graded>\.graded)?\.jsonl")
 _JUDGED = ("verdict", "decode")
@@ -140,18 +141,41 @@ def is_judged(sample: Mapping[str, Any]) -> bool:
     return isinstance(told, list) and any("verdict" in one for one in told)
 
 
-def answers_of(sample: dict[str, Any]) -> list[str]:
-    """Return all answers of a sample, in order."""
-    return [answer for answers in sample["resps"] for answer in answers]
+def answers_of(sample: dict[str, Any]) -> list[FinalText]:
+    """Return all answers of a sample without their thinking, in order."""
+    return final_texts(sample, [answer for answers in sample["resps"] for answer in answers])
+
+
+def final_texts(sample: Mapping[str, Any], answers: list[str]) -> list[FinalText]:
+    """Return a sample's answers without their thinking.
+
+    A run that counted truncated answers knew whether its model had cut off the thinking: what it
+    kept is no thinking, though the prompt opened a block.
+
+    Args:
+        sample: A line of the file.
+        answers: What the model wrote, in order.
+    """
+    opened = "arguments" in sample and opens_thinking(_arguments_of(sample)[0])
+    counted = sample["filtered_resps"] if TRUNCATED in sample else []
+    kept = iter([answer for some in counted for answer in some])
+    return [without_thinking(answer, opened and not next(kept, "")) for answer in answers]
 
 
 def generation_of(sample: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the generation arguments of a sample; None where nothing was generated."""
+    second = _arguments_of(sample)[1]
+    return dict(second) if isinstance(second, dict) and "until" in second else None
+
+
+def _arguments_of(sample: Mapping[str, Any]) -> list[Any]:
+    """Return the first two arguments of a sample's first request; None for those it lacks."""
     requests = sample["arguments"]
     each = requests.values() if isinstance(requests, dict) else requests
-    first = next(iter(each), None)
-    second = first.get("arg_1") if isinstance(first, dict) else (list(first or ()) + [0, 0])[1]
-    return dict(second) if isinstance(second, dict) and "until" in second else None
+    first = next(iter(each), None) or ()
+    if isinstance(first, dict):
+        return [first.get("arg_0"), first.get("arg_1")]
+    return [*first, None, None][:2]
 
 
 def temperature_of(sample: dict[str, Any]) -> float:

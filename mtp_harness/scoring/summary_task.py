@@ -6,6 +6,7 @@ Per document, and so in the samples:
     …_unicode                         the same under the other tokenisation (`scoring.rouge`)
     …_f1_low90, …_f1_high90           the F1 again; pooled as the ends of its bootstrap interval
     empty_answers, empty_references   without a token under that tokenisation; they score 0
+    n_truncated_answers               answers that end inside their thinking: they count as empty
     truncated_prompts                 prompts that lost their beginning, where the model says so
     tokens_per_forward, …             as for programs (`mtp_harness.scoring.code_task`)
     n_answers                         each answer's decode record (in the results: how many)
@@ -26,6 +27,7 @@ from mtp_harness.scoring.bootstrap import high90, low90
 from mtp_harness.scoring.decoding import decoding_metrics
 from mtp_harness.scoring.generation_task import GenerationTask
 from mtp_harness.scoring.rouge import COUNTS, SCORES, rouge
+from mtp_harness.scoring.thinking import TRUNCATED, n_truncated
 
 F1S = tuple(name for name in SCORES if "_f1" in name)
 
@@ -79,14 +81,13 @@ class SummaryTask(GenerationTask):
         return doc["summary"] if self._chat else super().doc_to_target(doc, doc_to_target)
 
     def apply_filters(self) -> None:
-        """Hand on the answers as they are, with their records."""
+        """Hand on the answers without their thinking, with their records."""
         self.hand_on([text for _, text in self.answers()])
 
     def process_results(self, doc: Any, results: list[list[str]]) -> dict[str, Any]:
         """Return the metrics of one document; the harness's own where nothing is scored."""
         if "bypass" in self._metric_fn_list:
-            none: dict[str, Any] = super().process_results(doc, results)
-            return none
+            return super().process_results(doc, results)
         return score_summary(doc, results)
 
     def aggregation(self) -> dict[str, Callable[[list[Any]], float]]:
@@ -99,7 +100,7 @@ class SummaryTask(GenerationTask):
 
     def higher_is_better(self) -> dict[str, bool]:
         """Return which way each metric is good."""
-        known: dict[str, bool] = super().higher_is_better()
+        known = super().higher_is_better()
         known |= {name: True for name in SCORES}
         return known | {name: False for name in (*COUNTS, "truncated_prompts")}
 
@@ -119,6 +120,7 @@ def score_summary(doc: dict[str, Any], results: Sequence[Sequence[str]]) -> dict
     for name in F1S:
         metrics |= {f"{name}_low90": metrics[name], f"{name}_high90": metrics[name]}
     metrics |= {name: sum(one[name] for one in scored) for name in COUNTS}
+    metrics[TRUNCATED] = n_truncated(results)
     records = [record for answer in answers if (record := getattr(answer, "record", None))]
     if records:
         metrics["truncated_prompts"] = sum(record.n_truncated > 0 for record in records)

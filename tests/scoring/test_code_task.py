@@ -154,6 +154,7 @@ def test_answers_without_a_record_are_scored_and_leave_out_decoding(evaluate):
         "pass@1_high90",
         "n_grading_errors",
         "n_not_judgeable",
+        "n_truncated_answers",
         "n_answers",
     }
     assert {a["decode"] for s in found["samples"][TASK] for a in s["n_answers"]} == {None}
@@ -270,6 +271,14 @@ def test_pass_at_1_is_over_judged_answers():
     assert len(found["n_answers"]) == 5
     only_errors = score_document({}, [[Graded("", verdict("error"))]])
     assert "pass@1" not in only_errors and only_errors["n_grading_errors"] == 1
+
+
+def test_exact_match_is_of_the_block_that_is_graded():
+    answer = "```\npip install x\n```\n```python\ndef f():\n    return 1\n```\n"
+    for column in ("entry_point", "fn_name"):
+        doc = {column: "f", "solutions": ["def f():\n    return 1"]}
+        found = score_document(doc, [[Graded(answer, verdict("pass"))]])
+        assert found["exact_match"] == 1.0
 
 
 def test_an_answer_of_one_token_counts_no_step():

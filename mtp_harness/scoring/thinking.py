@@ -1,0 +1,81 @@
+"""What a reasoning model thinks before it answers is no answer.
+
+    <think>A draft.</think>The answer.     →  The answer.
+    A draft.</think>The answer.            →  The answer.    (the prompt opened the block)
+    <think>A draft                         →  empty, and counted as truncated
+    A draft                                →  the same, after a prompt that ends in <think>
+
+Everything up to the last `</think>` goes, with the empty lines behind it. A model of the harness
+with `think_end_token` has cut that off already; of its answers those are truncated that still have
+an opening tag, and those that the token budget ended inside a block which the prompt opened, where
+the decode record shows that nothing was cut off.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Self
+
+from mtp_harness.decode.records import DecodeRecord
+
+TRUNCATED = "n_truncated_answers"
+"""The metric: answers that end inside their thinking. They count as empty."""
+
+_OPEN, _CLOSE = "<think>", "</think>"
+_OPENING = re.compile(rf"^[^\"'`\n]*{_OPEN}", re.MULTILINE)  # and not one in a string of code
+_EMPTY_LINES = re.compile(r"\A(?:[ \t]*\r?\n)+")
+
+
+class FinalText(str):
+    """An answer without what was thought before it.
+
+    Attributes:
+        truncated: Whether the thinking never ended; the answer is empty then.
+        record: How it was decoded; None for answers of models, or of caches, that record nothing.
+    """
+
+    truncated: bool
+    record: DecodeRecord | None
+
+    def __new__(cls, text: str, truncated: bool, record: DecodeRecord | None) -> Self:
+        """Return the text with what is known of it."""
+        self = super().__new__(cls, text)
+        self.truncated, self.record = truncated, record
+        return self
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        """Pickle as a plain string: ranks exchange answers after they have been scored."""
+        return str, (str.__str__(self),)
+
+
+def without_thinking(answer: str, opened: bool) -> FinalText:
+    """Return an answer's final text.
+
+    Args:
+        answer: What the model wrote; its decode record is kept.
+        opened: Whether it began inside a block, which the prompt had opened.
+    """
+    record = getattr(answer, "record", None)
+    _, closed, rest = answer.rpartition(_CLOSE)
+    if (opened and not closed) or (_OPEN in rest and _OPENING.search(rest)):
+        return FinalText("", True, record)
+    return FinalText(_EMPTY_LINES.sub("", rest) if closed else rest, False, record)
+
+
+def opens_thinking(prompt: object) -> bool:
+    """Return whether a prompt ends in an opening tag, as some chat templates do."""
+    return isinstance(prompt, str) and prompt.rstrip().endswith(_OPEN)
+
+
+def cut_off_by_budget(answer: str) -> bool:
+    """Return whether the budget ended an answer of which `think_end_token` cut nothing off."""
+    record = getattr(answer, "record", None)
+    return record is not None and record.ended_by == "length" and record.n_characters is not None
+
+
+def n_truncated(results: Iterable[Iterable[str]]) -> int:
+    """Return how many of a document's answers are truncated.
+
+    Args:
+        results: The answers, as the harness hands them on.
+    """
+    return sum(getattr(answer, "truncated", False) for answers in results for answer in answers)
