@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from mtp_harness.figures import words
 from mtp_harness.figures.figure import Figure
 from mtp_harness.figures.heat import Heat
 from mtp_harness.figures.lines import Lines
@@ -15,6 +16,14 @@ from mtp_harness.figures.tables import Results
 INDUCTION = "`lm_eval --model mtp --tasks mtp_induction -o RESULTS`"
 ARITHMETIC = "`lm_eval --model mtp --tasks mtp_arithmetic -o RESULTS`"
 SIZES = (1e6, 3e6, 1e7, 3e7, 1e8, 3e8, 1e9)
+TWO_TOKENS = "names of two tokens"
+"""The paper's, for which its models' vocabulary was made."""
+
+FEWEST = 100
+"""A share of fewer tokens than this is not shown."""
+
+EXPRESSIONS = ("expressions as this package writes them", "does not say how it writes them")
+
 IN_DOMAIN = 5
 """Operations in training; more are out of domain."""
 
@@ -29,9 +38,33 @@ def table(results: Results, task: str, name: str, *metrics: str) -> pd.DataFrame
 
 
 def induction(results: Results) -> pd.DataFrame:
-    """Return how often head 1 knows a name that it has read before."""
+    """Return how often head 1 knows a name that it has read before.
+
+    `protocol` says of how many tokens the names are, or bytes: byte models have no names of two.
+    """
     rows = table(results, "mtp_induction", "by_data_set", "accuracy")
-    return rows[rows["offset"].fillna(1) == 1].reset_index(drop=True)
+    rows = rows[rows["offset"].fillna(1) == 1].reset_index(drop=True)
+    lengths = table(results, "mtp_induction", "by_data_set", "name_tokens")
+    by_place = lengths.drop_duplicates(["run", "data_set"]).set_index(["run", "data_set"])["value"]
+    places = zip(rows["run"], rows["data_set"], strict=True)
+    asked = [_names(by_place.get(place)) for place in places]
+    return rows.assign(protocol=pd.array(asked, dtype="string"))
+
+
+def _names(length: float | None) -> str:
+    if length is None:
+        return "names of unknown length"
+    return TWO_TOKENS if length == 2 else f"names of {length:g} bytes"
+
+
+def apart(rows: pd.DataFrame) -> pd.DataFrame:
+    """Give names of several lengths panels of their own: their recall does not compare."""
+    asked = rows["protocol"].fillna(TWO_TOKENS)
+    if asked.nunique() < 2:
+        return rows
+    own = [words.entry("data_set", name) for name in rows["data_set"]]
+    named = [f"{name}, {how}" for name, how in zip(own, asked, strict=True)]
+    return rows.assign(data_set=pd.array(named, dtype="string"))
 
 
 def stories(results: Results) -> pd.DataFrame:
@@ -97,7 +130,8 @@ def positions(results: Results) -> pd.DataFrame:
     classes = table(results, "mtp_positions", "by_class", "accuracy")
     if "part" in classes and (classes["part"] == "all").any():
         classes = classes[classes["part"] == "all"]
-    return pd.concat([buckets, classes], ignore_index=True)
+    rows = pd.concat([buckets, classes], ignore_index=True)
+    return rows[(rows["count"] >= FEWEST).fillna(True)].reset_index(drop=True)
 
 
 class Positions:
@@ -123,7 +157,7 @@ class Positions:
             xlabel="offset",
             field=(0.34, 0.17),
         )(canvas, named, style)
-        canvas.suptitle("accuracy (%)", fontsize=7.5)
+        canvas.suptitle(f"accuracy (%), of at least {FEWEST} tokens", fontsize=7.5)
 
 
 def loss(results: Results) -> pd.DataFrame:
@@ -146,6 +180,7 @@ FIGURES = (
         Lines(
             "parameters",
             told=(),
+            columns="data_set",
             log_x=True,
             ticks=SIZES,
             ylabel="accuracy",
@@ -154,6 +189,8 @@ FIGURES = (
         ),
         INDUCTION,
         ("fig_7",),
+        together=apart,
+        protocols=("", TWO_TOKENS),
     ),
     Figure(
         "fig_s14",
@@ -171,6 +208,8 @@ FIGURES = (
         ),
         INDUCTION,
         ("fig_7", "fig_s14"),
+        together=apart,
+        protocols=("", TWO_TOKENS),
     ),
     Figure(
         "fig_8",
@@ -179,6 +218,7 @@ FIGURES = (
         Lines("operations", percent=True, size=(3.1, 2.5), ylabel="accuracy (%)", decorate=domains),
         ARITHMETIC,
         ("fig_8",),
+        protocols=EXPRESSIONS,
     ),
     Figure(
         "fig_s15",
@@ -194,6 +234,7 @@ FIGURES = (
         ),
         f"{ARITHMETIC} with `--metadata '{{\"pause_tokens\": 5}}'`",
         ("fig_s15",),
+        protocols=EXPRESSIONS,
     ),
     Figure(
         "fig_s16",
@@ -210,6 +251,7 @@ FIGURES = (
         ),
         ARITHMETIC,
         ("fig_s16",),
+        protocols=EXPRESSIONS,
     ),
     Figure(
         "fig_s13",
@@ -245,14 +287,15 @@ FIGURES = (
     ),
     Figure(
         "fig_positions",
-        "Accuracy (%) of each head by position in the window and by class of token.",
+        "Accuracy (%) of each head by position in the window and by class of token, of at least "
+        f"{FEWEST} tokens each.",
         positions,
         Positions(),
         "`lm_eval --model mtp --tasks mtp_positions -o RESULTS`",
     ),
     Figure(
         "fig_perplexity",
-        "Cross-entropy by position in the window, one line a head.",
+        "Cross-entropy by position in the window, one line a head, 90 % intervals as bands.",
         loss,
         Lines(
             "position",
