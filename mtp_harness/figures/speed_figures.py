@@ -7,11 +7,10 @@ from mtp_harness.figures import words
 from mtp_harness.figures.bars import Groups
 from mtp_harness.figures.figure import Figure, Withheld
 from mtp_harness.figures.lines import Lines
-from mtp_harness.figures.probe_figures import table
 from mtp_harness.figures.result_file import ResultFile
 from mtp_harness.figures.sizes import rounded
 from mtp_harness.figures.style import GREY, Style
-from mtp_harness.figures.tables import Results
+from mtp_harness.figures.tables import Results, table
 from mtp_harness.figures.text_table import TextTable
 
 SPEED = "`lm_eval --model mtp --tasks mtp_speed -o RESULTS`"
