@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mtp_harness.figures import result_file
+from mtp_harness.figures.documents import EMPTY, count_empty
 from mtp_harness.figures.result_file import ResultFile
 from mtp_harness.figures.values import columns_of
 from mtp_harness.scoring.samples import family_of
@@ -83,10 +84,15 @@ def anonymous(value: Any) -> Any:
 
 
 def without_texts(sample: dict[str, Any]) -> dict[str, Any]:
-    """Return a document's numbers, hashes and settings; its prompts and answers are left empty."""
+    """Return a document's numbers, hashes and settings, and how many of its answers have no text.
+
+    Its prompts and answers are left empty.
+    """
     kept = {key: value for key, value in sample.items() if key in HASHES or _is_score(value)}
     if "arguments" in sample:
         kept["arguments"] = [_settings(request) for request in _requests(sample["arguments"])]
+    if (empty := count_empty(sample)) is not None:
+        kept[EMPTY] = empty
     if "resps" in sample:
         kept["resps"] = [["" for _ in answers] for answers in sample["resps"]]
     return kept

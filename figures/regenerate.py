@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtp_harness.figures.catalogue import FIGURES, draw_all
+from mtp_harness.figures.catalogue import FIGURES, Gallery, draw_all
 from mtp_harness.figures.cli import summary, write
-from mtp_harness.figures.figure import NoData
+from mtp_harness.figures.figure import NoData, Withheld
 from mtp_harness.figures.tables import Results, read_runs, to_csv
 
 HERE = Path(__file__).parent
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
         return 1 if said else 0
     for name, runs in galleries().items():
         folder = HERE / name
-        gallery = draw_all(runs, paper=runs is not None)
+        gallery = measured(draw_all(runs, paper=runs is not None))
         written = {path.name for path in write(gallery, folder)}
         for path in [*folder.glob("*.png"), *folder.glob("*.csv")]:
             if path.name not in written:
@@ -50,14 +50,24 @@ def galleries() -> dict[str, Results | None]:
     return {name: read_runs([HERE / runs]) if runs else None for name, runs in SOURCES.items()}
 
 
+def measured(gallery: Gallery) -> Gallery:
+    """Return a gallery without the figures that show the paper alone, as `figures/paper` does."""
+    drawn = [one for one in gallery.drawn if one.measured]
+    refused = gallery.refused | {
+        one.figure.name: one.left_out for one in gallery.drawn if not one.measured
+    }
+    return gallery._replace(drawn=drawn, refused=refused)
+
+
 def stale(folder: Path, results: Results | None) -> list[str]:
     """Return in words where the CSV files of a folder are not those that the results give."""
     said = []
     for name, figure in FIGURES.items():
         path = folder / f"{name}.csv"
         try:
-            expected = to_csv(figure.table(results, paper=results is not None))
-        except NoData:
+            shown = figure.show(results, paper=results is not None)
+            expected = to_csv(shown.table) if shown.measured else None
+        except (NoData, Withheld):
             expected = None
         committed = path.read_text(encoding="utf-8") if path.is_file() else None
         if committed != expected:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from mtp_harness.figures import words
-from mtp_harness.figures.series import is_mixed, is_paper, series_of
+from mtp_harness.figures.series import is_mixed, is_paper, refuse_doubled, series_of
 from mtp_harness.figures.sizes import in_short
 from mtp_harness.figures.style import GREY, PAPER_ALPHA, RULE, Style, legend_beside
 
@@ -202,6 +202,8 @@ class Groups:
         canvas.set_size_inches(self.size[0] * len(panels), self.size[1])
         grid = canvas.subplots(1, len(panels), squeeze=False, sharey=self.share_y)[0]
         mixed = is_mixed(shown)
+        places = [name for name in (self.columns, self.x, self.colour, *self.told) if name]
+        refuse_doubled(shown.assign(paper=is_paper(shown)), [*places, "acceptance", "paper"])
         every = list(series_of(shown, self.colour, self.told, style, mixed))
         scale = 100 if self.percent else 1
         handles: dict[str, Any] = {}
@@ -229,14 +231,15 @@ class Groups:
                 axes.set_title(words.entry(str(self.columns), panel))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
             if not self.from_zero:
-                _zoom(axes, scale * here["value"].astype(float))
+                ends = pd.concat([here[end] for end in ("value", "low", "high")]).dropna()
+                _zoom(axes, scale * ends.astype(float))
         grid[0].set_ylabel(self.ylabel)
         if len(handles) > 1:
             legend_beside(canvas, handles)
 
 
 def _zoom(axes: Axes, values: "pd.Series[float]") -> None:
-    """Begin the axis a little below the lowest bar, at a round number."""
+    """Begin the axis a little below the lowest bar or interval, at a round number."""
     step = 0.5 if values.max() - values.min() < 4 else 5.0
     low = max(0.0, (values.min() // step) * step - 2 * step)
     axes.set_ylim(low, (values.max() // step + 1) * step)

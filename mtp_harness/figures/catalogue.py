@@ -39,7 +39,7 @@ class Gallery(NamedTuple):
     Attributes:
         drawn: In the order of `FIGURES`.
         refused: One sentence for each figure that could not be drawn, by its name.
-        missing: Those among them that no run measured.
+        missing: Those that no run measured; with the paper's numbers they are drawn from those.
     """
 
     drawn: list[Drawn]
@@ -47,8 +47,13 @@ class Gallery(NamedTuple):
     missing: list[str]
 
     def objections(self) -> list[str]:
-        """Return why figures that runs did measure were not drawn."""
-        return [said for name, said in self.refused.items() if name not in self.missing]
+        """Return why figures that runs did measure were not drawn, or not with all of them."""
+        said = [said for name, said in self.refused.items() if name not in self.missing]
+        return said + [
+            f"{drawn.figure.name} leaves out numbers of the runs: {drawn.left_out}"
+            for drawn in self.drawn
+            if drawn.measured and drawn.left_out
+        ]
 
     def remarks(self) -> list[str]:
         """Return what is to be said of those that were drawn."""
@@ -58,10 +63,16 @@ class Gallery(NamedTuple):
         named = ", ".join(sign if sign.isprintable() else ascii(sign) for sign in signs)
         return [f"the font of the figures lacks {named}: boxes stand in their place"]
 
-    def commands(self) -> dict[str, list[str]]:
-        """Return what would measure those that are missing: their names, by command."""
+    def commands(self, drawn: bool = False) -> dict[str, list[str]]:
+        """Return what would measure those that are missing: their names, by command.
+
+        Args:
+            drawn: Whether to return those that the paper's numbers stand in for, or the others.
+        """
         names: dict[str, list[str]] = {}
         for name in self.missing:
+            if (name in self.refused) == drawn:
+                continue
             names.setdefault(FIGURES[name].command, []).append(name)
         return names
 
@@ -95,10 +106,12 @@ def draw_all(
         if only and name not in only:
             continue
         try:
-            gallery.drawn.append(draw(figure, results, paper, style, formats))
+            drawn = draw(figure, results, paper, style, formats)
+            gallery.drawn.append(drawn)
+            gallery.missing.extend([] if drawn.measured else [name])
         except NoData as error:
             gallery.refused[name] = str(error)
             gallery.missing.append(name)
-        except ValueError as error:  # damaged samples, two values for one point
+        except ValueError as error:  # it shows nothing, damaged samples, two values for one point
             gallery.refused[name] = f"{name} is not drawn: {error}"
     return gallery

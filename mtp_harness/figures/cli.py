@@ -79,14 +79,19 @@ def _parser() -> argparse.ArgumentParser:
         prog="mtp-harness figures",
         description="Draw the paper's figures and tables, and those that only we have, from "
         "results of lm_eval. Each comes with the table that it shows, as CSV. What no run measured "
-        "is not drawn, and the command that measures it is named.",
+        "is not drawn, or from the paper's numbers alone, and the command that measures it is "
+        "named.",
     )
     parser.add_argument("results", nargs="*", help="results_….json files, or folders of them")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the figures")
     parser.add_argument("--only", default="", metavar="NAME,…", help="such as fig_s10,table_1")
     parser.add_argument("--format", default="png", help="png, pdf, svg (default: png at 300 dpi)")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--paper", action="store_true", help="add the paper's numbers, paler")
+    which.add_argument(
+        "--paper",
+        action="store_true",
+        help="add the paper's numbers, paler; what no run measured shows the paper alone",
+    )
     which.add_argument("--paper-only", action="store_true", help="draw the paper's figures alone")
     parser.add_argument(
         "--colour-blind", action="store_true", help="colours that every eye tells apart"
@@ -111,11 +116,14 @@ def summary(gallery: Gallery, folder: Path) -> str:
     names = [drawn.figure.name for drawn in gallery.drawn]
     lines = [f"{len(names)} drawn into {folder}: {', '.join(names) or 'none'}"]
     lines += gallery.objections()
-    if gallery.missing:
-        lines.append(f"{len(gallery.missing)} not drawn, because no run measured them:")
-        for command, group in gallery.commands().items():
+    for drawn, what in ((True, "show the paper alone"), (False, "not drawn")):
+        missing = [name for name in gallery.missing if (name in gallery.refused) != drawn]
+        if not missing:
+            continue
+        lines.append(f"{len(missing)} {what}, because no run measured them:")
+        for command, group in gallery.commands(drawn).items():
             lines.append(f"  {', '.join(group)}: run {command}")
-        if any(FIGURES[name].paper for name in gallery.missing):
+        if not drawn and any(FIGURES[name].paper for name in missing):
             lines.append("  --paper-only draws those of the paper from its own numbers.")
     return "\n".join(lines) + "\n"
 

@@ -1,12 +1,14 @@
 """Programs: tables 1, S4, S6, S7, S11, S12 and figures 1, 3, 4."""
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from mtp_harness.figures import architecture, diagrams, paper_data, words
 from mtp_harness.figures.bars import Gains
-from mtp_harness.figures.figure import Figure
+from mtp_harness.figures.figure import ARCHITECTURE, Figure, Withheld
 from mtp_harness.figures.lines import Lines
-from mtp_harness.figures.scored import at_best_temperature, gains
+from mtp_harness.figures.scored import Cell, at_best_temperature, best_of, cells, gains
 from mtp_harness.figures.tables import Results, frame
 from mtp_harness.figures.text_table import TextTable
 
@@ -19,22 +21,40 @@ SIZES = (
 )
 
 
+FINETUNED = "finetuned on annotated solutions"
+"""What the paper did before it asked for programs of CodeContests."""
+
+
 def percent(value: float) -> str:
     """Return a share as a percentage with one decimal."""
     return f"{100 * value:.1f}"
 
 
-def code_table(results: Results) -> pd.DataFrame:
+def code_scores(results: Results) -> pd.DataFrame:
     """Return pass@k at the best temperature."""
-    best = at_best_temperature(results, CODE)
+    return code_table(cells(results, CODE))
+
+
+def code_table(found: Iterable[Cell]) -> pd.DataFrame:
+    """Return the rows of cells at their best temperature, as the table names them."""
+    best = best_of(found)
     tokens = [words.entry("train_tokens", one) or None for one in best["train_tokens"]]
     return best.assign(train_data=pd.array(tokens, dtype="string"))
 
 
 def temperatures(results: Results) -> pd.DataFrame:
-    """Return the best temperature of every cell that was sampled."""
-    best = code_table(results)
-    best = best[best["temperature"] > 0].reset_index(drop=True)
+    """Return the best temperature of every cell where one is better than all others.
+
+    Raises:
+        Withheld: Cells were sampled, but nowhere is one temperature the best.
+    """
+    sampled = [cell for cell in cells(results, CODE) if cell.is_sampled]
+    best = code_table([cell for cell in sampled if cell.has_a_best])
+    if sampled and best.empty:
+        raise Withheld(
+            "no temperature is the best of its cell: all that were run score the same, or only "
+            "one was run"
+        )
     return best.assign(
         metric="temperature of " + best["metric"],
         value=best["temperature"],
@@ -45,7 +65,7 @@ def temperatures(results: Results) -> pd.DataFrame:
 
 def architectures(results: Results) -> pd.DataFrame:
     """Return the same where there are at least two models, told apart by their labels."""
-    best = code_table(results)
+    best = code_scores(results)
     return best if best["label"].nunique() > 1 else best.iloc[:0]
 
 
@@ -108,7 +128,7 @@ def one_of_each(rows: pd.DataFrame) -> pd.DataFrame:
     own = rows["source"] == "run"
     measured = rows[own & rows["data_set"].notna()]
     name = "mbpp" if measured.empty else measured["data_set"].iloc[0]
-    blocks = rows["task"] == "architecture"
+    blocks = rows["task"] == ARCHITECTURE
     if (own & blocks).any():
         rows = rows[own | ~blocks]
     return rows[rows["data_set"].isna() | (rows["data_set"] == name)]
@@ -116,17 +136,28 @@ def one_of_each(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _blocks(parts: architecture.Architecture) -> list[dict[str, object]]:
     return [
-        {"n": parts.n, "task": "architecture", "metric": "trunk blocks", "value": parts.trunk},
-        {"n": parts.n, "task": "architecture", "metric": "head blocks", "value": parts.heads},
+        {"n": parts.n, "task": ARCHITECTURE, "metric": "trunk blocks", "value": parts.trunk},
+        {"n": parts.n, "task": ARCHITECTURE, "metric": "head blocks", "value": parts.heads},
     ]
 
 
 def contests(results: Results) -> pd.DataFrame:
     """Return pass@k on CodeContests at the best temperature."""
     rows = at_best_temperature(results, ("codecontests_mtp",))
+    asked = [_asked_for(results, row["run"]) for _, row in rows.iterrows()]
+    rows = rows.assign(protocol=pd.array(asked, dtype="string"))
     several = rows.groupby("label")["n"].transform("nunique") > 1
     named = rows["label"] + ", n = " + rows["n"].astype("string")
     return rows.assign(label=rows["label"].where(~several, named))
+
+
+def _asked_for(results: Results, runs: str) -> str | None:
+    """Return the paper's protocol where the prompts carried its annotation."""
+    for run in runs.split():
+        configs = results.files[run].content["configs"].values()
+        if not any((one.get("metadata") or {}).get("reward") == "correct" for one in configs):
+            return None
+    return FINETUNED
 
 
 def nothing(results: Results) -> pd.DataFrame:
@@ -153,6 +184,7 @@ FIGURES = (
         ("fig_3",),
         paper_overview,
         one_of_each,
+        least=2,
     ),
     Figure(
         "fig_3",
@@ -163,6 +195,7 @@ FIGURES = (
         SIZES,
         ("fig_3",),
         with_baselines,
+        least=2,
     ),
     Figure(
         "fig_4",
@@ -181,12 +214,13 @@ FIGURES = (
         '`lm_eval --model mtp --tasks codecontests_mtp --metadata \'{"n_samples": 1000, '
         '"temperature": 0.8, "k": [1, 10, 100, 1000]}\' --log_samples -o RESULTS`',
         ("fig_4",),
+        protocols=("without annotation", FINETUNED),
     ),
     Figure(
         "table_1",
         "pass@k (%) at the temperature that is best for each cell; greedy where nothing was "
         "sampled.",
-        code_table,
+        code_scores,
         pass_at("train_data", "label", "n", best=("train_data",)),
         PAPER_CODE,
         ("table_1",),

@@ -1,10 +1,58 @@
-"""Scores of each document, from the samples that a run logged."""
+"""Documents of a run: how many of how many, and what its samples say of each."""
 
 import json
+import re
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from mtp_harness.figures.result_file import ResultFile
+
+EMPTY = "n_empty_answers"
+"""In samples of which the texts were left out: how many of a document's answers had none."""
+
+_PART = re.compile(r"\d+ of the test split's (\d+) documents")
+"""How a loader says that its file is a part of a test split."""
+
+
+def told_of(file: ResultFile, task: str) -> dict[str, Any]:
+    """Return what a run says of the data sets of a task: hash, source, how many documents."""
+    metadata = file.content["configs"].get(task, {}).get("metadata") or {}
+    told = (file.mtp.get("documents") or {}).get(task) or metadata.get("documents")
+    return told if isinstance(told, dict) else {}
+
+
+def counted(file: ResultFile, task: str) -> tuple[int | None, int | None]:
+    """Return how many documents of a task were read, and how many its test split has."""
+    counts = (file.content.get("n-samples") or {}).get(task) or {}
+    sources = [str(about.get("source")) for about in told_of(file, task).values()]
+    wholes = [int(found[1]) for source in sources if (found := _PART.search(source))]
+    return counts.get("effective"), wholes[0] if wholes else counts.get("original")
+
+
+def empty_answers(file: ResultFile, task: str) -> int | None:
+    """Return how many answers have no text; None where the samples do not say it.
+
+    Raises:
+        ValueError: The samples are damaged.
+    """
+    path = file.samples(task)
+    if path is None:
+        return None
+    each = [numbers[EMPTY] for _, numbers in _read(path) if EMPTY in numbers]
+    return int(sum(each)) if len(each) == len(_read(path)) else None
+
+
+def count_empty(sample: dict[str, Any]) -> int | None:
+    """Return how many answers of a sample have no text; None where their texts were left out."""
+    if "filtered_resps" not in sample:  # which the harness writes and the import leaves out
+        return sample.get(EMPTY)
+    answers = [
+        one
+        for each in sample.get("resps") or []
+        for one in (each if isinstance(each, list) else [each])
+    ]
+    return sum(not one.strip() for one in answers if isinstance(one, str))
 
 
 def scores(file: ResultFile, task: str, metric: str) -> dict[str, float] | None:
@@ -65,6 +113,8 @@ def _read(path: Path) -> tuple[tuple[str, dict[str, float]], ...]:
                     "remove the file, or run again"
                 ) from None
             numbers = {k: v for k, v in sample.items() if type(v) in (int, float)}
+            if (empty := count_empty(sample)) is not None:
+                numbers[EMPTY] = empty
             found.append((name, numbers))
     if not found:
         raise ValueError(f"{path} is empty, expected one line per document: run again")

@@ -6,20 +6,26 @@ from textwrap import fill
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
-from mtp_harness.figures import words
+from mtp_harness.figures import reading, words
 from mtp_harness.figures.result_file import ResultFile
 from mtp_harness.figures.series import is_paper
 from mtp_harness.figures.sizes import rounded
 from mtp_harness.figures.style import GREY
 
 DECODING = ("prompt_tokens", "new_tokens", "batch")
-LABELS_SHOWN = 4
+PER_TOKEN = ("mtp_heads", "mtp_positions", "mtp_perplexity", "mtp_speculative", "mtp_speed")
+"""Probes whose numbers are of tokens, which are not the same for all vocabularies."""
+
 LINE = 0.09
 """Height of a line, inches; figures have room for two."""
 
 
 def write(
-    canvas: Canvas, shown: pd.DataFrame, files: Mapping[str, ResultFile], paper_protocol: str
+    canvas: Canvas,
+    shown: pd.DataFrame,
+    files: Mapping[str, ResultFile],
+    protocols: tuple[str, str] = ("", ""),
+    left_out: str = "",
 ) -> None:
     """Write the footer of a figure.
 
@@ -27,14 +33,15 @@ def write(
         canvas: Of the figure.
         shown: The table behind it.
         files: The runs, by hash.
-        paper_protocol: What the paper did, where runs are asked in another way.
+        protocols: How runs are asked where their rows do not say it, and how the paper asked.
+        left_out: Why numbers of runs are not drawn.
     """
-    paper = is_paper(shown)
-    parts = list(_of_runs(shown[~paper], files))
-    parts += _of_paper(shown[paper])
-    if paper_protocol and paper.any() and not paper.all():
-        own = ", ".join(dict.fromkeys(shown["protocol"].dropna()))
-        parts.append(f"Protocol differs: runs {own or 'without finetuning'}; {paper_protocol}")
+    own, paper = shown[~is_paper(shown)], shown[is_paper(shown)]
+    parts = list(_of_runs(own, files))
+    parts += [f"Of the runs not drawn: {left_out}"] if left_out else []
+    parts += _of_paper(paper)
+    if (said := _differs(own, paper, *protocols)) is not None:
+        parts.append(said)
     width, height = canvas.get_size_inches()
     text = "\n".join(fill(part, max(30, int(width * 22))) for part in parts)
     canvas.set_size_inches(width, height + LINE * max(0, text.count("\n") - 1))
@@ -49,15 +56,26 @@ def _of_runs(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> Iterator[str
         ["size", "label"]
     )
     labels = list(dict.fromkeys([*ordered["label"].dropna(), *measured["baseline"].dropna()]))
-    more = len(labels) - LABELS_SHOWN
-    between = "; " if any("," in label for label in labels) else ", "
-    named = between.join(labels[:LABELS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    named = words.listed(labels)
     hardware = [name for name in dict.fromkeys(own["hardware"].dropna()) if name not in named]
     told = [f"Runs: {named}", ", ".join(hardware)]
-    told += [_settings(own[own["task"] == "mtp_speed"]), _of_answers(own, files), _samples(own)]
+    speed = _settings(own[own["task"] == "mtp_speed"])
+    decoded = _of_answers(own, files)
+    told += [f"speedup: {speed}; tokens per forward: {decoded}"] if speed and decoded else []
+    told += [] if speed and decoded else [speed, decoded]
+    told += [_samples(own), _points(own)]
     yield "; ".join(filter(None, told))
-    if parts := list(_parts_read(own)):
-        yield f"Read in part: {', '.join(parts)}"
+    tasks = reading.tasks_of(own, files)
+    counted = reading.answers(tasks)
+    for name, said in (
+        ("Read in part", reading.parts(tasks)),
+        ("Texts read", reading.probed(own, tasks)),
+        ("Empty answers", list(reading.of_answers(counted, "empty"))),
+        ("Looped answers", list(reading.of_answers(counted, "looped"))),
+        ("Per token, and not comparable between vocabularies", _vocabularies(tasks)),
+    ):
+        if said:
+            yield f"{name}: {'; '.join(said)}"
     yield from dict.fromkeys(own["note"].dropna())
 
 
@@ -66,7 +84,26 @@ def _of_paper(rows: pd.DataFrame) -> Iterator[str]:
         return
     printed = ", ".join(dict.fromkeys(rows["source"]))
     settings = ", ".join(filter(None, (_settings(rows), _samples(rows))))
-    yield f"Paper: {printed}, Gloeckle et al. 2024{f' ({settings})' if settings else ''}"
+    bold = "; bold as printed" if rows["bold"].notna().any() else ""
+    yield f"Paper: {printed}, Gloeckle et al. 2024{f' ({settings})' if settings else ''}{bold}"
+
+
+def _differs(own: pd.DataFrame, paper: pd.DataFrame, asked: str, paper_asked: str) -> str | None:
+    """Return in what runs and the paper beside them were asked differently; None for nothing."""
+    if own.empty or paper.empty:
+        return None
+    runs, its = [], []
+    ways = list(dict.fromkeys(own["protocol"].dropna())) or [asked]
+    if paper_asked and ways != [paper_asked]:
+        runs += ways
+        its.append(paper_asked)
+    sampled = own["at"].notna().any()
+    for name in (*DECODING, *(["n_samples"] if sampled else [])):
+        ours, theirs = (sorted(set(rows[name].dropna())) for rows in (own, paper))
+        if len(theirs) == 1 and ours and ours != theirs:
+            runs.append(" or ".join(words.entry(name, one) for one in ours))
+            its.append(words.entry(name, theirs[0]))
+    return f"Protocol differs: runs {', '.join(runs)}; the paper {', '.join(its)}" if its else None
 
 
 def _settings(rows: pd.DataFrame) -> str:
@@ -80,6 +117,12 @@ def _samples(rows: pd.DataFrame) -> str:
     counts = sorted(set(rows.loc[rows["at"].notna(), "n_samples"].dropna()))
     plural = "" if counts == [1] else "s"
     return f"{' or '.join(map(str, counts))} answer{plural} a problem" if counts else ""
+
+
+def _points(rows: pd.DataFrame) -> str:
+    """Return in words of how many tokens a point is, where each is of one position."""
+    counts = rows.loc[rows["position"].notna(), "count"].dropna()
+    return f"{counts.min()} to {counts.max()} tokens a point" if len(counts) else ""
 
 
 def _of_answers(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> str:
@@ -98,10 +141,14 @@ def _of_answers(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> str:
     return "; ".join(filter(None, said))
 
 
-def _parts_read(own: pd.DataFrame) -> Iterator[str]:
-    """Yield the data sets of which runs read a part, such as 20 of 164."""
-    names = own["data_set"].fillna(own["task"])
-    counts = own["documents"].str.extract(r"(\d+) of (\d+)$")
-    for name, read, there in dict.fromkeys(zip(names, counts[0], counts[1], strict=True)):
-        if not pd.isna(read) and read != there:
-            yield f"{words.entry('data_set', name)} {read} of {there}"
+def _vocabularies(tasks: list[reading.Task]) -> list[str]:
+    """Return the vocabularies of models that count in different tokens; nothing for one."""
+    sizes: dict[int, dict[str, None]] = {}
+    for file, task in tasks:
+        if task in PER_TOKEN and type(size := file.mtp.get("vocab_size")) is int:
+            sizes.setdefault(size, {})[file.label] = None
+    return (
+        [f"{size:,} ({words.listed(list(labels))})" for size, labels in sizes.items()]
+        if len(sizes) > 1
+        else []
+    )

@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure as Canvas
 
 from mtp_harness.figures import words
-from mtp_harness.figures.series import with_paper_named
+from mtp_harness.figures.series import refuse_doubled, with_paper_named
 from mtp_harness.figures.style import RULE, Style, make_room_for_titles, set_title
 
 Entry = tuple[Any, ...]
@@ -53,6 +53,7 @@ class Heat:
     def __call__(self, canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
         """Draw the table."""
         shown = with_paper_named(shown)  # never in one column
+        refuse_doubled(shown, [*self.panels, *self.rows, *self.columns])
         panels = _entries(shown, self.panels) if self.panels else [()]
         grids = [_where(shown, self.panels, panel) for panel in panels]
         rows = [_entries(grid, self.rows) for grid in grids]
@@ -136,6 +137,7 @@ class Heat:
                 ha="center",
                 va="center",
                 fontsize=self.fontsize,
+                fontweight="normal" if pd.isna(row["bold"]) else "bold",
                 color=_ink(colour),
             )
         axes.set_xticks([x + 0.5 for x in range(len(columns))], [self._column(c) for c in columns])

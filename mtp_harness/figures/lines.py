@@ -19,7 +19,9 @@ MANY = 4
 """With more series than this the legend stands beside the panels."""
 
 DENSE = 25
-"""With more points than this a line has neither markers nor intervals."""
+"""With more points than this a line has no markers, and a band for its intervals."""
+
+BAND: dict[str, Any] = {"alpha": 0.15, "linewidth": 0}
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Lines:
         from_zero: Whether vertical axes begin at 0.
         solid: Whether all lines are, as in the paper's figure S13.
         wrap: Most panels side by side, where there is one row of them.
+        paper_points: Whether no line joins the paper's points, because others lie between them.
     """
 
     x: str
@@ -67,6 +70,7 @@ class Lines:
     from_zero: bool = False
     wrap: int | None = None
     solid: bool = False
+    paper_points: bool = False
 
     def __call__(self, canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
         """Draw the table.
@@ -131,7 +135,7 @@ class Lines:
         (line,) = axes.plot(
             xs,
             ys,
-            linestyle="-" if self.solid else one.dashes,
+            linestyle=self._linestyle(one),
             marker=marker,
             label=one.label,
             **look,
@@ -146,15 +150,19 @@ class Lines:
                 alpha=one.alpha,
                 markersize=3,
             )
-        elif points["low"].notna().any() and len(xs) <= DENSE:
+        elif points["low"].notna().any():
             known = points.dropna(subset=["low", "high"])
-            axes.vlines(
-                known[self.x].astype(float),
-                known["low"].astype(float) * scale,
-                known["high"].astype(float) * scale,
-                **(look | {"linewidth": 0.7}),
-            )
+            at, low, high = (known[name].astype(float) for name in (self.x, "low", "high"))
+            if len(xs) <= DENSE:
+                axes.vlines(at, low * scale, high * scale, **(look | {"linewidth": 0.7}))
+            else:
+                axes.fill_between(at, low * scale, high * scale, color=one.colour, **BAND)
         return line
+
+    def _linestyle(self, one: Series) -> Any:
+        if self.paper_points and one.from_paper:
+            return ""
+        return "-" if self.solid else one.dashes
 
     def _finish(
         self, axes: Axes, panel: pd.DataFrame, row: Any, column: Any, titled: bool, alone: bool

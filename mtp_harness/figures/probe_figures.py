@@ -8,36 +8,21 @@ from matplotlib.figure import Figure as Canvas
 
 from mtp_harness.figures.figure import Figure
 from mtp_harness.figures.heat import Heat
+from mtp_harness.figures.induction import TWO_TOKENS, apart, induction, stories
 from mtp_harness.figures.lines import Lines
 from mtp_harness.figures.style import GREY, Style
-from mtp_harness.figures.tables import Results
+from mtp_harness.figures.tables import Results, table
 
 INDUCTION = "`lm_eval --model mtp --tasks mtp_induction -o RESULTS`"
 ARITHMETIC = "`lm_eval --model mtp --tasks mtp_arithmetic -o RESULTS`"
 SIZES = (1e6, 3e6, 1e7, 3e7, 1e8, 3e8, 1e9)
+FEWEST = 100
+"""A share of fewer tokens than this is not shown."""
+
+EXPRESSIONS = ("expressions as this package writes them", "does not say how it writes them")
+
 IN_DOMAIN = 5
 """Operations in training; more are out of domain."""
-
-
-def table(results: Results, task: str, name: str, *metrics: str) -> pd.DataFrame:
-    """Return rows of one of the probes' tables."""
-    values = results.values
-    chosen = values[(values["task"] == task) & (values["table"] == name)]
-    if metrics:
-        chosen = chosen[chosen["metric"].isin(metrics)]
-    return chosen.reset_index(drop=True)
-
-
-def induction(results: Results) -> pd.DataFrame:
-    """Return how often head 1 knows a name that it has read before."""
-    rows = table(results, "mtp_induction", "by_data_set", "accuracy")
-    return rows[rows["offset"].fillna(1) == 1].reset_index(drop=True)
-
-
-def stories(results: Results) -> pd.DataFrame:
-    """Return the same on stories."""
-    rows = induction(results)
-    return rows[rows["data_set"] == "stories"].reset_index(drop=True)
 
 
 def arithmetic(results: Results) -> pd.DataFrame:
@@ -97,7 +82,8 @@ def positions(results: Results) -> pd.DataFrame:
     classes = table(results, "mtp_positions", "by_class", "accuracy")
     if "part" in classes and (classes["part"] == "all").any():
         classes = classes[classes["part"] == "all"]
-    return pd.concat([buckets, classes], ignore_index=True)
+    rows = pd.concat([buckets, classes], ignore_index=True)
+    return rows[(rows["count"] >= FEWEST).fillna(True)].reset_index(drop=True)
 
 
 class Positions:
@@ -123,7 +109,7 @@ class Positions:
             xlabel="offset",
             field=(0.34, 0.17),
         )(canvas, named, style)
-        canvas.suptitle("accuracy (%)", fontsize=7.5)
+        canvas.suptitle(f"accuracy (%), of at least {FEWEST} tokens", fontsize=7.5)
 
 
 def loss(results: Results) -> pd.DataFrame:
@@ -146,6 +132,7 @@ FIGURES = (
         Lines(
             "parameters",
             told=(),
+            columns="data_set",
             log_x=True,
             ticks=SIZES,
             ylabel="accuracy",
@@ -154,6 +141,8 @@ FIGURES = (
         ),
         INDUCTION,
         ("fig_7",),
+        together=apart,
+        protocols=("", TWO_TOKENS),
     ),
     Figure(
         "fig_s14",
@@ -171,6 +160,8 @@ FIGURES = (
         ),
         INDUCTION,
         ("fig_7", "fig_s14"),
+        together=apart,
+        protocols=("", TWO_TOKENS),
     ),
     Figure(
         "fig_8",
@@ -179,6 +170,7 @@ FIGURES = (
         Lines("operations", percent=True, size=(3.1, 2.5), ylabel="accuracy (%)", decorate=domains),
         ARITHMETIC,
         ("fig_8",),
+        protocols=EXPRESSIONS,
     ),
     Figure(
         "fig_s15",
@@ -194,6 +186,7 @@ FIGURES = (
         ),
         f"{ARITHMETIC} with `--metadata '{{\"pause_tokens\": 5}}'`",
         ("fig_s15",),
+        protocols=EXPRESSIONS,
     ),
     Figure(
         "fig_s16",
@@ -210,6 +203,7 @@ FIGURES = (
         ),
         ARITHMETIC,
         ("fig_s16",),
+        protocols=EXPRESSIONS,
     ),
     Figure(
         "fig_s13",
@@ -245,14 +239,15 @@ FIGURES = (
     ),
     Figure(
         "fig_positions",
-        "Accuracy (%) of each head by position in the window and by class of token.",
+        "Accuracy (%) of each head by position in the window and by class of token, of at least "
+        f"{FEWEST} tokens each.",
         positions,
         Positions(),
         "`lm_eval --model mtp --tasks mtp_positions -o RESULTS`",
     ),
     Figure(
         "fig_perplexity",
-        "Cross-entropy by position in the window, one line a head.",
+        "Cross-entropy by position in the window, one line a head, 90 % intervals as bands.",
         loss,
         Lines(
             "position",

@@ -11,6 +11,7 @@ from itertools import compress
 from typing import Any, NamedTuple
 
 from mtp_harness.figures import schema
+from mtp_harness.figures.documents import counted, told_of
 from mtp_harness.figures.result_file import ResultFile, Unreadable, number, whole
 
 Row = dict[str, Any]
@@ -146,13 +147,11 @@ def _version(told: Any) -> str:
 
 def documents_of(file: ResultFile, task: str, data_set: str | None) -> str | None:
     """Return which documents a task read: their hash, how many of how many, or both."""
-    told = (file.mtp.get("documents") or {}).get(task) or {}
-    sets = told if isinstance(told, dict) else {}
-    about = next(iter(sets.values())) if len(sets) == 1 else sets.get(data_set)
+    sets = told_of(file, task)
+    about = next(iter(sets.values())) if len(sets) == 1 else sets.get(str(data_set))
     sha256 = about.get("sha256") if isinstance(about, dict) else None
     parts = [str(sha256)[:12]] if sha256 else []
-    counted = (file.content.get("n-samples") or {}).get(task) or {}
-    effective, original = counted.get("effective"), counted.get("original")
-    if original is not None and (effective != original or not parts):
-        parts.append(f"{effective} of {original}")
+    read, whole = counted(file, task)
+    if whole is not None and (read != whole or not parts):
+        parts.append(f"{read} of {whole}")
     return ", ".join(parts) or None

@@ -61,6 +61,7 @@ COLUMNS = {
     "low": "Float64",
     "high": "Float64",
     "count": "Int64",
+    "bold": "Int64",  # 1 where the paper prints the number in bold
 }
 """Name and type of every column; a missing entry is `pandas.NA`."""
 

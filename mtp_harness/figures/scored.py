@@ -6,7 +6,7 @@ run, and an interval chooses it again in every bootstrap replicate over problems
 Greedy answers are no temperature to choose: they count where nothing was sampled.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -48,6 +48,17 @@ class Cell(NamedTuple):
     def best(self) -> Any:
         """The row of the best temperature; of equal ones the lowest."""
         return self.rows.loc[self.rows["value"].astype(float).idxmax()]
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether answers were sampled: greedy ones have no temperature."""
+        return _is_sampled(self.rows.iloc[0])
+
+    @property
+    def has_a_best(self) -> bool:
+        """Whether one of several temperatures scores higher than all others."""
+        values = self.rows["value"].astype(float)
+        return len(values) > 1 and int((values > values.max() - 1e-9).sum()) == 1
 
 
 def cells(results: Results, tasks: tuple[str, ...]) -> Iterator[Cell]:
@@ -97,8 +108,13 @@ def _is_sampled(row: Any) -> bool:
 
 def at_best_temperature(results: Results, tasks: tuple[str, ...]) -> pd.DataFrame:
     """Return one row for every cell: its score at the best temperature, with its interval."""
+    return best_of(cells(results, tasks))
+
+
+def best_of(found: Iterable[Cell]) -> pd.DataFrame:
+    """Return the same for some cells."""
     rows = []
-    for cell in cells(results, tasks):
+    for cell in found:
         row = cell.best.to_dict()
         if cell.by_problem is not None and len(cell.problems):
             temperatures = [float(place) for place in range(len(cell.rows))]

@@ -55,6 +55,27 @@ def with_paper_named(shown: pd.DataFrame) -> pd.DataFrame:
     return shown.assign(label=shown["label"].where(~is_paper(shown), marked))
 
 
+def refuse_doubled(shown: pd.DataFrame, place: Sequence[str]) -> None:
+    """Refuse two numbers at one place of a table, of which one would hide the other.
+
+    Args:
+        shown: Everything that the figure shows.
+        place: Columns that together name a place.
+
+    Raises:
+        ValueError: There are some.
+    """
+    for _, rows in shown[shown.duplicated(list(place), keep=False)].groupby(
+        list(place), dropna=False, sort=False
+    ):
+        files = " and ".join(dict.fromkeys(map(str, rows["file"])))
+        raise ValueError(
+            f"{rows['label'].iloc[0]} has two values of {rows['metric'].iloc[0]} for one place "
+            f"({files}), expected one: leave one run out, or give them labels (--model_args "
+            "label=…)"
+        )
+
+
 def series_of(
     shown: pd.DataFrame,
     colour: str,

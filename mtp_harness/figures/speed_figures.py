@@ -5,32 +5,50 @@ from matplotlib.figure import Figure as Canvas
 
 from mtp_harness.figures import words
 from mtp_harness.figures.bars import Groups
-from mtp_harness.figures.figure import Figure
+from mtp_harness.figures.figure import Figure, Withheld
 from mtp_harness.figures.lines import Lines
-from mtp_harness.figures.probe_figures import table
+from mtp_harness.figures.result_file import ResultFile
+from mtp_harness.figures.sizes import rounded
 from mtp_harness.figures.style import GREY, Style
-from mtp_harness.figures.tables import Results
+from mtp_harness.figures.tables import Results, table
 from mtp_harness.figures.text_table import TextTable
 
 SPEED = "`lm_eval --model mtp --tasks mtp_speed -o RESULTS`"
+DECODING = "`lm_eval --model mtp --tasks mtp_speculative,mtp_speed -o RESULTS`"
+CUT_CODE = "continue code of the standard library"
+WHOLE_PROMPTS = "decode tokens per forward up to a stop string"
 SPECULATIVE = "`lm_eval --model mtp --tasks mtp_speculative -o RESULTS`"
 MOST_BATCHES = (1, 8, 16, 24, 32, 40)
+MOST_BYTES = 512
+"""A vocabulary of bytes and special tokens is not larger."""
+
 LATENCY = "latency over k = 1"
 
 
-def own_cells(results: Results, *metrics: str) -> pd.DataFrame:
-    """Return the timings of the model itself."""
-    rows = table(results, "mtp_speed", "by_cell", *metrics)
-    return rows[rows["baseline"].isna()].reset_index(drop=True)
+PROMPT = 512
+"""Tokens of the paper's prompts."""
 
 
 def speedups(results: Results) -> pd.DataFrame:
-    """Return throughput over k = 1 of models with n > 1, at the longest prompts that all have."""
-    rows = own_cells(results, "speedup")
-    rows = rows[rows["n"] > 1]
+    """Return throughput over k = 1 of models with n > 1, with prompts that all have.
+
+    These are of as many tokens as the paper's, or else the longest.
+    """
+    rows = table(results, "mtp_speed", "by_cell", "speedup")
+    rows = rows[rows["baseline"].isna() & (rows["n"] > 1)]
     lengths = [set(own) for _, own in rows.groupby("label")["prompt_tokens"]]
-    longest = max(set.intersection(*lengths), default=-1) if lengths else -1
-    return rows[rows["prompt_tokens"] == longest].reset_index(drop=True)
+    shared = set.intersection(*lengths) if lengths else set()
+    chosen = PROMPT if PROMPT in shared else max(shared, default=-1)
+    rows = rows[rows["prompt_tokens"] == chosen].reset_index(drop=True)
+    new = [_new_tokens(results.files[run]) for run in rows["run"]]
+    return rows.assign(new_tokens=pd.array(new, dtype="Int64"))
+
+
+def _new_tokens(file: ResultFile) -> int | None:
+    sets = (file.mtp.get("documents") or {}).get("mtp_speed") or {}
+    lengths = {about.get("new_tokens") for about in sets.values()}
+    (length,) = lengths if len(lengths) == 1 else (None,)
+    return length if type(length) is int else None
 
 
 def by_batch(results: Results) -> pd.DataFrame:
@@ -45,13 +63,24 @@ def by_batch(results: Results) -> pd.DataFrame:
     return pd.concat([rows, latency], ignore_index=True)
 
 
+def largest_batch(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the largest batch that all models have."""
+    batches = [set(own) for _, own in rows.groupby("label")["batch"]]
+    largest = max(set.intersection(*batches), default=-1) if batches else -1
+    return rows[rows["batch"] == largest].reset_index(drop=True)
+
+
 def by_size(results: Results) -> pd.DataFrame:
-    """Return throughput over k = 1 by model size, at the largest batch that all models have."""
-    rows = speedups(results)
-    if rows.empty:
-        return rows
-    shared = set.intersection(*(set(own) for _, own in rows.groupby("label")["batch"]))
-    return rows[rows["batch"] == max(shared, default=-1)].reset_index(drop=True)
+    """Return throughput over k = 1 by model size, at the largest batch that all models have.
+
+    Raises:
+        Withheld: All models are of one size.
+    """
+    rows = largest_batch(speedups(results))
+    if len(rows) and rows["parameters"].dropna().map(rounded).nunique() < 2:
+        named = words.listed(list(dict.fromkeys(rows["label"])))
+        raise Withheld(f"{named} has one size, expected two or more (fig_s10 shows its speed)")
+    return rows
 
 
 def against_the_limit(results: Results) -> pd.DataFrame:
@@ -105,22 +134,27 @@ class AgainstLimit(Lines):
 
 
 def decoding(results: Results) -> pd.DataFrame:
-    """Return tokens per forward and speed-up by category and k."""
-    rows = table(results, "mtp_speculative", "by_k", "tokens_per_forward", "tokens_per_second")
-    speed = rows[rows["metric"] == "tokens_per_second"]
-    place = ["run", "category"]
-    base = speed.loc[speed["k"] == 1, [*place, "value"]]
-    joined = speed.merge(base, on=place, suffixes=("", "_ntp"))
-    speedup = joined.assign(
-        metric=pd.array(["speedup"] * len(joined), dtype="string"),
-        value=joined["value"] / joined["value_ntp"],
-    ).drop(columns="value_ntp")
-    forwards = rows[rows["metric"] == "tokens_per_forward"]
-    both = pd.concat([speedup, forwards], ignore_index=True)
+    """Return tokens per forward by category and k, and the speed-up on code, as `mtp_speed` times.
+
+    The one time that `mtp_speculative` takes for all prompts of a category makes no speed-up.
+    """
+    forwards = table(results, "mtp_speculative", "by_k", "tokens_per_forward")
+    forwards = forwards.assign(protocol=pd.array([WHOLE_PROMPTS] * len(forwards), dtype="string"))
+    timed = largest_batch(speedups(results))
+    timed = timed.assign(category=pd.array(["code"] * len(timed), dtype="string"))
+    both = pd.concat([timed, forwards], ignore_index=True)
     several = both.groupby("label")["hardware"].transform("nunique") > 1
     named = both["label"] + ", " + both["hardware"]
     both = both.assign(label=both["label"].where(~several, named))
     return both[both["n"] > 1].reset_index(drop=True)
+
+
+def of_bytes_on_code(results: Results) -> pd.DataFrame:
+    """Return the same on code, of models that count in bytes as far as their runs say."""
+    rows = decoding(results)
+    vocabularies = [results.files[run].mtp.get("vocab_size") or 0 for run in rows["run"]]
+    of_bytes = pd.Series(vocabularies, index=rows.index, dtype="Int64") <= MOST_BYTES
+    return rows[of_bytes & (rows["category"] == "code")].reset_index(drop=True)
 
 
 def acceptance(results: Results) -> pd.DataFrame:
@@ -143,8 +177,8 @@ def acceptance(results: Results) -> pd.DataFrame:
 FIGURES = (
     Figure(
         "fig_s10",
-        "Throughput and latency of k heads over k = 1 at the same batch size, with the longest "
-        "prompts of all models.",
+        "Throughput and latency of k heads over k = 1 at the same batch size, with prompts as long "
+        "as the paper's, or else the longest of all models.",
         by_batch,
         Lines(
             "batch",
@@ -162,8 +196,8 @@ FIGURES = (
     ),
     Figure(
         "fig_speed_by_size",
-        "Throughput of k heads over k = 1 by model size, at the largest batch and the longest "
-        "prompts of all models.",
+        "Throughput of k heads over k = 1 by model size, at the largest batch of all models, with "
+        "prompts as in figure S10.",
         by_size,
         Lines(
             "parameters", colour="k", told=("hardware",), log_x=True, ylabel="relative throughput"
@@ -198,6 +232,7 @@ FIGURES = (
             xlabel="verified drafts in a step",
         ),
         SPECULATIVE,
+        least=2,
     ),
     Figure(
         "table_s2",
@@ -209,20 +244,18 @@ FIGURES = (
             lambda value: f"{value:.2f}",
             order=("wikipedia", "books", "code"),
         ),
-        SPECULATIVE,
+        DECODING,
         ("table_s2",),
+        protocols=(CUT_CODE, "continues text that was held out, without stop strings"),
     ),
     Figure(
         "table_s3",
         "Self-speculative decoding of byte-level models on code: speed-up over k = 1 and tokens "
         "per forward, by heads used, k.",
-        lambda results: _code(decoding(results)),
+        of_bytes_on_code,
         TextTable(("k",), ("label", "n", "metric"), lambda value: f"{value:.2f}"),
-        SPECULATIVE,
+        DECODING,
         ("table_s3",),
+        protocols=(CUT_CODE, "continues code that was held out, without stop strings"),
     ),
 )
-
-
-def _code(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[rows["category"] == "code"].reset_index(drop=True)

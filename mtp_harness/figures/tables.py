@@ -65,6 +65,15 @@ def read_runs(places: Sequence[str | Path]) -> Results:
     return Results(values, files, problems + doubled)
 
 
+def table(results: Results, task: str, name: str, *metrics: str) -> pd.DataFrame:
+    """Return rows of one of the probes' tables."""
+    values = results.values
+    chosen = values[(values["task"] == task) & (values["table"] == name)]
+    if metrics:
+        chosen = chosen[chosen["metric"].isin(metrics)]
+    return chosen.reset_index(drop=True)
+
+
 @contextmanager
 def _no_search_for_cycles() -> Iterator[None]:
     """Pause the collector: JSON makes millions of lists, and no cycles."""

@@ -1,16 +1,20 @@
-"""A table of numbers as a picture: booktabs rules, and the best of each column in bold."""
+"""A table of numbers as a picture: booktabs rules, and bold.
+
+The paper's numbers are bold where it prints them so. Of runs a number is bold where its interval
+lies above every other of its group: what is best by chance alone is not set apart.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from mtp_harness.figures import words
-from mtp_harness.figures.series import is_mixed, is_paper, with_paper_named
+from mtp_harness.figures.series import is_mixed, is_paper, refuse_doubled, with_paper_named
 from mtp_harness.figures.style import GREY, RULE, Style
 
 LINE = 0.165
@@ -25,7 +29,7 @@ class TextTable:
         rows: Columns whose entries name a row, outermost first.
         columns: Columns whose entries name a column, outermost first.
         form: Writes a value.
-        best: Columns of `rows` within whose groups the highest value is bold; None for nothing.
+        best: Columns of `rows` within whose groups the best run is bold; None for nothing.
         titles: Of the row columns, instead of their names.
         order: Of the entries of the outer column, as far as they are named here.
     """
@@ -52,13 +56,12 @@ class TextTable:
             frame[list(self.columns)].drop_duplicates().itertuples(index=False, name=None)
         )
         columns.sort(key=self._place)
-        cells = {
-            (row[: len(keys)], row[len(keys) : -3]): row[-3:]
-            for row in frame[[*keys, *self.columns, "value", "low", "high"]].itertuples(
-                index=False, name=None
-            )
-        }
-        cells = {(_known(r), _known(c)): v for (r, c), v in cells.items()}
+        refuse_doubled(frame, [*keys, *self.columns])
+        places = zip(_entries(frame, keys), _entries(frame, self.columns), strict=True)
+        numbers = zip(
+            *(frame[name] for name in ("value", "low", "bold")), is_paper(frame), strict=True
+        )
+        cells = {place: Cell(*number) for place, number in zip(places, numbers, strict=True)}
         body = [[self._cell(cells, row, column) for column in columns] for row in rows]
         bold = self._bold(cells, rows, columns)
         titles, lead = self._without_constants(self._titles(), self._lead(rows, mixed), rows)
@@ -107,26 +110,27 @@ class TextTable:
 
     def _cell(self, cells: dict[Any, Any], row: Any, column: Any) -> str:
         found = cells.get((_known(row), _known(column)))
-        if found is None or pd.isna(found[0]):
+        if found is None or pd.isna(found.value):
             return "–"
-        return self.form(float(found[0])).replace("-", "−")
+        return self.form(float(found.value)).replace("-", "−")
 
     def _bold(self, cells: Any, rows: Any, columns: Any) -> set[tuple[int, int]]:
-        if self.best is None:
-            return set()
-        places = [1 + self.rows.index(name) for name in self.best]
+        """Return the places of bold numbers: row, column."""
         bold = set()
+        places = [1 + self.rows.index(name) for name in self.best or ()]
         for x, column in enumerate(columns):
-            groups: dict[Any, list[tuple[float, int]]] = {}
+            groups: dict[Any, list[tuple[int, Cell]]] = {}
             for y, row in enumerate(rows):
                 found = cells.get((_known(row), _known(column)))
-                if found is not None and not pd.isna(found[0]):
-                    key = _known((row[0], *(row[place] for place in places)))
-                    groups.setdefault(key, []).append((float(found[0]), y))
+                if found is None or pd.isna(found.value):
+                    continue
+                if found.of_paper:
+                    bold |= set() if pd.isna(found.bold) else {(y, x)}
+                elif self.best is not None:
+                    key = _known(tuple(row[place] for place in places))
+                    groups.setdefault(key, []).append((y, found))
             for group in groups.values():
-                top = max(group)[0]
-                if len({value for value, _ in group}) > 1:
-                    bold |= {(y, x) for value, y in group if value == top}
+                bold |= {(y, x) for y, cell in group if _is_best(cell, [one for _, one in group])}
         return bold
 
     def _heads(self, columns: Sequence[tuple[Any, ...]]) -> "Heads":
@@ -140,6 +144,24 @@ class TextTable:
                 line.append((_head(name, members[0][depth]), len(members)))
             lines.append(line)
         return lines
+
+
+class Cell(NamedTuple):
+    """A number of the table, and what decides whether it is bold."""
+
+    value: Any
+    low: Any
+    bold: Any
+    of_paper: bool
+
+
+def _is_best(cell: Cell, group: Sequence[Cell]) -> bool:
+    others = [float(one.value) for one in group if one is not cell]
+    return bool(others) and not pd.isna(cell.low) and float(cell.low) > max(others)
+
+
+def _entries(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[Any, ...]]:
+    return [_known(row) for row in frame[list(names)].itertuples(index=False, name=None)]
 
 
 def _plain(name: str, entry: Any) -> str:

@@ -22,6 +22,8 @@ CHOICE = {task: name.partition(",")[0] for task, name in choice.METRICS.items()}
 STEPS = range(2500, 25001, 2500)
 """The paper's checkpoints."""
 
+PROTOCOLS = ("with the shots and metrics of the harness", "says neither shots nor normalisation")
+
 CHOICE_COMMAND = (
     "`lm_eval --model mtp --model_args pretrained=CHECKPOINT,label=…,train_step=… --tasks "
     "mtp_choice -o RESULTS` for each checkpoint"
@@ -50,7 +52,7 @@ def choice_mean(results: Results) -> pd.DataFrame:
                 named
                 | {"source": "run", "file": first["file"], "metric": "acc"}
                 | {"run": " ".join(dict.fromkeys(group["run"])), "hardware": first["hardware"]}
-                | {"task": "mtp_choice", "data_set": f"average of {len(CHOICE)}"}
+                | {"task": "+".join(CHOICE), "data_set": f"average of {len(CHOICE)}"}
                 | {"value": float(group["value"].mean())}
             )
     return frame(rows)
@@ -199,10 +201,12 @@ FIGURES = (
         Lines("train_step", percent=True, ylabel="average accuracy (%)", ticks=tuple(STEPS[1::2])),
         CHOICE_COMMAND,
         ("fig_5",),
+        protocols=PROTOCOLS,
     ),
     Figure(
         "fig_s12",
-        "The seven tasks of figure 5. Of the paper's curves only both ends are known.",
+        "The seven tasks of figure 5. Of the paper's ten checkpoints the first and the last are "
+        "shown: no line joins them.",
         choice_tasks,
         Lines(
             "train_step",
@@ -212,9 +216,11 @@ FIGURES = (
             ylabel="accuracy (%)",
             size=(1.75, 1.7),
             ticks=tuple(STEPS[1::2]),
+            paper_points=True,
         ),
         CHOICE_COMMAND,
         ("fig_s12",),
+        protocols=PROTOCOLS,
     ),
     Figure(
         "fig_sample_efficiency",

@@ -1,10 +1,14 @@
 """What columns, metrics and data sets are called on figures."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from mtp_harness.figures.sizes import in_short
+
+FEW = 4
+"""So many names a text lists; of more it gives the number."""
 
 AXES = {
     "at": "k",
@@ -90,6 +94,8 @@ def entry(column: str, value: Any) -> str:
         return f"prompts of {value} tokens"
     if column == "new_tokens":
         return f"{value} new tokens"
+    if column == "n_samples":
+        return f"{value} answer{'' if value == 1 else 's'} a problem"
     if column == "pause_tokens":
         return f"{value} pause tokens"
     if column in ("n", "k", "offset"):
@@ -97,6 +103,13 @@ def entry(column: str, value: Any) -> str:
     if column == "temperature":
         return f"{value:g}"
     return str(value)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names in a row; of more than a few, how many more there are."""
+    between = "; " if any("," in name for name in names) else ", "
+    more = len(names) - FEW
+    return between.join(names[:FEW]) + (f" and {more} more" if more > 0 else "")
 
 
 def metric(name: str) -> str:

@@ -128,7 +128,7 @@ def test_means_are_not_of_other_documents(tmp_path):
     for name, n, read in (("a", 1, 40), ("b", 4, 40), ("b", 4, 5)):
         counts = {task: {"effective": read, "original": 40} for task in SUMMARIES}
         edited(summarised(tmp_path / name, name, n), **{"n-samples": counts})
-        if read == 40:
+        if (name, read) == ("b", 40):
             draw(FIGURES["fig_6"], read_runs([tmp_path]))
     for path in sorted((tmp_path / "b").iterdir())[:-1]:
         path.unlink()
@@ -147,12 +147,14 @@ def test_summaries_at_several_temperatures_are_refused(tmp_path):
 def test_every_file_behind_a_number_is_among_its_sources(tmp_path):
     base = solved(tmp_path / "a", "one", 1)
     solved(tmp_path / "b", "four", 4)
+    solved(tmp_path / "c", "two", 2)
     before = draw(FIGURES["fig_3"], read_runs([tmp_path])).sources
     edited(base, note="the same numbers in another file")
     assert draw(FIGURES["fig_3"], read_runs([tmp_path])).sources != before
 
     for task, score in zip(SUMMARIES, (0.2, 0.4), strict=True):
         write_run(tmp_path / task, "one", 1, metrics={task: {"rougeL_f1": score}})
+        write_run(tmp_path / "d" / task, "four", 4, metrics={task: {"rougeL_f1": score}})
     before = {n: draw(FIGURES[n], read_runs([tmp_path])).sources for n in ("fig_6", "table_s9")}
     (last,) = (tmp_path / SUMMARIES[1]).iterdir()
     edited(last, note="another file, too")
@@ -166,7 +168,11 @@ def test_what_two_machines_measured_stands_whole_for_each(tmp_path):
         for k in (1, 4)
         for metric, value in (("tokens_per_second", 10), ("tokens_per_forward", 0.9))
     ]
-    tables = {"mtp_speculative": {"by_k": table("category k", rows)}}
+    cells = [["self", 16, 512, k, "speedup", k / 2] for k in (1, 4)]
+    tables = {
+        "mtp_speculative": {"by_k": table("category k", rows)},
+        "mtp_speed": {"by_cell": table("model batch prompt_tokens k", cells)},
+    }
     for name, threads in (("a", 1), ("b", 32)):
         hardware = {"cpu": "a processor", "threads": threads}
         write_run(tmp_path / name, "four", 4, tables=tables, hardware=hardware)

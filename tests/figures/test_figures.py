@@ -247,7 +247,7 @@ def footer_of(canvas):
 
 
 def test_speedup_has_one_line_for_each_k_and_says_with_which_prompts(tmp_path):
-    for n in (1, 4):
+    for n, size in ((1, 4), (4, 4), (4, 40)):
         cells = [
             ["self", batch, tokens, k, "speedup", k * tokens / 1000]
             for batch in (1, 8)
@@ -255,14 +255,15 @@ def test_speedup_has_one_line_for_each_k_and_says_with_which_prompts(tmp_path):
             for k in range(1, n + 1)
         ]
         times = table("model batch prompt_tokens k", cells)
-        write_run(tmp_path, f"model of {n}", n, tables={"mtp_speed": {"by_cell": times}})
+        told = {"parameters": size, "tables": {"mtp_speed": {"by_cell": times}}}
+        write_run(tmp_path, f"{n} heads, {size}", n, **told)
     results = read_runs([tmp_path])
     for name, where in (("fig_s10", ""), ("fig_speed_by_size", ", batch size 8")):
         shown = FIGURES[name].table(results, paper=True)
         own = shown[~is_paper(shown)]
-        assert set(own["label"]) == {"model of 4"}
-        assert set(own["prompt_tokens"]) == {1024}
-        assert f"prompts of 1024 tokens{where}" in footer_of(drawn_on_canvas(name, results)[0])
+        assert set(own["label"]) == {"4 heads, 4", "4 heads, 40"}
+        assert set(own["prompt_tokens"]) == {512}
+        assert f"prompts of 512 tokens{where}" in footer_of(drawn_on_canvas(name, results)[0])
 
 
 @pytest.mark.parametrize("name", [name for name in ISSUE if name.startswith("table_")])
@@ -284,7 +285,7 @@ def test_footers_name_every_table_of_the_paper_that_is_shown(tmp_path):
 
 
 def test_footers_say_how_answers_were_decoded(tmp_path):
-    rows = [["code", k, "tokens_per_second", 10 * k] for k in (1, 4)]
+    rows = [["code", k, "tokens_per_forward", 10 * k] for k in (1, 4)]
     tables = {"mtp_speculative": {"by_k": table("category k", rows)}}
     told = {"code": {"source": "HumanEval", "new_tokens": 128}, "prose": {"new_tokens": "many"}}
     write_run(
@@ -421,12 +422,17 @@ def test_bandwidth_limit_is_speed_over_its_share(everything):
 
 
 def test_absent_panels_say_so_instead_of_standing_empty(tmp_path):
-    write_run(tmp_path, "a", 1, metrics={"mbpp_mtp": {"pass@1": 0.25}}, parameters=100)
-    write_run(tmp_path, "b", 4, metrics={"mbpp_mtp": {"pass@1": 0.5}}, parameters=105)
-    shown = draw(FIGURES["fig_3"], read_runs([tmp_path])).shown
-    (row,) = shown.to_dict("records")
-    assert (row["label"], row["baseline"]) == ("b", "a")
-    assert (row["value"], row["baseline_value"]) == (0.25, 0.25)
+    for label, n, score in (("a", 1, 0.25), ("b", 4, 0.5)):
+        scores = {"mbpp_mtp": {"pass@1": score, "pass@10": score}}
+        scores["humaneval_mtp"] = {"pass@1": score}
+        write_run(tmp_path, label, n, metrics=scores, parameters=100 + n)
+    own = FIGURES["fig_3"].table(read_runs([tmp_path]), paper=False)
+    assert set(own["label"]) == {"b"} and set(own["baseline"]) == {"a"}
+    assert set(own["value"]) == set(own["baseline_value"]) == {0.25}
+    canvas = Canvas()
+    FIGURES["fig_3"].draw(canvas, own, style.PAPER)
+    empty = [axes for axes in canvas.axes if not axes.patches]
+    assert [text.get_text() for axes in empty for text in axes.texts] == ["not measured"]
 
 
 # Machado, Oliveira and Fernandes 2009, severity 1; linear RGB.

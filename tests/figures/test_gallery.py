@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mtp_harness.figures import documents
 from mtp_harness.figures.tables import read_runs
 from mtp_harness.leaderboard import cli as leaderboard
 from mtp_harness.report import cli as report
@@ -115,6 +116,24 @@ def test_import_takes_out_paths_hosts_and_texts_and_keeps_every_number(tmp_path)
     same = ["task", "metric", "value", "label", "n", "k"]
     assert before[same].equals(after[same])
     assert set(after["note"]) == {"timed on a busy machine"}
+
+
+def test_import_keeps_how_many_answers_were_empty(tmp_path):
+    import_results = script("import_results")
+    answers = [["secret", " "], ["", "\n"]]
+    samples = [{"pass@1": 0.5, "resps": [own], "filtered_resps": own} for own in answers]
+    told = {"generation": {"do_sample": False, "until": []}, "repeats": 2}
+    scores = {"humaneval_mtp": {"pass@1": 0.5}}
+    write_run(tmp_path / "from", metrics=scores, samples={"humaneval_mtp": samples}, **told)
+    into = tmp_path / "into"
+    assert import_results.main([str(tmp_path / "from"), "--into", str(into)]) == 0
+    (brought,) = into.rglob("samples_*")
+    kept = [json.loads(line) for line in brought.read_text().splitlines()]
+    assert [one["n_empty_answers"] for one in kept] == [1, 2]
+    (file,) = read_runs([into]).files.values()
+    assert documents.empty_answers(file, "humaneval_mtp") == 3
+    # Brought in once more, it is what it was.
+    assert import_results.without_texts(kept[0]) == kept[0]
 
 
 def test_leaderboard_and_report_read_what_was_brought_in(tmp_path, capsys):
