@@ -25,10 +25,12 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jinja2 import TemplateError
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM, get_dtype
@@ -37,9 +39,11 @@ from transformers import PreTrainedModel
 
 from mtp_harness import provenance
 from mtp_harness.decode.records import DecodeRecord, Generation
-from mtp_harness.generation import Decoding, Generator
+from mtp_harness.generation import Decoding, Generator, user_errors
 from mtp_harness.model_args import (
     plain_dtypes,
+    read_arguments,
+    refuse_heads,
     refuse_odd_values,
     refuse_unknown,
     refuse_without_effect,
@@ -123,19 +127,37 @@ class MTPLM(HFLM):  # type: ignore[misc]
             ValueError: an argument or the checkpoint is not what it should be.
             FileNotFoundError: the checkpoint is incomplete.
         """
-        self._loader = loader
-        given = None if pretrained == loader else pretrained  # see `create_from_arg_obj`
+        given_here = {
+            "pretrained": pretrained,
+            "draft_heads": draft_heads,
+            "draft_threshold": draft_threshold,
+            "acceptance": acceptance,
+            "seed": seed,
+            "journal": journal,
+            "loader": loader,
+            "label": label,
+            "train_tokens": train_tokens,
+            "train_step": train_step,
+            "train_seed": train_seed,
+        }
+        kwargs, own = read_arguments(kwargs), read_arguments(given_here)
+        # First, because a checkpoint is looked for by its name before the rest is checked.
+        refuse_odd_values(None, None, {name: own.get(name) for name in ("loader", "pretrained")})
+        self._loader = loader = own.get("loader")
+        given = own.get("pretrained")
+        given = None if given == loader else given  # see `create_from_arg_obj`
         pretrained = given or loader or DEFAULT_MODEL
         self._name = pretrained  # `HFLM` takes the folder for it and sets `pretrained` to that
         self._layout = None if loader else detect(pretrained)
         if self._layout is not Layout.TRANSFORMERS:  # theirs go on to from_pretrained, as with hf
             refuse_unknown(kwargs, HFLM.__init__, MTPLM.__init__)
             refuse_without_effect(kwargs)
-        trained = {"train_tokens": train_tokens, "train_step": train_step, "train_seed": train_seed}
-        refuse_odd_values(draft_heads, device, {**kwargs, **trained, "label": label})
+        refuse_odd_values(own.get("draft_heads"), device, {**kwargs, **own})
+        if self._layout is Layout.TRANSFORMERS:
+            refuse_heads(pretrained, own)
         self._checkpoint: dict[str, str | int | None] = {
             "label": None if label is None else str(label),
-            **{name: None if value is None else int(value) for name, value in trained.items()},
+            **{name: own.get(name) for name in ("train_tokens", "train_step", "train_seed")},
         }
         kwargs = plain_dtypes(kwargs)
         if (
@@ -162,20 +184,14 @@ class MTPLM(HFLM):  # type: ignore[misc]
         self._said_head_1 = False
         self._generator: Generator | None = None
         how = Decoding(
-            draft_heads,
-            float(draft_threshold),
-            acceptance,
-            torch.initial_seed() if seed is None else int(seed),
-            None if journal is None else Path(journal),
+            own.get("draft_heads"),
+            float(own.get("draft_threshold", 0.0)),
+            own.get("acceptance", "exact"),
+            own.get("seed", torch.initial_seed()),
+            Path(own["journal"]) if "journal" in own else None,
         )
         if isinstance(self.model, MultiHeadModel):
             self._generator = Generator(self, self.model, self._eos_ids(), how)
-        elif draft_heads not in (None, 1) or draft_threshold or acceptance != "exact" or journal:
-            raise ValueError(
-                f"{pretrained} is an ordinary causal language model with 1 head; leave "
-                "draft_heads, draft_threshold, acceptance and journal out "
-                f"(draft_heads={draft_heads})."
-            )
 
     @classmethod
     def create_from_arg_obj(
@@ -297,6 +313,12 @@ class MTPLM(HFLM):  # type: ignore[misc]
 
     def loglikelihood(self, requests: list[Instance], *args: Any, **kwargs: Any) -> Any:
         """Answer log-likelihood requests, as `HFLM` does."""
+        if self.enable_thinking:
+            tasks = ", ".join(sorted({str(request.task_name) for request in requests}))
+            raise UserError(
+                f"enable_thinking=True does not work with log-likelihood tasks ({tasks}): leave "
+                "it out, or name tasks that generate."
+            )
         self._note(requests)
         return super().loglikelihood(requests, *args, **kwargs)
 
@@ -344,8 +366,38 @@ class MTPLM(HFLM):  # type: ignore[misc]
         """Let `HFLM` generate, exactly as `--model hf` does, and record what it decoded."""
         eos = self._eos_ids()
         with OrdinaryRecorder(self, eos, self.max_gen_toks) as recorder:
-            texts = super().generate_until(recorder.numbered(requests), disable_tqdm)
+            with user_errors(ValueError):
+                numbered = recorder.numbered(requests)
+            with _using("a generation argument", ValueError, TypeError):
+                texts = super().generate_until(numbered, disable_tqdm)
         return recorder.with_records(texts)
+
+    # Chat templates -----------------------------------------------------------------------------
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """Return the tokenizer's chat template; see `HFLM`."""
+        if chat_template:
+            self._require_chat_template()
+        with _using("the chat template", ValueError):
+            template: str | None = super().chat_template(chat_template)
+        return template
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Return a conversation as the model reads it; see `HFLM`."""
+        self._require_chat_template()
+        with _using("the chat template", ValueError, TypeError, TemplateError):
+            text: str = super().apply_chat_template(chat_history, add_generation_prompt)
+        return text
+
+    def _require_chat_template(self) -> None:
+        if not self.tokenizer.chat_template:
+            raise UserError(
+                f"--apply_chat_template: the tokenizer of {self._name} has no chat template, "
+                "expected one in its folder (chat_template.jinja): leave the flag out, or add the "
+                "file."
+            )
 
     # Probes -------------------------------------------------------------------------------------
 
@@ -444,6 +496,12 @@ class MTPLM(HFLM):  # type: ignore[misc]
             return {"draft_heads": 1, "draft_rule": ORDINARY_RULE}
         rules = sorted({record.draft_rule for record in self._records})
         return {**self._generator.settings(), "draft_rule": "; ".join(rules) or None}
+
+
+def _using(what: str, *kinds: type[Exception]) -> AbstractContextManager[None]:
+    """Put into a sentence that transformers cannot use something of the user's."""
+    suffix = "): correct it, or leave it out."
+    return user_errors(*kinds, prefix=f"transformers cannot use {what} (", suffix=suffix)
 
 
 def _without_padding(requests: list[Instance]) -> tuple[list[Instance], list[int]]:
