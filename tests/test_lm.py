@@ -601,6 +601,12 @@ def test_none_means_the_default():
     assert lm.generate_until(asks(CODE[:1])) == MTPLM(device="cpu").generate_until(asks(CODE[:1]))
 
 
+def test_training_tokens_that_yaml_gives_as_text_are_a_number():
+    info = MTPLM(device="cpu", train_tokens="2e9", train_step="5").get_model_info()["mtp"]
+    assert (info["train_tokens"], info["train_step"]) == (2_000_000_000, 5)
+    assert type(info["train_tokens"]) is int
+
+
 def test_switches_may_be_0_and_1():
     lm = MTPLM(device="cpu", truncation=0, add_bos_token=0)
     assert lm.generate_until(asks(CODE[:1]))[0].record.n_prompt_tokens == len(CODE[0])
