@@ -166,6 +166,10 @@ class MTPLM(HFLM):  # type: ignore[misc]
             and not kwargs.get("subfolder")
         ):
             check_ordinary(Path(resolve(pretrained)))
+        self._resized = bool(kwargs.get("peft"))  # the harness fits the model to the tokenizer
+        self._token_arguments = {
+            name: kwargs.get(name) for name in ("prefix_token_id", "think_end_token")
+        }
         self._user_model = load_with(loader, given) if loader else None
         if kwargs.get("parallelize") and self._layout is not Layout.TRANSFORMERS:
             require_spreadable(self._user_model, loader)
@@ -276,9 +280,25 @@ class MTPLM(HFLM):  # type: ignore[misc]
             self.tokenizer = load_tokenizer(tokenizer or pretrained)
         else:
             self.tokenizer = tokenizer
-        vocabulary = getattr(getattr(self._user_model, "config", None), "vocab_size", None)
-        if self._user_model is not None and vocabulary is not None:
-            check_vocabulary(self.tokenizer, vocabulary, self._name)
+        self._check_vocabulary()
+
+    def _check_vocabulary(self) -> None:
+        """Refuse token ids for which the model has no row; it would fail at the first of them."""
+        config: Any = getattr(self._config, "get_text_config", lambda: self._config)()
+        vocabulary = getattr(config, "vocab_size", None)
+        if not isinstance(vocabulary, int) or self._resized:
+            return
+        ordinary = self._user_model is None
+        check_vocabulary(self.tokenizer, vocabulary, self._name, padding=not ordinary)
+        for name, token in self._token_arguments.items():
+            if isinstance(token, int) and token >= vocabulary:
+                raise ValueError(
+                    f"{name}={str(token)[:20]}, but {self._name} has a vocabulary of {vocabulary}, "
+                    f"expected an id below {vocabulary}: name another."
+                )
+        if (self.tokenizer.pad_token_id or 0) >= vocabulary:
+            # Masked out wherever it stands, but looked up all the same.
+            self.tokenizer.pad_token = self.tokenizer.eos_token
 
     def _create_model(self, pretrained: str, dtype: Any = "auto", **kwargs: Any) -> None:
         model = self._user_model

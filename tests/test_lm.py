@@ -625,6 +625,36 @@ def test_a_tokenizer_larger_than_the_model_is_one_sentence(tmp_path):
     one_sentence(caught.value, "ids up to 256", DEFAULT_MODEL, "vocabulary of 256")
 
 
+def test_an_ordinary_model_with_too_large_a_tokenizer_is_one_sentence(plain, tmp_path):
+    tokenizer = byte_tokenizer(64)
+    tokenizer.add_tokens([f"<added {i}>" for i in range(10)])
+    tokenizer.save_pretrained(tmp_path)
+    arguments = {"pretrained": plain, "tokenizer": str(tmp_path)}
+    with pytest.raises(UserError) as caught:
+        MTPLM.create_from_arg_obj(arguments, {"device": "cpu"})
+    one_sentence(caught.value, "ids up to 265", plain, "vocabulary of 256")
+
+
+def test_a_padding_token_without_a_row_is_never_looked_up(plain, tmp_path):
+    tokenizer = byte_tokenizer(64)
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    tokenizer.save_pretrained(tmp_path)
+    padded = MTPLM(pretrained=plain, tokenizer=str(tmp_path), device="cpu", batch_size=3)
+    expected = MTPLM(pretrained=plain, device="cpu", batch_size=3)
+    assert padded.generate_until(asks(CODE)) == expected.generate_until(asks(CODE))
+    requests = asks_likelihood("loglikelihood", [(CODE[0], "return a + b"), (CODE[1], " pass")])
+    assert padded.loglikelihood(requests) == expected.loglikelihood(requests)
+
+
+@pytest.mark.parametrize("name", ["prefix_token_id", "think_end_token"])
+@pytest.mark.parametrize("which", ["plain", "shipped"])
+def test_a_token_s_id_beyond_the_vocabulary_is_one_sentence(plain, which, name):
+    arguments = {"pretrained": plain} if which == "plain" else {}
+    with pytest.raises(UserError) as caught:
+        MTPLM.create_from_arg_obj({**arguments, name: 256}, {"device": "cpu"})
+    one_sentence(caught.value, f"{name}=256", "vocabulary of 256")
+
+
 @pytest.mark.parametrize(
     ("changes", "arguments", "fact"),
     [

@@ -69,7 +69,7 @@ def _check_model(model: Model) -> bool:
         loader = arguments.get("loader")
         pretrained = arguments.get("pretrained") or loader or DEFAULT_MODEL
         layout = None if loader else detect(pretrained)
-        if layout is None:
+        if loader:
             find_loader(loader)
         else:
             _check_heads(arguments.get("draft_heads"), n_future_tokens(pretrained))
