@@ -32,12 +32,13 @@ from typing import Any, NamedTuple
 import torch
 from jinja2 import TemplateError
 from lm_eval.api.instance import Instance
+from lm_eval.api.model import CacheHook
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM, get_dtype
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mtp_harness import provenance
+from mtp_harness import provenance, response_cache
 from mtp_harness.decode.records import DecodeRecord, Generation
 from mtp_harness.generation import Decoding, Generator, user_errors
 from mtp_harness.model_args import (
@@ -166,6 +167,7 @@ class MTPLM(HFLM):  # type: ignore[misc]
             and not kwargs.get("subfolder")
         ):
             check_ordinary(Path(resolve(pretrained)))
+        self._arguments = kwargs
         self._resized = bool(kwargs.get("peft"))  # the harness fits the model to the tokenizer
         self._token_arguments = {
             name: kwargs.get(name) for name in ("prefix_token_id", "think_end_token")
@@ -392,6 +394,31 @@ class MTPLM(HFLM):  # type: ignore[misc]
                 texts = super().generate_until(numbered, disable_tqdm)
         return recorder.with_records(texts)
 
+    def set_cache_hook(self, cache_hook: CacheHook) -> None:
+        """Take the cache of `--use_cache`, if it holds this model's answers or none.
+
+        Raises:
+            UserError: it holds another model's.
+        """
+        cache = cache_hook.dbdict
+        if cache is not None:
+            mine = response_cache.identity(self.identity(), self._arguments, self._how(), self)
+            with user_errors(ValueError):
+                response_cache.claim(cache, cache.filename, mine)
+        super().set_cache_hook(cache_hook)
+
+    def _how(self) -> dict[str, Any]:
+        """Return the arguments that an answer's text may depend on, in bfloat16 at least."""
+        if self._generator is None:
+            return {}
+        how = self._generator.how
+        return {
+            "draft_heads": how.draft_heads or self._generator.k,
+            "draft_threshold": how.draft_threshold,
+            "acceptance": how.acceptance,
+            "seed": how.seed,
+        }
+
     # Chat templates -----------------------------------------------------------------------------
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
@@ -494,6 +521,11 @@ class MTPLM(HFLM):  # type: ignore[misc]
         }
         return {**info, "mtp": mtp}
 
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where the checkpoint is, if it is a folder here."""
+        return Path(resolve(self.pretrained))
+
     def identity(self) -> dict[str, Any]:
         """Return what a log-likelihood or an answer depends on, decoding aside."""
         heads = isinstance(self.model, MultiHeadModel)
@@ -502,9 +534,7 @@ class MTPLM(HFLM):  # type: ignore[misc]
             "pretrained": self.pretrained,
             "layout": self._layout or "loader",
             "loader": self._loader,
-            "weights_sha256": provenance.weights_sha256(Path(resolve(self.pretrained)))
-            if local
-            else None,
+            "weights_sha256": provenance.weights_sha256(self.checkpoint_folder) if local else None,
             "n_future_tokens": self.model.n_future_tokens if heads else 1,
             "heads": ("sequential" if self.model.sequential else "parallel") if heads else "none",
             "dtype": str(self.model.dtype).removeprefix("torch."),
