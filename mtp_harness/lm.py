@@ -187,7 +187,7 @@ class MTPLM(HFLM):  # type: ignore[misc]
         self._spent = Spent()
         self._asked: list[Instance] = []
         self._probed: dict[str, list[ProbeSpent]] = {}
-        self._said_head_1 = False
+        self._said_head_1 = self._said_bos = False
         self._generator: Generator | None = None
         how = Decoding(
             own.get("draft_heads"),
@@ -347,6 +347,13 @@ class MTPLM(HFLM):  # type: ignore[misc]
     def loglikelihood_rolling(self, requests: list[Instance], *args: Any, **kwargs: Any) -> Any:
         """Answer requests for the log-likelihood of whole documents, as `HFLM` does."""
         self._note(requests)
+        if not self._said_bos and self.tok_encode("a")[:1] == [self.prefix_token_id]:
+            _log.warning(
+                "rolling log-likelihoods score one token more than each text has: the BOS that the "
+                "tokenizer adds, after another BOS, as --model hf does; add_bos_token=False leaves "
+                "it out"
+            )
+            self._said_bos = True
         return super().loglikelihood_rolling(requests, *args, **kwargs)
 
     def _model_call(self, inps: Tensor, *args: Any, **kwargs: Any) -> Tensor:

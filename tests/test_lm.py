@@ -327,11 +327,40 @@ def test_head_1_is_named_once(caplog):
         lm.loglikelihood(requests)
         lm.loglikelihood(requests)
         lm.loglikelihood_rolling(asks_likelihood("loglikelihood_rolling", [("ab",)]))
-        assert [r.getMessage() for r in caplog.records] == [
+        assert [r.getMessage() for r in caplog.records if "BOS" not in r.getMessage()] == [
             "log-likelihoods are head 1's; draft_heads=4 is unused"
         ]
+        caplog.clear()
         MTPLM(draft_heads=1, device="cpu").loglikelihood(requests)
-    assert len(caplog.records) == 1
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("which", ["plain", "shipped"])
+def test_a_bos_that_is_scored_after_a_bos_is_named_once(plain, which, caplog):
+    arguments = {"pretrained": plain} if which == "plain" else {"draft_heads": 1}
+    requests = asks_likelihood("loglikelihood_rolling", [("x = 1\n",), ("y",)])
+    tokens = list(b"x = 1\n")
+
+    def summed(read, model):  # log P of all tokens but the first, by one forward
+        logits = model.next_token_logits if which == "shipped" else lambda x: model(x).logits
+        with torch.no_grad():
+            scores = logits(torch.tensor([read]))[0, :-1].log_softmax(-1)
+        return float(scores.gather(1, torch.tensor(read[1:])[:, None]).sum())
+
+    with caplog.at_level(logging.WARNING, logger="mtp_harness.lm"):
+        lm = MTPLM(device="cpu", **arguments)
+        found = lm.loglikelihood_rolling(requests)
+        assert lm.loglikelihood_rolling(requests) == found
+        assert found[0] == pytest.approx(summed([0, 0, *tokens], lm.model), abs=1e-4)
+        said = [record.getMessage() for record in caplog.records]
+        assert (
+            len(said) == 1 and "after another BOS" in said[0] and "add_bos_token=False" in said[0]
+        )
+        caplog.clear()
+        without = MTPLM(device="cpu", add_bos_token=False, **arguments)
+        once = without.loglikelihood_rolling(requests)
+        assert once[0] == pytest.approx(summed([0, *tokens], lm.model), abs=1e-4)
+        assert not caplog.records
 
 
 def test_prompts_are_cut_on_the_left_as_hf_does(monkeypatch):
