@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from mtp_harness.models.adapter import refuse_adapter
 from mtp_harness.models.checks import listing, local_folder, read_json
 from mtp_harness.models.config_file import CONFIG_FILE, read_config
 from mtp_harness.models.interface import MultiHeadModel
@@ -88,6 +89,7 @@ def detect(pretrained: str) -> Layout:
             )
         return Layout.TRANSFORMERS
     folder = _folder(pretrained)
+    refuse_adapter(folder)
     if (folder / CONFIG_FILE).is_file():
         is_ours = read_json(folder / CONFIG_FILE).get("model_type") == MTPLlamaConfig.model_type
         return Layout.MTP_LLAMA if is_ours else Layout.TRANSFORMERS
