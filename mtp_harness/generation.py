@@ -17,11 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval.api.instance import Instance
-from lm_eval.models.utils import (
-    handle_stop_sequences,
-    normalize_gen_kwargs,
-    postprocess_generated_text,
-)
+from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 
 from mtp_harness.decode.acceptance import Rule
 from mtp_harness.decode.engine import Answer, Engine, OutOfSlots, Request
@@ -32,13 +28,14 @@ from mtp_harness.decode.records import DecodeRecord, Generation
 from mtp_harness.decode.sampling import Sampling, row_key
 from mtp_harness.decode.stopping import continuation_text
 from mtp_harness.decode.token_lengths import TokenLengths
+from mtp_harness.generation_args import checked_arguments, place_of, room_for_prompt
+from mtp_harness.model_args import ACCEPTANCE
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.plugin import UserError
 from mtp_harness.progress import Progress
 
 _log = logging.getLogger(__name__)
 
-ACCEPTANCE = ("exact", "all")
 _SAMPLING_ARGUMENTS = {"temperature", "top_p", "top_k"}
 _WITHOUT_EFFECT_WHEN_GREEDY = _SAMPLING_ARGUMENTS | {"min_p", "typical_p"}
 """Stock tasks set them on greedy decoding all the same."""
@@ -141,18 +138,30 @@ class Generator:
                 self.n_tokens += len(answer.tokens)
                 bar.add(answer)
 
-            with _user_errors(OutOfSlots):
+            with user_errors(OutOfSlots):
                 engine.generate([requests[place] for place in todo], keep)
         return [answers[place] for place in range(len(prepared))]
 
     def _finish(self, request: Request, answer: Answer) -> Generation:
-        whole = continuation_text(self.lm.tok_decode, request.prompt[-1], answer.tokens)
-        text = postprocess_generated_text(whole, list(request.until), self.lm.think_end_token)
-        if whole.startswith(text):
-            lengths = self._token_lengths(request.prompt[-1], answer.tokens)
-        else:  # its thinking was cut off, and with it the first tokens
-            lengths = None
+        text, from_the_start = self._text(request, answer.tokens)
+        # Without its thinking, the text's first characters are not those of the first tokens.
+        lengths = self._token_lengths(request.prompt[-1], answer.tokens) if from_the_start else None
         return Generation(text, replace(answer.record, n_characters=lengths))
+
+    def _text(self, request: Request, tokens: list[int]) -> tuple[str, bool]:
+        """Return an answer's text as `HFLM` cuts it, and whether it begins with the first token."""
+        end, before = self.lm.think_end_token, request.prompt[-1]
+        to_text = self.lm.tok_decode
+        whole = continuation_text(to_text, before, tokens)
+        rest = whole
+        if isinstance(end, int):  # a token's id; the text after the last one, stripped in front
+            if end in tokens:
+                last = len(tokens) - 1 - tokens[::-1].index(end)
+                rest = continuation_text(to_text, end, tokens[last + 1 :])
+            rest = rest.lstrip()
+        elif end:
+            rest = postprocess_generated_text(whole, None, end)
+        return postprocess_generated_text(rest, list(request.until), None), rest == whole
 
     def settings(self) -> dict[str, Any]:
         """Return what the results' `config.mtp` says about decoding."""
@@ -179,9 +188,11 @@ class Generator:
 
     def _prepare(self, instance: Instance, repeat: int) -> Prepared:
         context, gen_kwargs = instance.args
-        kwargs = dict(normalize_gen_kwargs(gen_kwargs, self.lm.max_gen_toks))
-        where = f"{instance.task_name}, document {instance.doc_id}"
-        until = handle_stop_sequences(kwargs.pop("until", None), eos=None)
+        where = place_of(instance)
+        with user_errors(ValueError, prefix=f"{where}: "):
+            checked = checked_arguments(gen_kwargs)
+        kwargs = dict(normalize_gen_kwargs(checked, self.lm.max_gen_toks))
+        until = kwargs.pop("until")
         if "" in until:
             raise UserError(
                 f"{where}: until={until} has an empty stop string, which would end every answer at "
@@ -206,14 +217,8 @@ class Generator:
         """Return token ids, cut on the left as `HFLM` does, and how many were cut off."""
         if not context:
             raise UserError(f"{where}: the prompt is empty, expected at least one character.")
-        if budget < 1:
-            raise UserError(f"{where}: max_gen_toks={budget}, expected at least 1.")
-        room = self.lm.max_length - budget
-        if room <= 0:
-            raise UserError(
-                f"{where}: max_gen_toks={budget} leaves no room for a prompt in a context of "
-                f"{self.lm.max_length} tokens; lower it or raise max_length."
-            )
+        with user_errors(ValueError):
+            room = room_for_prompt(budget, self.lm.max_length, where)
         tokens, _ = self.lm.tok_batch_encode([context], truncation=self.lm.truncation)
         prompt: list[int] = tokens[0].tolist() or [self.lm.prefix_token_id]
         return prompt[-room:], max(0, len(prompt) - room)
@@ -228,19 +233,19 @@ class Generator:
             self.k = int(self.auto["draft_heads"])
             _log.info("draft_heads=auto chose %d: %s", self.k, self.auto["tokens_per_s"])
         if self.how.journal is not None and self._journal is None:
-            with _user_errors(ValueError):
+            with user_errors(ValueError):
                 self._journal = Journal(self.how.journal, self._journal_settings(), self.lm.rank)
 
     def _measured_choice(self, requests: Sequence[Request]) -> dict[str, Any]:
         n, slots = self.model.n_future_tokens, self._slots(requests)
-        with _user_errors(OutOfSlots):
+        with user_errors(OutOfSlots):
             return fastest_draft_heads(self.engine, n, requests, slots)
 
     def _recorded_choice(self) -> dict[str, Any] | None:
         """Return what `auto` chose in the run that this one goes on with."""
         if self.how.journal is None:
             return None
-        with _user_errors(ValueError):
+        with user_errors(ValueError):
             recorded = (recorded_settings(self.how.journal) or {}).get("draft_heads_auto")
         return recorded if isinstance(recorded, dict) else None
 
@@ -283,7 +288,7 @@ class Generator:
 
     def _write(self, key: str, answer: Answer) -> None:
         if self._journal is not None:
-            with _user_errors(ValueError):
+            with user_errors(ValueError):
                 self._journal.add(key, {"tokens": answer.tokens, "record": answer.record.as_dict()})
 
 
@@ -299,7 +304,7 @@ def _sampling(kwargs: dict[str, Any], where: str) -> Sampling:
         )
     if not sampled:
         return Sampling()
-    with _user_errors(ValueError, prefix=f"{where}: "):
+    with user_errors(ValueError, prefix=f"{where}: "):
         return Sampling(
             float(kwargs.get("temperature", 1.0)),
             int(kwargs.get("top_k", 0)),
@@ -308,9 +313,11 @@ def _sampling(kwargs: dict[str, Any], where: str) -> Sampling:
 
 
 @contextmanager
-def _user_errors(kind: type[Exception], prefix: str = "") -> Iterator[None]:
-    """Let errors of a kind, which are sentences for the user, end the run without a traceback."""
+def user_errors(*kinds: type[Exception], prefix: str = "", suffix: str = "") -> Iterator[None]:
+    """Let errors of some kinds end the run in one sentence, without a traceback."""
     try:
         yield
-    except kind as error:
-        raise UserError(f"{prefix}{error}") from error
+    except UserError:
+        raise
+    except kinds as error:
+        raise UserError(f"{prefix}{' '.join(str(error).split())}{suffix}") from error

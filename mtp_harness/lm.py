@@ -25,21 +25,26 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jinja2 import TemplateError
 from lm_eval.api.instance import Instance
+from lm_eval.api.model import CacheHook
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM, get_dtype
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mtp_harness import provenance
+from mtp_harness import provenance, response_cache
 from mtp_harness.decode.records import DecodeRecord, Generation
-from mtp_harness.generation import Decoding, Generator
+from mtp_harness.generation import Decoding, Generator, user_errors
 from mtp_harness.model_args import (
     plain_dtypes,
+    read_arguments,
+    refuse_heads,
     refuse_odd_values,
     refuse_unknown,
     refuse_without_effect,
@@ -123,19 +128,37 @@ class MTPLM(HFLM):  # type: ignore[misc]
             ValueError: an argument or the checkpoint is not what it should be.
             FileNotFoundError: the checkpoint is incomplete.
         """
-        self._loader = loader
-        given = None if pretrained == loader else pretrained  # see `create_from_arg_obj`
+        given_here = {
+            "pretrained": pretrained,
+            "draft_heads": draft_heads,
+            "draft_threshold": draft_threshold,
+            "acceptance": acceptance,
+            "seed": seed,
+            "journal": journal,
+            "loader": loader,
+            "label": label,
+            "train_tokens": train_tokens,
+            "train_step": train_step,
+            "train_seed": train_seed,
+        }
+        kwargs, own = read_arguments(kwargs), read_arguments(given_here)
+        # First, because a checkpoint is looked for by its name before the rest is checked.
+        refuse_odd_values(None, None, {name: own.get(name) for name in ("loader", "pretrained")})
+        self._loader = loader = own.get("loader")
+        given = own.get("pretrained")
+        given = None if given == loader else given  # see `create_from_arg_obj`
         pretrained = given or loader or DEFAULT_MODEL
         self._name = pretrained  # `HFLM` takes the folder for it and sets `pretrained` to that
         self._layout = None if loader else detect(pretrained)
         if self._layout is not Layout.TRANSFORMERS:  # theirs go on to from_pretrained, as with hf
             refuse_unknown(kwargs, HFLM.__init__, MTPLM.__init__)
             refuse_without_effect(kwargs)
-        trained = {"train_tokens": train_tokens, "train_step": train_step, "train_seed": train_seed}
-        refuse_odd_values(draft_heads, device, {**kwargs, **trained, "label": label})
+        refuse_odd_values(own.get("draft_heads"), device, {**kwargs, **own})
+        if self._layout is Layout.TRANSFORMERS:
+            refuse_heads(pretrained, own)
         self._checkpoint: dict[str, str | int | None] = {
             "label": None if label is None else str(label),
-            **{name: None if value is None else int(value) for name, value in trained.items()},
+            **{name: own.get(name) for name in ("train_tokens", "train_step", "train_seed")},
         }
         kwargs = plain_dtypes(kwargs)
         if (
@@ -144,6 +167,11 @@ class MTPLM(HFLM):  # type: ignore[misc]
             and not kwargs.get("subfolder")
         ):
             check_ordinary(Path(resolve(pretrained)))
+        self._arguments = kwargs
+        self._resized = bool(kwargs.get("peft"))  # the harness fits the model to the tokenizer
+        self._token_arguments = {
+            name: kwargs.get(name) for name in ("prefix_token_id", "think_end_token")
+        }
         self._user_model = load_with(loader, given) if loader else None
         if kwargs.get("parallelize") and self._layout is not Layout.TRANSFORMERS:
             require_spreadable(self._user_model, loader)
@@ -159,23 +187,17 @@ class MTPLM(HFLM):  # type: ignore[misc]
         self._spent = Spent()
         self._asked: list[Instance] = []
         self._probed: dict[str, list[ProbeSpent]] = {}
-        self._said_head_1 = False
+        self._said_head_1 = self._said_bos = False
         self._generator: Generator | None = None
         how = Decoding(
-            draft_heads,
-            float(draft_threshold),
-            acceptance,
-            torch.initial_seed() if seed is None else int(seed),
-            None if journal is None else Path(journal),
+            own.get("draft_heads"),
+            float(own.get("draft_threshold", 0.0)),
+            own.get("acceptance", "exact"),
+            own.get("seed", torch.initial_seed()),
+            Path(own["journal"]) if "journal" in own else None,
         )
         if isinstance(self.model, MultiHeadModel):
             self._generator = Generator(self, self.model, self._eos_ids(), how)
-        elif draft_heads not in (None, 1) or draft_threshold or acceptance != "exact" or journal:
-            raise ValueError(
-                f"{pretrained} is an ordinary causal language model with 1 head; leave "
-                "draft_heads, draft_threshold, acceptance and journal out "
-                f"(draft_heads={draft_heads})."
-            )
 
     @classmethod
     def create_from_arg_obj(
@@ -260,9 +282,25 @@ class MTPLM(HFLM):  # type: ignore[misc]
             self.tokenizer = load_tokenizer(tokenizer or pretrained)
         else:
             self.tokenizer = tokenizer
-        vocabulary = getattr(getattr(self._user_model, "config", None), "vocab_size", None)
-        if self._user_model is not None and vocabulary is not None:
-            check_vocabulary(self.tokenizer, vocabulary, self._name)
+        self._check_vocabulary()
+
+    def _check_vocabulary(self) -> None:
+        """Refuse token ids for which the model has no row; it would fail at the first of them."""
+        config: Any = getattr(self._config, "get_text_config", lambda: self._config)()
+        vocabulary = getattr(config, "vocab_size", None)
+        if not isinstance(vocabulary, int) or self._resized:
+            return
+        ordinary = self._user_model is None
+        check_vocabulary(self.tokenizer, vocabulary, self._name, padding=not ordinary)
+        for name, token in self._token_arguments.items():
+            if isinstance(token, int) and token >= vocabulary:
+                raise ValueError(
+                    f"{name}={str(token)[:20]}, but {self._name} has a vocabulary of {vocabulary}, "
+                    f"expected an id below {vocabulary}: name another."
+                )
+        if (self.tokenizer.pad_token_id or 0) >= vocabulary:
+            # Masked out wherever it stands, but looked up all the same.
+            self.tokenizer.pad_token = self.tokenizer.eos_token
 
     def _create_model(self, pretrained: str, dtype: Any = "auto", **kwargs: Any) -> None:
         model = self._user_model
@@ -297,12 +335,25 @@ class MTPLM(HFLM):  # type: ignore[misc]
 
     def loglikelihood(self, requests: list[Instance], *args: Any, **kwargs: Any) -> Any:
         """Answer log-likelihood requests, as `HFLM` does."""
+        if self.enable_thinking:
+            tasks = ", ".join(sorted({str(request.task_name) for request in requests}))
+            raise UserError(
+                f"enable_thinking=True does not work with log-likelihood tasks ({tasks}): leave "
+                "it out, or name tasks that generate."
+            )
         self._note(requests)
         return super().loglikelihood(requests, *args, **kwargs)
 
     def loglikelihood_rolling(self, requests: list[Instance], *args: Any, **kwargs: Any) -> Any:
         """Answer requests for the log-likelihood of whole documents, as `HFLM` does."""
         self._note(requests)
+        if not self._said_bos and self.tok_encode("a")[:1] == [self.prefix_token_id]:
+            _log.warning(
+                "rolling log-likelihoods score one token more than each text has: the BOS that the "
+                "tokenizer adds, after another BOS, as --model hf does; add_bos_token=False leaves "
+                "it out"
+            )
+            self._said_bos = True
         return super().loglikelihood_rolling(requests, *args, **kwargs)
 
     def _model_call(self, inps: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -344,8 +395,63 @@ class MTPLM(HFLM):  # type: ignore[misc]
         """Let `HFLM` generate, exactly as `--model hf` does, and record what it decoded."""
         eos = self._eos_ids()
         with OrdinaryRecorder(self, eos, self.max_gen_toks) as recorder:
-            texts = super().generate_until(recorder.numbered(requests), disable_tqdm)
+            with user_errors(ValueError):
+                numbered = recorder.numbered(requests)
+            with _using("a generation argument", ValueError, TypeError):
+                texts = super().generate_until(numbered, disable_tqdm)
         return recorder.with_records(texts)
+
+    def set_cache_hook(self, cache_hook: CacheHook) -> None:
+        """Take the cache of `--use_cache`, if it holds this model's answers or none.
+
+        Raises:
+            UserError: it holds another model's.
+        """
+        cache = cache_hook.dbdict
+        if cache is not None:
+            mine = response_cache.identity(self.identity(), self._arguments, self._how(), self)
+            with user_errors(ValueError):
+                response_cache.claim(cache, cache.filename, mine)
+        super().set_cache_hook(cache_hook)
+
+    def _how(self) -> dict[str, Any]:
+        """Return the arguments that an answer's text may depend on, in bfloat16 at least."""
+        if self._generator is None:
+            return {}
+        how = self._generator.how
+        return {
+            "draft_heads": how.draft_heads or self._generator.k,
+            "draft_threshold": how.draft_threshold,
+            "acceptance": how.acceptance,
+            "seed": how.seed,
+        }
+
+    # Chat templates -----------------------------------------------------------------------------
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """Return the tokenizer's chat template; see `HFLM`."""
+        if chat_template:
+            self._require_chat_template()
+        with _using("the chat template", ValueError):
+            template: str | None = super().chat_template(chat_template)
+        return template
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Return a conversation as the model reads it; see `HFLM`."""
+        self._require_chat_template()
+        with _using("the chat template", ValueError, TypeError, TemplateError):
+            text: str = super().apply_chat_template(chat_history, add_generation_prompt)
+        return text
+
+    def _require_chat_template(self) -> None:
+        if not self.tokenizer.chat_template:
+            raise UserError(
+                f"--apply_chat_template: the tokenizer of {self._name} has no chat template, "
+                "expected one in its folder (chat_template.jinja): leave the flag out, or add the "
+                "file."
+            )
 
     # Probes -------------------------------------------------------------------------------------
 
@@ -422,6 +528,11 @@ class MTPLM(HFLM):  # type: ignore[misc]
         }
         return {**info, "mtp": mtp}
 
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where the checkpoint is, if it is a folder here."""
+        return Path(resolve(self.pretrained))
+
     def identity(self) -> dict[str, Any]:
         """Return what a log-likelihood or an answer depends on, decoding aside."""
         heads = isinstance(self.model, MultiHeadModel)
@@ -430,9 +541,7 @@ class MTPLM(HFLM):  # type: ignore[misc]
             "pretrained": self.pretrained,
             "layout": self._layout or "loader",
             "loader": self._loader,
-            "weights_sha256": provenance.weights_sha256(Path(resolve(self.pretrained)))
-            if local
-            else None,
+            "weights_sha256": provenance.weights_sha256(self.checkpoint_folder) if local else None,
             "n_future_tokens": self.model.n_future_tokens if heads else 1,
             "heads": ("sequential" if self.model.sequential else "parallel") if heads else "none",
             "dtype": str(self.model.dtype).removeprefix("torch."),
@@ -444,6 +553,12 @@ class MTPLM(HFLM):  # type: ignore[misc]
             return {"draft_heads": 1, "draft_rule": ORDINARY_RULE}
         rules = sorted({record.draft_rule for record in self._records})
         return {**self._generator.settings(), "draft_rule": "; ".join(rules) or None}
+
+
+def _using(what: str, *kinds: type[Exception]) -> AbstractContextManager[None]:
+    """Put into a sentence that transformers cannot use something of the user's."""
+    suffix = "): correct it, or leave it out."
+    return user_errors(*kinds, prefix=f"transformers cannot use {what} (", suffix=suffix)
 
 
 def _without_padding(requests: list[Instance]) -> tuple[list[Instance], list[int]]:

@@ -22,7 +22,7 @@ from mtp_harness.data.corpus import code_corpus
 from mtp_harness.decode.engine import Answer, Engine, Request
 from mtp_harness.decode.records import Acceptance
 from mtp_harness.models.interface import MultiHeadModel
-from mtp_harness.models.load import load_model, load_tokenizer
+from mtp_harness.models.load import load_with_tokenizer
 from mtp_harness.models.text import plain_encode, shown
 from mtp_harness.probes.teacher_forced import Reading, Walk, read, score_heads, walk
 from mtp_harness.probes.windows import prompts, windows
@@ -127,13 +127,13 @@ def main(argv: list[str]) -> int:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Return everything `main` prints."""
-    model = load_model(args.pretrained, torch.float32).to(args.device)
+    model, tokenizer = load_with_tokenizer(args.pretrained, torch.float32)
+    model = model.to(args.device)
     if max(args.window, args.prompt_tokens + args.new_tokens) > model.max_positions:
         raise ValueError(
             f"--window {args.window}, --prompt-tokens {args.prompt_tokens} and --new-tokens "
             f"{args.new_tokens}: this model's context has {model.max_positions} tokens"
         )
-    tokenizer = load_tokenizer(args.pretrained)
     corpus = code_corpus()
 
     to_ids = plain_encode(tokenizer)

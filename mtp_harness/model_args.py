@@ -4,9 +4,17 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+
+from mtp_harness.numbers import as_number, as_whole, is_number, is_whole
+
+ACCEPTANCE = ("exact", "all")
+
+_SHOWN = 100
+"""Characters of a value in a message."""
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -37,18 +45,41 @@ _NOT_WITH_HEADS: dict[str, tuple[Any, ...]] = {
 
 
 class _Rule(NamedTuple):
-    """Which values an argument may have; None is left to its default."""
+    """Which values an argument may have, and how one is read first; None means its default."""
 
     fits: Callable[[Any], bool]
     expected: str
+    read: Callable[[Any], Any] = lambda value: value
 
 
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _whole_from(least: int, what: str = "") -> _Rule:
+    return _Rule(
+        lambda value: is_whole(value, least), what or f"a whole number from {least}", as_whole
+    )
 
 
-def _is_count(value: Any) -> bool:
-    return _is_whole(value, 0) or (isinstance(value, float) and value >= 0 and value.is_integer())
+def _read_switch(value: Any) -> Any:
+    return bool(value) if type(value) is int and value in (0, 1) else value
+
+
+def _read_token(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isdecimal() else value  # as `HFLM`
+
+
+def _is_token(value: Any) -> bool:
+    return is_whole(value, 0) or (isinstance(value, str) and bool(value))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _read_path(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _is_tokenizer(value: Any) -> bool:
+    return _is_name(value) or hasattr(value, "get_vocab")
 
 
 def _is_batch_size(value: Any) -> bool:
@@ -65,25 +96,46 @@ def _is_dtype(value: Any) -> bool:
 
 
 _DTYPE_NAMES = "float32, bfloat16, float16 or float64"
-_SWITCH = _Rule(lambda value: value in (True, False), "True or False")
+_SWITCH = _Rule(lambda value: isinstance(value, bool), "True or False", _read_switch)
 _DTYPE = _Rule(_is_dtype, _DTYPE_NAMES)
 _RULES = {
-    "draft_heads": _Rule(
-        lambda value: value == "auto" or type(value) is int, "a whole number from 1 to n, or auto"
+    "pretrained": _Rule(
+        _is_name,
+        "a folder, a name on the hub or a shipped model (a folder called 10 is ./10)",
+        _read_path,
     ),
-    "batch_size": _Rule(_is_batch_size, "a whole number from 1, or auto"),
-    "max_batch_size": _Rule(lambda value: _is_whole(value, 1), "a whole number from 1"),
-    "max_length": _Rule(lambda value: _is_whole(value, 1), "a whole number from 1"),
+    "loader": _Rule(_is_name, "module:function"),
+    "tokenizer": _Rule(
+        _is_tokenizer, "a folder or a name on the hub (a folder called 10 is ./10)", _read_path
+    ),
+    "journal": _Rule(_is_name, "a file (one called 10 is ./10)", _read_path),
+    "draft_heads": _Rule(
+        lambda value: value == "auto" or type(value) is int,
+        "a whole number from 1 to n, or auto",
+        as_whole,
+    ),
+    "draft_threshold": _Rule(
+        lambda value: is_number(value) and 0 <= value < 1,
+        "a probability from 0 to below 1",
+        as_number,
+    ),
+    "acceptance": _Rule(
+        lambda value: value in ACCEPTANCE, "exact (the default) or all (unverified)"
+    ),
+    "seed": _whole_from(-(2**63), "a whole number"),
+    "batch_size": _Rule(_is_batch_size, "a whole number from 1, or auto", as_whole),
+    "max_batch_size": _whole_from(1),
+    "max_length": _whole_from(1),
     "label": _Rule(lambda value: type(value) in (str, int, float), "a name for this checkpoint"),
-    "train_tokens": _Rule(_is_count, "a whole number of tokens, such as 200000000000 or 2e11"),
-    "train_step": _Rule(_is_count, "a whole number from 0"),
-    "train_seed": _Rule(_is_count, "a whole number from 0"),
-    "prefix_token_id": _Rule(lambda value: _is_whole(value, 0), "a whole number from 0"),
+    "train_tokens": _whole_from(0, "a whole number of tokens, such as 200000000000 or 2e11"),
+    "train_step": _whole_from(0),
+    "train_seed": _whole_from(0),
+    "prefix_token_id": _whole_from(0),
     "dtype": _Rule(lambda value: value == "auto" or _is_dtype(value), f"auto, {_DTYPE_NAMES}"),
     "softmax_dtype": _DTYPE,
     "mixed_precision_dtype": _DTYPE,
     "backend": _Rule(lambda value: value in ("default", "causal", "seq2seq"), "default or causal"),
-    "think_end_token": _Rule(lambda value: type(value) in (str, int), "a token or its id"),
+    "think_end_token": _Rule(_is_token, "a token or its id", _read_token),
     "chat_template_args": _Rule(lambda value: isinstance(value, dict), "names and values as JSON"),
     "add_bos_token": _SWITCH,
     "enable_thinking": _SWITCH,
@@ -112,6 +164,18 @@ def refuse_unknown(kwargs: Mapping[str, Any], *initialisers: Callable[..., Any])
             raise ValueError(f"unknown model argument {name}={kwargs[name]}{hint}")
 
 
+def read_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments as they are meant: None, which means the default, is left out.
+
+    Numbers that YAML or JSON give as text are numbers where an argument takes one.
+    """
+    return {
+        name: _RULES[name].read(value) if name in _RULES else value
+        for name, value in given.items()
+        if value is not None
+    }
+
+
 def refuse_odd_values(draft_heads: Any, device: Any, kwargs: Mapping[str, Any]) -> None:
     """Refuse values that would fail later, far from the argument they came from.
 
@@ -125,10 +189,26 @@ def refuse_odd_values(draft_heads: Any, device: Any, kwargs: Mapping[str, Any]) 
     """
     for name, value in {"draft_heads": draft_heads, **kwargs}.items():
         rule = _RULES.get(name)
-        if rule and value is not None and not rule.fits(value):
-            raise ValueError(f"{name}={value}, expected {rule.expected}.")
+        if rule and value is not None and not rule.fits(rule.read(value)):
+            raise ValueError(f"{name}={str(value)[:_SHOWN]}, expected {rule.expected}.")
     if device is not None:
         _refuse_absent_device(device)
+
+
+def refuse_heads(pretrained: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments about several heads for an ordinary model.
+
+    Raises:
+        ValueError: there is one, with another value than its default.
+    """
+    harmless = {"draft_heads": 1, "draft_threshold": 0, "acceptance": "exact", "journal": None}
+    for name, value in harmless.items():
+        if arguments.get(name, value) != value:
+            raise ValueError(
+                f"{pretrained} is an ordinary causal language model with 1 head; leave "
+                "draft_heads, draft_threshold, acceptance and journal out "
+                f"({name}={arguments[name]})."
+            )
 
 
 def refuse_without_effect(kwargs: Mapping[str, Any]) -> None:

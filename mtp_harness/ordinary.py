@@ -11,11 +11,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from lm_eval.api.instance import Instance
-from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
+from lm_eval.models.utils import normalize_gen_kwargs
 from torch import Tensor
 
 from mtp_harness.decode.records import DecodeRecord, Generation, is_looping
 from mtp_harness.decode.stopping import Stopping
+from mtp_harness.generation_args import checked_arguments, place_of, room_for_prompt
 
 ORDINARY_RULE = "none: an ordinary causal language model"
 
@@ -24,6 +25,8 @@ class _Prompt(str):
     """A prompt that knows which request it belongs to: `HFLM` hands the object itself through."""
 
     place: int
+    gen_kwargs: dict[str, Any]
+    """As the request has them, by which the harness's cache knows it."""
 
 
 class OrdinaryRecorder:
@@ -52,13 +55,29 @@ class OrdinaryRecorder:
         del self.lm._model_generate  # the instance's; the class's shows again
 
     def numbered(self, requests: list[Instance]) -> list[Instance]:
-        """Return the requests with prompts by which their answers are recognised."""
+        """Return the requests with checked arguments, and prompts that say whose they are.
+
+        Raises:
+            ValueError: an argument has a value that it cannot have.
+        """
         copies = []
         for index, request in enumerate(requests):
             prompt = _Prompt(request.args[0])
-            prompt.place = index
-            copies.append(replace(request, arguments=(prompt, *request.args[1:])))
+            prompt.place, prompt.gen_kwargs = index, request.args[1]
+            checked = self._checked(request)
+            copies.append(replace(request, arguments=(prompt, checked)))
         return copies
+
+    def _checked(self, request: Instance) -> dict[str, Any]:
+        where = place_of(request)
+        try:
+            checked = checked_arguments(request.args[1])
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        if self.lm.backend == "causal":
+            budget = normalize_gen_kwargs(checked, self.default_budget)["max_gen_toks"]
+            room_for_prompt(budget, self.lm.max_length, where)
+        return checked
 
     def _model_generate(self, context: Tensor, **kwargs: Any) -> Tensor:
         began = time.perf_counter()
@@ -74,7 +93,7 @@ class OrdinaryRecorder:
         """Take note of an answer, then do what the cache hook would have done."""
         prompt, gen_kwargs = request
         self.records[prompt.place] = self._record(prompt, gen_kwargs, *self.rows.popleft())
-        self.hook.add_partial(attr, (str.__str__(prompt), gen_kwargs), answer)
+        self.hook.add_partial(attr, (str.__str__(prompt), prompt.gen_kwargs), answer)
 
     def _record(
         self,
@@ -87,8 +106,7 @@ class OrdinaryRecorder:
     ) -> DecodeRecord:
         whole, _ = self.lm.tok_batch_encode([prompt], truncation=self.lm.truncation)
         kwargs = normalize_gen_kwargs(gen_kwargs, self.default_budget)
-        until = handle_stop_sequences(kwargs["until"], eos=None)
-        stopping = Stopping(self.eos, until, kwargs["max_gen_toks"], self.lm.tok_decode)
+        stopping = Stopping(self.eos, kwargs["until"], kwargs["max_gen_toks"], self.lm.tok_decode)
         ending = stopping.end([], row)
         return DecodeRecord(
             n_prompt_tokens=n_prompt,

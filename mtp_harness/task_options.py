@@ -12,10 +12,46 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from mtp_harness.numbers import as_whole, is_number, is_whole
+
 _TEXTS = frozenset(
     "baseline column data_dir dataset dataset_config folder pause split stories".split()
 )
-_WHOLE = frozenset({"window", "stride"})
+_ANY = -(2**63)
+_WHOLE = {
+    "count": 1,
+    "n_samples": 1,
+    "n_texts": 1,
+    "new_tokens": 2,
+    "seed": _ANY,
+    "stride": 1,
+    "top_k": 0,
+    "trials": 1,
+    "window": 1,
+}
+"""Options that are a whole number, and the least one."""
+
+_SEVERAL_WHOLE = {
+    "batch": 1,
+    "heads": 1,
+    "k": 1,
+    "operations": 0,
+    "pause_tokens": 0,
+    "prompt_tokens": 1,
+}
+"""Options that are one whole number or a list of them, and the least one."""
+
+_NUMBERS = frozenset({"density", "temperature", "top_p"})
+
+
+def with_numbers(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with numbers in place of text that spells them, where a number is expected."""
+    numeric = _WHOLE.keys() | _SEVERAL_WHOLE.keys() | _NUMBERS
+    return {name: _read(value) if name in numeric else value for name, value in metadata.items()}
+
+
+def _read(value: Any) -> Any:
+    return [as_whole(one) for one in value] if isinstance(value, list | tuple) else as_whole(value)
 
 
 def options_of(config: Mapping[str, Any]) -> frozenset[str]:
@@ -44,7 +80,8 @@ def problem(given: Mapping[str, Any], known: Mapping[str, Collection[str]]) -> s
                 f"--metadata {name} is no option of {', '.join(known)}: {hint} "
                 f"{', '.join(every) or 'none'}."
             )
-    return next(filter(None, (_unfit(name, value) for name, value in given.items())), None)
+    read = with_numbers(given)
+    return next(filter(None, (_unfit(name, value) for name, value in read.items())), None)
 
 
 def _unfit(name: str, value: Any) -> str | None:
@@ -55,8 +92,18 @@ def _unfit(name: str, value: Any) -> str | None:
         return f"--metadata quick={value!r}, expected true or false."
     if name in _TEXTS and not (isinstance(value, str) and value):
         return f"--metadata {name}={value!r}, expected a name or a path in quotes."
-    if name in _WHOLE and type(value) is not int:
-        return f"--metadata {name}={value!r}, expected a whole number."
+    if name in _WHOLE and not is_whole(value, _WHOLE[name]):
+        return f"--metadata {name}={value!r}, expected a whole number{_from(_WHOLE[name])}."
+    if name in _SEVERAL_WHOLE:
+        least, several = _SEVERAL_WHOLE[name], value if isinstance(value, list) else [value]
+        if not several or not all(is_whole(one, least) for one in several):
+            return f"--metadata {name}={value!r}, expected a whole number{_from(least)}, or a list."
+    if name in _NUMBERS and not is_number(value):
+        return f"--metadata {name}={value!r}, expected a number."
     if name == "data_dir" and not Path(value).is_dir():
         return f"--metadata data_dir={value} is no folder, expected one with a benchmark's files."
     return None
+
+
+def _from(least: int) -> str:
+    return "" if least == _ANY else f" from {least}"

@@ -25,8 +25,7 @@ from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.models.load import (
     DEFAULT_MODEL,
     SHIPPED_MODELS,
-    load_model,
-    load_tokenizer,
+    load_with_tokenizer,
 )
 from mtp_harness.models.text import shown
 from mtp_harness.sandbox import Grader
@@ -94,9 +93,9 @@ def main(argv: list[str]) -> int:
         value = getattr(args, name)
         if min(value if isinstance(value, list) else [value]) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {value}: expected at least 1; raise it.")
-    model = load_model(args.pretrained, _dtype(args)).to(args.device)
+    model, tokenizer = load_with_tokenizer(args.pretrained, _dtype(args))
+    model = model.to(args.device)
     ks = _draft_heads(args, model)
-    tokenizer = load_tokenizer(args.pretrained)
     problems = read_problems()[: args.prompts]
     requests = _requests(args, model, [tokenizer.encode(one["prompt"]) for one in problems])
     verifier = Verifier(model, requests, [tokenizer.eos_token_id], shown(tokenizer))

@@ -3,6 +3,8 @@
 import copy
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +15,16 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM
+from safetensors.torch import load_file, save_file
+from sqlitedict import SqliteDict
 
+from mtp_harness import provenance
 from mtp_harness.decode import fastest
 from mtp_harness.decode.engine import Answer, Request
 from mtp_harness.decode.records import Generation
 from mtp_harness.generation import Decoding
 from mtp_harness.lm import MTPLM
+from mtp_harness.models.load import resolve
 from mtp_harness.plugin import UserError
 from mtp_harness.progress import Progress
 
@@ -88,11 +94,59 @@ def test_answers_from_a_cache_do_not_claim_to_be_decoded(tmp_path):
     requests = asks(CODE)
     first = CachingLM(model(), str(tmp_path / "cache")).generate_until(requests)
     assert all(isinstance(answer, Generation) for answer in first)
-    ntp = model(draft_heads=1)
-    again = CachingLM(ntp, str(tmp_path / "cache")).generate_until(asks(CODE))
+    later = model(batch_size=1, label="later")  # neither changes an answer
+    again = CachingLM(later, str(tmp_path / "cache")).generate_until(asks(CODE))
     assert again == first
     assert [type(answer) for answer in again] == [str] * 3
-    assert ntp.get_model_info()["mtp"]["totals"] == {"n_answers": 0}
+    assert later.get_model_info()["mtp"]["totals"] == {"n_answers": 0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"pretrained": "mtp-bytes-n1"}, r"pretrained \(mtp-bytes-n4 there, mtp-bytes-n1 now"),
+        ({"draft_heads": 2}, r"draft_heads \(4 there, 2 now\)"),
+        ({"acceptance": "all"}, r"acceptance \(exact there, all now\)"),
+        ({"dtype": "float32"}, r"dtype \(float64 there, float32 now\)"),
+        ({"add_bos_token": False}, "add_bos_token"),
+        ({"think_end_token": 10}, "think_end_token"),
+        ({"max_length": 64}, "max_length"),
+    ],
+)
+def test_a_cache_of_another_model_is_refused(tmp_path, arguments, named):
+    cache = str(tmp_path / "cache")
+    CachingLM(model(), cache).generate_until(asks(CODE[:1]))
+    with pytest.raises(UserError, match="holds the answers of another model") as caught:
+        CachingLM(model(**arguments), cache)
+    assert "\n" not in str(caught.value) and cache in str(caught.value)
+    assert re.search(named, str(caught.value))
+
+
+def test_a_cache_outlives_neither_its_checkpoint_nor_its_tokenizer(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    shutil.copytree(resolve("mtp-bytes-n4"), folder)
+    CachingLM(model(pretrained=str(folder)), str(tmp_path / "cache"))
+    CachingLM(model(pretrained=str(folder)), str(tmp_path / "cache"))
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] *= 2
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="weights_sha256"):
+        CachingLM(model(pretrained=str(folder)), str(tmp_path / "cache"))
+
+    monkeypatch.setattr(provenance, "LARGEST_HASHED_BYTES", 1)  # as with large checkpoints
+    CachingLM(model(pretrained=str(folder)), str(tmp_path / "large"))
+    CachingLM(model(pretrained=str(folder)), str(tmp_path / "large"))
+    weights["model.norm.weight"] *= 2
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="files"):
+        CachingLM(model(pretrained=str(folder)), str(tmp_path / "large"))
+
+
+def test_a_cache_that_does_not_say_whose_it_is_is_refused(tmp_path):
+    with SqliteDict(str(tmp_path / "cache"), autocommit=True) as cache:
+        cache["0" * 64] = "an answer"
+    with pytest.raises(UserError, match="does not say of which model.*name another file"):
+        CachingLM(model(), str(tmp_path / "cache"))
 
 
 # The journal

@@ -191,6 +191,104 @@ def test_ordinary_model_gives_plain_answers_to_the_harness_cache(plain):
     assert lm.cache_hook.add_partial is not None and "_model_generate" not in vars(lm)
 
 
+@pytest.mark.parametrize("which", ["plain", "shipped"])
+def test_until_none_means_no_stop_strings(which, plain, shipped):
+    lm = shipped if which == "shipped" else MTPLM(pretrained=plain, device="cpu")
+    expected = lm.generate_until(asks(CODE[:1]))
+    assert lm.generate_until(asks(CODE[:1], until=None)) == expected
+
+
+@pytest.mark.parametrize("which", ["plain", "shipped"])
+@pytest.mark.parametrize(
+    ("kwargs", "fact"),
+    [
+        ({"until": 10}, "until=10, expected a text"),
+        ({"max_gen_toks": "abc"}, "max_gen_toks=abc, expected a whole number"),
+        ({"temperature": []}, "temperature=[], expected a number"),
+        ({"max_gen_toks": 0}, "max_gen_toks=0, expected at least 1"),
+        ({"max_gen_toks": 4096}, "leaves no room"),
+    ],
+)
+def test_odd_generation_arguments_are_one_sentence(which, plain, shipped, kwargs, fact):
+    lm = shipped if which == "shipped" else MTPLM(pretrained=plain, device="cpu")
+    with pytest.raises(UserError) as caught:
+        lm.generate_until(asks(CODE[:1], **kwargs))
+    one_sentence(caught.value, "t, document 0: ", fact)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"no_such_argument": 1},
+        {"do_sample": True, "temperature": 0.8, "top_k": -1},
+        {"do_sample": True, "temperature": 0.0},
+    ],
+)
+def test_what_transformers_refuses_to_generate_with_is_one_sentence(plain, kwargs):
+    with pytest.raises(UserError) as caught:
+        MTPLM(pretrained=plain, device="cpu").generate_until(asks(CODE[:1], **kwargs))
+    one_sentence(caught.value, "transformers cannot use a generation argument", *list(kwargs)[-1:])
+
+
+def test_an_ordinary_model_keeps_answers_under_the_request_s_own_arguments(plain, tmp_path):
+    lm = MTPLM(pretrained=plain, device="cpu")
+    kept = []
+    lm.cache_hook = SimpleNamespace(add_partial=lambda *entry: kept.append(entry))
+    request = asks(CODE[:1], until=None)[0]
+    lm.generate_until([request])
+    assert [arguments for _, arguments, _ in kept] == [request.args]
+
+
+@pytest.mark.parametrize("spelling", [int, str])
+def test_thinking_ends_at_a_token_s_id_as_with_hf(shipped, shipped_hf, spelling):
+    space = ord(" ")
+    mine = MTPLM(device="cpu", batch_size=3, think_end_token=spelling(space))
+    theirs = copy.copy(shipped_hf)
+    theirs.think_end_token = space
+    theirs.batch_size_per_gpu = 1  # in a batch it reads on behind a row's stop string
+    requests = asks(CODE, max_gen_toks=32) + asks(
+        CODE[:4], max_gen_toks=48, until=["\n\n", "return"]
+    )
+    answers = mine.generate_until(requests)
+    assert answers == theirs.generate_until(copy.deepcopy(requests))
+    whole = shipped.generate_until(requests)
+    assert answers != whole
+    for answer, text in zip(answers, whole, strict=True):
+        # Characters are counted by token only where the first token wrote the first of them.
+        assert (answer.record.n_characters is None) == (" " in text or text != text.lstrip())
+
+
+@pytest.mark.parametrize("which", ["plain", "shipped"])
+def test_no_chat_template_is_one_sentence(which, plain, shipped):
+    lm = shipped if which == "shipped" else MTPLM(pretrained=plain, device="cpu")
+    assert lm.tokenizer.chat_template is None
+    for ask in (
+        lambda: lm.chat_template(True),
+        lambda: lm.apply_chat_template([{"role": "user", "content": "x"}]),
+    ):
+        with pytest.raises(UserError) as caught:
+            ask()
+        one_sentence(caught.value, "--apply_chat_template", "no chat template", "leave the flag")
+
+
+def test_thinking_with_log_likelihoods_is_one_sentence():
+    lm = MTPLM(device="cpu", enable_thinking=True, think_end_token="</think>")
+    with pytest.raises(UserError) as caught:
+        lm.loglikelihood(asks_likelihood("loglikelihood", [("a", "b")]))
+    one_sentence(caught.value, "enable_thinking=True", "(t)", "leave it out")
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('no') }}", "{% broken", "{{ 1 + 'a' }}"])
+def test_a_chat_template_that_fails_is_one_sentence(template):
+    lm = MTPLM(device="cpu")
+    lm.tokenizer.chat_template = "{{ messages[0].content }}"
+    assert lm.apply_chat_template([{"role": "user", "content": "x"}]) == "x"
+    lm.tokenizer.chat_template = template
+    with pytest.raises(UserError) as caught:
+        lm.apply_chat_template([{"role": "user", "content": "x"}])
+    one_sentence(caught.value, "the chat template")
+
+
 # ---------------------------------------------------------------- the shipped model
 
 
@@ -229,11 +327,40 @@ def test_head_1_is_named_once(caplog):
         lm.loglikelihood(requests)
         lm.loglikelihood(requests)
         lm.loglikelihood_rolling(asks_likelihood("loglikelihood_rolling", [("ab",)]))
-        assert [r.getMessage() for r in caplog.records] == [
+        assert [r.getMessage() for r in caplog.records if "BOS" not in r.getMessage()] == [
             "log-likelihoods are head 1's; draft_heads=4 is unused"
         ]
+        caplog.clear()
         MTPLM(draft_heads=1, device="cpu").loglikelihood(requests)
-    assert len(caplog.records) == 1
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("which", ["plain", "shipped"])
+def test_a_bos_that_is_scored_after_a_bos_is_named_once(plain, which, caplog):
+    arguments = {"pretrained": plain} if which == "plain" else {"draft_heads": 1}
+    requests = asks_likelihood("loglikelihood_rolling", [("x = 1\n",), ("y",)])
+    tokens = list(b"x = 1\n")
+
+    def summed(read, model):  # log P of all tokens but the first, by one forward
+        logits = model.next_token_logits if which == "shipped" else lambda x: model(x).logits
+        with torch.no_grad():
+            scores = logits(torch.tensor([read]))[0, :-1].log_softmax(-1)
+        return float(scores.gather(1, torch.tensor(read[1:])[:, None]).sum())
+
+    with caplog.at_level(logging.WARNING, logger="mtp_harness.lm"):
+        lm = MTPLM(device="cpu", **arguments)
+        found = lm.loglikelihood_rolling(requests)
+        assert lm.loglikelihood_rolling(requests) == found
+        assert found[0] == pytest.approx(summed([0, 0, *tokens], lm.model), abs=1e-4)
+        said = [record.getMessage() for record in caplog.records]
+        assert (
+            len(said) == 1 and "after another BOS" in said[0] and "add_bos_token=False" in said[0]
+        )
+        caplog.clear()
+        without = MTPLM(device="cpu", add_bos_token=False, **arguments)
+        once = without.loglikelihood_rolling(requests)
+        assert once[0] == pytest.approx(summed([0, *tokens], lm.model), abs=1e-4)
+        assert not caplog.records
 
 
 def test_prompts_are_cut_on_the_left_as_hf_does(monkeypatch):
@@ -481,11 +608,37 @@ def test_examples_decode_to_the_text_of_one_head(monkeypatch, toy, heads):
         ({"revision": "v2"}, "revision=v2 does not work with a checkpoint that has heads"),
         ({"mixed_precision_dtype": "bfloat16"}, "mixed_precision_dtype=bfloat16 does not work"),
         ({"attn_implementation": "flash_attention_2"}, "expected eager or sdpa"),
+        ({"pretrained": 10}, "pretrained=10, expected a folder"),
+        ({"loader": 10}, "loader=10, expected module:function"),
+        ({"tokenizer": 10}, "tokenizer=10, expected a folder"),
+        ({"journal": 10}, "journal=10, expected a file"),
+        ({"draft_threshold": []}, r"draft_threshold=\[\], expected a probability"),
+        ({"seed": {}}, r"seed=\{\}, expected a whole number"),
+        ({"seed": 1.5}, "seed=1.5, expected a whole number"),
+        ({"acceptance": 1}, "acceptance=1, expected exact"),
+        ({"think_end_token": -1}, "think_end_token=-1, expected a token or its id"),
     ],
 )
 def test_odd_values_are_one_sentence(arguments, sentence):
     with pytest.raises(UserError, match=sentence):
         MTPLM.create_from_arg_obj(dict(arguments))
+
+
+def test_none_means_the_default():
+    names = ("acceptance", "backend", "batch_size", "draft_threshold", "revision", "truncation")
+    lm = MTPLM.create_from_arg_obj(dict.fromkeys(names), {"device": "cpu"})
+    assert lm.generate_until(asks(CODE[:1])) == MTPLM(device="cpu").generate_until(asks(CODE[:1]))
+
+
+def test_training_tokens_that_yaml_gives_as_text_are_a_number():
+    info = MTPLM(device="cpu", train_tokens="2e9", train_step="5").get_model_info()["mtp"]
+    assert (info["train_tokens"], info["train_step"]) == (2_000_000_000, 5)
+    assert type(info["train_tokens"]) is int
+
+
+def test_switches_may_be_0_and_1():
+    lm = MTPLM(device="cpu", truncation=0, add_bos_token=0)
+    assert lm.generate_until(asks(CODE[:1]))[0].record.n_prompt_tokens == len(CODE[0])
 
 
 def test_type_with_torch_in_front():
@@ -499,6 +652,36 @@ def test_a_tokenizer_larger_than_the_model_is_one_sentence(tmp_path):
     with pytest.raises(UserError) as caught:
         MTPLM.create_from_arg_obj({"tokenizer": str(tmp_path)}, {"device": "cpu"})
     one_sentence(caught.value, "ids up to 256", DEFAULT_MODEL, "vocabulary of 256")
+
+
+def test_an_ordinary_model_with_too_large_a_tokenizer_is_one_sentence(plain, tmp_path):
+    tokenizer = byte_tokenizer(64)
+    tokenizer.add_tokens([f"<added {i}>" for i in range(10)])
+    tokenizer.save_pretrained(tmp_path)
+    arguments = {"pretrained": plain, "tokenizer": str(tmp_path)}
+    with pytest.raises(UserError) as caught:
+        MTPLM.create_from_arg_obj(arguments, {"device": "cpu"})
+    one_sentence(caught.value, "ids up to 265", plain, "vocabulary of 256")
+
+
+def test_a_padding_token_without_a_row_is_never_looked_up(plain, tmp_path):
+    tokenizer = byte_tokenizer(64)
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    tokenizer.save_pretrained(tmp_path)
+    padded = MTPLM(pretrained=plain, tokenizer=str(tmp_path), device="cpu", batch_size=3)
+    expected = MTPLM(pretrained=plain, device="cpu", batch_size=3)
+    assert padded.generate_until(asks(CODE)) == expected.generate_until(asks(CODE))
+    requests = asks_likelihood("loglikelihood", [(CODE[0], "return a + b"), (CODE[1], " pass")])
+    assert padded.loglikelihood(requests) == expected.loglikelihood(requests)
+
+
+@pytest.mark.parametrize("name", ["prefix_token_id", "think_end_token"])
+@pytest.mark.parametrize("which", ["plain", "shipped"])
+def test_a_token_s_id_beyond_the_vocabulary_is_one_sentence(plain, which, name):
+    arguments = {"pretrained": plain} if which == "plain" else {}
+    with pytest.raises(UserError) as caught:
+        MTPLM.create_from_arg_obj({**arguments, name: 256}, {"device": "cpu"})
+    one_sentence(caught.value, f"{name}=256", "vocabulary of 256")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from lm_eval.utils import handle_arg_string
 
 from mtp_harness.model_args import (
     plain_dtypes,
+    read_arguments,
     refuse_odd_values,
     refuse_unknown,
     refuse_without_effect,
@@ -134,6 +135,28 @@ def test_values_that_hf_takes_pass(kwargs):
         refuse_odd_values(draft_heads, None, kwargs)
     refuse_without_effect(kwargs)
     refuse_unknown(kwargs, HFLM.__init__)
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ({"train_tokens": "2e9", "train_step": "5"}, {"train_tokens": 2 * 10**9, "train_step": 5}),
+        ({"train_tokens": 2e11, "seed": "-1"}, {"train_tokens": 2 * 10**11, "seed": -1}),
+        ({"draft_heads": "2", "draft_threshold": ".5"}, {"draft_heads": 2, "draft_threshold": 0.5}),
+        ({"max_length": "1e3", "batch_size": "8"}, {"max_length": 1000, "batch_size": 8}),
+        ({"draft_heads": "auto", "batch_size": "auto:4"}, None),
+        ({"think_end_token": "10", "prefix_token_id": "0"}, None),
+        ({"label": "2e9", "pretrained": "10", "tokenizer": "10"}, None),  # names
+        ({"acceptance": None, "dtype": None}, {}),
+    ],
+)
+def test_text_that_spells_a_number_is_one(given, read):
+    if read is None:
+        read = {k: int(v) if k.endswith(("token", "_id")) else v for k, v in given.items()}
+    found = read_arguments(given)
+    assert found == read
+    assert {k: type(v) for k, v in found.items()} == {k: type(v) for k, v in read.items()}
+    refuse_odd_values(found.get("draft_heads"), None, found)
 
 
 def test_types_reach_hf_in_the_form_it_understands():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from lm_eval.tasks import TaskManager
 
-from mtp_harness import plugin, tasks_dir
+from mtp_harness import plugin, task_options, tasks_dir
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 DOCUMENTED = [
@@ -54,6 +54,12 @@ def test_documented_options_are_taken(manager):
         ("docstring_mtp", {"quick": True}, "expected one of instruction"),
         ("mtp_heads", {"quick": "maybe"}, "quick='maybe', expected true or false"),
         ("mtp_heads", {"window": [5]}, r"window=\[5\], expected a whole number"),
+        ("mtp_heads", {"window": "wide"}, "window='wide', expected a whole number from 1"),
+        ("mtp_speed", {"trials": 0}, "trials=0, expected a whole number from 1"),
+        ("mtp_speed", {"batch": [1, "x"]}, r"batch=\[1, 'x'\], expected a whole number from 1"),
+        ("mtp_induction", {"density": "thick"}, "density='thick', expected a number"),
+        ("mtp_induction", {"seed": 1.5}, "seed=1.5, expected a whole number"),
+        ("humaneval_mtp", {"k": []}, r"k=\[\], expected a whole number from 1, or a list"),
         ("mtp_heads", {"folder": 5}, "folder=5, expected a name or a path"),
         ("mtp_induction", {"stories": ""}, "stories='', expected a name or a path"),
         ("mtp_speed", {"baseline": ["a"]}, r"baseline=\['a'\], expected a name or a path"),
@@ -63,6 +69,43 @@ def test_documented_options_are_taken(manager):
 def test_what_no_task_has_is_refused(manager, tasks, options, said):
     with pytest.raises(plugin.UserError, match=said):
         check(manager, tasks, options)
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ({"window": "64", "stride": "2e1"}, {"window": 64, "stride": 20}),
+        ({"batch": ["1", 4], "prompt_tokens": "512"}, {"batch": [1, 4], "prompt_tokens": 512}),
+        ({"density": "0.5", "temperature": 0.8}, {"density": 0.5, "temperature": 0.8}),
+        ({"folder": "10", "baseline": "2e9"}, {"folder": "10", "baseline": "2e9"}),  # names
+    ],
+)
+def test_text_that_spells_a_number_is_one_where_a_number_is_expected(manager, given, read):
+    assert task_options.with_numbers(given) == read
+    check(manager, "mtp_perplexity,mtp_speed,mtp_induction,humaneval_mtp", given)
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "asked"),
+    [
+        ("mtp_perplexity", {"window": "64", "stride": "32"}, {"window": 64, "stride": 32}),
+        ("mtp_speed", {"batch": "2", "prompt_tokens": ["16"], "trials": "1"}, {"trials": 1}),
+        ("mtp_speculative", {"new_tokens": "8", "quick": True}, {"new_tokens": 8}),
+    ],
+)
+def test_a_probe_reads_numbers_given_as_text(task, options, asked):
+    manager = TaskManager(
+        include_path=str(tasks_dir()), include_defaults=False, metadata={**options, "quick": True}
+    )
+    built = manager.load([task])["tasks"][task]
+    question = built.question(built.eval_docs[0])
+    assert {name: getattr(question, name) for name in asked} == asked
+
+
+def test_arithmetic_reads_numbers_given_as_text():
+    given = {"count": "2", "operations": ["1"], "pause_tokens": "0", "seed": "3"}
+    manager = TaskManager(include_path=str(tasks_dir()), include_defaults=False, metadata=given)
+    assert len(manager.load(["mtp_arithmetic"])["tasks"]["mtp_arithmetic"].eval_docs) == 2
 
 
 def test_one_task_s_option_is_no_other_s_mistake(manager):

@@ -11,10 +11,12 @@ import difflib
 import os
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from mtp_harness.models.adapter import refuse_adapter
 from mtp_harness.models.checks import listing, local_folder, read_json
 from mtp_harness.models.config_file import CONFIG_FILE, read_config
 from mtp_harness.models.interface import MultiHeadModel
@@ -24,7 +26,11 @@ from mtp_harness.models.mtp_llama import MTPLlamaConfig
 from mtp_harness.models.ordinary_folder import read_ordinary_config
 from mtp_harness.models.os_errors import in_words
 from mtp_harness.models.safetensors_folder import load_folder
-from mtp_harness.models.tokenizer_folder import folder_tokenizer, holds_tokenizer
+from mtp_harness.models.tokenizer_folder import (
+    check_vocabulary,
+    folder_tokenizer,
+    holds_tokenizer,
+)
 
 SHIPPED_MODELS = ("mtp-bytes-n4", "mtp-bytes-n1")
 """The small trained models inside the package; the first is the default."""
@@ -83,6 +89,7 @@ def detect(pretrained: str) -> Layout:
             )
         return Layout.TRANSFORMERS
     folder = _folder(pretrained)
+    refuse_adapter(folder)
     if (folder / CONFIG_FILE).is_file():
         is_ours = read_json(folder / CONFIG_FILE).get("model_type") == MTPLlamaConfig.model_type
         return Layout.MTP_LLAMA if is_ours else Layout.TRANSFORMERS
@@ -178,6 +185,21 @@ def load_tokenizer(pretrained: str) -> PreTrainedTokenizerBase:
             f"{folder} has no tokenizer, expected tokenizer.json: copy it there or pass tokenizer=…"
         )
     return folder_tokenizer(folder, read_config, raw=True)
+
+
+def load_with_tokenizer(
+    pretrained: str, dtype: torch.dtype | None = None
+) -> tuple[MultiHeadModel, PreTrainedTokenizerBase]:
+    """Return what `load_model` and `load_tokenizer` do, once it is sure that they fit.
+
+    Raises:
+        FileNotFoundError: a folder or file is missing.
+        ValueError: they cannot be loaded, or the tokenizer has ids for which the model has no row.
+    """
+    model, tokenizer = load_model(pretrained, dtype), load_tokenizer(pretrained)
+    config: Any = model.config  # the layouts' own models are transformers' too
+    check_vocabulary(tokenizer, config.vocab_size, pretrained)
+    return model, tokenizer
 
 
 def _folder(pretrained: str) -> Path:

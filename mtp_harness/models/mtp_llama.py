@@ -21,12 +21,15 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.llama.modeling_llama import (
     LlamaDecoderLayer,
     LlamaModel,
     LlamaPreTrainedModel,
 )
+from transformers.utils.generic import can_return_tuple
 
+from mtp_harness.models.all_heads_loss import all_heads_loss
 from mtp_harness.models.blocks import device_of, run_block_at, run_blocks
 from mtp_harness.models.interface import KeyValueCache, LayerShape, MultiHeadModel
 
@@ -37,6 +40,8 @@ class MTPLlamaConfig(LlamaConfig):  # type: ignore[no-untyped-call]
     Args:
         n_future_tokens: n, the number of heads, 1..num_hidden_layers - 1.
         replicated_unembeddings: one unembedding per head (byte models) instead of a shared one.
+        all_heads_loss: whether `labels=` gives the paper's loss over all heads, or head 1's as
+            in any causal language model.
         **kwargs: `LlamaConfig`'s own; `num_hidden_layers` counts trunk and heads.
     """
 
@@ -44,6 +49,7 @@ class MTPLlamaConfig(LlamaConfig):  # type: ignore[no-untyped-call]
 
     n_future_tokens: int = 1
     replicated_unembeddings: bool = False
+    all_heads_loss: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Check the number of heads against the number of blocks."""
@@ -70,7 +76,12 @@ class MTPLlamaConfig(LlamaConfig):  # type: ignore[no-untyped-call]
 
 
 class MTPLlamaForCausalLM(LlamaForCausalLM, MultiHeadModel):  # type: ignore[no-untyped-call]
-    """Llama with n parallel transformer-layer heads; see the module docstring."""
+    """Llama with n parallel transformer-layer heads; see the module docstring.
+
+    `labels=` reaches head 1 only: heads 2..n get no gradient, and count as unused parameters where
+    several processes train (DDP). `from_pretrained(FOLDER, all_heads_loss=True)` makes `loss` the
+    paper's, over all heads; `logits` stay head 1's.
+    """
 
     config_class = MTPLlamaConfig
     _tied_weights_keys = None  # type: ignore[assignment]
@@ -92,6 +103,34 @@ class MTPLlamaForCausalLM(LlamaForCausalLM, MultiHeadModel):  # type: ignore[no-
             for _ in range(n_extra_unembeddings)
         )
         self.post_init()  # type: ignore[no-untyped-call]
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Return head 1's logits and, with `labels`, a loss; arguments as `LlamaForCausalLM`'s."""
+        if labels is None or not self.config.all_heads_loss:
+            output: CausalLMOutputWithPast = super().forward(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                inputs_embeds=inputs_embeds,
+                labels=labels,
+                **kwargs,
+            )
+            return output
+        embedded = self.model.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        n_items = kwargs.get("num_items_in_batch")
+        found = all_heads_loss(self, embedded, attention_mask, position_ids, labels, n_items)
+        return CausalLMOutputWithPast(loss=found.loss, logits=found.logits)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move or convert everything, but keep the rotary frequencies in their own type.

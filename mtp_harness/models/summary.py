@@ -155,13 +155,19 @@ def _describe_meta(summary: Summary, folder: Path) -> None:
 
 def _compare_tokenizer(summary: Summary, tokenizer: PreTrainedTokenizerBase) -> None:
     """Fill in that the tokenizer has ids beyond the vocabulary, if it has."""
-    if not isinstance(summary.vocabulary, int):
+    vocabulary = summary.vocabulary
+    if not isinstance(vocabulary, int):
         return
-    try:
-        check_vocabulary(tokenizer, summary.vocabulary, "the model")
-    except ValueError as error:  # ordinary models are used with a padding token of no row
-        ordinary = summary.layout is Layout.TRANSFORMERS
-        (summary.notes if ordinary else summary.problems).append(str(error))
+    ordinary = summary.layout is Layout.TRANSFORMERS
+    summary.attempt(
+        lambda: check_vocabulary(tokenizer, vocabulary, "the model", padding=not ordinary)
+    )
+    padding = tokenizer.pad_token_id
+    if ordinary and padding is not None and padding >= vocabulary:
+        summary.notes.append(
+            f"the padding token has the id {padding}, for which the model has no row: the end of "
+            "text is put in its place"
+        )
 
 
 def _compare_meta(summary: Summary, params: MetaParams, shards: MetaShards) -> int:
@@ -199,7 +205,8 @@ def _describe_plain(summary: Summary, folder: Path) -> None:
     summary.width = config.get("hidden_size")
     summary.attention_heads = config.get("num_attention_heads")
     summary.kv_heads = config.get("num_key_value_heads")
-    summary.vocabulary = config.get("vocab_size")
+    inner = config.get("text_config")  # where a model that also sees keeps what is about text
+    summary.vocabulary = (inner if isinstance(inner, dict) else config).get("vocab_size")
     summary.context = config.get("max_position_embeddings")
     modules = next((config[key] for key in SEQUENTIAL_KEYS if config.get(key)), 0)
     if modules:

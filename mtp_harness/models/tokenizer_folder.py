@@ -46,18 +46,22 @@ def folder_tokenizer(
     return tokenizer
 
 
-def check_vocabulary(tokenizer: PreTrainedTokenizerBase, vocabulary: int, name: str) -> None:
+def check_vocabulary(
+    tokenizer: PreTrainedTokenizerBase, vocabulary: int, name: str, padding: bool = True
+) -> None:
     """Refuse a tokenizer with ids for which the model has no rows.
 
     Args:
         tokenizer: of any kind; tokens added to it count.
         vocabulary: V of the model.
         name: what to call the model.
+        padding: whether the padding token counts, which ordinary models often have no row for.
 
     Raises:
         ValueError: an id is V or more.
     """
-    largest = max(tokenizer.get_vocab().values(), default=0)
+    ids = set(tokenizer.get_vocab().values()) - (set() if padding else {tokenizer.pad_token_id})
+    largest = max(ids, default=0)
     if largest >= vocabulary:
         raise ValueError(
             f"the tokenizer has ids up to {largest} but {name} has a vocabulary of {vocabulary}, "

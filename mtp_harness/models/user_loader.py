@@ -31,7 +31,7 @@ def load_with(spec: str, pretrained: str | None) -> MultiHeadModel:
         ValueError: `spec` names no function that can be imported, or the function returned
             something else than a `MultiHeadModel`.
     """
-    model = _import(spec)(pretrained)
+    model = find_loader(spec)(pretrained)
     if not isinstance(model, MultiHeadModel):
         kind = type(model)
         raise ValueError(
@@ -41,8 +41,12 @@ def load_with(spec: str, pretrained: str | None) -> MultiHeadModel:
     return model
 
 
-def _import(spec: str) -> Callable[[str | None], Any]:
-    """Return the function that `module:function` names."""
+def find_loader(spec: str) -> Callable[[str | None], Any]:
+    """Return the function that `module:function` names.
+
+    Raises:
+        ValueError: no such function can be imported.
+    """
     module_name, _, function_name = spec.partition(":")
     if not module_name or not function_name:
         raise ValueError(

@@ -6,9 +6,24 @@ from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 
+from mtp_harness.generation_args import checked_arguments
 from mtp_harness.lm import MTPLM
-from mtp_harness.model_args import refuse_odd_values, refuse_unknown, refuse_without_effect
-from mtp_harness.models.load import DEFAULT_MODEL, Layout, detect, n_future_tokens
+from mtp_harness.model_args import (
+    read_arguments,
+    refuse_heads,
+    refuse_odd_values,
+    refuse_unknown,
+    refuse_without_effect,
+)
+from mtp_harness.models.load import (
+    DEFAULT_MODEL,
+    Layout,
+    detect,
+    is_local,
+    load_tokenizer,
+    n_future_tokens,
+)
+from mtp_harness.models.user_loader import find_loader
 from mtp_harness.pipeline.cell import Cell
 from mtp_harness.pipeline.expand import SingleTask, expand
 from mtp_harness.pipeline.suite import Model, Suite
@@ -30,6 +45,7 @@ def plan(suite: Suite, output: Path) -> list[Cell]:
     tasks = expand(suite.tasks, suite.include_path)
     for task in tasks:
         _check_sampling(task)
+        _check_settings(task)
     return [
         Cell(
             model.label,
@@ -47,17 +63,24 @@ def plan(suite: Suite, output: Path) -> list[Cell]:
 
 def _check_model(model: Model) -> bool:
     """Refuse a model that cannot be loaded as asked; return whether it can keep a journal."""
-    arguments = model.model_args
-    pretrained = arguments.get("pretrained") or arguments.get("loader") or DEFAULT_MODEL
     try:
-        layout = None if arguments.get("loader") else detect(str(pretrained))
-        if layout is not None:
-            _check_heads(arguments.get("draft_heads"), n_future_tokens(str(pretrained)))
+        arguments = read_arguments(model.model_args)
+        refuse_odd_values(arguments.get("draft_heads"), arguments.get("device"), arguments)
+        loader = arguments.get("loader")
+        pretrained = arguments.get("pretrained") or loader or DEFAULT_MODEL
+        layout = None if loader else detect(pretrained)
+        if loader:
+            find_loader(loader)
+        else:
+            _check_heads(arguments.get("draft_heads"), n_future_tokens(pretrained))
+        tokenizer = arguments.get("tokenizer")
+        if isinstance(tokenizer, str) and is_local(tokenizer):
+            load_tokenizer(tokenizer)
         if layout is Layout.TRANSFORMERS:
+            refuse_heads(pretrained, arguments)
             return False
         refuse_unknown(arguments, HFLM.__init__, MTPLM.__init__)
         refuse_without_effect(arguments)
-        refuse_odd_values(arguments.get("draft_heads"), arguments.get("device"), arguments)
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"model {model.label}: {error}") from error
     return True
@@ -79,6 +102,15 @@ def _check_sampling(task: SingleTask) -> None:
             NSamples.from_metadata(metadata)
         except ValueError as error:
             raise ValueError(f"{task.name}: {error}") from None
+
+
+def _check_settings(task: SingleTask) -> None:
+    """Refuse generation arguments that no model can take, and a device that is not there."""
+    try:
+        checked_arguments(task.settings.get("gen_kwargs") or {})
+        refuse_odd_values(None, task.settings.get("device"), {})
+    except ValueError as error:
+        raise ValueError(f"{task.name}: {error}") from None
 
 
 def tasks_of(cells: Iterable[Cell]) -> list[str]:

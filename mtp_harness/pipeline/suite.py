@@ -25,20 +25,23 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from mtp_harness.numbers import as_whole, is_whole
+
 
 class _Rule(NamedTuple):
-    """Which values a setting may have."""
+    """Which values a setting may have, and how one is read first."""
 
     fits: Callable[[Any], bool]
     expected: str
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    return type(value) is int and value >= least
+    read: Callable[[Any], Any] = lambda value: value
 
 
 def _is_batch_size(value: Any) -> bool:
-    return _is_whole(value, 1) or re.fullmatch(r"auto(:\d+)?", str(value)) is not None
+    return is_whole(value, 1) or re.fullmatch(r"auto(:\d+)?", str(value)) is not None
+
+
+def _read_seed(value: Any) -> Any:
+    return [as_whole(one) for one in value] if isinstance(value, list) else as_whole(value)
 
 
 def _is_seed(value: Any) -> bool:
@@ -53,15 +56,17 @@ def _is_limit(value: Any) -> bool:
 _MAPPING = _Rule(lambda value: isinstance(value, dict), "names and values")
 SETTINGS = {
     "apply_chat_template": _Rule(lambda value: type(value) in (bool, str), "true or a name"),
-    "batch_size": _Rule(_is_batch_size, "a whole number from 1, or auto"),
+    "batch_size": _Rule(_is_batch_size, "a whole number from 1, or auto", as_whole),
     "confirm_run_unsafe_code": _Rule(lambda value: type(value) is bool, "true or false"),
     "device": _Rule(lambda value: isinstance(value, str), "such as cpu or cuda:0"),
     "gen_kwargs": _MAPPING,
-    "limit": _Rule(_is_limit, "a whole number from 1, or a share below 1"),
-    "max_batch_size": _Rule(lambda value: _is_whole(value, 1), "a whole number from 1"),
+    "limit": _Rule(_is_limit, "a whole number from 1, or a share below 1", as_whole),
+    "max_batch_size": _Rule(lambda value: is_whole(value, 1), "a whole number from 1", as_whole),
     "metadata": _MAPPING,
-    "num_fewshot": _Rule(lambda value: _is_whole(value, 0), "a whole number from 0"),
-    "seed": _Rule(_is_seed, "a whole number, or four: of python, numpy, torch and shots"),
+    "num_fewshot": _Rule(lambda value: is_whole(value, 0), "a whole number from 0", as_whole),
+    "seed": _Rule(
+        _is_seed, "a whole number, or four: of python, numpy, torch and shots", _read_seed
+    ),
     "system_instruction": _Rule(lambda value: isinstance(value, str), "text"),
 }
 """`lm_eval`'s flags that a suite sets, each called as there."""
@@ -195,10 +200,11 @@ def _asked(entry: Any, common: dict[str, Any], where: str) -> Asked:
 
 def _settings(given: Any, where: str) -> dict[str, Any]:
     require_keys(given, tuple(SETTINGS), (), where)
-    for name, value in given.items():
+    settings = {name: SETTINGS[name].read(value) for name, value in given.items()}
+    for name, value in settings.items():
         if not SETTINGS[name].fits(value):
             raise ValueError(f"{where}: {name}={value!r}, expected {SETTINGS[name].expected}")
-    return dict(given)
+    return settings
 
 
 def require_keys(content: Any, known: Collection[str], needed: Collection[str], where: str) -> None:

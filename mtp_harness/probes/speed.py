@@ -25,7 +25,7 @@ from mtp_harness.data.corpus import Corpus, code_corpus
 from mtp_harness.decode.engine import Engine, OutOfSlots, Request
 from mtp_harness.decode.memory import fitting_slots
 from mtp_harness.models.interface import MultiHeadModel
-from mtp_harness.models.load import load_model, load_tokenizer
+from mtp_harness.models.load import load_with_tokenizer
 from mtp_harness.models.text import plain_encode, shown
 from mtp_harness.plugin import UserError
 from mtp_harness.probes.bandwidth import Traffic, read_bandwidth, synchronize
@@ -224,8 +224,8 @@ def _baseline(name: str, lm: Any, corpus: Corpus) -> Callable[[int], Contender]:
     """Load another checkpoint; return how to have it decode batches of a size."""
     mine = lm.decoder().model
     try:
-        model = load_model(name, mine.dtype).to(mine.device)
-        tokenizer = load_tokenizer(name)
+        model, tokenizer = load_with_tokenizer(name, mine.dtype)
+        model = model.to(mine.device)
     except (ValueError, OSError) as error:
         raise UserError(f"baseline={name}: {error}") from error
     if not isinstance(model, MultiHeadModel):

@@ -26,6 +26,7 @@ from lm_eval.api.task import ConfigurableTask
 from mtp_harness.plugin import UserError
 from mtp_harness.probes.measured import Measured
 from mtp_harness.scoring.decoding import ratio_of_sums
+from mtp_harness.task_options import with_numbers
 
 POOLED = "n_documents"
 """The metric that carries what was measured of each document; printed, it is their number."""
@@ -48,6 +49,7 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
         # A type that the harness knows, until its checks are done: its default would set up
         # generation. An empty list of metrics keeps it from adding those of that type.
         own |= {"output_type": "loglikelihood", "metric_list": []}
+        own["metadata"] = with_numbers(own.get("metadata") or {})
         try:
             super().__init__(config=own)
         except (ValueError, FileNotFoundError) as error:

@@ -41,7 +41,9 @@ def spans(n_states: int, window: int, stride: int) -> Iterator[Span]:
         done = end
 
 
-def windows(corpus: Corpus, encode: Encode, bos: int, length: int, count: int | None) -> Tensor:
+def windows(
+    corpus: Corpus, encode: Encode, bos: int | None, length: int, count: int | None
+) -> Tensor:
     """Return windows over the documents set end to end, each document after a BOS.
 
     Windows do not overlap; the tokens after the last whole one are left out.
@@ -49,7 +51,7 @@ def windows(corpus: Corpus, encode: Encode, bos: int, length: int, count: int | 
     Args:
         corpus: the documents.
         encode: see `Encode`.
-        bos: the token between documents.
+        bos: the token between documents; None: nothing.
         length: tokens per window, T.
         count: how many, evenly spread over the corpus; None means all.
 
@@ -58,7 +60,7 @@ def windows(corpus: Corpus, encode: Encode, bos: int, length: int, count: int | 
     """
     tokens: list[int] = []
     for document in corpus.documents:
-        tokens += [bos, *encode(document.text)]
+        tokens += [*([] if bos is None else [bos]), *encode(document.text)]
     n_all = len(tokens) // length
     if not n_all:
         raise ValueError(f"the corpus has {len(tokens)} tokens, fewer than one window of {length}")

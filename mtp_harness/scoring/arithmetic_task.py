@@ -25,6 +25,7 @@ from mtp_harness.scoring.bootstrap import estimate
 from mtp_harness.scoring.decoding import ratio_of_sums
 from mtp_harness.shots import tokens_of
 from mtp_harness.tables import Cell, long_table
+from mtp_harness.task_options import with_numbers
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class ArithmeticTask(ConfigurableTask):  # type: ignore[misc]
         self.pauses_fit = True
         self._kinds: dict[str, list[int]] = {}
         own = {key: value for key, value in config.items() if key != "class"}
+        own["metadata"] = with_numbers(own.get("metadata") or {})
         own["metric_list"] = []  # or the harness adds its own exact match
         try:
             super().__init__(config=own)

@@ -26,6 +26,7 @@ from mtp_harness.scoring.thinking import (
     opens_thinking,
     without_thinking,
 )
+from mtp_harness.task_options import with_numbers
 
 FILTER = "none"
 
@@ -130,9 +131,9 @@ class SampledTask(GenerationTask):
 
     def __init__(self, config: dict[str, Any]) -> None:
         """Build the task from its YAML, with the sampling that the metadata asks for."""
-        own = dict(config)
+        own = {**config, "metadata": with_numbers(config.get("metadata") or {})}
         try:
-            sampling = NSamples.from_metadata(own.get("metadata") or {})
+            sampling = NSamples.from_metadata(own["metadata"])
         except ValueError as error:
             raise plugin.UserError(f"{own.get('task')}: {error}.") from None
         if sampling is not None:

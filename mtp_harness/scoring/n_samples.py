@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from mtp_harness.numbers import as_number, as_whole, is_number
+
 SUFFIX = "_sampled"
 """Tells a sampled pass@1 from a greedy one."""
 
@@ -53,13 +55,14 @@ class NSamples:
             return None
         given = metadata.get("k", 1)
         try:
-            ks = tuple(int(k) for k in (given if isinstance(given, list | tuple) else [given]))
+            ks = given if isinstance(given, list | tuple) else [given]
+            top_p, top_k = metadata.get("top_p"), metadata.get("top_k")
             return cls(
-                n_samples=int(metadata.get("n_samples", 1)),
-                temperature=float(metadata.get("temperature", 0.0)),
-                ks=ks,
-                top_p=None if metadata.get("top_p") is None else float(metadata["top_p"]),
-                top_k=None if metadata.get("top_k") is None else int(metadata["top_k"]),
+                n_samples=_whole("n_samples", metadata.get("n_samples", 1)),
+                temperature=_number("temperature", metadata.get("temperature", 0.0)),
+                ks=tuple(_whole("k", k) for k in ks),
+                top_p=None if top_p is None else _number("top_p", top_p),
+                top_k=None if top_k is None else _whole("top_k", top_k),
             )
         except TypeError as error:
             raise ValueError(
@@ -73,3 +76,17 @@ class NSamples:
             return {"do_sample": False}
         given = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
         return {"do_sample": True} | {k: v for k, v in given.items() if v is not None}
+
+
+def _whole(name: str, value: Any) -> int:
+    number = as_whole(value)
+    if type(number) is not int:
+        raise TypeError(f"{name}={value!r} is not a whole number")
+    return number
+
+
+def _number(name: str, value: Any) -> float:
+    number = as_number(value)
+    if not is_number(number):
+        raise TypeError(f"{name}={value!r} is not a number")
+    return float(number)

@@ -179,10 +179,19 @@ def test_tokenizer_larger_than_the_model(folder, meta_folder, capsys):
 def test_padding_token_beyond_an_ordinary_models_vocabulary_is_a_note(tmp_path, capsys):
     LlamaForCausalLM(LlamaConfig(**TINY)).save_pretrained(tmp_path)
     tokenizer = byte_tokenizer(700)
-    tokenizer.add_tokens(["<pad>"])
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
     tokenizer.save_pretrained(tmp_path)
     found = report(capsys, tmp_path)
-    assert found["ok"] and "ids up to 256" in found["notes"][0]
+    assert found["ok"] and "padding token has the id 256" in found["notes"][0]
+
+
+def test_a_tokenizer_larger_than_an_ordinary_model_is_a_problem(tmp_path, capsys):
+    LlamaForCausalLM(LlamaConfig(**TINY)).save_pretrained(tmp_path)
+    tokenizer = byte_tokenizer(700)
+    tokenizer.add_tokens([f"<added {i}>" for i in range(10)])
+    tokenizer.save_pretrained(tmp_path)
+    (problem,) = report(capsys, tmp_path)["problems"]
+    assert "ids up to 265 but the model has a vocabulary of 256" in problem
 
 
 def test_one_broken_params_json_is_one_problem(meta_folder, capsys):

@@ -3,12 +3,14 @@
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from mtp_harness import measure, verify
 from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
 from mtp_harness.models.byte_tokenizer import byte_tokenizer
 from mtp_harness.models.load import (
@@ -19,6 +21,7 @@ from mtp_harness.models.load import (
     is_local,
     load_model,
     load_tokenizer,
+    load_with_tokenizer,
     resolve,
 )
 from mtp_harness.models.summary import summarise
@@ -206,3 +209,18 @@ def test_tokenizer_of_an_ordinary_model(plain):
     byte_tokenizer(64).save_pretrained(plain)
     expected = AutoTokenizer.from_pretrained(plain).encode("ab")
     assert load_tokenizer(str(plain)).encode("ab") == expected
+
+
+def test_commands_that_load_both_refuse_a_tokenizer_larger_than_the_model(tmp_path):
+    shutil.copytree(resolve("mtp-bytes-n4"), tmp_path / "copy")
+    tokenizer = load_tokenizer("mtp-bytes-n4")
+    tokenizer.add_tokens(["<added>"])
+    tokenizer.save_pretrained(tmp_path / "copy")
+    folder = str(tmp_path / "copy")
+    for command in (lambda: load_with_tokenizer(folder), lambda: verify.main([folder])):
+        with pytest.raises(ValueError, match="ids up to 256 but .* a vocabulary of 256"):
+            command()
+    with pytest.raises(ValueError, match="ids up to 256 but"):
+        measure.main([folder, "--windows", "1", "--prompts", "1"])
+    model, tokenizer = load_with_tokenizer("mtp-bytes-n4")
+    assert (model.n_future_tokens, len(tokenizer)) == (4, 256)

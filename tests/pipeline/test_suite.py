@@ -18,6 +18,24 @@ def test_a_task_s_settings_win_over_the_suite_s():
     assert str(suite.output) == "mine"
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "number"),
+    [
+        ("limit", "2e1", 20),
+        ("limit", "0.5", 0.5),
+        ("batch_size", "16", 16),
+        ("max_batch_size", "8", 8),
+        ("num_fewshot", "3", 3),
+        ("seed", "7", 7),
+        ("seed", ["1", "2", 3, "4"], [1, 2, 3, 4]),
+    ],
+)
+def test_numbers_that_yaml_gives_as_text_are_numbers(name, text, number):
+    suite = make_suite({**GOOD, "settings": {name: text}, "tasks": ["a"]}, "mine", "mine.yaml")
+    found = suite.tasks[0].settings[name]
+    assert found == number and type(found) is type(number)
+
+
 def test_merging_changes_neither_side():
     one, two = {"metadata": {"a": 1}}, {"metadata": {"b": 2}}
     assert merged(one, two) == {"metadata": {"a": 1, "b": 2}}
@@ -44,6 +62,9 @@ def test_merging_changes_neither_side():
         ({"settings": {"batch_size": True}}, r"batch_size=True"),
         ({"settings": {"seed": [1, 2]}}, r"seed=\[1, 2\], expected a whole number, or four"),
         ({"settings": {"num_fewshot": -1}}, r"num_fewshot=-1"),
+        ({"settings": {"num_fewshot": "many"}}, r"num_fewshot='many'"),
+        ({"settings": {"limit": "all"}}, r"limit='all', expected a whole number from 1"),
+        ({"settings": {"limit": "nan"}}, r"limit='nan', expected a whole number from 1"),
         ({"settings": {"metadata": "x"}}, r"metadata='x', expected names and values"),
         ({"settings": []}, None),  # nothing said
         ({"output": 3}, r"output=3, expected a folder"),

@@ -35,7 +35,9 @@ def test_greedy_stays_greedy():
         ({"n_samples": 0, "temperature": 1}, "n_samples=0; expected at least 1"),
         ({"n_samples": 5, "temperature": 1, "k": [1, 10]}, "k=10 with n_samples=5"),
         ({"n_samples": 5, "temperature": -1}, "temperature=-1.0; expected 0"),
-        ({"n_samples": "many", "temperature": 1}, "many"),
+        ({"n_samples": "many", "temperature": 1}, "n_samples='many' is not a whole number"),
+        ({"n_samples": 2.5, "temperature": 1}, "n_samples=2.5 is not a whole number"),
+        ({"n_samples": 5, "temperature": "warm"}, "temperature='warm' is not a number"),
         ({"n_samples": 5, "temperature": None}, "is not sampling"),
     ],
 )
