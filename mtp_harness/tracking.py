@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mtp_harness.harness_files import all_samples
+
 FILE_TAG = "mtp_harness.results_sha256"
 _BATCH = 100
 """Parameters that MLflow takes at once."""
@@ -110,7 +112,7 @@ class Store:
                 run_id = self._begin(name or _name(content), {FILE_TAG: digest})
                 self._log_numbers(run_id, content)
                 self._client.log_artifact(run_id, str(path))
-                for samples in _samples(path):
+                for samples in all_samples(path):
                     self._client.log_artifact(run_id, str(samples), "samples")
             self._log_figures(run_id, artifacts)
             self._client.set_terminated(run_id)
@@ -231,8 +233,3 @@ def _name(content: Mapping[str, Any]) -> str:
     mtp = content["config"].get("mtp") or {}
     model = mtp.get("label") or mtp.get("pretrained") or content.get("model_name") or "model"
     return f"{model}/{'+'.join(content['results'])}"
-
-
-def _samples(results: Path) -> list[Path]:
-    stamp = results.stem.removeprefix("results_")
-    return sorted(results.parent.glob(f"samples_*_{stamp}.jsonl"))

@@ -5,7 +5,7 @@ import pytest
 from lm_eval._cli.harness import HarnessCLI
 from lm_eval.config.evaluate_config import EvaluatorConfig
 
-from mtp_harness.pipeline.cell import Cell, write_whole
+from mtp_harness.pipeline.cell import Cell
 from mtp_harness.pipeline.results import complete_results, remove_results
 
 STAMP = "2026-01-31T12-00-00.000000"
@@ -138,10 +138,3 @@ def test_a_pasted_command_counts(tmp_path):
     assert mine.finished() is not None
     with pytest.raises(ValueError, match=r"is not of this suite \(it was made by lm_eval --model"):
         cell(tmp_path, settings={}).finished()
-
-
-def test_a_file_is_written_whole(tmp_path):
-    write_whole(tmp_path / "a", "one")
-    write_whole(tmp_path / "a", "two")
-    assert [file.name for file in tmp_path.iterdir()] == ["a"]
-    assert (tmp_path / "a").read_text() == "two"
