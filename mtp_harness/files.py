@@ -17,11 +17,17 @@ _LONGEST = 40
 
 
 def user_path(given: str | Path) -> Path:
-    """Return a path with `~` and `~name` expanded as a shell does: not where nobody is called so.
+    """Return a path with `~` and `~name` expanded at its beginning."""
+    return Path(expanded(str(given)))
 
-    Shells leave it as it is behind a comma or an equals sign, and a YAML file has no shell.
+
+def expanded(given: str) -> str:
+    """Return a name or path with `~` and `~name` expanded at its beginning, otherwise as it is.
+
+    A shell does so, but not behind a comma or an equals sign, nor in a YAML file. Like a shell,
+    this leaves `~name` as it is where nobody is called so.
     """
-    return Path(os.path.expanduser(given))  # noqa: PTH111  Path's raises for an unknown name
+    return os.path.expanduser(given)  # noqa: PTH111  Path's changes `./x`, too, and may raise
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

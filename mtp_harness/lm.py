@@ -37,9 +37,11 @@ from transformers import PreTrainedModel
 
 from mtp_harness import provenance
 from mtp_harness.decode.records import DecodeRecord, Generation
+from mtp_harness.files import expanded, user_path
 from mtp_harness.generation import Decoding, Generator
 from mtp_harness.model_args import (
     plain_dtypes,
+    plain_paths,
     refuse_odd_values,
     refuse_unknown,
     refuse_without_effect,
@@ -137,14 +139,14 @@ class MTPLM(HFLM):  # type: ignore[misc]
             "label": None if label is None else str(label),
             **{name: None if value is None else int(value) for name, value in trained.items()},
         }
-        kwargs = plain_dtypes(kwargs)
+        kwargs = plain_paths(plain_dtypes(kwargs))
         if (
             self._layout is Layout.TRANSFORMERS
             and is_local(pretrained)
             and not kwargs.get("subfolder")
         ):
             check_ordinary(Path(resolve(pretrained)))
-        self._user_model = load_with(loader, given) if loader else None
+        self._user_model = load_with(loader, given and expanded(given)) if loader else None
         if kwargs.get("parallelize") and self._layout is not Layout.TRANSFORMERS:
             require_spreadable(self._user_model, loader)
             device = "cuda:0"  # the first one has what is outside the blocks
@@ -166,7 +168,7 @@ class MTPLM(HFLM):  # type: ignore[misc]
             float(draft_threshold),
             acceptance,
             torch.initial_seed() if seed is None else int(seed),
-            None if journal is None else Path(journal),
+            None if journal is None else user_path(journal),
         )
         if isinstance(self.model, MultiHeadModel):
             self._generator = Generator(self, self.model, self._eos_ids(), how)

@@ -9,8 +9,9 @@ an option need only be one of some task's. Metadata of tasks that are not ours m
 import difflib
 import inspect
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
+
+from mtp_harness.files import user_path
 
 _TEXTS = frozenset(
     "baseline column data_dir dataset dataset_config folder pause split stories".split()
@@ -57,6 +58,6 @@ def _unfit(name: str, value: Any) -> str | None:
         return f"--metadata {name}={value!r}, expected a name or a path in quotes."
     if name in _WHOLE and type(value) is not int:
         return f"--metadata {name}={value!r}, expected a whole number."
-    if name == "data_dir" and not Path(value).is_dir():
+    if name == "data_dir" and not user_path(value).is_dir():
         return f"--metadata data_dir={value} is no folder, expected one with a benchmark's files."
     return None

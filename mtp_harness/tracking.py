@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mtp_harness.files import expanded
 from mtp_harness.harness_files import all_samples
 
 FILE_TAG = "mtp_harness.results_sha256"
@@ -79,7 +80,8 @@ class Store:
         Raises:
             ValueError: MLflow is not installed, or cannot use the store.
         """
-        self.uri, self.experiment = uri, experiment
+        self.uri, self.experiment = _with_home(uri), experiment
+        uri = self.uri
         try:
             import mlflow
         except ImportError:
@@ -167,6 +169,12 @@ class Store:
         except (MlflowException, OSError, ImportError) as error:  # the last: a database's driver
             said = " ".join(str(error).split())
             raise ValueError(f"MLflow cannot use {self.uri}: {said}") from error
+
+
+def _with_home(uri: str) -> str:
+    """Return the place of a store with `~` expanded, also in one that is a file's address."""
+    scheme = next((one for one in ("sqlite:///", "file://") if uri.startswith(one)), "")
+    return scheme + expanded(uri.removeprefix(scheme))
 
 
 def parameters(content: Mapping[str, Any]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from mtp_harness.files import expanded
 from mtp_harness.models.checks import listing, local_folder, read_json
 from mtp_harness.models.config_file import CONFIG_FILE, read_config
 from mtp_harness.models.interface import MultiHeadModel
@@ -49,7 +50,7 @@ def resolve(pretrained: str) -> str:
     """
     if pretrained in SHIPPED_MODELS:
         return str(_SHIPPED_FOLDER / pretrained)
-    return str(Path(pretrained).expanduser()) if pretrained.startswith("~") else pretrained
+    return expanded(pretrained)
 
 
 @in_words()

@@ -104,8 +104,13 @@ class Cell:
         path = self.folder / SETTINGS_FILE
         if not path.is_file():
             return None
-        recorded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return recorded
+        try:
+            return dict(json.loads(path.read_bytes()))
+        except (ValueError, TypeError):
+            raise ValueError(
+                f"{path} is damaged, expected the settings of a cell: remove {self.folder}, or "
+                "choose another output folder"
+            ) from None
 
 
 def _differences(

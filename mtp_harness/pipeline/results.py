@@ -42,9 +42,10 @@ def complete_results(folder: Path, task: str) -> Results | None:
     then leaves torn files, which do not count.
     """
     for path in reversed(results_below(folder)):
-        content = _parsed(path.read_text(encoding="utf-8"))
-        if content is not None and task in content.get("results", {}):
-            n_documents = content["n-samples"][task]["effective"]
+        content = _parsed(path.read_bytes())
+        counted = ((content or {}).get("n-samples") or {}).get(task)
+        if content is not None and counted and task in content.get("results", {}):
+            n_documents = counted["effective"]
             if _documents(written_samples(path, task)) == n_documents:
                 return Results(path, content)
     return None
@@ -61,7 +62,7 @@ def _documents(samples: Path) -> int | None:
     if not samples.is_file():
         return 0
     seen = set()
-    with samples.open(encoding="utf-8") as lines:
+    with samples.open("rb") as lines:
         for line in lines:
             sample = _parsed(line)
             if sample is None:
@@ -70,7 +71,7 @@ def _documents(samples: Path) -> int | None:
     return len(seen)
 
 
-def _parsed(text: str) -> dict[str, Any] | None:
+def _parsed(text: bytes) -> dict[str, Any] | None:
     try:
         content = json.loads(text)
     except ValueError:

@@ -132,6 +132,20 @@ def test_a_begun_cell_may_go_on_with_another_batch_size_alone(tmp_path):
         other.finished()
 
 
+@pytest.mark.parametrize("content", ["", "{", "3", '"text"', "\ud83d"])
+def test_damaged_settings_are_named(tmp_path, content):
+    mine = cell(tmp_path)
+    (tmp_path / "cell.json").write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(ValueError, match=f"{tmp_path}/cell.json is damaged, expected the settings"):
+        mine.finished()
+
+
+@pytest.mark.parametrize("content", [b"\xff", b'{"results": {"humaneval_mtp": {}}}'])
+def test_damaged_results_do_not_count(tmp_path, content):
+    write_results(tmp_path).write_bytes(content)
+    assert complete_results(tmp_path, "humaneval_mtp") is None
+
+
 def test_a_pasted_command_counts(tmp_path):
     mine = cell(tmp_path)
     write_results(tmp_path, shlex.join(["lm_eval", "run", *mine.arguments()]))
