@@ -72,8 +72,10 @@ def results_below(folder: Path) -> list[Path]:
 
 
 def _is_results(path: Path) -> bool:
-    if path.name.startswith("results_") or not path.is_file():
-        return path.is_file()
+    if path.name.startswith("results_"):
+        return True
+    if not path.is_file():
+        return False
     try:
         data = path.read_bytes()
     except OSError:
