@@ -31,7 +31,9 @@ COMMANDS = {
     "measure": Command("mtp_harness.measure:main", "measure a trained model's heads"),
     "verify": Command("mtp_harness.verify:main", "compare k heads with plain decoding, by token"),
     "grade": Command("mtp_harness.scoring.grade:main", "grade the programs in saved samples"),
-    "passk": Command("mtp_harness.scoring.over_temperatures:main", "score several temperatures"),
+    "passk": Command(
+        "mtp_harness.leaderboard.over_temperatures:main", "score several temperatures"
+    ),
     "leaderboard": Command(
         "mtp_harness.leaderboard.cli:main", "compare the models of several runs"
     ),

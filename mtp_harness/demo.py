@@ -17,6 +17,8 @@ from mtp_harness import provenance
 from mtp_harness.data.corpus import code_corpus
 from mtp_harness.decode.engine import Request
 from mtp_harness.decode.stopping import continuation_text
+from mtp_harness.files import user_path
+from mtp_harness.harness_files import results_below, written_samples
 from mtp_harness.measure import measure_decoding, measure_heads
 from mtp_harness.models.load import load_model, load_tokenizer
 from mtp_harness.models.text import plain_encode, shown
@@ -29,33 +31,45 @@ ALONE = 5
 """Problems decoded at batch size 1."""
 
 
-def newest(folder: Path, pattern: str) -> Path:
-    """Return the newest matching file below `folder`.
+TASK = "humaneval_mtp"
+
+
+def newest(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], Path]:
+    """Return `config.mtp` and the samples of the newest run of `TASK` below `folder`, and its file.
 
     Raises:
         FileNotFoundError: there is none.
+        ValueError: its files are damaged, or it is a run of another model.
     """
-    found = sorted(folder.rglob(pattern), key=lambda path: path.stat().st_mtime)
+    run = (
+        f"expected the output of `lm_eval --model mtp --tasks {TASK} --log_samples --output_path "
+        f"{folder}`; run that first"
+    )
+    found = sorted(results_below(folder), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise FileNotFoundError(
-            f"{folder} holds no {pattern}, expected the output of `lm_eval --model mtp --tasks "
-            f"humaneval_mtp --log_samples --output_path {folder}`; run that first"
-        )
-    return found[-1]
+        raise FileNotFoundError(f"{folder} holds no results, {run}")
+    path = found[-1]
+    try:
+        config = json.loads(path.read_bytes())["config"].get("mtp")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{path} is no results file of lm_eval, {run}") from None
+    if config is None:
+        raise ValueError(f"{path} is not a run of --model mtp; expected one of a shipped model")
+    samples = written_samples(path, TASK)
+    if not samples.is_file():
+        raise FileNotFoundError(f"{path} has no {samples.name} beside it, {run}")
+    try:
+        return config, [json.loads(line) for line in samples.open("rb")], path
+    except ValueError:
+        raise ValueError(f"{samples} has a line that is not JSON, {run}") from None
 
 
 def main(argv: list[str]) -> int:
     """Print the screen."""
     parser = argparse.ArgumentParser(prog="mtp-harness demo", description=__doc__)
-    parser.add_argument("results", type=Path, help="the run's --output_path")
+    parser.add_argument("results", type=user_path, help="the run's --output_path")
     args = parser.parse_args(argv)
-    path = newest(args.results, "results_*.json")
-    config = json.loads(path.read_text(encoding="utf-8"))["config"].get("mtp")
-    if config is None:
-        raise ValueError(f"{path} is not a run of --model mtp; expected one of a shipped model")
-    stamp = path.stem.removeprefix("results_")
-    lines = newest(path.parent, f"samples_humaneval_mtp_{stamp}.jsonl").read_text(encoding="utf-8")
-    samples = [json.loads(line) for line in lines.splitlines()]
+    config, samples, path = newest(args.results)
     sys.stdout.write(screen(config, samples) + f"\nresults: {path}\n")
     return 0
 

@@ -22,6 +22,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mtp_harness.files import user_path, write_whole
+from mtp_harness.harness_files import read_each, results_below
+
 TASK = "mtp_speculative"
 TOLERANCE = 0.02
 """Of the schema's own check of the mean."""
@@ -65,18 +68,26 @@ def main(argv: list[str]) -> int:
         prog="mtp-harness export", description="Write results in a format that others read."
     )
     add = parser.add_argument
-    add("results", type=Path, help="a results_….json, or a folder with one run of mtp_speculative")
+    add(
+        "results",
+        type=user_path,
+        help="a results_….json, or a folder with one run of mtp_speculative",
+    )
     add("--format", required=True, choices=["speculation-profile"], help="what to write")
     add("-k", "--draft-heads", type=int, metavar="K", help="heads decoded with (default: all)")
-    add("-o", "--out", type=Path, metavar="FILE", help="write there instead of to the screen")
+    add("-o", "--out", type=user_path, metavar="FILE", help="write there instead of to the screen")
     args = parser.parse_args(argv)
     path, mtp = find_run(args.results)
-    text = json.dumps(speculation_profile(mtp, args.draft_heads, path.name), indent=2) + "\n"
+    try:
+        text = json.dumps(speculation_profile(mtp, args.draft_heads, path.name), indent=2) + "\n"
+    except (KeyError, TypeError, AttributeError, IndexError, ZeroDivisionError) as error:
+        raise ValueError(
+            f"{path} has damaged tables of {TASK} ({type(error).__name__}: {error}): run it again"
+        ) from None
     if args.out is None:
         sys.stdout.write(text)
         return 0
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(text, encoding="utf-8")
+    write_whole(args.out, text)
     return 0
 
 
@@ -85,12 +96,14 @@ def find_run(place: Path) -> tuple[Path, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: there are several, or the file named is no result.
+        ValueError: there are several, or no file is a results file. Where some are, damaged ones
+            are named on stderr and left out.
     """
     if not place.exists():
         raise FileNotFoundError(f"no {place}, expected a results_….json or a folder with one.")
-    files = sorted(place.rglob("results_*.json")) if place.is_dir() else [place]
-    found = [(path, mtp) for path in files if TASK in (mtp := _read(path)).get("tables", {})]
+    files = results_below(place) if place.is_dir() else [place]
+    read = read_each(files, lambda path: (path, _read(path)))
+    found = [(path, mtp) for path, mtp in read if TASK in mtp["tables"]]
     if not found:
         raise FileNotFoundError(
             f"{place} holds no run of {TASK}, expected the output of `lm_eval --model mtp --tasks "
@@ -105,13 +118,14 @@ def find_run(place: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Return `config.mtp` of a results file, with `tables` in it, which may be empty."""
     try:
-        mtp = json.loads(path.read_text(encoding="utf-8"))["config"].get("mtp")
-    except (ValueError, KeyError, TypeError, AttributeError):
+        mtp = dict(json.loads(path.read_bytes())["config"].get("mtp") or {})
+        return mtp | {"tables": dict(mtp.get("tables") or {})}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(
             f"{path} is no results file of lm_eval, expected a results_….json; name another."
         ) from None
-    return mtp if isinstance(mtp, dict) else {}
 
 
 def speculation_profile(

@@ -40,9 +40,11 @@ from transformers import PreTrainedModel
 
 from mtp_harness import provenance, response_cache
 from mtp_harness.decode.records import DecodeRecord, Generation
+from mtp_harness.files import expanded, user_path
 from mtp_harness.generation import Decoding, Generator, user_errors
 from mtp_harness.model_args import (
     plain_dtypes,
+    plain_paths,
     read_arguments,
     refuse_heads,
     refuse_odd_values,
@@ -160,7 +162,7 @@ class MTPLM(HFLM):  # type: ignore[misc]
             "label": None if label is None else str(label),
             **{name: own.get(name) for name in ("train_tokens", "train_step", "train_seed")},
         }
-        kwargs = plain_dtypes(kwargs)
+        kwargs = plain_paths(plain_dtypes(kwargs))
         if (
             self._layout is Layout.TRANSFORMERS
             and is_local(pretrained)
@@ -172,7 +174,7 @@ class MTPLM(HFLM):  # type: ignore[misc]
         self._token_arguments = {
             name: kwargs.get(name) for name in ("prefix_token_id", "think_end_token")
         }
-        self._user_model = load_with(loader, given) if loader else None
+        self._user_model = load_with(loader, given and expanded(given)) if loader else None
         if kwargs.get("parallelize") and self._layout is not Layout.TRANSFORMERS:
             require_spreadable(self._user_model, loader)
             device = "cuda:0"  # the first one has what is outside the blocks
@@ -194,7 +196,7 @@ class MTPLM(HFLM):  # type: ignore[misc]
             float(own.get("draft_threshold", 0.0)),
             own.get("acceptance", "exact"),
             own.get("seed", torch.initial_seed()),
-            Path(own["journal"]) if "journal" in own else None,
+            user_path(own["journal"]) if "journal" in own else None,
         )
         if isinstance(self.model, MultiHeadModel):
             self._generator = Generator(self, self.model, self._eos_ids(), how)

@@ -10,7 +10,6 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from mtp_harness import provenance
 from mtp_harness.data.corpus import code_corpus
 from mtp_harness.decode.engine import Answer, Engine, Request
 from mtp_harness.decode.records import Acceptance
+from mtp_harness.files import user_path, write_whole
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.models.load import load_with_tokenizer
 from mtp_harness.models.text import plain_encode, shown
@@ -111,17 +111,15 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--new-tokens", type=int, default=256, help="default %(default)s")
     parser.add_argument("--batch", type=int, default=20, help="rows together (default %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("-o", "--out", type=Path, help="write the JSON here")
+    parser.add_argument("-o", "--out", type=user_path, help="write the JSON here")
     args = parser.parse_args(argv)
     for name in ("windows", "window", "prompts", "prompt_tokens", "new_tokens", "batch"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: at least 1")
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(measure(args), indent=1) + "\n"
     sys.stdout.write(text)
     if args.out:
-        args.out.write_text(text, encoding="utf-8")
+        write_whole(args.out, text)
     return 0
 
 

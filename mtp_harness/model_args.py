@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from mtp_harness.files import expanded
 from mtp_harness.numbers import as_number, as_whole, is_number, is_whole
 
 ACCEPTANCE = ("exact", "all")
@@ -42,6 +43,10 @@ _NOT_WITH_HEADS: dict[str, tuple[Any, ...]] = {
     "use_fast_tokenizer": (True,),
 }
 """`HFLM`'s arguments that loading a checkpoint with heads does not use, but for these values."""
+
+
+_PATHS = frozenset({"delta", "gguf_file", "offload_folder", "peft", "tokenizer"})
+"""`HFLM`'s arguments that may be paths, `pretrained` aside."""
 
 
 class _Rule(NamedTuple):
@@ -225,6 +230,14 @@ def refuse_without_effect(kwargs: Mapping[str, Any]) -> None:
                 f"{name}={value} does not work with a checkpoint that has heads, expected "
                 f"{expected}: leave it out."
             )
+
+
+def plain_paths(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments with `~` expanded in those that may be paths."""
+    return {
+        name: expanded(value) if name in _PATHS and isinstance(value, str) else value
+        for name, value in kwargs.items()
+    }
 
 
 def plain_dtypes(kwargs: Mapping[str, Any]) -> dict[str, Any]:

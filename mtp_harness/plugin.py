@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from mtp_harness import tables, task_options, tasks_dir
+from mtp_harness.files import user_path
 from mtp_harness.shots import add_fitting
 
 MODEL_NAME = "mtp"
@@ -130,7 +131,7 @@ def _with_our_folder(include_path: Any) -> list[Any]:
         return [tasks_dir()]
     given = list(include_path) if isinstance(include_path, list | tuple) else [include_path]
     # Read twice, a folder's tasks are reported as overriding themselves.
-    if tasks_dir() in [Path(folder).expanduser().resolve() for folder in given]:
+    if tasks_dir() in [user_path(folder).resolve() for folder in given]:
         return given
     return [tasks_dir(), *given]
 

@@ -9,9 +9,9 @@ an option need only be one of some task's. Metadata of tasks that are not ours m
 import difflib
 import inspect
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
+from mtp_harness.files import user_path
 from mtp_harness.numbers import as_whole, is_number, is_whole
 
 _TEXTS = frozenset(
@@ -100,7 +100,7 @@ def _unfit(name: str, value: Any) -> str | None:
             return f"--metadata {name}={value!r}, expected a whole number{_from(least)}, or a list."
     if name in _NUMBERS and not is_number(value):
         return f"--metadata {name}={value!r}, expected a number."
-    if name == "data_dir" and not Path(value).is_dir():
+    if name == "data_dir" and not user_path(value).is_dir():
         return f"--metadata data_dir={value} is no folder, expected one with a benchmark's files."
     return None
 

@@ -18,6 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mtp_harness.files import expanded
+from mtp_harness.harness_files import all_samples
+
 FILE_TAG = "mtp_harness.results_sha256"
 _BATCH = 100
 """Parameters that MLflow takes at once."""
@@ -77,7 +80,8 @@ class Store:
         Raises:
             ValueError: MLflow is not installed, or cannot use the store.
         """
-        self.uri, self.experiment = uri, experiment
+        self.uri, self.experiment = _with_home(uri), experiment
+        uri = self.uri
         try:
             import mlflow
         except ImportError:
@@ -110,7 +114,7 @@ class Store:
                 run_id = self._begin(name or _name(content), {FILE_TAG: digest})
                 self._log_numbers(run_id, content)
                 self._client.log_artifact(run_id, str(path))
-                for samples in _samples(path):
+                for samples in all_samples(path):
                     self._client.log_artifact(run_id, str(samples), "samples")
             self._log_figures(run_id, artifacts)
             self._client.set_terminated(run_id)
@@ -165,6 +169,12 @@ class Store:
         except (MlflowException, OSError, ImportError) as error:  # the last: a database's driver
             said = " ".join(str(error).split())
             raise ValueError(f"MLflow cannot use {self.uri}: {said}") from error
+
+
+def _with_home(uri: str) -> str:
+    """Return the place of a store with `~` expanded, also in one that is a file's address."""
+    scheme = next((one for one in ("sqlite:///", "file://") if uri.startswith(one)), "")
+    return scheme + expanded(uri.removeprefix(scheme))
 
 
 def parameters(content: Mapping[str, Any]) -> dict[str, str]:
@@ -231,8 +241,3 @@ def _name(content: Mapping[str, Any]) -> str:
     mtp = content["config"].get("mtp") or {}
     model = mtp.get("label") or mtp.get("pretrained") or content.get("model_name") or "model"
     return f"{model}/{'+'.join(content['results'])}"
-
-
-def _samples(results: Path) -> list[Path]:
-    stamp = results.stem.removeprefix("results_")
-    return sorted(results.parent.glob(f"samples_*_{stamp}.jsonl"))

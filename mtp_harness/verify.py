@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +20,7 @@ from mtp_harness import provenance
 from mtp_harness.data.humaneval import read_problems
 from mtp_harness.decode.compare import Comparison, Decoded, Verifier
 from mtp_harness.decode.engine import Request
+from mtp_harness.files import user_path, write_whole
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.models.load import (
     DEFAULT_MODEL,
@@ -117,8 +117,7 @@ def main(argv: list[str]) -> int:
     _say(_ending(rows, settings["prompts"]))
     if args.out:
         report = {**settings, "comparisons": [row.as_dict() for row in rows], **environment}
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_whole(args.out, json.dumps(report, indent=1) + "\n")
     return int(any(row.comparison.counts["errors"] for row in rows))
 
 
@@ -136,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--new-tokens", type=int, metavar="N", default=256, help="per answer, default %(default)s")
     add("--dtype", choices=DTYPES, help="default: as `lm_eval --model mtp` chooses it")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add("-o", "--out", type=Path, metavar="FILE", help="write everything there, as JSON")
+    add("-o", "--out", type=user_path, metavar="FILE", help="write everything there, as JSON")
     return parser
 
 

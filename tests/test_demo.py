@@ -24,7 +24,7 @@ def test_demo_compares_a_run_with_plain_decoding(tmp_path, monkeypatch, capsys):
     assert "tokens/s, 2 prompts one by one" in shown
 
     # An answer that plain decoding does not give must show.
-    path = demo.newest(tmp_path, "samples_humaneval_mtp_*.jsonl")
+    [path] = tmp_path.rglob("samples_humaneval_mtp_*.jsonl")
     samples = [json.loads(line) for line in path.read_text().splitlines()]
     samples[0]["resps"][0][0] += "x"
     path.write_text("".join(json.dumps(sample) + "\n" for sample in samples))

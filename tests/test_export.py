@@ -124,6 +124,14 @@ def test_command_line(tmp_path, capsys):
     assert shown["acceptance_length_histogram"]["3"] == 8
 
 
+def test_a_damaged_file_is_named_and_the_other_run_is_exported(tmp_path, capsys):
+    written(tmp_path, "results_1.json", run())
+    (tmp_path / "results_2.json").write_text('{"config"')
+    assert export(tmp_path) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) and "results_2.json is no results file" in err
+
+
 def test_wrong_places_end_in_a_sentence(tmp_path, capsys):
     assert export(tmp_path / "none") == 2
     assert export(tmp_path) == 2

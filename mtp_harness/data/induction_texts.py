@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from itertools import zip_longest
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtp_harness.data.corpus import code_corpus
 from mtp_harness.data.renamed_code import renamed_functions
 from mtp_harness.data.stories import VERSION, Template, folder_stories, generated_stories
+from mtp_harness.files import user_path
 
 if TYPE_CHECKING:
     import datasets
@@ -57,7 +57,8 @@ def load(
         raise ValueError(f"density={density}, expected a number from 0 to 1; choose one")
     corpus = code_corpus()
     if stories is not None:
-        tales, source = folder_stories(Path(stories), count), f"folder {Path(stories).name}"
+        folder = user_path(stories)
+        tales, source = folder_stories(folder, count), f"folder {folder.name}"
     else:
         tales = generated_stories(count, seed, density)
         source = f"generated: grammar {VERSION}, seed {seed}, density {density}"

@@ -55,11 +55,16 @@ def load(data_dir: str | None = None, **_metadata: object) -> "dict[str, dataset
 
 def read_problems(data_dir: str | None = None) -> list[dict[str, Any]]:
     """Return all problems in the order of their ids, with the columns described above."""
-    rows = [_completed(row) for row in read_rows(SOURCE, data_dir)]
+    rows = [completed(row) for row in read_rows(SOURCE, data_dir)]
     return sorted(rows, key=lambda row: int(row["task_id"]))
 
 
-def _completed(row: dict[str, Any]) -> dict[str, Any]:
+def completed(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a problem of the data set with the columns described above.
+
+    Raises:
+        ValueError: A column is missing, or the tests call no function of the reference solution.
+    """
     require(row, KEYS, SOURCE)
     plain = {
         "task_id": int(row["task_id"]),

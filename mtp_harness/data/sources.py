@@ -8,10 +8,14 @@ import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from mtp_harness.files import user_path
 
 ENV_FOLDER = "MTP_HARNESS_DATA"
 
@@ -59,8 +63,8 @@ def find_files(source: Source, data_dir: str | None = None) -> list[Path]:
     """Return the files that the problems are read from."""
     if paths := find_here(source, data_dir) or _from_hub(source, offline=False):
         return paths
-    folders = _folders(data_dir)
-    looked = f" in {', '.join(map(str, folders))}," if folders else ""
+    given = folders(data_dir)
+    looked = f" in {', '.join(map(str, given))}," if given else ""
     raise FileNotFoundError(
         f"no {source.title}: looked{looked} in the local Hugging Face cache and on the hub for "
         f"{source.repository}; put {source.files[0]} into a folder named by {ENV_FOLDER} or "
@@ -75,15 +79,28 @@ def find_here(source: Source, data_dir: str | None = None) -> list[Path]:
         source: The benchmark's files.
         data_dir: Folder to look in first.
     """
-    for folder in _folders(data_dir):
+    for folder in folders(data_dir):
         for name in source.files:
             if paths := sorted(path for path in folder.glob(name) if path.is_file()):
                 return paths
     return _from_hub(source, offline=True)
 
 
-def _folders(data_dir: str | None) -> list[Path]:
-    return [Path(folder) for folder in (data_dir, os.environ.get(ENV_FOLDER)) if folder]
+def folders(data_dir: str | None) -> list[Path]:
+    """Return the folders to look in, in order.
+
+    Raises:
+        ValueError: One is named that does not exist.
+    """
+    given = {"data_dir": data_dir, ENV_FOLDER: os.environ.get(ENV_FOLDER)}
+    named = {name: user_path(folder) for name, folder in given.items() if folder}
+    for name, folder in named.items():
+        if not folder.is_dir():
+            raise ValueError(
+                f"{name}={folder} is no folder, expected one with a benchmark's files: check the "
+                "path"
+            )
+    return list(named.values())
 
 
 def _from_hub(source: Source, offline: bool) -> list[Path]:
@@ -105,19 +122,40 @@ def _from_hub(source: Source, offline: bool) -> list[Path]:
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one file: Parquet, or JSON lines, which may be gzipped."""
-    if path.suffix == ".parquet":
-        import pyarrow.parquet
+    """Yield the rows of one file: Parquet, or JSON lines, which may be gzipped.
 
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(1024):
-                yield from batch.to_pylist()
-        return
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield _row(line, f"{path}:{number}")
+    Raises:
+        ValueError: It is damaged.
+    """
+    with damage_named(path):
+        if path.suffix == ".parquet":
+            import pyarrow.parquet
+
+            with pyarrow.parquet.ParquetFile(path) as file:
+                for batch in file.iter_batches(1024):
+                    yield from batch.to_pylist()
+            return
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield _row(line, f"{path}:{number}")
+
+
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Name the file in what its form's own reader says of a damaged one.
+
+    Raises:
+        ValueError: It is damaged, or cannot be read.
+    """
+    try:
+        yield
+    except (EOFError, OSError, UnicodeDecodeError, zlib.error, ValueError) as error:
+        if str(path) in str(error) and isinstance(error, ValueError):  # ours
+            raise
+        said = " ".join(str(error).split())
+        raise ValueError(f"{path} is damaged ({said}): fetch it again") from None
 
 
 def _row(line: str, where: str) -> dict[str, Any]:

@@ -160,7 +160,7 @@ def folder_stories(folder: Path, count: int) -> list[Template]:
     found, left_out = [], []
     for path in sorted(folder.rglob("*.txt")):
         try:
-            text = path.read_text(encoding="utf-8").strip()
+            text = path.read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError):
             text = gap(0)
         if gaps(text):

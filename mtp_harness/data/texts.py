@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mtp_harness.data.corpus import Corpus, Document, code_corpus, prose_corpus
+from mtp_harness.files import expanded, user_path
 
 if TYPE_CHECKING:
     import datasets
@@ -82,9 +83,9 @@ def load(
     if not dataset and (dataset_config, split, column) != (None, "test", "text"):
         raise ValueError("dataset_config, split and column are of a dataset: give dataset=…, too")
     if folder:
-        found = _of_folder(Path(folder))
+        found = _of_folder(user_path(folder))
     elif dataset:
-        found = [list(_of_dataset(dataset, dataset_config, split, column))]
+        found = [list(_of_dataset(expanded(dataset), dataset_config, split, column))]
     else:
         found = [_of_corpus(code_corpus(), CODE), _of_corpus(prose_corpus(), TEXT)]
     drawn = [_draw(rows, limits, seed) for rows in found]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtp_harness.figures.result_file import ResultFile
+from mtp_harness.files import user_path
 
 SHIPPED = Path(__file__).parents[1] / "models" / "reference"
 
@@ -34,7 +35,7 @@ def of(file: ResultFile) -> Architecture | None:
     pretrained = file.mtp.get("pretrained")
     if not isinstance(pretrained, str) or not pretrained:
         return None
-    for folder in (SHIPPED / Path(pretrained).name, Path(pretrained)):
+    for folder in (SHIPPED / Path(pretrained).name, user_path(pretrained)):
         for name in ("config.json", "params.json"):
             if (path := folder / name).is_file():
                 return _read(path)

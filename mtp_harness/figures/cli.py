@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mtp_harness.files import user_path, write_whole
+
 if TYPE_CHECKING:
     from mtp_harness.figures.catalogue import Gallery
     from mtp_harness.figures.tables import Results
@@ -67,9 +69,7 @@ def write(gallery: Gallery, folder: Path) -> list[Path]:
         contents = {"csv": drawn.csv.encode(), **drawn.pictures}
         for kind, content in contents.items():
             path = folder / f"{drawn.figure.name}.{kind}"
-            part = path.with_name(f".{path.name}.part")
-            part.write_bytes(content)
-            part.replace(path)
+            write_whole(path, content)
             written.append(path)
     return written
 
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         "named.",
     )
     parser.add_argument("results", nargs="*", help="results_….json files, or folders of them")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the figures")
+    parser.add_argument("-o", "--out", type=user_path, required=True, help="folder for the figures")
     parser.add_argument("--only", default="", metavar="NAME,…", help="such as fig_s10,table_1")
     parser.add_argument("--format", default="png", help="png, pdf, svg (default: png at 300 dpi)")
     which = parser.add_mutually_exclusive_group()

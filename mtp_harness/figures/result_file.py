@@ -2,10 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from mtp_harness.files import user_path
+from mtp_harness.harness_files import find_results, samples_of
 
 SCHEMAS = (None, 1)
 """Versions of `config.mtp` that we understand; files from before it had one carry none."""
@@ -86,11 +89,12 @@ class ResultFile:
         return sorted((name, value) for name, value in metadata.items() if name not in hidden)
 
     def samples(self, task: str) -> Path | None:
-        """Return the samples file of a task, None where the run logged none."""
-        date = self.path.stem.removeprefix("results_")
-        written = self.path.with_name(f"samples_{task}_{date}.jsonl")
-        graded = written.with_suffix(".graded.jsonl")
-        return next((path for path in (graded, written) if path.is_file()), None)
+        """Return the samples file of a task, None where the run logged none.
+
+        Raises:
+            ValueError: There is a graded copy with other answers than the samples.
+        """
+        return samples_of(self.path, task)
 
     def require_all(self, task: str, samples: Path, n_documents: int) -> None:
         """Refuse samples of a task that hold another number of documents than was scored.
@@ -107,27 +111,13 @@ class ResultFile:
             )
 
 
-def find(places: list[Path]) -> Iterator[tuple[Path, str]]:
+def find(places: Sequence[str | Path]) -> Iterator[tuple[Path, str]]:
     """Yield results files, and those below folders, each with its name below the folder.
 
     Raises:
         FileNotFoundError: A place does not exist, or no place holds a results file.
     """
-    n_found = 0
-    for place in places:
-        if not place.exists():
-            raise FileNotFoundError(
-                f"no {place}: give results_….json files, or folders with them below"
-            )
-        below = sorted(place.rglob("results_*.json")) if place.is_dir() else [place]
-        for path in below:
-            n_found += 1
-            yield path, path.relative_to(place).as_posix() if place.is_dir() else path.name
-    if not n_found:
-        raise FileNotFoundError(
-            f"{', '.join(map(str, places))} holds no results_….json: run `lm_eval --model mtp "
-            f"--tasks … --output_path {places[0]} --log_samples` first"
-        )
+    yield from find_results(map(user_path, places)).items()
 
 
 def read(path: Path, name: str) -> ResultFile:

@@ -49,7 +49,7 @@ def read_runs(places: Sequence[str | Path]) -> Results:
     tables: list[pa.Table] = []
     files: dict[str, ResultFile] = {}
     problems: list[str] = []
-    found = list(result_file.find([Path(place) for place in places]))
+    found = list(result_file.find(places))
     with _no_search_for_cycles():
         for path, name in found:
             try:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from mtp_harness.files import user_path, write_whole
 from mtp_harness.leaderboard import runs
 from mtp_harness.leaderboard.claims import judge
 from mtp_harness.leaderboard.render import FORMATS, plain_json
@@ -32,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     claims = judge(board)
     written = FORMATS[given.format](board, claims)
     if given.output:
-        Path(given.output).write_text(written, encoding="utf-8")
+        write_whole(given.output, written)
     else:
         sys.stdout.write(written)
     if given.mlflow:
@@ -46,7 +47,7 @@ def _log(uri: str, results_files: list[Path], table: str) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         artifact = Path(folder) / "leaderboard.json"
-        artifact.write_text(table, encoding="utf-8")
+        write_whole(artifact, table)
         log_run(uri, results_files, [artifact])
 
 
@@ -61,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("results", nargs="+", help="results_….json files, or folders of them")
     parser.add_argument("--baseline", help="row to show paired differences to, by label or name")
     parser.add_argument("--format", choices=FORMATS, default="terminal", help="default: terminal")
-    parser.add_argument("-o", "--output", help="write into this file instead of the terminal")
+    parser.add_argument(
+        "-o", "--output", type=user_path, help="write into this file instead of the terminal"
+    )
     parser.add_argument("--mlflow", metavar="URI", help="log runs and leaderboard in MLflow, too")
     return parser

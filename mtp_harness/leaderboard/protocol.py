@@ -1,5 +1,6 @@
 """What two runs of a task must have in common before their numbers may stand side by side."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,7 +12,8 @@ from mtp_harness.leaderboard.runs import Run
 class Protocol:
     """How a run did a task; values are words, so that a difference can be shown.
 
-    The draft rule is empty where nothing was drafted: head 1 alone fits any lossless rule.
+    What is not known is empty, and fits everything. So does the draft rule where nothing was
+    drafted: head 1 alone fits any lossless rule.
     """
 
     task_version: str
@@ -33,7 +35,7 @@ class Protocol:
         found = []
         for field in fields(self):
             mine, its = getattr(self, field.name), getattr(other, field.name)
-            if mine != its and not (field.name == "draft_rule" and "" in (mine, its)):
+            if mine != its and "" not in (mine, its):
                 found.append(f"{field.name.replace('_', ' ')} {mine} against {its}")
         return found
 
@@ -51,26 +53,46 @@ def protocol_of(run: Run, task: str, documents: Documents | None) -> Protocol:
     generates = config.get("output_type") == "generate_until" or bool(
         documents and documents.generation
     )
-    how: dict[str, Any] = dict(generation or {}) if generates else {}
-    sampled = bool(how.get("do_sample"))
     return Protocol(
         task_version=str((run.content.get("versions") or {}).get(task)),
         documents=_documents(run, task, documents),
         prompts=documents.prompts[:12] if documents else "not logged (--log_samples)",
         few_shots=str((run.content.get("n-shot") or {}).get(task, 0)),
         number_of_samples=str(documents.n_samples if documents else config.get("repeats", 1)),
-        temperature=_temperature(how) if sampled else "0 (greedy)",
-        top_p=f"{float(how.get('top_p') or 1):g}" if sampled else "1",
-        top_k=f"{int(how.get('top_k') or 0)}" if sampled else "0",
-        stops=repr(how.get("until", [])),
-        budget=str(how.get("max_gen_toks", "none")),
         draft_rule=_draft_rule(run) if generates else "",
         dtype=_dtype(run),
         settings=_settings(run, task),
+        **_generation(dict(generation or {}) if generates else {}),
     )
 
 
-def _temperature(how: dict[str, Any]) -> str:
+def protocol_of_samples(documents: Documents) -> Protocol:
+    """Return what samples say of how a task was done, where their results are not at hand."""
+    return Protocol(
+        task_version="",
+        documents=f"{documents.n_documents} with hash {documents.documents[:12]}",
+        prompts=documents.prompts[:12],
+        few_shots="",
+        number_of_samples=str(documents.n_samples),
+        draft_rule="",
+        dtype="",
+        settings="",
+        **_generation(documents.generation or {}),
+    )
+
+
+def _generation(how: Mapping[str, Any]) -> dict[str, str]:
+    sampled = bool(how.get("do_sample"))
+    return {
+        "temperature": _temperature(how) if sampled else "0 (greedy)",
+        "top_p": f"{float(how.get('top_p') or 1):g}" if sampled else "1",
+        "top_k": f"{int(how.get('top_k') or 0)}" if sampled else "0",
+        "stops": repr(how.get("until", [])),
+        "budget": str(how.get("max_gen_toks", "none")),
+    }
+
+
+def _temperature(how: Mapping[str, Any]) -> str:
     given = how.get("temperature")
     return f"{1.0 if given is None else float(given):g}"
 

@@ -9,6 +9,7 @@ from mtp_harness.figures import result_file
 from mtp_harness.figures.result_file import LOSSY, ResultFile
 from mtp_harness.figures.sizes import in_short, same_size
 from mtp_harness.figures.values import columns_of
+from mtp_harness.harness_files import read_each
 
 
 class Model(NamedTuple):
@@ -110,10 +111,13 @@ def find(places: Sequence[str]) -> list[Run]:
 
     Raises:
         FileNotFoundError: A place does not exist, or no place holds a results file.
-        Unreadable: A file is no results file of the harness, or holds what no run writes.
+        ValueError: None of the files is a results file that tables can be made of. Where some
+            are, the others are named and left out.
     """
-    found = dict(result_file.find([Path(place) for place in places]))
-    files = [result_file.read(path, name) for path, name in found.items()]
-    for file in files:
-        columns_of(file)  # what no figure can be drawn from, no table shows either
-    return [Run(**vars(file)) for file in files]
+    return read_each(result_file.find(places), lambda found: _read(*found))
+
+
+def _read(path: Path, name: str) -> Run:
+    file = result_file.read(path, name)
+    columns_of(file)  # what no figure can be drawn from, no table shows either
+    return Run(**vars(file))

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
+from mtp_harness.harness_files import read_each
 from mtp_harness.leaderboard.documents import Documents, load
 from mtp_harness.leaderboard.efficiency import data_needed
 from mtp_harness.leaderboard.protocol import Protocol, protocol_of
@@ -129,7 +129,7 @@ class Leaderboard:
 
 
 def build(runs: Sequence[Run], baseline: str | None = None) -> Leaderboard:
-    """Return the leaderboard of runs.
+    """Return the leaderboard of runs; where samples are damaged, their task is left out and named.
 
     Args:
         runs: In any order.
@@ -181,28 +181,29 @@ def _named(models: Sequence[Model], baseline: str) -> Model:
 
 def _boards(runs: Sequence[Run]) -> dict[tuple[str, int], Board]:
     by_task: dict[str, list[Board]] = defaultdict(list)
-    for run in runs:
-        for task in run.tasks:
-            path = run.samples(task)
-            documents = _documents(run, task, path) if path else None
-            protocol = protocol_of(run, task, documents)
-            board = next((b for b in by_task[task] if _fits(b, protocol)), None)
-            if board is None:
-                board = Board(task, protocol, [])
-                by_task[task].append(board)
-            elif not board.protocol.draft_rule:
-                board.protocol = protocol  # the first run that drafts says by what rule
-            _refuse_twice(board, run)
-            board.runs.append((run, documents))
+    pairs = [(run, task) for run in runs for task in run.tasks]
+    for run, task, documents in read_each(pairs, lambda pair: (*pair, _documents(*pair))):
+        protocol = protocol_of(run, task, documents)
+        board = next((b for b in by_task[task] if _fits(b, protocol)), None)
+        if board is None:
+            board = Board(task, protocol, [])
+            by_task[task].append(board)
+        elif not board.protocol.draft_rule:
+            board.protocol = protocol  # the first run that drafts says by what rule
+        _refuse_twice(board, run)
+        board.runs.append((run, documents))
     return {(task, i): b for task in sorted(by_task) for i, b in enumerate(by_task[task])}
 
 
-def _documents(run: Run, task: str, path: Path) -> Documents:
-    """Return what a run's samples say of its documents.
+def _documents(run: Run, task: str) -> Documents | None:
+    """Return what a run's samples say of its documents; None where it logged none.
 
     Raises:
-        ValueError: They are not those of the results file.
+        ValueError: They are damaged, or not those of the results file.
     """
+    path = run.samples(task)
+    if path is None:
+        return None
     documents = load(path)
     run.require_all(task, path, documents.n_documents)
     return documents

@@ -17,6 +17,7 @@ import torch
 import transformers
 
 from mtp_harness import __version__
+from mtp_harness.files import user_path
 from mtp_harness.models.checks import read_json
 from mtp_harness.models.load import Layout, detect
 from mtp_harness.models.meta import load_meta, meta_tokenizer
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ValueError: SRC is not in Meta's layout or is broken, or DST is in the way.
     """
     arguments = _parser().parse_args(argv)
-    source, target = Path(arguments.source).expanduser(), Path(arguments.target).expanduser()
+    source, target = arguments.source, arguments.target
     model = convert(source, target, DTYPES.get(arguments.dtype))
     n_parameters = sum(weight.numel() for weight in model.parameters())
     kind = str(model.dtype).removeprefix("torch.")
@@ -103,8 +104,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="mtp-harness convert",
         description="Convert a checkpoint in Meta's layout to a transformers folder.",
     )
-    parser.add_argument("source", metavar="SRC", help="folder with params.json and weights")
-    parser.add_argument("target", metavar="DST", help="folder to write: new or empty")
+    parser.add_argument(
+        "source", type=user_path, metavar="SRC", help="folder with params.json and weights"
+    )
+    parser.add_argument(
+        "target", type=user_path, metavar="DST", help="folder to write: new or empty"
+    )
     parser.add_argument("--dtype", choices=DTYPES, help="default: as stored")
     return parser
 

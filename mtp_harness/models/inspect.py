@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mtp_harness.files import user_path
 from mtp_harness.models.load import Layout, load_model, load_tokenizer
 from mtp_harness.models.os_errors import in_words
 from mtp_harness.models.plausibility import HeadProbe, default_text, probe_heads
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.probe is not None and summary.layout is Layout.TRANSFORMERS:
         summary.notes.append("not probed: --probe is for checkpoints with heads")
     elif arguments.probe is not None and not summary.problems:
-        text = _read_text(Path(arguments.probe)) if arguments.probe else default_text()
+        text = _read_text(user_path(arguments.probe)) if arguments.probe else default_text()
         probes = probe_heads(load_model(arguments.path), load_tokenizer(arguments.path), text)
         doubts = ((probe.offset, probe.doubt()) for probe in probes)
         summary.problems += [f"head {offset}: {doubt}" for offset, doubt in doubts if doubt]
@@ -72,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 def _read_text(path: Path) -> str:
     """Return the text in a file."""
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} is no UTF-8 text ({error.reason} at byte {error.start}), expected text to "

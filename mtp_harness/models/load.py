@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from mtp_harness.files import expanded
 from mtp_harness.models.adapter import refuse_adapter
 from mtp_harness.models.checks import listing, local_folder, read_json
 from mtp_harness.models.config_file import CONFIG_FILE, read_config
@@ -55,7 +56,7 @@ def resolve(pretrained: str) -> str:
     """
     if pretrained in SHIPPED_MODELS:
         return str(_SHIPPED_FOLDER / pretrained)
-    return str(Path(pretrained).expanduser()) if pretrained.startswith("~") else pretrained
+    return expanded(pretrained)
 
 
 @in_words()

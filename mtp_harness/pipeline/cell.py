@@ -16,6 +16,7 @@ from typing import Any
 
 from lm_eval._cli.utils import key_val_to_dict
 
+from mtp_harness.files import write_whole
 from mtp_harness.pipeline.results import Results, complete_results
 
 SETTINGS_FILE = "cell.json"
@@ -103,15 +104,13 @@ class Cell:
         path = self.folder / SETTINGS_FILE
         if not path.is_file():
             return None
-        recorded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return recorded
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that whoever looks finds all of it or the one before."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+        try:
+            return dict(json.loads(path.read_bytes()))
+        except (ValueError, TypeError):
+            raise ValueError(
+                f"{path} is damaged, expected the settings of a cell: remove {self.folder}, or "
+                "choose another output folder"
+            ) from None
 
 
 def _differences(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtp_harness import tracking
-from mtp_harness.pipeline.cell import write_whole
+from mtp_harness.files import user_path, write_whole
 from mtp_harness.pipeline.charts import draw
 from mtp_harness.pipeline.compare import ON_SCREEN, comparison
 from mtp_harness.pipeline.plan import plan
@@ -56,9 +56,13 @@ def _parser() -> argparse.ArgumentParser:
         prog="mtp-harness run",
         description="Run several models on several tasks, each in a process of its own.",
     )
-    parser.add_argument("suite", type=Path, metavar="SUITE", help="a suite.yaml")
+    parser.add_argument("suite", type=user_path, metavar="SUITE", help="a suite.yaml")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="OUT", help="folder for all cells; goes on where it is"
+        "-o",
+        "--output",
+        type=user_path,
+        metavar="OUT",
+        help="folder for all cells; goes on where it is",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print the commands, which can be pasted"

@@ -25,6 +25,7 @@ from typing import Any
 import yaml
 
 from mtp_harness import tracking
+from mtp_harness.files import user_path
 from mtp_harness.models.load import n_future_tokens
 from mtp_harness.pipeline.charts import draw
 from mtp_harness.pipeline.plan import plan
@@ -98,7 +99,7 @@ def run_evaluation_pipeline(
     checkpoint = str(checkpoint_path)
     kind = "mtp" if n_future_tokens(checkpoint) > 1 else "ntp"
     with tempfile.TemporaryDirectory() as temporary:
-        output = Path(config.get("output") or Path("evaluation") / _label(checkpoint))
+        output = user_path(config.get("output") or Path("evaluation") / _label(checkpoint))
         folder = output if save_artifacts else Path(temporary)
         found = _run(config, own, checkpoint, [n for n in chosen if n != CHARTS], folder)
         charts = draw(folder, folder / "charts") if CHARTS in chosen else []
@@ -167,7 +168,7 @@ def _mapping(given: Mapping[str, Any] | Path | str | None, what: str) -> dict[st
         return {}
     if isinstance(given, Mapping):
         return dict(given)
-    content = yaml.safe_load(Path(given).read_text(encoding="utf-8"))
+    content = yaml.safe_load(user_path(given).read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"{what} {given} holds {content!r}, expected keys and values")
     return content

@@ -5,6 +5,8 @@ import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mtp_harness.harness_files import results_below, written_samples
+
 
 class Results(NamedTuple):
     """One results file.
@@ -39,26 +41,20 @@ def complete_results(folder: Path, task: str) -> Results | None:
     The harness writes results and samples at the very end of a run, in place: a process killed
     then leaves torn files, which do not count.
     """
-    for path in sorted(folder.glob("*/results_*.json"), reverse=True):
-        content = _parsed(path.read_text(encoding="utf-8"))
-        if content is not None and task in content.get("results", {}):
-            n_documents = content["n-samples"][task]["effective"]
-            if _documents(samples_of(path, task)) == n_documents:
+    for path in reversed(results_below(folder)):
+        content = _parsed(path.read_bytes())
+        counted = ((content or {}).get("n-samples") or {}).get(task)
+        if content is not None and counted and task in content.get("results", {}):
+            n_documents = counted["effective"]
+            if _documents(written_samples(path, task)) == n_documents:
                 return Results(path, content)
     return None
 
 
-def samples_of(results: Path, task: str) -> Path:
-    """Return where the harness puts a task's samples beside its results."""
-    stamp = results.stem.removeprefix("results_")
-    return results.with_name(f"samples_{task}_{stamp}.jsonl")
-
-
 def remove_results(folder: Path) -> None:
     """Remove what unfinished runs left in a cell's folder, the journal excepted."""
-    for pattern in ("*/results_*.json", "*/samples_*.jsonl"):
-        for path in folder.glob(pattern):
-            path.unlink()
+    for path in [*results_below(folder), *folder.glob("*/samples_*.jsonl")]:
+        path.unlink()
 
 
 def _documents(samples: Path) -> int | None:
@@ -66,7 +62,7 @@ def _documents(samples: Path) -> int | None:
     if not samples.is_file():
         return 0
     seen = set()
-    with samples.open(encoding="utf-8") as lines:
+    with samples.open("rb") as lines:
         for line in lines:
             sample = _parsed(line)
             if sample is None:
@@ -75,7 +71,7 @@ def _documents(samples: Path) -> int | None:
     return len(seen)
 
 
-def _parsed(text: str) -> dict[str, Any] | None:
+def _parsed(text: bytes) -> dict[str, Any] | None:
     try:
         content = json.loads(text)
     except ValueError:

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from mtp_harness.files import expanded, user_path
 from mtp_harness.numbers import as_whole, is_whole
 
 
@@ -153,8 +154,8 @@ def make_suite(content: Any, name: str, where: str) -> Suite:
     for key in ("output", "include_path"):
         if not isinstance(content.get(key, ""), str):
             raise ValueError(f"{where}: {key}={content[key]!r}, expected a folder")
-    output = Path(content.get("output") or name)
-    return Suite(name, tuple(models), tuple(tasks), output, content.get("include_path"))
+    output, include = user_path(content.get("output") or name), content.get("include_path")
+    return Suite(name, tuple(models), tuple(tasks), output, include and expanded(include))
 
 
 def merged(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ import base64
 import csv
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from mtp_harness.files import user_path, write_whole
 from mtp_harness.leaderboard import runs
 from mtp_harness.leaderboard.table import build
 from mtp_harness.report.page import Figure, render
@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     figures, refused = _figures(given.results)
     page = render(found, board, figures, refused, given.title, given.documents)
     written = page.encode("utf-8", "replace")  # a label may hold half a character
-    Path(given.output).write_bytes(written)
+    write_whole(given.output, written)
     sys.stdout.write(f"{given.output}: {len(found)} runs, {len(written) / 1e6:.1f} MB\n")
     return 0
 
@@ -64,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         "a file; what models wrote is shown as text and cannot run.",
     )
     parser.add_argument("results", nargs="+", help="results_….json files, or folders of them")
-    parser.add_argument("-o", "--output", default="report.html", help="default: report.html")
+    parser.add_argument(
+        "-o", "--output", type=user_path, default="report.html", help="default: report.html"
+    )
     parser.add_argument("--baseline", help="row to show paired differences to, by label or name")
     parser.add_argument("--title", default="Multi-token prediction, evaluated")
     parser.add_argument(

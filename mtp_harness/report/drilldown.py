@@ -2,7 +2,8 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mtp_harness.leaderboard.documents import Score, scores_of
@@ -43,19 +44,22 @@ class Texts:
         return self._places[text]
 
 
-def drilldown(runs: Sequence[Run], limit: int) -> dict[str, Any]:
+def drilldown(
+    runs: Sequence[Run], limit: int, sound: Container[tuple[Path, str]]
+) -> dict[str, Any]:
     """Return what the page's script shows, as plain values.
 
     Args:
         runs: In the order in which answers are shown.
         limit: Documents of a task that the page holds; the others are counted.
+        sound: Results file and task of the samples that are not damaged.
     """
     texts = Texts()
     shown: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     left_out: dict[str, set[str]] = defaultdict(set)
     for place, run in enumerate(runs):
         for task in run.tasks:
-            path = run.samples(task)
+            path = run.samples(task) if (run.path, task) in sound else None
             for sample in read(path) if path else ():
                 # The same number may be another document in another run: the hash tells.
                 key = f"{sample['doc_id']} {sample['prompt_hash']}"
@@ -101,7 +105,9 @@ def _answers(sample: Sample, run: int, texts: Texts) -> Iterator[dict[str, Any]]
         verdict = _right_or_wrong(sample)
         yield _answer(run, verdict, {}, said) | {"choices": list(_choices(sample, texts))}
         return
-    texts_written = [str(text) for answers in sample["resps"] for text in answers]
+    texts_written = [
+        "" if text is None else str(text) for answers in sample["resps"] for text in answers
+    ]
     judged = _judged(sample)
     for place, text in enumerate(texts_written[:ANSWERS_SHOWN]):
         own = judged[place] if place < len(judged) else {}

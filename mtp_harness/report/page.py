@@ -65,7 +65,8 @@ def render(
         limit: Documents of a task that the page holds.
     """
     order = {model: place for place, model in enumerate(board.models)}
-    documents = drilldown(sorted(runs, key=lambda run: order[run.model]), limit)
+    sound = {(run.path, task) for (task, _), one in board.boards.items() for run, _ in one.runs}
+    documents = drilldown(sorted(runs, key=lambda run: order[run.model]), limit, sound)
     style, script = (_source(name) for name in ("page.css", "page.js"))
     environment = Environment(
         loader=FileSystemLoader(_HERE),

@@ -20,6 +20,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mtp_harness.files import user_path, write_whole
+from mtp_harness.harness_files import find_results, read_each
+
 METRICS = {
     "arc_challenge": "acc_norm,none",
     "copa": "acc,none",
@@ -71,13 +74,13 @@ def main(argv: Sequence[str]) -> int:
         description="Print the plain mean over the seven tasks of mtp_choice (figure 5).",
     )
     parser.add_argument("results", nargs="+", help="results_….json files, or folders of them")
-    parser.add_argument("--json", help="write the rows into this file, too")
+    parser.add_argument("--json", type=user_path, help="write the rows into this file, too")
     given = parser.parse_args(argv)
     runs = read_runs(given.results)
     sys.stdout.write("".join(f"{_line(run)}\n" for run in runs))
     if given.json:
         rows = [{**run._asdict(), "mean": None if run.missing else run.mean} for run in runs]
-        Path(given.json).write_text(json.dumps(rows, indent=2) + "\n")
+        write_whole(given.json, json.dumps(rows, indent=2) + "\n")
     return 0
 
 
@@ -85,16 +88,17 @@ def read_runs(places: Iterable[str | Path]) -> list[Run]:
     """Return a run for every model and training step in result files.
 
     Args:
-        places: `results_….json` files, and folders with some below them.
+        places: Results files, and folders with some below them.
 
     Raises:
         FileNotFoundError: A place does not exist.
-        ValueError: There is no score, there are two for one task, or a file is no result file.
+        ValueError: There is no score, or there are two for one task. A damaged file is named on
+            stderr and left out.
     """
     runs: dict[tuple[str, int | None], Run] = {}
     origin: dict[tuple[str, int | None, str], Path] = {}
-    for path in _files(places):
-        run = run_of(_read(path), path)
+    files = find_results(map(user_path, places))
+    for path, run in read_each(files, lambda path: (path, run_of(_read(path), path))):
         key = run[:2]
         for task in run.scores:
             if (*key, task) in origin:
@@ -138,22 +142,12 @@ def run_of(results: Mapping[str, Any], path: Path) -> Run:
     return Run(name, mtp.get("train_step"), scores, tuple(limited))
 
 
-def _files(places: Iterable[str | Path]) -> list[Path]:
-    found: dict[Path, None] = {}
-    for place in map(Path, places):
-        if not place.exists():
-            raise FileNotFoundError(f"no {place}: give results_….json files, or folders of them")
-        below = sorted(place.rglob("results_*.json")) if place.is_dir() else [place]
-        found |= dict.fromkeys(below)
-    return list(found)
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        read = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(read, dict) or "results" not in read:
+    if not isinstance(read, dict) or not isinstance(read.get("results"), dict):
         raise ValueError(f"{path} is no result file of the harness: it has no `results`")
     return read
 

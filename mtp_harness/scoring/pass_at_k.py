@@ -13,9 +13,28 @@ division at the end is correctly rounded.
 """
 
 import math
+import re
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+KS = (1, 10, 100)
+"""What is reported by default, as far as there are as many answers."""
+
+
+def read_ks(text: str) -> tuple[int, ...]:
+    """Return the k that a command line names, `1,10,100`.
+
+    Raises:
+        ValueError: One is no whole number from 1.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    # No number of answers has more digits, and Python reads no more than some thousands.
+    if wrong := [part for part in parts if not re.fullmatch(r"0*[1-9][0-9]{0,9}", part)]:
+        raise ValueError(
+            f"--k {text}: {wrong[0]!r} is no whole number from 1, expected such as 1,10,100"
+        )
+    return tuple(dict.fromkeys(map(int, parts)))
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:

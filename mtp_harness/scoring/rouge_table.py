@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtp_harness.data.summarization import BENCHMARKS
+from mtp_harness.files import user_path, write_whole
+from mtp_harness.harness_files import read_each
 from mtp_harness.scoring import samples
 from mtp_harness.scoring.bootstrap import LEVEL, Estimate, replicates
 from mtp_harness.scoring.rouge import ASCII, ASPECTS, SCORES, TYPES, UNICODE
@@ -54,13 +56,13 @@ def main(argv: Sequence[str]) -> int:
         prog="mtp-harness rouge", description="Print ROUGE with 90 % intervals over documents."
     )
     parser.add_argument("results", nargs="+", help="samples_….jsonl files, or folders of them")
-    parser.add_argument("--json", help="write the rows into this file, too")
+    parser.add_argument("--json", type=user_path, help="write the rows into this file, too")
     given = parser.parse_args(argv)
     rows = table(samples.find(given.results))
     sys.stdout.write("".join(f"{line}\n" for line in _lines(rows)))
     if given.json:
         plain = [{**row._asdict(), "score": row.score._asdict()} for row in rows]
-        Path(given.json).write_text(json.dumps(plain, indent=2) + "\n")
+        write_whole(given.json, json.dumps(plain, indent=2) + "\n")
     return 0
 
 
@@ -68,18 +70,16 @@ def table(paths: Iterable[Path]) -> list[Row]:
     """Return every score of every model and task in samples files.
 
     Raises:
-        ValueError: There are two files for one of them, or none with ROUGE.
+        ValueError: There are two files for one of them, or none with ROUGE. Damaged files are named
+            on stderr and left out.
     """
     read: dict[tuple[str, str], NDArray[np.float64]] = {}
-    for path in paths:
-        file = samples.describe(path)
-        documents = list(samples.read(path))
-        if not documents or not all(SCORES[0] in one for one in documents):
-            continue
+    for file, found in read_each(paths, _read):
         key = file.model, file.task
-        if key in read:
+        if key in read and len(found):
             raise ValueError(f"two files hold {file.task} of {file.model}: name the one to use")
-        read[key] = np.array([[one[name] for name in SCORES] for one in documents])  # [P, 30]
+        if len(found):
+            read[key] = found
     if not read:
         raise ValueError("no samples with ROUGE were found: run a summary task with --log_samples")
     rows = []
@@ -91,6 +91,20 @@ def table(paths: Iterable[Path]) -> list[Row]:
         if all(matrix is not None for matrix in eight):
             rows += _rows(model, AVERAGE, [matrix for matrix in eight if matrix is not None])
     return rows
+
+
+def _read(path: Path) -> tuple[samples.SamplesFile, NDArray[np.float64]]:
+    """Return a file's scores, [P, 30]; [0] where it is of no summaries."""
+    file, documents = samples.describe(path), list(samples.read(path))
+    if not any(SCORES[0] in one for one in documents):
+        return file, np.empty(0)
+    try:
+        return file, np.array([[float(one[name]) for name in SCORES] for one in documents])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} has a document without a score ({type(error).__name__}: {error}), expected "
+            "all of ROUGE: run again"
+        ) from None
 
 
 def _rows(model: str, task: str, matrices: list[NDArray[np.float64]]) -> list[Row]:

@@ -1,15 +1,23 @@
-"""The samples files of the harness, `samples_TASK_DATE.jsonl`, as far as programs are concerned."""
+"""The samples files of the harness, `samples_TASK_DATE.jsonl`: which there are, what they hold."""
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mtp_harness.files import user_path
+from mtp_harness.harness_files import (
+    GRADED,
+    all_samples,
+    graded_copy,
+    read_name,
+    refuse_other_answers,
+    results_of,
+)
 from mtp_harness.scoring.programs import BENCHMARKS
 from mtp_harness.scoring.thinking import TRUNCATED, FinalText, opens_thinking, without_thinking
 
-_NAME = re.compile(r"samples_(?P<task>.+)_\d{4}-\d\d-\d\dT[\d.:-]+(?P<graded>\.graded)?\.jsonl")
 _JUDGED = ("verdict", "decode")
 _TEMPERATURE = re.compile(r"_t\d+(\.\d+)?$")
 
@@ -21,7 +29,8 @@ class SamplesFile(NamedTuple):
         path: The file.
         task: The task's name.
         family: The same without a temperature, so that a task at several of them is one.
-        model: The folder, which the harness names after the model.
+        model: The folder, which the harness names after the model; the model's own name where
+            `--output_path` named a file, so that the folder is the user's.
     """
 
     path: Path
@@ -31,15 +40,30 @@ class SamplesFile(NamedTuple):
 
 
 def describe(path: Path, task: str | None = None) -> SamplesFile:
-    """Return what a file's name says; `task` where it says nothing."""
-    found = _NAME.fullmatch(path.name)
-    name = task or (found["task"] if found else None)
+    """Return what a file's name says; `task` where it names no benchmark of programs."""
+    named = read_name(path)
+    name = named.task if named else None
+    if name is None or (task and not is_of_programs(name)):
+        name = task
     if name is None:
         raise ValueError(
             f"{path.name} does not say its task; expected a name such as "
             "samples_humaneval_mtp_2026-01-31T12-00-00.jsonl: rename it, or give --task"
         )
-    return SamplesFile(path, name, family_of(name), path.resolve().parent.name)
+    return SamplesFile(path, name, family_of(name), _model_of(path))
+
+
+def _model_of(path: Path) -> str:
+    """Return the model that samples are of."""
+    folder, results = path.resolve().parent.name, results_of(path)
+    if results is None or results.name.startswith("results_"):
+        return folder
+    try:
+        content = json.loads(results.read_bytes())
+        mtp = content["config"].get("mtp") or {}
+        return str(mtp.get("label") or content["model_name_sanitized"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return folder
 
 
 def family_of(task: str) -> str:
@@ -49,42 +73,69 @@ def family_of(task: str) -> str:
 
 def is_of_programs(task: str) -> bool:
     """Return whether a task's name starts with that of a benchmark of programs."""
-    return task.startswith(tuple(BENCHMARKS))
+    # Infilling asks for the middle of a program, which a prompt with its answer is not.
+    return task.startswith(tuple(BENCHMARKS)) and "infilling" not in task
 
 
 def benchmark_of(task: str) -> str:
     """Return the benchmark that a task name starts with."""
-    for name in BENCHMARKS:
-        if task.startswith(name):
-            return name
+    if is_of_programs(task):
+        return next(name for name in BENCHMARKS if task.startswith(name))
     raise ValueError(
         f"{task} is no benchmark of programs; expected a name that starts with "
         f"{', '.join(BENCHMARKS)}: give --task"
     )
 
 
-def find(places: list[str]) -> list[Path]:
-    """Return the samples files named, and those below the folders named.
+def find(places: Iterable[str | Path]) -> list[Path]:
+    """Return the samples files named, and those of results files and below folders named.
 
     Of a file and its graded copy, the copy.
     """
+    found = find_all(places)
+    return [path for path in found if path.name.endswith(GRADED) or graded_copy(path) not in found]
+
+
+def find_all(places: Iterable[str | Path]) -> list[Path]:
+    """Return the same with each graded copy and its source.
+
+    Raises:
+        FileNotFoundError: A place does not exist.
+    """
     found: dict[Path, None] = {}
-    for place in map(Path, places):
+    for place in map(user_path, places):
         if not place.exists():
             raise FileNotFoundError(f"no {place}: give samples_….jsonl files, or folders of them")
-        below = sorted(place.rglob("samples_*.jsonl")) if place.is_dir() else [place]
-        found |= dict.fromkeys(below)
-    return [path for path in found if path.with_suffix(".graded.jsonl") not in found]
+        if place.is_dir():
+            found |= dict.fromkeys(sorted(place.rglob("samples_*.jsonl")))
+        elif place.suffix == ".json":
+            written = all_samples(place)
+            found |= dict.fromkeys(written)
+            found |= {copy: None for path in written if (copy := graded_copy(path)).is_file()}
+        else:
+            found[place] = None
+    return list(found)
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the samples of a file.
 
     Raises:
-        ValueError: A line is no sample; the message names the file and the line.
+        ValueError: A line is no sample; the message names the file and the line. Or it is a graded
+            copy of other answers than stand beside it.
     """
+    for _, sample in read_numbered(path):
+        yield sample
+
+
+def read_numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the same with the number of each line, from 1; blank lines are no samples."""
+    if (named := read_name(path)) and named.is_graded:
+        refuse_other_answers(path)
     with path.open("rb") as lines:  # a wrong encoding is a damaged line
         for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
             try:
                 sample = json.loads(line)
             except (ValueError, RecursionError) as error:
@@ -94,7 +145,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
                     f"{path}:{number} is no sample, expected what lm_eval --log_samples writes: "
                     "run again"
                 )
-            yield sample
+            yield number, sample
 
 
 def _is_sample(told: Any) -> bool:
@@ -141,11 +192,6 @@ def is_judged(sample: Mapping[str, Any]) -> bool:
     return isinstance(told, list) and any("verdict" in one for one in told)
 
 
-def answers_of(sample: dict[str, Any]) -> list[FinalText]:
-    """Return all answers of a sample without their thinking, in order."""
-    return final_texts(sample, [answer for answers in sample["resps"] for answer in answers])
-
-
 def final_texts(sample: Mapping[str, Any], answers: list[str]) -> list[FinalText]:
     """Return a sample's answers without their thinking.
 
@@ -186,4 +232,5 @@ def temperature_of(sample: dict[str, Any]) -> float:
             f"document {sample.get('doc_id')} holds no generation, expected the samples of a task "
             "that generates"
         )
-    return float(kwargs.get("temperature", 1.0)) if kwargs.get("do_sample") else 0.0
+    given = kwargs.get("temperature")
+    return (1.0 if given is None else float(given)) if kwargs.get("do_sample") else 0.0

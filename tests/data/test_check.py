@@ -6,7 +6,7 @@ import json
 import pytest
 
 from mtp_harness.cli import main
-from mtp_harness.data import check, summarization
+from mtp_harness.data import check, humaneval, summarization
 from mtp_harness.data.check import check_tasks
 
 from .code_fixtures import write_all
@@ -97,10 +97,75 @@ def test_what_is_missing_ends_with_how_to_provide_it(capsys):
     assert "1 missing, 1 made" in said and "MTP_HARNESS_DATA" in said
 
 
-def test_unknown_names_and_columns_are_refused(tmp_path, capsys):
+def test_unknown_names_are_refused(capsys):
     assert main(["data", "check", "xsum"]) == 2
     assert "did you mean xsum_mtp?" in capsys.readouterr().err
-    write_texts(tmp_path)
-    (tmp_path / "xsum" / "test.jsonl").write_text('{"text": "a"}\n')
-    assert main(["data", "check", "xsum_mtp", "--data-dir", str(tmp_path)]) == 2
-    assert "a row of XSum lacks document, summary" in capsys.readouterr().err
+
+
+def damaged(path, kind):
+    """Damage a file; return what is said of it."""
+    whole = path.read_bytes()
+    match kind:
+        case "columns":
+            path.write_text('{"text": "a"}\n')
+            return f"{path}: a row of XSum lacks document, summary; expected document, summary"
+        case "not JSON":
+            path.write_bytes(whole[:20])
+            return f"{path}:1 is not JSON"
+        case "not UTF-8":
+            path.write_bytes(b"\xff\xfe" + whole)
+            return f"{path} is damaged ('utf-8' codec can't decode"
+        case "nothing":
+            path.write_bytes(b"")
+            return f"{path} has no rows"
+        case "half a gzip file" | "no gzip file":
+            path.unlink()
+            path = path.with_suffix(".jsonl.gz")
+            packed = gzip.compress(whole * 1000)
+            path.write_bytes(packed[:-20] if kind == "half a gzip file" else whole)
+            return f"{path} is damaged ("
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["columns", "not JSON", "not UTF-8", "nothing", "half a gzip file", "no gzip file"],
+)
+def test_a_damaged_file_is_named_and_the_check_goes_on(tmp_path, capsys, kind):
+    write_texts(write_all(tmp_path))
+    said = damaged(tmp_path / "xsum" / "test.jsonl", kind)
+    tasks = ["samsum_mtp", "xsum_mtp", "mbpp_mtp"]
+    assert main(["data", "check", *tasks, "--data-dir", str(tmp_path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["part", "damaged", "there"]
+    assert lines[1].removeprefix("damaged  xsum_mtp    ").startswith(said)
+    assert lines[4] == "1 part, 1 damaged, 1 there"
+    with pytest.raises(ValueError, match="XSum|xsum"):  # a run says the same in one sentence
+        summarization.load("xsum", str(tmp_path))
+
+
+def test_humaneval_is_looked_into(tmp_path, capsys):
+    (tmp_path / "HumanEval.jsonl").write_text('{"task_id": "HumanEval/0"}\n')
+    assert main(["data", "check", "humaneval_mtp", "--data-dir", str(tmp_path)]) == 1
+    assert "damaged  humaneval_mtp" in capsys.readouterr().out
+
+
+def test_a_byte_order_mark_is_accepted(tmp_path):
+    write_texts(write_all(tmp_path))
+    problem = dict.fromkeys(humaneval.KEYS, "text")
+    (tmp_path / "HumanEval.jsonl").write_text(json.dumps(problem))
+    for path in tmp_path.rglob("*.jsonl"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    found = check_tasks(["xsum_mtp", "mbpp_mtp", "humaneval_mtp"], str(tmp_path))
+    assert list(states(found).values()) == ["part", "there", "there"]
+    assert humaneval.read_problems(str(tmp_path)) == [problem]
+
+
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_a_data_folder_that_does_not_exist_is_named(tmp_path, capsys, monkeypatch, how):
+    absent = str(tmp_path / "absent")
+    monkeypatch.setenv("MTP_HARNESS_DATA", absent if how == "variable" else "")
+    options = ["--data-dir", absent] if how == "option" else []
+    assert main(["data", "check", "xsum_mtp", *options]) == 2
+    assert f"={absent} is no folder, expected one with" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="absent is no folder, expected one with"):
+        humaneval.read_problems(absent if how == "option" else None)

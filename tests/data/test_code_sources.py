@@ -25,6 +25,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize("module", MODULES)
 def test_every_name_is_found_and_the_argument_comes_first(module, tmp_path, monkeypatch):
     monkeypatch.setenv("MTP_HARNESS_DATA", str(tmp_path / "env"))
+    (tmp_path / "env").mkdir()
     for name in module.SOURCE.files:
         path = tmp_path / "given" / name.replace("*", "part-0")
         path.parent.mkdir(parents=True, exist_ok=True)

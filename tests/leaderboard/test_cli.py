@@ -214,6 +214,21 @@ def test_damaged_input_is_one_sentence(tmp_path, capsys, monkeypatch, how, comma
     assert str(place) in err
 
 
+@pytest.mark.parametrize("how", ["half a file", "a list", "half a sample", "a sample less"])
+@pytest.mark.parametrize("command", ["leaderboard", "report"])
+def test_a_damaged_file_is_named_and_the_others_are_shown(
+    two, tmp_path, capsys, monkeypatch, how, command
+):
+    monkeypatch.chdir(tmp_path)
+    place = broken(tmp_path / "broken", how)
+    code = main([command, str(two)])
+    out, err = capsys.readouterr()
+    assert (code, err.count("\n")) == (0, 1)
+    assert str(place) in err
+    page = out if command == "leaderboard" else (tmp_path / "report.html").read_text()
+    assert "four, k=4" in page
+
+
 def test_odd_names_and_settings_are_shown(tmp_path, capsys):
     # Half a character, and a temperature that nobody gave.
     path = write_run(

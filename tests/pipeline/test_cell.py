@@ -5,7 +5,7 @@ import pytest
 from lm_eval._cli.harness import HarnessCLI
 from lm_eval.config.evaluate_config import EvaluatorConfig
 
-from mtp_harness.pipeline.cell import Cell, write_whole
+from mtp_harness.pipeline.cell import Cell
 from mtp_harness.pipeline.results import complete_results, remove_results
 
 STAMP = "2026-01-31T12-00-00.000000"
@@ -132,16 +132,23 @@ def test_a_begun_cell_may_go_on_with_another_batch_size_alone(tmp_path):
         other.finished()
 
 
+@pytest.mark.parametrize("content", ["", "{", "3", '"text"', "\ud83d"])
+def test_damaged_settings_are_named(tmp_path, content):
+    mine = cell(tmp_path)
+    (tmp_path / "cell.json").write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(ValueError, match=f"{tmp_path}/cell.json is damaged, expected the settings"):
+        mine.finished()
+
+
+@pytest.mark.parametrize("content", [b"\xff", b'{"results": {"humaneval_mtp": {}}}'])
+def test_damaged_results_do_not_count(tmp_path, content):
+    write_results(tmp_path).write_bytes(content)
+    assert complete_results(tmp_path, "humaneval_mtp") is None
+
+
 def test_a_pasted_command_counts(tmp_path):
     mine = cell(tmp_path)
     write_results(tmp_path, shlex.join(["lm_eval", "run", *mine.arguments()]))
     assert mine.finished() is not None
     with pytest.raises(ValueError, match=r"is not of this suite \(it was made by lm_eval --model"):
         cell(tmp_path, settings={}).finished()
-
-
-def test_a_file_is_written_whole(tmp_path):
-    write_whole(tmp_path / "a", "one")
-    write_whole(tmp_path / "a", "two")
-    assert [file.name for file in tmp_path.iterdir()] == ["a"]
-    assert (tmp_path / "a").read_text() == "two"

@@ -38,7 +38,7 @@ def test_no_odd_entry_of_a_sample_ends_in_a_traceback(tmp_path):
             path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
             try:
                 build(found)
-                drilldown(found, limit=10)
+                drilldown(found, 10, {(run.path, task) for run in found for task in run.tasks})
             except ValueError as error:
                 n_named += 1
                 assert str(path) in str(error) and "\n" not in str(error), (place, odd)

@@ -88,6 +88,15 @@ def test_other_files_are_refused(tmp_path, capsys, change, message):
     assert message in said and said.count("\n") == 1
 
 
+def test_a_damaged_file_is_named_and_the_others_count(tmp_path, capsys):
+    write(tmp_path / "a" / "results_1.json", {"piqa": 0.75})
+    torn = write(tmp_path / "b" / "results_1.json", {"piqa": 0.75})
+    torn.write_text(torn.read_text()[:-1])
+    assert main(["choice", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert "piqa 75.00%" in out and f"{torn} is not JSON" in err and err.count("\n") == 1
+
+
 def test_two_scores_of_one_task_are_refused(tmp_path):
     write(tmp_path / "a" / "results_1.json", {"copa": 0.8})
     write(tmp_path / "b" / "results_1.json", {"copa": 0.7})

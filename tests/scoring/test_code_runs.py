@@ -10,12 +10,12 @@ import pytest
 from lm_eval.api.model import LM
 
 from mtp_harness import plugin, tasks_dir
+from mtp_harness.leaderboard.over_temperatures import main as passk
 from mtp_harness.sandbox import Verdict
 from mtp_harness.sandbox.types import MECHANISMS
 from mtp_harness.scoring import code_task
 from mtp_harness.scoring.code_task import refuse_errors
 from mtp_harness.scoring.grade import main as grade
-from mtp_harness.scoring.over_temperatures import main as passk
 from mtp_harness.scoring.programs import BENCHMARKS
 
 from ..data.code_fixtures import write_all

@@ -9,8 +9,8 @@ from lm_eval.filters.extraction import RegexFilter
 
 from mtp_harness import plugin
 from mtp_harness.data import gsm8k
+from mtp_harness.leaderboard.over_temperatures import main as passk
 from mtp_harness.scoring.gsm8k_task import judge
-from mtp_harness.scoring.over_temperatures import main as passk
 
 from ..data.text_fixtures import GSM8K, write_texts
 from .test_code_runs import Canned

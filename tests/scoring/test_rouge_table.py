@@ -65,6 +65,18 @@ def test_printed_table(tmp_path, capsys):
     assert len(json.loads((tmp_path / "rows.json").read_text())) == 30
 
 
+def test_a_damaged_file_is_named_and_the_others_are_shown(tmp_path, capsys):
+    write(tmp_path / "a", "xsum_mtp", np.full((2, 30), 0.5))
+    torn = write(tmp_path / "b", "xsum_mtp", np.full((2, 30), 0.5))
+    torn.write_text(torn.read_text()[:-9])
+    lacking = write(tmp_path / "c", "xsum_mtp", np.full((2, 30), 0.5))
+    lacking.write_text(lacking.read_text() + "{}\n")
+    assert main(["rouge", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert "a  xsum_mtp  2 documents" in out and "b  xsum_mtp" not in out
+    assert f"{torn}:2 is not JSON" in err and f"{lacking} has a document without a score" in err
+
+
 def test_refusals(tmp_path, capsys):
     write(tmp_path / "a" / "m", "xsum_mtp", np.zeros((2, 30)))
     write(tmp_path / "b" / "m", "xsum_mtp", np.zeros((2, 30)))

@@ -1,0 +1,84 @@
+"""Paths that a user gives, and files that appear whole or not at all.
+
+Everything the package writes goes through `whole` or `write_whole`. Exceptions: the journal and a
+cell's log, which are appended to while a run goes on, a suite's lock, which holds nothing, and what
+is no regular file, such as /dev/stdout.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_LONGEST = 40
+"""Characters of a file's name in its draft's, which must not become longer than names may be."""
+
+
+def user_path(given: str | Path) -> Path:
+    """Return a path with `~` and `~name` expanded at its beginning."""
+    return Path(expanded(str(given)))
+
+
+def expanded(given: str) -> str:
+    """Return a name or path with `~` and `~name` expanded at its beginning, otherwise as it is.
+
+    A shell does so, but not behind a comma or an equals sign, nor in a YAML file. Like a shell,
+    this leaves `~name` as it is where nobody is called so.
+    """
+    return os.path.expanduser(given)  # noqa: PTH111  Path's changes `./x`, too, and may raise
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file; readers see all of it or the one before.
+
+    Args:
+        path: The file. Folders that are missing above it are made.
+        content: Text is written as UTF-8. Half characters, which JSON may hold and UTF-8 may not,
+            are escaped as JSON escapes them.
+    """
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+    with whole(path) as draft:
+        draft.write_bytes(data)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a draft to write; it becomes the file at the end, and is removed after an error.
+
+    Args:
+        path: The file. Folders that are missing above it are made.
+    """
+    if path.exists() and not path.is_file():  # a device or a pipe; a folder is refused by itself
+        yield path
+        return
+    path = path.resolve()  # a link stays, and what it leads to is written
+    draft = path.with_name(f".{path.name[:_LONGEST]}.{os.getpid()}.draft")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield draft
+        if path.exists():
+            shutil.copymode(path, draft)
+        draft.replace(path)
+    except OSError as error:
+        if str(error.filename) == str(draft):
+            error.filename = str(path)
+        raise
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_files(folder: Path, last: str) -> Iterator[Path]:
+    """Give an empty folder to write files into; at the end they go into `folder`, each whole.
+
+    Args:
+        folder: Is made where it is missing; what else it holds stays.
+        last: The file without which a reader does not take the folder for what it will be.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".draft.", dir=folder) as scratch:
+        yield Path(scratch)
+        for file in sorted(Path(scratch).iterdir(), key=lambda file: (file.name == last, file)):
+            file.replace(folder / file.name)

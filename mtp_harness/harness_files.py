@@ -1,0 +1,203 @@
+"""The files that `lm_eval` writes: which JSON is results, and which samples belong to it.
+
+    --output_path FOLDER      FOLDER/MODEL/results_DATE.json   samples_TASK_DATE.jsonl beside it
+    --output_path X/RES.json  X/RES_DATE.json                  samples_TASK_DATE.jsonl beside it
+
+Results are known by what they hold, samples by the date that they share with their results.
+`mtp-harness grade` puts `samples_TASK_DATE.graded.jsonl` beside the samples; it is read instead of
+them, as long as it holds the same answers.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+Place = TypeVar("Place")
+Content = TypeVar("Content")
+
+DATE = r"\d{4}-\d\d-\d\dT\d\d[-:]\d\d[-:]\d\d(?:\.\d+)?"
+KEYS = frozenset({"results", "configs", "config"})
+"""What every results file of the harness holds."""
+
+GRADED = ".graded.jsonl"
+
+_DATED = re.compile(rf"(?P<what>.+)_(?P<date>{DATE})")
+_SAMPLES = re.compile(rf"samples_(?P<task>.+)_(?P<date>{DATE})(?P<graded>\.graded)?\.jsonl")
+_BEGINNING = re.compile(rb'\s*\{\s*"results"\s*:')
+
+
+class SamplesName(NamedTuple):
+    """What the name of a samples file says."""
+
+    task: str
+    date: str
+    is_graded: bool
+
+
+def find_results(places: Iterable[Path]) -> dict[Path, str]:
+    """Return the results files named, and those below folders, each with its name below the folder.
+
+    A file that was cut off while it was written counts, so that its reader can say so.
+
+    Raises:
+        FileNotFoundError: A place does not exist, or no place holds a results file.
+    """
+    found: dict[Path, str] = {}
+    places = list(places)
+    for place in places:
+        if not place.exists():
+            raise FileNotFoundError(
+                f"no {place}: give results_….json files, or folders with them below"
+            )
+        if place.is_dir():
+            below = results_below(place)
+            found |= {path: path.relative_to(place).as_posix() for path in below}
+        else:
+            found[place] = place.name
+    if not found:
+        raise FileNotFoundError(
+            f"{', '.join(map(str, places))} holds no results_….json: run `lm_eval --model mtp "
+            f"--tasks … --output_path {places[0]} --log_samples` first"
+        )
+    return found
+
+
+def results_below(folder: Path) -> list[Path]:
+    """Return the results files below a folder, sorted."""
+    return sorted(path for path in folder.rglob("*.json") if _is_results(path))
+
+
+def _is_results(path: Path) -> bool:
+    if path.name.startswith("results_"):
+        return True
+    if not path.is_file():
+        return False
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return False
+    if not data.strip():
+        return _DATED.fullmatch(path.stem) is not None
+    begins = _BEGINNING.match(data) is not None
+    if not begins and not all(f'"{key}"'.encode() in data for key in KEYS):
+        return False  # most files need no parsing
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        return begins
+    return isinstance(content, dict) and KEYS <= content.keys()
+
+
+def samples_of(results: Path, task: str) -> Path | None:
+    """Return the samples of a task to read, the graded ones where there are; None without any.
+
+    Raises:
+        ValueError: The graded copy holds other answers than its source.
+    """
+    written = written_samples(results, task)
+    graded = graded_copy(written)
+    if graded.is_file():
+        refuse_other_answers(graded)
+        return graded
+    return written if written.is_file() else None
+
+
+def written_samples(results: Path, task: str) -> Path:
+    """Return where the harness puts a task's samples, whether or not they are there."""
+    return results.with_name(f"samples_{task}_{_date_of(results)}.jsonl")
+
+
+def all_samples(results: Path) -> list[Path]:
+    """Return the samples files of all tasks of a run, graded copies left out."""
+    return sorted(results.parent.glob(f"samples_*_{_date_of(results)}.jsonl"))
+
+
+def results_of(samples: Path) -> Path | None:
+    """Return the results file that samples belong to; None where it is not beside them."""
+    named = read_name(samples)
+    beside = samples.parent.glob(f"*_{named.date}.json") if named else ()
+    return next(iter(sorted(beside)), None)
+
+
+def read_name(samples: Path) -> SamplesName | None:
+    """Return what a samples file's name says; None where the harness does not name files so."""
+    found = _SAMPLES.fullmatch(samples.name)
+    return SamplesName(found["task"], found["date"], bool(found["graded"])) if found else None
+
+
+def graded_copy(samples: Path) -> Path:
+    """Return the place of the graded copy of a samples file."""
+    return samples.with_suffix(GRADED)
+
+
+def _date_of(results: Path) -> str:
+    found = _DATED.fullmatch(results.stem)
+    return found["date"] if found else results.stem.removeprefix("results_")
+
+
+def refuse_other_answers(graded: Path) -> None:
+    """Refuse a graded copy that holds other answers than the samples beside it.
+
+    Raises:
+        ValueError: It does.
+    """
+    written = graded.with_name(graded.name.removesuffix(GRADED) + ".jsonl")
+    if not written.is_file():  # the copy was kept alone
+        return
+    states = tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in (graded, written))
+    if not _hold_the_same(graded, written, states):
+        raise ValueError(
+            f"{graded} holds other answers than {written.name}, expected the same with verdicts: "
+            f"remove it, then run `mtp-harness grade {written}` again"
+        )
+
+
+@lru_cache(maxsize=256)
+def _hold_the_same(graded: Path, written: Path, _states: object) -> bool:
+    return _answers(graded) == _answers(written)
+
+
+def _answers(path: Path) -> list[Any]:
+    """Return what identifies each line; a line that is damaged equals none."""
+    found: list[Any] = []
+    with path.open("rb") as lines:
+        for line in lines:
+            try:
+                sample = json.loads(line)
+                found.append([sample.get(name) for name in ("doc_id", "filter", "resps")])
+            except (ValueError, RecursionError, AttributeError):
+                found.append(object())
+    return found
+
+
+def in_words(error: ValueError | OSError) -> str:
+    """Return on one line what is wrong with a file; the system's own errors are no sentences."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return " ".join(str(error).split())
+    return f"{error.filename} cannot be read ({str(error.strerror).lower()}): check the file"
+
+
+def read_each(places: Iterable[Place], read: Callable[[Place], Content]) -> list[Content]:
+    """Return what reading each place gives; what cannot be read is named on stderr and left out.
+
+    Args:
+        places: Files, or whatever `read` takes.
+        read: Raises a ValueError that names the file, or the system's own error, where it cannot.
+
+    Raises:
+        ValueError: Nothing could be read.
+    """
+    found, problems = [], []
+    for place in places:
+        try:
+            found.append(read(place))
+        except (ValueError, OSError) as error:
+            problems.append(in_words(error))
+    if problems and not found:
+        raise ValueError("; ".join(problems))
+    sys.stderr.write("".join(f"{problem}\n" for problem in problems))
+    return found
