@@ -77,6 +77,12 @@ class SlotCache:
         self._stand(rows, positions)
         self.mask, self.width = None, 0
 
+    def keep(self, count: Tensor) -> None:
+        """Take note of how many of the call's tokens stay, `count` [B].
+
+        Keys and values need not be told: the next call overwrites those of the others.
+        """
+
     def _stand(self, rows: Tensor, positions: Tensor) -> None:
         self.positions = positions
         self.places = (rows[:, None] * (self.trash + 1) + positions).flatten()  # [B * T]

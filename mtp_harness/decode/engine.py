@@ -1,11 +1,13 @@
 """Self-speculative decoding of any number of requests in a fixed number of slots.
 
 The text is what head 1 alone would write, whatever k, the number of slots and the order of the
-requests are (`acceptance`, `sampling`); `slots` has the step, `run` what goes into which slot.
+requests are (`acceptance`, `sampling`). `step` is one step of it, and `scheduler` says which
+sequence is in which slot.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections import abc
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
@@ -15,8 +17,8 @@ import torch
 from mtp_harness.decode.acceptance import Rule
 from mtp_harness.decode.cache import bytes_per_slot
 from mtp_harness.decode.records import DecodeRecord, is_looping
-from mtp_harness.decode.run import Row, Run
 from mtp_harness.decode.sampling import Sampling
+from mtp_harness.decode.scheduler import Scheduler, Sequence
 from mtp_harness.decode.slots import Slots
 from mtp_harness.decode.stopping import Stopping
 from mtp_harness.decode.threads import threads_for
@@ -73,7 +75,7 @@ class Engine:
         self,
         model: MultiHeadModel,
         draft_heads: int,
-        eos: Sequence[int],
+        eos: abc.Sequence[int],
         to_text: Callable[[list[int]], str],
         *,
         slots: int | None = None,
@@ -115,7 +117,7 @@ class Engine:
                 self._vocabulary = self.model.next_token_logits(one).shape[-1]
         return self._vocabulary
 
-    def memory(self, requests: Sequence[Request], slots: int) -> Memory:
+    def memory(self, requests: abc.Sequence[Request], slots: int) -> Memory:
         """Return what decoding these requests in `slots` slots allocates."""
         length = max(len(r.prompt) + r.max_new_tokens for r in requests) + self.k
         shapes = self.model.layer_shapes(self.k)
@@ -123,7 +125,7 @@ class Engine:
 
     def generate(
         self,
-        requests: Sequence[Request],
+        requests: abc.Sequence[Request],
         on_answer: Callable[[int, Answer], None] | None = None,
     ) -> list[Answer]:
         """Decode the requests; return their answers in order.
@@ -135,60 +137,65 @@ class Engine:
         Raises:
             OutOfSlots: memory does not hold one row.
         """
-        rows = [self._row(place, request) for place, request in enumerate(requests)]
+        begun = [self._sequence(index, request) for index, request in enumerate(requests)]
         # Long prompts first, so that what does not fit is known soon; equal prompts together.
-        order = sorted(rows, key=lambda row: (-len(row.prompt), row.prompt, row.place))
+        order = sorted(begun, key=lambda one: (-len(one.prompt), one.prompt, one.index))
         slots = self.slots or max(1, len(requests))
         answers: dict[int, Answer] = {}
 
-        def keep(row: Row) -> None:
-            answers[row.place] = self._answer(row, requests[row.place], slots)
+        def keep(sequence: Sequence) -> None:
+            answers[sequence.index] = self._answer(sequence, requests[sequence.index], slots)
             if on_answer is not None:
-                on_answer(row.place, answers[row.place])
+                on_answer(sequence.index, answers[sequence.index])
 
-        def setting(row: Row) -> str:
-            return repr(requests[row.place].sampling)
+        def setting(sequence: Sequence) -> str:
+            return repr(requests[sequence.index].sampling)
 
         for _, group in groupby(sorted(order, key=setting), setting):
             waiting = list(group)
             while waiting:
                 if self._decode(waiting, requests, slots, keep):
                     break
-                waiting = [row for row in waiting if row.place not in answers]
+                waiting = [sequence for sequence in waiting if sequence.index not in answers]
                 slots = self._fewer(slots)
-        return [answers[place] for place in range(len(requests))]
+        return [answers[index] for index in range(len(requests))]
 
-    def _row(self, place: int, request: Request) -> Row:
+    def _sequence(self, index: int, request: Request) -> Sequence:
         prompt, until = request.prompt, request.until
         stopping = Stopping(self.eos, until, request.max_new_tokens, self.to_text, prompt[-1])
-        return Row(place, tuple(prompt), request.max_new_tokens, request.key, stopping)
+        return Sequence(index, tuple(prompt), request.max_new_tokens, request.key, stopping)
 
     @torch.inference_mode()
     def _decode(
         self,
-        rows: list[Row],
-        requests: Sequence[Request],
+        sequences: list[Sequence],
+        requests: abc.Sequence[Request],
         n_slots: int,
-        keep: Callable[[Row], None],
+        keep: Callable[[Sequence], None],
     ) -> bool:
-        """Decode rows of one setting; False where memory ran out, with the rest begun anew."""
-        asked = [requests[row.place] for row in rows]
+        """Decode sequences of one setting; False where memory ran out, with the rest begun anew."""
+        asked = [requests[sequence.index] for sequence in sequences]
         length = self.memory(asked, n_slots).length
         try:
             slots = Slots(
-                self.model, self.k, self.rule, asked[0].sampling, min(n_slots, len(rows)), length
+                self.model,
+                self.k,
+                self.rule,
+                asked[0].sampling,
+                min(n_slots, len(sequences)),
+                length,
             )
             with threads_for(self.model, len(slots.rows)):
-                for row in Run(slots, rows):
-                    keep(row)
+                for sequence in Scheduler(slots, sequences):
+                    keep(sequence)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
         else:
             return True
-        for row in rows:
-            if not row.ended_by:
-                row.reset()
+        for sequence in sequences:
+            if not sequence.ended_by:
+                sequence.reset()
         return False
 
     def _fewer(self, slots: int) -> int:
@@ -203,24 +210,24 @@ class Engine:
         _log.warning("out of memory with %d slots; going on with %d", slots, slots // 2)
         return slots // 2
 
-    def _answer(self, row: Row, request: Request, slots: int) -> Answer:
-        every = (self.k - 1,) * len(row.n_drafted)
+    def _answer(self, sequence: Sequence, request: Request, slots: int) -> Answer:
+        every = (self.k - 1,) * len(sequence.n_drafted)
         record = DecodeRecord(
             n_prompt_tokens=len(request.prompt),
             n_truncated=request.n_truncated,
             draft_heads=self.k,
             draft_rule=self.rule.describe(request.sampling),
-            n_kept=len(row.tokens) - 1,
-            n_verified=tuple(row.n_verified),
-            n_drafted=None if tuple(row.n_drafted) == every else tuple(row.n_drafted),
+            n_kept=len(sequence.tokens) - 1,
+            n_verified=tuple(sequence.n_verified),
+            n_drafted=None if tuple(sequence.n_drafted) == every else tuple(sequence.n_drafted),
             lossless=self.rule.verify,
-            ended_by=row.ended_by,
-            looping=is_looping(row.tokens),
+            ended_by=sequence.ended_by,
+            looping=is_looping(sequence.tokens),
             batch_size=slots,
-            prefill_s=row.began - row.admitted,
-            decode_s=row.ended - row.began,
+            prefill_s=sequence.began - sequence.admitted,
+            decode_s=sequence.ended - sequence.began,
         )
-        return Answer(row.tokens, record)
+        return Answer(sequence.tokens, record)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

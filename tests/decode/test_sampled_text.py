@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from mtp_harness.decode import slots as slots_module
+from mtp_harness.decode import step as step_module
 from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.decode.sampling import Sampling, choose, gumbel, row_key, warp
 from mtp_harness.models.load import load_model
@@ -151,7 +151,7 @@ def test_the_distribution_test_notices_mistakes(monkeypatch):
     exact = exact_distribution(model, prompt, sampling, length, 5)
     assert p_value(exact, samples) > 1e-3
     assert p_value(exact, sampled(model, 3, sampling, key=one_noise_for_all_repeats)[2]) < 1e-6
-    monkeypatch.setattr(slots_module, "choose", top_p_without_renormalisation)
+    monkeypatch.setattr(step_module, "choose", top_p_without_renormalisation)
     assert p_value(exact, sampled(model, 3, sampling)[2]) < 1e-6
 
 
@@ -171,7 +171,7 @@ def test_drafts_from_the_true_distribution_are_always_verified(sampling):
 
 
 def test_that_test_notices_drafts_that_are_not_warped(monkeypatch):
-    monkeypatch.setattr(slots_module, "choose", unwarped_drafts)
+    monkeypatch.setattr(step_module, "choose", unwarped_drafts)
     requests = asked([[1], [2, 3]], Sampling(0.4), 41, repeats=3)
     verified = [a.record.n_verified for a in decode(Timetable(), 4, requests)]
     assert any(min(steps) < 3 for steps in verified)

@@ -40,12 +40,12 @@ def test_a_large_model_has_them_all(monkeypatch):
 def test_the_engine_decodes_so(monkeypatch):
     seen = []
 
-    class Watched(engine_module.Run):
+    class Watched(engine_module.Scheduler):
         def _step(self):
             seen.append(torch.get_num_threads())
             super()._step()
 
-    monkeypatch.setattr(engine_module, "Run", Watched)
+    monkeypatch.setattr(engine_module, "Scheduler", Watched)
     engine = Engine(random_llama(2), 2, [], str, slots=2)
     engine.generate([Request([1, 2], 4), Request([3], 4), Request([4], 4)])
     assert set(seen) == {2}

@@ -1,22 +1,24 @@
-"""Which request is in which slot: rows enter when a slot is free and leave when they end.
+"""Which sequence is in which slot: it enters when a slot is free and leaves when it ends.
 
 Requests wait sorted by prompt, so repeats of one prompt follow each other and share its prefill: a
-slot keeps the prompt's columns until another prompt overwrites them, also after its row has ended.
+slot keeps the prompt's columns until another prompt overwrites them, also after its sequence has
+ended.
 
 Where the step is a CUDA graph the next one is launched before the results of the one before are
-read, so that the GPU never waits for the host; a row that has ended then makes one step more, which
-nobody counts.
+read, so that the GPU never waits for the host; a sequence that has ended then makes one step more,
+which nobody counts.
 """
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from mtp_harness.decode.slots import Prefilled, Slots
+from mtp_harness.decode.slots import Slots
+from mtp_harness.decode.step import Prefilled
 from mtp_harness.decode.stopping import Stopping
 
 PREFILL_TOKENS = 16_384
@@ -24,10 +26,10 @@ PREFILL_TOKENS = 16_384
 
 
 @dataclass
-class Row:
+class Sequence:
     """One answer in the making, as the host knows it."""
 
-    place: int
+    index: int
     prompt: tuple[int, ...]
     budget: int
     key: int
@@ -72,27 +74,27 @@ class _Fetched:
         return values
 
 
-class Run:
-    """Decodes rows in the slots they are given; iterate over it to get them as they end."""
+class Scheduler:
+    """Decodes sequences in the slots that they are given; iterate over it for those that ended."""
 
-    def __init__(self, slots: Slots, rows: Sequence[Row]) -> None:
+    def __init__(self, slots: Slots, sequences: Iterable[Sequence]) -> None:
         """Take the work on.
 
         Args:
             slots: with nothing in them.
-            rows: not begun; equal prompts next to each other.
+            sequences: not begun; equal prompts next to each other.
         """
         self.slots, self.k = slots, slots.k
-        self.queue = deque(rows)
+        self.queue = deque(sequences)
         n_slots = len(slots.rows)
-        self.occupants: list[Row | None] = [None] * n_slots
+        self.occupants: list[Sequence | None] = [None] * n_slots
         self.held: list[tuple[int, ...] | None] = [None] * n_slots  # prompts in the cache
         self.prefilled: dict[tuple[int, ...], Prefilled] = {}
         self.graph = slots.graph()
-        self.in_flight: deque[Callable[[], list[Row]]] = deque()  # launched, and not read yet
+        self.in_flight: deque[Callable[[], list[Sequence]]] = deque()  # launched, and not read yet
 
-    def __iter__(self) -> Iterator[Row]:
-        """Yield rows as they end."""
+    def __iter__(self) -> Iterator[Sequence]:
+        """Yield sequences as they end."""
         while self.queue or any(self.occupants):
             if self.queue and None in self.occupants:
                 self._admit()
@@ -104,11 +106,11 @@ class Run:
             if not any(self.occupants):
                 yield from self._settle()
 
-    def _settle(self, leave: int = 0) -> Iterator[Row]:
-        """Read results, all but those of the last `leave` launches; yield the rows that ended."""
+    def _settle(self, leave: int = 0) -> Iterator[Sequence]:
+        """Read all results but those of the last `leave` launches; yield sequences that ended."""
         while len(self.in_flight) > leave:
             ended = self.in_flight.popleft()()
-            gone = [slot for slot, row in enumerate(self.occupants) if row and row.ended_by]
+            gone = [slot for slot, held in enumerate(self.occupants) if held and held.ended_by]
             if gone:
                 self.slots.stop(gone)
             for slot in gone:
@@ -118,37 +120,39 @@ class Run:
     # Beginning ----------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        """Put waiting rows into the free slots."""
-        free = [slot for slot, row in enumerate(self.occupants) if row is None]
+        """Put waiting sequences into the free slots."""
+        free = [slot for slot, held in enumerate(self.occupants) if held is None]
         now = time.perf_counter()
-        placed: dict[int, Row] = {}
+        placed: dict[int, Sequence] = {}
         copies: list[tuple[tuple[int, ...], int]] = []
         new: dict[tuple[int, ...], int] = {}
         for _ in range(min(len(free), len(self.queue))):
-            row = self.queue.popleft()
-            slot = next((s for s in free if self.held[s] == row.prompt), None)
+            sequence = self.queue.popleft()
+            slot = next((s for s in free if self.held[s] == sequence.prompt), None)
             if slot is None:
                 slot = free[0]
-                if row.prompt in self.prefilled or row.prompt in new:
-                    copies.append((row.prompt, slot))
+                if sequence.prompt in self.prefilled or sequence.prompt in new:
+                    copies.append((sequence.prompt, slot))
                 else:
-                    new[row.prompt] = slot
+                    new[sequence.prompt] = slot
             free.remove(slot)
-            placed[slot] = row
-            row.admitted = now
+            placed[slot] = sequence
+            sequence.admitted = now
         self._share([copy for copy in copies if copy[0] in self.prefilled])
         self._prefill(new)
         self._share([copy for copy in copies if copy[0] in new])
         self._start(placed)
         waiting = self.queue[0].prompt if self.queue else None
-        self.prefilled = {p: one for p, one in self.prefilled.items() if p == waiting}
+        self.prefilled = {
+            prompt: done for prompt, done in self.prefilled.items() if prompt == waiting
+        }
 
     def _prefill(self, new: dict[tuple[int, ...], int]) -> None:
         chunk: list[tuple[int, ...]] = []
         for prompt in [*new, None]:
             longest = max(map(len, [*chunk, prompt])) if prompt and chunk else 0
             if chunk and (prompt is None or longest * (len(chunk) + 1) > PREFILL_TOKENS):
-                done = self.slots.fill([new[one] for one in chunk], chunk)
+                done = self.slots.fill([new[prompt] for prompt in chunk], chunk)
                 self.prefilled.update(zip(chunk, done, strict=True))
                 chunk = []
             if prompt is not None:
@@ -163,54 +167,54 @@ class Run:
             for slot in targets:
                 self.held[slot] = prompt
 
-    def _start(self, placed: dict[int, Row]) -> None:
-        rows = list(placed.values())
+    def _start(self, placed: dict[int, Sequence]) -> None:
+        sequences = list(placed.values())
         first = self.slots.start(
             list(placed),
-            [row.prompt for row in rows],
-            [self.prefilled[row.prompt] for row in rows],
-            [row.budget for row in rows],
-            [row.key for row in rows],
+            [sequence.prompt for sequence in sequences],
+            [self.prefilled[sequence.prompt] for sequence in sequences],
+            [sequence.budget for sequence in sequences],
+            [sequence.key for sequence in sequences],
         )
-        for slot, row in placed.items():
-            self.occupants[slot] = row
+        for slot, sequence in placed.items():
+            self.occupants[slot] = sequence
         fetched = _Fetched(first)
 
-        def settle() -> list[Row]:
+        def settle() -> list[Sequence]:
             values, now = fetched.read(), time.perf_counter()
-            for row, (token, n_draft) in zip(rows, values, strict=True):
-                row.take([token])
-                row.next_draft, row.began, row.ended = n_draft, now, now
-            return [row for row in rows if row.ended_by]
+            for sequence, (token, n_draft) in zip(sequences, values, strict=True):
+                sequence.take([token])
+                sequence.next_draft, sequence.began, sequence.ended = n_draft, now, now
+            return [sequence for sequence in sequences if sequence.ended_by]
 
         self.in_flight.append(settle)
 
     # Stepping -----------------------------------------------------------------------------------
 
     def _step(self) -> None:
-        """Launch one step of all rows."""
+        """Launch one step of all sequences."""
         occupants = list(self.occupants)
         if self.graph is not None:
             n_tokens, out = self.k, self.graph.replay()
         else:
-            living = [row for row in occupants if row]
-            n_tokens = 1 + max(row.next_draft for row in living)
-            stands = [len(row.prompt) + len(row.tokens) - 1 for row in living]
+            living = [sequence for sequence in occupants if sequence]
+            n_tokens = 1 + max(sequence.next_draft for sequence in living)
+            stands = [len(sequence.prompt) + len(sequence.tokens) - 1 for sequence in living]
             out = self.slots.step(n_tokens, max(stands) + n_tokens)
         fetched = _Fetched(out)
 
-        def settle() -> list[Row]:
+        def settle() -> list[Sequence]:
             values, now = fetched.read(), time.perf_counter()
             live = [
-                (row, one)
-                for row, one in zip(occupants, values, strict=True)
-                if row and not row.ended_by
+                (sequence, row)
+                for sequence, row in zip(occupants, values, strict=True)
+                if sequence and not sequence.ended_by
             ]
-            for row, (*choices, verified, n_draft) in live:
-                row.n_verified.append(verified)
-                row.n_drafted.append(min(row.next_draft, n_tokens - 1))
-                row.take(choices[: verified + 1])
-                row.next_draft, row.ended = n_draft, now
-            return [row for row, _ in live if row.ended_by]
+            for sequence, (*choices, verified, n_draft) in live:
+                sequence.n_verified.append(verified)
+                sequence.n_drafted.append(min(sequence.next_draft, n_tokens - 1))
+                sequence.take(choices[: verified + 1])
+                sequence.next_draft, sequence.ended = n_draft, now
+            return [sequence for sequence, _ in live if sequence.ended_by]
 
         self.in_flight.append(settle)

@@ -83,7 +83,7 @@ def test_repeats_of_a_prompt_share_its_prefill(calls, name, slots):
 
 
 def test_long_prompts_are_prefilled_in_parts(monkeypatch, calls):
-    monkeypatch.setattr("mtp_harness.decode.run.PREFILL_TOKENS", 50)
+    monkeypatch.setattr("mtp_harness.decode.scheduler.PREFILL_TOKENS", 50)
     model, asked = random_llama(2), [[1] * 20, [2] * 19, [3] * 30, [4] * 70, [5] * 9]
     answers = decode(model, 2, [Request(prompt, 4) for prompt in asked])
     assert [a.tokens for a in answers] == [plain_greedy(model, p, 4) for p in asked]
