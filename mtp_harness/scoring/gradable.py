@@ -8,7 +8,7 @@
 A missing answer (null) is an empty one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
