@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from mtp_harness.files import user_path
-from mtp_harness.numbers import as_whole, is_number, is_whole
+from mtp_harness.numbers import as_number, as_whole, is_number, is_whole
 
 _TEXTS = frozenset(
     "baseline column data_dir dataset dataset_config folder pause split stories".split()
@@ -46,11 +46,14 @@ _NUMBERS = frozenset({"density", "temperature", "top_p"})
 
 def with_numbers(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return options with numbers in place of text that spells them, where a number is expected."""
-    numeric = _WHOLE.keys() | _SEVERAL_WHOLE.keys() | _NUMBERS
-    return {name: _read(value) if name in numeric else value for name, value in metadata.items()}
+    return {name: _read(name, value) for name, value in metadata.items()}
 
 
-def _read(value: Any) -> Any:
+def _read(name: str, value: Any) -> Any:
+    if name in _NUMBERS:
+        return as_number(value)
+    if name not in _WHOLE and name not in _SEVERAL_WHOLE:
+        return value
     return [as_whole(one) for one in value] if isinstance(value, list | tuple) else as_whole(value)
 
 
