@@ -143,7 +143,7 @@ def test_leaderboard_and_report_read_what_was_brought_in(tmp_path, capsys):
     ]
     assert leaderboard.main([*runs, "--baseline", "mtp-bytes-n1"]) == 0
     shown = capsys.readouterr().out
-    assert "docstring_mtp: version 1.0, 20 documents, 1 sample" in shown
+    assert "docstring_mtp: version 1.1, 20 documents, 1 sample" in shown
     assert re.search(r"rougeL_f1 +0\.\d{3} \[.*\] +0\.\d{3} \[", shown)
     assert report.main([*runs, "-o", str(tmp_path / "report.html")]) == 0
 
