@@ -111,13 +111,18 @@ class Objects:
         if isinstance(value, enum.Enum) and (isinstance(value, int | str) or not self.keep):
             name = None if value.name is None else str(value.name)
             of = [self.number(value), type(value).__name__, name]
-            return ["M", *of, tree(_worth(value)), isinstance(value, int | str)]
+            shown = [isinstance(value, int | str), str(value)[:_MESSAGE_CHARS], repr(value)]
+            return ["M", *of, tree(_worth(value)), *shown]
         if not self.keep and isinstance(value, Iterator):
             return ["n", *(tree(item) for item in value)]
         number = self.number(value)
         if number is None:
             raise wire.Unsupported(type(value).__name__)
-        return ["o", number, type(value).__eq__ is object.__eq__]
+        kind = type(value)
+        defined = set().union(*map(vars, kind.__mro__))  # `hasattr` would ask the metaclass, too
+        can = [name for name in wire.SPECIAL if f"__{name}__" in defined]
+        can += [wire.IDENTITY] if kind.__eq__ is object.__eq__ else []
+        return ["o", number, " ".join(can)]
 
 
 def _worth(value: enum.Enum) -> object:
@@ -155,8 +160,9 @@ def _text(error: BaseException) -> str:
 class _Function:
     """A function of the test's, which the program calls where the test is."""
 
-    def __init__(self, session: "Session", number: int) -> None:
+    def __init__(self, session: "Session", number: int, name: str) -> None:
         self._session, self.number = session, number
+        self.__name__ = self.__qualname__ = name  # decorators ask for it
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         return self._session.call_back(self.number, args, kwargs)
@@ -251,8 +257,8 @@ class Session:
         match tag, parts:
             case "o", [int() as number]:
                 return self._objects[number]
-            case "p", [int() as number]:
-                return self._functions.setdefault(number, _Function(self, number))
+            case "p", [int() as number, str() as name]:
+                return self._functions.setdefault(number, _Function(self, number, name))
             case "n", items:
                 return iter(items)
         raise wire.Malformed(f"unknown tag {tag!r}")

@@ -4,15 +4,17 @@
 program's process and gets plain values back. The verdict is made here and nowhere else.
 """
 
+import decimal
 import dis
 import functools
 import random
 import signal
+import sys
 import time
 import types
 from collections.abc import Iterator
 
-from mtp_harness.sandbox.remote import Fault, Finding, RemoteFunction, Stop
+from mtp_harness.sandbox.remote import RECURSION, Fault, Finding, RemoteFunction, Stop
 from mtp_harness.sandbox.types import Program, one_line
 
 _ALARM_GRACE_S = 0.25
@@ -29,7 +31,7 @@ class Check:
         """
         self._remote = remote
         namespace: dict[str, object] = {"__name__": "check"}
-        random.seed(0)  # tests draw random inputs: every program gets the same ones
+        _as_new()
         try:
             self._sources = [
                 _compiled(program.preamble, "<preamble>"),
@@ -124,6 +126,17 @@ def _text(error: BaseException) -> str:
         return one_line(str(error))
     except Exception as other:
         return f"its text raised {type(other).__name__}"
+
+
+def _as_new() -> None:
+    """Undo what an earlier test may have changed in this process.
+
+    Tests draw random inputs, too: every program gets the same ones.
+    """
+    random.seed(0)
+    decimal.setcontext(decimal.Context())
+    sys.setrecursionlimit(RECURSION)
+    sys.set_int_max_str_digits(sys.int_info.default_max_str_digits)
 
 
 @functools.lru_cache(maxsize=1024)

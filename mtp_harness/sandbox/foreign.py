@@ -6,10 +6,13 @@ carries under the rule `objects`.
 """
 
 import collections
-import functools
 from typing import Any, cast
 
 from mtp_harness.sandbox import wire
+
+_NAMES = 256
+_NAME_CHARS = 200
+_BASES = 16
 
 
 class Foreign:
@@ -24,24 +27,36 @@ class Foreign:
         return getattr(self._handle, name)
 
 
-@functools.lru_cache(maxsize=256)
-def _record_class(name: str, fields: tuple[str, ...]) -> type:
-    return type(name, (Foreign, collections.namedtuple(name, fields)), {})
+Classes = dict[tuple[str, ...], type]
+"""The classes that were made for one program, by name and fields."""
 
 
-def record(name: str, fields: list[str], items: tuple[object, ...], handle: object) -> object:
+def record(
+    name: str, fields: list[str], items: tuple[object, ...], handle: object, made: Classes
+) -> object:
     """Return a named tuple; raises `ValueError` or `TypeError` where it cannot be one."""
-    made = cast(Any, _record_class(name, tuple(fields)))._make(items)
-    made._handle = handle
-    return made
+    key = (name, *fields)
+    if key not in made:
+        refuse_long(*key)
+        made[key] = type(name, (Foreign, collections.namedtuple(name, fields)), {})
+    value = cast(Any, made[key])._make(items)
+    value._handle = handle
+    return cast(object, value)
+
+
+def refuse_long(*names: str) -> None:
+    """Refuse names that no honest program has: classes would take the grader's memory and time."""
+    if len(names) > _NAMES or max(map(len, names)) > _NAME_CHARS:
+        raise wire.Malformed(f"over {_NAMES} names, or one of over {_NAME_CHARS} letters")
 
 
 class Member(Foreign):
-    """A member of an enumeration, equal to the same member only."""
+    """A member of an enumeration: equal to the same member only, shown as the program shows it."""
 
-    def __init__(self, owner: str, name: str | None, value: object, handle: object) -> None:
-        """Keep what it is."""
-        self._owner, self.name, self.value, self._handle = owner, name, value, handle
+    name: str | None
+    value: object
+    _owner: str
+    _shown: tuple[str, str]
 
     def __eq__(self, other: object) -> bool:
         """Return whether it is the same member."""
@@ -52,24 +67,57 @@ class Member(Foreign):
         """Return the hash of its name."""
         return hash((self._owner, self.name))
 
+    def __str__(self) -> str:
+        """Return its text."""
+        return self._shown[0]
 
-class IntMember(Foreign, int):
+    def __repr__(self) -> str:
+        """Return how it shows itself."""
+        return self._shown[1]
+
+    def __format__(self, spec: str) -> str:
+        """Return its text in some format."""
+        return format(self._shown[0], spec)
+
+
+class IntMember(Member, int):
     """A member of an enumeration of integers: an integer with a name."""
 
+    __eq__, __hash__ = int.__eq__, int.__hash__
 
-class StrMember(Foreign, str):
+
+class StrMember(Member, str):
     """A member of an enumeration of strings: a string with a name."""
 
+    __eq__, __hash__ = str.__eq__, str.__hash__
 
-def member(owner: str, name: str | None, value: object, counts: bool, handle: object) -> object:
+
+def member(
+    owner: str,
+    name: str | None,
+    value: object,
+    counts: bool,
+    shown: tuple[str, str],
+    handle: object,
+) -> object:
     """Return a member of an enumeration; it may count as the number or the text that it is."""
+    made: Any
     if not counts:
-        return Member(owner, name, value, handle)
-    if type(value) is not int and type(value) is not str:
+        made = Member()
+    elif type(value) is int:
+        made = IntMember(value)
+    elif type(value) is str:
+        made = StrMember(value)
+    else:
         raise wire.Malformed("a member that counts as neither number nor text")
-    made: Any = (IntMember if type(value) is int else StrMember)(value)
-    made.name, made.value, made._handle = name, value, handle
-    return made
+    made.name, made.value, made._owner, made._shown, made._handle = (
+        name,
+        value,
+        owner,
+        shown,
+        handle,
+    )
+    return cast(object, made)
 
 
 def plain(value: Any) -> object:
@@ -113,6 +161,9 @@ class ForeignError(Foreign, metaclass=ErrorClass):
 
 def error_class(name: str, above: list[type], handle: object) -> type[Exception]:
     """Return a class for exceptions of that name, below the classes `above`."""
+    refuse_long(name, *(one.__name__ for one in above))
+    if len(above) > _BASES:
+        raise wire.Malformed(f"{name} derives from over {_BASES} classes")
     if not all(one in wire.ERRORS.values() or type(one) is ErrorClass for one in above):
         raise wire.Malformed(f"{name} derives from what is no exception")
     if not any(type(one) is ErrorClass for one in above):

@@ -40,6 +40,13 @@ def _factory(parts: Parts) -> "defaultdict[object, object]":
     return made
 
 
+def _ints(parts: Parts, kind: type = int) -> Parts:
+    """Return parts that are all integers, or of another type that a constructor is made for."""
+    if not all(type(part) is kind for part in parts):
+        raise TypeError(f"a part is no {kind.__name__}")
+    return parts
+
+
 def _zone(value: datetime.datetime | datetime.time) -> datetime.timedelta | None:
     """Return the fixed offset of a time, or None; other zones do not cross."""
     if value.tzinfo is None or type(value.tzinfo) is datetime.timezone:
@@ -60,9 +67,9 @@ def _fields(value: object, names: Iterable[str]) -> list[object]:
 
 
 KINDS: dict[type, Kind] = {
-    range: Kind("range", lambda v: (v.start, v.stop, v.step), lambda p: range(*p)),
+    range: Kind("range", lambda v: (v.start, v.stop, v.step), lambda p: range(*_ints(p))),
     slice: Kind("slice", lambda v: (v.start, v.stop, v.step), lambda p: slice(*p)),
-    bytearray: Kind("bytearray", lambda v: (bytes(v),), lambda p: bytearray(*p)),
+    bytearray: Kind("bytearray", lambda v: (bytes(v),), lambda p: bytearray(*_ints(p, bytes))),
     deque: Kind("deque", lambda v: (v.maxlen, *v), lambda p: deque(p[1:], p[0])),
     Counter: Kind("Counter", _flat, lambda p: Counter(paired(p))),
     OrderedDict: Kind("OrderedDict", _flat, lambda p: OrderedDict(paired(p))),
@@ -72,23 +79,25 @@ KINDS: dict[type, Kind] = {
         "items", lambda v: (part for item in v for part in item), lambda p: paired(p).items()
     ),
     type({}.values()): Kind("values", iter, lambda p: dict(enumerate(p)).values()),
-    Fraction: Kind("Fraction", lambda v: (v.numerator, v.denominator), lambda p: Fraction(*p)),
-    Decimal: Kind("Decimal", lambda v: (str(v),), lambda p: Decimal(*p)),
-    datetime.date: Kind("date", lambda v: _fields(v, _OF_DATE), lambda p: datetime.date(*p)),
+    Fraction: Kind(
+        "Fraction", lambda v: (v.numerator, v.denominator), lambda p: Fraction(*_ints(p))
+    ),
+    Decimal: Kind("Decimal", lambda v: (str(v),), lambda p: Decimal(*_ints(p, str))),
+    datetime.date: Kind("date", lambda v: _fields(v, _OF_DATE), lambda p: datetime.date(*_ints(p))),
     datetime.time: Kind(
         "time",
         lambda v: (*_fields(v, _OF_TIME), _zone(v)),
-        lambda p: datetime.time(*p[:4]).replace(tzinfo=_in_zone(*p[4:])),
+        lambda p: datetime.time(*_ints(p[:4])).replace(tzinfo=_in_zone(*p[4:])),
     ),
     datetime.datetime: Kind(
         "datetime",
         lambda v: (*_fields(v, (*_OF_DATE, *_OF_TIME)), _zone(v)),
-        lambda p: datetime.datetime(*p[:7]).replace(tzinfo=_in_zone(*p[7:])),
+        lambda p: datetime.datetime(*_ints(p[:7])).replace(tzinfo=_in_zone(*p[7:])),
     ),
     datetime.timedelta: Kind(
         "timedelta",
         lambda v: (v.days, v.seconds, v.microseconds),
-        lambda p: datetime.timedelta(*p),
+        lambda p: datetime.timedelta(*_ints(p)),
     ),
     datetime.timezone: Kind(
         "timezone", lambda v: (v.utcoffset(None),), lambda p: datetime.timezone(*p)

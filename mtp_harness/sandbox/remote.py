@@ -8,19 +8,25 @@ compare itself with what the test expects. Lists, dicts and sets among the argum
 to date after each call. Functions among the arguments run here, whenever the program calls them.
 """
 
+import contextlib
+import functools
+import operator
 import socket
+import sys
 import time
 import types
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, NoReturn, cast
+from typing import Any, Literal, NamedTuple, NoReturn, TypeGuard, cast
 
 from mtp_harness.sandbox import foreign, wire
 from mtp_harness.sandbox.types import FAIL_KINDS, Limits, Outcome, Program, one_line
 
 START_S = 10.0
 _MESSAGE_BYTES = 8192  # what a reply that carries an error message may have
-_ARGUMENT_BYTES = 2**30
+_ARGUMENT_BYTES = 2**26
+RECURSION = 1000
+"""Python's own limit: tests may raise it, and the reader of JSON takes it for leave to crash."""
 
 
 class Fault(RuntimeError):
@@ -69,7 +75,8 @@ class RemoteFunction:
         self._keeps_objects = keeps_objects
         self._handles: dict[int, Handle] = {}
         self._error_classes: dict[int, type[Exception]] = {}
-        self._functions: list[types.FunctionType] = []
+        self._record_classes: foreign.Classes = {}
+        self._functions: list[Callable[..., object]] = []
         self._thrown: list[Exception] = []
         self._names: list[str] = []
         self.started = time.monotonic()
@@ -142,7 +149,8 @@ class RemoteFunction:
         """Return the next reply; what the program calls before it is called."""
         while True:
             try:
-                reply = wire.read_frame(self._sock, self._max_reply, self.deadline)
+                with _limited_recursion():
+                    reply = wire.read_frame(self._sock, self._max_reply, self.deadline)
             except TimeoutError:
                 self.out_of_time()
             except (wire.Closed, OSError):
@@ -152,7 +160,11 @@ class RemoteFunction:
                 self.stop("output", f"unreadable answer: {error}")
             match reply:
                 case ["callback", int() as number, args, kwargs]:
-                    self._call_back(number, self._unpack(args), self._unpack(kwargs))
+                    self._call_back(
+                        number,
+                        self._unpack(args, self._resolve_argument),
+                        self._unpack(kwargs, self._resolve_argument),
+                    )
                     continue
             if isinstance(reply, list):
                 return reply
@@ -169,6 +181,8 @@ class RemoteFunction:
                 return self._unpack(tree)
             case ["end"] if wanted == "item":
                 raise StopIteration
+            case ["raised", ["T", int() as number]] if 0 <= number < len(self._thrown):
+                self._raise(self._thrown[number], fatal=wanted == "ready")
             case ["raised", tree]:
                 self._raise(self._unpack(tree), fatal=wanted == "ready")
             case [str() as kind, str() as message] if kind in FAIL_KINDS:
@@ -178,6 +192,8 @@ class RemoteFunction:
     def _raise(self, error: object, fatal: bool) -> NoReturn:
         if not isinstance(error, Exception):
             self.stop("output", "unreadable answer")
+        if isinstance(error, wire.LOOP_ENDS):
+            self.stop("exception", f"{type(error).__name__}: {error}")
         if isinstance(error, MemoryError):
             self.stop("memory", f"MemoryError: {error}")
         if fatal:
@@ -190,20 +206,34 @@ class RemoteFunction:
 
         An assertion in it is the test's: the program cannot swallow it.
         """
-        if not 0 <= number < len(self._functions):
+        known = 0 <= number < len(self._functions)
+        if not known or not isinstance(args, list) or not isinstance(kwargs, dict):
             self.stop("output", "unreadable answer")
-        function: Callable[..., object] = self._functions[number]
+        function = self._functions[number]
         try:
-            value = function(*cast(Any, args), **cast(Any, kwargs))
+            value = function(*args, **kwargs)
         except AssertionError as error:
             self.stop("wrong_answer", str(error))
         except Exception as error:
             self._thrown.append(error)
-            kind = next(one for one in type(error).__mro__ if one in wire.ERRORS.values())
             at = len(self._thrown) - 1
-            self._send(["threw", ["y", kind.__name__], ["t", str(error)[:500]], at])
+            self._send(["threw", self._kind(error), self._args(error), at])
         else:
             self._send(["returned", self._pack(value)])
+
+    def _kind(self, error: Exception) -> object:
+        """Return the tree of an exception's class, or of the builtin one that it derives from."""
+        number = _number(type(error))
+        if number is not None:
+            return ["o", number]
+        kind = next(one for one in type(error).__mro__ if one in wire.ERRORS.values())
+        return ["y", kind.__name__]
+
+    def _args(self, error: Exception) -> object:
+        try:
+            return wire.Packer(_MESSAGE_BYTES, self._tree).pack(error.args)
+        except (wire.Unsupported, wire.TooLarge):
+            return ["t", str(error)[:500]]
 
     def _pack(self, value: object) -> object:
         try:
@@ -216,19 +246,19 @@ class RemoteFunction:
         number = _number(value)
         if number is not None:
             return ["o", number]
-        if isinstance(value, types.FunctionType):
+        if _is_callback(value):
             if value not in self._functions:
                 self._functions.append(value)
-            return ["p", self._functions.index(value)]
+            return ["p", self._functions.index(value), getattr(value, "__name__", "function")]
         if isinstance(value, Iterator):
             return ["n", *(tree(item) for item in value)]
         if isinstance(value, foreign.Foreign):
             return tree(foreign.plain(value))
         raise wire.Unsupported(type(value).__name__)
 
-    def _unpack(self, tree: object) -> object:
+    def _unpack(self, tree: object, resolve: wire.Resolve | None = None) -> object:
         try:
-            return wire.unpack(tree, 0, self._resolve)
+            return wire.unpack(tree, 0, resolve or self._resolve)
         except wire.Malformed as error:
             self.stop("output", f"unreadable answer: {error}")
 
@@ -237,35 +267,56 @@ class RemoteFunction:
         match tag, parts:
             case "n", items:
                 return iter(items)
-            case "o", [int() as number, bool() as by_identity] if self._keeps_objects:
-                return self._handle(number, by_identity)
+            case "o", [int() as number, str() as can] if self._keeps_objects:
+                return self._handle(number, can)
             case "N", [number, str() as name, list() as fields, tuple() as items]:
-                return foreign.record(name, fields, items, self._handle_or_none(number))
-            case "M", [number, str() as owner, str() | None as name, value, bool() as counts]:
                 handle = self._handle_or_none(number)
-                return foreign.member(owner, name, value, counts, handle)
+                return foreign.record(name, fields, items, handle, self._record_classes)
+            case "M", [
+                number,
+                str() as owner,
+                str() | None as name,
+                value,
+                bool() as counts,
+                *shown,
+            ]:
+                text, picture = shown
+                both = (str(text), str(picture))
+                handle = self._handle_or_none(number)
+                return foreign.member(owner, name, value, counts, both, handle)
             case "x", [number, str() as name, *above]:
                 return self._error_class(number, name, above)
             case "X", [number, kind, args, str() as text]:
                 return foreign.error(kind, args, text, self._handle_or_none(number))
-            case "T", [int() as number]:
-                return self._thrown[number]
             case "p", [int() as number]:
                 return self._functions[number]
         raise wire.Malformed(f"unknown tag {tag!r}"[:200])
 
-    def _handle(self, number: int, by_identity: bool = True) -> "Handle":
-        return self._handles.setdefault(number, Handle(self, number, by_identity))
+    def _resolve_argument(self, tag: str, parts: list[Any]) -> object:
+        """Return the same for what the program gives to a function of the test's.
 
-    def _handle_or_none(self, number: object) -> "Handle | None":
+        Not the test's own functions: by its attributes one would show what the test expects.
+        """
+        if tag == "p":
+            self.stop("not_judgeable", "the program gives a function of the test's to another one")
+        return self._resolve(tag, parts)
+
+    def _handle(self, number: int, can: str) -> "Handle":
+        found = self._handles.get(number)
+        if found is None:
+            kind = _handle_class(frozenset(can.split()).intersection(wire.SPECIAL))
+            found = self._handles[number] = kind(self, number, wire.IDENTITY in can.split())
+        return found
+
+    def _handle_or_none(self, number: object, can: str = wire.IDENTITY) -> "Handle | None":
         if number is None:
             return None
         if type(number) is not int or not self._keeps_objects:
             raise wire.Malformed("a number where no objects are kept")
-        return self._handle(number)
+        return self._handle(number, can)
 
     def _error_class(self, number: object, name: str, above: list[type]) -> type[Exception]:
-        handle = self._handle_or_none(number)
+        handle = self._handle_or_none(number, f"call {wire.IDENTITY}")
         if handle is None:
             return foreign.error_class(name, above, None)
         found = self._error_classes.get(cast(int, number))
@@ -278,8 +329,11 @@ class RemoteFunction:
 class Handle:
     """A check's hold on an object that stays in the program's process.
 
-    Two handles are the same, and equal, when the object is.
+    Two handles are the same, and equal, when the object is. All attributes are the object's; what
+    only some objects can, its subclasses have (`_handle_class`).
     """
+
+    __slots__ = ("_by_identity", "_number", "_remote")
 
     def __init__(self, remote: RemoteFunction, number: int, by_identity: bool) -> None:
         """Keep where the object is, and whether its class leaves equality to Python."""
@@ -287,87 +341,54 @@ class Handle:
         object.__setattr__(self, "_number", number)
         object.__setattr__(self, "_by_identity", by_identity)
 
-    def _do(self, operation: str, *args: object, **kwargs: object) -> Any:
-        remote: RemoteFunction = object.__getattribute__(self, "_remote")
-        return remote.operate(operation, object.__getattribute__(self, "_number"), args, kwargs)
-
-    def _refuse(self, what: str) -> NoReturn:
-        """Leave the check: what an object thinks of itself decides nothing."""
-        remote: RemoteFunction = object.__getattribute__(self, "_remote")
-        remote.stop("not_judgeable", f"the test needs {what} an object of the program's")
-
-    def __getattr__(self, name: str) -> object:
+    def __getattribute__(self, name: str) -> Any:
         """Return the object's attribute."""
-        return self._do("getattr", name)
+        if name == "__mro_entries__":  # asked of what a class of the test's derives from
+            _refuse(self, "to derive from")
+        return Handle if name == "__class__" else _do(self, "getattr", name)
 
     def __setattr__(self, name: str, value: object) -> None:
         """Set the object's attribute."""
-        self._do("setattr", name, value)
+        _do(self, "setattr", name, value)
 
     def __delattr__(self, name: str) -> None:
         """Delete the object's attribute."""
-        self._do("delattr", name)
-
-    def __call__(self, *args: object, **kwargs: object) -> object:
-        """Call the object."""
-        return self._do("call", *args, **kwargs)
-
-    def __next__(self) -> object:
-        """Return the next item of an iterator."""
-        return self._do("next")
-
-    def __len__(self) -> int:
-        """Ask the object."""
-        return int(self._plain("len", int))
+        _do(self, "delattr", name)
 
     def __str__(self) -> str:
         """Return what the object says it is."""
-        return str(self._plain("str", str))
+        return str(_plain(self, "str", str))
 
     def __repr__(self) -> str:
         """Return how the object shows itself."""
-        return str(self._plain("repr", str))
+        return str(_plain(self, "repr", str))
 
     def __format__(self, spec: str) -> str:
         """Return what the object says it is, in some format."""
-        return str(self._plain("format", str, spec))
+        return str(_plain(self, "format", str, spec))
 
     def __int__(self) -> int:
         """Return the object as an integer."""
-        return int(self._plain("int", int))
+        return int(_plain(self, "int", int))
 
     def __float__(self) -> float:
         """Return the object as a float."""
-        return float(self._plain("float", float))
-
-    def _plain(self, operation: str, kind: type, *args: object) -> Any:
-        value = self._do(operation, *args)
-        if type(value) is not kind:
-            self._refuse(f"a plain {kind.__name__} from")
-        return value
-
-    def __enter__(self) -> object:
-        """Enter the object's context."""
-        return self._do("enter")
-
-    def __exit__(self, *error: object) -> None:
-        """Leave the object's context; it cannot swallow what the test raised in there."""
-        self._do("exit")
+        return float(_plain(self, "float", float))
 
     def __instancecheck__(self, instance: object) -> bool:
         """Return whether a value is an instance of the class that this is."""
-        return self._do("isinstance", instance) is True
+        return _do(self, "isinstance", instance) is True
 
     def __subclasscheck__(self, other: object) -> bool:
         """Return whether a class is below the class that this is."""
-        return self._do("issubclass", other) is True
+        return _do(self, "issubclass", other) is True
 
     def __eq__(self, other: object) -> bool:
         """Return whether it is the same object; an equality of its class's own is not asked."""
         if self is other:
             return True
         if not object.__getattribute__(self, "_by_identity"):
-            self._refuse("a comparison by")
+            _refuse(self, "a comparison by")
         return False
 
     def __hash__(self) -> int:
@@ -375,32 +396,55 @@ class Handle:
         return hash(object.__getattribute__(self, "_number"))
 
     def __bool__(self) -> bool:
-        """Leave the check."""
-        self._refuse("a plain value and got")
+        """Leave the check: what an object thinks of itself decides nothing."""
+        _refuse(self, "a plain value and got")
+
+    def __contains__(self, item: object) -> bool:
+        """Go through the object's items; an object without any decides nothing."""
+        if not hasattr(type(self), "__iter__"):
+            _refuse(self, "membership decided by")
+        return any(item is one or item == one for one in cast(Any, self))
 
     def __lt__(self, other: object) -> bool:
         """Leave the check."""
-        self._refuse("a comparison by")
+        _refuse(self, "a comparison by")
 
     __le__ = __gt__ = __ge__ = __lt__
+
+
+def _do(handle: Handle, operation: str, *args: object, **kwargs: object) -> Any:
+    remote: RemoteFunction = object.__getattribute__(handle, "_remote")
+    return remote.operate(operation, object.__getattribute__(handle, "_number"), args, kwargs)
+
+
+def _refuse(handle: Handle, what: str) -> NoReturn:
+    remote: RemoteFunction = object.__getattribute__(handle, "_remote")
+    remote.stop("not_judgeable", f"the test needs {what} an object of the program's")
+
+
+def _plain(handle: Handle, operation: str, kind: type, *args: object) -> Any:
+    value = _do(handle, operation, *args)
+    if type(value) is not kind:
+        _refuse(handle, f"a plain {kind.__name__} from")
+    return value
+
+
+def _passed_on(operation: str) -> Callable[..., object]:
+    def method(self: Handle, *args: object, **kwargs: object) -> object:
+        return _do(self, operation, *args, **kwargs)
+
+    method.__doc__ = f"Have `{operation}` done by the object."
+    return method
 
 
 def _arithmetic(operation: str) -> Callable[..., object]:
     def method(self: Handle, other: object) -> object:
         # With a value of the test's, the result could be whatever the test expects.
         if _number(other) is None:
-            self._refuse(f"`{operation}` with a plain value by")
-        return self._do(operation, other)
+            _refuse(self, f"`{operation}` with a plain value by")
+        return _do(self, operation, other)
 
     method.__doc__ = f"Have `{operation}` done by the object, with another one of the program's."
-    return method
-
-
-def _passed_on(operation: str) -> Callable[..., object]:
-    def method(self: Handle, *args: object) -> object:
-        return self._do(operation, *args)
-
-    method.__doc__ = f"Have `{operation}` done by the object."
     return method
 
 
@@ -409,8 +453,54 @@ for _name in "add sub mul truediv floordiv mod pow lshift rshift and or xor matm
     setattr(Handle, f"__{_name}__", _arithmetic(_operation))
     setattr(Handle, f"__r{_name}__", _arithmetic(_operation))  # never with another object
     setattr(Handle, f"__i{_name}__", _arithmetic(f"i{_name}"))
-for _name in "abs delitem getitem invert iter neg pos reversed round setitem".split():
+for _name in "abs delitem invert neg pos reversed round setitem".split():
     setattr(Handle, f"__{_name}__", _passed_on(_name))
+
+
+def _leave(self: Handle, *error: object) -> None:
+    """Leave the object's context; it cannot swallow what the test raised in there."""
+    _do(self, "exit")
+
+
+def _length(self: Handle) -> int:
+    """Ask the object."""
+    return int(_plain(self, "len", int))
+
+
+_SPECIAL: dict[str, dict[str, Callable[..., object]]] = {
+    "call": {"__call__": _passed_on("call")},
+    "enter": {"__enter__": _passed_on("enter"), "__exit__": _leave},
+    "getitem": {"__getitem__": _passed_on("getitem")},
+    "iter": {"__iter__": _passed_on("iter")},
+    "len": {"__len__": _length},
+    "next": {"__next__": _passed_on("next")},
+}
+
+
+@functools.lru_cache(maxsize=256)
+def _handle_class(can: frozenset[str]) -> type[Handle]:
+    """Return the class of handles on objects that can do these of `wire.SPECIAL`."""
+    methods: dict[str, object] = {"__slots__": ()}
+    for name in can & _SPECIAL.keys():
+        methods |= _SPECIAL[name]
+    return type("Handle", (Handle,), methods)
+
+
+@contextlib.contextmanager
+def _limited_recursion() -> Iterator[None]:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(min(limit, RECURSION))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def _is_callback(value: object) -> TypeGuard[Callable[..., object]]:
+    """Return whether a callable of the test's may be called with whatever a program gives it."""
+    if isinstance(value, types.BuiltinFunctionType):
+        return value.__module__ == "math" or type(value.__self__) in (list, dict, set, deque)
+    return isinstance(value, types.FunctionType | operator.itemgetter)
 
 
 def begin(sock: socket.socket, message: object) -> None:
@@ -431,7 +521,8 @@ def _number(value: object) -> int | None:
         return 0
     if isinstance(value, foreign.Foreign) or type(value) is foreign.ErrorClass:
         value = cast(Any, value)._handle
-    return cast(int, object.__getattribute__(value, "_number")) if type(value) is Handle else None
+    is_handle = issubclass(type(value), Handle)
+    return cast(int, object.__getattribute__(value, "_number")) if is_handle else None
 
 
 def _update(args: Sequence[object], after: object) -> None:

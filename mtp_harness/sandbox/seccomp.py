@@ -28,6 +28,7 @@ _FLAG_NO_SLOWDOWN = 1 << 2  # SECCOMP_FILTER_FLAG_SPEC_ALLOW: programs run at fu
 _MODE_FILTER = 1
 _FAMILIES = (1, 2, 10)  # AF_UNIX, AF_INET, AF_INET6
 _UNIX_ONLY = (1,)
+_PROTOCOLS = (0, 6, 17)  # the family's own, TCP, UDP: others may load a module into the kernel
 _IPPROTO_IPV6, _IPV6_FLOWLABEL_MGR = 41, 32  # flow labels outlive their socket
 
 
@@ -68,11 +69,16 @@ def program(machine: str, families: Sequence[int] = _FAMILIES) -> list[Instructi
         new_namespace |= flag
     made += [(_EQUAL, 0, 4, of["clone"]), _argument(0)]
     made += [(_ANY_BIT, 0, 1, new_namespace), deny, allow]
-    allowed = [(_EQUAL, len(families) - at, 0, one) for at, one in enumerate(families)]
+    inside = [_argument(0), *_one_of(families), deny, _argument(2), *_one_of(_PROTOCOLS)]
     for name in ("socket", "socketpair"):
-        made += [(_EQUAL, 0, len(allowed) + 3, of[name]), _argument(0), *allowed, deny, allow]
+        made += [(_EQUAL, 0, len(inside) + 2, of[name]), *inside, deny, allow]
     made += [(_EQUAL, 0, 5, of["setsockopt"]), _argument(1), (_EQUAL, 0, 3, _IPPROTO_IPV6)]
     return [*made, _argument(2), (_EQUAL, 0, 1, _IPV6_FLOWLABEL_MGR), deny, allow]
+
+
+def _one_of(values: Sequence[int]) -> list[Instruction]:
+    """Jump over the instruction behind these if one of the values was loaded."""
+    return [(_EQUAL, len(values) - at, 0, value) for at, value in enumerate(values)]
 
 
 def _argument(index: int) -> Instruction:

@@ -25,6 +25,7 @@ kexec_load kexec_file_load init_module finit_module delete_module reboot syslog
 sethostname setdomainname settimeofday clock_settime clock_adjtime adjtimex
 ioprio_set migrate_pages move_pages
 shmget msgget semget mq_open
+inotify_init1 io_setup vmsplice personality quotactl_fd statmount listmount open_tree_attr
 """.split()
 _X86_64 = """
 248 249 250
@@ -38,6 +39,7 @@ _X86_64 = """
 170 171 164 227 305 159
 251 256 279
 29 68 64 240
+294 206 278 135 443 457 458 467
 56 435 41 53 54
 """
 _AARCH64 = """
@@ -52,10 +54,10 @@ _AARCH64 = """
 161 162 170 112 266 171
 30 238 239
 194 186 190 180
+26 0 75 92 443 457 458 467
 220 435 198 199 208
 """
-# Only x86 has these: rights to the machine's ports.
-_X86_ONLY = {"iopl": 172, "ioperm": 173}
+_X86_ONLY = {"iopl": 172, "ioperm": 173, "modify_ldt": 154, "inotify_init": 253}
 
 
 def _numbers(text: str) -> dict[str, int]:

@@ -38,13 +38,13 @@ _PUT_TOGETHER: dict[str, Callable[[library_values.Parts], object]] = {
     **library_values.PUT_TOGETHER,
 }
 # Raised in `map(candidate, …)`, these would end the loop instead of the check.
-_LOOP_ENDS = (StopIteration, StopAsyncIteration)
+LOOP_ENDS = (StopIteration, StopAsyncIteration)
 ERRORS: dict[str, type[Exception]] = {
     name: kind
     for name, kind in vars(builtins).items()
     if isinstance(kind, type)
     and issubclass(kind, Exception)
-    and not issubclass(kind, _LOOP_ENDS)
+    and not issubclass(kind, LOOP_ENDS)
     and name == kind.__name__  # not its old names, such as IOError
 }
 """The builtin exceptions that a program's exception may be, by name."""
@@ -67,6 +67,11 @@ FUNCTIONS: dict[object, str] = {
 """Functions that cross by name: those by which nobody gets hold of anything that is not given."""
 _NAMED = {**_TYPES, **{name: function for function, name in FUNCTIONS.items()}}
 _KINDS_OF_FUNCTION = (types.BuiltinFunctionType, types.MethodDescriptorType)
+
+SPECIAL = ("call", "contains", "enter", "getitem", "iter", "len", "next")
+"""What a handle can do only if its object can: methods with two underscores on either side."""
+IDENTITY = "identity"
+"""Said of an object whose class leaves equality to Python."""
 
 Tree = Callable[[object], object]
 """Packs a part of a value."""

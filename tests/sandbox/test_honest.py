@@ -39,6 +39,7 @@ def f(function, *args, **kwargs): return function(*args, **kwargs)
 def guarded(function, x):
     try: return function(x)
     except ZeroDivisionError as error: return [type(error).__name__, str(error)]
+def name(function): return function.__name__
 class P: pass
 def box(function):
     p = P()
@@ -115,6 +116,17 @@ PASS = {
         CALLS,
         "g = lambda: 5\nassert f(lambda: g)() == 5 and f(lambda: g) is g",
     ),
+    "functions of the library": (
+        CALLS,
+        "import math\nfrom operator import itemgetter\nkept = []\nf(kept.append, 4)\n"
+        "assert f(math.sqrt, 4) == 2 and f(itemgetter(1), 'ab') == 'b' and kept == [4]",
+    ),
+    "a function has its name": (CALLS, "def named(): pass\nassert name(named) == 'named'"),
+    "an own exception through a function": (
+        ERRORS + "def guarded(g):\n    try: return g()\n    except E as e: return e.code\n",
+        "def g(): raise E(7)\ndef h(): f(8)\nassert guarded(g) == 7 and guarded(h) == 8",
+    ),
+    "membership by items": ("def f():\n    yield 1\n    yield 2\n", "assert 2 in f()"),
     "generator as an argument": (CALLS, "assert f(sum, (i for i in range(4))) == 6"),
     "named tuple": (
         STANDARD,
@@ -129,6 +141,11 @@ PASS = {
         STANDARD,
         "c = f('C.A')\nassert c == 3 and c.name == 'A' and isinstance(c, C)\n"
         "assert c == C.A and c + 1 == 4",
+    ),
+    "shown enumeration": (
+        STANDARD,
+        "s = f('S.A')\nassert str(s) == 'S.A' and repr(s) == \"<S.A: 'a'>\"\n"
+        "assert str(f('C.A')) == '3'",
     ),
     "string enumeration": (STANDARD, "assert f('S.A') == 'a' and f('S.A').name == 'A'"),
     "enumeration": (
@@ -191,6 +208,22 @@ WRONG = {
     "assertion in a function": (CALLS, "def h(x): assert x == 3\nf(h, 2)"),
     "a loop without a turn": (STANDARD, "for item in f('[]'): pass\nassert item == 2"),
     "not an instance": (POINT, "assert isinstance(P(1), Q)"),
+    "no documentation": (POINT, "assert f.__doc__"),
+    "an attribute as ours": (
+        POINT + "def g(p):\n    p._number = 77\n    return p\n",
+        "assert g(f(1))._number == 0",
+    ),
+    "not callable": (POINT, "assert callable(f(1))"),
+    "no iterator": (
+        POINT,
+        "from collections.abc import Iterator\nassert isinstance(f(1), Iterator)",
+    ),
+    "no length": (POINT, "assert hasattr(f(1), '__len__')"),
+    "a loop that a function ends": (
+        CALLS + "def h(g):\n    try: g()\n    except StopIteration: pass\n"
+        "    except Exception as e: raise e\n",
+        "def g(): raise StopIteration\nassert list(map(h, [g, g])) == []",
+    ),
 }
 
 
@@ -213,6 +246,15 @@ NOT_JUDGEABLE = {
     "arithmetic with a plain value": (
         "class P:\n    def __sub__(s, o): return 0\ndef f(): return P()",
         "assert f() - 5 == 0",
+    ),
+    "membership": (
+        "class P:\n    def __contains__(s, o): return True\ndef f(): return P()",
+        "assert 5 in f()",
+    ),
+    "a class above one of the test's": ("class P: pass\ndef f(): pass", "class Q(P): pass"),
+    "the test's function for another": (
+        "def f(g): return g('{0.__code__.co_consts}', g)",
+        "assert f(lambda s, g: s.format(g)) == 'expected'",
     ),
     "truth": ("def f(): return object()", "assert f()"),
     "an argument": ("def f(x): return x", "import threading\nassert f(threading.Lock())"),

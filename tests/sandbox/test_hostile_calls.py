@@ -26,6 +26,10 @@ def family(number):
     try: socket.socket(number, socket.SOCK_DGRAM).close()
     except OSError as error: return error.errno
     return 0
+def protocol(number):
+    try: socket.socket(socket.AF_INET, socket.SOCK_STREAM, number).close()
+    except OSError as error: return error.errno
+    return 0
 def f():
     return {body}
 """
@@ -59,6 +63,11 @@ DENIED = {
     "makes semaphores": "call('semget', 5, 1, 0o1600)",
     "opens a POSIX queue": "call('mq_open', b'm', 0o102, 0o600, None)",
     "changes the zygote's priority of input": "call('ioprio_set', 1, 1, 1)",
+    "watches files": "call('inotify_init1', 0)",
+    "reads and writes in the background": "call('io_setup', 4, ctypes.create_string_buffer(8))",
+    "changes its personality": "call('personality', 0x0040000)",
+    "opens a socket of several paths": "protocol(262)",
+    "opens a socket of streams": "protocol(132)",
     "opens a socket of virtual machines": "family(40)",
     "opens a socket of the kernel": "family(16)",
     "opens a socket of packets": "family(17)",

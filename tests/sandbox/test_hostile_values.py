@@ -23,11 +23,11 @@ FORGED = [
     ["ready", ["n", 1]],
     ["ready", ["l", 1]],
     ["ready", ["d"]],
-    ["ready", ["l", ["o", 0, True], ["o", 10**30, True], 5]],
+    ["ready", ["l", ["o", 0, ""], ["o", 10**30, "call"], 5]],
     ["n", 1],
     ["value"],
     ["value", 3],
-    ["value", ["o", -1, True], None],
+    ["value", ["o", -1, ""], None],
     ["value", ["o", 7, 7], None],
     ["value", ["n", 3], ["n", 3]],
     ["value", ["p", 0], None],
@@ -35,7 +35,14 @@ FORGED = [
     ["value", ["N", None, "P", ["l", "_x"], ["t", 3]], ["l"]],
     ["value", ["N", 1, "P", ["l", "x"], ["t"]], ["l"]],
     ["value", ["N", None, "P", ["l", "x", "x"], ["t", 3, 3]], ["l"]],
-    ["value", ["M", None, "C", "A", ["l"], True], ["l"]],
+    ["value", ["M", None, "C", "A", ["l"], True, "C.A", "C.A"], ["l"]],
+    ["value", ["M", None, "C", "A", 3, True], ["l"]],
+    ["value", ["date", ["b", "ffff01ff"]], ["l"]],
+    ["value", ["Fraction", "1e30000000"], ["l"]],
+    ["value", ["bytearray", 10**9], ["l"]],
+    ["value", ["x", None, "E", *[["x", None, str(n)] for n in range(20)]], ["l"]],
+    ["value", ["N", None, "P" * 10**5, ["l", "x"], ["t", 3]], ["l"]],
+    ["callback", 0, ["d"], ["l"]],
     ["value", ["x", None, "E", ["y", "int"]], ["l"]],
     ["value", ["x", 1, "\ud800", ["y", "ValueError"]], ["l"]],
     ["value", ["y", "eval"], ["l"]],
@@ -126,7 +133,7 @@ COLLIDING = {
     "keys of a view": f"def f(x): return dict.fromkeys({MULTIPLES}).keys()\n",
     "a counter": f"from collections import Counter\ndef f(x): return Counter({MULTIPLES})\n",
     "numbers of handles": SEND
-    + "def f(x):\n    handles = [['o', n * (2**61 - 1), True] for n in range(9_000)]\n"
+    + "def f(x):\n    handles = [['o', n * (2**61 - 1), ''] for n in range(9_000)]\n"
     "    send(['value', ['l', *handles], None])\n",
     "what the test uses": SEND + f"many = [['i', hex(n)] for n in {MULTIPLES}]\n"
     "send(['ready', ['l', ['s', *many], 5]])\ndef f(x): return 3\n",
@@ -150,3 +157,42 @@ def test_no_program_costs_more_than_its_time_and_a_second(grader, name, rule):
     assert verdict.outcome == "fail", verdict
     assert after[:3] == ("pass", "", "")
     assert elapsed < grader.settings()["limits"]["wall_s"] + 1.5  # and the next one's start
+
+
+def test_nothing_of_one_test_reaches_the_next(grader):
+    """Limits and contexts that a test sets in the grader, and what a program leaves there."""
+    sets = (
+        "import decimal, sys\nsys.setrecursionlimit(10**5)\nsys.set_int_max_str_digits(0)\n"
+        "decimal.getcontext().prec = 3\nassert f(2) == 3"
+    )
+    reads = (
+        "import decimal, sys\nassert f(2) == 3 and sys.getrecursionlimit() == 1000\n"
+        "assert decimal.getcontext().prec == 28 and sys.get_int_max_str_digits() == 4300"
+    )
+    programs = [program_of(HONEST, reference) for reference in (reads, sets, reads)]
+    assert [verdict[:3] for verdict in grader.grade(programs)] == [("pass", "", "")] * 3
+
+
+def test_deeply_nested_message_under_a_raised_limit_is_a_failure(grader):
+    code = (
+        "import os, struct\ndef f(x):\n    data = b'[' * 500_000 + b']' * 500_000\n"
+        "    for fd in range(3, 64):\n"
+        "        try: os.write(fd, struct.pack('>I', len(data)) + data)\n"
+        "        except OSError: pass\n"
+    )
+    test = "import sys\nsys.setrecursionlimit(10**5)\nassert f(2) == 3"
+    verdict, after = grader.grade([program_of(code, test), program_of(HONEST, ASSERTS)])
+    assert verdict[:2] == ("fail", "output"), verdict
+    assert after[:3] == ("pass", "", "")
+
+
+def test_classes_of_a_program_do_not_stay_in_the_grader(grader):
+    flood = SEND + (
+        "def f(g):\n    for n in range(30):\n"
+        "        record = ['N', None, 'P' * 10**6 + str(n), ['l', 'a'], ['t', 0]]\n"
+        "        send(['callback', 0, ['l', record], ['d']])\n"
+    )
+    big = program_of(HONEST, "x = list(range(10**7))\nassert f(2) == 3")
+    verdicts = grader.grade([program_of(flood, "assert f(lambda x: 1) == 3")] * 6 + [big])
+    assert {verdict.outcome for verdict in verdicts[:6]} == {"fail"}
+    assert verdicts[6][:3] == ("pass", "", "")

@@ -70,6 +70,13 @@ def test_families_of_sockets(machine, numbers, call):
 
 
 @BOTH
+def test_protocols_of_sockets(machine, numbers):
+    for protocol, expected in ((0, ALLOWED), (6, ALLOWED), (17, ALLOWED), (132, PERMISSION)):
+        assert decided(machine, numbers["socket"], 2, 1, protocol) == expected
+    assert decided(machine, numbers["socket"], 2, 1, 262) == PERMISSION  # MPTCP
+
+
+@BOTH
 def test_flow_labels_are_denied_and_other_options_are_not(machine, numbers):
     assert decided(machine, numbers["setsockopt"], 3, 41, 32) == PERMISSION
     assert decided(machine, numbers["setsockopt"], 3, 41, 26) == ALLOWED
