@@ -12,8 +12,8 @@ from torch import nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
-from mtp_harness.models.blocks import run_blocks
 from mtp_harness.models.interface import LayerShape, MultiHeadModel
+from mtp_harness.models.llama.blocks import run_blocks
 
 
 class ParallelToy(MultiHeadModel):

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mtp_harness.figures import result_file
-from mtp_harness.figures.documents import EMPTY, count_empty
-from mtp_harness.figures.result_file import ResultFile
-from mtp_harness.figures.values import columns_of
-from mtp_harness.scoring.samples import family_of
+from mtp_harness.results import result_file
+from mtp_harness.results.documents import EMPTY, count_empty
+from mtp_harness.results.result_file import ResultFile
+from mtp_harness.results.samples import family_of
+from mtp_harness.results.values import columns_of
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mtp_harness.commands.figures import summary, write
 from mtp_harness.figures.catalogue import FIGURES, Gallery, draw_all
-from mtp_harness.figures.cli import summary, write
 from mtp_harness.figures.figure import NoData, Withheld
-from mtp_harness.figures.tables import Results, read_runs, to_csv
+from mtp_harness.results.tidy import Results, read_runs, to_csv
 
 HERE = Path(__file__).parent
 SOURCES = {"": "results/cpu", "gpu": "results/gpu", "sizes": "results/sizes", "paper": None}

@@ -38,11 +38,12 @@ from lm_eval.models.huggingface import HFLM, get_dtype
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mtp_harness import provenance, response_cache
 from mtp_harness.decode.records import DecodeRecord, Generation
+from mtp_harness.errors import UserError, sentence
 from mtp_harness.files import expanded, user_path
-from mtp_harness.generation import Decoding, Generator, user_errors
-from mtp_harness.model_args import (
+from mtp_harness.harness import response_cache
+from mtp_harness.harness.generation import Decoding, Generator, user_errors
+from mtp_harness.harness.model_args import (
     plain_dtypes,
     plain_paths,
     read_arguments,
@@ -51,6 +52,12 @@ from mtp_harness.model_args import (
     refuse_unknown,
     refuse_without_effect,
 )
+from mtp_harness.harness.ordinary import ORDINARY_RULE, OrdinaryRecorder
+from mtp_harness.harness.totals import Spent, totals
+from mtp_harness.models import provenance
+from mtp_harness.models.checkpoints.ordinary_folder import asking_transformers, check_ordinary
+from mtp_harness.models.checkpoints.tokenizer_folder import check_vocabulary
+from mtp_harness.models.checkpoints.user_loader import load_with
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.models.load import (
     DEFAULT_MODEL,
@@ -62,15 +69,8 @@ from mtp_harness.models.load import (
     load_tokenizer,
     resolve,
 )
-from mtp_harness.models.ordinary_folder import asking_transformers, check_ordinary
-from mtp_harness.models.os_errors import sentence
 from mtp_harness.models.spread import gpus, require_spreadable, spread
-from mtp_harness.models.tokenizer_folder import check_vocabulary
-from mtp_harness.models.user_loader import load_with
-from mtp_harness.ordinary import ORDINARY_RULE, OrdinaryRecorder
-from mtp_harness.plugin import UserError
 from mtp_harness.probes import head_logprobs, induction, speculative, speed
-from mtp_harness.totals import Spent, totals
 
 _log = logging.getLogger(__name__)
 

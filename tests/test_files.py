@@ -25,8 +25,8 @@ WRITERS = {
 EXCEPTIONS = {
     "files.py": "the one way",
     "figures/figure.py": "savefig writes into memory",
-    "figures/tables.py": "to_csv returns text",
-    "models/convert.py": "writes a scratch folder, compares it, renames it",
+    "results/tidy.py": "to_csv returns text",
+    "commands/convert.py": "writes a scratch folder, compares it, renames it",
     "pipeline/run.py": "a log that grows while a cell runs; a lock that holds nothing",
     "probes/peak_memory.py": "a switch of the kernel's",
     "sandbox/bubblewrap.py": "a switch of the kernel's",
@@ -34,7 +34,7 @@ EXCEPTIONS = {
     "sandbox/rootfs.py": "a switch of the kernel's",
     "sandbox/script.py": "a program's own output",
     "sandbox/zygote.py": "a switch of the kernel's",
-    "training/cli.py": "into the draft of files.whole_files",
+    "commands/train.py": "into the draft of files.whole_files",
     "training/data.py": "into a draft of files.whole",
     "training/loop.py": "into a draft of files.whole",
 }

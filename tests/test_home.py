@@ -6,17 +6,17 @@ import pytest
 from lm_eval.api.instance import Instance
 
 from mtp_harness import lm as lm_module
-from mtp_harness import measure
 from mtp_harness.cli import main
+from mtp_harness.commands import measure
 from mtp_harness.data import humaneval, induction_texts, sources, texts
 from mtp_harness.figures import architecture
-from mtp_harness.figures.result_file import ResultFile
+from mtp_harness.harness.task_options import problem
 from mtp_harness.lm import MTPLM
 from mtp_harness.models.load import detect, resolve
 from mtp_harness.pipeline.evaluation import run_evaluation_pipeline
 from mtp_harness.pipeline.suite import make_suite
-from mtp_harness.task_options import problem
-from mtp_harness.tracking import Store
+from mtp_harness.results.result_file import ResultFile
+from mtp_harness.results.tracking import Store
 
 from .data.code_fixtures import write
 from .leaderboard.result_files import write_run

@@ -1,139 +1,79 @@
 """Imports point one way, and each third-party library has its home.
 
-    cli -> pipeline -> lm, figures
-    lm -> decode, probes -> models        task classes -> scoring, probes, data, sandbox
-    figures -> scoring (intervals), tracking; neither torch nor lm_eval
+    cli → commands → pipeline → lm → probes → harness → decode → models
+    tasks (YAML) → scoring, probes, data, sandbox
+    figures, leaderboard, report → results, scoring (statistics)
 
-Imports under `if TYPE_CHECKING:` do not run and do not count; imports inside functions do.
+Everything that loads a module counts: imports at the top, imports inside functions, and targets
+written as text, such as "mtp_harness.lm:MTPLM". Imports under `if TYPE_CHECKING:` do not run and do
+not count.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "mtp_harness"
+CHECKOUT = Path(__file__).resolve().parents[1]
+PACKAGE = CHECKOUT / "mtp_harness"
+MOST_AT_THE_TOP = 8
 
 # unit -> the units it may import. A unit is a folder or a module right below the package.
 ALLOWED = {
     "__init__": set(),
-    "_startup": {"plugin"},
+    "errors": set(),
     "files": set(),
-    "harness_files": set(),
-    "shots": set(),
-    "numbers": set(),
-    "response_cache": set(),
-    "tables": set(),
-    "task_options": {"files", "numbers"},
-    "plugin": {"_startup", "files", "sandbox", "shots", "tables", "task_options"},
-    "models": {"files"},
+    "results": {"errors", "files"},
     "sandbox": set(),
-    "data": {"files"},
-    "figures": {"scoring", "tracking", "files", "harness_files"},
-    "leaderboard": {"figures", "scoring", "tracking", "files", "harness_files"},
-    "report": {"figures", "leaderboard", "scoring", "files"},
-    "provenance": set(),
-    "export": {"files", "harness_files"},
-    "decode": {"models"},
-    "training": {"data", "files", "models", "provenance"},
-    "probes": {
-        "data",
-        "decode",
-        "models",
-        "numbers",
-        "plugin",
-        "scoring",
-        "tables",
-        "task_options",
-    },
-    "scoring": {
-        "data",
-        "decode",
-        "files",
-        "harness_files",
-        "numbers",
-        "plugin",
-        "sandbox",
-        "shots",
-        "tables",
-        "task_options",
-    },
-    "ordinary": {"decode", "generation_args"},
-    "totals": {"decode"},
-    "model_args": {"files", "numbers"},
-    "generation_args": {"numbers"},
-    "measure": {"data", "decode", "files", "models", "probes", "provenance"},
-    "progress": {"decode"},
-    "generation": {"models", "decode", "plugin", "progress", "model_args", "generation_args"},
-    "lm": {
-        "files",
-        "generation",
-        "models",
-        "decode",
-        "probes",
-        "plugin",
-        "ordinary",
-        "provenance",
-        "response_cache",
-        "totals",
-        "model_args",
-    },
-    "tracking": {"harness_files", "files"},
+    "data": {"errors", "files"},
+    "models": {"errors", "files"},
+    "decode": {"errors", "models"},
+    "harness": {"errors", "files", "decode", "models", "sandbox", "results"},
+    "scoring": {"data", "decode", "errors", "files", "harness", "results", "sandbox"},
+    "probes": {"data", "decode", "errors", "harness", "models", "results", "scoring"},
+    "lm": {"decode", "errors", "files", "harness", "models", "probes"},
+    "plugin": {"errors", "files", "harness", "lm", "results", "sandbox"},
+    "_startup": {"plugin"},
+    "training": {"data", "errors", "files", "models"},
+    "figures": {"errors", "files", "results", "scoring"},
+    "leaderboard": {"errors", "results", "scoring"},
+    "report": {"errors", "files", "leaderboard", "results", "scoring"},
     "pipeline": {
-        "files",
-        "harness_files",
-        "lm",
-        "figures",
-        "plugin",
-        "models",
-        "model_args",
-        "generation_args",
-        "numbers",
-        "sandbox",
-        "scoring",
-        "task_options",
-        "tracking",
+        *("errors", "files", "harness", "lm", "models", "results", "sandbox", "scoring"),
     },
-    "verify": {"measure", "models", "decode", "data", "sandbox", "scoring", "provenance", "files"},
-    "demo": {
-        "files",
-        "harness_files",
-        "measure",
-        "models",
-        "decode",
-        "probes",
-        "data",
-        "provenance",
+    "commands": {
+        *("_startup", "data", "decode", "errors", "figures", "files", "harness", "leaderboard"),
+        *("models", "pipeline", "probes", "report", "results", "sandbox", "scoring", "training"),
     },
-    "cli": {
-        "pipeline",
-        "lm",
-        "figures",
-        "leaderboard",
-        "report",
-        "models",
-        "training",
-        "data",
-        "sandbox",
-        "scoring",
-        "demo",
-        "measure",
-        "plugin",
-        "export",
-    },
+    "cli": {"commands", "errors"},
 }
-USES_HARNESS = {"lm", "generation", "ordinary", "plugin", "_startup", "cli", "demo", "pipeline"}
+AS_TEXT = {("pipeline", "cli")}
+"""Programs started by their module's name: a process of its own, not an import."""
+
+USES_HARNESS = {"lm", "harness", "plugin", "_startup", "commands", "pipeline"}
 HOMES = {
-    "transformers": {"models", "training", "lm", "measure", "demo"},
-    "matplotlib": {"figures"},
+    "transformers": {"models", "training", "lm", "commands"},
+    "matplotlib": {"figures", "commands"},
+    "argparse": {"cli", "commands"},
 }
+LIGHT = {"results", "figures", "leaderboard", "report"}
+"""Import neither torch nor lm_eval."""
+
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def unit(path: Path) -> str:
-    first = path.relative_to(PACKAGE).parts[0]
-    return first.removesuffix(".py")
+def dotted(path: Path) -> str:
+    parts = path.relative_to(CHECKOUT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {dotted(path): path for path in FILES}
+
+
+def unit(module: str) -> str:
+    return module.split(".")[1] if "." in module else "__init__"
 
 
 def statements(node: ast.AST) -> Iterator[ast.AST]:
@@ -152,18 +92,29 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            above = path.relative_to(PACKAGE.parent).parts[: -node.level] if node.level else ()
+            above = path.relative_to(CHECKOUT).parts[: -node.level] if node.level else ()
             module = ".".join([*above, *([node.module] if node.module else [])])
             names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
     return names
 
 
-def imported_units(path: Path) -> set[str]:
-    """The units of ours that a file imports, its own left out."""
-    dotted = [name.split(".") for name in imported(path)]
-    units = {parts[1] for parts in dotted if parts[0] == "mtp_harness" and len(parts) > 1}
-    existing = {unit(file) for file in FILES}
-    return (units & existing) - {unit(path)}
+def named_in_text(path: Path) -> set[str]:
+    """The modules of ours that a file names in its texts; docstrings are no targets."""
+    tree = ast.parse(path.read_text())
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose
+    }
+    found = {name for text in texts for name in re.findall(r"mtp_harness(?:\.\w+)+", text)}
+    # f"mtp_harness.commands.{name}" ends in a folder: all of it can be meant.
+    return {name for name in found if name in MODULES}
+
+
+def edges(path: Path) -> set[str]:
+    """The modules of ours that a file loads, itself left out."""
+    return (imported(path) & MODULES.keys() | named_in_text(path)) - {dotted(path), "mtp_harness"}
 
 
 def libraries(path: Path) -> set[str]:
@@ -187,28 +138,51 @@ def relative(path: Path) -> str:
 
 @pytest.mark.parametrize("path", FILES, ids=relative)
 def test_imports_point_down(path):
-    assert unit(path) in ALLOWED, f"{unit(path)} has no place in ALLOWED yet"
-    assert imported_units(path) <= ALLOWED[unit(path)]
+    home = unit(dotted(path))
+    assert home in ALLOWED, f"{home} has no place in ALLOWED yet"
+    above = {name for name in edges(path) if unit(name) not in ALLOWED[home] | {home}}
+    assert not {name for name in above if (home, unit(name)) not in AS_TEXT}
 
 
 def test_allowed_imports_hold_no_circle():
-    # plugin and _startup are one thing in two files: the light half and the rest.
-    above = {name: below - {"_startup"} for name, below in ALLOWED.items()}
+    above = dict(ALLOWED)
     while above:
         bottom = {name for name, below in above.items() if not below & set(above)}
         assert bottom, f"these import each other: {sorted(above)}"
         above = {name: below for name, below in above.items() if name not in bottom}
 
 
+def test_no_two_modules_load_each_other():
+    """Not even by a late import: a circle hides which of the two is the lower one."""
+    loads = {
+        name: {target for target in edges(path) if (unit(name), unit(target)) not in AS_TEXT}
+        for name, path in MODULES.items()
+    }
+    before = -1
+    while before != len(loads):  # take away what loads nothing, and what nothing loads
+        before = len(loads)
+        loaded = set().union(*loads.values())
+        loads = {
+            name: below & loads.keys()
+            for name, below in loads.items()
+            if below & loads.keys() and name in loaded
+        }
+    assert not loads
+
+
+def test_the_top_level_is_short():
+    assert len(list(PACKAGE.glob("*.py"))) <= MOST_AT_THE_TOP
+
+
 @pytest.mark.parametrize("path", FILES, ids=relative)
 def test_libraries_stay_at_home(path):
-    used = libraries(path)
+    used, home = libraries(path), unit(dotted(path))
     for library, homes in HOMES.items():
-        assert library not in used or unit(path) in homes
-    if unit(path) == "figures":
+        assert library not in used or home in homes
+    if home in LIGHT:
         assert not used & {"torch", "lm_eval"}
     if "lm_eval" in used:
-        assert unit(path) in USES_HARNESS or defines_part_of_the_harness(path)
+        assert home in USES_HARNESS or defines_part_of_the_harness(path)
 
 
 def test_package_itself_imports_nothing_heavy():

@@ -19,10 +19,10 @@ from lm_eval.models.huggingface import HFLM
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import mtp_harness.models  # noqa: F401  registers mtp_llama with the Auto classes
+from mtp_harness.errors import UserError
 from mtp_harness.lm import MTPLM
 from mtp_harness.models.byte_tokenizer import byte_tokenizer
 from mtp_harness.models.load import DEFAULT_MODEL, resolve
-from mtp_harness.plugin import UserError
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SHIPPED = resolve(DEFAULT_MODEL)

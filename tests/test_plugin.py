@@ -14,6 +14,9 @@ from lm_eval.models import MODEL_MAPPING
 from lm_eval.tasks import TaskManager
 
 from mtp_harness import _startup, cli, plugin, tasks_dir
+from mtp_harness.errors import UserError
+from mtp_harness.harness import checks, task_index
+from mtp_harness.sandbox.consent import consent_given
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -171,7 +174,7 @@ def isolation(monkeypatch):
 
 
 def check(task_manager, *tasks, **flags):
-    plugin.check_before_load(
+    checks.check_before_load(
         model=flags.pop("model", "dummy"), tasks=list(tasks), task_manager=task_manager, **flags
     )
 
@@ -181,7 +184,7 @@ def check(task_manager, *tasks, **flags):
     ["t_grading", "t_based", "t_tag", "t_group", "t_settings", "t_inline", "t_nested"],
 )
 def test_grading_is_refused_before_the_model_loads(task_manager, isolation, task):
-    with pytest.raises(plugin.UserError, match="--confirm_run_unsafe_code") as refusal:
+    with pytest.raises(UserError, match="--confirm_run_unsafe_code") as refusal:
         check(task_manager, task)
     sentence = str(refusal.value)
     assert "\n" not in sentence and "(no namespaces)" in sentence
@@ -197,7 +200,7 @@ def test_grading_is_found_through_files_configurations_and_built_tasks(
 
     yaml = str(folder / "grading.yaml")
     for task in (yaml, {"task": "x", "class": Built}, {"task": "t_grading"}, Built()):
-        with pytest.raises(plugin.UserError):
+        with pytest.raises(UserError):
             check(task_manager, task)
 
 
@@ -219,9 +222,9 @@ def test_isolated_grading_needs_no_flag(task_manager, isolation):
 
 
 def test_model_without_the_request_type_is_refused(task_manager):
-    with pytest.raises(plugin.UserError, match="head_logprobs.*'dummy'.*--model mtp"):
+    with pytest.raises(UserError, match="head_logprobs.*'dummy'.*--model mtp"):
         check(task_manager, "t_probe")
-    with pytest.raises(plugin.UserError, match="SimpleNamespace"):
+    with pytest.raises(UserError, match="SimpleNamespace"):
         check(task_manager, "t_probe", model=SimpleNamespace())
 
 
@@ -231,8 +234,8 @@ def test_model_with_the_request_type_is_accepted(task_manager):
 
 def test_cache_of_requests_is_refused_for_our_tasks_only(folder, task_manager, monkeypatch):
     check(task_manager, "t_plain", cache_requests=True)
-    monkeypatch.setattr(plugin, "tasks_dir", lambda: folder)
-    with pytest.raises(plugin.UserError, match="--cache_requests cannot be used with t_plain"):
+    monkeypatch.setattr(task_index, "tasks_dir", lambda: folder)
+    with pytest.raises(UserError, match="--cache_requests cannot be used with t_plain"):
         check(task_manager, "t_plain", cache_requests=True)
 
 
@@ -243,7 +246,7 @@ def test_tasks_that_cannot_be_looked_at_stop_no_run(task_manager, isolation, cap
 
 
 def test_refusal_is_one_sentence_on_the_command_line():
-    code = "from mtp_harness.plugin import UserError; raise UserError('One sentence.')"
+    code = "from mtp_harness.errors import UserError; raise UserError('One sentence.')"
     run = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True)
     assert (run.returncode, run.stdout, run.stderr) == (1, "", "One sentence.\n")
 
@@ -266,7 +269,7 @@ def evaluator():
         confirm_run_unsafe_code=False,
         metadata=None,
     ):
-        evaluator.seen.append((model, plugin.consent_given()))
+        evaluator.seen.append((model, consent_given()))
         if model == "failing":
             raise RuntimeError
         return "results"
@@ -287,7 +290,7 @@ def test_consent_reaches_the_run_and_ends_with_it(evaluator, task_manager):
         run("failing", None, ["t_plain"], False, False, task_manager, False, True)
     run("m", tasks=["t_plain"], task_manager=task_manager)
     assert [consent for _, consent in evaluator.seen] == [False, True, True, False]
-    assert not plugin.consent_given()
+    assert not consent_given()
 
 
 def test_refused_run_never_starts(evaluator, task_manager, isolation):
@@ -314,7 +317,7 @@ def test_real_simple_evaluate_refuses_before_it_loads(task_manager, isolation, m
     monkeypatch.setattr(lm_eval.evaluator, "simple_evaluate", lm_eval.evaluator.simple_evaluate)
     plugin.add_checks(lm_eval.evaluator)
     monkeypatch.setattr(DummyLM, "create_from_arg_obj", lambda *args: pytest.fail("loaded"))
-    with pytest.raises(plugin.UserError):
+    with pytest.raises(UserError):
         lm_eval.simple_evaluate(
             model="dummy", model_args={}, tasks=["t_grading"], task_manager=task_manager
         )
@@ -444,7 +447,7 @@ def test_command_ends_with_one_line_for_the_user(monkeypatch, capsys, error):
         assert argv == ["x", "--help"]
         raise error
 
-    monkeypatch.setattr(cli, "print_tasks_dir", failing)
+    monkeypatch.setattr("mtp_harness.commands.tasks_dir.main", failing)
     assert cli.main(["tasks-dir", "x", "--help"]) == 2
     assert capsys.readouterr().err == "mtp-harness tasks-dir: a b\n"
 

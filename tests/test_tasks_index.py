@@ -12,8 +12,8 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from mtp_harness import tasks_dir
-from mtp_harness.data.check import HARNESS_REPOSITORIES
-from mtp_harness.plugin import UserError
+from mtp_harness.commands.data import HARNESS_REPOSITORIES
+from mtp_harness.errors import UserError
 
 from .data.code_fixtures import write_all
 from .data.text_fixtures import write_texts

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtp_harness.figures.result_file import ResultFile
 from mtp_harness.files import user_path
+from mtp_harness.results.result_file import ResultFile
 
 SHIPPED = Path(__file__).parents[1] / "models" / "reference"
 

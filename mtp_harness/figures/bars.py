@@ -12,8 +12,8 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from mtp_harness.figures import words
 from mtp_harness.figures.series import is_mixed, is_paper, refuse_doubled, series_of
-from mtp_harness.figures.sizes import in_short
 from mtp_harness.figures.style import GREY, PAPER_ALPHA, RULE, Style, legend_beside
+from mtp_harness.results.sizes import in_short
 
 INTERVAL = "#3D405B"
 

@@ -13,7 +13,7 @@ from mtp_harness.figures import (
 )
 from mtp_harness.figures.figure import Drawn, Figure, NoData, draw
 from mtp_harness.figures.style import PAPER, Style
-from mtp_harness.figures.tables import Results
+from mtp_harness.results.tidy import Results
 
 _ORDER = (
     "fig_1 fig_2 fig_3 fig_4 fig_5 fig_6 fig_7 fig_8 fig_s10 fig_s11 fig_s12 fig_s13 fig_s14 "

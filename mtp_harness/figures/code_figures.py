@@ -9,8 +9,8 @@ from mtp_harness.figures.bars import Gains
 from mtp_harness.figures.figure import ARCHITECTURE, Figure, Withheld
 from mtp_harness.figures.lines import Lines
 from mtp_harness.figures.scored import Cell, at_best_temperature, best_of, cells, gains
-from mtp_harness.figures.tables import Results, frame
 from mtp_harness.figures.text_table import TextTable
+from mtp_harness.results.tidy import Results, frame
 
 CODE = ("mbpp_mtp", "humaneval_mtp", "apps_mtp")
 BENCHMARKS = ("mbpp", "humaneval", "apps")

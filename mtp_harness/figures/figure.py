@@ -13,11 +13,12 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
-from mtp_harness.figures import alike, footer, paper_data, words
-from mtp_harness.figures.result_file import ResultFile
+from mtp_harness.figures import footer, paper_data, words
 from mtp_harness.figures.series import is_paper
 from mtp_harness.figures.style import MPLSTYLE, PAPER, Style
-from mtp_harness.figures.tables import Results, frame, to_csv
+from mtp_harness.results import alike
+from mtp_harness.results.result_file import ResultFile
+from mtp_harness.results.tidy import Results, frame, to_csv
 
 _LACKS = r"Glyph (\d+) .* missing from"
 """How matplotlib says that a font has no picture of a character."""

@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
 from mtp_harness.figures import reading, words
-from mtp_harness.figures.result_file import ResultFile
 from mtp_harness.figures.series import is_paper
-from mtp_harness.figures.sizes import rounded
 from mtp_harness.figures.style import GREY
+from mtp_harness.results.result_file import ResultFile
+from mtp_harness.results.sizes import rounded
 
 DECODING = ("prompt_tokens", "new_tokens", "batch")
 PER_TOKEN = ("mtp_heads", "mtp_positions", "mtp_perplexity", "mtp_speculative", "mtp_speed")

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from mtp_harness.figures import words
-from mtp_harness.figures.tables import Results, table
+from mtp_harness.results.tidy import Results, table
 
 TWO_TOKENS = "names of two tokens"
 """The paper's, for which its models' vocabulary was made."""

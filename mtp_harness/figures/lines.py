@@ -12,8 +12,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 
 from mtp_harness.figures import words
 from mtp_harness.figures.series import Series, is_mixed, is_paper, series_of
-from mtp_harness.figures.sizes import in_short, rounded
 from mtp_harness.figures.style import Style, legend_beside, make_room_for_titles, set_title
+from mtp_harness.results.sizes import in_short, rounded
 
 MANY = 4
 """With more series than this the legend stands beside the panels."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from mtp_harness.figures import schema
-from mtp_harness.figures.tables import frame
+from mtp_harness.results import schema
+from mtp_harness.results.tidy import frame
 
 FOLDER = Path(__file__).parent / "paper"
 

@@ -11,7 +11,7 @@ from mtp_harness.figures.heat import Heat
 from mtp_harness.figures.induction import TWO_TOKENS, apart, induction, stories
 from mtp_harness.figures.lines import Lines
 from mtp_harness.figures.style import GREY, Style
-from mtp_harness.figures.tables import Results, table
+from mtp_harness.results.tidy import Results, table
 
 INDUCTION = "`lm_eval --model mtp --tasks mtp_induction -o RESULTS`"
 ARITHMETIC = "`lm_eval --model mtp --tasks mtp_arithmetic -o RESULTS`"

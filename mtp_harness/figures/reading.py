@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from mtp_harness.figures import documents, words
-from mtp_harness.figures.result_file import ResultFile
-from mtp_harness.scoring.samples import family_of
+from mtp_harness.figures import words
+from mtp_harness.results import documents
+from mtp_harness.results.result_file import ResultFile
+from mtp_harness.results.samples import family_of
 
 Task = tuple[ResultFile, str]
 

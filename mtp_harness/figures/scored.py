@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mtp_harness.figures import alike, sizes
-from mtp_harness.figures.documents import scores
-from mtp_harness.figures.result_file import ResultFile
-from mtp_harness.figures.tables import Results, frame
-from mtp_harness.figures.values import decoding_of
-from mtp_harness.scoring.samples import family_of
+from mtp_harness.results import alike, sizes
+from mtp_harness.results.documents import scores
+from mtp_harness.results.result_file import ResultFile
+from mtp_harness.results.samples import family_of
+from mtp_harness.results.tidy import Results, frame
+from mtp_harness.results.values import decoding_of
 from mtp_harness.scoring.temperatures import oracle, oracle_gain
 
 T = TypeVar("T")

@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.colors import to_hex, to_rgb
 
 from mtp_harness.figures import words
-from mtp_harness.figures.result_file import LOSSY
-from mtp_harness.figures.sizes import rounded
 from mtp_harness.figures.style import DASHES, MARKERS, PAPER_ALPHA, Style
+from mtp_harness.results.result_file import LOSSY
+from mtp_harness.results.sizes import rounded
 
 
 class Series(NamedTuple):

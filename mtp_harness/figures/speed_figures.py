@@ -7,11 +7,11 @@ from mtp_harness.figures import words
 from mtp_harness.figures.bars import Groups
 from mtp_harness.figures.figure import Figure, Withheld
 from mtp_harness.figures.lines import Lines
-from mtp_harness.figures.result_file import ResultFile
-from mtp_harness.figures.sizes import rounded
 from mtp_harness.figures.style import GREY, Style
-from mtp_harness.figures.tables import Results, table
 from mtp_harness.figures.text_table import TextTable
+from mtp_harness.results.result_file import ResultFile
+from mtp_harness.results.sizes import rounded
+from mtp_harness.results.tidy import Results, table
 
 SPEED = "`lm_eval --model mtp --tasks mtp_speed -o RESULTS`"
 DECODING = "`lm_eval --model mtp --tasks mtp_speculative,mtp_speed -o RESULTS`"

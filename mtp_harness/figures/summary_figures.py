@@ -4,13 +4,14 @@ from typing import Any
 
 import pandas as pd
 
-from mtp_harness.figures import alike, words
+from mtp_harness.figures import words
 from mtp_harness.figures.bars import Groups
 from mtp_harness.figures.figure import Figure
 from mtp_harness.figures.heat import Heat
 from mtp_harness.figures.scored import MODEL, is_trained_alike, same_size, the_baseline
-from mtp_harness.figures.sizes import in_short
-from mtp_harness.figures.tables import Results, frame
+from mtp_harness.results import alike
+from mtp_harness.results.sizes import in_short
+from mtp_harness.results.tidy import Results, frame
 
 SUMMARIES = (
     "cnn_dailymail",

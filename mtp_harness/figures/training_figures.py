@@ -5,15 +5,16 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from mtp_harness.figures import alike, diagrams, words
+from mtp_harness.commands import choice
+from mtp_harness.figures import diagrams, words
 from mtp_harness.figures.code_figures import nothing
 from mtp_harness.figures.figure import Figure
 from mtp_harness.figures.lines import Lines, in_percent
 from mtp_harness.figures.scored import MODEL, same, same_size
 from mtp_harness.figures.style import GREY, Style
-from mtp_harness.figures.tables import Results, frame
 from mtp_harness.figures.text_table import TextTable
-from mtp_harness.scoring import choice
+from mtp_harness.results import alike
+from mtp_harness.results.tidy import Results, frame
 from mtp_harness.scoring.sample_efficiency import CHECKPOINTS, tokens_to_reach
 
 CHOICE = {task: name.partition(",")[0] for task, name in choice.METRICS.items()}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from mtp_harness.figures.sizes import in_short
+from mtp_harness.results.sizes import in_short
 
 FEW = 4
 """So many names a text lists; of more it gives the number."""

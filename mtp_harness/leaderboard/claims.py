@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtp_harness.figures.sizes import in_short
-from mtp_harness.leaderboard.runs import Model, Run
 from mtp_harness.leaderboard.scores import Drawn, Key, estimate, mean_of
 from mtp_harness.leaderboard.table import Board, Leaderboard
 from mtp_harness.leaderboard.verdicts import Verdict, decreases, grows, pool, reaches, side
+from mtp_harness.results.run import Model, Run
+from mtp_harness.results.samples import family_of
+from mtp_harness.results.sizes import in_short
 from mtp_harness.scoring.bootstrap import Estimate
-from mtp_harness.scoring.samples import family_of
 
 TIMING_SLACK = 0.05
 UNPAIRED = "no interval: fewer than two documents, or none logged (--log_samples)"

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from mtp_harness.leaderboard.runs import Model
+from mtp_harness.results.run import Model
 from mtp_harness.scoring.sample_efficiency import tokens_to_reach
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from mtp_harness.leaderboard import stale
 from mtp_harness.leaderboard.claims import Judged
-from mtp_harness.leaderboard.protocol import Protocol
 from mtp_harness.leaderboard.table import DATA, SPEED, Cell, Column, Leaderboard, is_timed
 from mtp_harness.leaderboard.text import HELP, change, direction, interval, number, title
+from mtp_harness.results.protocol import Protocol
 
 Rows = list[list[str]]
 

@@ -16,22 +16,22 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from mtp_harness.errors import in_words
 from mtp_harness.files import expanded
-from mtp_harness.models.adapter import refuse_adapter
-from mtp_harness.models.checks import listing, local_folder, read_json
-from mtp_harness.models.config_file import CONFIG_FILE, read_config
-from mtp_harness.models.interface import MultiHeadModel
-from mtp_harness.models.meta import load_meta, meta_tokenizer
-from mtp_harness.models.meta_params import PARAMS_FILE, read_params
-from mtp_harness.models.mtp_llama import MTPLlamaConfig
-from mtp_harness.models.ordinary_folder import read_ordinary_config
-from mtp_harness.models.os_errors import in_words
-from mtp_harness.models.safetensors_folder import load_folder
-from mtp_harness.models.tokenizer_folder import (
+from mtp_harness.models.checkpoints.adapter import refuse_adapter
+from mtp_harness.models.checkpoints.checks import listing, local_folder, read_json
+from mtp_harness.models.checkpoints.config_file import CONFIG_FILE, read_config
+from mtp_harness.models.checkpoints.meta import load_meta, meta_tokenizer
+from mtp_harness.models.checkpoints.meta_params import PARAMS_FILE, read_params
+from mtp_harness.models.checkpoints.ordinary_folder import read_ordinary_config
+from mtp_harness.models.checkpoints.safetensors_folder import load_folder
+from mtp_harness.models.checkpoints.tokenizer_folder import (
     check_vocabulary,
     folder_tokenizer,
     holds_tokenizer,
 )
+from mtp_harness.models.interface import MultiHeadModel
+from mtp_harness.models.llama.mtp_llama import MTPLlamaConfig
 
 SHIPPED_MODELS = ("mtp-bytes-n4", "mtp-bytes-n1")
 """The small trained models inside the package; the first is the default."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from mtp_harness.models.mtp_llama import MTPLlamaForCausalLM
+from mtp_harness.models.llama.mtp_llama import MTPLlamaForCausalLM
 
 
 def spread(model: MTPLlamaForCausalLM, devices: Sequence[torch.device]) -> MTPLlamaForCausalLM:

@@ -24,7 +24,6 @@ from typing import Any
 
 import yaml
 
-from mtp_harness import tracking
 from mtp_harness.files import user_path
 from mtp_harness.models.load import n_future_tokens
 from mtp_harness.pipeline.charts import draw
@@ -32,6 +31,7 @@ from mtp_harness.pipeline.plan import plan
 from mtp_harness.pipeline.results import Results
 from mtp_harness.pipeline.run import only_one, run_cells
 from mtp_harness.pipeline.suite import make_suite, merged, require_keys
+from mtp_harness.results import tracking
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def run_evaluation_pipeline(
 
     Returns:
         `checkpoint` and `algorithm`; `results`: evaluation → `task`, `metrics` (flat), `tables`
-        (see `mtp_harness.tables`) and `file`; `charts`: paths.
+        (see `mtp_harness.results.long_table`) and `file`; `charts`: paths.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.

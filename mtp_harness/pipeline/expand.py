@@ -16,8 +16,8 @@ from lm_eval.tasks._index import Entry, Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from mtp_harness import tasks_dir
+from mtp_harness.harness.task_options import options_of, problem
 from mtp_harness.pipeline.suite import Asked, merged
-from mtp_harness.task_options import options_of, problem
 
 Index = Mapping[str, Entry]
 

@@ -6,15 +6,16 @@ from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 
-from mtp_harness.generation_args import checked_arguments
-from mtp_harness.lm import MTPLM
-from mtp_harness.model_args import (
+from mtp_harness.harness.generation_args import checked_arguments
+from mtp_harness.harness.model_args import (
     read_arguments,
     refuse_heads,
     refuse_odd_values,
     refuse_unknown,
     refuse_without_effect,
 )
+from mtp_harness.lm import MTPLM
+from mtp_harness.models.checkpoints.user_loader import find_loader
 from mtp_harness.models.load import (
     DEFAULT_MODEL,
     Layout,
@@ -23,7 +24,6 @@ from mtp_harness.models.load import (
     load_tokenizer,
     n_future_tokens,
 )
-from mtp_harness.models.user_loader import find_loader
 from mtp_harness.pipeline.cell import Cell
 from mtp_harness.pipeline.expand import SingleTask, expand
 from mtp_harness.pipeline.suite import Model, Suite

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtp_harness.harness_files import results_below, written_samples
+from mtp_harness.results.find import results_below, written_samples
 
 
 class Results(NamedTuple):

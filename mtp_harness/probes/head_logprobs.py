@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from mtp_harness.errors import UserError
 from mtp_harness.models.interface import LayerShape, MultiHeadModel
-from mtp_harness.plugin import UserError
 from mtp_harness.probes.teacher_forced import Reading, read
 from mtp_harness.probes.windows import Span, spans
 

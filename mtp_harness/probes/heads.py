@@ -29,9 +29,9 @@ from mtp_harness.probes.pooled import (
 )
 from mtp_harness.probes.task import ProbeTask
 from mtp_harness.probes.teacher_forced import walk
+from mtp_harness.results.long_table import Cell, long_table
 from mtp_harness.scoring.bits_per_byte import bits_per_byte, pooled_bits_per_byte
 from mtp_harness.scoring.decoding import MAX_OFFSET
-from mtp_harness.tables import Cell, long_table
 
 N_BINS = 15
 USEFUL = 0.5

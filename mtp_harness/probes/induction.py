@@ -28,9 +28,9 @@ import torch
 from tqdm import tqdm
 
 from mtp_harness.data.stories import Template, gaps
+from mtp_harness.errors import UserError
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.models.text import plain_encode
-from mtp_harness.plugin import UserError
 from mtp_harness.probes.head_logprobs import model_of
 from mtp_harness.probes.measured import Measured
 from mtp_harness.probes.teacher_forced import hits

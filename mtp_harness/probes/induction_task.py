@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtp_harness.data.induction_texts import STORIES
-from mtp_harness.plugin import UserError
+from mtp_harness.errors import UserError
 from mtp_harness.probes.induction import InductionQuestion
 from mtp_harness.probes.measured import Measured
 from mtp_harness.probes.pooled import by_data_set, pair_cell
 from mtp_harness.probes.task import ProbeTask, nothing_if
-from mtp_harness.tables import Cell, long_table
+from mtp_harness.results.long_table import Cell, long_table
 
 PARTS = {"later": "accuracy", "first": "accuracy_first_mention"}
 """What is measured, and its control."""

@@ -33,9 +33,9 @@ from mtp_harness.probes.pooled import (
 )
 from mtp_harness.probes.positions import BOUND, EDGES, bucket_of
 from mtp_harness.probes.task import ProbeTask
+from mtp_harness.results.long_table import Cell, long_table
 from mtp_harness.scoring.bits_per_byte import bits_per_byte, pooled_bits_per_byte
 from mtp_harness.scoring.decoding import MAX_OFFSET, ratio_of_sums
-from mtp_harness.tables import Cell, long_table
 
 STRIDE = 256
 QUICK_STRIDE = 512

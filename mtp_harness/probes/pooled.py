@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtp_harness.probes.measured import Measured
+from mtp_harness.results.long_table import Cell
 from mtp_harness.scoring.bootstrap import Estimate, estimate, ratios
-from mtp_harness.tables import Cell
 
 Place = tuple[Any, ...]
 

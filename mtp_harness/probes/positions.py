@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtp_harness.data.token_classes import CLASSES, ROLL_UP, lexemes
-from mtp_harness.plugin import UserError
+from mtp_harness.errors import UserError
 from mtp_harness.probes.head_logprobs import TextQuestion, TextReading
 from mtp_harness.probes.heads import window_of
 from mtp_harness.probes.measured import Measured
 from mtp_harness.probes.pooled import by_data_set, column, ratio_cells
 from mtp_harness.probes.task import ProbeTask
-from mtp_harness.tables import Cell, long_table
+from mtp_harness.results.long_table import Cell, long_table
 
 BOUND = 64
 """Positions below it stand each for itself; from it on in buckets that double."""

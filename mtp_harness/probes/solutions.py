@@ -21,9 +21,9 @@ from mtp_harness.probes.pooled import (
     statistic_cell,
 )
 from mtp_harness.probes.task import ProbeTask
+from mtp_harness.results.long_table import Cell, long_table
 from mtp_harness.scoring.bits_per_byte import bits_per_byte, pooled_bits_per_byte
 from mtp_harness.scoring.decoding import MAX_OFFSET
-from mtp_harness.tables import Cell, long_table
 
 
 def measure(reading: TextReading, scored_bytes: int) -> Measured:

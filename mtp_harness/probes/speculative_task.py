@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mtp_harness.decode.records import Acceptance, DecodeRecord
-from mtp_harness.plugin import UserError
+from mtp_harness.errors import UserError
 from mtp_harness.probes.measured import Measured
 from mtp_harness.probes.pooled import by_data_set, pair_cell
 from mtp_harness.probes.speculative import SpeculativeQuestion, records_of
 from mtp_harness.probes.task import ProbeTask
-from mtp_harness.tables import Cell, long_table
+from mtp_harness.results.long_table import Cell, long_table
 
 NEW_TOKENS, QUICK_TOKENS = 512, 128
 """Most tokens of an answer, by default and with `quick`."""

@@ -24,10 +24,10 @@ from tqdm import tqdm
 from mtp_harness.data.corpus import Corpus, code_corpus
 from mtp_harness.decode.engine import Engine, OutOfSlots, Request
 from mtp_harness.decode.memory import fitting_slots
+from mtp_harness.errors import UserError
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.models.load import load_with_tokenizer
 from mtp_harness.models.text import plain_encode, shown
-from mtp_harness.plugin import UserError
 from mtp_harness.probes.bandwidth import Traffic, read_bandwidth, synchronize
 from mtp_harness.probes.measured import Measured
 from mtp_harness.probes.peak_memory import PeakMemory

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mtp_harness.data.corpus import code_corpus
-from mtp_harness.plugin import UserError
+from mtp_harness.errors import UserError
 from mtp_harness.probes.bandwidth import Traffic
 from mtp_harness.probes.measured import Measured
 from mtp_harness.probes.pooled import pair_cell
 from mtp_harness.probes.speed import SELF, SpeedQuestion
 from mtp_harness.probes.task import ProbeTask
-from mtp_harness.tables import Cell, long_table
+from mtp_harness.results.long_table import Cell, long_table
 
 NEW_TOKENS, TRIALS = 256, 10
 QUICK_NEW_TOKENS, QUICK_TRIALS = 64, 3

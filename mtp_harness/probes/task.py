@@ -8,7 +8,7 @@
                   flat metrics, as pairs ─┴─ n_documents: the Measured itself
                           │ Σ ÷ Σ                  │ on rank 0, of all ranks
                           ▼                        ▼
-                   results, printed          tables, documents (`mtp_harness.tables`)
+                   results, printed          tables, documents (`mtp_harness.results.long_table`)
 
 A task is a subclass that says which method of the model answers it (`request_type`), what it asks
 (`question`), which flat metrics it has, and what its tables are.
@@ -23,10 +23,10 @@ from typing import Any, ClassVar
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
-from mtp_harness.plugin import UserError
+from mtp_harness.errors import UserError
+from mtp_harness.harness.task_options import with_numbers
 from mtp_harness.probes.measured import Measured
 from mtp_harness.scoring.decoding import ratio_of_sums
-from mtp_harness.task_options import with_numbers
 
 POOLED = "n_documents"
 """The metric that carries what was measured of each document; printed, it is their number."""
@@ -74,7 +74,7 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
 
     @abstractmethod
     def tables(self, documents: list[Measured]) -> dict[str, dict[str, list[Any]]]:
-        """Return tables by name, each made by `mtp_harness.tables.long_table`.
+        """Return tables by name, each made by `mtp_harness.results.long_table.long_table`.
 
         Args:
             documents: all of them, sorted by data set and name.
@@ -131,7 +131,7 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
         )
 
     def _pool(self, documents: list[Measured]) -> int:
-        """Leave the tables for `mtp_harness.tables.move`, and return the number of documents."""
+        """Leave the tables for `results.long_table.move`, and return the number of documents."""
         inorder = sorted(documents, key=lambda one: (one["data_set"], one["name"]))
         found = {"tables": self.tables(inorder), "documents": self.described(inorder)}
         self.set_config("metadata", found, update=True)

@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mtp_harness import __version__
-from mtp_harness.figures.sizes import in_short
 from mtp_harness.leaderboard import text
 from mtp_harness.leaderboard.claims import Judged, judge
 from mtp_harness.leaderboard.render import done, notes
-from mtp_harness.leaderboard.runs import Model, Run
 from mtp_harness.leaderboard.table import Column, Leaderboard
 from mtp_harness.report.drilldown import drilldown
 from mtp_harness.report.provenance import provenance
+from mtp_harness.results.run import Model, Run
+from mtp_harness.results.sizes import in_short
 
 _HERE = Path(__file__).parent
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mtp_harness.leaderboard.runs import Run
+from mtp_harness.results.run import Run
 
 _HIDDEN = frozenset({"totals", "tables", "documents", "versions", "hardware", "command"})
 

@@ -20,12 +20,12 @@ from typing import Any
 from lm_eval.api.task import ConfigurableTask
 
 from mtp_harness.data.polynomials import VERSION
-from mtp_harness.plugin import UserError
+from mtp_harness.errors import UserError
+from mtp_harness.harness.shots import tokens_of
+from mtp_harness.harness.task_options import with_numbers
+from mtp_harness.results.long_table import Cell, long_table
 from mtp_harness.scoring.bootstrap import estimate
 from mtp_harness.scoring.decoding import ratio_of_sums
-from mtp_harness.shots import tokens_of
-from mtp_harness.tables import Cell, long_table
-from mtp_harness.task_options import with_numbers
 
 _log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class ArithmeticTask(ConfigurableTask):  # type: ignore[misc]
         return by_m + [f"accuracy_pause_{pause}" for pause in self._all("pause_tokens")]
 
     def _pool(self, answers: list[dict[str, Any]]) -> int:
-        """Leave table and documents for `mtp_harness.tables.move`; return the number of answers."""
+        """Leave table and documents for `results.long_table.move`; return the number of answers."""
         listing = "".join(sorted(f"{one['expression']}={one['answer']}\n" for one in answers))
         seed = (self.config.metadata or {}).get("seed", 0)
         documents = {

@@ -26,16 +26,17 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Protocol, Self
 
-from mtp_harness import plugin
 from mtp_harness.decode.records import DecodeRecord
+from mtp_harness.errors import UserError
+from mtp_harness.harness.shots import tokens_of
 from mtp_harness.sandbox import Grader, Verdict
+from mtp_harness.sandbox.consent import consent_given
 from mtp_harness.scoring.answers import code_of, normalised
 from mtp_harness.scoring.decoding import decoding_metrics
 from mtp_harness.scoring.generation_task import SampledTask
 from mtp_harness.scoring.pass_at_k import pass_at_k
 from mtp_harness.scoring.programs import BENCHMARKS, Benchmark
 from mtp_harness.scoring.thinking import TRUNCATED, n_truncated
-from mtp_harness.shots import tokens_of
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class CodeTask(SampledTask):
         verdicts: Sequence[Verdict | None] = [None] * len(answers)
         if "bypass" not in self._metric_fn_list:
             made = [self.benchmark.program(instance.doc, text) for instance, text in answers]
-            with Grader(self.benchmark.limits, consent=plugin.consent_given()) as grader:
+            with Grader(self.benchmark.limits, consent=consent_given()) as grader:
                 graded = verdicts = grader.grade(made)
                 self.set_config("metadata", {"grading": grader.settings()}, update=True)
             refuse_errors(graded, self.config.task)
@@ -131,7 +132,7 @@ class MBPPTask(CodeTask):
         super().set_config(key, value, update=update)
 
     def fit_shots(self, lm: Any) -> None:
-        """Leave the shots out where a model's context does not hold them (`mtp_harness.shots`)."""
+        """Leave the shots out where a model's context does not hold them (`harness.shots`)."""
         super().fit_shots(lm)
         shots, context = self.config.num_fewshot, getattr(lm, "max_length", None)
         if self._shots_chosen or not shots or context is None:
@@ -162,7 +163,7 @@ def refuse_errors(verdicts: Sequence[Verdict], task: str) -> None:
     """Fail where the grader could not judge more than `MAX_ERROR_SHARE` of the answers."""
     errors = [verdict for verdict in verdicts if verdict.outcome == "error"]
     if len(errors) > MAX_ERROR_SHARE * len(verdicts):
-        raise plugin.UserError(
+        raise UserError(
             f"{task}: {len(errors)} of {len(verdicts)} answers could not be graded, more than "
             f"{MAX_ERROR_SHARE:.0%} (the first: {errors[0].detail}): mend that, then grade again; "
             "answers saved with --predict_only --log_samples are graded by `mtp-harness grade`."

@@ -13,8 +13,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_aggregation
 from lm_eval.api.task import ConfigurableTask
 
-from mtp_harness import plugin
 from mtp_harness.data.sources import describe
+from mtp_harness.errors import UserError
+from mtp_harness.harness.task_options import with_numbers
 from mtp_harness.scoring.bootstrap import high90, low90
 from mtp_harness.scoring.decoding import MAX_OFFSET, ratio_of_sums
 from mtp_harness.scoring.n_samples import SUFFIX, NSamples
@@ -26,7 +27,6 @@ from mtp_harness.scoring.thinking import (
     opens_thinking,
     without_thinking,
 )
-from mtp_harness.task_options import with_numbers
 
 FILTER = "none"
 
@@ -57,7 +57,7 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
         try:
             super().download(*args, **kwargs)
         except (OSError, ValueError) as error:
-            raise plugin.UserError(f"{self.config.task}: {error}.") from error
+            raise UserError(f"{self.config.task}: {error}.") from error
         if self.columns:
             test = self.dataset["test"]
             found = describe(test, self.columns, test.info.description)
@@ -135,7 +135,7 @@ class SampledTask(GenerationTask):
         try:
             sampling = NSamples.from_metadata(own["metadata"])
         except ValueError as error:
-            raise plugin.UserError(f"{own.get('task')}: {error}.") from None
+            raise UserError(f"{own.get('task')}: {error}.") from None
         if sampling is not None:
             own["repeats"] = sampling.n_samples
             greedy = own.get("generation_kwargs") or {}

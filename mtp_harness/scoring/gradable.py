@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtp_harness.data import humaneval, mbpp
+from mtp_harness.results import samples
 from mtp_harness.sandbox import Program
-from mtp_harness.scoring import samples
 from mtp_harness.scoring.code_task import references_of
 from mtp_harness.scoring.n_samples import SUFFIX
 from mtp_harness.scoring.programs import BENCHMARKS, Benchmark

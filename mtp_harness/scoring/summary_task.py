@@ -21,8 +21,8 @@ from typing import Any
 
 from lm_eval.api.registry import get_aggregation
 
-from mtp_harness import plugin
 from mtp_harness.data import summarization
+from mtp_harness.errors import UserError
 from mtp_harness.scoring.bootstrap import high90, low90
 from mtp_harness.scoring.decoding import decoding_metrics
 from mtp_harness.scoring.generation_task import GenerationTask
@@ -42,7 +42,7 @@ class SummaryTask(GenerationTask):
         try:
             rouge("a", "a")
         except ModuleNotFoundError as missing:
-            raise plugin.UserError(f"{config.get('task')}: {missing}.") from missing
+            raise UserError(f"{config.get('task')}: {missing}.") from missing
         super().__init__(config)
 
     def build_all_requests(self, *, apply_chat_template: bool = False, **kwargs: Any) -> None:
@@ -64,7 +64,7 @@ class SummaryTask(GenerationTask):
                 self.sampler.replace_df(examples)
             most = len(examples) or len(self.eval_docs) - 1
         if n_shots > most:
-            raise plugin.UserError(
+            raise UserError(
                 f"{self.config.task}: num_fewshot={n_shots}, expected at most {most}, because "
                 "there are no more documents for examples: lower it."
             )

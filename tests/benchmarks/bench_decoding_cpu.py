@@ -19,10 +19,10 @@ from pathlib import Path
 
 import torch
 
-from mtp_harness import provenance
 from mtp_harness.data.corpus import code_corpus
 from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.decode.records import Acceptance
+from mtp_harness.models import provenance
 from mtp_harness.models.load import load_model, load_tokenizer
 from mtp_harness.models.text import plain_encode, shown
 from mtp_harness.probes.windows import prompts

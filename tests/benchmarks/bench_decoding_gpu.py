@@ -28,7 +28,6 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from mtp_harness import provenance
 from mtp_harness.data.corpus import code_corpus
 from mtp_harness.decode import engine as engine_module
 from mtp_harness.decode.acceptance import Rule
@@ -36,7 +35,7 @@ from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.decode.records import Acceptance
 from mtp_harness.decode.sampling import Sampling, _draw, _shifted
 from mtp_harness.decode.slots import Slots
-from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
+from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM, provenance
 from mtp_harness.models.load import load_model, load_tokenizer
 from mtp_harness.models.text import plain_encode, shown
 from mtp_harness.probes.windows import prompts

@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 from lm_eval.api.instance import Instance
 
-from mtp_harness import provenance
 from mtp_harness.data.texts import load
 from mtp_harness.lm import MTPLM
+from mtp_harness.models import provenance
 from mtp_harness.models.load import DEFAULT_MODEL
 from mtp_harness.probes.head_logprobs import TextQuestion
 from mtp_harness.probes.heads import measure

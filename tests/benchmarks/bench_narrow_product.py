@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from mtp_harness import provenance
 from mtp_harness.decode.sampling import Sampling
-from mtp_harness.models import gpu_block, narrow_product
+from mtp_harness.models import provenance
+from mtp_harness.models.llama import gpu_block, narrow_product
 from mtp_harness.models.load import load_model
 
 from .bench_decoding_gpu import captured

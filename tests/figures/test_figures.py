@@ -16,7 +16,7 @@ from mtp_harness.figures import style
 from mtp_harness.figures.catalogue import FIGURES, draw_all
 from mtp_harness.figures.figure import NoData, draw, paint
 from mtp_harness.figures.series import is_paper, series_of
-from mtp_harness.figures.tables import frame, read_runs
+from mtp_harness.results.tidy import frame, read_runs
 
 from .runs import table, write_everything, write_run
 

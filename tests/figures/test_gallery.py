@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mtp_harness.figures import documents
-from mtp_harness.figures.tables import read_runs
-from mtp_harness.leaderboard import cli as leaderboard
-from mtp_harness.report import cli as report
+from mtp_harness.commands import leaderboard as leaderboard
+from mtp_harness.commands import report as report
+from mtp_harness.results import documents
+from mtp_harness.results.tidy import read_runs
 
 from .damage import WHOLE, write
 from .runs import write_run

@@ -11,7 +11,7 @@ from mtp_harness.figures import style
 from mtp_harness.figures.catalogue import FIGURES, draw_all
 from mtp_harness.figures.figure import paint
 from mtp_harness.figures.series import is_paper
-from mtp_harness.figures.tables import read_runs
+from mtp_harness.results.tidy import read_runs
 
 from .runs import table, write_run
 
@@ -309,7 +309,7 @@ def test_one_size_is_no_figure_by_size(tmp_path):
 
 
 def test_beside_the_paper_every_figure_of_the_paper_is_there(tmp_path, capsys):
-    from mtp_harness.figures.cli import summary
+    from mtp_harness.commands.figures import summary
 
     write_run(tmp_path, metrics={"some_task": {"acc": 0.5}})
     gallery = draw_all(read_runs([tmp_path]), paper=True, formats=())

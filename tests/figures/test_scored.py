@@ -10,7 +10,7 @@ import pytest
 from mtp_harness.figures import training_figures
 from mtp_harness.figures.scored import at_best_temperature, cells, gains
 from mtp_harness.figures.summary_figures import l_f1, rouge_l
-from mtp_harness.figures.tables import read_runs
+from mtp_harness.results.tidy import read_runs
 
 from .runs import table, write_run
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import mtp_harness.leaderboard.claims as claims_module
-from mtp_harness.leaderboard import runs
 from mtp_harness.leaderboard.claims import NO_NUMBER, UNPAIRED, judge
 from mtp_harness.leaderboard.table import build
 from mtp_harness.leaderboard.verdicts import decreases, grows, pool, reaches, side
+from mtp_harness.results import run
 from mtp_harness.scoring.bootstrap import Estimate
 
 from .result_files import write_run
@@ -90,7 +90,7 @@ def test_several_findings(verdicts, verdict):
 
 
 def judged(folder, start):
-    [found] = [j for j in judge(build(runs.find([str(folder)]))) if j.claim.startswith(start)]
+    [found] = [j for j in judge(build(run.find([str(folder)]))) if j.claim.startswith(start)]
     return found
 
 
@@ -213,7 +213,7 @@ def test_induction_is_judged_by_the_stories(tmp_path):
         scores = {"stories_accuracy": [(right, 100)] * 9, "code_accuracy": [(50, 100)] * 9}
         own = {"scores": scores, "n": n, "k": n, "generation": False}
         write_run(tmp_path / str(n), f"n{n}", "mtp_induction", **own)
-    board = build(runs.find([str(tmp_path)]))
+    board = build(run.find([str(tmp_path)]))
     (found,) = [one for one in judge(board) if "learn induction far better" in one.claim]
     assert found.verdict == "agree"
 
@@ -322,7 +322,7 @@ def test_drafts_that_nobody_verified_speak_to_no_claim(tmp_path, acceptance):
     scores = {"tokens_per_forward_no_loops": [(40, 10)] * 20}
     write_run(tmp_path, "a", scores=scores, mtp={"acceptance": acceptance})
     assert not judged(tmp_path, "On code, 2.5").findings
-    (model,) = build(runs.find([str(tmp_path)])).models
+    (model,) = build(run.find([str(tmp_path)])).models
     assert (
         model.name
         == f"a, k=4, lossy ({'unverified' if acceptance == 'all' else 'synthetic acceptance'})"
@@ -349,7 +349,7 @@ def test_tables_with_unknown_values_are_judged_by_the_others(tmp_path):
     assert "accuracy on code 0.750, 0.550 (" in judged(tmp_path, "Nearer heads").measured
     bare = {"by_offset": {"columns": ["offset", "metric", "value"], "rows": [[1, "accuracy", 0.5]]}}
     write_run(tmp_path / "b", "b", "mtp_heads", {"accuracy_1": [0.5]}, tables=bare)
-    judge(build(runs.find([str(tmp_path / "b")])))
+    judge(build(run.find([str(tmp_path / "b")])))
 
 
 def test_nothing_against_nothing_is_no_evidence(tmp_path):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mtp_harness.leaderboard import runs
 from mtp_harness.leaderboard.table import DATA, build
+from mtp_harness.results import run
 from mtp_harness.scoring.sample_efficiency import tokens_to_reach
 
 from .result_files import write_run
@@ -47,7 +47,7 @@ def test_column_is_on_the_last_checkpoint(tmp_path):
         (10_000, {"pass@1": [1.0, 1.0, 1.0, 0.0]}),
     ]
     write_checkpoints(tmp_path, "four", 4, four)
-    board = build(runs.find([str(tmp_path)]))
+    board = build(run.find([str(tmp_path)]))
     cells = {m.name: c.value for (m, column), c in board.cells.items() if column.metric == DATA}
     # From .25 at 1000 to .75 at 10,000: .5 is half way in the logarithm.
     assert cells == {"four, k=4, 10k tokens": pytest.approx(1000 * 10**0.5 / 10_000)}
@@ -55,4 +55,4 @@ def test_column_is_on_the_last_checkpoint(tmp_path):
 
 def test_without_checkpoints_there_is_no_column(tmp_path):
     write_run(tmp_path)
-    assert DATA not in [column.metric for column in build(runs.find([str(tmp_path)])).columns]
+    assert DATA not in [column.metric for column in build(run.find([str(tmp_path)])).columns]

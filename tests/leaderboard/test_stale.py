@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtp_harness.leaderboard import runs
 from mtp_harness.leaderboard.stale import heads
 from mtp_harness.leaderboard.table import build
 from mtp_harness.models.load import load_model
+from mtp_harness.results import run
 
 from .result_files import write_run
 
@@ -29,7 +29,7 @@ def test_each_head_by_its_paired_difference(tmp_path):
     # Documents differ far more than models do: intervals of each model alone would all meet.
     write(tmp_path, "base", h2=[30, 60, 90, 50], h3=[20, 50, 80, 40], h4=[10, 40, 70, 30])
     write(tmp_path, "tuned", h2=[28, 60, 87, 49], h3=[21, 49, 81, 39], h4=[12, 43, 71, 31])
-    found = heads(build(runs.find([str(tmp_path)]), "base"))
+    found = heads(build(run.find([str(tmp_path)]), "base"))
     assert [(one.offset, one.verdict) for one in found] == [
         (2, "stale"),
         (3, "alike"),
@@ -45,7 +45,7 @@ def test_each_head_by_its_paired_difference(tmp_path):
 
 def test_nothing_without_a_baseline(tmp_path):
     write(tmp_path, "base", h2=[80, 90])
-    assert heads(build(runs.find([str(tmp_path)]))) == []
+    assert heads(build(run.find([str(tmp_path)]))) == []
 
 
 @pytest.mark.slow

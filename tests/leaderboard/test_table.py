@@ -6,15 +6,15 @@ import statistics
 
 import pytest
 
-from mtp_harness.leaderboard import runs
 from mtp_harness.leaderboard.render import notes, task_rows
 from mtp_harness.leaderboard.table import Cell, build
+from mtp_harness.results import run
 
 from .result_files import write_run
 
 
 def board_of(folder, baseline=None):
-    return build(runs.find([str(folder)]), baseline)
+    return build(run.find([str(folder)]), baseline)
 
 
 def cell(board, name, metric):

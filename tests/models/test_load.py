@@ -10,9 +10,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from mtp_harness import measure, verify
+from mtp_harness.commands import measure, verify
 from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
 from mtp_harness.models.byte_tokenizer import byte_tokenizer
+from mtp_harness.models.checkpoints.summary import summarise
+from mtp_harness.models.checkpoints.tokenizer_folder import check_vocabulary
 from mtp_harness.models.load import (
     DEFAULT_MODEL,
     SHIPPED_MODELS,
@@ -24,8 +26,6 @@ from mtp_harness.models.load import (
     load_with_tokenizer,
     resolve,
 )
-from mtp_harness.models.summary import summarise
-from mtp_harness.models.tokenizer_folder import check_vocabulary
 
 TINY = {
     "vocab_size": 256,

@@ -8,9 +8,9 @@ import warnings
 import pytest
 import torch
 
+from mtp_harness.models.checkpoints.meta import load_meta, meta_tokenizer
+from mtp_harness.models.checkpoints.summary import summarise
 from mtp_harness.models.load import load_model, load_tokenizer
-from mtp_harness.models.meta import load_meta, meta_tokenizer
-from mtp_harness.models.summary import summarise
 
 from .meta_reference import SMALL, random_weights, write
 
@@ -167,7 +167,7 @@ def test_code_in_the_file_is_not_run(release, tmp_path):
 def test_code_that_the_first_look_misses_is_not_run(release, tmp_path, monkeypatch):
     mark = tmp_path / "ran"
     edit_weights(release, lambda w: w.update(trap=Trap(mark)))
-    look = "mtp_harness.models.meta_shards.get_unsafe_globals_in_checkpoint"
+    look = "mtp_harness.models.checkpoints.meta_shards.get_unsafe_globals_in_checkpoint"
     monkeypatch.setattr(look, lambda file: [])
     assert_says(refusal(ValueError, load_meta, release), "cannot be read as weights")
     assert not mark.exists()

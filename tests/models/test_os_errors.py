@@ -6,9 +6,9 @@ import os
 import pytest
 
 from mtp_harness.cli import main
+from mtp_harness.errors import in_words, sentence
 from mtp_harness.models.byte_tokenizer import byte_tokenizer
 from mtp_harness.models.load import is_local, load_model, load_tokenizer
-from mtp_harness.models.os_errors import in_words, sentence
 
 
 def replaced_by_folder(path):

@@ -8,8 +8,8 @@ from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError, FakeTen
 from mtp_harness.decode.acceptance import Rule
 from mtp_harness.decode.sampling import Sampling
 from mtp_harness.decode.slots import Slots
-from mtp_harness.models import cached_block
-from mtp_harness.models.mtp_llama import MTPLlamaConfig, MTPLlamaForCausalLM
+from mtp_harness.models.llama import cached_block
+from mtp_harness.models.llama.mtp_llama import MTPLlamaConfig, MTPLlamaForCausalLM
 from mtp_harness.models.spread import gpus, require_spreadable, shares, spread
 
 FIRST, SECOND = torch.device("cpu"), torch.device("meta")

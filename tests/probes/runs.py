@@ -17,7 +17,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mtp_harness import plugin, tasks_dir
+from mtp_harness import _startup, tasks_dir
 from mtp_harness.lm import MTPLM
 from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
 from mtp_harness.models.byte_tokenizer import byte_tokenizer
@@ -118,7 +118,7 @@ def ordinary_folder(folder):
 
 def run(lm, task, **metadata):
     """Return the results of a run of the harness."""
-    plugin.install()
+    _startup.install()
     from lm_eval import simple_evaluate
 
     manager = TaskManager(include_path=str(tasks_dir()), include_defaults=False, metadata=metadata)

@@ -5,10 +5,10 @@ import torch
 from lm_eval.tasks import TaskManager
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mtp_harness import plugin, tasks_dir
+from mtp_harness import _startup, tasks_dir
+from mtp_harness.errors import UserError
 from mtp_harness.lm import MTPLM
 from mtp_harness.models.byte_tokenizer import byte_tokenizer
-from mtp_harness.plugin import UserError
 
 from . import runs
 
@@ -35,7 +35,7 @@ def ordinary(tmp_path_factory):
 
 
 def run(model, task, metadata, limit=None):
-    plugin.install()
+    _startup.install()
     from lm_eval.evaluator import simple_evaluate
 
     manager = TaskManager(include_path=tasks_dir(), include_defaults=False, metadata=metadata)

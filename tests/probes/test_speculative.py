@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from mtp_harness import plugin, tasks_dir
+from mtp_harness import _startup, tasks_dir
 from mtp_harness.decode.engine import Answer, Engine, Request
 from mtp_harness.decode.records import DecodeRecord
-from mtp_harness.plugin import UserError
+from mtp_harness.errors import UserError
 from mtp_harness.probes.speculative import compare, decode_with_all
 from mtp_harness.probes.speculative_task import acceptance_cells, decoding_cells
 
@@ -130,7 +130,7 @@ def test_cells_by_hand():
 
 @pytest.fixture(scope="module")
 def run():
-    plugin.install()
+    _startup.install()
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.tasks import TaskManager
 
@@ -203,7 +203,7 @@ def test_the_run_decodes_what_a_generation_task_decodes(run):
 def test_a_budget_that_decodes_nothing_is_refused(tokens):
     from lm_eval.tasks import TaskManager
 
-    plugin.install()
+    _startup.install()
     manager = TaskManager(
         include_path=tasks_dir(), include_defaults=False, metadata={"new_tokens": tokens}
     )

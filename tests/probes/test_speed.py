@@ -7,12 +7,12 @@ import pytest
 import torch
 from lm_eval.tasks import TaskManager
 
-from mtp_harness import plugin, tasks_dir
+from mtp_harness import _startup, tasks_dir
 from mtp_harness.data.corpus import Corpus, Document
 from mtp_harness.data.grid import load
 from mtp_harness.decode.engine import Engine
+from mtp_harness.errors import UserError
 from mtp_harness.models.load import load_model
-from mtp_harness.plugin import UserError
 from mtp_harness.probes import speed
 from mtp_harness.probes.bandwidth import Traffic, read_bandwidth, weight_bytes
 from mtp_harness.probes.measured import Measured
@@ -224,7 +224,7 @@ def test_the_grid():
 
 
 def simple_run(metadata, task="mtp_speed"):
-    plugin.install()
+    _startup.install()
     from lm_eval.evaluator import simple_evaluate
 
     manager = TaskManager(include_path=tasks_dir(), include_defaults=False, metadata=metadata)

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from mtp_harness.plugin import UserError, check_before_load
+from mtp_harness.errors import UserError
+from mtp_harness.harness.checks import check_before_load
 
 from . import runs
 

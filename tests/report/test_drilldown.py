@@ -3,9 +3,9 @@
 import copy
 import json
 
-from mtp_harness.leaderboard import runs
 from mtp_harness.leaderboard.table import build
 from mtp_harness.report.drilldown import drilldown
+from mtp_harness.results import run
 
 from ..figures.damage import ODD, places
 from ..leaderboard.result_files import write_run
@@ -30,7 +30,7 @@ def test_no_odd_entry_of_a_sample_ends_in_a_traceback(tmp_path):
     write_run(tmp_path, answers=answers)
     (path,) = tmp_path.glob("samples_*")
     first, second, third = map(json.loads, path.read_text().splitlines())
-    found = runs.find([str(tmp_path)])
+    found = run.find([str(tmp_path)])
     n_named = 0
     for place in places(second):
         for odd in ODD:

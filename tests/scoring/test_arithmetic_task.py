@@ -7,8 +7,9 @@ import pytest
 from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
-from mtp_harness import plugin, tasks_dir
+from mtp_harness import _startup, tasks_dir
 from mtp_harness.data.arithmetic import load
+from mtp_harness.errors import UserError
 from mtp_harness.scoring.arithmetic_task import by_operations, is_right
 
 from ..data.test_polynomials import value_of
@@ -39,7 +40,7 @@ class Solver(LM):
 
 
 def run(model, metadata, **options):
-    plugin.install()
+    _startup.install()
     from lm_eval.evaluator import simple_evaluate
 
     manager = TaskManager(include_path=tasks_dir(), include_defaults=False, metadata=metadata)
@@ -90,7 +91,7 @@ def test_a_pause_of_ones_own():
 
 @pytest.mark.parametrize("pause", ["=", "1", "\n", "(_"])
 def test_a_pause_that_is_part_of_an_expression_is_refused(pause):
-    with pytest.raises(plugin.UserError, match="is part of an expression"):
+    with pytest.raises(UserError, match="is part of an expression"):
         run(Solver(tokenize=list), {"count": 1, "operations": 1, "pause": pause})
 
 
@@ -130,7 +131,7 @@ def test_examples_are_no_test_expressions():
     ],
 )
 def test_wrong_settings_end_in_a_sentence(wrong, said):
-    with pytest.raises(plugin.UserError, match=said):
+    with pytest.raises(UserError, match=said):
         run(Solver(tokenize=list), wrong)
 
 

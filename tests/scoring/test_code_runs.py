@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from lm_eval.api.model import LM
 
-from mtp_harness import plugin, tasks_dir
-from mtp_harness.leaderboard.over_temperatures import main as passk
+from mtp_harness import _startup, tasks_dir
+from mtp_harness.commands.grade import main as grade
+from mtp_harness.commands.passk import main as passk
+from mtp_harness.errors import UserError
 from mtp_harness.sandbox import Verdict
 from mtp_harness.sandbox.types import MECHANISMS
 from mtp_harness.scoring import code_task
 from mtp_harness.scoring.code_task import refuse_errors
-from mtp_harness.scoring.grade import main as grade
 from mtp_harness.scoring.programs import BENCHMARKS
 
 from ..data.code_fixtures import write_all
@@ -58,7 +59,7 @@ class Chatty(Canned):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    plugin.install()
+    _startup.install()
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.tasks import TaskManager
 
@@ -206,7 +207,7 @@ def test_predict_only_runs_no_program(run, monkeypatch):
 
 
 def test_sampling_that_cannot_be_scored_is_one_sentence(run):
-    with pytest.raises(plugin.UserError, match="mbpp_mtp: k=10 with n_samples=5"):
+    with pytest.raises(UserError, match="mbpp_mtp: k=10 with n_samples=5"):
         run(Canned(None), "mbpp_mtp", {"n_samples": 5, "temperature": 1.0, "k": [10]})
 
 
@@ -315,7 +316,7 @@ def test_places_without_samples_are_named(tmp_path):
 def test_more_than_one_percent_of_grading_errors_fails_the_run():
     fine, broken = Verdict("pass", "", "", 0.0), Verdict("error", "grader", "lost", 0.0)
     refuse_errors([fine] * 99 + [broken], "t")
-    with pytest.raises(plugin.UserError, match="t: 2 of 100 answers could not be graded.*lost"):
+    with pytest.raises(UserError, match="t: 2 of 100 answers could not be graded.*lost"):
         refuse_errors([fine] * 98 + [broken] * 2, "t")
 
 

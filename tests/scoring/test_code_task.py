@@ -10,7 +10,7 @@ import lm_eval.models  # noqa: F401
 import pytest
 from lm_eval.api.model import LM
 
-from mtp_harness import plugin, tasks_dir
+from mtp_harness import _startup, tasks_dir
 from mtp_harness.decode.records import DecodeRecord, Generation
 from mtp_harness.sandbox import Verdict
 from mtp_harness.scoring.code_task import Graded, score_document
@@ -21,7 +21,7 @@ TASK = "humaneval_mtp"
 
 @pytest.fixture(scope="module", autouse=True)
 def manager():
-    plugin.install()
+    _startup.install()
     from lm_eval.tasks import TaskManager
 
     # Our tasks only: reading the built-in ones takes seconds.

@@ -7,9 +7,9 @@ from itertools import combinations
 import pytest
 from lm_eval.filters.extraction import RegexFilter
 
-from mtp_harness import plugin
+from mtp_harness import _startup
+from mtp_harness.commands.passk import main as passk
 from mtp_harness.data import gsm8k
-from mtp_harness.leaderboard.over_temperatures import main as passk
 from mtp_harness.scoring.gsm8k_task import judge
 
 from ..data.text_fixtures import GSM8K, write_texts
@@ -18,7 +18,7 @@ from .test_code_runs import Canned
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    plugin.install()
+    _startup.install()
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.tasks import TaskManager
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from lm_eval.api.model import LM
 
-from mtp_harness import plugin, tasks_dir
+from mtp_harness import _startup, tasks_dir
 from mtp_harness.data import docstrings
 from mtp_harness.decode.records import DecodeRecord, Generation
+from mtp_harness.errors import UserError
 from mtp_harness.scoring import rouge
 from mtp_harness.scoring.rouge import SCORES
 
@@ -51,7 +52,7 @@ class Canned(LM):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    plugin.install()
+    _startup.install()
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.tasks import TaskManager
 
@@ -236,28 +237,28 @@ def test_an_empty_reference_ends_the_run_in_one_sentence(run, tmp_path):
     rows = summaries("xsum")
     rows[1]["summary"] = " "
     write(tmp_path / "xsum" / "test.jsonl", rows)
-    with pytest.raises(plugin.UserError, match="xsum_mtp: row 2 of XSum has an empty summary") as e:
+    with pytest.raises(UserError, match="xsum_mtp: row 2 of XSum has an empty summary") as e:
         run(Canned(lambda prompt: "x"), ["xsum_mtp"])
     assert "\n" not in str(e.value)
 
 
 def test_missing_documents_end_the_run_in_one_sentence(run, tmp_path):
     (tmp_path / "xsum" / "test.jsonl").unlink()
-    with pytest.raises(plugin.UserError, match="xsum_mtp: no XSum: looked in") as caught:
+    with pytest.raises(UserError, match="xsum_mtp: no XSum: looked in") as caught:
         run(Canned(lambda prompt: "x"), ["xsum_mtp"])
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("task", "most"), [("xsum_mtp", 2), ("docstring_mtp", 16)])
 def test_more_examples_than_there_are_documents_are_refused(run, task, most):
-    with pytest.raises(plugin.UserError, match=f"{task}: num_fewshot=17, expected at most {most}"):
+    with pytest.raises(UserError, match=f"{task}: num_fewshot=17, expected at most {most}"):
         run(Canned(lambda prompt: "x"), [task], num_fewshot=17, limit=1)
 
 
 def test_a_missing_scorer_ends_the_run_in_one_sentence(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
     rouge._scorer.cache_clear()
-    with pytest.raises(plugin.UserError, match="^xsum_mtp: ROUGE needs the package rouge-score"):
+    with pytest.raises(UserError, match="^xsum_mtp: ROUGE needs the package rouge-score"):
         run(Canned(lambda prompt: "x"), ["xsum_mtp"])
     rouge._scorer.cache_clear()
 

@@ -5,10 +5,10 @@ import json
 import lm_eval.models  # noqa: F401
 import pytest
 
-from mtp_harness import plugin, tasks_dir
+from mtp_harness import _startup, tasks_dir
+from mtp_harness.commands.grade import main as grade
 from mtp_harness.data import docstrings, humaneval
 from mtp_harness.decode.records import DecodeRecord, Generation
-from mtp_harness.scoring.grade import main as grade
 from mtp_harness.scoring.thinking import opens_thinking, without_thinking
 
 from ..data.code_fixtures import SUM_SCRIPT, write_all
@@ -78,7 +78,7 @@ class Cutting(Opening):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    plugin.install()
+    _startup.install()
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.tasks import TaskManager
 

@@ -1,0 +1,141 @@
+"""`mtp-harness demo RESULTS`: what a `humaneval_mtp` run of the shipped model shows, in one screen.
+
+Reads the run's samples, decodes the same prompts again with heads 1..k for every k, and compares.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from lm_eval.models.utils import postprocess_generated_text
+from transformers import PreTrainedTokenizerBase
+
+from mtp_harness.commands.measure import measure_decoding, measure_heads
+from mtp_harness.data.corpus import code_corpus
+from mtp_harness.decode.engine import Request
+from mtp_harness.decode.stopping import continuation_text
+from mtp_harness.files import user_path
+from mtp_harness.models import provenance
+from mtp_harness.models.load import load_model, load_tokenizer
+from mtp_harness.models.text import plain_encode, shown
+from mtp_harness.probes.windows import windows
+from mtp_harness.results.find import results_below, written_samples
+
+WINDOWS, WINDOW = 16, 2048
+"""What the heads' accuracy and the text walk are measured on here: a sample, to be quick."""
+
+ALONE = 5
+"""Problems decoded at batch size 1."""
+
+
+TASK = "humaneval_mtp"
+
+
+def newest(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], Path]:
+    """Return `config.mtp` and the samples of the newest run of `TASK` below `folder`, and its file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: its files are damaged, or it is a run of another model.
+    """
+    run = (
+        f"expected the output of `lm_eval --model mtp --tasks {TASK} --log_samples --output_path "
+        f"{folder}`; run that first"
+    )
+    found = sorted(results_below(folder), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no results, {run}")
+    path = found[-1]
+    try:
+        config = json.loads(path.read_bytes())["config"].get("mtp")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{path} is no results file of lm_eval, {run}") from None
+    if config is None:
+        raise ValueError(f"{path} is not a run of --model mtp; expected one of a shipped model")
+    samples = written_samples(path, TASK)
+    if not samples.is_file():
+        raise FileNotFoundError(f"{path} has no {samples.name} beside it, {run}")
+    try:
+        return config, [json.loads(line) for line in samples.open("rb")], path
+    except ValueError:
+        raise ValueError(f"{samples} has a line that is not JSON, {run}") from None
+
+
+def main(argv: list[str]) -> int:
+    """Print the screen."""
+    parser = argparse.ArgumentParser(prog="mtp-harness demo", description=__doc__)
+    parser.add_argument("results", type=user_path, help="the run's --output_path")
+    args = parser.parse_args(argv)
+    config, samples, path = newest(args.results)
+    sys.stdout.write(screen(config, samples) + f"\nresults: {path}\n")
+    return 0
+
+
+def screen(config: dict[str, Any], samples: list[dict[str, Any]]) -> str:
+    """Return the text; `config` is the results' `config.mtp`, `samples` the run's samples."""
+    name = config["pretrained"]
+    model = load_model(name, getattr(torch, config["dtype"])).to(config["device"])
+    tokenizer = load_tokenizer(name)
+    requests = [_request(sample, tokenizer) for sample in samples]
+    together, ntp = measure_decoding(model, tokenizer, requests, len(requests))
+    alone, _ = measure_decoding(model, tokenizer, requests[:ALONE], 1)
+    text = windows(code_corpus(), plain_encode(tokenizer), tokenizer.bos_token_id, WINDOW, WINDOWS)
+    heads = measure_heads(model, text)
+    n_passed = sum(sample["pass@1"] == 1 for sample in samples)
+    to_text = shown(tokenizer)
+    ntp_texts = [
+        postprocess_generated_text(
+            continuation_text(to_text, request.prompt[-1], answer.tokens), list(request.until), None
+        )
+        for answer, request in zip(ntp, requests, strict=True)
+    ]
+    n_same = sum(s["resps"][0][0] == text for s, text in zip(samples, ntp_texts, strict=True))
+    by_k, hardware = together["by_k"], provenance.hardware(model.device)
+    return "\n".join(
+        [
+            f"{name}, {config['n_future_tokens']} heads, greedy, {config['dtype']}, "
+            f"{hardware.get('gpu', hardware['cpu'])}, {hardware['threads']} CPU thread(s)",
+            "",
+            f"pass@1                   {n_passed} of {len(samples)}",
+            f"text identical to NTP    {n_same} of {len(samples)}",
+            "",
+            _row("heads used, k", {k: str(k) for k in by_k}),
+            _row("tokens per forward, all answers", _cells(by_k, "tokens_per_forward", ".3f")),
+            _row(
+                f"  without the {by_k[1]['n_looping']} that loop",
+                _cells(by_k, "tokens_per_forward_no_loops", ".3f"),
+            ),
+            _row(
+                "  text walk (real code)",
+                {k: f"{v:.3f}" for k, v in heads["text_walk_tokens_per_forward"].items()},
+            ),
+            _row(f"tokens/s, {len(samples)} prompts together", _cells(by_k, "tokens_per_s", ".0f")),
+            _row("  speedup over k = 1", _cells(by_k, "speedup", ".2f")),
+            _row(
+                f"tokens/s, {len(requests[:ALONE])} prompts one by one",
+                _cells(alone["by_k"], "tokens_per_s", ".0f"),
+            ),
+            _row("  speedup over k = 1", _cells(alone["by_k"], "speedup", ".2f")),
+            _row(
+                "accuracy of head k (real code)",
+                {k: f"{v:.3f}" for k, v in enumerate(heads["accuracy"], 1)},
+            ),
+        ]
+    )
+
+
+def _request(sample: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Request:
+    arguments = sample["arguments"]["gen_args_0"]
+    prompt, kwargs = arguments["arg_0"], arguments["arg_1"]
+    return Request(tokenizer.encode(prompt), kwargs["max_gen_toks"], tuple(kwargs["until"]))
+
+
+def _cells(by_k: dict[int, dict[str, Any]], key: str, form: str) -> dict[int, str]:
+    return {k: "-" if row[key] is None else format(row[key], form) for k, row in by_k.items()}
+
+
+def _row(label: str, cells: dict[int, str]) -> str:
+    return f"{label:<34}" + "".join(f"{cell:>9}" for cell in cells.values())

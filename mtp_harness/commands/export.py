@@ -1,0 +1,269 @@
+"""`mtp-harness export RESULTS`: results in formats that others read.
+
+`--format speculation-profile` writes NVIDIA's `speculation_profile.json`, schema 1.0, from a run of
+mtp_speculative: what a serving simulator or vLLM's synthetic acceptance wants to know of a drafter.
+
+    accept length         tokens that a step gives: verified drafts and the bonus, 1 … k
+    marginal[i]           share of steps that verified the first i + 1 drafts
+    conditional[i]        the same, of those that verified the first i
+    mean_accept_length    mean over steps = 1 + sum of marginals; beside it the mean over requests
+
+Speculative tokens are k - 1, the drafts of k heads.
+
+Source of the schema: NVIDIA Model Optimizer, `examples/specdec_bench`, `speculation_profile.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mtp_harness.files import user_path, write_whole
+from mtp_harness.results.find import read_each, results_below
+
+TASK = "mtp_speculative"
+TOLERANCE = 0.02
+"""Of the schema's own check of the mean."""
+
+
+class Steps(NamedTuple):
+    """What was measured at one k, of one category or of all.
+
+    Attributes:
+        histogram: steps by accept length, 1 … k.
+        per_request: (sum over requests of their own mean accept length, requests).
+    """
+
+    histogram: dict[int, int]
+    per_request: tuple[float, int]
+
+    @property
+    def mean(self) -> float:
+        """Mean accept length over steps."""
+        n_steps = sum(self.histogram.values())
+        return sum(length * n for length, n in self.histogram.items()) / n_steps
+
+    @property
+    def mean_per_request(self) -> float:
+        """Mean over requests of their own mean accept length."""
+        return self.per_request[0] / self.per_request[1]
+
+    def marginal(self) -> list[float]:
+        """Return, per draft, the share of steps that verified it and all before it."""
+        n_steps, most = sum(self.histogram.values()), max(self.histogram)
+        verified = [
+            sum(n for length, n in self.histogram.items() if length > draft)
+            for draft in range(1, most)
+        ]
+        return [n / n_steps for n in verified]
+
+
+def main(argv: list[str]) -> int:
+    """Write an export to a file or the screen."""
+    parser = argparse.ArgumentParser(
+        prog="mtp-harness export", description="Write results in a format that others read."
+    )
+    add = parser.add_argument
+    add(
+        "results",
+        type=user_path,
+        help="a results_….json, or a folder with one run of mtp_speculative",
+    )
+    add("--format", required=True, choices=["speculation-profile"], help="what to write")
+    add("-k", "--draft-heads", type=int, metavar="K", help="heads decoded with (default: all)")
+    add("-o", "--out", type=user_path, metavar="FILE", help="write there instead of to the screen")
+    args = parser.parse_args(argv)
+    path, mtp = find_run(args.results)
+    try:
+        text = json.dumps(speculation_profile(mtp, args.draft_heads, path.name), indent=2) + "\n"
+    except (KeyError, TypeError, AttributeError, IndexError, ZeroDivisionError) as error:
+        raise ValueError(
+            f"{path} has damaged tables of {TASK} ({type(error).__name__}: {error}): run it again"
+        ) from None
+    if args.out is None:
+        sys.stdout.write(text)
+        return 0
+    write_whole(args.out, text)
+    return 0
+
+
+def find_run(place: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the one results file of `TASK` at or below a place, and its `config.mtp`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: there are several, or no file is a results file. Where some are, damaged ones
+            are named on stderr and left out.
+    """
+    if not place.exists():
+        raise FileNotFoundError(f"no {place}, expected a results_….json or a folder with one.")
+    files = results_below(place) if place.is_dir() else [place]
+    read = read_each(files, lambda path: (path, _read(path)))
+    found = [(path, mtp) for path, mtp in read if TASK in mtp["tables"]]
+    if not found:
+        raise FileNotFoundError(
+            f"{place} holds no run of {TASK}, expected the output of `lm_eval --model mtp --tasks "
+            f"{TASK} --output_path {place}`; run that first."
+        )
+    if len(found) > 1:
+        raise ValueError(
+            f"{place} holds {len(found)} runs of {TASK}, expected one: name one of the files, such "
+            f"as {found[-1][0]}."
+        )
+    return found[0]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return `config.mtp` of a results file, with `tables` in it, which may be empty."""
+    try:
+        mtp = dict(json.loads(path.read_bytes())["config"].get("mtp") or {})
+        return mtp | {"tables": dict(mtp.get("tables") or {})}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ValueError(
+            f"{path} is no results file of lm_eval, expected a results_….json; name another."
+        ) from None
+
+
+def speculation_profile(
+    mtp: Mapping[str, Any], draft_heads: int | None = None, source: str = ""
+) -> dict[str, Any]:
+    """Return the profile as plain JSON values.
+
+    Args:
+        mtp: `config.mtp` of a run of `TASK`.
+        draft_heads: k, 2 … n; None: n.
+        source: the results file's name.
+
+    Raises:
+        ValueError: there are no drafts to describe at this k.
+    """
+    n = int(mtp["n_future_tokens"])
+    k = n if draft_heads is None else draft_heads
+    if not 2 <= k <= n:
+        heads = f"2 to {n}" if n > 1 else "a model with more than one head, which this is not"
+        raise ValueError(f"draft_heads={k} makes no drafts to describe here, expected {heads}.")
+    if not mtp.get("lossless", True):
+        raise ValueError(
+            "this run accepted drafts unverified (acceptance=all), which says nothing about how "
+            "many are right; export one with acceptance=exact."
+        )
+    by_category = steps_of(mtp["tables"][TASK], k)
+    whole = _pooled(by_category.values())
+    marginal = whole.marginal()
+    return {
+        "schema_version": "1.0",
+        "measured": True,
+        "method": "mtp",
+        "draft_checkpoint": {"id": _short(mtp["pretrained"]), "heads": mtp.get("heads")},
+        "target_model": {"id": _short(mtp["pretrained"]), "dtype": mtp.get("dtype")},
+        "num_speculative_tokens": k - 1,
+        "block_size": None,
+        "max_supported_k": n - 1,
+        "verification_method": "longest_prefix",
+        "conditional_accept_rates": _rounded(_conditional(marginal)),
+        "marginal_accept_rates": _rounded(marginal),
+        "mean_accept_length": round(whole.mean, 6),
+        "mean_accept_length_per_request": round(whole.mean_per_request, 6),
+        "accept_length_model": "measured_per_k",
+        "accept_length_by_k": {
+            str(other - 1): round(_pooled(steps_of(mtp["tables"][TASK], other).values()).mean, 6)
+            for other in range(2, n + 1)
+        },
+        "acceptance_length_histogram": {str(a): b for a, b in whole.histogram.items()},
+        "per_category": {name: _summary(steps) for name, steps in by_category.items()},
+        "measurement_conditions": _conditions(mtp, source),
+        "validation": _validation(whole, marginal),
+    }
+
+
+def steps_of(tables: Mapping[str, Any], k: int) -> dict[str, Steps]:
+    """Return what the task's tables say of k, by category."""
+    found: dict[str, Steps] = {}
+    for row in _rows(tables["histogram"], k):
+        steps = found.setdefault(row["category"], Steps({}, (0.0, 0)))
+        steps.histogram[row["n_verified"] + 1] = int(row["value"])
+    for row in _rows(tables["by_k"], k):
+        if row["metric"] == "accept_length_mean" and row["value"] is not None:
+            pair = (row["value"] * row["count"], row["count"])
+            found[row["category"]] = found[row["category"]]._replace(per_request=pair)
+    if not found or not any(sum(steps.histogram.values()) for steps in found.values()):
+        raise ValueError(f"the run has no steps with k = {k}, which makes no profile.")
+    return {name: steps for name, steps in found.items() if sum(steps.histogram.values())}
+
+
+def _rows(table: Mapping[str, Any], k: int) -> list[dict[str, Any]]:
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+    return [row for row in rows if row["k"] == k]
+
+
+def _pooled(parts: Any) -> Steps:
+    parts = list(parts)
+    lengths = sorted({length for steps in parts for length in steps.histogram})
+    return Steps(
+        {length: sum(steps.histogram.get(length, 0) for steps in parts) for length in lengths},
+        (sum(s.per_request[0] for s in parts), sum(s.per_request[1] for s in parts)),
+    )
+
+
+def _conditional(marginal: Sequence[float]) -> list[float]:
+    before = [1.0, *marginal]
+    return [m / b if b else 0.0 for m, b in zip(marginal, before, strict=False)]
+
+
+def _summary(steps: Steps) -> dict[str, Any]:
+    marginal = steps.marginal()
+    return {
+        "mean_accept_length": round(steps.mean, 6),
+        "mean_accept_length_per_request": round(steps.mean_per_request, 6),
+        "num_requests": steps.per_request[1],
+        "conditional_accept_rates": _rounded(_conditional(marginal)),
+        "marginal_accept_rates": _rounded(marginal),
+        "acceptance_length_histogram": {str(a): b for a, b in steps.histogram.items()},
+    }
+
+
+def _conditions(mtp: Mapping[str, Any], source: str) -> dict[str, Any]:
+    return {
+        "dataset": mtp.get("documents", {}).get(TASK),
+        "temperature": 0.0,
+        "draft_threshold": mtp.get("draft_threshold"),
+        "concurrency": mtp.get("batch_size"),
+        "engine": "mtp_harness",
+        "dtype": mtp.get("dtype"),
+        "hardware": mtp.get("hardware"),
+        "versions": mtp.get("versions"),
+        "results": source,
+    }
+
+
+def _validation(whole: Steps, marginal: Sequence[float]) -> dict[str, Any]:
+    implied = 1 + sum(marginal)
+    rises = [
+        {"position": i, "value": marginal[i], "previous": marginal[i - 1]}
+        for i in range(1, len(marginal))
+        if marginal[i] > marginal[i - 1] + 1e-9
+    ]
+    delta = abs(implied - whole.mean)
+    return {
+        "mean_consistency": {
+            "implied_mean_accept_length": round(implied, 6),
+            "reported_mean_accept_length": round(whole.mean, 6),
+            "abs_delta": round(delta, 6),
+            "tolerance": TOLERANCE,
+            "passed": delta <= TOLERANCE,
+        },
+        "marginal_monotonicity": {"passed": not rises, "violations": rises},
+    }
+
+
+def _short(pretrained: str) -> str:
+    """Return the last two parts of a name or path: profiles are published, folders are not."""
+    return "/".join([part for part in pretrained.replace("\\", "/").split("/") if part][-2:])
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [round(value, 6) for value in values]

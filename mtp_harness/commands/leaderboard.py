@@ -1,0 +1,69 @@
+"""`mtp-harness leaderboard RESULTS`: models and tasks in one table, from result files."""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtp_harness.files import user_path, write_whole
+from mtp_harness.leaderboard.claims import judge
+from mtp_harness.leaderboard.render import FORMATS, plain_json
+from mtp_harness.leaderboard.table import build
+from mtp_harness.results import run
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command.
+
+    Args:
+        argv: Its arguments.
+
+    Raises:
+        ValueError: Runs cannot be compared, or a file cannot be read.
+    """
+    given = _parser().parse_args(argv)
+    found = run.find(given.results)
+    board = build(found, given.baseline)
+    if conflicts := board.conflicts():
+        raise ValueError(
+            f"{'; '.join(conflicts)}. Expected runs that differ in their models alone: name the "
+            "files or folders that belong together"
+        )
+    claims = judge(board)
+    written = FORMATS[given.format](board, claims)
+    if given.output:
+        write_whole(given.output, written)
+    else:
+        sys.stdout.write(written)
+    if given.mlflow:
+        _log(given.mlflow, [run.path for run in found], plain_json(board, claims))
+    return 0
+
+
+def _log(uri: str, results_files: list[Path], table: str) -> None:
+    """Log the runs, and the leaderboard of them, in MLflow."""
+    from mtp_harness.results.tracking import log_run
+
+    with tempfile.TemporaryDirectory() as folder:
+        artifact = Path(folder) / "leaderboard.json"
+        write_whole(artifact, table)
+        log_run(uri, results_files, [artifact])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mtp-harness leaderboard",
+        description="Show models and tasks in one table, with 90 % intervals by bootstrap over "
+        "documents, speed beside quality, and the paper's claims. Runs that differ in task "
+        "version, documents, prompts, number of samples, temperature, top-p, stops, budget, draft "
+        "rule or dtype are refused.",
+    )
+    parser.add_argument("results", nargs="+", help="results_….json files, or folders of them")
+    parser.add_argument("--baseline", help="row to show paired differences to, by label or name")
+    parser.add_argument("--format", choices=FORMATS, default="terminal", help="default: terminal")
+    parser.add_argument(
+        "-o", "--output", type=user_path, help="write into this file instead of the terminal"
+    )
+    parser.add_argument("--mlflow", metavar="URI", help="log runs and leaderboard in MLflow, too")
+    return parser

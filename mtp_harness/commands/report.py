@@ -1,0 +1,79 @@
+"""`mtp-harness report RESULTS -o report.html`: one page with everything in it."""
+
+import argparse
+import base64
+import csv
+import sys
+from collections.abc import Sequence
+
+from mtp_harness.files import user_path, write_whole
+from mtp_harness.leaderboard.table import build
+from mtp_harness.report.page import Figure, render
+from mtp_harness.results import run
+
+DOCUMENTS = 200
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command.
+
+    Args:
+        argv: Its arguments.
+
+    Raises:
+        ValueError: A file cannot be read.
+    """
+    given = _parser().parse_args(argv)
+    if given.documents < 1:
+        raise ValueError(f"--documents {given.documents}, expected a whole number from 1")
+    found = run.find(given.results)
+    board = build(found, given.baseline)
+    figures, refused = _figures(given.results)
+    page = render(found, board, figures, refused, given.title, given.documents)
+    written = page.encode("utf-8", "replace")  # a label may hold half a character
+    write_whole(given.output, written)
+    sys.stdout.write(f"{given.output}: {len(found)} runs, {len(written) / 1e6:.1f} MB\n")
+    return 0
+
+
+def _figures(results: Sequence[str]) -> tuple[list[Figure], list[str]]:
+    """Return the figures that these results give, and why others are not there."""
+    from mtp_harness.figures.catalogue import draw_all  # with pandas and matplotlib
+    from mtp_harness.results.tidy import read_runs
+
+    gallery = draw_all(read_runs(results), formats=["svg"])
+    figures = []
+    for drawn in gallery.drawn:
+        picture = base64.b64encode(drawn.pictures["svg"]).decode()
+        columns, *rows = csv.reader(drawn.csv.splitlines())
+        uri = f"data:image/svg+xml;base64,{picture}"
+        figures.append(Figure(drawn.figure.name, uri, drawn.figure.caption, columns, rows))
+    commands = gallery.commands().items()
+    return figures, [
+        *gallery.objections(),
+        *gallery.remarks(),
+        *(f"{', '.join(names)}: run {command}" for command, names in commands),
+    ]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mtp-harness report",
+        description="Make one page of results: leaderboard, claims, figures with their tables, "
+        "every document's answers coloured by head, provenance. It needs no network and opens from "
+        "a file; what models wrote is shown as text and cannot run.",
+    )
+    parser.add_argument("results", nargs="+", help="results_….json files, or folders of them")
+    parser.add_argument(
+        "-o", "--output", type=user_path, default="report.html", help="default: report.html"
+    )
+    parser.add_argument("--baseline", help="row to show paired differences to, by label or name")
+    parser.add_argument("--title", default="Multi-token prediction, evaluated")
+    parser.add_argument(
+        "--documents",
+        type=int,
+        default=DOCUMENTS,
+        metavar="N",
+        help=f"documents of each task in the page, the others are counted (default: {DOCUMENTS})",
+    )
+    return parser

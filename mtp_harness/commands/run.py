@@ -1,0 +1,117 @@
+"""`mtp-harness run suite.yaml`: several models times several tasks, and one comparison.
+
+Each model and single task is a process of its own, with its own folder. A suite that was killed
+goes on where it stopped when the same command is given again; a cell that fails is reported, does
+not stop the others, and makes the exit status 1.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtp_harness.files import user_path, write_whole
+from mtp_harness.pipeline.charts import draw
+from mtp_harness.pipeline.compare import ON_SCREEN, comparison
+from mtp_harness.pipeline.plan import plan
+from mtp_harness.pipeline.run import Outcome, only_one, run_cells
+from mtp_harness.pipeline.suite import read_suite
+from mtp_harness.results import tracking
+
+COMPARISON_FILE = "comparison.md"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a suite; return 0 where every cell is finished, 1 where one failed.
+
+    Args:
+        argv: the arguments after `run`.
+
+    Raises:
+        FileNotFoundError: the suite, or a checkpoint, is not there.
+        ValueError: the suite cannot be run as it is; nothing has run then.
+    """
+    given = _parser().parse_args(argv)
+    suite = read_suite(given.suite)
+    output = given.output or suite.output
+    cells = plan(suite, output)
+    if given.dry_run:
+        for cell in cells:
+            cell.finished()
+        _say("\n".join(shlex.join(cell.command()) for cell in cells))
+        return 0
+    store = tracking.Store(given.mlflow, suite.name) if given.mlflow else None
+    with only_one(output):
+        _say(f"{len(cells)} cells in {output}")
+        outcomes = run_cells(cells, _say)
+        _conclude(outcomes, output)
+        if store:
+            _log(outcomes, store, output)
+    return 1 if any(outcome.failure for outcome in outcomes) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mtp-harness run",
+        description="Run several models on several tasks, each in a process of its own.",
+    )
+    parser.add_argument("suite", type=user_path, metavar="SUITE", help="a suite.yaml")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=user_path,
+        metavar="OUT",
+        help="folder for all cells; goes on where it is",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the commands, which can be pasted"
+    )
+    parser.add_argument(
+        "--mlflow", metavar="URI", help="log every finished cell, such as sqlite:///mlflow.db"
+    )
+    return parser
+
+
+def _conclude(outcomes: Sequence[Outcome], output: Path) -> None:
+    table = comparison(outcomes)
+    write_whole(output / COMPARISON_FILE, table + "\n")
+    _say(f"\n{comparison(outcomes, ON_SCREEN)}\n\nall metrics: {output / COMPARISON_FILE}")
+    failed = [outcome for outcome in outcomes if outcome.failure]
+    if failed:
+        _say(f"{len(failed)} of {len(outcomes)} cells failed; the same command tries them again:")
+    for outcome in failed:
+        _say(f"  {outcome.cell.label}  {outcome.cell.task}\n{outcome.failure}")
+
+
+def _log(outcomes: Sequence[Outcome], store: tracking.Store, output: Path) -> None:
+    """Log every finished cell with its figures, and what compares them, as far as it is new."""
+    logged: list[tracking.Logged] = []
+    without: list[str] = []
+    for outcome in outcomes:
+        if outcome.results:
+            cell, file = outcome.cell, outcome.results.path
+            logged.append(store.log_results(file, name=f"{cell.label}/{cell.task}"))
+            if logged[-1].new:
+                store.log_results(file, _figures(cell.folder, without))
+    new = sum(one.new for one in logged)
+    if new:
+        made = [output / COMPARISON_FILE, *_figures(output, without)]
+        store.log_comparison(made, [one.run_id for one in logged])
+    _say(f"MLflow: {new} new runs in {store.experiment} at {store.uri}")
+    if without:
+        _say(f"MLflow: {len(without)} times without figures, the first because {without[0]}")
+
+
+def _figures(folder: Path, without: list[str]) -> list[Path]:
+    """Return the figures of all results below a folder; why there are none goes to `without`."""
+    try:
+        return draw(folder, folder / "figures")
+    except ValueError as error:
+        without.append(str(error))
+        return []
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

@@ -1,0 +1,67 @@
+"""What a user is told when something is wrong, in one sentence.
+
+The operating system's errors carry an `errno`, ours carry a sentence: that tells them apart.
+"""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_LONGEST_PATH = 200
+
+_CLOSED = "is closed to this user (permission denied), expected to be readable: change its mode"
+_WORDS = {
+    errno.ENOENT: "does not exist, expected a file or folder: check the path",
+    errno.EACCES: _CLOSED,
+    errno.EPERM: _CLOSED,
+    errno.EISDIR: "is a folder, expected a file: put the file itself there",
+    errno.ENOTDIR: "leads through a file, expected folders alone: check the path",
+    errno.ENAMETOOLONG: "is too long, expected a path that can exist: check it",
+    errno.ELOOP: "is a link to itself, expected a file or folder: put the file itself there",
+    errno.ENOSPC: "cannot be written because the disk is full: make room or name another disk",
+}
+
+
+class UserError(SystemExit, ValueError):
+    """One sentence for the user.
+
+    The harness's command line catches nothing, so a plain ValueError arrives under a traceback. As
+    a SystemExit it prints the sentence alone and ends with status 1; callers of `simple_evaluate`
+    catch it as the ValueError that it is too.
+    """
+
+
+def sentence(error: Exception) -> str:
+    """Return an error's message on one line, what the system said in words."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return " ".join(str(error).split())
+    said = (error.strerror or type(error).__name__).lower()
+    words = _WORDS.get(error.errno, f"cannot be used ({said}), expected a file: check the path")
+    if error.filename is None:
+        return f"a file {words}"
+    name = str(error.filename)
+    parent = Path(name).parent
+    if words is _CLOSED and os.access(parent, os.F_OK) and not os.access(parent, os.X_OK):
+        name = str(parent)  # nothing is known of the file, not even whether there is one
+    if error.errno == errno.ENOENT and Path(name).is_symlink():
+        words = f"is a link to {Path(name).readlink()}, which does not exist: put the file there"
+    return f"{name[:_LONGEST_PATH]}{'…' if len(name) > _LONGEST_PATH else ''} {words}"
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """Replace the system's errors by ones with a sentence; as a decorator or in a `with`.
+
+    Raises:
+        FileNotFoundError: the system found no such file.
+        ValueError: it refused for another reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(sentence(error)) from error

@@ -1,0 +1,1 @@
+"""What stands between lm_eval and us."""

@@ -1,0 +1,323 @@
+"""How `MTPLM` answers generation requests: settings, journal, progress.
+
+    Instance ──prepare──▶ Request ──Engine──▶ Answer ──finish──▶ Generation (text, DecodeRecord)
+                              │                  │
+                              └── journal.get    └── journal.add
+
+Everything that a request can get wrong is found before the first one is decoded.
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
+
+from mtp_harness.decode.acceptance import Rule
+from mtp_harness.decode.engine import Answer, Engine, OutOfSlots, Request
+from mtp_harness.decode.fastest import fastest_draft_heads
+from mtp_harness.decode.journal import Journal, answer_key, recorded_settings
+from mtp_harness.decode.memory import fitting_slots
+from mtp_harness.decode.records import DecodeRecord, Generation
+from mtp_harness.decode.sampling import Sampling, row_key
+from mtp_harness.decode.stopping import continuation_text
+from mtp_harness.decode.token_lengths import TokenLengths
+from mtp_harness.errors import UserError
+from mtp_harness.harness.generation_args import checked_arguments, place_of, room_for_prompt
+from mtp_harness.harness.model_args import ACCEPTANCE
+from mtp_harness.harness.progress import Progress
+from mtp_harness.models.interface import MultiHeadModel
+
+_log = logging.getLogger(__name__)
+
+_SAMPLING_ARGUMENTS = {"temperature", "top_p", "top_k"}
+_WITHOUT_EFFECT_WHEN_GREEDY = _SAMPLING_ARGUMENTS | {"min_p", "typical_p"}
+"""Stock tasks set them on greedy decoding all the same."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """The model arguments about decoding.
+
+    Attributes:
+        draft_heads: k, `auto`, or None for all heads.
+        draft_threshold: see `Rule`.
+        acceptance: `exact`, or `all` for drafts accepted unverified.
+        seed: of the sampling noise.
+        journal: file of finished answers, or None.
+    """
+
+    draft_heads: int | str | None
+    draft_threshold: float
+    acceptance: str
+    seed: int
+    journal: Path | None
+
+    def __post_init__(self) -> None:
+        """Refuse values that are none of these."""
+        if self.acceptance not in ACCEPTANCE:
+            raise ValueError(
+                f"acceptance={self.acceptance}, expected exact (the default) or all (unverified)."
+            )
+
+    def rule(self) -> Rule:
+        """Return what the engine goes by."""
+        return Rule(self.draft_threshold, verify=self.acceptance == "exact")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One request, and the name of its answer in a journal."""
+
+    request: Request
+    key: str
+
+
+class Generator:
+    """Answers the generation requests of one model; a part of `MTPLM`."""
+
+    def __init__(self, lm: Any, model: MultiHeadModel, eos: Sequence[int], how: Decoding) -> None:
+        """Bind an `MTPLM` and its model.
+
+        Args:
+            lm: for tokenization, lengths, batch size and ranks.
+            model: in eval mode.
+            eos: token ids that end an answer.
+            how: the model arguments.
+
+        Raises:
+            ValueError: `draft_heads` is not within 1..n.
+        """
+        self.lm, self.model, self.eos, self.how = lm, model, tuple(eos), how
+        self.auto: dict[str, Any] | None = None
+        self.memory: dict[str, int] = {}
+        self.n_tokens = 0  # decoded in the last call
+        self.n_from_journal = 0  # its answers that an earlier process had decoded
+        self._journal: Journal | None = None
+        self._token_lengths = TokenLengths(lm.tok_decode)
+        n = model.n_future_tokens
+        self.k = how.draft_heads if isinstance(how.draft_heads, int) else n
+        self.engine(self.k)  # refuses a k that is out of range before anything else happens
+
+    def engine(self, k: int, slots: int | None = None) -> Engine:
+        """Return an engine with heads 1..k."""
+        to_text = self.lm.tok_decode
+        return Engine(self.model, k, self.eos, to_text, slots=slots, rule=self.how.rule())
+
+    def answer(self, instances: Sequence[Instance], disable_tqdm: bool) -> list[Generation]:
+        """Return one answer per instance; equal instances are repeats of one request."""
+        self.n_tokens = self.n_from_journal = 0
+        prepared = self._prepare_all(instances)
+        if not prepared:
+            return []
+        requests = [one.request for one in prepared]
+        self._settle(requests)
+        answers = {
+            place: self._finish(requests[place], answer)
+            for place, answer in self._finished(prepared).items()
+        }
+        self.n_from_journal = len(answers)
+        todo = [place for place in range(len(prepared)) if place not in answers]
+        engine = self.engine(self.k, self._slots(requests))
+        hidden = disable_tqdm or self.lm.rank != 0
+        with Progress(len(prepared), len(answers), hidden) as bar:
+
+            def keep(index: int, answer: Answer) -> None:
+                place = todo[index]
+                self._write(prepared[place].key, answer)
+                answers[place] = self._finish(requests[place], answer)
+                self.lm.cache_hook.add_partial(
+                    "generate_until", instances[place].args, str.__str__(answers[place])
+                )
+                self.n_tokens += len(answer.tokens)
+                bar.add(answer)
+
+            with user_errors(OutOfSlots):
+                engine.generate([requests[place] for place in todo], keep)
+        return [answers[place] for place in range(len(prepared))]
+
+    def _finish(self, request: Request, answer: Answer) -> Generation:
+        text, from_the_start = self._text(request, answer.tokens)
+        # Without its thinking, the text's first characters are not those of the first tokens.
+        lengths = self._token_lengths(request.prompt[-1], answer.tokens) if from_the_start else None
+        return Generation(text, replace(answer.record, n_characters=lengths))
+
+    def _text(self, request: Request, tokens: list[int]) -> tuple[str, bool]:
+        """Return an answer's text as `HFLM` cuts it, and whether it begins with the first token."""
+        end, before = self.lm.think_end_token, request.prompt[-1]
+        to_text = self.lm.tok_decode
+        whole = continuation_text(to_text, before, tokens)
+        rest = whole
+        if isinstance(end, int):  # a token's id; the text after the last one, stripped in front
+            if end in tokens:
+                last = len(tokens) - 1 - tokens[::-1].index(end)
+                rest = continuation_text(to_text, end, tokens[last + 1 :])
+            rest = rest.lstrip()
+        elif end:
+            rest = postprocess_generated_text(whole, None, end)
+        return postprocess_generated_text(rest, list(request.until), None), rest == whole
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the results' `config.mtp` says about decoding."""
+        return {
+            "draft_heads": self.k,
+            "draft_heads_auto": self.auto,
+            "acceptance": self.how.acceptance,
+            "lossless": self.how.acceptance == "exact",
+            "draft_threshold": self.how.draft_threshold,
+            "seed": self.how.seed,
+            "journal": None if self.how.journal is None else str(self.how.journal),
+            **self.memory,
+        }
+
+    # Requests -----------------------------------------------------------------------------------
+
+    def _prepare_all(self, instances: Sequence[Instance]) -> list[Prepared]:
+        seen: Counter[int] = Counter()
+        prepared = []
+        for instance in instances:
+            prepared.append(self._prepare(instance, seen[id(instance)]))
+            seen[id(instance)] += 1
+        return prepared
+
+    def _prepare(self, instance: Instance, repeat: int) -> Prepared:
+        context, gen_kwargs = instance.args
+        where = place_of(instance)
+        with user_errors(ValueError, prefix=f"{where}: "):
+            checked = checked_arguments(gen_kwargs)
+        kwargs = dict(normalize_gen_kwargs(checked, self.lm.max_gen_toks))
+        until = kwargs.pop("until")
+        if "" in until:
+            raise UserError(
+                f"{where}: until={until} has an empty stop string, which would end every answer at "
+                "once; expected at least one character each."
+            )
+        budget = kwargs.pop("max_gen_toks")
+        sampling = _sampling(kwargs, where)
+        prompt, n_truncated = self.prompt(context, budget, where)
+        task, document = str(instance.task_name), int(instance.doc_id or 0)
+        request = Request(
+            prompt,
+            budget,
+            tuple(until),
+            n_truncated,
+            sampling,
+            0 if sampling.greedy else row_key(self.how.seed, task, document, repeat),
+        )
+        options = {"until": until, "max_gen_toks": budget, **asdict(sampling)}
+        return Prepared(request, answer_key(task, document, instance.idx, repeat, prompt, options))
+
+    def prompt(self, context: str, budget: int, where: str) -> tuple[list[int], int]:
+        """Return token ids, cut on the left as `HFLM` does, and how many were cut off."""
+        if not context:
+            raise UserError(f"{where}: the prompt is empty, expected at least one character.")
+        with user_errors(ValueError):
+            room = room_for_prompt(budget, self.lm.max_length, where)
+        tokens, _ = self.lm.tok_batch_encode([context], truncation=self.lm.truncation)
+        prompt: list[int] = tokens[0].tolist() or [self.lm.prefix_token_id]
+        return prompt[-room:], max(0, len(prompt) - room)
+
+    # Settings that depend on the requests -------------------------------------------------------
+
+    def _settle(self, requests: Sequence[Request]) -> None:
+        """Decide k, where that is left to us, and open the journal."""
+        if self.how.draft_heads == "auto" and self.auto is None:
+            # Every rank takes part in agreeing, also one that finds the choice in the journal.
+            self.auto = self.lm.agree(self._recorded_choice() or self._measured_choice(requests))
+            self.k = int(self.auto["draft_heads"])
+            _log.info("draft_heads=auto chose %d: %s", self.k, self.auto["tokens_per_s"])
+        if self.how.journal is not None and self._journal is None:
+            with user_errors(ValueError):
+                self._journal = Journal(self.how.journal, self._journal_settings(), self.lm.rank)
+
+    def _measured_choice(self, requests: Sequence[Request]) -> dict[str, Any]:
+        n, slots = self.model.n_future_tokens, self._slots(requests)
+        with user_errors(OutOfSlots):
+            return fastest_draft_heads(self.engine, n, requests, slots)
+
+    def _recorded_choice(self) -> dict[str, Any] | None:
+        """Return what `auto` chose in the run that this one goes on with."""
+        if self.how.journal is None:
+            return None
+        with user_errors(ValueError):
+            recorded = (recorded_settings(self.how.journal) or {}).get("draft_heads_auto")
+        return recorded if isinstance(recorded, dict) else None
+
+    def _journal_settings(self) -> dict[str, Any]:
+        """Return what answers and their records depend on, as JSON has it."""
+        mine = {**self.lm.identity(), **self.settings()}
+        for name in ("journal", "slots", "cache_tokens_per_slot", "cache_bytes"):
+            mine.pop(name, None)
+        plain: dict[str, Any] = json.loads(json.dumps(mine))
+        return plain
+
+    def _slots(self, requests: Sequence[Request]) -> int:
+        engine = self.engine(self.k)
+        if self.lm.batch_size == "auto":
+            slots = fitting_slots(engine, requests, self.lm.max_batch_size)
+        else:
+            slots = int(self.lm.batch_size)
+        memory = engine.memory(requests, slots)
+        self.memory = {
+            "slots": memory.slots,
+            "cache_tokens_per_slot": memory.length,
+            "cache_bytes": memory.cache_bytes,
+        }
+        return slots
+
+    # The journal --------------------------------------------------------------------------------
+
+    def _finished(self, prepared: Sequence[Prepared]) -> dict[int, Answer]:
+        """Return the answers that the journal holds, by place."""
+        found: dict[int, Answer] = {}
+        if self._journal is not None:
+            for place, one in enumerate(prepared):
+                entry = self._journal.get(one.key)
+                if entry is not None:
+                    record = DecodeRecord.from_dict(entry["record"])
+                    found[place] = Answer(entry["tokens"], record)
+            if found:
+                _log.info("%d of %d answers are in the journal", len(found), len(prepared))
+        return found
+
+    def _write(self, key: str, answer: Answer) -> None:
+        if self._journal is not None:
+            with user_errors(ValueError):
+                self._journal.add(key, {"tokens": answer.tokens, "record": answer.record.as_dict()})
+
+
+def _sampling(kwargs: dict[str, Any], where: str) -> Sampling:
+    """Return how tokens are chosen, from what is left of the generation arguments."""
+    sampled = kwargs.pop("do_sample")
+    known = _SAMPLING_ARGUMENTS if sampled else _WITHOUT_EFFECT_WHEN_GREEDY
+    if unknown := sorted(set(kwargs) - known):
+        raise UserError(
+            f"{where}: generation arguments "
+            f"{', '.join(f'{name}={kwargs[name]}' for name in unknown)} are not understood; "
+            "expected until, max_gen_toks, do_sample, temperature, top_k, top_p."
+        )
+    if not sampled:
+        return Sampling()
+    with user_errors(ValueError, prefix=f"{where}: "):
+        return Sampling(
+            float(kwargs.get("temperature", 1.0)),
+            int(kwargs.get("top_k", 0)),
+            float(kwargs.get("top_p", 1.0)),
+        )
+
+
+@contextmanager
+def user_errors(*kinds: type[Exception], prefix: str = "", suffix: str = "") -> Iterator[None]:
+    """Let errors of some kinds end the run in one sentence, without a traceback."""
+    try:
+        yield
+    except UserError:
+        raise
+    except kinds as error:
+        raise UserError(f"{prefix}{' '.join(str(error).split())}{suffix}") from error

@@ -1,0 +1,132 @@
+"""What every loader of a checkpoint checks, and how it says so: one sentence, few names of many."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mtp_harness.errors import sentence
+
+Shape = tuple[int, ...]
+
+_LFS_POINTER = b"version https://git-lfs"
+
+
+class KeyReport(NamedTuple):
+    """How the tensors that a checkpoint holds differ from those that its model has."""
+
+    missing: list[str]
+    unexpected: list[str]
+    wrong_shapes: list[str]
+    """`NAME is [found], expected [shape]`."""
+
+    def clauses(self) -> list[str]:
+        """Return one clause per kind of difference; none where nothing differs."""
+        kinds = {
+            "missing": self.missing,
+            "unexpected": self.unexpected,
+            "wrong shape": self.wrong_shapes,
+        }
+        return [f"{kind}: {listing(names)}" for kind, names in kinds.items() if names]
+
+
+def compare(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> KeyReport:
+    """Return the differences between two sets of named shapes."""
+    return KeyReport(
+        missing=[name for name in expected if name not in found],
+        unexpected=[name for name in found if name not in expected],
+        wrong_shapes=[
+            f"{name} is {list(found[name])}, expected {list(shape)}"
+            for name, shape in expected.items()
+            if name in found and found[name] != shape
+        ],
+    )
+
+
+def listing(names: Iterable[str], limit: int = 3) -> str:
+    """Return the first `limit` names and how many more there are."""
+    names = list(names)
+    rest = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def one_line(error: Exception, limit: int = 200) -> str:
+    """Return an error's message without line breaks, cut to `limit` characters."""
+    text = sentence(error) or type(error).__name__
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
+def refuse_more_layers(name: str, n_layers: int, n_tensors: int) -> None:
+    """Refuse more layers than there are tensors, before names are made up for all of them.
+
+    Raises:
+        ValueError: `name`, a file and its key, says so.
+    """
+    if n_layers > n_tensors:
+        raise ValueError(
+            f"{name}={n_layers} but the weights hold {n_tensors} tensors in all, expected several "
+            "for each layer: correct it or fetch the weights again"
+        )
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether a tensor holds neither NaN nor infinity."""
+    if not tensor.numel():
+        return True
+    # One pass without temporaries: aminmax hands NaN on, and infinities are extremes.
+    low, high = torch.aminmax(tensor)
+    return bool(torch.isfinite(low) and torch.isfinite(high))
+
+
+def local_folder(path: str | Path) -> Path:
+    """Return `path` if it is a folder with something in it.
+
+    Raises:
+        FileNotFoundError: nothing is there, or the folder is empty.
+        ValueError: it is a file.
+    """
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(
+            f"{folder} is a file, expected the folder of a checkpoint: pass {folder.parent}"
+        )
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder} does not exist, expected the folder of a checkpoint: check the path"
+        )
+    if not any(folder.iterdir()):
+        raise FileNotFoundError(
+            f"{folder} is empty, expected a checkpoint in it: download or copy it there"
+        )
+    return folder
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is no JSON, or no object.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path.parent} has no {path.name}: copy it from the checkpoint's release"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # the latter: brackets within brackets
+        raise ValueError(f"{path} is not valid JSON ({one_line(error)}): fetch it again") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path} holds a JSON {type(content).__name__}, expected an object: fetch it again"
+        )
+    return content
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Return whether a file is a Git LFS pointer, the text that stands in for weights."""
+    with path.open("rb") as file:
+        return file.read(len(_LFS_POINTER)) == _LFS_POINTER

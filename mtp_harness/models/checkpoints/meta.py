@@ -1,0 +1,217 @@
+"""Meta's release layout: `params.json`, `consolidated*.pth` and `tokenizer.model` -> a model.
+
+Meta's rotary embedding turns neighbouring pairs of a head's channels, transformers' turns a channel
+of the first half with its partner in the second. The rows of wq and wk move accordingly, per head:
+
+    Meta           (0 1) (2 3) (4 5) (6 7)        pair i = channels 2i, 2i+1
+    transformers    0 2 4 6 | 1 3 5 7             pair i = channels i, i + head_dim/2
+
+Scores do not change, because queries and keys move alike; values are left alone.
+
+Source: `llama/model.py` of `facebook/multi-token-prediction` (`apply_rotary_emb`, `Transformer`).
+It loads with `strict=False`; we refuse a missing, an unexpected or a misshapen tensor, and NaN.
+"""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from mtp_harness.models.checkpoints.checks import (
+    KeyReport,
+    compare,
+    is_finite,
+    listing,
+    local_folder,
+    refuse_more_layers,
+)
+from mtp_harness.models.checkpoints.meta_params import PARAMS_FILE, MetaParams, read_params
+from mtp_harness.models.checkpoints.meta_shards import MetaShards
+from mtp_harness.models.checkpoints.meta_tokenizer import (
+    TOKENIZER_FILE,
+    find_tokenizer,
+    sentencepiece_tokenizer,
+)
+from mtp_harness.models.llama.mtp_llama import MTPLlamaConfig, MTPLlamaForCausalLM
+
+
+class MetaReport(NamedTuple):
+    """How the weights agree with `params.json`."""
+
+    vocabulary: int
+    keys: KeyReport
+    causes: list[str]
+    """What probably explains the differences, one clause each."""
+
+    def problems(self) -> list[str]:
+        """Return one clause per problem, probable causes first; none for a sound checkpoint."""
+        return self.causes + self.keys.clauses()
+
+
+def load_meta(folder: Path, dtype: torch.dtype | None = None) -> MTPLlamaForCausalLM:
+    """Load a checkpoint in Meta's layout, on the CPU and in evaluation mode.
+
+    Unsplit weights that need no conversion stay memory-mapped until they are used or moved.
+
+    Args:
+        folder: holds `params.json` and the weights.
+        dtype: type of the weights; None means the one that most of them are stored in.
+
+    Raises:
+        FileNotFoundError: the folder or a file is missing.
+        ValueError: files are malformed, disagree with each other, or hold NaN or infinity.
+    """
+    folder = local_folder(folder)
+    params = read_params(folder)
+    shards = MetaShards(folder, params.dim)
+    report = check_weights(params, shards)
+    if report.problems():
+        raise ValueError(
+            f"the weights in {folder} do not agree with its params.json: "
+            f"{'; '.join(report.problems())}; correct params.json or fetch the weights again"
+        )
+    weights = _converted(folder, params, shards, dtype or shards.main_dtype())
+    return build(params.config(report.vocabulary), weights)
+
+
+def meta_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a checkpoint in Meta's layout.
+
+    Args:
+        folder: holds the weights; `tokenizer.model` is looked for there, then one folder up.
+
+    Raises:
+        FileNotFoundError: it is in neither.
+        ValueError: it is not a SentencePiece BPE model, or has more pieces than the model has rows.
+    """
+    folder = local_folder(folder)
+    path = find_tokenizer(folder)
+    if path is None:
+        raise FileNotFoundError(
+            f"no {TOKENIZER_FILE} in {folder} or in the folder above: copy it from the release, or "
+            "pass tokenizer=…"
+        )
+    tokenizer = sentencepiece_tokenizer(path)
+    vocabulary = _vocabulary(folder)
+    if len(tokenizer) > vocabulary:
+        raise ValueError(
+            f"{path} has {len(tokenizer)} pieces but the model in {folder} has a vocabulary of "
+            f"{vocabulary}, expected no more pieces than that: copy the release's own tokenizer"
+        )
+    return tokenizer
+
+
+def check_weights(params: MetaParams, shards: MetaShards) -> MetaReport:
+    """Compare the weights' keys and shapes with what `params.json` calls for.
+
+    Raises:
+        ValueError: it calls for more layers than there are tensors.
+    """
+    refuse_more_layers(f"{PARAMS_FILE}: n_layers", params.n_layers, len(shards.shapes))
+    vocabulary = params.vocab_size if params.vocab_size > 0 else _rows(shards)
+    keys = compare(params.shapes(vocabulary), shards.shapes)
+    return MetaReport(vocabulary, keys, _causes(params, shards))
+
+
+def build(config: MTPLlamaConfig, weights: dict[str, Tensor]) -> MTPLlamaForCausalLM:
+    """Return a model around `weights`, which must be exactly its tensors; nothing is copied."""
+    with torch.device("meta"):
+        model = MTPLlamaForCausalLM(config)
+    model.load_state_dict(weights, strict=True, assign=True)
+    # The frequencies are no weights: the state dict lacks them, on the meta device they are empty.
+    model.model.rotary_emb = LlamaRotaryEmbedding(model.model.config)
+    model.config.dtype = model.dtype
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
+
+
+def to_rotate_half(rows: Tensor, head_dim: int) -> Tensor:
+    """Reorder the rows of wq or wk, [heads * head_dim, D], from Meta's pairs to transformers'."""
+    n_rows, width = rows.shape
+    pairs = rows.view(n_rows // head_dim, head_dim // 2, 2, width)
+    return pairs.transpose(1, 2).reshape(n_rows, width)
+
+
+def _converted(
+    folder: Path, params: MetaParams, shards: MetaShards, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Return the tensors by our names, in our row order and `dtype`; refuse NaN and infinity."""
+    weights, bad = {}, []
+    for name, meta_name in params.names().items():
+        tensor = shards.read(meta_name)
+        if meta_name.endswith((".wq.weight", ".wk.weight")):
+            tensor = to_rotate_half(tensor, params.head_dim)
+        weights[name] = tensor.to(dtype)
+        if not is_finite(weights[name]):
+            bad.append(meta_name)
+    if bad:
+        raise ValueError(
+            f"the weights in {folder} hold NaN or infinity as {str(dtype).removeprefix('torch.')}, "
+            f"expected finite numbers, in {listing(bad)}: fetch them again, or choose a dtype with "
+            "a wider range"
+        )
+    return weights
+
+
+def _vocabulary(folder: Path) -> int:
+    """Return V of a checkpoint, from `params.json` or else from the shape of the weights."""
+    params = read_params(folder)
+    return params.vocab_size if params.vocab_size > 0 else _rows(MetaShards(folder, params.dim))
+
+
+def _rows(shards: MetaShards) -> int:
+    """Return the number of embedding rows; 0 where there is no embedding."""
+    return _first_size(shards, "tok_embeddings.weight", 0)
+
+
+def _first_size(shards: MetaShards, name: str, default: int) -> int:
+    """Return a tensor's first size; `default` where there is no such tensor or it is a scalar."""
+    return (*shards.shapes.get(name, ()), default)[0]
+
+
+def _causes(params: MetaParams, shards: MetaShards) -> list[str]:
+    """Return what probably explains a difference: a lost shard, counts, or the FFN's width."""
+    if lost := _lost_shard(params, shards):
+        return [lost]  # it makes every width wrong
+    causes = []
+    n_extra, n_layers = (
+        len({name.split(".")[1] for name in shards.shapes if name.startswith(prefix)})
+        for prefix in ("extra_heads.", "layers.")
+    )
+    if n_extra != params.n_future_tokens - 1:
+        causes.append(
+            f"n_future_tokens={params.n_future_tokens} means {params.n_future_tokens - 1} "
+            f"extra_heads but there are {n_extra}, as with n_future_tokens={n_extra + 1}"
+        )
+    if n_layers + n_extra != params.n_layers:
+        causes.append(
+            f"n_layers={params.n_layers} but there are {n_layers + n_extra} blocks "
+            f"({n_layers} layers and {n_extra} extra_heads)"
+        )
+    width = _first_size(shards, "layers.0.feed_forward.w1.weight", params.ffn_width)
+    if width != params.ffn_width:
+        causes.append(
+            f"dim={params.dim}, multiple_of={params.multiple_of} and ffn_dim_multiplier="
+            f"{params.ffn_dim_multiplier} give an FFN width of {params.ffn_width} but it is {width}"
+        )
+    return causes
+
+
+def _lost_shard(params: MetaParams, shards: MetaShards) -> str | None:
+    """Return that shards are missing at the end, where the first layer's wq has too few rows."""
+    n = len(shards.files)
+    rows, columns, *_ = (*shards.shapes.get("layers.0.attention.wq.weight", ()), 0, 0)
+    numbered = re.fullmatch(r"consolidated\.\d+\.pth", shards.files[0].name)
+    if not numbered or columns != params.dim or not 0 < rows < params.dim:
+        return None
+    n_whole, rest = divmod(params.dim * n, rows)
+    if rest:
+        return None
+    return (
+        f"every tensor lacks a part, as where only {n} of {n_whole} shards are there: "
+        f"consolidated.{n:02d}.pth is missing"
+    )

@@ -1,0 +1,203 @@
+"""Meta's `params.json`: the model it describes, and the tensors that model has.
+
+`n_layers` counts every block. With n = `n_future_tokens`:
+
+    layers.0 .. layers.{n_layers - n - 1}    trunk
+    layers.{n_layers - n}                    head 1
+    extra_heads.0 .. extra_heads.{n - 2}     heads 2..n
+
+Source: `llama/model.py` of `facebook/multi-token-prediction` (`ModelArgs` and the module names).
+Its loader passes `params.json` as keyword arguments. What we do differently: the context's default
+(see `MetaParams`) and a message for unknown keys (see `read_params`).
+"""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtp_harness.models.checkpoints.checks import Shape, listing, read_json
+from mtp_harness.models.llama.mtp_llama import MTPLlamaConfig
+
+PARAMS_FILE = "params.json"
+RUNTIME_KEYS = frozenset({"max_batch_size"})
+"""Keys that describe a run, not the model: accepted and not used."""
+
+_TOO_LARGE = 1e12
+"""No size, base or factor of a model comes near it."""
+
+# Meta's name within a block -> transformers' name.
+_BLOCK_NAMES = {
+    "attention.wq": "self_attn.q_proj",
+    "attention.wk": "self_attn.k_proj",
+    "attention.wv": "self_attn.v_proj",
+    "attention.wo": "self_attn.o_proj",
+    "feed_forward.w1": "mlp.gate_proj",
+    "feed_forward.w2": "mlp.down_proj",
+    "feed_forward.w3": "mlp.up_proj",
+    "attention_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+}
+_OUTER_NAMES = {
+    "tok_embeddings": "model.embed_tokens",
+    "norm": "model.norm",
+    "output": "lm_head",
+}
+
+
+@dataclass(frozen=True)
+class MetaParams:
+    """The contents of `params.json`, with the defaults of Meta's `ModelArgs`.
+
+    Attributes:
+        dim: width D.
+        n_layers: all blocks: trunk and heads.
+        n_heads: attention heads.
+        n_kv_heads: key/value heads; None means `n_heads`.
+        vocab_size: V; -1 means as many as the weights have.
+        multiple_of: the FFN width is rounded up to a multiple of this.
+        ffn_dim_multiplier: factor on the FFN width before rounding; None means 1.
+        norm_eps: epsilon of the RMS norms.
+        n_future_tokens: n, the number of prediction heads.
+        rope_theta: base of the rotary embedding.
+        max_seq_len: context in tokens. The release leaves it to the command line; 4096 is what
+            the models were trained with (Gloeckle et al. 2024, Table S13).
+    """
+
+    dim: int = 4096
+    n_layers: int = 32
+    n_heads: int = 32
+    n_kv_heads: int | None = None
+    vocab_size: int = -1
+    multiple_of: int = 256
+    ffn_dim_multiplier: float | None = None
+    norm_eps: float = 1e-5
+    n_future_tokens: int = 1
+    rope_theta: float = 10000.0
+    max_seq_len: int = 4096
+
+    def __post_init__(self) -> None:
+        """Refuse values that no model can have."""
+        for name, value in dataclasses.asdict(self).items():
+            _check_number(name, value)
+        if self.n_layers <= self.n_future_tokens:
+            raise ValueError(
+                f"n_layers={self.n_layers} with n_future_tokens={self.n_future_tokens}, expected "
+                "more layers than heads, because n_layers counts the heads and the trunk needs one"
+            )
+        if self.dim % self.n_heads or self.head_dim % 2:
+            raise ValueError(
+                f"dim={self.dim} with n_heads={self.n_heads}, expected an even width per "
+                "attention head"
+            )
+        if self.n_heads % self.kv_heads:
+            raise ValueError(
+                f"n_heads={self.n_heads} with n_kv_heads={self.n_kv_heads}, expected a multiple"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.dim // self.n_heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Number of key/value heads."""
+        return self.n_kv_heads or self.n_heads
+
+    @property
+    def n_stem_layers(self) -> int:
+        """Blocks under `layers.`: the trunk and head 1."""
+        return self.n_layers - self.n_future_tokens + 1
+
+    @property
+    def ffn_width(self) -> int:
+        """Inner width of the feed-forward: 8/3 of D, scaled, rounded up."""
+        width = int(2 * (4 * self.dim) / 3)
+        if self.ffn_dim_multiplier is not None:
+            width = int(self.ffn_dim_multiplier * width)
+        return -(-width // self.multiple_of) * self.multiple_of
+
+    def names(self) -> dict[str, str]:
+        """Return the name of every tensor in `MTPLlamaForCausalLM`, mapped to Meta's name."""
+        blocks = {f"model.layers.{i}": f"layers.{i}" for i in range(self.n_stem_layers)}
+        blocks |= {f"extra_heads.{i}": f"extra_heads.{i}" for i in range(self.n_future_tokens - 1)}
+        names = {f"{ours}.weight": f"{meta}.weight" for meta, ours in _OUTER_NAMES.items()}
+        for ours, meta in blocks.items():
+            for meta_leaf, our_leaf in _BLOCK_NAMES.items():
+                names[f"{ours}.{our_leaf}.weight"] = f"{meta}.{meta_leaf}.weight"
+        return names
+
+    def shapes(self, vocabulary: int) -> dict[str, Shape]:
+        """Return the shape of every tensor by Meta's name, for V = `vocabulary`."""
+        queries, keys = self.n_heads * self.head_dim, self.kv_heads * self.head_dim
+        by_leaf: dict[str, Shape] = {
+            "tok_embeddings": (vocabulary, self.dim),
+            "output": (vocabulary, self.dim),
+            "norm": (self.dim,),
+            "attention_norm": (self.dim,),
+            "ffn_norm": (self.dim,),
+            "wq": (queries, self.dim),
+            "wk": (keys, self.dim),
+            "wv": (keys, self.dim),
+            "wo": (self.dim, queries),
+            "w1": (self.ffn_width, self.dim),
+            "w2": (self.dim, self.ffn_width),
+            "w3": (self.ffn_width, self.dim),
+        }
+        return {name: by_leaf[name.split(".")[-2]] for name in self.names().values()}
+
+    def config(self, vocabulary: int) -> MTPLlamaConfig:
+        """Return the configuration of the model, for V = `vocabulary`."""
+        return MTPLlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=self.dim,
+            intermediate_size=self.ffn_width,
+            num_hidden_layers=self.n_layers,
+            num_attention_heads=self.n_heads,
+            num_key_value_heads=self.kv_heads,
+            max_position_embeddings=self.max_seq_len,
+            rms_norm_eps=self.norm_eps,
+            rope_parameters={"rope_type": "default", "rope_theta": self.rope_theta},
+            tie_word_embeddings=False,
+            n_future_tokens=self.n_future_tokens,
+        )
+
+
+def read_params(folder: Path) -> MetaParams:
+    """Return the checked contents of a folder's `params.json`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is malformed, has a key that `MetaParams` does not know, or a value that no
+            model can have.
+    """
+    path = folder / PARAMS_FILE
+    content = read_json(path)
+    known = [field.name for field in dataclasses.fields(MetaParams)]
+    unknown = [key for key in content if key not in known and key not in RUNTIME_KEYS]
+    if unknown:
+        near = {k: difflib.get_close_matches(k, known, 1) for k in unknown}
+        named = (f"{key} (near {near[key][0]})" if near[key] else key for key in unknown)
+        raise ValueError(
+            f"{path} has unknown keys: {listing(named)}; expected only {', '.join(known)}, because "
+            "a setting that is not understood would change the model unseen"
+        )
+    try:
+        return MetaParams(**{key: value for key, value in content.items() if key in known})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; correct it or fetch it again") from error
+
+
+def _check_number(name: str, value: Any) -> None:
+    """Refuse a value of the wrong type or sign."""
+    field = next(f for f in dataclasses.fields(MetaParams) if f.name == name)
+    if (value is None and field.default is None) or (name == "vocab_size" and value == -1):
+        return
+    is_real = name in {"ffn_dim_multiplier", "norm_eps", "rope_theta"}
+    types = (int, float) if is_real else (int,)
+    if isinstance(value, bool) or not isinstance(value, types) or not 0 < value < _TOO_LARGE:
+        kind = "number" if is_real else "integer"
+        found = repr(value) if len(repr(value)) < 100 else f"{repr(value)[:100]}…"
+        raise ValueError(f"{name}={found}, expected a positive {kind} below {_TOO_LARGE:g}")

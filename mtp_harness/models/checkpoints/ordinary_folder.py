@@ -1,0 +1,186 @@
+"""A local folder of an ordinary causal LM, looked at before transformers loads it.
+
+transformers loads such a folder by itself, and when something is wrong it answers with a traceback,
+or with random numbers in place of missing weights. It is asked here first, on the meta device and
+with the shapes from the files' headers: what it would miss is its own verdict, renamed and tied
+weights included. Where that cannot be known cheaply, nothing is said:
+
+    other files than safetensors, quantised weights, code of the checkpoint's own
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
+
+from mtp_harness.errors import in_words
+from mtp_harness.models.checkpoints.checks import KeyReport, one_line, read_json, refuse_more_layers
+from mtp_harness.models.checkpoints.config_file import CONFIG_FILE, no_such_model
+from mtp_harness.models.checkpoints.safetensors_folder import (
+    INDEX_FILE,
+    SINGLE_FILE,
+    SafetensorsFiles,
+)
+
+_OTHER_WEIGHTS = ("*.safetensors", "pytorch_model*.bin*", "adapter_model*", "*.gguf")
+"""What transformers can be told to take instead of the two names for safetensors."""
+
+_ELSEWHERE = {"auto_map", "quantization_config", "transformers_weights"}
+"""Keys of a configuration whose model is not the one that its other keys describe."""
+
+_LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_MANY_LAYERS = 1000  # below this, layers that share their weights are not told from missing ones
+
+
+@in_words()
+def check_ordinary(folder: Path) -> None:
+    """Refuse a folder that transformers cannot load, or would fill up with random numbers.
+
+    Args:
+        folder: of an ordinary causal LM, as `load.detect` says.
+
+    Raises:
+        FileNotFoundError: it has no weights.
+        ValueError: a file is truncated, `config.json` describes no model, or one that the weights
+            do not have.
+    """
+    files = ordinary_weights(folder)
+    report = compare_ordinary(folder, files) if files else None
+    if report and report.clauses():
+        raise ValueError(
+            f"the weights in {folder} do not agree with its {CONFIG_FILE}: "
+            f"{'; '.join(report.clauses())}; correct {CONFIG_FILE} or fetch the weights again"
+        )
+
+
+def ordinary_weights(folder: Path) -> SafetensorsFiles | None:
+    """Return the safetensors that transformers would take, None where it takes other files.
+
+    Raises:
+        FileNotFoundError: there are no weights at all, or a file that the index names is missing.
+        ValueError: a file is truncated or no safetensors file.
+    """
+    if {path.name for path in folder.iterdir()} & {SINGLE_FILE, INDEX_FILE}:
+        return SafetensorsFiles(folder)
+    if not any(path for pattern in _OTHER_WEIGHTS for path in folder.glob(pattern)):
+        raise FileNotFoundError(
+            f"{folder} has no weights, expected {SINGLE_FILE}, {INDEX_FILE} with its files, or "
+            "pytorch_model.bin: fetch them, or name the folder that holds them"
+        )
+    return None
+
+
+def compare_ordinary(folder: Path, files: SafetensorsFiles) -> KeyReport | None:
+    """Return what the model lacks and what does not fit it; None where that is not known.
+
+    Weights that the model does not use are no difference: transformers leaves them out.
+
+    Raises:
+        ValueError: `config.json` describes no model that transformers can build.
+    """
+    content = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
+    if not content or _ELSEWHERE & content.keys() or (folder / "adapter_config.json").exists():
+        return None
+    for name in _LAYER_KEYS:
+        if isinstance(content.get(name), int) and content[name] > _MANY_LAYERS:
+            refuse_more_layers(f"{CONFIG_FILE}: {name}", content[name], len(files.shapes))
+    with _quietly():
+        model = _built(folder)
+        return None if model is None else _verdict(model, files)
+
+
+def read_ordinary_config(folder: Path) -> Any:
+    """Return the configuration in a folder.
+
+    Raises:
+        ValueError: transformers refuses it.
+    """
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers' validation has its own classes of error
+        raise no_such_model(folder / CONFIG_FILE, error) from error
+
+
+@contextmanager
+def asking_transformers(what: str) -> Iterator[None]:
+    """Put what transformers trips over into a sentence; what it refuses by itself is left as it is.
+
+    Args:
+        what: what it was asked to load.
+
+    Raises:
+        ValueError: it failed in another way than with a ValueError or an OSError.
+    """
+    try:
+        with in_words():
+            yield
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # missing packages, arguments and files of unexpected form
+        raise ValueError(
+            f"transformers fails to load {what} ({type(error).__name__}: {one_line(error, 400)}), "
+            "expected what --model hf loads: correct the checkpoint or the arguments"
+        ) from error
+
+
+def _built(folder: Path) -> Any:
+    """Return the model of a folder without memory for its weights; None if it is not built here.
+
+    Raises:
+        ValueError: it describes no model that can be built.
+    """
+    config = read_ordinary_config(folder)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return None
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    except Exception as error:  # a value that no model has fails in many ways inside transformers
+        if "meta" in str(error):  # a model that must see numbers while it is built
+            return None
+        raise no_such_model(folder / CONFIG_FILE, error) from error
+
+
+def _verdict(model: Any, files: SafetensorsFiles) -> KeyReport | None:
+    """Return what transformers says of weights of these names and shapes."""
+    state = {name: torch.empty(shape, device="meta") for name, shape in files.shapes.items()}
+    try:
+        _, info = type(model).from_pretrained(
+            None,
+            config=model.config,
+            state_dict=state,
+            device_map={"": "meta"},
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except Exception:  # a conversion on the way that needs numbers: its outcome is not known
+        return None
+    parameters = dict(model.named_parameters())
+    return KeyReport(
+        missing=sorted(name for name in info["missing_keys"] if name in parameters),
+        unexpected=[],
+        wrong_shapes=[
+            f"{name} is {list(found)}, expected {list(expected)}"
+            for name, found, expected in sorted(info["mismatched_keys"])
+        ],
+    )
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep transformers from reporting and from drawing progress bars."""
+    log: Any = transformers.utils.logging
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity(logging.CRITICAL)
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()

@@ -1,0 +1,78 @@
+"""The tokenizer in a transformers folder or alone in a folder, and whether it suits a model."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from mtp_harness.models.checkpoints.checks import one_line, read_json
+from mtp_harness.models.checkpoints.config_file import CONFIG_FILE
+from mtp_harness.models.checkpoints.meta_tokenizer import TOKENIZER_FILE, sentencepiece_tokenizer
+
+
+def holds_tokenizer(folder: Path) -> bool:
+    """Return whether there is a tokenizer of any kind in a folder."""
+    return any(folder.glob("tokenizer*"))
+
+
+def folder_tokenizer(
+    folder: Path, read_config: Callable[[Path], object], raw: bool
+) -> PreTrainedTokenizerBase:
+    """Return the tokenizer in a folder.
+
+    Args:
+        folder: as `save_pretrained` writes it, with or without a model.
+        read_config: raises for a broken `config.json`, into which transformers looks as well.
+        raw: a lone `tokenizer.model` is read as Meta's, not as transformers would.
+
+    Raises:
+        ValueError: it is broken.
+    """
+    if raw and {path.name for path in folder.glob("tokenizer*")} == {TOKENIZER_FILE}:
+        return sentencepiece_tokenizer(folder / TOKENIZER_FILE)
+    tokenizer: PreTrainedTokenizerBase
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # a broken tokenizer fails in many ways inside transformers
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        _refuse_no_tokenizer(folder / "tokenizer.json")
+        if (folder / CONFIG_FILE).is_file():
+            read_config(folder)
+        raise ValueError(
+            f"the tokenizer in {folder} cannot be loaded ({one_line(error)}): fetch it again or "
+            "pass tokenizer=…"
+        ) from error
+    return tokenizer
+
+
+def check_vocabulary(
+    tokenizer: PreTrainedTokenizerBase, vocabulary: int, name: str, padding: bool = True
+) -> None:
+    """Refuse a tokenizer with ids for which the model has no rows.
+
+    Args:
+        tokenizer: of any kind; tokens added to it count.
+        vocabulary: V of the model.
+        name: what to call the model.
+        padding: whether the padding token counts, which ordinary models often have no row for.
+
+    Raises:
+        ValueError: an id is V or more.
+    """
+    ids = set(tokenizer.get_vocab().values()) - (set() if padding else {tokenizer.pad_token_id})
+    largest = max(ids, default=0)
+    if largest >= vocabulary:
+        raise ValueError(
+            f"the tokenizer has ids up to {largest} but {name} has a vocabulary of {vocabulary}, "
+            f"expected ids below {vocabulary}: use the tokenizer that the model was trained with"
+        )
+
+
+def _refuse_no_tokenizer(path: Path) -> None:
+    """Raise if a `tokenizer.json` is malformed or empty; transformers' errors do not say so."""
+    if path.is_file() and not isinstance(read_json(path).get("model"), dict):
+        raise ValueError(
+            f"{path} has no entry 'model', expected a tokenizer as save_pretrained writes it: "
+            "fetch it again or pass tokenizer=…"
+        )

@@ -1,0 +1,121 @@
+"""transformers' Llama blocks behind the positions-and-cache contract of `interface.py`."""
+
+from collections.abc import Iterable
+from contextlib import nullcontext
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtp_harness.models.interface import KeyValueCache
+from mtp_harness.models.llama.cached_block import Rotation, rotation, run_cached_block
+
+
+def run_blocks(
+    blocks: Iterable[nn.Module],
+    states: Tensor,
+    rotary: nn.Module,
+    positions: Tensor | None,
+    cache: KeyValueCache | None,
+) -> Tensor:
+    """Apply Llama decoder layers one after the other.
+
+    Args:
+        blocks: `LlamaDecoderLayer`s, each with the `layer_idx` it has in the cache; they may be
+            on several devices.
+        states: [B, T, D].
+        rotary: `LlamaRotaryEmbedding`.
+        positions: int64 [B, T]; None means 0..T-1.
+        cache: None means causal attention within this call, by transformers' own code.
+
+    Returns:
+        [B, T, D], on the device of `states`.
+    """
+    if positions is None:
+        positions = torch.arange(states.shape[1], device=states.device)[None]
+    main = states.device
+    if cache is not None:
+        # The trunk and every head of one call stand at the same positions.
+        rotated_by = cache.remember(rotary, lambda: rotation(rotary, states, positions))
+        for block in blocks:
+            states = _run_at_home(block, states, rotated_by, cache)
+        return states.to(main)
+    embeddings = rotary(states, position_ids=positions)  # cos, sin, each [B, T, head_dim]
+    for home, group in groupby(blocks, device_of):
+        states, here = states.to(home), _moved(embeddings, home)
+        mask = None
+        for block in group:
+            mask = _mask(block, states) if mask is None else mask
+            states = block(states, attention_mask=mask, position_embeddings=here)
+    return states.to(main)
+
+
+def device_of(block: Any) -> torch.device:
+    """Return where a `LlamaDecoderLayer` is."""
+    device: torch.device = block.input_layernorm.weight.device
+    return device
+
+
+def _run_at_home(
+    block: nn.Module,
+    states: Tensor,
+    rotated_by: Rotation,
+    cache: KeyValueCache,
+    last: Tensor | None = None,
+) -> Tensor:
+    """Apply a block on its own device; arguments as `run_cached_block`'s, on any device."""
+    home = device_of(block)
+    if home == rotated_by[0].device == states.device:
+        return run_cached_block(block, states, rotated_by, cache, last)
+    there = cache.on(home)
+    turned = there.remember(("rotation", id(rotated_by)), lambda: _moved(rotated_by, home))
+    last = None if last is None else last.to(home)
+    # Kernels that Triton makes run on the current device, whatever their tensors say.
+    with torch.cuda.device(home) if home.type == "cuda" else nullcontext():
+        return run_cached_block(block, states.to(home), turned, there, last)
+
+
+def _moved(pair: tuple[Tensor, Tensor], home: torch.device) -> tuple[Tensor, Tensor]:
+    return pair[0].to(home), pair[1].to(home)
+
+
+def run_block_at(
+    block: nn.Module,
+    states: Tensor,
+    rotary: nn.Module,
+    positions: Tensor,
+    cache: KeyValueCache,
+    last: Tensor,
+) -> Tensor:
+    """Apply one block for its output at one token per row.
+
+    Args:
+        block: as above, and so are `states`, `rotary`, `positions` and `cache`, which gets the keys
+            and values of all tokens.
+        states: [B, T, D].
+        rotary: `LlamaRotaryEmbedding`.
+        positions: int64 [B, T].
+        cache: as above.
+        last: int64 [B], index within the call.
+
+    Returns:
+        [B, 1, D].
+    """
+    rotated_by = cache.remember(rotary, lambda: rotation(rotary, states, positions))
+    return _run_at_home(block, states, rotated_by, cache, last).to(states.device)
+
+
+def _mask(block: nn.Module, states: Tensor) -> Tensor | None:
+    """Return the mask in the form that a block's attention function takes.
+
+    sdpa is causal by itself where there is none. eager adds the mask to the scores, and without one
+    every token sees every other.
+    """
+    attention: Any = block.self_attn
+    if attention.config._attn_implementation != "eager":
+        return None
+    length = states.shape[1]
+    seen = states.new_ones(length, length, dtype=torch.bool).tril()
+    lowest = torch.finfo(states.dtype).min
+    return torch.zeros_like(seen, dtype=states.dtype).masked_fill(~seen, lowest)

@@ -1,0 +1,102 @@
+"""Where a number comes from: versions, hardware, command."""
+
+import hashlib
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mtp_harness import __version__
+
+PACKAGES = ("lm_eval", "torch", "transformers", "numpy")
+LARGEST_HASHED_BYTES = 1 << 30
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on; packages that are absent are left out."""
+    found = {"mtp_harness": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_revision() -> str | None:
+    """Return the checkout's commit, `+dirty` when files differ, or None for an installed wheel."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(root), *args]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        dirty = "+dirty" if git("status", "--porcelain", "--untracked-files=no") else ""
+        return git("rev-parse", "HEAD") + dirty
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def command() -> str:
+    """Return the command line that is running, as it can be typed again."""
+    program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
+    return shlex.join([program, *sys.argv[1:]])
+
+
+def hardware(device: Any) -> dict[str, Any]:
+    """Return what a timing depends on.
+
+    Args:
+        device: a `torch.device`.
+    """
+    import torch
+
+    described: dict[str, Any] = {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+    }
+    if device.type == "cuda":
+        described["gpu"] = torch.cuda.get_device_name(device)
+    return described
+
+
+def environment(device: Any) -> dict[str, Any]:
+    """Return versions, hardware, revision and command, for the results.
+
+    Args:
+        device: the `torch.device` that computed them.
+    """
+    return {
+        "versions": versions(),
+        "hardware": hardware(device),
+        "git_revision": git_revision(),
+        "command": command(),
+    }
+
+
+def weights_sha256(folder: Path) -> str | None:
+    """Return a hash over a folder's weight files; None over a gigabyte or where there are none."""
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.pth")])
+    if not files or sum(file.stat().st_size for file in files) > LARGEST_HASHED_BYTES:
+        return None
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,253 @@
+"""One results file of the harness, read and checked before anything is drawn from it."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mtp_harness.files import user_path
+from mtp_harness.results.find import find_results, samples_of
+
+SCHEMAS = (None, 1)
+"""Versions of `config.mtp` that we understand; files from before it had one carry none."""
+
+
+# Of a task's metadata: shown under names of their own, or where things lie, or how they are graded.
+_NOT_SETTINGS = frozenset(
+    "version config_source grading data_dir stories source n_samples temperature top_p top_k k "
+    "num_fewshot".split()
+)
+
+LOSSY = {"all": "unverified", "synthetic": "synthetic acceptance"}
+"""What `config.mtp.acceptance` is called where drafts are not verified."""
+
+
+class Unreadable(ValueError):
+    """A file that nothing can be drawn from; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """A results file.
+
+    Attributes:
+        path: The file.
+        name: The same below the folder that was given, for tables.
+        sha256: Of its bytes.
+        content: What it holds.
+    """
+
+    path: Path
+    name: str
+    sha256: str
+    content: Mapping[str, Any]
+
+    @property
+    def mtp(self) -> Mapping[str, Any]:
+        """What our model wrote about itself; empty for other models."""
+        told: Mapping[str, Any] = self.content["config"].get("mtp") or {}
+        return told
+
+    @property
+    def label(self) -> str:
+        """`label=…` of the model arguments, or the model's name."""
+        name = self.content.get("model_name") or self.mtp.get("pretrained") or "model"
+        written = " ".join(str(self.mtp.get("label") or Path(str(name)).name).split())
+        return written.encode("utf-8", "replace").decode()  # JSON may hold half characters
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks with documents of their own; groups only pool their members."""
+        return [task for task in self.content["results"] if task in self.content["configs"]]
+
+    @property
+    def machine(self) -> str | None:
+        """What it ran on, in a few words; None where it does not say."""
+        hardware = self.mtp.get("hardware") or {}
+        if "gpu" in hardware or "cpu" not in hardware:
+            return hardware.get("gpu")
+        count = hardware.get("threads")
+        threads = f", {count} thread{'' if count == 1 else 's'}" if count else ""
+        return f"{hardware['cpu']}{threads}"
+
+    def without_tables(self) -> "ResultFile":
+        """Return the file without the probes' tables, which are most of what it holds."""
+        config = self.content["config"]
+        slim = {**config, "mtp": {**self.mtp, "tables": {}}} if self.mtp else config
+        return replace(self, content={**self.content, "config": slim})
+
+    def settings(self, task: str) -> list[tuple[str, Any]]:
+        """Return the options of a task, sorted by name."""
+        metadata = self.content["configs"][task].get("metadata") or {}
+        # The harness copies the model arguments into every task's metadata.
+        arguments = self.content["config"].get("model_args") or {}
+        if isinstance(arguments, str):  # as `simple_evaluate` was given them
+            arguments = {part.partition("=")[0].strip() for part in arguments.split(",")}
+        hidden = _NOT_SETTINGS | set(arguments if isinstance(arguments, dict | set) else ())
+        return sorted((name, value) for name, value in metadata.items() if name not in hidden)
+
+    def samples(self, task: str) -> Path | None:
+        """Return the samples file of a task, None where the run logged none.
+
+        Raises:
+            ValueError: There is a graded copy with other answers than the samples.
+        """
+        return samples_of(self.path, task)
+
+    def require_all(self, task: str, samples: Path, n_documents: int) -> None:
+        """Refuse samples of a task that hold another number of documents than was scored.
+
+        Raises:
+            ValueError: They do.
+        """
+        counted = (self.content.get("n-samples") or {}).get(task) or {}
+        expected = counted.get("effective")
+        if expected is not None and n_documents != expected:
+            raise ValueError(
+                f"{samples} holds {n_documents} documents, expected the {expected} of "
+                f"{self.path.name}: run again"
+            )
+
+
+def find(places: Sequence[str | Path]) -> Iterator[tuple[Path, str]]:
+    """Yield results files, and those below folders, each with its name below the folder.
+
+    Raises:
+        FileNotFoundError: A place does not exist, or no place holds a results file.
+    """
+    yield from find_results(map(user_path, places)).items()
+
+
+def read(path: Path, name: str) -> ResultFile:
+    """Read and check a results file.
+
+    Raises:
+        Unreadable: It is none, or holds what no run writes.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        said = (error.strerror or type(error).__name__).lower()
+        raise Unreadable(f"{path} cannot be read ({said}), expected a results file") from None
+    try:
+        content = json.loads(data, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        said = "it is empty" if not data.strip() else " ".join(str(error).split())
+        raise Unreadable(
+            f"{path} is not JSON ({said}), expected a results file of lm_eval: was the run killed "
+            "while it wrote? remove the file, or run again"
+        ) from None
+    file = ResultFile(path, name, hashlib.sha256(data).hexdigest(), content)
+    _check(file)
+    return file
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; of a name that is there twice, neither value would be right."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        doubled = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{doubled!r} is there twice")
+    return content
+
+
+def _check(file: ResultFile) -> None:
+    content = file.content
+    parts = ("results", "configs", "config")
+    if lacking := [part for part in parts if not isinstance(content, dict) or part not in content]:
+        raise Unreadable(
+            f"{file.path} has no {', '.join(lacking)}, expected a results file of "
+            "lm_eval: name others"
+        )
+    for part in parts:
+        _expect(file, part, content[part], dict, "a table of names")
+    if not file.tasks:
+        raise Unreadable(f"{file.path} has results of no task, expected one at least: run again")
+    for task, metrics in content["results"].items():
+        _expect(file, f"results.{task}", metrics, dict, "metrics by name")
+    for task, config in content["configs"].items():
+        _expect(file, f"configs.{task}", config, dict, "the task's settings")
+        own = config.get("metadata") or {}
+        _expect(file, f"configs.{task}.metadata", own, dict, "settings by name")
+    for name in ("versions", "n-shot", "higher_is_better"):
+        _expect(file, name, content.get(name) or {}, dict, "a table of tasks")
+    for task, better in (content.get("higher_is_better") or {}).items():
+        _expect(file, f"higher_is_better.{task}", better or {}, dict, "metrics by name")
+    counts = content.get("n-samples") or {}
+    _expect(file, "n-samples", counts, dict, "counts by task")
+    for task, counted in counts.items():
+        _expect(file, f"n-samples.{task}", counted or {}, dict, "counts of documents")
+    _expect(file, "config.mtp", content["config"].get("mtp") or {}, dict, "the model's settings")
+    if file.mtp:
+        _check_model(file)
+
+
+def _check_model(file: ResultFile) -> None:
+    schema = file.mtp.get("schema")
+    if schema not in SCHEMAS:
+        raise Unreadable(
+            f"{file.path} has schema {schema!r}, expected {SCHEMAS[-1]}: it was written by another "
+            "version of mtp-harness; update, or run again"
+        )
+    n = whole(file, "n_future_tokens", file.mtp.get("n_future_tokens"), least=1)
+    k = whole(file, "draft_heads", file.mtp.get("draft_heads"), least=1)
+    if n is None or k is None:
+        missing = "n_future_tokens" if n is None else "draft_heads"
+        raise Unreadable(f"{file.path} has no config.mtp.{missing}, expected it: run again")
+    if k > n:
+        raise Unreadable(f"{file.path} has draft_heads={k}, expected at most n = {n}: run again")
+    for name in ("train_tokens", "train_step", "train_seed", "vocab_size"):
+        whole(file, name, file.mtp.get(name), least=0)
+    for name in ("tables", "totals", "hardware", "documents", "versions"):
+        _expect(file, f"config.mtp.{name}", file.mtp.get(name) or {}, dict, "a table of names")
+    for task, sets in (file.mtp.get("documents") or {}).items():
+        _expect(file, f"config.mtp.documents.{task}", sets, dict, "data sets by name")
+        for name, about in sets.items():
+            where = f"config.mtp.documents.{task}.{name}"
+            _expect(file, where, about, dict, "what was read of a data set")
+            sha256 = about.get("sha256")  # None where the data set was not at hand
+            _expect(file, f"{where}.sha256", sha256 or "", str, "a hash")
+    totals = file.mtp.get("totals") or {}
+    whole(file, "n_answers", totals.get("n_answers"), least=0)
+    _expect(file, "config.mtp.totals.timing", totals.get("timing") or {}, dict, "times by name")
+    steps = totals.get("n_steps_by_verified_drafts") or []
+    _expect(file, "config.mtp.totals.n_steps_by_verified_drafts", steps, list, "a list of counts")
+    label = file.mtp.get("label")
+    _expect(file, "config.mtp.label", label if label is not None else "", str, "a name")
+
+
+def whole(file: ResultFile, name: str, value: Any, least: int | None = None) -> int | None:
+    """Return a whole number or None.
+
+    Raises:
+        Unreadable: It is neither, or less than `least`.
+    """
+    is_whole = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is None:
+        return None
+    if not is_whole or not abs(value) < 2**63 or value != int(value):  # NaN is not below, either
+        raise Unreadable(f"{file.path}: {name} is {value!r}, expected a whole number: run again")
+    if least is not None and value < least:
+        raise Unreadable(f"{file.path}: {name} is {value}, expected at least {least}: run again")
+    return int(value)
+
+
+def number(file: ResultFile, name: str, value: Any) -> float | None:
+    """Return a number; None where nothing was counted (null or NaN).
+
+    Raises:
+        Unreadable: It is no number, or infinite.
+    """
+    if value is None or value != value:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300:
+        raise Unreadable(f"{file.path}: {name} is {value!r}, expected a finite number: run again")
+    return float(value)
+
+
+def _expect(file: ResultFile, name: str, value: Any, kind: type, expected: str) -> None:
+    if not isinstance(value, kind):
+        raise Unreadable(f"{file.path}: {name} is {value!r:.60}, expected {expected}: run again")

@@ -1,0 +1,236 @@
+"""The samples files of the harness, `samples_TASK_DATE.jsonl`: which there are, what they hold."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mtp_harness.files import user_path
+from mtp_harness.results.find import (
+    GRADED,
+    all_samples,
+    graded_copy,
+    read_name,
+    refuse_other_answers,
+    results_of,
+)
+from mtp_harness.scoring.programs import BENCHMARKS
+from mtp_harness.scoring.thinking import TRUNCATED, FinalText, opens_thinking, without_thinking
+
+_JUDGED = ("verdict", "decode")
+_TEMPERATURE = re.compile(r"_t\d+(\.\d+)?$")
+
+
+class SamplesFile(NamedTuple):
+    """One task's samples.
+
+    Attributes:
+        path: The file.
+        task: The task's name.
+        family: The same without a temperature, so that a task at several of them is one.
+        model: The folder, which the harness names after the model; the model's own name where
+            `--output_path` named a file, so that the folder is the user's.
+    """
+
+    path: Path
+    task: str
+    family: str
+    model: str
+
+
+def describe(path: Path, task: str | None = None) -> SamplesFile:
+    """Return what a file's name says; `task` where it names no benchmark of programs."""
+    named = read_name(path)
+    name = named.task if named else None
+    if name is None or (task and not is_of_programs(name)):
+        name = task
+    if name is None:
+        raise ValueError(
+            f"{path.name} does not say its task; expected a name such as "
+            "samples_humaneval_mtp_2026-01-31T12-00-00.jsonl: rename it, or give --task"
+        )
+    return SamplesFile(path, name, family_of(name), _model_of(path))
+
+
+def _model_of(path: Path) -> str:
+    """Return the model that samples are of."""
+    folder, results = path.resolve().parent.name, results_of(path)
+    if results is None or results.name.startswith("results_"):
+        return folder
+    try:
+        content = json.loads(results.read_bytes())
+        mtp = content["config"].get("mtp") or {}
+        return str(mtp.get("label") or content["model_name_sanitized"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return folder
+
+
+def family_of(task: str) -> str:
+    """Return a task's name without a temperature, so that a task at several of them is one."""
+    return _TEMPERATURE.sub("", task)
+
+
+def is_of_programs(task: str) -> bool:
+    """Return whether a task's name starts with that of a benchmark of programs."""
+    # Infilling asks for the middle of a program, which a prompt with its answer is not.
+    return task.startswith(tuple(BENCHMARKS)) and "infilling" not in task
+
+
+def benchmark_of(task: str) -> str:
+    """Return the benchmark that a task name starts with."""
+    if is_of_programs(task):
+        return next(name for name in BENCHMARKS if task.startswith(name))
+    raise ValueError(
+        f"{task} is no benchmark of programs; expected a name that starts with "
+        f"{', '.join(BENCHMARKS)}: give --task"
+    )
+
+
+def find(places: Iterable[str | Path]) -> list[Path]:
+    """Return the samples files named, and those of results files and below folders named.
+
+    Of a file and its graded copy, the copy.
+    """
+    found = find_all(places)
+    return [path for path in found if path.name.endswith(GRADED) or graded_copy(path) not in found]
+
+
+def find_all(places: Iterable[str | Path]) -> list[Path]:
+    """Return the same with each graded copy and its source.
+
+    Raises:
+        FileNotFoundError: A place does not exist.
+    """
+    found: dict[Path, None] = {}
+    for place in map(user_path, places):
+        if not place.exists():
+            raise FileNotFoundError(f"no {place}: give samples_….jsonl files, or folders of them")
+        if place.is_dir():
+            found |= dict.fromkeys(sorted(place.rglob("samples_*.jsonl")))
+        elif place.suffix == ".json":
+            written = all_samples(place)
+            found |= dict.fromkeys(written)
+            found |= {copy: None for path in written if (copy := graded_copy(path)).is_file()}
+        else:
+            found[place] = None
+    return list(found)
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the samples of a file.
+
+    Raises:
+        ValueError: A line is no sample; the message names the file and the line. Or it is a graded
+            copy of other answers than stand beside it.
+    """
+    for _, sample in read_numbered(path):
+        yield sample
+
+
+def read_numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the same with the number of each line, from 1; blank lines are no samples."""
+    if (named := read_name(path)) and named.is_graded:
+        refuse_other_answers(path)
+    with path.open("rb") as lines:  # a wrong encoding is a damaged line
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                sample = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{path}:{number} is not JSON: {error}") from None
+            if not _is_sample(sample):
+                raise ValueError(
+                    f"{path}:{number} is no sample, expected what lm_eval --log_samples writes: "
+                    "run again"
+                )
+            yield number, sample
+
+
+def _is_sample(told: Any) -> bool:
+    if not isinstance(told, dict):
+        return False
+    return _are_requests(told.get("arguments", [])) and _are_answers(told.get("n_answers"))
+
+
+def _are_requests(told: Any) -> bool:
+    """Return whether these are requests, each with arguments by name or in order."""
+    each = told.values() if isinstance(told, dict) else told
+    if not isinstance(told, dict | list):
+        return False
+    return all(isinstance(one, dict | list) for one in each)
+
+
+def _are_answers(told: Any) -> bool:
+    """Return whether `n_answers` is what tasks write: a number, what an expression was, or a list.
+
+    Entries of a list say how an answer was decoded; those of programs have a verdict, too.
+    """
+    if not isinstance(told, list):
+        return told is None or isinstance(told, int | float | dict)
+    return all(
+        isinstance(one, dict)
+        and "decode" in one
+        and all(isinstance(one.get(name), dict | None) for name in _JUDGED)
+        and _is_record(one["decode"] or {})
+        for one in told
+    )
+
+
+def _is_record(decode: Mapping[str, Any]) -> bool:
+    """Return whether counts by step and by token are lists of counts, and tokens are counted."""
+    counts = [decode.get(name) or [] for name in ("n_verified", "n_characters")]
+    if not all(isinstance(one, list) and all(type(c) is int for c in one) for one in counts):
+        return False
+    return not counts[0] or isinstance(decode.get("n_kept"), int | float)
+
+
+def is_judged(sample: Mapping[str, Any]) -> bool:
+    """Return whether a sample's answers have places for verdicts, as those of programs have."""
+    told = sample.get("n_answers")
+    return isinstance(told, list) and any("verdict" in one for one in told)
+
+
+def final_texts(sample: Mapping[str, Any], answers: list[str]) -> list[FinalText]:
+    """Return a sample's answers without their thinking.
+
+    A run that counted truncated answers knew whether its model had cut off the thinking: what it
+    kept is no thinking, though the prompt opened a block.
+
+    Args:
+        sample: A line of the file.
+        answers: What the model wrote, in order.
+    """
+    opened = "arguments" in sample and opens_thinking(_arguments_of(sample)[0])
+    counted = sample["filtered_resps"] if TRUNCATED in sample else []
+    kept = iter([answer for some in counted for answer in some])
+    return [without_thinking(answer, opened and not next(kept, "")) for answer in answers]
+
+
+def generation_of(sample: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the generation arguments of a sample; None where nothing was generated."""
+    second = _arguments_of(sample)[1]
+    return dict(second) if isinstance(second, dict) and "until" in second else None
+
+
+def _arguments_of(sample: Mapping[str, Any]) -> list[Any]:
+    """Return the first two arguments of a sample's first request; None for those it lacks."""
+    requests = sample["arguments"]
+    each = requests.values() if isinstance(requests, dict) else requests
+    first = next(iter(each), None) or ()
+    if isinstance(first, dict):
+        return [first.get("arg_0"), first.get("arg_1")]
+    return [*first, None, None][:2]
+
+
+def temperature_of(sample: dict[str, Any]) -> float:
+    """Return the temperature of a sample's answers; 0 where they are greedy."""
+    kwargs = generation_of(sample)
+    if kwargs is None:
+        raise ValueError(
+            f"document {sample.get('doc_id')} holds no generation, expected the samples of a task "
+            "that generates"
+        )
+    given = kwargs.get("temperature")
+    return (1.0 if given is None else float(given)) if kwargs.get("do_sample") else 0.0

@@ -1,0 +1,243 @@
+"""Results of the harness in MLflow: parameters, metrics, samples and figures of each run.
+
+One results file is one MLflow run. What it gets:
+
+    parameters   the run's settings and `config.mtp`, flat: `model_args.draft_heads`, `mtp.dtype`, …
+    metrics      `TASK/METRIC`, with `@` spelled out (`humaneval_mtp/pass_at_1`), and `totals/…`
+    artifacts    the results file, its samples under `samples/`, and figures under `figures/`
+    tags         the file's SHA-256, so that a file is logged once however often it is offered
+
+Reads JSON only. Needs the extra `mlflow`: `pip install 'mtp-harness[mlflow]'`.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mtp_harness.files import expanded
+from mtp_harness.results.find import all_samples
+
+FILE_TAG = "mtp_harness.results_sha256"
+_BATCH = 100
+"""Parameters that MLflow takes at once."""
+
+_NOT_PARAMETERS = ("totals", "tables", "documents")
+"""Parts of `config.mtp` that are results."""
+
+
+class Logged(NamedTuple):
+    """A run in MLflow.
+
+    Attributes:
+        run_id: MLflow's.
+        new: whether it was not there before.
+    """
+
+    run_id: str
+    new: bool
+
+
+def log_run(
+    uri: str,
+    results_files: Sequence[Path],
+    artifacts: Sequence[Path] = (),
+    experiment: str = "mtp-harness",
+) -> list[str]:
+    """Log results files, and what was made of them.
+
+    Args:
+        uri: of the tracking server or store, such as `sqlite:///mlflow.db`.
+        results_files: `results_….json`; each is a run, logged once.
+        artifacts: figures, tables or folders of them. Those of one results file belong to its run;
+            those of several to a run of their own, which names the runs behind it.
+        experiment: MLflow's name for what belongs together.
+
+    Returns:
+        The ids of the runs, in order; last the one of the artifacts, where they have their own.
+
+    Raises:
+        ValueError: MLflow is not installed or cannot use the store, or a file is no results file.
+    """
+    store = Store(uri, experiment)
+    alone = len(results_files) == 1
+    logged = [store.log_results(path, artifacts if alone else ()) for path in results_files]
+    ids = [one.run_id for one in logged]
+    if artifacts and not alone:
+        ids.append(store.log_comparison(artifacts, ids))
+    return ids
+
+
+class Store:
+    """One experiment in an MLflow store."""
+
+    def __init__(self, uri: str, experiment: str) -> None:
+        """Open the store, and make the experiment where it is new.
+
+        Raises:
+            ValueError: MLflow is not installed, or cannot use the store.
+        """
+        self.uri, self.experiment = _with_home(uri), experiment
+        uri = self.uri
+        try:
+            import mlflow
+        except ImportError:
+            raise ValueError(
+                "MLflow is not installed: pip install 'mtp-harness[mlflow]', or leave --mlflow out"
+            ) from None
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        with self._in_words():
+            self._client = mlflow.MlflowClient(tracking_uri=uri)
+            known = self._client.get_experiment_by_name(experiment)
+            self._id = known.experiment_id if known else self._client.create_experiment(experiment)
+
+    def log_results(
+        self, path: Path, artifacts: Sequence[Path] = (), name: str | None = None
+    ) -> Logged:
+        """Log one results file; where it is logged already, only add artifacts.
+
+        Args:
+            path: `results_….json`, with its samples beside it.
+            artifacts: figures of these results.
+            name: of the run; None means model and tasks.
+        """
+        data = path.read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        content = _read(path, data)
+        with self._in_words():
+            run_id = self._finished_run(digest)
+            new = run_id is None
+            if run_id is None:
+                run_id = self._begin(name or _name(content), {FILE_TAG: digest})
+                self._log_numbers(run_id, content)
+                self._client.log_artifact(run_id, str(path))
+                for samples in all_samples(path):
+                    self._client.log_artifact(run_id, str(samples), "samples")
+            self._log_figures(run_id, artifacts)
+            self._client.set_terminated(run_id)
+        return Logged(run_id, new)
+
+    def log_comparison(self, artifacts: Sequence[Path], run_ids: Sequence[str]) -> str:
+        """Log artifacts that were made of several runs; return the id of their run."""
+        with self._in_words():
+            run_id = self._begin("comparison", {})
+            for place, one in enumerate(run_ids):
+                self._client.set_tag(run_id, f"mtp_harness.run_{place}", one)
+            self._log_figures(run_id, artifacts)
+            self._client.set_terminated(run_id)
+        return run_id
+
+    def _begin(self, name: str, tags: dict[str, str]) -> str:
+        run = self._client.create_run(self._id, run_name=name, tags=tags)
+        return str(run.info.run_id)
+
+    def _finished_run(self, digest: str) -> str | None:
+        """Return the run of a file; runs that were killed while they were logged are removed."""
+        found = None
+        for run in self._client.search_runs([self._id], f"tags.`{FILE_TAG}` = '{digest}'"):
+            if run.info.status == "FINISHED":
+                found = str(run.info.run_id)
+            else:
+                self._client.delete_run(run.info.run_id)
+        return found
+
+    def _log_numbers(self, run_id: str, content: Mapping[str, Any]) -> None:
+        from mlflow.entities import Metric, Param
+        from mlflow.utils.time import get_current_time_millis
+
+        now = get_current_time_millis()
+        params = [Param(key, value) for key, value in parameters(content).items()]
+        metrics = [Metric(key, value, now, 0) for key, value in numbers(content).items()]
+        for start in range(0, max(len(params), len(metrics)), _BATCH):
+            part = slice(start, start + _BATCH)
+            self._client.log_batch(run_id, params=params[part], metrics=metrics[part])
+
+    def _log_figures(self, run_id: str, artifacts: Sequence[Path]) -> None:
+        for path in artifacts:
+            log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
+            log(run_id, str(path), "figures")
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except (MlflowException, OSError, ImportError) as error:  # the last: a database's driver
+            said = " ".join(str(error).split())
+            raise ValueError(f"MLflow cannot use {self.uri}: {said}") from error
+
+
+def _with_home(uri: str) -> str:
+    """Return the place of a store with `~` expanded, also in one that is a file's address."""
+    scheme = next((one for one in ("sqlite:///", "file://") if uri.startswith(one)), "")
+    return scheme + expanded(uri.removeprefix(scheme))
+
+
+def parameters(content: Mapping[str, Any]) -> dict[str, str]:
+    """Return the settings in a results file, flat, as text."""
+    config = dict(content["config"])
+    mtp = config.pop("mtp", None) or {}
+    config["mtp"] = {key: value for key, value in mtp.items() if key not in _NOT_PARAMETERS}
+    config["tasks"] = list(content["results"])
+    for task, own in content.get("configs", {}).items():
+        config[f"task.{task}.metadata"] = own.get("metadata")
+        config[f"task.{task}.num_fewshot"] = content.get("n-shot", {}).get(task)
+    return {_word(key): _text(value) for key, value in _flat(config) if value is not None}
+
+
+def numbers(content: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics in a results file, by the names that they have in MLflow."""
+    found = {}
+    for task, metrics in content["results"].items():
+        for key, value in metrics.items():
+            metric, _, filtered = key.partition(",")
+            if filtered and _is_number(value):
+                kept = metric if filtered == "none" else f"{metric}/{filtered}"
+                found[_word(f"{task}/{kept}")] = float(value)
+    totals = (content["config"].get("mtp") or {}).get("totals") or {}
+    for key, value in _flat(totals):
+        if _is_number(value):
+            found[_word(f"totals/{key}")] = float(value)
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _word(name: str) -> str:
+    """Return a name in the characters that MLflow allows."""
+    spelled = name.replace("@", "_at_").replace(",", "/")
+    return "".join(one if one.isalnum() or one in "_-./ " else "_" for one in spelled)
+
+
+def _read(path: Path, data: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(data)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or not {"results", "config"} <= content.keys():
+        raise ValueError(f"{path} is no results_….json of lm_eval: name one, or run it again")
+    return content
+
+
+def _name(content: Mapping[str, Any]) -> str:
+    mtp = content["config"].get("mtp") or {}
+    model = mtp.get("label") or mtp.get("pretrained") or content.get("model_name") or "model"
+    return f"{model}/{'+'.join(content['results'])}"

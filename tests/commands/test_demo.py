@@ -1,0 +1,64 @@
+"""`mtp-harness demo` on a real run, and `mtp-harness measure` on a small piece of the corpus."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mtp_harness.commands import demo, measure
+
+RUN = "--model mtp --tasks humaneval_mtp --limit 2 --log_samples --gen_kwargs max_gen_toks=40"
+
+
+@pytest.mark.slow
+def test_demo_compares_a_run_with_plain_decoding(tmp_path, monkeypatch, capsys):
+    command = [sys.executable, "-m", "lm_eval", *RUN.split(), "--output_path", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
+    monkeypatch.setattr(demo, "WINDOWS", 1)
+    monkeypatch.setattr(demo, "WINDOW", 256)
+    assert demo.main([str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "pass@1                   0 of 2" in shown
+    assert "text identical to NTP    2 of 2" in shown
+    assert "tokens/s, 2 prompts one by one" in shown
+
+    # An answer that plain decoding does not give must show.
+    [path] = tmp_path.rglob("samples_humaneval_mtp_*.jsonl")
+    samples = [json.loads(line) for line in path.read_text().splitlines()]
+    samples[0]["resps"][0][0] += "x"
+    path.write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    demo.main([str(tmp_path)])
+    assert "text identical to NTP    1 of 2" in capsys.readouterr().out
+
+
+def test_demo_without_a_run_says_which_command_makes_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="--tasks humaneval_mtp --log_samples"):
+        demo.main([str(tmp_path)])
+
+
+def test_demo_of_another_model(tmp_path):
+    (tmp_path / "results_1.json").write_text('{"config": {"model": "hf"}}')
+    with pytest.raises(ValueError, match="not a run of --model mtp"):
+        demo.main([str(tmp_path)])
+
+
+def test_measure_writes_what_it_prints(tmp_path, capsys):
+    sizes = "--windows 2 --window 128 --prompts 2 --prompt-tokens 32 --new-tokens 24 --batch 2"
+    out = tmp_path / "new" / "numbers.json"
+    arguments = ["mtp-bytes-n4", *sizes.split(), "--device", "cpu", "-o", str(out)]
+    assert measure.main(arguments) == 0
+    found = json.loads(out.read_text())
+    assert found == json.loads(capsys.readouterr().out)
+    assert found["heads"]["n_states"] == 2 * (128 - 4)
+    by_k = found["decoding"]["by_k"]
+    assert [row["identical_to_ntp"] for row in by_k.values()] == [2] * 4
+    assert by_k["1"]["tokens_per_forward"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "argument", ["--windows 0", "--window 0", "--prompts 0", "--batch 0", "--window 5000"]
+)
+def test_measure_refuses_sizes_that_cannot_be(argument):
+    with pytest.raises(ValueError, match=argument):
+        measure.main(["mtp-bytes-n4", *argument.split(), "--device", "cpu"])

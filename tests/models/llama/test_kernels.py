@@ -1,0 +1,151 @@
+"""The GPU's kernels, run by Triton's interpreter on the CPU, against plain float64 arithmetic."""
+
+import os
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
+
+pytest.importorskip("triton", reason="Triton is not installed: it comes with torch for GPUs")
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("a GPU is here: its kernels are not interpreted", allow_module_level=True)
+
+from mtp_harness.decode.cache import SlotCache
+from mtp_harness.models.interface import LayerShape
+from mtp_harness.models.llama import decoding_attention, gpu_block
+from mtp_harness.models.llama.blocks import rotation
+from mtp_harness.models.llama.cached_block import fused, run_cached_block
+from mtp_harness.models.llama.kernels import add_norm, rotate_and_store, silu_times
+
+
+@pytest.mark.parametrize("width", [64, 100])
+@pytest.mark.parametrize("add", [False, True])
+def test_add_norm(width, add):
+    torch.manual_seed(0)
+    states, update, weight = torch.randn(3, width), torch.randn(3, width), torch.rand(width)
+    before = states.clone()
+    total, normed = add_norm(states, update if add else None, weight, 1e-5)
+    wide = (before + update if add else before).double()
+    torch.testing.assert_close(total.double(), wide)
+    expected = wide / (wide.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight
+    torch.testing.assert_close(normed.double(), expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(states, before)
+
+
+@pytest.mark.parametrize(("n_heads", "n_kv_heads"), [(4, 4), (6, 2)])
+def test_rotate_and_store(n_heads, n_kv_heads):
+    torch.manual_seed(0)
+    n_tokens, head_dim, columns = 5, 16, 12
+    qkv = torch.randn(n_tokens, (n_heads + 2 * n_kv_heads) * head_dim)
+    angle = torch.rand(n_tokens, head_dim // 2) * 6
+    cos, sin = angle.cos().repeat(1, 2), torch.cat([-angle.sin(), angle.sin()], 1)
+    keys, values = (torch.full((columns, n_kv_heads, head_dim), 7.0) for _ in range(2))
+    places = torch.tensor([3, 0, 11, 4, 7])
+    query = rotate_and_store(qkv, cos, sin, places, keys, values, n_heads)
+
+    def turned(token, head):
+        """Return the pairs (i, i + d/2) as complex numbers, turned."""
+        x = qkv[token].view(-1, head_dim)[head].double()
+        half = head_dim // 2
+        z = (
+            torch.complex(x[:half], x[half:])
+            * torch.polar(torch.ones(half), angle[token]).cdouble()
+        )
+        return torch.cat([z.real, z.imag]).float()
+
+    untouched = set(range(columns)) - set(places.tolist())
+    assert all((stored[list(untouched)] == 7).all() for stored in (keys, values))
+    for token, place in enumerate(places.tolist()):
+        heads = qkv[token].view(-1, head_dim)
+        for head in range(n_heads):
+            torch.testing.assert_close(query[token, head], turned(token, head))
+        for head in range(n_kv_heads):
+            torch.testing.assert_close(keys[place, head], turned(token, n_heads + head))
+            assert torch.equal(values[place, head], heads[n_heads + n_kv_heads + head])
+
+
+@pytest.mark.parametrize("width", [7, 1500])
+def test_silu_times(width):
+    torch.manual_seed(0)
+    gate_up = torch.randn(3, 2 * width)
+    gate, up = gate_up.double().chunk(2, -1)
+    expected = gate * torch.sigmoid(gate) * up
+    out = silu_times(gate_up)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_tokens", "n_heads", "n_kv_heads"), [(1, 1, 2, 2), (1, 4, 8, 2), (3, 3, 4, 1)]
+)
+@pytest.mark.parametrize("programs", [1, 264])
+def test_attention_over_rows_of_any_length(
+    monkeypatch, n_rows, n_tokens, n_heads, n_kv_heads, programs
+):
+    monkeypatch.setattr(decoding_attention, "_PROGRAMS", programs)  # 1: no splits
+    torch.manual_seed(0)
+    columns, head_dim = 150, 16
+    query = torch.randn(n_rows, n_tokens, n_heads, head_dim)
+    keys, values = (torch.randn(n_rows, columns, n_kv_heads, head_dim) for _ in range(2))
+    first = torch.tensor([140, 3, 70])[:n_rows]
+    positions = first[:, None] + torch.arange(n_tokens)
+    lengths = positions.amax(1) + 1
+    if n_rows > 1:
+        lengths[1] = 0  # a row that does not live
+    keys[:, 145:], values[:, 145:] = float("nan"), float("nan")  # beyond what any row may read
+    out = decoding_attention.attend_rows(query, keys, values, lengths, positions, 0.3)
+    clean = [stored.nan_to_num().double().transpose(1, 2) for stored in (keys, values)]
+    mask = torch.arange(columns) <= positions[:, None, :, None]
+    expected = scaled_dot_product_attention(
+        query.double().transpose(1, 2), *clean, attn_mask=mask, scale=0.3, enable_gqa=True
+    ).transpose(1, 2)
+    if n_rows > 1:
+        expected[1] = 0
+    torch.testing.assert_close(out.double(), expected.flatten(2), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("last", [None, [1, 0, 2]])
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_block_gives_what_it_gives_without_kernels(monkeypatch, bias, last, narrow):
+    monkeypatch.setattr(gpu_block, "is_narrow", lambda states, weight: narrow)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=48,
+        intermediate_size=40,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        attention_bias=bias,
+        mlp_bias=bias,
+    )
+    block, rotary = LlamaDecoderLayer(config, 0).eval(), LlamaRotaryEmbedding(config)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.normal_(0, parameter.shape[-1] ** -0.5)
+    states = torch.randn(3, 3, 48)
+    before = states.clone()
+    last = None if last is None else torch.tensor(last)
+    outputs, caches = [], []
+    for kernels in (False, True):
+        cache = SlotCache([LayerShape(2, 16)], 3, 20, torch.float32, torch.device("cpu"))
+        generator = torch.Generator().manual_seed(1)
+        for stored in (*cache.keys, *cache.values):
+            stored.normal_(generator=generator)
+        positions = torch.tensor([[7, 8, 9], [0, 1, 2], [20, 20, 20]])  # the third row is dead
+        cache.at(positions, 10)
+        rotated_by = rotation(rotary, states, positions)
+        with torch.inference_mode():
+            if kernels:
+                assert gpu_block.serves(block, states, cache)
+                arguments = (block, fused(block), states, rotated_by, cache, last)
+                out = gpu_block.run_gpu_block(*arguments)
+            else:
+                out = run_cached_block(block, states, rotated_by, cache, last)
+        outputs.append(out[:2])
+        caches.append([stored[:2] for stored in (*cache.keys, *cache.values)])
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-4, atol=1e-4)
+    for kernels, plain in zip(*caches, strict=True):
+        torch.testing.assert_close(kernels[:, :20], plain[:, :20], rtol=1e-5, atol=1e-5)
+    assert torch.equal(states, before)
