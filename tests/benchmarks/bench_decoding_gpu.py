@@ -24,12 +24,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from mtp_harness.data.corpus import code_corpus
 from mtp_harness.decode import engine as engine_module
+from mtp_harness.decode import step as step_module
 from mtp_harness.decode.acceptance import Rule
 from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.decode.records import Acceptance
@@ -47,9 +49,13 @@ PATTERN = (0.94, 0.84, 0.72)
 class ForcedSlots(Slots):
     """Accepts as many drafts as the paper's model did, by noise keyed as sampling is."""
 
-    def _count_accepted(self, tokens, choices):
+    def step(self, n_tokens, width):
+        with mock.patch.object(step_module, "count_verified", self._count_accepted):
+            return super().step(n_tokens, width)
+
+    def _count_accepted(self, drafts, choices):
         uniform = _shifted(_draw(self.keys, self.pending), 11).double() * 2.0**-53
-        accepted = sum((uniform < share).long() for share in PATTERN[: tokens.shape[1] - 1])
+        accepted = sum((uniform < share).long() for share in PATTERN[: drafts.shape[1]])
         return accepted + torch.zeros_like(self.pending)
 
 
