@@ -3,10 +3,9 @@
 `_startup` calls `add_model`, `add_tasks` and `add_checks`, each with the `lm_eval` module that has
 just been imported. All three can be called again without effect.
 
-The checks run inside `lm_eval.evaluator.simple_evaluate`, before the model loads. On its own the
-harness loads the model first and reads `--confirm_run_unsafe_code` later, which on a large model is
-minutes too late. A run that calls `lm_eval.evaluator.evaluate` directly passes no checks and gives
-no consent; a task that grades programs then depends on its own self-test.
+The checks run inside `lm_eval.evaluator.simple_evaluate`, before the model loads. A run that calls
+`lm_eval.evaluator.evaluate` directly passes no checks and gives no consent; a task that grades
+programs then depends on its own self-test.
 """
 
 from __future__ import annotations
@@ -54,9 +53,6 @@ def add_tasks(manager: ModuleType) -> None:
     """Make every `TaskManager` that reads the built-in tasks read ours too.
 
     Ours come before the user's `include_path`, because the harness lets later folders win.
-
-    Args:
-        manager: `lm_eval.tasks.manager`.
     """
     original = manager.TaskManager.__init__
     if hasattr(original, "mtp_harness_original"):
@@ -93,9 +89,6 @@ def add_checks(evaluator: ModuleType) -> None:
 
     `from lm_eval import simple_evaluate` and the command line both read the name from this module
     when they run, so this one place is enough.
-
-    Args:
-        evaluator: `lm_eval.evaluator`.
     """
     original = evaluator.simple_evaluate
     if hasattr(original, "mtp_harness_original"):

@@ -10,8 +10,7 @@ Everything that a request can get wrong is found before the first one is decoded
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,11 @@ from mtp_harness.decode.records import DecodeRecord, Generation
 from mtp_harness.decode.sampling import Sampling, row_key
 from mtp_harness.decode.stopping import continuation_text
 from mtp_harness.decode.token_lengths import TokenLengths
-from mtp_harness.errors import UserError
+from mtp_harness.errors import UserError, user_errors
 from mtp_harness.harness.generation_args import checked_arguments, place_of, room_for_prompt
-from mtp_harness.harness.model_args import ACCEPTANCE
+from mtp_harness.harness.model_args import refuse_odd_values
 from mtp_harness.harness.progress import Progress
+from mtp_harness.harness.protocol import HeadsModel
 from mtp_harness.models.interface import MultiHeadModel
 
 _log = logging.getLogger(__name__)
@@ -60,29 +60,16 @@ class Decoding:
     journal: Path | None
 
     def __post_init__(self) -> None:
-        """Refuse values that are none of these."""
-        if self.acceptance not in ACCEPTANCE:
-            raise ValueError(
-                f"acceptance={self.acceptance}, expected exact (the default) or all (unverified)."
-            )
-
-    def rule(self) -> Rule:
-        """Return what the engine goes by."""
-        return Rule(self.draft_threshold, verify=self.acceptance == "exact")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """One request, and the name of its answer in a journal."""
-
-    request: Request
-    key: str
+        """Refuse an acceptance that is neither."""
+        refuse_odd_values(None, None, {"acceptance": self.acceptance})
 
 
 class Generator:
     """Answers the generation requests of one model; a part of `MTPLM`."""
 
-    def __init__(self, lm: Any, model: MultiHeadModel, eos: Sequence[int], how: Decoding) -> None:
+    def __init__(
+        self, lm: HeadsModel, model: MultiHeadModel, eos: Sequence[int], how: Decoding
+    ) -> None:
         """Bind an `MTPLM` and its model.
 
         Args:
@@ -107,40 +94,45 @@ class Generator:
 
     def engine(self, k: int, slots: int | None = None) -> Engine:
         """Return an engine with heads 1..k."""
-        to_text = self.lm.tok_decode
-        return Engine(self.model, k, self.eos, to_text, slots=slots, rule=self.how.rule())
+        rule = Rule(self.how.draft_threshold, verify=self.how.acceptance == "exact")
+        return Engine(self.model, k, self.eos, self.lm.tok_decode, slots=slots, rule=rule)
 
     def answer(self, instances: Sequence[Instance], disable_tqdm: bool) -> list[Generation]:
         """Return one answer per instance; equal instances are repeats of one request."""
         self.n_tokens = self.n_from_journal = 0
-        prepared = self._prepare_all(instances)
-        if not prepared:
+        if not instances:
             return []
-        requests = [one.request for one in prepared]
+        seen: Counter[int] = Counter()
+        requests, keys = [], []
+        for instance in instances:
+            request, key = self._prepare(instance, seen[id(instance)])
+            seen[id(instance)] += 1
+            requests.append(request)
+            keys.append(key)
         self._settle(requests)
-        answers = {
-            place: self._finish(requests[place], answer)
-            for place, answer in self._finished(prepared).items()
-        }
+        finished = self._finished(keys)
+        answers = {place: self._finish(requests[place], one) for place, one in finished.items()}
         self.n_from_journal = len(answers)
-        todo = [place for place in range(len(prepared)) if place not in answers]
+        todo = [place for place in range(len(requests)) if place not in answers]
         engine = self.engine(self.k, self._slots(requests))
         hidden = disable_tqdm or self.lm.rank != 0
-        with Progress(len(prepared), len(answers), hidden) as bar:
+        with Progress(len(requests), len(answers), hidden) as bar:
 
             def keep(index: int, answer: Answer) -> None:
                 place = todo[index]
-                self._write(prepared[place].key, answer)
+                if self._journal is not None:
+                    entry = {"tokens": answer.tokens, "record": answer.record.as_dict()}
+                    with user_errors(ValueError):
+                        self._journal.add(keys[place], entry)
                 answers[place] = self._finish(requests[place], answer)
-                self.lm.cache_hook.add_partial(
-                    "generate_until", instances[place].args, str.__str__(answers[place])
-                )
+                text = str.__str__(answers[place])
+                self.lm.cache_hook.add_partial("generate_until", instances[place].args, text)
                 self.n_tokens += len(answer.tokens)
                 bar.add(answer)
 
             with user_errors(OutOfSlots):
                 engine.generate([requests[place] for place in todo], keep)
-        return [answers[place] for place in range(len(prepared))]
+        return [answers[place] for place in range(len(requests))]
 
     def _finish(self, request: Request, answer: Answer) -> Generation:
         text, from_the_start = self._text(request, answer.tokens)
@@ -176,17 +168,19 @@ class Generator:
             **self.memory,
         }
 
+    def asked(self) -> dict[str, Any]:
+        """Return the arguments that an answer's text may depend on, in bfloat16 at least."""
+        return {
+            "draft_heads": self.how.draft_heads or self.k,
+            "draft_threshold": self.how.draft_threshold,
+            "acceptance": self.how.acceptance,
+            "seed": self.how.seed,
+        }
+
     # Requests -----------------------------------------------------------------------------------
 
-    def _prepare_all(self, instances: Sequence[Instance]) -> list[Prepared]:
-        seen: Counter[int] = Counter()
-        prepared = []
-        for instance in instances:
-            prepared.append(self._prepare(instance, seen[id(instance)]))
-            seen[id(instance)] += 1
-        return prepared
-
-    def _prepare(self, instance: Instance, repeat: int) -> Prepared:
+    def _prepare(self, instance: Instance, repeat: int) -> tuple[Request, str]:
+        """Return a request, and the name of its answer in a journal."""
         context, gen_kwargs = instance.args
         where = place_of(instance)
         with user_errors(ValueError, prefix=f"{where}: "):
@@ -211,7 +205,7 @@ class Generator:
             0 if sampling.greedy else row_key(self.how.seed, task, document, repeat),
         )
         options = {"until": until, "max_gen_toks": budget, **asdict(sampling)}
-        return Prepared(request, answer_key(task, document, instance.idx, repeat, prompt, options))
+        return request, answer_key(task, document, instance.idx, repeat, prompt, options)
 
     def prompt(self, context: str, budget: int, where: str) -> tuple[list[int], int]:
         """Return token ids, cut on the left as `HFLM` does, and how many were cut off."""
@@ -271,25 +265,15 @@ class Generator:
         }
         return slots
 
-    # The journal --------------------------------------------------------------------------------
-
-    def _finished(self, prepared: Sequence[Prepared]) -> dict[int, Answer]:
+    def _finished(self, keys: Sequence[str]) -> dict[int, Answer]:
         """Return the answers that the journal holds, by place."""
         found: dict[int, Answer] = {}
-        if self._journal is not None:
-            for place, one in enumerate(prepared):
-                entry = self._journal.get(one.key)
-                if entry is not None:
-                    record = DecodeRecord.from_dict(entry["record"])
-                    found[place] = Answer(entry["tokens"], record)
-            if found:
-                _log.info("%d of %d answers are in the journal", len(found), len(prepared))
+        for place, key in enumerate(keys):
+            if self._journal is not None and (entry := self._journal.get(key)) is not None:
+                found[place] = Answer(entry["tokens"], DecodeRecord.from_dict(entry["record"]))
+        if found:
+            _log.info("%d of %d answers are in the journal", len(found), len(keys))
         return found
-
-    def _write(self, key: str, answer: Answer) -> None:
-        if self._journal is not None:
-            with user_errors(ValueError):
-                self._journal.add(key, {"tokens": answer.tokens, "record": answer.record.as_dict()})
 
 
 def _sampling(kwargs: dict[str, Any], where: str) -> Sampling:
@@ -310,14 +294,3 @@ def _sampling(kwargs: dict[str, Any], where: str) -> Sampling:
             int(kwargs.get("top_k", 0)),
             float(kwargs.get("top_p", 1.0)),
         )
-
-
-@contextmanager
-def user_errors(*kinds: type[Exception], prefix: str = "", suffix: str = "") -> Iterator[None]:
-    """Let errors of some kinds end the run in one sentence, without a traceback."""
-    try:
-        yield
-    except UserError:
-        raise
-    except kinds as error:
-        raise UserError(f"{prefix}{' '.join(str(error).split())}{suffix}") from error

@@ -10,13 +10,11 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
+from mtp_harness.harness.protocol import Tokenizing
+
 
 def add_fitting(evaluator: ModuleType) -> None:
-    """Make `evaluate` show the model to the tasks that ask for it; a second call has no effect.
-
-    Args:
-        evaluator: `lm_eval.evaluator`; `simple_evaluate` reads `evaluate` from it when it runs.
-    """
+    """Make `evaluate` show the model to the tasks that ask for it; a second call has no effect."""
     original = evaluator.evaluate
     if hasattr(original, "mtp_harness_original"):
         return
@@ -39,12 +37,6 @@ def _fitting_tasks(tasks: Any) -> Iterator[Any]:
         yield tasks
 
 
-def tokens_of(lm: Any, text: str) -> int | None:
-    """Return how many tokens a text is for a model; None for models that do not say.
-
-    Args:
-        lm: a model of the harness.
-        text: a whole prompt.
-    """
-    encode = getattr(lm, "tok_encode", None)
-    return None if encode is None else len(encode(text))
+def tokens_of(lm: object, text: str) -> int | None:
+    """Return how many tokens a whole prompt is for a model; None for models that do not say."""
+    return len(lm.tok_encode(text)) if isinstance(lm, Tokenizing) else None

@@ -44,14 +44,14 @@ def spans(n_states: int, window: int, stride: int) -> Iterator[Span]:
 def windows(
     corpus: Corpus, encode: Encode, bos: int | None, length: int, count: int | None
 ) -> Tensor:
-    """Return windows over the documents set end to end, each document after a BOS.
+    """Return windows over the documents set end to end, each document after a BOS (None: nothing).
 
     Windows do not overlap; the tokens after the last whole one are left out.
 
     Args:
         corpus: the documents.
         encode: see `Encode`.
-        bos: the token between documents; None: nothing.
+        bos: the token between documents.
         length: tokens per window, T.
         count: how many, evenly spread over the corpus; None means all.
 

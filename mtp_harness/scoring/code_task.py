@@ -131,7 +131,7 @@ class MBPPTask(CodeTask):
         self._shots_chosen = self._shots_chosen or key == "num_fewshot"
         super().set_config(key, value, update=update)
 
-    def fit_shots(self, lm: Any) -> None:
+    def fit_shots(self, lm: object) -> None:
         """Leave the shots out where a model's context does not hold them (`harness.shots`)."""
         super().fit_shots(lm)
         shots, context = self.config.num_fewshot, getattr(lm, "max_length", None)

@@ -63,7 +63,7 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
             found = describe(test, self.columns, test.info.description)
             self.note(documents={str(self.config.task).partition("_mtp")[0]: found})
 
-    def fit_shots(self, lm: Any) -> None:
+    def fit_shots(self, lm: object) -> None:
         """Ask a model whether it cuts off its thinking (called before prompts are built)."""
         self._model_cuts = getattr(lm, "think_end_token", None) is not None
 

@@ -14,9 +14,8 @@ from mtp_harness.decode.engine import Engine
 from mtp_harness.errors import UserError
 from mtp_harness.models.load import load_model
 from mtp_harness.probes import speed
-from mtp_harness.probes.bandwidth import Traffic, read_bandwidth, weight_bytes
-from mtp_harness.probes.measured import Measured
-from mtp_harness.probes.peak_memory import PeakMemory
+from mtp_harness.probes.hardware import PeakMemory, Traffic, read_bandwidth, weight_bytes
+from mtp_harness.probes.pooled import Measured
 from mtp_harness.probes.speed import SELF, Contender, SpeedQuestion, measure
 from mtp_harness.probes.speed_task import cells_of
 
