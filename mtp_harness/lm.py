@@ -30,7 +30,7 @@ from lm_eval.models.huggingface import HFLM, get_dtype
 from transformers import PreTrainedModel
 
 from mtp_harness.errors import UserError, user_errors
-from mtp_harness.files import expanded, user_path
+from mtp_harness.files import user_path
 from mtp_harness.harness.generation import Decoding, Generator
 from mtp_harness.harness.identity import IdentifiedLM
 from mtp_harness.harness.model_args import (
@@ -45,16 +45,13 @@ from mtp_harness.harness.model_args import (
 from mtp_harness.harness.ranks import answered_by
 from mtp_harness.models.checkpoints.ordinary_folder import asking_transformers, check_ordinary
 from mtp_harness.models.checkpoints.tokenizer_folder import check_vocabulary
-from mtp_harness.models.checkpoints.user_loader import load_with
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.models.load import (
     DEFAULT_MODEL,
     SHIPPED_MODELS,
-    Layout,
     detect,
     is_local,
-    load_model,
-    load_tokenizer,
+    open_model,
     resolve,
 )
 from mtp_harness.models.spread import gpus, require_spreadable, spread
@@ -89,47 +86,34 @@ class MTPLM(IdentifiedLM):
         pretrained = given or loader or DEFAULT_MODEL
         self._name = pretrained  # `HFLM` takes the folder for it and sets `pretrained` to that
         self._layout = None if loader else detect(pretrained)
-        if self._layout is not Layout.TRANSFORMERS:  # theirs go on to from_pretrained, as with hf
-            refuse_unknown(kwargs, HFLM.__init__)
-            refuse_without_effect(kwargs)
-        refuse_odd_values(own.get("draft_heads"), device, {**kwargs, **own})
-        if self._layout is Layout.TRANSFORMERS:
-            refuse_heads(pretrained, own)
+        self._ordinary = self._layout is not None and self._layout.ordinary
+        self._refuse(own, kwargs, device)
         self._checkpoint: dict[str, str | int | None] = {
             "label": str(own["label"]) if "label" in own else None,
             **{name: own.get(name) for name in ("train_tokens", "train_step", "train_seed")},
         }
         kwargs = plain(kwargs)
-        if (
-            self._layout is Layout.TRANSFORMERS
-            and is_local(pretrained)
-            and not kwargs.get("subfolder")
-        ):
+        if self._ordinary and is_local(pretrained) and not kwargs.get("subfolder"):
             check_ordinary(Path(resolve(pretrained)))
         self._arguments = kwargs
         self._resized = bool(kwargs.get("peft"))  # the harness fits the model to the tokenizer
         self._token_arguments = {
             name: kwargs.get(name) for name in ("prefix_token_id", "think_end_token")
         }
-        self._user_model = load_with(loader, given and expanded(given)) if loader else None
-        if kwargs.get("parallelize") and self._layout is not Layout.TRANSFORMERS:
+        self._user_model: MultiHeadModel | None = None
+        if loader:
+            self._open(given)
+        if kwargs.get("parallelize") and not self._ordinary:
             require_spreadable(self._user_model, loader)
             device = "cuda:0"  # the first one has what is outside the blocks
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        if self._layout is not Layout.TRANSFORMERS:
+        if not self._ordinary:
             kwargs.setdefault("backend", "causal")  # no table of transformers lists our type
         super().__init__(pretrained=resolve(pretrained), device=device, **kwargs)
         self.pretrained = self._name
         if isinstance(self.model, MultiHeadModel):
-            how = Decoding(
-                own.get("draft_heads"),
-                float(own.get("draft_threshold", 0.0)),
-                own.get("acceptance", "exact"),
-                own.get("seed", torch.initial_seed()),
-                user_path(own["journal"]) if "journal" in own else None,
-            )
-            self._generator = Generator(self, self.model, self._eos_ids(), how)
+            self._generator = Generator(self, self.model, self._eos_ids(), _decoding(own))
 
     @classmethod
     def create_from_arg_obj(
@@ -152,28 +136,36 @@ class MTPLM(IdentifiedLM):
 
     # Loading ------------------------------------------------------------------------------------
 
+    def _refuse(self, own: dict[str, Any], kwargs: dict[str, Any], device: str | None) -> None:
+        """Refuse arguments that do not fit the checkpoint's layout, or nothing at all."""
+        if not self._ordinary:  # theirs go on to from_pretrained, as with hf
+            refuse_unknown(kwargs, HFLM.__init__)
+            refuse_without_effect(kwargs)
+        refuse_odd_values(own.get("draft_heads"), device, {**kwargs, **own})
+        if self._ordinary:
+            refuse_heads(self._name, own)
+
+    def _open(self, pretrained: str | None) -> None:
+        tokenizer = self._arguments.get("tokenizer")
+        self._user_model, self._user_tokenizer = open_model(
+            pretrained, self._loader, tokenizer=tokenizer
+        )
+
     def _get_config(self, pretrained: str, **kwargs: Any) -> None:
-        if self._user_model is None and self._layout is Layout.TRANSFORMERS:
+        if self._ordinary:
             with asking_transformers(pretrained):
                 super()._get_config(pretrained, **kwargs)
             return
         if self._user_model is None:
-            self._user_model = load_model(pretrained, None)
+            self._open(self._name)
         self._config = getattr(self._user_model, "config", None)
 
     def _create_tokenizer(self, pretrained: Any, tokenizer: Any, **kwargs: Any) -> None:
         if self._user_model is None:
             with asking_transformers(f"the tokenizer of {tokenizer or pretrained}"):
                 super()._create_tokenizer(pretrained, tokenizer, **kwargs)
-        elif tokenizer is None and self._loader:
-            raise ValueError(
-                f"loader={self._loader} gives no tokenizer, expected tokenizer=NAME or FOLDER in "
-                "the model arguments: add it."
-            )
-        elif tokenizer is None or isinstance(tokenizer, str):
-            self.tokenizer = load_tokenizer(tokenizer or pretrained)
         else:
-            self.tokenizer = tokenizer
+            self.tokenizer = self._user_tokenizer
         self._check_vocabulary()
 
     def _check_vocabulary(self) -> None:
@@ -229,3 +221,13 @@ class MTPLM(IdentifiedLM):
     speculative = answered_by("speculative", speculative.answer)
     speed = answered_by("speed", speed.answer)
     induction = answered_by("induction", induction.answer)
+
+
+def _decoding(own: dict[str, Any]) -> Decoding:
+    return Decoding(
+        own.get("draft_heads"),
+        float(own.get("draft_threshold", 0.0)),
+        own.get("acceptance", "exact"),
+        own.get("seed", torch.initial_seed()),
+        user_path(own["journal"]) if "journal" in own else None,
+    )

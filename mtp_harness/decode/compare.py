@@ -23,6 +23,7 @@ a cache. Without the second condition a k-token forward that is simply wrong wou
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
@@ -49,23 +50,13 @@ class Decoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Difference:
-    """One token that is not NTP's.
+    """One token that is not NTP's; the last three are None where an answer had ended."""
 
-    Attributes:
-        prompt: index of the prompt.
-        position: index of the token within the answer.
-        ntp: NTP's token; None where its answer had ended.
-        other: the token found instead; None where that answer had ended.
-        gap: see the module; like the next two, None where an answer had ended.
-        logit_difference: see the module.
-        rounding: see the module.
-    """
-
-    prompt: int
-    position: int
-    ntp: int | None
-    other: int | None
-    gap: float | None = None
+    prompt: int  # index of the prompt
+    position: int  # index of the token within the answer
+    ntp: int | None  # NTP's token; None where its answer had ended
+    other: int | None  # the token found instead; None where that answer had ended
+    gap: float | None = None  # these are explained in the module
     logit_difference: float | None = None
     rounding: float | None = None
 
@@ -80,23 +71,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run against an NTP run.
-
-    Attributes:
-        draft_heads: k.
-        batch: rows decoded together.
-        ntp_batch: rows decoded together by the NTP run.
-        n_answers: answers compared.
-        n_tokens: tokens compared.
-        differences: by prompt and position.
-    """
+    """A run with k heads against an NTP run, each with its number of rows decoded together."""
 
     draft_heads: int
     batch: int
     ntp_batch: int
-    n_answers: int
+    n_answers: int  # compared, as are tokens
     n_tokens: int
-    differences: tuple[Difference, ...]
+    differences: tuple[Difference, ...]  # by prompt and position
 
     @property
     def counts(self) -> dict[str, int]:
@@ -138,10 +120,11 @@ class Verifier:
             starts: dict[int, int] = {}  # where to go on, by prompt
             for prompt, (start, tokens) in todo.items():
                 truth, text = truths[prompt], truths[prompt][:start] + tokens
-                at = _first_difference(truth, text)
+                pairs = [*zip_longest(truth, text)]  # None behind the shorter one's end
+                at = next((at for at, (a, b) in enumerate(pairs) if a != b), len(pairs))
                 n_tokens += min(at + 1, len(truth)) - start
-                if at < max(len(truth), len(text)):
-                    found[prompt].append(Difference(prompt, at, _get(truth, at), _get(text, at)))
+                if at < len(pairs):
+                    found[prompt].append(Difference(prompt, at, *pairs[at]))
                     if at + 1 < len(truth) and len(found[prompt]) < MAX_DIFFERENCES:
                         starts[prompt] = at + 1
             rest = [self._rest(p, truths[p], start) for p, start in starts.items()]
@@ -150,10 +133,11 @@ class Verifier:
                 prompt: (start, answer.tokens)
                 for (prompt, start), answer in zip(starts.items(), answers, strict=True)
             }
-        judged = [one for prompt in sorted(found) for one in self._judge(found[prompt], ntp, run)]
-        return Comparison(
-            run.draft_heads, run.batch, ntp.batch, len(run.answers), n_tokens, tuple(judged)
+        judged = tuple(
+            one for prompt in sorted(found) for one in self._judge(found[prompt], ntp, run)
         )
+        n_answers = len(run.answers)
+        return Comparison(run.draft_heads, run.batch, ntp.batch, n_answers, n_tokens, judged)
 
     def _decode(self, draft_heads: int, batch: int, requests: list[Request]) -> list[Answer]:
         engine = Engine(self.model, draft_heads, self.eos, self.to_text, slots=batch)
@@ -175,12 +159,11 @@ class Verifier:
         judged = []
         for difference in differences:
             at, a, b = difference.position, difference.ntp, difference.other
-            if a is None or b is None:
-                judged.append(difference)
-                continue
-            gap = float((one[at, a] - one[at, b]).abs())
-            moved = float((one[at] - several[at]).abs().max())
-            judged.append(Difference(prompt, at, a, b, gap, moved, rounding))
+            if a is not None and b is not None:
+                gap = float((one[at, a] - one[at, b]).abs())
+                moved = float((one[at] - several[at]).abs().max())
+                difference = Difference(prompt, at, a, b, gap, moved, rounding)
+            judged.append(difference)
         return judged
 
 
@@ -188,7 +171,7 @@ class Verifier:
 def logits_along(
     model: MultiHeadModel, text: list[int], n_prompt: int, width: int | None, rows: int
 ) -> Tensor:
-    """Return the logits that head 1 chooses each token of an answer by.
+    """Return the logits that head 1 chooses each token of an answer by, float64 [answer, V].
 
     Args:
         model: the model.
@@ -197,9 +180,6 @@ def logits_along(
         width: tokens per forward, after one over all of the prompt but its last token; None means
             all of the text in one forward without a cache.
         rows: how often the text stands in the batch; the shapes decide how a forward rounds.
-
-    Returns:
-        float64 [A, V], A the length of the answer.
     """
     first, length = n_prompt - 1, len(text) + (width or 0)
     tokens = torch.zeros(rows, length, dtype=torch.int64, device=model.device)
@@ -225,12 +205,3 @@ def logits_along(
         for start in range(first, len(text) - 1, width)
     ]
     return torch.cat(steps)[: len(text) - n_prompt].double()
-
-
-def _first_difference(one: list[int], other: list[int]) -> int:
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-def _get(tokens: list[int], at: int) -> int | None:
-    return tokens[at] if at < len(tokens) else None

@@ -24,9 +24,6 @@ def fastest_draft_heads(
         n: heads of the model.
         requests: at least one; a sample of `slots` of them is used.
         slots: rows decoded together.
-
-    Returns:
-        `draft_heads`, `tokens_per_s` by k, and a note.
     """
     some = [requests[i * len(requests) // slots] for i in range(min(slots, len(requests)))]
     sample = [replace(one, max_new_tokens=min(TOKENS, one.max_new_tokens)) for one in some]

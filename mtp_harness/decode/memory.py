@@ -14,15 +14,9 @@ SHARE = 0.8
 
 
 def fitting_slots(engine: Engine, requests: Sequence[Request], most: int) -> int:
-    """Return the number of slots for `batch_size=auto`.
+    """Return the number of slots for `batch_size=auto`: 1, whether that fits or not, to `most`.
 
-    Args:
-        engine: what decodes.
-        requests: what it will be asked.
-        most: an upper bound.
-
-    Returns:
-        At least 1; whether that fits shows when it is allocated.
+    `requests` are all that the engine will be asked.
     """
     one = engine.memory(requests, 1)
     # A step holds the logits of k positions and k heads, and a few copies of them.

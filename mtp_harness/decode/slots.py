@@ -20,28 +20,13 @@ _BUCKET = 64
 
 
 class Slots(step.Batch):
-    """`n_slots` rows decoded together with heads 1..k."""
+    """Rows decoded together with heads 1..k."""
 
     def __init__(
-        self,
-        model: MultiHeadModel,
-        k: int,
-        rule: Rule,
-        sampling: Sampling,
-        n_slots: int,
-        length: int,
+        self, model: MultiHeadModel, k: int, rule: Rule, sampling: Sampling, n: int, length: int
     ) -> None:
-        """Allocate.
-
-        Args:
-            model: in eval mode, on its device.
-            k: heads in use.
-            rule: how drafts are made and accepted.
-            sampling: how tokens are chosen.
-            n_slots: rows, B.
-            length: the longest prompt with its answer, and k more.
-        """
-        super().__init__(model, k, rule, sampling, n_slots, length)
+        """Allocate `n` rows for the longest prompt with its answer, and k tokens more."""
+        super().__init__(model, k, rule, sampling, n, length)
         self.drafter = drafter_for(self)
 
     def fill(self, slots: Sequence[int], prompts: Sequence[Sequence[int]]) -> list[step.Prefilled]:

@@ -71,9 +71,7 @@ class Batch:
 class Prefilled(NamedTuple):
     """What a prompt's forward gave besides its keys and values; rows with this prompt share it."""
 
-    logits: (
-        Tensor  # at the prompt's last token, of head 1 and of heads that can draft there, [m, V]
-    )
+    logits: Tensor  # of head 1 and of heads that can draft at the prompt's last token, [m, V]
     tail: Tensor | None = None  # states at the last tokens, [t, D], for drafters that go on there
 
 

@@ -43,17 +43,9 @@ _WITHOUT_EFFECT_WHEN_GREEDY = _SAMPLING_ARGUMENTS | {"min_p", "typical_p"}
 
 @dataclass(frozen=True)
 class Decoding:
-    """The model arguments about decoding.
+    """The model arguments about decoding; see `mtp_harness.lm`."""
 
-    Attributes:
-        draft_heads: k, `auto`, or None for all heads.
-        draft_threshold: see `Rule`.
-        acceptance: `exact`, or `all` for drafts accepted unverified.
-        seed: of the sampling noise.
-        journal: file of finished answers, or None.
-    """
-
-    draft_heads: int | str | None
+    draft_heads: int | str | None  # None: all of them
     draft_threshold: float
     acceptance: str
     seed: int
@@ -70,13 +62,7 @@ class Generator:
     def __init__(
         self, lm: HeadsModel, model: MultiHeadModel, eos: Sequence[int], how: Decoding
     ) -> None:
-        """Bind an `MTPLM` and its model.
-
-        Args:
-            lm: for tokenization, lengths, batch size and ranks.
-            model: in eval mode.
-            eos: token ids that end an answer.
-            how: the model arguments.
+        """Bind a model, the one that answers requests with it, and the ids that end an answer.
 
         Raises:
             ValueError: `draft_heads` is not within 1..n.
@@ -121,7 +107,7 @@ class Generator:
             def keep(index: int, answer: Answer) -> None:
                 place = todo[index]
                 if self._journal is not None:
-                    entry = {"tokens": answer.tokens, "record": answer.record.as_dict()}
+                    entry: Any = {"tokens": answer.tokens, "record": answer.record.as_dict()}
                     with user_errors(ValueError):
                         self._journal.add(keys[place], entry)
                 answers[place] = self._finish(requests[place], answer)

@@ -16,8 +16,9 @@ from mtp_harness.errors import UserError
 from mtp_harness.harness.generating import ORDINARY_RULE, GeneratingLM
 from mtp_harness.harness.progress import totals
 from mtp_harness.models import provenance
+from mtp_harness.models.checkpoints.layout import Layout
 from mtp_harness.models.interface import MultiHeadModel
-from mtp_harness.models.load import Layout, is_local, resolve
+from mtp_harness.models.load import is_local, resolve
 
 SCHEMA = 1
 """Of `config.mtp` in the results; goes up where readers of an older one would go wrong."""
@@ -82,7 +83,7 @@ class IdentifiedLM(GeneratingLM):
         local = is_local(self.pretrained) or self._loader
         return {
             "pretrained": self.pretrained,
-            "layout": self._layout or "loader",
+            "layout": self._layout.name if self._layout else "loader",
             "loader": self._loader,
             "weights_sha256": provenance.weights_sha256(self.checkpoint_folder) if local else None,
             "n_future_tokens": self.model.n_future_tokens if heads else 1,

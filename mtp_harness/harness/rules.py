@@ -23,11 +23,7 @@ class Rule(NamedTuple):
     read: Callable[[Any], Any] = lambda value: value
 
     def checked(self, name: str, value: Any) -> Any:
-        """Return a value as it is meant.
-
-        Raises:
-            ValueError: it does not fit.
-        """
+        """Return a value as it is meant, or raise a ValueError where it does not fit."""
         meant = self.read(value)
         if not self.fits(meant):
             raise ValueError(f"{name}={str(value)[:_SHOWN]}, expected {self.expected}.")

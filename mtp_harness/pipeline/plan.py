@@ -18,7 +18,6 @@ from mtp_harness.lm import MTPLM
 from mtp_harness.models.checkpoints.user_loader import find_loader
 from mtp_harness.models.load import (
     DEFAULT_MODEL,
-    Layout,
     detect,
     is_local,
     load_tokenizer,
@@ -76,7 +75,7 @@ def _check_model(model: Model) -> bool:
         tokenizer = arguments.get("tokenizer")
         if isinstance(tokenizer, str) and is_local(tokenizer):
             load_tokenizer(tokenizer)
-        if layout is Layout.TRANSFORMERS:
+        if layout and layout.ordinary:
             refuse_heads(pretrained, arguments)
             return False
         refuse_unknown(arguments, HFLM.__init__, MTPLM.__init__)

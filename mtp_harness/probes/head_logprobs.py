@@ -47,9 +47,8 @@ class TextQuestion:
     Attributes:
         measure: takes the `TextReading`; its answer travels between ranks, so it should be small.
         window: states of a window; None means the model's context.
-        stride: states that a window scores, see `spans`; None means `usual_stride`.
-        usual_stride: the stride of a question that leaves it open, at most a window; None means
-            `window`.
+        stride: states that a window scores, see `spans`; None means `usual_stride`, at most a
+            window, and `window` where that is None, too.
         context: what stands before the text. It is read and not scored, and both are encoded as
             for a log-likelihood of lm_eval. Without it, a text stands after the prefix token (BOS).
         as_rolling: encode as lm_eval's rolling log-likelihood does, which reads a tokenizer's own
@@ -176,13 +175,7 @@ class _Text:
 
 
 def answer(lm: HeadsModel, requests: Sequence[Instance], quiet: bool) -> list[Any]:
-    """Answer requests `(text, TextQuestion)`.
-
-    Args:
-        lm: model, tokenizer, batch size, context length.
-        requests: those of this rank, each once.
-        quiet: show no bar.
-    """
+    """Answer requests `(text, TextQuestion)`: those of this rank, each once."""
     texts = _texts(lm, requests)
     answers: list[Any] = [None] * len(requests)
     every = [span for text in texts for span in text.spans]

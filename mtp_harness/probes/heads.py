@@ -81,12 +81,7 @@ def agreement(reading: TextReading) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def in_bins(confidence: torch.Tensor, right: torch.Tensor) -> list[list[float]]:
-    """Return count, summed confidence and right answers of each bin, [N_BINS, 3].
-
-    Args:
-        confidence: float32 [N].
-        right: bool [N].
-    """
+    """Return count, summed confidence and right answers of each bin, [N_BINS, 3]."""
     place = (confidence * N_BINS).long().clamp(max=N_BINS - 1)
     each = torch.stack([torch.ones_like(confidence), confidence, right.float()], 1)
     return sums_by(place, each, N_BINS)

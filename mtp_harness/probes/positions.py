@@ -37,10 +37,7 @@ BUCKETS = [(begin, end - 1) for begin, end in pairwise(EDGES)]
 def measure(reading: TextReading, text: str, kind: str) -> Measured:
     """Return the sums of one text: [right, nats, count] of each position, bucket, class and part.
 
-    Args:
-        reading: of the text.
-        text: its characters.
-        kind: `code` or `text`, which decides the classes.
+    The kind, `code` or `text`, decides the classes.
     """
     common = reading.has_target().all(-1)  # [N]
     heads = reading.heads
@@ -54,12 +51,7 @@ def measure(reading: TextReading, text: str, kind: str) -> Measured:
 
 
 def sums_by_position(position: Tensor, values: Tensor) -> dict[str, list[list[float]]]:
-    """Return the sums of values [N, C] by position below `BOUND`, and by bucket, [G, C].
-
-    Args:
-        position: of each state in its window, int64 [N].
-        values: what is added up.
-    """
+    """Return the sums of values [N, C] by position below `BOUND`, and by bucket, [G, C]."""
     low, bucket = position < BOUND, torch.bucketize(position, torch.tensor(EDGES), right=True) - 1
     return {
         "positions": sums_by(position[low], values[low], BOUND),
@@ -97,11 +89,6 @@ def classes_of_tokens(
     characters: Sequence[tuple[int, int]], text: str, kind: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return each token's class, whether it opens its word, and whether it is over two classes.
-
-    Args:
-        characters: begin and end of the characters of N tokens.
-        text: all of them.
-        kind: `code` or `text`.
 
     Returns:
         int64 [N] into `CLASSES[kind]`, int64 [N] of 0 and 1, bool [N].

@@ -22,12 +22,7 @@ SIZE = ("n_scored", "n_tokens", "n_scored_bytes")
 
 
 def measure(reading: TextReading, scored_bytes: int) -> Measured:
-    """Return the sums of one solution; lists are by offset.
-
-    Args:
-        reading: of prompt and solution.
-        scored_bytes: bytes of the tokens that are scored.
-    """
+    """Return the sums of one solution; `scored_bytes` are those of the tokens that are scored."""
     n, heads = reading.n, reading.heads
     # Head i reaches x[i] at the earliest; only a prompt shorter than n makes a difference.
     targets = torch.arange(max(n, reading.first_target), len(reading.tokens))

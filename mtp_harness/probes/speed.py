@@ -13,6 +13,7 @@ the batch has ended.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,8 +27,7 @@ from mtp_harness.decode.engine import Engine, OutOfSlots, Request
 from mtp_harness.decode.memory import fitting_slots
 from mtp_harness.errors import UserError
 from mtp_harness.harness.protocol import HeadsModel
-from mtp_harness.models.interface import MultiHeadModel
-from mtp_harness.models.load import load_with_tokenizer
+from mtp_harness.models.load import open_model
 from mtp_harness.models.text import plain_encode, shown
 from mtp_harness.probes.hardware import PeakMemory, Traffic, read_bandwidth, synchronize
 from mtp_harness.probes.pooled import Measured
@@ -35,6 +35,8 @@ from mtp_harness.probes.windows import Encode
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
+
+_ARGUMENT = re.compile(r"(?:^|,)(pretrained|loader|tokenizer)=(.+?)(?=,\w+=|$)")
 
 SELF = "self"
 """What tables call the model that is evaluated."""
@@ -48,7 +50,8 @@ class SpeedQuestion:
         batch: rows decoded together, of `prompt_tokens` and `new_tokens` each.
         trials: runs that count.
         heads: the k to time, or None for 1..n.
-        baseline: another checkpoint, decoded with its head 1 in the same trials.
+        baseline: another checkpoint, decoded with its head 1 in the same trials; its name, or
+            model arguments such as `loader=module:function,tokenizer=NAME`.
     """
 
     batch: int
@@ -207,13 +210,11 @@ def _baseline(name: str, lm: HeadsModel, corpus: Corpus) -> Callable[[int], Cont
     """Load another checkpoint; return how to have it decode batches of a size."""
     mine = lm.decoder().model
     try:
-        model, tokenizer = load_with_tokenizer(name, mine.dtype)
-        model = model.to(mine.device)
+        named = _ARGUMENT.match(name) is not None
+        arguments = dict(_ARGUMENT.findall(name)) if named else {"pretrained": name}
+        model, tokenizer = open_model(**arguments, dtype=mine.dtype, device=mine.device)
     except (ValueError, OSError) as error:
         raise UserError(f"baseline={name}: {error}") from error
-    if not isinstance(model, MultiHeadModel):
-        raise UserError(f"baseline={name} is no checkpoint that this package loads: name another.")
-
     prompts = _Prompts(corpus, plain_encode(tokenizer))
 
     def contender(batch: int) -> Contender:

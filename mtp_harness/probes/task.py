@@ -40,34 +40,24 @@ Tables = dict[str, dict[str, list[Any]]]
 
 
 class Table(NamedTuple):
-    """A table of a probe.
-
-    Attributes:
-        dimensions: beyond the data set, which every table begins with.
-        cells: takes the documents of one data set; the data set is put before the cells' places.
-    """
+    """A table of a probe: dimensions beyond the data set, and the cells of one data set."""
 
     dimensions: tuple[str, ...]
     cells: Callable[[list[Measured]], Iterable[Cell]]
 
 
 class ProbeTask(ConfigurableTask):  # type: ignore[misc]
-    """A task that asks a model for more than text and log-likelihoods.
-
-    Attributes:
-        request_type: the method of the model that answers; `harness.checks` looks for it.
-        OPTIONS: of `--metadata`, those that the class itself reads.
-        POOLS: how flat metrics are pooled, by name without data set and offset, where that is not
-            sum over sum.
-        TABLES: by name.
-        DATA_SET: what tables call the data set.
-    """
+    """A task that asks a model for more than text and log-likelihoods."""
 
     request_type: ClassVar[str]
+    """The method of the model that answers; `harness.checks` looks for it."""
     OPTIONS: ClassVar[frozenset[str]] = frozenset()
+    """Of `--metadata`, those that the class itself reads."""
     POOLS: ClassVar[Mapping[str, Pool]] = {}
+    """By name without data set and offset: what is not pooled as sum over sum."""
     TABLES: ClassVar[Mapping[str, Table]] = {}
     DATA_SET: ClassVar[str] = "data_set"
+    """What tables call the data set."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         """Build the task from its YAML."""

@@ -135,12 +135,12 @@ def hits(model: MultiHeadModel, tokens: Tensor, heads: int | None = None) -> Ten
 
 
 def walk(right: Tensor, start: int, end: int) -> Walk:
-    """Walk one row of text.
+    """Walk one row of text until all of its tokens are emitted.
 
     Args:
         right: bool [T, k], as `hits` gives it for one row.
         start: the state t whose next token is the first pending one: the prompt's last token.
-        end: number of tokens in the row; the walk stops when all of them are emitted.
+        end: number of tokens in the row.
     """
     taken = right[:, 1:].long().cumprod(-1).sum(-1).tolist()  # drafts taken from each state
     state, kept, steps = start, 0, 0

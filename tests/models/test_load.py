@@ -13,17 +13,19 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from mtp_harness.commands import measure, verify
 from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
 from mtp_harness.models.byte_tokenizer import byte_tokenizer
-from mtp_harness.models.checkpoints.summary import summarise
 from mtp_harness.models.checkpoints.tokenizer_folder import check_vocabulary
+from mtp_harness.models.inspection import summarise
 from mtp_harness.models.load import (
     DEFAULT_MODEL,
+    META,
+    MTP_LLAMA,
+    ORDINARY,
     SHIPPED_MODELS,
-    Layout,
     detect,
     is_local,
     load_model,
     load_tokenizer,
-    load_with_tokenizer,
+    open_model,
     resolve,
 )
 
@@ -59,17 +61,17 @@ def refusal(error, call, *arguments):
 
 
 def test_layouts_are_told_apart(meta_folder, ours, plain):
-    assert detect(str(meta_folder)) is Layout.META
-    assert detect(str(ours)) is Layout.MTP_LLAMA
-    assert detect(str(plain)) is Layout.TRANSFORMERS
-    assert detect("EleutherAI/pythia-70m") is Layout.TRANSFORMERS
-    assert detect("gpt2") is Layout.TRANSFORMERS
+    assert detect(str(meta_folder)) is META
+    assert detect(str(ours)) is MTP_LLAMA
+    assert detect(str(plain)) is ORDINARY
+    assert detect("EleutherAI/pythia-70m") is ORDINARY
+    assert detect("gpt2") is ORDINARY
 
 
 def test_config_json_decides_where_both_layouts_lie_together(plain):
     (plain / "params.json").write_text("{}")
     (plain / "consolidated.00.pth").write_bytes(b"")
-    assert detect(str(plain)) is Layout.TRANSFORMERS
+    assert detect(str(plain)) is ORDINARY
 
 
 def test_models_of_both_layouts_load(meta_folder, ours, plain):
@@ -94,7 +96,7 @@ def test_what_looks_like_a_path_is_one(name, tmp_path, monkeypatch):
 
 def test_what_exists_is_a_path(tmp_path, monkeypatch, ours):
     monkeypatch.chdir(tmp_path)
-    assert is_local("ours") and detect("ours") is Layout.MTP_LLAMA
+    assert is_local("ours") and detect("ours") is MTP_LLAMA
     assert not is_local("org/ours") and not is_local("other")
 
 
@@ -217,10 +219,10 @@ def test_commands_that_load_both_refuse_a_tokenizer_larger_than_the_model(tmp_pa
     tokenizer.add_tokens(["<added>"])
     tokenizer.save_pretrained(tmp_path / "copy")
     folder = str(tmp_path / "copy")
-    for command in (lambda: load_with_tokenizer(folder), lambda: verify.main([folder])):
+    for command in (lambda: open_model(folder), lambda: verify.main([folder])):
         with pytest.raises(ValueError, match="ids up to 256 but .* a vocabulary of 256"):
             command()
     with pytest.raises(ValueError, match="ids up to 256 but"):
         measure.main([folder, "--windows", "1", "--prompts", "1"])
-    model, tokenizer = load_with_tokenizer("mtp-bytes-n4")
+    model, tokenizer = open_model("mtp-bytes-n4")
     assert (model.n_future_tokens, len(tokenizer)) == (4, 256)

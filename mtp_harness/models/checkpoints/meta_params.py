@@ -48,33 +48,20 @@ _OUTER_NAMES = {
 
 @dataclass(frozen=True)
 class MetaParams:
-    """The contents of `params.json`, with the defaults of Meta's `ModelArgs`.
-
-    Attributes:
-        dim: width D.
-        n_layers: all blocks: trunk and heads.
-        n_heads: attention heads.
-        n_kv_heads: key/value heads; None means `n_heads`.
-        vocab_size: V; -1 means as many as the weights have.
-        multiple_of: the FFN width is rounded up to a multiple of this.
-        ffn_dim_multiplier: factor on the FFN width before rounding; None means 1.
-        norm_eps: epsilon of the RMS norms.
-        n_future_tokens: n, the number of prediction heads.
-        rope_theta: base of the rotary embedding.
-        max_seq_len: context in tokens. The release leaves it to the command line; 4096 is what
-            the models were trained with (Gloeckle et al. 2024, Table S13).
-    """
+    """The contents of `params.json`, with the names and defaults of Meta's `ModelArgs`."""
 
     dim: int = 4096
-    n_layers: int = 32
-    n_heads: int = 32
-    n_kv_heads: int | None = None
-    vocab_size: int = -1
-    multiple_of: int = 256
-    ffn_dim_multiplier: float | None = None
+    n_layers: int = 32  # trunk and heads
+    n_heads: int = 32  # attention heads
+    n_kv_heads: int | None = None  # None: as many as `n_heads`
+    vocab_size: int = -1  # -1: as many as the weights have
+    multiple_of: int = 256  # of which the FFN's width is made one, by rounding up
+    ffn_dim_multiplier: float | None = None  # factor on the FFN's width before that
     norm_eps: float = 1e-5
     n_future_tokens: int = 1
     rope_theta: float = 10000.0
+    # The release leaves the context to the command line; 4096 tokens is what the models were
+    # trained with (Gloeckle et al. 2024, Table S13).
     max_seq_len: int = 4096
 
     def __post_init__(self) -> None:
@@ -107,11 +94,6 @@ class MetaParams:
         return self.n_kv_heads or self.n_heads
 
     @property
-    def n_stem_layers(self) -> int:
-        """Blocks under `layers.`: the trunk and head 1."""
-        return self.n_layers - self.n_future_tokens + 1
-
-    @property
     def ffn_width(self) -> int:
         """Inner width of the feed-forward: 8/3 of D, scaled, rounded up."""
         width = int(2 * (4 * self.dim) / 3)
@@ -121,7 +103,8 @@ class MetaParams:
 
     def names(self) -> dict[str, str]:
         """Return the name of every tensor in `MTPLlamaForCausalLM`, mapped to Meta's name."""
-        blocks = {f"model.layers.{i}": f"layers.{i}" for i in range(self.n_stem_layers)}
+        n_stem = self.n_layers - self.n_future_tokens + 1  # the trunk and head 1
+        blocks = {f"model.layers.{i}": f"layers.{i}" for i in range(n_stem)}
         blocks |= {f"extra_heads.{i}": f"extra_heads.{i}" for i in range(self.n_future_tokens - 1)}
         names = {f"{ours}.weight": f"{meta}.weight" for meta, ours in _OUTER_NAMES.items()}
         for ours, meta in blocks.items():
@@ -133,18 +116,13 @@ class MetaParams:
         """Return the shape of every tensor by Meta's name, for V = `vocabulary`."""
         queries, keys = self.n_heads * self.head_dim, self.kv_heads * self.head_dim
         by_leaf: dict[str, Shape] = {
-            "tok_embeddings": (vocabulary, self.dim),
-            "output": (vocabulary, self.dim),
-            "norm": (self.dim,),
-            "attention_norm": (self.dim,),
-            "ffn_norm": (self.dim,),
+            **dict.fromkeys(("tok_embeddings", "output"), (vocabulary, self.dim)),
+            **dict.fromkeys(("norm", "attention_norm", "ffn_norm"), (self.dim,)),
             "wq": (queries, self.dim),
-            "wk": (keys, self.dim),
-            "wv": (keys, self.dim),
+            **dict.fromkeys(("wk", "wv"), (keys, self.dim)),
             "wo": (self.dim, queries),
-            "w1": (self.ffn_width, self.dim),
+            **dict.fromkeys(("w1", "w3"), (self.ffn_width, self.dim)),
             "w2": (self.dim, self.ffn_width),
-            "w3": (self.ffn_width, self.dim),
         }
         return {name: by_leaf[name.split(".")[-2]] for name in self.names().values()}
 

@@ -118,7 +118,6 @@ def _bpe(proto: Any) -> BPE:
 
 
 def _decoder(spec: Any) -> decoders.Decoder:
-    """Return the way from pieces back to text."""
     # ByteFallback gives up a whole run of byte pieces for one broken character. Line ends and tabs
     # are such pieces in Llama's vocabulary: taken out of the run first, they survive, and a stop
     # string with a newline is found while the character behind it is still incomplete.
@@ -131,7 +130,6 @@ def _decoder(spec: Any) -> decoders.Decoder:
 
 
 def _normalizer(spec: Any) -> normalizers.Normalizer:
-    """Return SentencePiece's normalisation: character map, spaces, the leading space."""
     steps: list[normalizers.Normalizer] = []
     if spec.precompiled_charsmap:
         steps.append(normalizers.Precompiled(spec.precompiled_charsmap))

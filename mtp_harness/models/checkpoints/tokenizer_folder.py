@@ -6,13 +6,18 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mtp_harness.models.checkpoints.checks import one_line, read_json
-from mtp_harness.models.checkpoints.config_file import CONFIG_FILE
 from mtp_harness.models.checkpoints.meta_tokenizer import TOKENIZER_FILE, sentencepiece_tokenizer
+from mtp_harness.models.checkpoints.safetensors_files import CONFIG_FILE
 
 
 def holds_tokenizer(folder: Path) -> bool:
     """Return whether there is a tokenizer of any kind in a folder."""
     return any(folder.glob("tokenizer*"))
+
+
+def tokenizer_file(folder: Path) -> Path | None:
+    """Return the first of the files that are a tokenizer, for people."""
+    return min(folder.glob("tokenizer.*"), default=None)
 
 
 def folder_tokenizer(
@@ -36,7 +41,12 @@ def folder_tokenizer(
     except Exception as error:  # a broken tokenizer fails in many ways inside transformers
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        _refuse_no_tokenizer(folder / "tokenizer.json")
+        path = folder / "tokenizer.json"  # malformed or empty: transformers does not say so
+        if path.is_file() and not isinstance(read_json(path).get("model"), dict):
+            raise ValueError(
+                f"{path} has no entry 'model', expected a tokenizer as save_pretrained writes it: "
+                "fetch it again or pass tokenizer=…"
+            ) from error
         if (folder / CONFIG_FILE).is_file():
             read_config(folder)
         raise ValueError(
@@ -66,13 +76,4 @@ def check_vocabulary(
         raise ValueError(
             f"the tokenizer has ids up to {largest} but {name} has a vocabulary of {vocabulary}, "
             f"expected ids below {vocabulary}: use the tokenizer that the model was trained with"
-        )
-
-
-def _refuse_no_tokenizer(path: Path) -> None:
-    """Raise if a `tokenizer.json` is malformed or empty; transformers' errors do not say so."""
-    if path.is_file() and not isinstance(read_json(path).get("model"), dict):
-        raise ValueError(
-            f"{path} has no entry 'model', expected a tokenizer as save_pretrained writes it: "
-            "fetch it again or pass tokenizer=…"
         )
