@@ -65,12 +65,7 @@ class MTPLM(IdentifiedLM):
     def __init__(
         self, pretrained: str | None = None, device: str | None = None, **kwargs: Any
     ) -> None:
-        """Load the model.
-
-        Args:
-            pretrained: see the module docstring, as for the rest.
-            device: as for `HFLM`; None means the GPU where there is one.
-            **kwargs: the other arguments, and `HFLM`'s own.
+        """Load the model; the arguments are in the module docstring.
 
         Raises:
             ValueError: an argument or the checkpoint is not what it should be.

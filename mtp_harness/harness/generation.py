@@ -130,8 +130,7 @@ class Generator:
         """Return an answer's text as `HFLM` cuts it, and whether it begins with the first token."""
         end, before = self.lm.think_end_token, request.prompt[-1]
         to_text = self.lm.tok_decode
-        whole = continuation_text(to_text, before, tokens)
-        rest = whole
+        rest = whole = continuation_text(to_text, before, tokens)
         if isinstance(end, int):  # a token's id; the text after the last one, stripped in front
             if end in tokens:
                 last = len(tokens) - 1 - tokens[::-1].index(end)
@@ -156,12 +155,9 @@ class Generator:
 
     def asked(self) -> dict[str, Any]:
         """Return the arguments that an answer's text may depend on, in bfloat16 at least."""
-        return {
-            "draft_heads": self.how.draft_heads or self.k,
-            "draft_threshold": self.how.draft_threshold,
-            "acceptance": self.how.acceptance,
-            "seed": self.how.seed,
-        }
+        names = ("draft_threshold", "acceptance", "seed")
+        asked = {name: getattr(self.how, name) for name in names}
+        return {"draft_heads": self.how.draft_heads or self.k, **asked}
 
     # Requests -----------------------------------------------------------------------------------
 
@@ -209,25 +205,23 @@ class Generator:
         """Decide k, where that is left to us, and open the journal."""
         if self.how.draft_heads == "auto" and self.auto is None:
             # Every rank takes part in agreeing, also one that finds the choice in the journal.
-            self.auto = self.lm.agree(self._recorded_choice() or self._measured_choice(requests))
+            self.auto = self.lm.agree(self._choice(requests))
             self.k = int(self.auto["draft_heads"])
             _log.info("draft_heads=auto chose %d: %s", self.k, self.auto["tokens_per_s"])
         if self.how.journal is not None and self._journal is None:
             with user_errors(ValueError):
                 self._journal = Journal(self.how.journal, self._journal_settings(), self.lm.rank)
 
-    def _measured_choice(self, requests: Sequence[Request]) -> dict[str, Any]:
+    def _choice(self, requests: Sequence[Request]) -> dict[str, Any]:
+        """Return what `auto` chose in the run that this one goes on with, or chooses now."""
+        if self.how.journal is not None:
+            with user_errors(ValueError):
+                recorded = (recorded_settings(self.how.journal) or {}).get("draft_heads_auto")
+            if isinstance(recorded, dict) and recorded:
+                return recorded
         n, slots = self.model.n_future_tokens, self._slots(requests)
         with user_errors(OutOfSlots):
             return fastest_draft_heads(self.engine, n, requests, slots)
-
-    def _recorded_choice(self) -> dict[str, Any] | None:
-        """Return what `auto` chose in the run that this one goes on with."""
-        if self.how.journal is None:
-            return None
-        with user_errors(ValueError):
-            recorded = (recorded_settings(self.how.journal) or {}).get("draft_heads_auto")
-        return recorded if isinstance(recorded, dict) else None
 
     def _journal_settings(self) -> dict[str, Any]:
         """Return what answers and their records depend on, as JSON has it."""
@@ -238,11 +232,9 @@ class Generator:
         return plain
 
     def _slots(self, requests: Sequence[Request]) -> int:
-        engine = self.engine(self.k)
-        if self.lm.batch_size == "auto":
-            slots = fitting_slots(engine, requests, self.lm.max_batch_size)
-        else:
-            slots = int(self.lm.batch_size)
+        engine, size = self.engine(self.k), self.lm.batch_size
+        fits = size == "auto"
+        slots = fitting_slots(engine, requests, self.lm.max_batch_size) if fits else int(size)
         memory = engine.memory(requests, slots)
         self.memory = {
             "slots": memory.slots,

@@ -36,13 +36,10 @@ _HOW = frozenset(
 class IdentifiedLM(GeneratingLM):
     """Says which model it is and what it did."""
 
-    _layout: Layout | None
-    """None: a loader's."""
+    _layout: Layout | None  # None: a loader's
     _loader: str | None
-    _checkpoint: dict[str, str | int | None]
-    """What the user says of it: label, training tokens, step and seed."""
-    _arguments: dict[str, Any]
-    """Those of `HFLM`."""
+    _checkpoint: dict[str, str | int | None]  # the user's label, training tokens, step and seed
+    _arguments: dict[str, Any]  # those of `HFLM`
 
     def get_model_info(self) -> dict[str, Any]:
         """Return what goes into the results' `config`; `mtp` holds settings, totals, provenance."""

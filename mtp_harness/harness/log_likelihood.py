@@ -20,10 +20,8 @@ _log = logging.getLogger(__name__)
 class Head1LM(RankedLM):
     """Answers log-likelihood requests by head 1, whatever `draft_heads` says."""
 
-    _name: str
-    """Of the checkpoint, as the user gave it."""
-    _generator: Generator | None = None
-    """None for an ordinary model."""
+    _name: str  # of the checkpoint, as the user gave it
+    _generator: Generator | None = None  # none for an ordinary model
     _said_head_1 = _said_bos = False
 
     def loglikelihood(self, requests: list[Instance], *args: Any, **kwargs: Any) -> Any:

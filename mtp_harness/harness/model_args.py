@@ -10,8 +10,16 @@ from typing import Any
 import torch
 
 from mtp_harness.files import expanded
-from mtp_harness.harness.numbers import as_number, as_whole, is_number, is_whole
-from mtp_harness.harness.rules import Rule, is_name, is_switch, whole
+from mtp_harness.harness.rules import (
+    Rule,
+    as_number,
+    as_whole,
+    is_name,
+    is_number,
+    is_switch,
+    is_whole,
+    whole,
+)
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -127,11 +135,7 @@ _RULES = {
 
 
 def refuse_unknown(kwargs: Mapping[str, Any], *initialisers: Callable[..., Any]) -> None:
-    """Name arguments that none of `initialisers` has, with the one that was probably meant.
-
-    Raises:
-        ValueError: there is such an argument.
-    """
+    """Raise a ValueError for an argument that none of `initialisers` has, and say what is near."""
     known = {name for f in initialisers for name in inspect.signature(f).parameters}
     known = (known | _LOADED_ELSEWHERE | set(OWN)) - {"self", "kwargs"}
     for name in kwargs:
@@ -143,10 +147,7 @@ def refuse_unknown(kwargs: Mapping[str, Any], *initialisers: Callable[..., Any])
 
 
 def read_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments as they are meant: None, which means the default, is left out.
-
-    Numbers that YAML or JSON give as text are numbers where an argument takes one.
-    """
+    """Return arguments as they are meant: None, which means the default, is left out."""
     return {
         name: _RULES[name].read(value) if name in _RULES else value
         for name, value in given.items()
@@ -170,11 +171,7 @@ def refuse_odd_values(draft_heads: Any, device: Any, kwargs: Mapping[str, Any]) 
 
 
 def refuse_heads(pretrained: str, arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments about several heads for an ordinary model.
-
-    Raises:
-        ValueError: there is one, with another value than its default.
-    """
+    """Raise a ValueError for an argument about several heads, given for an ordinary model."""
     harmless = {"draft_heads": 1, "draft_threshold": 0, "acceptance": "exact", "journal": None}
     for name, value in harmless.items():
         if arguments.get(name, value) != value:
@@ -186,11 +183,7 @@ def refuse_heads(pretrained: str, arguments: Mapping[str, Any]) -> None:
 
 
 def refuse_without_effect(kwargs: Mapping[str, Any]) -> None:
-    """Refuse arguments of `--model hf` that do nothing for a checkpoint with heads.
-
-    Raises:
-        ValueError: there is one, with another value than its default.
-    """
+    """Raise a ValueError for an argument of `--model hf` that a checkpoint with heads ignores."""
     for name, harmless in _NOT_WITH_HEADS.items():
         value = kwargs.get(name)
         if value is not None and value not in harmless:

@@ -46,15 +46,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class Spent:
-    """What generation took; answers from a journal were paid for by an earlier process.
+    """What generation took; answers from a journal were paid for by an earlier process."""
 
-    Attributes:
-        generate_s: wall time, prefills and tokenization included.
-        n_tokens: decoded in that time.
-        n_answers_from_journal: read instead.
-    """
-
-    generate_s: float = 0.0
+    generate_s: float = 0.0  # wall time, prefills and tokenization included
     n_tokens: int = 0
     n_answers_from_journal: int = 0
 

@@ -75,10 +75,10 @@ class RankedLM(HFLM):  # type: ignore[misc]
 
 
 def answered_by(name: str, answer: Callable[[Any, list[Instance], bool], list[Any]]) -> Any:
-    """Return the method that answers a probe's requests.
+    """Return the method that answers a probe's requests, and notes what each rank did in a call.
 
     Args:
-        name: the type of the requests; the results say what each rank did in each call of them.
+        name: the type of the requests.
         answer: takes the model, the requests of this rank, each once, and whether to show no bar;
             returns one answer each.
     """

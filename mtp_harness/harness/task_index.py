@@ -30,19 +30,12 @@ class Said(NamedTuple):
 
 
 class Leaf(NamedTuple):
-    """A name at which a walk ends.
-
-    Attributes:
-        name: of a task, of nothing that is known, or of a group that holds itself.
-        entry: its place in the index; None where it has none.
-        above: the groups that led here, its own name among them where a group holds itself.
-        said: what these groups say of it, the outermost first.
-    """
+    """A name at which a walk ends: a task, or a group that holds itself (then it is in `above`)."""
 
     name: str
-    entry: Entry | None
-    above: tuple[str, ...] = ()
-    said: tuple[Said, ...] = ()
+    entry: Entry | None  # None: unknown
+    above: tuple[str, ...] = ()  # the groups that led here
+    said: tuple[Said, ...] = ()  # what they say of it, the outermost first
 
 
 class RequestedTask(NamedTuple):
@@ -99,8 +92,8 @@ def _members(
     from lm_eval.tasks._factory import GROUP_FIELD_NAMES
 
     own = {key: value for key, value in config.items() if key not in GROUP_FIELD_NAMES}
-    members = config.get("task")
-    for member in members if isinstance(members, list) else []:
+    members = config["task"] if isinstance(config.get("task"), list) else []
+    for member in members:
         yield from leaves(member, index, above, (*said, Said(group, group, own)))
 
 

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from mtp_harness.files import expanded, user_path
-from mtp_harness.harness.numbers import as_whole, is_whole
+from mtp_harness.harness.rules import as_whole, is_whole
 
 
 class _Rule(NamedTuple):

@@ -58,8 +58,7 @@ def weight_bytes(model: MultiHeadModel, k: int) -> int:
 
     def note(module: torch.nn.Module, *_: object) -> None:
         if not isinstance(module, torch.nn.Embedding):
-            for parameter in module.parameters(recurse=False):
-                used[id(parameter)] = parameter.numel() * parameter.element_size()
+            used.update({id(p): p.numel() * p.element_size() for p in module.parameters(False)})
 
     hooks = [module.register_forward_hook(note) for module in model.modules()]
     try:

@@ -98,13 +98,9 @@ def answer(lm: HeadsModel, requests: Sequence[Instance], quiet: bool) -> list[Me
             filled = fill(template, encode, bos, lm.max_length, request.args[1])
         except ValueError as error:
             raise UserError(f"{request.task_name}, {lm.pretrained}: {error}") from error
-        measured = Measured(
-            **score(model, filled, lm.device),
-            names=filled.names,
-            n_left_out=filled.n_left_out,
-            name_tokens=tokens_per_name(encode),
-        )
-        found.append(measured)
+        about = {"names": filled.names, "n_left_out": filled.n_left_out}
+        counts = score(model, filled, lm.device)
+        found.append(Measured(**counts, **about, name_tokens=tokens_per_name(encode)))
     return found
 
 

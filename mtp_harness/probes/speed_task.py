@@ -5,6 +5,7 @@ from typing import Any
 
 from mtp_harness.data.corpus import code_corpus
 from mtp_harness.errors import UserError
+from mtp_harness.harness import rules
 from mtp_harness.probes.hardware import Traffic
 from mtp_harness.probes.pooled import Measured, pair_cell
 from mtp_harness.probes.speed import SELF, SpeedQuestion
@@ -41,8 +42,8 @@ class SpeedTask(ProbeTask):
         )
 
     def _heads(self, given: Any) -> tuple[int, ...]:
-        heads = given if isinstance(given, list | tuple) else [given]
-        if not heads or any(type(k) is not int or k < 1 for k in heads):
+        heads = list(given) if isinstance(given, list | tuple) else [given]
+        if not rules.one_or_several(rules.whole(1)).fits(heads):
             raise UserError(
                 f"{self.config.task}: heads={given}, expected the k to time, such as [1, 4]; "
                 "choose some."

@@ -25,6 +25,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
 from mtp_harness.errors import UserError
+from mtp_harness.harness import rules
 from mtp_harness.harness.task_options import with_numbers
 from mtp_harness.probes.pooled import Measured
 from mtp_harness.results.long_table import Cell, long_table
@@ -100,17 +101,15 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
 
     def tables(self, documents: list[Measured]) -> Tables:
         """Return the tables of all documents, which are sorted by data set and name."""
-        return {
-            name: long_table(
-                (self.DATA_SET, *table.dimensions),
-                [
-                    replace(cell, place=(data_set, *cell.place))
-                    for data_set, some in _by_data_set(documents).items()
-                    for cell in table.cells(some)
-                ],
-            )
-            for name, table in self.TABLES.items()
-        }
+        found: Tables = {}
+        for name, table in self.TABLES.items():
+            cells = [
+                replace(cell, place=(data_set, *cell.place))
+                for data_set, some in _by_data_set(documents).items()
+                for cell in table.cells(some)
+            ]
+            found[name] = long_table((self.DATA_SET, *table.dimensions), cells)
+        return found
 
     def described(self, documents: list[Measured]) -> dict[str, dict[str, Any]]:
         """Return what tells the documents of a run from those of another, by data set."""
@@ -144,12 +143,10 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
         value = self.options.get(name)
         if value is None:
             value = quick if quick is not None and self.options.get("quick") else usual
-        if type(value) is not int or (least is not None and value < least):
-            known = "" if least is None else f" from {least}"
-            raise UserError(
-                f"{self.config.task}: {name}={value}, expected a whole number{known}{hint}."
-            )
-        return value
+        rule = rules.whole(least)
+        if not rule.fits(value):
+            raise UserError(f"{self.config.task}: {name}={value}, expected {rule.expected}{hint}.")
+        return int(value)
 
     @property
     def window(self) -> int | None:
