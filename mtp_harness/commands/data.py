@@ -6,8 +6,6 @@ harness's own tasks in our groups are looked for in the cache of the `datasets` 
 are read from.
 """
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import gzip
@@ -20,10 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import yaml
-
 from mtp_harness import tasks_dir
-from mtp_harness.data import summarization
 from mtp_harness.data.sources import (
     ENV_FOLDER,
     Source,
@@ -51,7 +46,6 @@ tasks/*/README.md has all names that a file may have. To get a data set from the
 once where the hub can be reached: it stays in the Hugging Face cache, a folder that HF_HOME names.
 """
 
-
 _TWIN = re.compile(r"_t\d+(\.\d+)?$")
 
 
@@ -67,31 +61,9 @@ class Status(NamedTuple):
     detail: str
 
 
-class _Reader(yaml.SafeLoader):
-    """Reads a task's YAML without importing what it names."""
-
-
-_Reader.add_multi_constructor("!", lambda loader, tag, node: node.value)
-
-
 def main(argv: Sequence[str]) -> int:
-    """Run the command.
-
-    Args:
-        argv: Its arguments.
-
-    Returns:
-        1 where documents are missing or damaged.
-    """
-    parser = argparse.ArgumentParser(
-        prog="mtp-harness data", description="Say where the tasks' documents are."
-    )
-    check = parser.add_subparsers(required=True, metavar="check").add_parser(
-        "check", help="say, task by task, what is there, what is missing, how to provide it"
-    )
-    check.add_argument("tasks", nargs="*", help="tasks or groups; default: all of this package")
-    check.add_argument("--data-dir", help=f"folder to look in before that of {ENV_FOLDER}")
-    given = parser.parse_args(argv)
+    """Run the command; 1 where documents are missing or damaged."""
+    given = _parser().parse_args(argv)
     found = check_tasks(given.tasks, given.data_dir)
     width = max(map(len, found))
     for name, status in found.items():
@@ -104,6 +76,18 @@ def main(argv: Sequence[str]) -> int:
     if "missing" in states:
         sys.stdout.write(HOW)
     return int("missing" in states or "damaged" in states)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mtp-harness data", description="Say where the tasks' documents are."
+    )
+    check = parser.add_subparsers(required=True, metavar="check").add_parser(
+        "check", help="say, task by task, what is there, what is missing, how to provide it"
+    )
+    check.add_argument("tasks", nargs="*", help="tasks or groups; default: all of this package")
+    check.add_argument("--data-dir", help=f"folder to look in before that of {ENV_FOLDER}")
+    return parser
 
 
 def check_tasks(names: Sequence[str] = (), data_dir: str | None = None) -> dict[str, Status]:
@@ -122,7 +106,13 @@ def check_tasks(names: Sequence[str] = (), data_dir: str | None = None) -> dict[
     wanted = [leaf for name in names or known for leaf in _leaves(name, known)]
     if not names:
         wanted = [name for name in wanted if not _TWIN.search(name)]
-    return {name: _checked(known.get(name), name, data_dir) for name in dict.fromkeys(wanted)}
+    found = {}
+    for name in dict.fromkeys(wanted):
+        try:
+            found[name] = _status(known.get(name), name, data_dir)
+        except ValueError as error:
+            found[name] = Status("damaged", " ".join(str(error).split()))
+    return found
 
 
 def _configurations() -> dict[str, dict[str, Any]]:
@@ -133,7 +123,10 @@ def _configurations() -> dict[str, dict[str, Any]]:
 
 
 def _with_included(path: Path) -> dict[str, Any]:
-    own: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=_Reader)
+    import yaml
+
+    # Functions stay names: nothing is imported that a YAML names.
+    own: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8").replace("!function ", ""))
     included = own.pop("include", None)
     return {**(_with_included(path.parent / included) if included else {}), **own}
 
@@ -155,13 +148,6 @@ def _leaves(named: Any, known: Mapping[str, Mapping[str, Any]]) -> Iterator[str]
         )
 
 
-def _checked(config: Mapping[str, Any] | None, name: str, data_dir: str | None) -> Status:
-    try:
-        return _status(config, name, data_dir)
-    except ValueError as error:
-        return Status("damaged", " ".join(str(error).split()))
-
-
 def _status(config: Mapping[str, Any] | None, name: str, data_dir: str | None) -> Status:
     if config is None:
         return _in_datasets_cache(HARNESS_REPOSITORIES[name])
@@ -170,17 +156,14 @@ def _status(config: Mapping[str, Any] | None, name: str, data_dir: str | None) -
             return _in_datasets_cache(config["dataset_path"])
         return Status("made", "by the task itself")
     module = importlib.import_module(config["custom_dataset"].rpartition(".")[0])
-    kwargs = config.get("dataset_kwargs") or {}
-    if module is summarization:
-        known = summarization.BENCHMARKS[kwargs["benchmark"]]
-        columns = (known.document, known.summary)
-        return _of_source(
-            summarization.source(kwargs["benchmark"]), columns, data_dir, known.n_test
-        )
+    if hasattr(module, "BENCHMARKS"):  # several of one kind: the YAML says which
+        benchmark = config["dataset_kwargs"]["benchmark"]
+        whole = module.BENCHMARKS[benchmark].n_test
+        return _of_source(module.source(benchmark), data_dir, whole)
     if hasattr(module, "find_file"):
         return _of_function(module, data_dir)
     if hasattr(module, "SOURCE"):
-        return _of_source(module.SOURCE, module.KEYS, data_dir)
+        return _of_source(module.SOURCE, data_dir)
     return Status("made", getattr(module, "MADE_FROM", "by the task itself"))
 
 
@@ -192,21 +175,19 @@ def _of_function(module: ModuleType, data_dir: str | None) -> Status:
     return Status("there", f"{len(module.read_problems(data_dir))} documents, {path}")
 
 
-def _of_source(
-    source: Source, columns: tuple[str, ...], data_dir: str | None, whole: int | None = None
-) -> Status:
+def _of_source(source: Source, data_dir: str | None, whole: int | None = None) -> Status:
     paths = find_here(source, data_dir)
     if not paths:
         return Status(
             "missing",
-            f"put {source.files[0]} there (columns {', '.join(columns)}), or get "
+            f"put {source.files[0]} there (columns {', '.join(source.columns)}), or get "
             f"{source.repository} from the hub",
         )
     first = next(rows_of(paths[0]), None)
     if first is None:
         raise ValueError(f"{paths[0]} has no rows; expected those of {source.title}")
     try:
-        require(first, columns, source)
+        require(first, source)
     except ValueError as error:
         raise ValueError(f"{paths[0]}: {error}") from None
     count, more = sum(map(_count, paths)), f" and {len(paths) - 1} more" if paths[1:] else ""
@@ -216,11 +197,7 @@ def _of_source(
 
 
 def _count(path: Path) -> int:
-    """Return the rows of a file, without reading what is in them.
-
-    Raises:
-        ValueError: It is damaged.
-    """
+    """Return the rows of a file, without reading what is in them."""
     with damage_named(path):
         if path.suffix == ".parquet":
             import pyarrow.parquet
