@@ -7,7 +7,7 @@ white space at its ends aside. A pause token is a piece of text that the tokeniz
 its own wherever it is repeated: `_`, or what `pause` in the metadata says. With a tokenizer that
 knows none, expressions are asked without pauses only, and the results say so.
 
-Source: Gloeckle et al. 2024, section 4.2 and appendix K; `mtp_harness.data.polynomials` says what
+Source: Gloeckle et al. 2024, section 4.2 and appendix K; `mtp_harness.data.arithmetic` says what
 it leaves open.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from lm_eval.api.task import ConfigurableTask
 
-from mtp_harness.data.polynomials import VERSION
+from mtp_harness.data.arithmetic import VERSION
 from mtp_harness.errors import UserError
 from mtp_harness.harness.shots import tokens_of
 from mtp_harness.harness.task_options import with_numbers
