@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from mtp_harness.commands.train import LOOKAHEAD, batches
 from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
 from mtp_harness.training import loop
-from mtp_harness.training.data import Batches
-from mtp_harness.training.loop import Recipe, optimizers, train
+from mtp_harness.training.data import LOOKAHEAD, Batches, batches
+from mtp_harness.training.loop import optimizers, train
+from mtp_harness.training.recipe import Recipe
 
 RECIPE = Recipe(
     steps=9,
