@@ -13,9 +13,10 @@ The first three are the default. Each is a cell as in a suite (`cell`): a real p
 where it stopped.
 """
 
-import difflib
 import logging
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,14 +27,16 @@ import yaml
 
 from mtp_harness.files import user_path
 from mtp_harness.models.load import n_future_tokens
-from mtp_harness.pipeline.charts import draw
 from mtp_harness.pipeline.plan import plan
 from mtp_harness.pipeline.results import Results
 from mtp_harness.pipeline.run import only_one, run_cells
-from mtp_harness.pipeline.suite import make_suite, merged, require_keys
+from mtp_harness.pipeline.suite import make_suite, merged, require_keys, suggestion
 from mtp_harness.results import tracking
 
 _log = logging.getLogger(__name__)
+
+_LONGEST = 300
+"""Characters of an error of the figures that are passed on."""
 
 
 @dataclass(frozen=True)
@@ -155,9 +158,7 @@ def _chosen(eval_types: Sequence[str] | None, save_artifacts: bool) -> list[str]
         raise ValueError(f"eval_types is empty, expected some of {', '.join(names)}, or None")
     for name in chosen:
         if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}."
-            raise ValueError(f"there is no evaluation {name}; {hint}")
+            raise ValueError(f"there is no evaluation {name}; {suggestion(name, names)}")
     if CHARTS in chosen and not save_artifacts:
         raise ValueError(f"{CHARTS} makes files: leave it out, or set save_artifacts=True")
     return chosen
@@ -188,3 +189,24 @@ def _described(name: str, results: Results, kept: bool) -> dict[str, Any]:
         "tables": mtp.get("tables", {}).get(task, {}),
         "file": str(results.path) if kept else None,
     }
+
+
+def draw(results: Path, charts: Path) -> list[Path]:
+    """Draw every figure that the results below a folder allow, in a process of its own.
+
+    Args:
+        results: folder, read with all that is below it.
+        charts: folder for the figures.
+
+    Returns:
+        What was written, sorted.
+
+    Raises:
+        ValueError: the figures could not be drawn.
+    """
+    command = [sys.executable, "-m", "mtp_harness.cli", "figures", str(results), "-o", str(charts)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ValueError(f"`mtp-harness figures {results}` ended with: {said[:_LONGEST]}")
+    return sorted(path for path in charts.rglob("*") if path.is_file())

@@ -1,6 +1,5 @@
 """From a suite to its cells, and everything that can be refused before one of them runs."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +110,3 @@ def _check_settings(task: SingleTask) -> None:
         refuse_odd_values(None, task.settings.get("device"), {})
     except ValueError as error:
         raise ValueError(f"{task.name}: {error}") from None
-
-
-def tasks_of(cells: Iterable[Cell]) -> list[str]:
-    """Return the names of all tasks, in order."""
-    return list(dict.fromkeys(cell.task for cell in cells))

@@ -214,8 +214,12 @@ def require_keys(content: Any, known: Collection[str], needed: Collection[str], 
         raise ValueError(f"{where} is {content!r}, expected keys out of {', '.join(known)}")
     for key in content:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
-            raise ValueError(f"{where} has the unknown key {key}; {hint}")
+            raise ValueError(f"{where} has the unknown key {key}; {suggestion(str(key), known)}")
     if missing := [key for key in needed if key not in content]:
         raise ValueError(f"{where} lacks {', '.join(missing)}: add it")
+
+
+def suggestion(given: str, known: Collection[str]) -> str:
+    """Return the known name that a wrong one is close to, or all of them, as half a sentence."""
+    near = difflib.get_close_matches(given, known, 1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
