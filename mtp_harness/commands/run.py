@@ -26,9 +26,6 @@ COMPARISON_FILE = "comparison.md"
 def main(argv: Sequence[str]) -> int:
     """Run a suite; return 0 where every cell is finished, 1 where one failed.
 
-    Args:
-        argv: the arguments after `run`.
-
     Raises:
         FileNotFoundError: the suite, or a checkpoint, is not there.
         ValueError: the suite cannot be run as it is; nothing has run then.

@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     recipe = Recipe(**chosen, data_sha256=text.report["data_sha256"])
     model = build(args)
     args.out.mkdir(parents=True, exist_ok=True)
-    curve = train(model, batches(text.data, recipe), recipe, LOOKAHEAD, args.out, _print_line)
+    curve = train(model, batches(text.data, recipe), recipe, args.out, _print_line)
     record = {
         "command": shlex.join(["mtp-harness", "train", *argv]),
         "recipe": asdict(recipe),
@@ -107,7 +107,8 @@ def build(args: argparse.Namespace) -> MTPLlamaForCausalLM:
     )
     torch.manual_seed(args.seed)
     model = MTPLlamaForCausalLM(config)
-    model.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device: str = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
     return model
 
 

@@ -1,16 +1,6 @@
-"""One checkpoint, evaluated by the names of the plan this package grew from.
+"""One checkpoint, evaluated by the names of the plan this package grew from (`EVALUATIONS`).
 
-| evaluation | task | default settings |
-|---|---|---|
-| `inference-speed` | `mtp_speed` | batches 1, 4, 8, 16; prompts 512, 1024, 2048; 10 trials |
-| `per-head-analysis` | `mtp_heads` | the task's: every head, t+1 … t+n |
-| `token-accuracy` | `mtp_positions` | the task's: every position and class of token |
-| `self-speculative` | `mtp_speculative` | drafts of a confidence of .8 and more; still lossless |
-| `perplexity` | `mtp_perplexity` | a window of 256 tokens |
-| `metrics-visualizer` | figures of the results | |
-
-The first three are the default. Each is a cell as in a suite (`cell`): a real process, resumed
-where it stopped.
+Each is a cell as in a suite (`cell`): a real process, resumed where it stopped.
 """
 
 import logging
@@ -35,13 +25,10 @@ from mtp_harness.results import tracking
 
 _log = logging.getLogger(__name__)
 
-_LONGEST = 300
-"""Characters of an error of the figures that are passed on."""
-
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a name of the plan means here."""
+    """What a name of the plan means here: a task, and what differs from its own settings."""
 
     task: str
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -192,14 +179,7 @@ def _described(name: str, results: Results, kept: bool) -> dict[str, Any]:
 
 
 def draw(results: Path, charts: Path) -> list[Path]:
-    """Draw every figure that the results below a folder allow, in a process of its own.
-
-    Args:
-        results: folder, read with all that is below it.
-        charts: folder for the figures.
-
-    Returns:
-        What was written, sorted.
+    """Draw every figure that the results below a folder allow; return what was written, sorted.
 
     Raises:
         ValueError: the figures could not be drawn.
@@ -208,5 +188,5 @@ def draw(results: Path, charts: Path) -> list[Path]:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise ValueError(f"`mtp-harness figures {results}` ended with: {said[:_LONGEST]}")
+        raise ValueError(f"`mtp-harness figures {results}` ended with: {said[:300]}")
     return sorted(path for path in charts.rglob("*") if path.is_file())

@@ -4,9 +4,7 @@ Groups are expanded without being built, because building a task reads its docum
 """
 
 import difflib
-import logging
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,10 +39,9 @@ class SingleTask(NamedTuple):
         own = load_yaml(self.yaml_path, resolve_func=False).get("metadata") or {}
         return {**own, **self.settings.get("metadata", {})}
 
-    def task_class(self) -> type | None:
-        """Return the class that its YAML names, if any."""
-        found: type | None = load_yaml(self.yaml_path).get("class")
-        return found
+    def grades_programs(self) -> bool:
+        """Return whether its class says so: then it can draw several answers."""
+        return bool(getattr(load_yaml(self.yaml_path).get("class"), "grades_programs", False))
 
 
 def expand(asked: tuple[Asked, ...], include_path: str | None = None) -> list[SingleTask]:
@@ -82,24 +79,11 @@ def _behind(asked: tuple[Asked, ...], include_path: str | None) -> list[SingleTa
         leaves = ((one, leaf) for one in asked for leaf in _leaves(one.name, {}, index, ()))
         return [leaf._replace(settings=merged(leaf.settings, one.settings)) for one, leaf in leaves]
 
+    ours = TaskManager(include_path=folders, include_defaults=False).task_index
     try:
-        return tasks(TaskManager(include_path=folders, include_defaults=False).task_index)
+        return tasks(ours)
     except _UnknownName:
-        with _quiet():
-            index = TaskManager(include_path=folders).task_index
-        return tasks(index)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the harness from reporting our tasks as overriding themselves."""
-    logger = logging.getLogger("lm_eval.tasks._index")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+        return tasks({**TaskManager().task_index, **ours})  # ours and the user's win, as there
 
 
 def _leaves(
@@ -166,20 +150,17 @@ def _with_own_options(tasks: list[SingleTask]) -> list[SingleTask]:
     given: dict[str, Any] = {}
     for task in tasks:
         given |= task.settings.get("metadata", {})
-    found = problem(given, known) if len(ours) == len(tasks) else None
-    if found:
+    if len(ours) == len(tasks) and (found := problem(given, known)):
         raise ValueError(found.removesuffix("."))
-    return [
-        task._replace(settings=_only(task.settings, known[task.name])) if task in ours else task
-        for task in tasks
-    ]
+    return [_only(task, known[task.name]) if task in ours else task for task in tasks]
 
 
-def _only(settings: dict[str, Any], options: Collection[str]) -> dict[str, Any]:
-    rest, metadata = dict(settings), settings.get("metadata", {})
-    rest.pop("metadata", None)
-    own = {name: value for name, value in metadata.items() if name in options}
-    return rest | ({"metadata": own} if own else {})
+def _only(task: SingleTask, options: Collection[str]) -> SingleTask:
+    settings = dict(task.settings)
+    metadata = settings.pop("metadata", {})
+    if own := {name: value for name, value in metadata.items() if name in options}:
+        settings["metadata"] = own
+    return task._replace(settings=settings)
 
 
 def _shown(settings: Mapping[str, Any]) -> str:

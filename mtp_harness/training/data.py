@@ -19,12 +19,7 @@ Bytes = NDArray[np.uint8]
 
 
 class Text(NamedTuple):
-    """Text to train on.
-
-    Attributes:
-        data: documents as bytes, byte 0 before each; no document holds 0.
-        report: what is known about it, `data_sha256` at least; plain JSON values.
-    """
+    """Documents as bytes, byte 0 before each, and what is known of them: `data_sha256` at least."""
 
     data: Bytes
     report: dict[str, Any]

@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -134,3 +136,19 @@ def test_a_folder_of_text_can_be_trained_on(tmp_path):
     record = json.loads((tmp_path / "m" / "training.json").read_text())
     assert record["data"]["n_documents"] == 2
     assert record["recipe"]["data_sha256"] == record["data"]["data_sha256"]
+
+
+@pytest.mark.parametrize("words", [["--help"], [], ["out", "--data", "x", "--no-such-option", "1"]])
+@pytest.mark.parametrize("command", ["train", "run"])
+def test_usage_is_said_before_torch_or_the_harness_is_loaded(command, words):
+    code = f"""
+import sys
+from mtp_harness.cli import main
+try:
+    main({[command, *words]})
+except SystemExit as end:
+    print(end.code, *sorted({{"torch", "lm_eval", "numpy", "yaml"}} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == ("0" if words == ["--help"] else "2")
+    assert f"usage: mtp-harness {command}" in done.stdout + done.stderr

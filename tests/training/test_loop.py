@@ -46,7 +46,7 @@ def model(n=2, seed=0):
 
 
 def run(network, folder, recipe=RECIPE, windows=None, report=lambda line: None):
-    return train(network, windows or batches(data(), recipe), recipe, LOOKAHEAD, folder, report)
+    return train(network, windows or batches(data(), recipe), recipe, folder, report)
 
 
 # ---------------------------------------------------------------- schedule
