@@ -35,7 +35,6 @@ EXCEPTIONS = {
     "sandbox/script.py": "a program's own output",
     "sandbox/zygote.py": "a switch of the kernel's",
     "commands/train.py": "into the draft of files.whole_files",
-    "training/data.py": "into a draft of files.whole",
     "training/loop.py": "into a draft of files.whole",
 }
 

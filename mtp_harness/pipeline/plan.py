@@ -1,6 +1,5 @@
 """From a suite to its cells, and everything that can be refused before one of them runs."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,23 +39,22 @@ def plan(suite: Suite, output: Path) -> list[Cell]:
         FileNotFoundError: a checkpoint is not there.
         ValueError: see `expand` and `_check_model`; a task cannot be sampled as it says.
     """
-    keeps_journal = {model.label: _check_model(model) for model in suite.models}
+    journals = [_check_model(model) for model in suite.models]
     tasks = expand(suite.tasks, suite.include_path)
     for task in tasks:
-        _check_sampling(task)
-        _check_settings(task)
+        _check_task(task)
     return [
         Cell(
-            model.label,
-            task.name,
-            model.model_args,
-            task.settings,
-            output / model.label / task.name,
-            keeps_journal[model.label],
-            suite.include_path,
+            label=model.label,
+            task=task.name,
+            model_args=model.model_args,
+            settings=task.settings,
+            folder=output / model.label / task.name,
+            journal=journal,
+            include_path=suite.include_path,
         )
         for task in tasks
-        for model in suite.models
+        for model, journal in zip(suite.models, journals, strict=True)
     ]
 
 
@@ -93,25 +91,13 @@ def _check_heads(k: Any, n: int) -> None:
         )
 
 
-def _check_sampling(task: SingleTask) -> None:
-    """Refuse more k than samples, where a task can draw several answers."""
+def _check_task(task: SingleTask) -> None:
+    """Refuse more k than samples, generation arguments that no model takes, an absent device."""
     metadata = task.metadata()
-    if "n_samples" in metadata or getattr(task.task_class(), "grades_programs", False):
-        try:
-            NSamples.from_metadata(metadata)
-        except ValueError as error:
-            raise ValueError(f"{task.name}: {error}") from None
-
-
-def _check_settings(task: SingleTask) -> None:
-    """Refuse generation arguments that no model can take, and a device that is not there."""
     try:
+        if "n_samples" in metadata or task.grades_programs():
+            NSamples.from_metadata(metadata)
         checked_arguments(task.settings.get("gen_kwargs") or {})
         refuse_odd_values(None, task.settings.get("device"), {})
     except ValueError as error:
         raise ValueError(f"{task.name}: {error}") from None
-
-
-def tasks_of(cells: Iterable[Cell]) -> list[str]:
-    """Return the names of all tasks, in order."""
-    return list(dict.fromkeys(cell.task for cell in cells))

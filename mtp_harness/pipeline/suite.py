@@ -17,9 +17,7 @@ include_path: my_tasks/                         # where tasks of your own are
 
 import difflib
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,34 +73,21 @@ SETTINGS = {
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
-@dataclass(frozen=True)
-class Model:
-    """One column of the comparison.
-
-    Attributes:
-        label: names it, and its folder.
-        model_args: as for `lm_eval --model mtp`.
-    """
+class Model(NamedTuple):
+    """One column of the comparison; the label names its folder, too."""
 
     label: str
     model_args: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """One entry under `tasks`, with the suite's settings in it.
-
-    Attributes:
-        name: of a task, a tag or a group.
-        settings: for every single task in it.
-    """
+class Asked(NamedTuple):
+    """One task, tag or group under `tasks`, with the suite's settings in it."""
 
     name: str
     settings: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Suite:
+class Suite(NamedTuple):
     """What a suite file says, checked as far as the file alone allows."""
 
     name: str
@@ -140,17 +125,12 @@ def make_suite(content: Any, name: str, where: str) -> Suite:
     """
     known = ("models", "tasks", "settings", "output", "include_path")
     require_keys(content, known, ("models", "tasks"), where)
-    models = [
-        _model(entry, f"{where}: models[{place}]")
-        for place, entry in enumerate(_entries(content, "models", where))
-    ]
-    if twice := [label for label, n in Counter(one.label for one in models).items() if n > 1]:
+    models = [_model(entry, place) for entry, place in _entries(content, "models", where)]
+    labels = [model.label for model in models]
+    if twice := [label for label in labels if labels.count(label) > 1]:
         raise ValueError(f"{where}: two models are labelled {twice[0]}: give each its own label")
     common = _settings(content.get("settings") or {}, f"{where}: settings")
-    tasks = [
-        _asked(entry, common, f"{where}: tasks[{place}]")
-        for place, entry in enumerate(_entries(content, "tasks", where))
-    ]
+    tasks = [_asked(entry, common, place) for entry, place in _entries(content, "tasks", where)]
     for key in ("output", "include_path"):
         if not isinstance(content.get(key, ""), str):
             raise ValueError(f"{where}: {key}={content[key]!r}, expected a folder")
@@ -166,11 +146,12 @@ def merged(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
     return both
 
 
-def _entries(content: Mapping[str, Any], key: str, where: str) -> list[Any]:
+def _entries(content: Mapping[str, Any], key: str, where: str) -> list[tuple[Any, str]]:
+    """Return the entries of a list, each with the place that its messages begin with."""
     entries = content[key]
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{where}: {key} is {entries!r}, expected a list of at least one")
-    return entries
+    return [(entry, f"{where}: {key}[{number}]") for number, entry in enumerate(entries)]
 
 
 def _model(entry: Any, where: str) -> Model:
@@ -214,8 +195,12 @@ def require_keys(content: Any, known: Collection[str], needed: Collection[str], 
         raise ValueError(f"{where} is {content!r}, expected keys out of {', '.join(known)}")
     for key in content:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
-            raise ValueError(f"{where} has the unknown key {key}; {hint}")
+            raise ValueError(f"{where} has the unknown key {key}; {suggestion(str(key), known)}")
     if missing := [key for key in needed if key not in content]:
         raise ValueError(f"{where} lacks {', '.join(missing)}: add it")
+
+
+def suggestion(given: str, known: Collection[str]) -> str:
+    """Return the known name that a wrong one is close to, or all of them, as half a sentence."""
+    near = difflib.get_close_matches(given, known, 1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
