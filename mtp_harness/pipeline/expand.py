@@ -4,20 +4,16 @@ Groups are expanded without being built, because building a task reads its docum
 """
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lm_eval.tasks import TaskManager
-from lm_eval.tasks._factory import GROUP_FIELD_NAMES
-from lm_eval.tasks._index import Entry, Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from mtp_harness import tasks_dir
+from mtp_harness.harness.task_index import Index, Leaf, Said, is_ours, leaves, our_index
 from mtp_harness.harness.task_options import options_of, problem
 from mtp_harness.pipeline.suite import Asked, merged
-
-Index = Mapping[str, Entry]
 
 _HANDED_ON = ("metadata", "num_fewshot")
 """What a group may say of its members that `lm_eval` has a flag for."""
@@ -73,70 +69,42 @@ def _behind(asked: tuple[Asked, ...], include_path: str | None) -> list[SingleTa
     """
     if include_path is not None and not Path(include_path).is_dir():
         raise ValueError(f"include_path={include_path} is no folder: check the path")
-    folders = [tasks_dir(), *([Path(include_path)] if include_path else [])]
+    folders = [Path(include_path)] if include_path else []
 
     def tasks(index: Index) -> list[SingleTask]:
-        leaves = ((one, leaf) for one in asked for leaf in _leaves(one.name, {}, index, ()))
-        return [leaf._replace(settings=merged(leaf.settings, one.settings)) for one, leaf in leaves]
+        found = ((one, leaf) for one in asked for leaf in leaves(one.name, index))
+        return [_single(leaf, one.settings, index) for one, leaf in found]
 
-    ours = TaskManager(include_path=folders, include_defaults=False).task_index
+    ours = our_index(*folders)
     try:
         return tasks(ours)
     except _UnknownName:
         return tasks({**TaskManager().task_index, **ours})  # ours and the user's win, as there
 
 
-def _leaves(
-    name: str, settings: dict[str, Any], index: Index, above: tuple[str, ...]
-) -> Iterator[SingleTask]:
-    """Yield the single tasks under a name; `above` are the groups that led here."""
-    entry = index.get(name)
-    if entry is None:
-        near = difflib.get_close_matches(name, index, 3)
+def _single(leaf: Leaf, asked: Mapping[str, Any], index: Index) -> SingleTask:
+    settings: dict[str, Any] = {}
+    for said in leaf.said:
+        settings = merged(settings, _handed_on(said))
+    if leaf.entry is None:
+        near = difflib.get_close_matches(leaf.name, index, 3)
         hint = f"did you mean {' or '.join(near)}?" if near else "`mtp-harness lm_eval ls tasks`."
-        raise _UnknownName(f"there is no task, tag or group {name}; {hint}")
-    if name in above:
-        raise ValueError(f"the group {name} holds itself, by {' > '.join(above)}: mend it")
-    if entry.kind not in (Kind.TAG, Kind.GROUP):
-        yield SingleTask(name, settings, entry.yaml_path)
-        return
-    tagged = {"task": sorted(entry.tags)}
-    own = load_yaml(entry.yaml_path, resolve_func=False) if entry.kind is Kind.GROUP else tagged
-    yield from _leaves_of_group(own, name, settings, index, (*above, name))
+        raise _UnknownName(f"there is no task, tag or group {leaf.name}; {hint}")
+    if leaf.name in leaf.above:
+        way = " > ".join(leaf.above)
+        raise ValueError(f"the group {leaf.name} holds itself, by {way}: mend it")
+    return SingleTask(leaf.name, merged(settings, asked), leaf.entry.yaml_path)
 
 
-def _leaves_of_group(
-    config: Mapping[str, Any],
-    name: str,
-    settings: dict[str, Any],
-    index: Index,
-    above: tuple[str, ...],
-) -> Iterator[SingleTask]:
-    settings = merged(settings, _handed_on(config, GROUP_FIELD_NAMES, name, name))
-    for member in config["task"]:
-        if isinstance(member, str):
-            yield from _leaves(member, settings, index, above)
-        elif (
-            "group" in member and member["group"] not in index and isinstance(member["task"], list)
-        ):
-            yield from _leaves_of_group(member, name, settings, index, above)  # defined on the spot
-        else:
-            inner = str(member.get("group", member.get("task")))
-            own = _handed_on(member, ("group", "task"), name, inner)
-            yield from _leaves(inner, merged(settings, own), index, above)
-
-
-def _handed_on(
-    config: Mapping[str, Any], structure: Collection[str], group: str, member: str
-) -> dict[str, Any]:
-    """Return a group's words about a member, its keys of structure left out, as settings."""
-    said = {key: value for key, value in config.items() if key not in structure}
-    if other := [key for key in said if key not in _HANDED_ON and not key.endswith("_alias")]:
+def _handed_on(said: Said) -> dict[str, Any]:
+    """Return what a group says about a member as settings."""
+    known = {key: said.settings[key] for key in _HANDED_ON if key in said.settings}
+    if other := [key for key in said.settings if key not in known and not key.endswith("_alias")]:
         raise ValueError(
-            f"the group {group} sets {', '.join(other)} for {member}, which no flag of lm_eval "
-            f"says to a single task: name the tasks of {group} that you mean instead"
+            f"the group {said.group} sets {', '.join(other)} for {said.member}, which no flag of "
+            f"lm_eval says to a single task: name the tasks of {said.group} that you mean instead"
         )
-    return {key: said[key] for key in _HANDED_ON if key in said}
+    return known
 
 
 def _with_own_options(tasks: list[SingleTask]) -> list[SingleTask]:
@@ -145,7 +113,7 @@ def _with_own_options(tasks: list[SingleTask]) -> list[SingleTask]:
     Raises:
         ValueError: an option is none of any of them.
     """
-    ours = [task for task in tasks if task.yaml_path.resolve().is_relative_to(tasks_dir())]
+    ours = [task for task in tasks if is_ours(task.yaml_path)]
     known = {task.name: options_of(load_yaml(task.yaml_path)) for task in ours}
     given: dict[str, Any] = {}
     for task in tasks:

@@ -13,7 +13,6 @@ from mtp_harness.harness.model_args import (
     refuse_unknown,
     refuse_without_effect,
 )
-from mtp_harness.lm import MTPLM
 from mtp_harness.models.checkpoints.user_loader import find_loader
 from mtp_harness.models.load import (
     DEFAULT_MODEL,
@@ -76,7 +75,7 @@ def _check_model(model: Model) -> bool:
         if layout and layout.ordinary:
             refuse_heads(pretrained, arguments)
             return False
-        refuse_unknown(arguments, HFLM.__init__, MTPLM.__init__)
+        refuse_unknown(arguments, HFLM.__init__)
         refuse_without_effect(arguments)
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"model {model.label}: {error}") from error

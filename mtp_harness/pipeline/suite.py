@@ -17,22 +17,14 @@ include_path: my_tasks/                         # where tasks of your own are
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from mtp_harness.files import expanded, user_path
-from mtp_harness.harness.rules import as_whole, is_whole
-
-
-class _Rule(NamedTuple):
-    """Which values a setting may have, and how one is read first."""
-
-    fits: Callable[[Any], bool]
-    expected: str
-    read: Callable[[Any], Any] = lambda value: value
+from mtp_harness.harness.rules import Rule, as_whole, is_whole, whole
 
 
 def _is_batch_size(value: Any) -> bool:
@@ -52,21 +44,21 @@ def _is_limit(value: Any) -> bool:
     return type(value) in (int, float) and value > 0 and (value < 1 or value == int(value))
 
 
-_MAPPING = _Rule(lambda value: isinstance(value, dict), "names and values")
+_MAPPING = Rule(lambda value: isinstance(value, dict), "names and values")
 SETTINGS = {
-    "apply_chat_template": _Rule(lambda value: type(value) in (bool, str), "true or a name"),
-    "batch_size": _Rule(_is_batch_size, "a whole number from 1, or auto", as_whole),
-    "confirm_run_unsafe_code": _Rule(lambda value: type(value) is bool, "true or false"),
-    "device": _Rule(lambda value: isinstance(value, str), "such as cpu or cuda:0"),
+    "apply_chat_template": Rule(lambda value: type(value) in (bool, str), "true or a name"),
+    "batch_size": Rule(_is_batch_size, "a whole number from 1, or auto", as_whole),
+    "confirm_run_unsafe_code": Rule(lambda value: type(value) is bool, "true or false"),
+    "device": Rule(lambda value: isinstance(value, str), "such as cpu or cuda:0"),
     "gen_kwargs": _MAPPING,
-    "limit": _Rule(_is_limit, "a whole number from 1, or a share below 1", as_whole),
-    "max_batch_size": _Rule(lambda value: is_whole(value, 1), "a whole number from 1", as_whole),
+    "limit": Rule(_is_limit, "a whole number from 1, or a share below 1", as_whole),
+    "max_batch_size": whole(1),
     "metadata": _MAPPING,
-    "num_fewshot": _Rule(lambda value: is_whole(value, 0), "a whole number from 0", as_whole),
-    "seed": _Rule(
+    "num_fewshot": whole(0),
+    "seed": Rule(
         _is_seed, "a whole number, or four: of python, numpy, torch and shots", _read_seed
     ),
-    "system_instruction": _Rule(lambda value: isinstance(value, str), "text"),
+    "system_instruction": Rule(lambda value: isinstance(value, str), "text"),
 }
 """`lm_eval`'s flags that a suite sets, each called as there."""
 
