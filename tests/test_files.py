@@ -28,7 +28,7 @@ EXCEPTIONS = {
     "results/tidy.py": "to_csv returns text",
     "commands/convert.py": "writes a scratch folder, compares it, renames it",
     "pipeline/run.py": "a log that grows while a cell runs; a lock that holds nothing",
-    "probes/peak_memory.py": "a switch of the kernel's",
+    "probes/hardware.py": "a switch of the kernel's",
     "sandbox/bubblewrap.py": "a switch of the kernel's",
     "sandbox/launcher.py": "a switch of the kernel's",
     "sandbox/rootfs.py": "a switch of the kernel's",
