@@ -18,8 +18,7 @@ from mtp_harness.errors import in_words
 from mtp_harness.files import user_path
 
 if TYPE_CHECKING:
-    from mtp_harness.models.checkpoints.layout import Layout
-    from mtp_harness.models.checkpoints.summary import Summary
+    from mtp_harness.models.checkpoints.layout import Layout, Summary
     from mtp_harness.models.plausibility import HeadProbe
 
 _LABEL_WIDTH = 14
@@ -145,7 +144,7 @@ def _heads(summary: Summary, layout: Layout | None) -> str | None:
         return None
     if layout and layout.ordinary:
         return "n = 1" + (f", {trunk} layers" if trunk is not None else "")
-    depth = f", one layer each on a trunk of {trunk} layers" if layout else ""
+    depth = "" if trunk is None else f", one layer each on a trunk of {trunk} layers"
     return f"n = {n} (offsets 1 to {n}){depth}"
 
 
