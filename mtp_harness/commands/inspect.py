@@ -24,6 +24,27 @@ if TYPE_CHECKING:
 _LABEL_WIDTH = 14
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mtp-harness inspect",
+        description="Say what a checkpoint is and what is wrong with it, without loading it.",
+    )
+    parser.add_argument(
+        "pretrained", nargs="?", metavar="PATH", help="a checkpoint's folder, or a shipped model"
+    )
+    add_model_options(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--probe",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="also load the model on the CPU and score every head on the beginning of FILE "
+        "(default: a module of the standard library)",
+    )
+    return parser
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print what a checkpoint is; return 0 if it is sound, 1 if not.
 
@@ -61,27 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines = _json(summary, probes) if arguments.json else _text(summary, layout, probes)
     sys.stdout.write(f"{lines}\n")
     return 1 if summary.problems else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mtp-harness inspect",
-        description="Say what a checkpoint is and what is wrong with it, without loading it.",
-    )
-    parser.add_argument(
-        "pretrained", nargs="?", metavar="PATH", help="a checkpoint's folder, or a shipped model"
-    )
-    add_model_options(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "--probe",
-        nargs="?",
-        const="",
-        metavar="FILE",
-        help="also load the model on the CPU and score every head on the beginning of FILE "
-        "(default: a module of the standard library)",
-    )
-    return parser
 
 
 @in_words()
