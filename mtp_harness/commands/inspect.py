@@ -18,11 +18,31 @@ from mtp_harness.errors import in_words
 from mtp_harness.files import user_path
 
 if TYPE_CHECKING:
-    from mtp_harness.models.checkpoints.layout import Layout
-    from mtp_harness.models.checkpoints.summary import Summary
+    from mtp_harness.models.checkpoints.layout import Layout, Summary
     from mtp_harness.models.plausibility import HeadProbe
 
 _LABEL_WIDTH = 14
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mtp-harness inspect",
+        description="Say what a checkpoint is and what is wrong with it, without loading it.",
+    )
+    parser.add_argument(
+        "pretrained", nargs="?", metavar="PATH", help="a checkpoint's folder, or a shipped model"
+    )
+    add_model_options(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--probe",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="also load the model on the CPU and score every head on the beginning of FILE "
+        "(default: a module of the standard library)",
+    )
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,27 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines = _json(summary, probes) if arguments.json else _text(summary, layout, probes)
     sys.stdout.write(f"{lines}\n")
     return 1 if summary.problems else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mtp-harness inspect",
-        description="Say what a checkpoint is and what is wrong with it, without loading it.",
-    )
-    parser.add_argument(
-        "pretrained", nargs="?", metavar="PATH", help="a checkpoint's folder, or a shipped model"
-    )
-    add_model_options(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "--probe",
-        nargs="?",
-        const="",
-        metavar="FILE",
-        help="also load the model on the CPU and score every head on the beginning of FILE "
-        "(default: a module of the standard library)",
-    )
-    return parser
 
 
 @in_words()
@@ -145,7 +144,7 @@ def _heads(summary: Summary, layout: Layout | None) -> str | None:
         return None
     if layout and layout.ordinary:
         return "n = 1" + (f", {trunk} layers" if trunk is not None else "")
-    depth = f", one layer each on a trunk of {trunk} layers" if layout else ""
+    depth = "" if trunk is None else f", one layer each on a trunk of {trunk} layers"
     return f"n = {n} (offsets 1 to {n}){depth}"
 
 

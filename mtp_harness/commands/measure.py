@@ -14,22 +14,6 @@ from mtp_harness.commands.model_options import add_model_options, open_from_opti
 from mtp_harness.files import user_path, write_whole
 
 
-def main(argv: list[str]) -> int:
-    """Measure a model and print or write JSON."""
-    parser = _parser()
-    args = parser.parse_args(argv)
-    if not (args.pretrained or args.loader):
-        parser.error("the following arguments are required: pretrained")
-    for name in ("windows", "window", "prompts", "prompt_tokens", "new_tokens", "batch"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: at least 1")
-    text = json.dumps(measure(args), indent=1) + "\n"
-    sys.stdout.write(text)
-    if args.out:
-        write_whole(args.out, text)
-    return 0
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mtp-harness measure", description=__doc__)
     parser.add_argument(
@@ -45,6 +29,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", help="default: the GPU where there is one")
     parser.add_argument("-o", "--out", type=user_path, help="write the JSON here")
     return parser
+
+
+def main(argv: list[str]) -> int:
+    """Measure a model and print or write JSON."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if not (args.pretrained or args.loader):
+        parser.error("the following arguments are required: pretrained")
+    for name in ("windows", "window", "prompts", "prompt_tokens", "new_tokens", "batch"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: at least 1")
+    text = json.dumps(measure(args), indent=1) + "\n"
+    sys.stdout.write(text)
+    if args.out:
+        write_whole(args.out, text)
+    return 0
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:

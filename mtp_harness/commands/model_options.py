@@ -12,7 +12,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--loader",
         metavar="MODULE:FUNCTION",
-        help="your own function from the checkpoint's name to its model; with --tokenizer",
+        help="your own function, which returns the checkpoint's model; needs --tokenizer",
     )
     parser.add_argument(
         "--tokenizer", metavar="NAME", help="its name or folder (default: the checkpoint's own)"

@@ -37,23 +37,23 @@ N_SHOWN = 8
 """Differences on the screen; the JSON has all."""
 
 
-class Row(NamedTuple):
-    """One line of the table."""
+def _whole_numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
-    comparison: Comparison
-    score: Score | None  # None: programs cannot be isolated here
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        compared = self.comparison
-        return {
-            "draft_heads": compared.draft_heads,
-            "batch": compared.batch,
-            "ntp_batch": compared.ntp_batch,
-            **compared.counts,
-            "score": self.score and self.score._asdict(),
-            "differences": [asdict(d) | {"near_tie": d.near_tie} for d in compared.differences],
-        }
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mtp-harness verify", description=__doc__)
+    add = parser.add_argument
+    add("pretrained", nargs="?", help="default mtp-bytes-n4")
+    add_model_options(parser)
+    add("--draft-heads", type=_whole_numbers, metavar="K,…", help="default: 2 up to all heads")
+    add("--batch", type=_whole_numbers, metavar="B,…", default=[1, 16], help="default 1,16")
+    add("--prompts", type=int, metavar="N", default=20, help="default %(default)s, at most 164")
+    add("--new-tokens", type=int, metavar="N", default=256, help="per answer, default %(default)s")
+    add("--dtype", choices=DTYPES, help="default: as `lm_eval --model mtp` chooses it")
+    add("--device", help="default: the GPU where there is one")
+    add("-o", "--out", type=user_path, metavar="FILE", help="write everything there, as JSON")
+    return parser
 
 
 def main(argv: list[str]) -> int:
@@ -63,7 +63,10 @@ def main(argv: list[str]) -> int:
         value = getattr(args, name)
         if min(value if isinstance(value, list) else [value]) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {value}: expected at least 1; raise it.")
+    return _verify(args)
 
+
+def _verify(args: argparse.Namespace) -> int:
     import torch
 
     from mtp_harness.data.humaneval import read_problems
@@ -104,6 +107,25 @@ def main(argv: list[str]) -> int:
     return int(any(row.comparison.counts["errors"] for row in rows))
 
 
+class Row(NamedTuple):
+    """One line of the table."""
+
+    comparison: Comparison
+    score: Score | None  # None: programs cannot be isolated here
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        compared = self.comparison
+        return {
+            "draft_heads": compared.draft_heads,
+            "batch": compared.batch,
+            "ntp_batch": compared.ntp_batch,
+            **compared.counts,
+            "score": self.score and self.score._asdict(),
+            "differences": [asdict(d) | {"near_tie": d.near_tie} for d in compared.differences],
+        }
+
+
 def _compare_all(
     verifier: Verifier, scorer: Scorer | None, draft_heads: Sequence[int], batches: Sequence[int]
 ) -> Iterator[Row]:
@@ -121,25 +143,6 @@ def _compare_all(
             yield row(first, ntp)
         for k in draft_heads:
             yield row(ntp, verifier.run(k, batch))
-
-
-def _whole_numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mtp-harness verify", description=__doc__)
-    add = parser.add_argument
-    add("pretrained", nargs="?", help="default mtp-bytes-n4")
-    add_model_options(parser)
-    add("--draft-heads", type=_whole_numbers, metavar="K,…", help="default: 2 up to all heads")
-    add("--batch", type=_whole_numbers, metavar="B,…", default=[1, 16], help="default 1,16")
-    add("--prompts", type=int, metavar="N", default=20, help="default %(default)s, at most 164")
-    add("--new-tokens", type=int, metavar="N", default=256, help="per answer, default %(default)s")
-    add("--dtype", choices=DTYPES, help="default: as `lm_eval --model mtp` chooses it")
-    add("--device", help="default: the GPU where there is one")
-    add("-o", "--out", type=user_path, metavar="FILE", help="write everything there, as JSON")
-    return parser
 
 
 def _dtype(args: argparse.Namespace) -> torch.dtype | None:

@@ -87,7 +87,7 @@ class Comparison:
         return {
             "answers": self.n_answers,
             "tokens": self.n_tokens,
-            "identical": self.n_answers - len({one.prompt for one in self.differences}),
+            "identical": self.n_answers - len({d.prompt for d in self.differences}),
             "near_ties": near_ties,
             "errors": len(self.differences) - near_ties,
         }
@@ -114,7 +114,7 @@ class Verifier:
         """Compare a run with an NTP run; see the module."""
         truths = [answer.tokens for answer in ntp.answers]
         todo = {prompt: (0, answer.tokens) for prompt, answer in enumerate(run.answers)}
-        found: dict[int, list[Difference]] = defaultdict(list)
+        differences: dict[int, list[Difference]] = defaultdict(list)
         n_tokens = 0
         while todo:
             starts: dict[int, int] = {}  # where to go on, by prompt
@@ -124,8 +124,8 @@ class Verifier:
                 at = next((at for at, (a, b) in enumerate(pairs) if a != b), len(pairs))
                 n_tokens += min(at + 1, len(truth)) - start
                 if at < len(pairs):
-                    found[prompt].append(Difference(prompt, at, *pairs[at]))
-                    if at + 1 < len(truth) and len(found[prompt]) < MAX_DIFFERENCES:
+                    differences[prompt].append(Difference(prompt, at, *pairs[at]))
+                    if at + 1 < len(truth) and len(differences[prompt]) < MAX_DIFFERENCES:
                         starts[prompt] = at + 1
             rest = [self._rest(p, truths[p], start) for p, start in starts.items()]
             answers = self._decode(run.draft_heads, run.batch, rest)
@@ -133,11 +133,12 @@ class Verifier:
                 prompt: (start, answer.tokens)
                 for (prompt, start), answer in zip(starts.items(), answers, strict=True)
             }
-        judged = tuple(
-            one for prompt in sorted(found) for one in self._judge(found[prompt], ntp, run)
+        judged: list[Difference] = []
+        for prompt in sorted(differences):
+            judged += self._judge(differences[prompt], ntp, run)
+        return Comparison(
+            run.draft_heads, run.batch, ntp.batch, len(run.answers), n_tokens, tuple(judged)
         )
-        n_answers = len(run.answers)
-        return Comparison(run.draft_heads, run.batch, ntp.batch, n_answers, n_tokens, judged)
 
     def _decode(self, draft_heads: int, batch: int, requests: list[Request]) -> list[Answer]:
         engine = Engine(self.model, draft_heads, self.eos, self.to_text, slots=batch)
@@ -152,16 +153,16 @@ class Verifier:
         prompt, answer = differences[0].prompt, ntp.answers[differences[0].prompt].tokens
         text = self.requests[prompt].prompt + answer
         n_prompt = len(text) - len(answer)
-        one = logits_along(self.model, text, n_prompt, 1, ntp.batch)
+        single = logits_along(self.model, text, n_prompt, 1, ntp.batch)
         several = logits_along(self.model, text, n_prompt, run.draft_heads, run.batch)
         uncached = logits_along(self.model, text, n_prompt, None, 1)
-        rounding = float((one - uncached).abs().max())
+        rounding = float((single - uncached).abs().max())
         judged = []
         for difference in differences:
             at, a, b = difference.position, difference.ntp, difference.other
             if a is not None and b is not None:
-                gap = float((one[at, a] - one[at, b]).abs())
-                moved = float((one[at] - several[at]).abs().max())
+                gap = float((single[at, a] - single[at, b]).abs())
+                moved = float((single[at] - several[at]).abs().max())
                 difference = Difference(prompt, at, a, b, gap, moved, rounding)
             judged.append(difference)
         return judged

@@ -129,13 +129,8 @@ def answer_key(
 ) -> str:
     """Return the key of one answer: where it belongs, readably, and a hash of what it answers.
 
-    Args:
-        task: the task's name.
-        document: index of the document within the task.
-        index: of the request within the document.
-        repeat: index of the answer within the request's.
-        prompt: token ids, as fed to the model.
-        options: generation arguments.
+    `index` is the request's within the document, `repeat` the answer's within the request's; the
+    prompt is as fed to the model.
     """
     what = [task, document, index, repeat, list(prompt), options]
     digest = hashlib.blake2b(json.dumps(what, sort_keys=True).encode(), digest_size=16).hexdigest()
@@ -148,8 +143,8 @@ def recorded_settings(path: Path) -> dict[str, Any] | None:
     Raises:
         ValueError: see `Journal`.
     """
-    found = (_parse(file).settings for file in _files(path))
-    return next((settings for settings in found if settings is not None), None)
+    recorded = (_parse(file).settings for file in _files(path))
+    return next((settings for settings in recorded if settings is not None), None)
 
 
 def _shown(settings: dict[str, Any], name: str) -> str:
@@ -160,8 +155,8 @@ def _files(path: Path) -> list[Path]:
     """Return FILE and all FILE.rank*, as far as they exist."""
     rank = re.compile(re.escape(path.name) + r"(\.rank\d+)?")
     folder = path.parent
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(one for one in found if rank.fullmatch(one.name) and one.is_file())
+    files = folder.iterdir() if folder.is_dir() else ()
+    return sorted(file for file in files if rank.fullmatch(file.name) and file.is_file())
 
 
 def _open_locked(path: Path) -> int:

@@ -103,10 +103,10 @@ class Drafter(Protocol):
 
 
 def step(batch: Batch, drafter: Drafter, n_tokens: int, width: int) -> Tensor:
-    """Verify, accept and draft once, in all rows.
+    """Verify, accept and draft once, in all rows of a batch, which is brought up to date.
 
     Args:
-        batch: is brought up to date.
+        batch: the rows.
         drafter: of the model's kind of heads.
         n_tokens: T, the pending token and at most T - 1 drafts.
         width: see `SlotCache.at`.

@@ -23,17 +23,10 @@ PROVENANCE_FILE = "conversion.json"
 
 
 def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> MTPLlamaForCausalLM:
-    """Write a checkpoint in Meta's layout as a transformers folder.
+    """Write a checkpoint in Meta's layout as a transformers folder; return the model as written.
 
-    `AutoModelForCausalLM.from_pretrained(target)` loads it after `import mtp_harness.models`.
-
-    Args:
-        source: folder in Meta's layout.
-        target: a folder that does not exist yet, or is empty.
-        dtype: type to store the weights in; None means as they are.
-
-    Returns:
-        The model as written.
+    `AutoModelForCausalLM.from_pretrained(target)` loads it after `import mtp_harness.models`. The
+    target does not exist yet, or is empty; without a `dtype` weights are stored as they are.
 
     Raises:
         FileNotFoundError: the source is missing or incomplete.

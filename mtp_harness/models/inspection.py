@@ -6,7 +6,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from mtp_harness.models.checkpoints.checks import is_finite, listing
-from mtp_harness.models.checkpoints.summary import Summary
+from mtp_harness.models.checkpoints.layout import Summary
 from mtp_harness.models.checkpoints.tokenizer_folder import check_vocabulary
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.models.load import detect, is_local, load_tokenizer, resolve
@@ -21,10 +21,6 @@ def summarise(pretrained: str, tokenizer: str | None = None) -> Summary:
     Args:
         pretrained: a folder, or the name of a shipped model.
         tokenizer: name or folder of another than the checkpoint's own.
-
-    Raises:
-        FileNotFoundError: there is nothing.
-        ValueError: it is no folder with a checkpoint, or a name on the hub.
     """
     if not is_local(pretrained):
         raise ValueError(
@@ -42,14 +38,7 @@ def summarise(pretrained: str, tokenizer: str | None = None) -> Summary:
 def summarise_loaded(
     name: str, model: MultiHeadModel, tokenizer: PreTrainedTokenizerBase, location: str
 ) -> Summary:
-    """Return what a model of the user's own loader is.
-
-    Args:
-        name: what to call it.
-        model: as loaded.
-        tokenizer: the model's.
-        location: its name or folder.
-    """
+    """Return what a model of the user's own loader is."""
     summary = Summary(name, LOADER, type(model).__name__, model.n_future_tokens)
     summary.context = model.max_positions
     vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)

@@ -22,9 +22,9 @@ def spread(model: MTPLlamaForCausalLM, devices: Sequence[torch.device]) -> MTPLl
     blocks, inner = [*model.model.layers, *model.extra_heads], model.model
     outside = [inner.embed_tokens, inner.norm, inner.rotary_emb]
     outside += [model.lm_head, model.extra_lm_heads]
-    places = shares([*map(_n_bytes, blocks)], sum(map(_n_bytes, outside)), len(devices))
-    for block, place in zip(blocks, places, strict=True):
-        block.to(devices[place])
+    indices = shares([*map(_n_bytes, blocks)], sum(map(_n_bytes, outside)), len(devices))
+    for block, index in zip(blocks, indices, strict=True):
+        block.to(devices[index])
     for module in outside:
         module.to(devices[0])
     return model
@@ -37,11 +37,11 @@ def shares(sizes: Sequence[int], outside: int, n: int) -> list[int]:
     end to end and cut into n equal pieces.
     """
     total, before = outside + sum(sizes), outside
-    places = []
+    indices = []
     for size in sizes:
-        places.append(min(n - 1, int((before + size / 2) * n / total)))
+        indices.append(min(n - 1, int((before + size / 2) * n / total)))
         before += size
-    return places
+    return indices
 
 
 def gpus() -> list[torch.device]:

@@ -1,17 +1,21 @@
 """The numbers of the model cards: what a model's heads know, and how fast they make it."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from mtp_harness.decode.engine import Answer, Engine, Request
 from mtp_harness.decode.records import Acceptance
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.models.text import shown
 from mtp_harness.probes.teacher_forced import Reading, Walk, read, score_heads, walk
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def measure_heads(model: MultiHeadModel, text: Tensor) -> dict[str, Any]:

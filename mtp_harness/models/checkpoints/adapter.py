@@ -18,9 +18,6 @@ def refuse_adapter(folder: Path) -> None:
     """Refuse a folder with an adapter alone, and say how its base and it become a checkpoint.
 
     An ordinary model's folder may hold one beside its `config.json`: transformers loads both.
-
-    Raises:
-        ValueError: the folder holds an adapter, and neither weights nor an ordinary configuration.
     """
     has_weights = any(folder.glob("model*.safetensors")) or any(folder.glob("consolidated*.pth"))
     has_adapter = (folder / ADAPTER_FILE).is_file() or any(folder.glob("adapter_model.*"))

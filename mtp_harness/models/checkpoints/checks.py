@@ -1,10 +1,10 @@
 """What every loader of a checkpoint checks, and how it says so: one sentence, few names of many."""
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,7 +67,7 @@ class StoredTensors(ABC):
         counts: Counter[torch.dtype] = Counter()
         for name, dtype in self.dtypes.items():
             if dtype is not None:
-                counts[dtype] += prod(self.shapes[name])
+                counts[dtype] += math.prod(self.shapes[name])
         return counts.most_common(1)[0][0] if counts else torch.get_default_dtype()
 
 
@@ -82,6 +82,16 @@ def one_line(error: Exception, limit: int = 200) -> str:
     """Return an error's message without line breaks, cut to `limit` characters."""
     text = sentence(error) or type(error).__name__
     return text if len(text) <= limit else text[:limit] + "…"
+
+
+def odd_number(name: str, value: object, whole: bool, limit: float = math.inf) -> str | None:
+    """Return what a value is and should be, unless it is a positive number below the limit."""
+    types = (int,) if whole else (int, float)
+    if isinstance(value, types) and not isinstance(value, bool) and 0 < value < limit:
+        return None
+    shown = repr(value) if len(repr(value)) < 100 else f"{repr(value)[:100]}…"
+    below = "" if limit == math.inf else f" below {limit:g}"
+    return f"{name}={shown}, expected a positive {'integer' if whole else 'number'}{below}"
 
 
 def refuse_differences(folder: Path, file: str, differences: Sequence[str]) -> None:
@@ -125,12 +135,7 @@ def is_finite(tensor: Tensor) -> bool:
 
 
 def local_folder(path: str | Path) -> Path:
-    """Return `path` if it is a folder with something in it.
-
-    Raises:
-        FileNotFoundError: nothing is there, or the folder is empty.
-        ValueError: it is a file.
-    """
+    """Return `path` if it is a folder with something in it."""
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise ValueError(
@@ -148,12 +153,7 @@ def local_folder(path: str | Path) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is no JSON, or no object.
-    """
+    """Return the JSON object in a file."""
     if not path.is_file():
         raise FileNotFoundError(
             f"{path.parent} has no {path.name}: copy it from the checkpoint's release"

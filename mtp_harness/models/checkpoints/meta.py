@@ -23,7 +23,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from mtp_harness.models.checkpoints import checks
 from mtp_harness.models.checkpoints.checks import KeyReport
-from mtp_harness.models.checkpoints.layout import Layout
+from mtp_harness.models.checkpoints.layout import Layout, Summary
 from mtp_harness.models.checkpoints.meta_params import PARAMS_FILE, MetaParams, read_params
 from mtp_harness.models.checkpoints.meta_shards import MetaShards, shard_files
 from mtp_harness.models.checkpoints.meta_tokenizer import (
@@ -33,7 +33,6 @@ from mtp_harness.models.checkpoints.meta_tokenizer import (
 )
 from mtp_harness.models.checkpoints.safetensors_files import CONFIG_FILE
 from mtp_harness.models.checkpoints.safetensors_folder import describe_sizes
-from mtp_harness.models.checkpoints.summary import Summary
 from mtp_harness.models.llama.mtp_llama import MTPLlamaConfig, MTPLlamaForCausalLM
 
 
@@ -66,12 +65,7 @@ def load_meta(folder: Path, dtype: torch.dtype | None = None) -> MTPLlamaForCaus
 
 
 def meta_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a checkpoint in Meta's layout, from its folder or the one above.
-
-    Raises:
-        FileNotFoundError: it is in neither.
-        ValueError: it is not a SentencePiece BPE model, or has more pieces than the model has rows.
-    """
+    """Return the tokenizer of a checkpoint in Meta's layout, from its folder or the one above."""
     folder = checks.local_folder(folder)
     path = find_tokenizer(folder)
     if path is None:

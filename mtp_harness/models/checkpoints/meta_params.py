@@ -15,17 +15,17 @@ import dataclasses
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mtp_harness.models.checkpoints.checks import Shape, listing, read_json
+from mtp_harness.models.checkpoints.checks import Shape, listing, odd_number, read_json
 from mtp_harness.models.llama.mtp_llama import MTPLlamaConfig
 
 PARAMS_FILE = "params.json"
 RUNTIME_KEYS = frozenset({"max_batch_size"})
 """Keys that describe a run, not the model: accepted and not used."""
 
-_TOO_LARGE = 1e12
-"""No size, base or factor of a model comes near it."""
+_FACTORS = {"ffn_dim_multiplier", "norm_eps", "rope_theta"}
+_DEFAULTS = (("n_kv_heads", None), ("ffn_dim_multiplier", None), ("vocab_size", -1))
+"""Values that say that something else decides."""
 
 # Meta's name within a block -> transformers' name.
 _BLOCK_NAMES = {
@@ -66,8 +66,11 @@ class MetaParams:
 
     def __post_init__(self) -> None:
         """Refuse values that no model can have."""
-        for name, value in dataclasses.asdict(self).items():
-            _check_number(name, value)
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
+            odd = odd_number(name, value, name not in _FACTORS, limit=1e12)  # far above any model's
+            if odd and (name, value) not in _DEFAULTS:
+                raise ValueError(odd)
         if self.n_layers <= self.n_future_tokens:
             raise ValueError(
                 f"n_layers={self.n_layers} with n_future_tokens={self.n_future_tokens}, expected "
@@ -144,13 +147,7 @@ class MetaParams:
 
 
 def read_params(folder: Path) -> MetaParams:
-    """Return the checked contents of a folder's `params.json`.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is malformed, has a key that `MetaParams` does not know, or a value that no
-            model can have.
-    """
+    """Return the checked contents of a folder's `params.json`."""
     path = folder / PARAMS_FILE
     content = read_json(path)
     known = [field.name for field in dataclasses.fields(MetaParams)]
@@ -166,16 +163,3 @@ def read_params(folder: Path) -> MetaParams:
         return MetaParams(**{key: value for key, value in content.items() if key in known})
     except ValueError as error:
         raise ValueError(f"{path}: {error}; correct it or fetch it again") from error
-
-
-def _check_number(name: str, value: Any) -> None:
-    """Refuse a value of the wrong type or sign."""
-    field = next(f for f in dataclasses.fields(MetaParams) if f.name == name)
-    if (value is None and field.default is None) or (name == "vocab_size" and value == -1):
-        return
-    is_real = name in {"ffn_dim_multiplier", "norm_eps", "rope_theta"}
-    types = (int, float) if is_real else (int,)
-    if isinstance(value, bool) or not isinstance(value, types) or not 0 < value < _TOO_LARGE:
-        kind = "number" if is_real else "integer"
-        found = repr(value) if len(repr(value)) < 100 else f"{repr(value)[:100]}…"
-        raise ValueError(f"{name}={found}, expected a positive {kind} below {_TOO_LARGE:g}")

@@ -63,11 +63,7 @@ class MetaShards(StoredTensors):
         self.dtypes = {name: self._shards[0][name].dtype for name in names}
 
     def read(self, name: str) -> Tensor:
-        """Return a whole tensor; it shares the file's memory where it is not split.
-
-        Raises:
-            ValueError: the shards disagree about a tensor that each holds whole.
-        """
+        """Return a whole tensor; it shares the file's memory where it is not split."""
         parts = [shard[name] for shard in self._shards]
         dim = self._split_dim(name)
         if len(parts) > 1 and dim is not None:
@@ -105,12 +101,7 @@ class MetaShards(StoredTensors):
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """Return the weights in a folder, in the order of the shards.
-
-    Raises:
-        FileNotFoundError: none, or a gap in their numbers.
-        ValueError: several that are not the shards of one checkpoint.
-    """
+    """Return the weights in a folder, in the order of the shards."""
     files = sorted(folder.glob("consolidated*.pth")) or sorted(folder.glob("*.pth"))
     if not files:
         raise FileNotFoundError(

@@ -44,9 +44,6 @@ def sentencepiece_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     Decoding the tokens of an answer alone drops one leading space, the one that SentencePiece puts
     in front of every text: an answer must be decoded together with what comes before it. Bytes that
     are no UTF-8 become one U+FFFD each; SentencePiece keeps what it can of such a run.
-
-    Raises:
-        ValueError: the file is broken, not BPE, or gives other ids here than in SentencePiece.
     """
     proto, reference = _read(path)
     backend = Tokenizer(_bpe(proto))

@@ -21,7 +21,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCa
 from mtp_harness.errors import in_words
 from mtp_harness.models.checkpoints import checks
 from mtp_harness.models.checkpoints.checks import KeyReport, listing, one_line
-from mtp_harness.models.checkpoints.layout import Layout
+from mtp_harness.models.checkpoints.layout import Layout, Summary
 from mtp_harness.models.checkpoints.safetensors_files import (
     CONFIG_FILE,
     INDEX_FILE,
@@ -29,7 +29,6 @@ from mtp_harness.models.checkpoints.safetensors_files import (
     SafetensorsFiles,
     no_such_model,
 )
-from mtp_harness.models.checkpoints.summary import Summary
 from mtp_harness.models.checkpoints.tokenizer_folder import folder_tokenizer, tokenizer_file
 
 SEQUENTIAL_KEYS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers")
@@ -95,11 +94,7 @@ def _read_config(folder: Path) -> Any:
 
 @contextmanager
 def asking_transformers(what: str) -> Iterator[None]:
-    """Put what transformers trips over into a sentence; what it refuses by itself is left as it is.
-
-    Raises:
-        ValueError: loading `what` failed in another way than with a ValueError or an OSError.
-    """
+    """Put what transformers trips over into a sentence; leave what it refuses by itself."""
     try:
         with in_words():
             yield

@@ -31,12 +31,7 @@ class SafetensorsFiles(StoredTensors):
     """What `model.safetensors`, or the files that its index names, hold."""
 
     def __init__(self, folder: Path) -> None:
-        """Read the headers.
-
-        Raises:
-            FileNotFoundError: no weights, or a file that the index names is missing.
-            ValueError: the index is malformed, or a file is truncated or no safetensors file.
-        """
+        """Read the headers."""
         self.files = _weight_files(folder)
         self.shapes, self.dtypes = {}, {}
         self._handles: dict[str, Any] = {}

@@ -14,13 +14,12 @@ from transformers import PreTrainedTokenizerBase
 
 from mtp_harness.models.checkpoints import checks
 from mtp_harness.models.checkpoints.checks import KeyReport, Shape, listing, one_line
-from mtp_harness.models.checkpoints.layout import Layout
+from mtp_harness.models.checkpoints.layout import Layout, Summary
 from mtp_harness.models.checkpoints.safetensors_files import (
     CONFIG_FILE,
     SafetensorsFiles,
     no_such_model,
 )
-from mtp_harness.models.checkpoints.summary import Summary
 from mtp_harness.models.checkpoints.tokenizer_folder import (
     folder_tokenizer,
     holds_tokenizer,
@@ -80,12 +79,7 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None) -> MTPLlamaForCa
 
 
 def read_config(folder: Path) -> MTPLlamaConfig:
-    """Return the configuration in a folder.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is malformed, of another model type, or describes no possible model.
-    """
+    """Return the configuration in a folder."""
     path = folder / CONFIG_FILE
     content = checks.read_json(path)
     if content.get("model_type") != MTPLlamaConfig.model_type:
@@ -155,12 +149,9 @@ def _impossible_values(content: Mapping[str, Any]) -> Iterator[str]:
     """Yield what the values in `config.json` cannot be."""
     rope = content.get("rope_parameters")
     for name, value in [*content.items(), *(rope.items() if isinstance(rope, dict) else ())]:
-        types = (int,) if name in _SIZES else (int, float)
-        if value is None or name not in _SIZES | _FACTORS:
-            continue
-        if isinstance(value, bool) or not isinstance(value, types) or not 0 < value < float("inf"):
-            kind = "integer" if name in _SIZES else "number"
-            yield f"{name}={value!r}, expected a positive {kind}"
+        if name in _SIZES | _FACTORS and value is not None:
+            if odd := checks.odd_number(name, value, name in _SIZES):
+                yield odd
     if quantization := content.get("quantization_config"):
         method = quantization.get("quant_method") if isinstance(quantization, dict) else "?"
         yield f"quantization_config ({method}), expected plain weights, which alone are read here"
@@ -186,12 +177,7 @@ def _recognises(folder: Path) -> bool:
 
 
 def tokenizer_of_ours(folder: Path) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of an `mtp_llama` folder, or one that lies alone in a folder.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is broken.
-    """
+    """Return the tokenizer of an `mtp_llama` folder, or one that lies alone in a folder."""
     if not holds_tokenizer(folder):
         raise FileNotFoundError(
             f"{folder} has no tokenizer, expected tokenizer.json: copy it there or pass tokenizer=…"

@@ -29,9 +29,6 @@ def folder_tokenizer(
         folder: as `save_pretrained` writes it, with or without a model.
         read_config: raises for a broken `config.json`, into which transformers looks as well.
         raw: a lone `tokenizer.model` is read as Meta's, not as transformers would.
-
-    Raises:
-        ValueError: it is broken.
     """
     if raw and {path.name for path in folder.glob("tokenizer*")} == {TOKENIZER_FILE}:
         return sentencepiece_tokenizer(folder / TOKENIZER_FILE)
@@ -66,9 +63,6 @@ def check_vocabulary(
         vocabulary: V of the model.
         name: what to call the model.
         padding: whether the padding token counts, which ordinary models often have no row for.
-
-    Raises:
-        ValueError: an id is V or more.
     """
     ids = set(tokenizer.get_vocab().values()) - (set() if padding else {tokenizer.pad_token_id})
     largest = max(ids, default=0)

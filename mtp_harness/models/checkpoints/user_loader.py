@@ -38,11 +38,7 @@ def load_with(spec: str, pretrained: str | None) -> MultiHeadModel:
 
 
 def find_loader(spec: str) -> Callable[[str | None], Any]:
-    """Return the function that `module:function` names.
-
-    Raises:
-        ValueError: no such function can be imported.
-    """
+    """Return the function that `module:function` names."""
     module_name, _, function_name = spec.partition(":")
     if not module_name or not function_name:
         raise ValueError(

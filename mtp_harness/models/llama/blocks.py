@@ -20,7 +20,7 @@ def run_blocks(
     positions: Tensor | None,
     cache: KeyValueCache | None,
 ) -> Tensor:
-    """Apply Llama decoder layers one after the other.
+    """Apply Llama decoder layers one after the other; return [B, T, D], where `states` are.
 
     Args:
         blocks: `LlamaDecoderLayer`s, each with the `layer_idx` it has in the cache; they may be
@@ -29,9 +29,6 @@ def run_blocks(
         rotary: `LlamaRotaryEmbedding`.
         positions: int64 [B, T]; None means 0..T-1.
         cache: None means causal attention within this call, by transformers' own code.
-
-    Returns:
-        [B, T, D], on the device of `states`.
     """
     if positions is None:
         positions = torch.arange(states.shape[1], device=states.device)[None]

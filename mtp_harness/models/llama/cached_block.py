@@ -23,17 +23,15 @@ def run_cached_block(
     cache: KeyValueCache,
     last: Tensor | None = None,
 ) -> Tensor:
-    """Apply one block to states at the cache's positions.
+    """Apply one block to states at the cache's positions; return [B, T, D].
 
     Args:
         block: a `LlamaDecoderLayer`.
         states: [B, T, D].
         rotated_by: from `rotation`.
         cache: knows the positions; this block's keys and values are added to it.
-        last: int64 [B], index within the call of the only tokens whose output is asked for.
-
-    Returns:
-        [B, T, D]; with `last`, [B, 1, D].
+        last: int64 [B], index within the call of the only tokens whose output is asked for: the
+            result is [B, 1, D].
     """
     weights, attention = fused(block), block.self_attn
     head_dim = attention.head_dim
