@@ -20,7 +20,7 @@ random names); how names are made is chosen here.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,13 +37,11 @@ from mtp_harness.probes.head_logprobs import model_of
 from mtp_harness.probes.pooled import Measured, pair_cell
 from mtp_harness.probes.task import ProbeTask, Table
 from mtp_harness.probes.teacher_forced import hits
+from mtp_harness.probes.windows import Encode
 from mtp_harness.results.long_table import Cell
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
-
-Encode = Callable[[str], list[int]]
-"""Text to token ids, without special tokens."""
 
 TOKENS, BYTES = 2, 6
 """Of a name: its tokens, or its letters where a tokenizer has none longer than a byte."""
