@@ -26,7 +26,7 @@ EXCEPTIONS = {
     "files.py": "the one way",
     "figures/figure.py": "savefig writes into memory",
     "results/tidy.py": "to_csv returns text",
-    "commands/convert.py": "writes a scratch folder, compares it, renames it",
+    "models/convert.py": "writes a scratch folder, compares it, renames it",
     "pipeline/run.py": "a log that grows while a cell runs; a lock that holds nothing",
     "probes/hardware.py": "a switch of the kernel's",
     "sandbox/bubblewrap.py": "a switch of the kernel's",

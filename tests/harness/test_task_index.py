@@ -1,4 +1,4 @@
-"""The one walk from a name to single tasks: groups, tags, settings on the way, what is not there."""
+"""The one walk from a name to single tasks: groups, tags, settings on the way, unknown names."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from mtp_harness.harness.task_index import configuration, is_ours, leaves, our_i
 YAMLS = {
     "plain": "task: t_plain\ntag: t_tag\noutput_type: generate_until\n",
     "other": "include: plain.yaml\ntask: t_other\n",
-    "group": "group: t_group\nnum_fewshot: 2\ntask:\n  - t_plain\n  - task: t_other\n    limit: 3\n",
+    "group": "group: t_group\nnum_fewshot: 2\ntask:\n- t_plain\n- task: t_other\n  limit: 3\n",
     "outer": "group: t_outer\ntask:\n  - group: within\n    task: [t_group]\n  - t_absent\n",
     "circle": "group: t_circle\ntask: [t_wheel]\n",
     "wheel": "group: t_wheel\ntask: [t_circle, t_plain]\n",
