@@ -17,13 +17,8 @@ def fastest_draft_heads(
     """Return the k that decodes the most tokens per second here, and what was measured.
 
     Every k decodes the beginning of the same answers, once to warm up and then twice, in turn
-    (1 … n, n … 1). What is fastest depends on the machine, the batch and the text.
-
-    Args:
-        make_engine: k -> engine.
-        n: heads of the model.
-        requests: at least one; a sample of `slots` of them is used.
-        slots: rows decoded together.
+    (1 … n, n … 1). What is fastest depends on the machine, the batch and the text. Of the requests,
+    at least one, as many as there are slots are used.
     """
     chosen = [requests[i * len(requests) // slots] for i in range(min(slots, len(requests)))]
     sample = [replace(r, max_new_tokens=min(TOKENS, r.max_new_tokens)) for r in chosen]

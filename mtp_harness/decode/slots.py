@@ -83,12 +83,7 @@ class Slots(step.Batch):
     ) -> Tensor:
         """Choose the first token of rows whose prompts stand in their slots, and draft.
 
-        Args:
-            slots: where.
-            prompts: their prompts.
-            prefilled: the forwards of these.
-            budgets: of tokens to emit.
-            keys: of their noise.
+        Budgets are of tokens to emit, keys of the noise.
 
         Returns:
             First token and number of drafts, int64 [b, 2].

@@ -105,11 +105,7 @@ class Drafter(Protocol):
 def step(batch: Batch, drafter: Drafter, n_tokens: int, width: int) -> Tensor:
     """Verify, accept and draft once, in all rows of a batch, which is brought up to date.
 
-    Args:
-        batch: the rows.
-        drafter: of the model's kind of heads.
-        n_tokens: T, the pending token and at most T - 1 drafts.
-        width: see `SlotCache.at`.
+    Windows have `n_tokens`, T: the pending token and at most T - 1 drafts. `width`: `SlotCache.at`.
 
     Returns:
         Head 1's T choices, how many drafts before them are accepted, and how many drafts come next;

@@ -18,9 +18,7 @@ LOADER = "loader"
 def summarise(pretrained: str, tokenizer: str | None = None) -> Summary:
     """Return what a local checkpoint is and what is wrong with it; no model is made of it.
 
-    Args:
-        pretrained: a folder, or the name of a shipped model.
-        tokenizer: name or folder of another than the checkpoint's own.
+    `tokenizer` is the name or folder of another than the checkpoint's own.
     """
     if not is_local(pretrained):
         raise ValueError(
@@ -43,7 +41,7 @@ def summarise_loaded(
     summary.context = model.max_positions
     vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
     summary.vocabulary = vocabulary if isinstance(vocabulary, int) else None
-    weights = model.state_dict()
+    weights = {key: weight.detach() for key, weight in model.named_parameters()}
     summary.parameters["total"] = sum(prod(weight.shape) for weight in weights.values())
     summary.not_finite = [key for key, weight in weights.items() if not is_finite(weight)]
     if summary.not_finite:

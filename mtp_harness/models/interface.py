@@ -34,17 +34,13 @@ class KeyValueCache(Protocol):
     """What a block needs of a cache; `mtp_harness.decode.cache.SlotCache` is the implementation.
 
     The caller sets the positions of the tokens in this call before it calls the model.
-
-    Attributes:
-        mask: which cached tokens each query sees, bool [B, 1, T, S]; None where the call's tokens
-            are prompts, which see each other causally and nothing else.
-        positions: of the call's tokens, int64 [B, T].
-        places: the columns they go to, all rows counted through, int64 [B * T].
     """
 
+    # Which cached tokens each query sees, bool [B, 1, T, S]; None where the call's tokens are
+    # prompts, which see each other causally and nothing else.
     mask: Tensor | None
-    positions: Tensor
-    places: Tensor
+    positions: Tensor  # of the call's tokens, int64 [B, T]
+    places: Tensor  # the columns they go to, all rows counted through, int64 [B * T]
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any) -> tuple[Tensor, Tensor]:
         """Store [B, H, T, d] keys and values; return those to attend to, [B, H, S, d]."""

@@ -46,17 +46,11 @@ class KeyReport(NamedTuple):
 
 
 class StoredTensors(ABC):
-    """The tensors in a checkpoint's files; opening them reads no weights.
-
-    Attributes:
-        files: the files.
-        shapes: shape of every tensor.
-        dtypes: type of every tensor, None for one that is not a plain floating-point type.
-    """
+    """The tensors in a checkpoint's files; opening them reads no weights."""
 
     files: list[Path]
     shapes: dict[str, Shape]
-    dtypes: dict[str, torch.dtype | None]
+    dtypes: dict[str, torch.dtype | None]  # None: no plain floating-point type
 
     @abstractmethod
     def read(self, name: str) -> Tensor:

@@ -23,12 +23,10 @@ def tokenizer_file(folder: Path) -> Path | None:
 def folder_tokenizer(
     folder: Path, read_config: Callable[[Path], object], raw: bool
 ) -> PreTrainedTokenizerBase:
-    """Return the tokenizer in a folder.
+    """Return the tokenizer in a folder, as `save_pretrained` writes it with or without a model.
 
-    Args:
-        folder: as `save_pretrained` writes it, with or without a model.
-        read_config: raises for a broken `config.json`, into which transformers looks as well.
-        raw: a lone `tokenizer.model` is read as Meta's, not as transformers would.
+    `read_config` raises for a broken `config.json`, into which transformers looks as well. `raw`: a
+    lone `tokenizer.model` is read as Meta's, not as transformers would.
     """
     if raw and {path.name for path in folder.glob("tokenizer*")} == {TOKENIZER_FILE}:
         return sentencepiece_tokenizer(folder / TOKENIZER_FILE)
@@ -56,13 +54,10 @@ def folder_tokenizer(
 def check_vocabulary(
     tokenizer: PreTrainedTokenizerBase, vocabulary: int, name: str, padding: bool = True
 ) -> None:
-    """Refuse a tokenizer with ids for which the model has no rows.
+    """Refuse a tokenizer with ids, added ones included, of V or more: the model has no rows for it.
 
-    Args:
-        tokenizer: of any kind; tokens added to it count.
-        vocabulary: V of the model.
-        name: what to call the model.
-        padding: whether the padding token counts, which ordinary models often have no row for.
+    `name` is the model's; without `padding` that token does not count, which many ordinary models
+    have no row for.
     """
     ids = set(tokenizer.get_vocab().values()) - (set() if padding else {tokenizer.pad_token_id})
     largest = max(ids, default=0)
