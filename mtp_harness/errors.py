@@ -51,6 +51,17 @@ def sentence(error: Exception) -> str:
 
 
 @contextmanager
+def user_errors(*kinds: type[Exception], prefix: str = "", suffix: str = "") -> Iterator[None]:
+    """Let errors of some kinds end the run in one sentence, without a traceback."""
+    try:
+        yield
+    except UserError:
+        raise
+    except kinds as error:
+        raise UserError(f"{prefix}{sentence(error)}{suffix}") from error
+
+
+@contextmanager
 def in_words() -> Iterator[None]:
     """Replace the system's errors by ones with a sentence; as a decorator or in a `with`.
 

@@ -31,12 +31,10 @@ def expanded(given: str) -> str:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file; readers see all of it or the one before.
+    """Write a file and the folders above it; readers see all of it or the one before.
 
-    Args:
-        path: The file. Folders that are missing above it are made.
-        content: Text is written as UTF-8. Half characters, which JSON may hold and UTF-8 may not,
-            are escaped as JSON escapes them.
+    Text is written as UTF-8. Half characters, which JSON may hold and UTF-8 may not, are escaped as
+    JSON escapes them.
     """
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     with whole(path) as draft:
@@ -45,11 +43,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Give a draft to write; it becomes the file at the end, and is removed after an error.
-
-    Args:
-        path: The file. Folders that are missing above it are made.
-    """
+    """Give a draft to write; it becomes the file at the end, and is removed after an error."""
     if path.exists() and not path.is_file():  # a device or a pipe; a folder is refused by itself
         yield path
         return
@@ -73,9 +67,7 @@ def whole(path: Path) -> Iterator[Path]:
 def whole_files(folder: Path, last: str) -> Iterator[Path]:
     """Give an empty folder to write files into; at the end they go into `folder`, each whole.
 
-    Args:
-        folder: Is made where it is missing; what else it holds stays.
-        last: The file without which a reader does not take the folder for what it will be.
+    `last` is the file without which a reader does not take the folder for what it will be.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".draft.", dir=folder) as scratch:

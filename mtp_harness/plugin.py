@@ -3,10 +3,9 @@
 `_startup` calls `add_model`, `add_tasks` and `add_checks`, each with the `lm_eval` module that has
 just been imported. All three can be called again without effect.
 
-The checks run inside `lm_eval.evaluator.simple_evaluate`, before the model loads. On its own the
-harness loads the model first and reads `--confirm_run_unsafe_code` later, which on a large model is
-minutes too late. A run that calls `lm_eval.evaluator.evaluate` directly passes no checks and gives
-no consent; a task that grades programs then depends on its own self-test.
+The checks run inside `lm_eval.evaluator.simple_evaluate`, before the model loads. A run that calls
+`lm_eval.evaluator.evaluate` directly passes no checks and gives no consent; a task that grades
+programs then depends on its own self-test.
 """
 
 from __future__ import annotations
@@ -14,13 +13,14 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import inspect
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 from mtp_harness import tasks_dir
 from mtp_harness.files import user_path
 from mtp_harness.harness.checks import check_before_load
-from mtp_harness.harness.shots import add_fitting
+from mtp_harness.harness.shots import fit_shots
 from mtp_harness.results import long_table
 from mtp_harness.sandbox.consent import consent_for_this_run
 
@@ -54,28 +54,16 @@ def add_tasks(manager: ModuleType) -> None:
     """Make every `TaskManager` that reads the built-in tasks read ours too.
 
     Ours come before the user's `include_path`, because the harness lets later folders win.
-
-    Args:
-        manager: `lm_eval.tasks.manager`.
     """
-    original = manager.TaskManager.__init__
-    if hasattr(original, "mtp_harness_original"):
-        return
-    signature = inspect.signature(original)
-    _require_parameters(signature, "TaskManager", "include_path", "include_defaults")
 
-    @functools.wraps(original)
-    def with_our_tasks(self: Any, *args: Any, **kwargs: Any) -> None:
-        call = signature.bind(self, *args, **kwargs)
-        call.apply_defaults()
+    def with_our_tasks(original: Any, call: inspect.BoundArguments) -> None:
         given = call.arguments["include_path"]
         if call.arguments["include_defaults"]:
             call.arguments["include_path"] = _with_our_folder(given)
         original(*call.args, **call.kwargs)
-        self.include_path = given
+        call.arguments["self"].include_path = given
 
-    with_our_tasks.mtp_harness_original = original  # type: ignore[attr-defined]
-    manager.TaskManager.__init__ = with_our_tasks
+    _wrap(manager.TaskManager, "__init__", with_our_tasks, "include_path", "include_defaults")
 
 
 def _with_our_folder(include_path: Any) -> list[Any]:
@@ -91,43 +79,56 @@ def _with_our_folder(include_path: Any) -> list[Any]:
 def add_checks(evaluator: ModuleType) -> None:
     """Make `simple_evaluate` run `check_before_load` first, carry the user's consent, move tables.
 
-    `from lm_eval import simple_evaluate` and the command line both read the name from this module
-    when they run, so this one place is enough.
-
-    Args:
-        evaluator: `lm_eval.evaluator`.
+    `evaluate` shows the model to the tasks that fit their prompts to it. `from lm_eval import
+    simple_evaluate` and the command line both read the names from this module when they run, so
+    this one place is enough.
     """
-    original = evaluator.simple_evaluate
-    if hasattr(original, "mtp_harness_original"):
-        return
-    signature = inspect.signature(original)
     checked = (
         *("model", "tasks", "task_manager", "confirm_run_unsafe_code", "predict_only"),
         *("metadata", "model_args"),
     )
     caching = ("cache_requests", "rewrite_requests_cache")
-    _require_parameters(signature, "simple_evaluate", *checked, *caching)
 
-    @functools.wraps(original)
-    def simple_evaluate(*args: Any, **kwargs: Any) -> Any:
-        call = signature.bind(*args, **kwargs)
-        call.apply_defaults()
+    def simple_evaluate(original: Any, call: inspect.BoundArguments) -> Any:
         check_before_load(
             **{name: call.arguments[name] for name in checked},
             cache_requests=any(call.arguments[name] for name in caching),
         )
         with consent_for_this_run(bool(call.arguments["confirm_run_unsafe_code"])):
-            results = original(*args, **kwargs)
+            results = original(*call.args, **call.kwargs)
         long_table.move(results)
         return results
 
-    simple_evaluate.mtp_harness_original = original  # type: ignore[attr-defined]
-    evaluator.simple_evaluate = simple_evaluate  # type: ignore[attr-defined]
-    add_fitting(evaluator)
+    def evaluate(original: Any, call: inspect.BoundArguments) -> Any:
+        fit_shots(call.arguments["lm"], call.arguments["task_dict"])
+        return original(*call.args, **call.kwargs)
+
+    _wrap(evaluator, "simple_evaluate", simple_evaluate, *checked, *caching)
+    _wrap(evaluator, "evaluate", evaluate, "lm", "task_dict")
 
 
-def _require_parameters(signature: inspect.Signature, function: str, *names: str) -> None:
-    """Refuse to wrap a function that another version of the harness has changed."""
-    missing = [name for name in names if name not in signature.parameters]
-    if missing:
-        raise TypeError(f"this lm_eval's {function} has no parameter {', '.join(missing)}")
+def _wrap(owner: Any, name: str, around: Callable[..., Any], *parameters: str) -> None:
+    """Put ours around a function of the harness; a second time changes nothing.
+
+    Args:
+        owner: has the function.
+        name: of the function.
+        around: takes the function and its call, defaults among it.
+        parameters: those that it relies on; the harness of another version may lack them.
+    """
+    original = getattr(owner, name)
+    if hasattr(original, "mtp_harness_original"):
+        return
+    signature = inspect.signature(original)
+    if missing := [one for one in parameters if one not in signature.parameters]:
+        label = getattr(owner, "__name__", "") if name == "__init__" else name
+        raise TypeError(f"this lm_eval's {label} has no parameter {', '.join(missing)}")
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        call = signature.bind(*args, **kwargs)
+        call.apply_defaults()
+        return around(original, call)
+
+    wrapped.mtp_harness_original = original  # type: ignore[attr-defined]
+    setattr(owner, name, wrapped)

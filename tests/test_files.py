@@ -26,16 +26,15 @@ EXCEPTIONS = {
     "files.py": "the one way",
     "figures/figure.py": "savefig writes into memory",
     "results/tidy.py": "to_csv returns text",
-    "commands/convert.py": "writes a scratch folder, compares it, renames it",
+    "models/convert.py": "writes a scratch folder, compares it, renames it",
     "pipeline/run.py": "a log that grows while a cell runs; a lock that holds nothing",
-    "probes/peak_memory.py": "a switch of the kernel's",
+    "probes/hardware.py": "a switch of the kernel's",
     "sandbox/bubblewrap.py": "a switch of the kernel's",
     "sandbox/launcher.py": "a switch of the kernel's",
     "sandbox/rootfs.py": "a switch of the kernel's",
     "sandbox/script.py": "a program's own output",
     "sandbox/zygote.py": "a switch of the kernel's",
     "commands/train.py": "into the draft of files.whole_files",
-    "training/data.py": "into a draft of files.whole",
     "training/loop.py": "into a draft of files.whole",
 }
 

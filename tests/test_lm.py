@@ -322,7 +322,7 @@ def test_likelihoods_are_those_of_head_1(shipped, shipped_hf):
 
 def test_head_1_is_named_once(caplog):
     requests = asks_likelihood("loglikelihood", [("a", "b")])
-    with caplog.at_level(logging.WARNING, logger="mtp_harness.lm"):
+    with caplog.at_level(logging.WARNING, logger="mtp_harness.harness.log_likelihood"):
         lm = MTPLM(device="cpu")
         lm.loglikelihood(requests)
         lm.loglikelihood(requests)
@@ -347,7 +347,7 @@ def test_a_bos_that_is_scored_after_a_bos_is_named_once(plain, which, caplog):
             scores = logits(torch.tensor([read]))[0, :-1].log_softmax(-1)
         return float(scores.gather(1, torch.tensor(read[1:])[:, None]).sum())
 
-    with caplog.at_level(logging.WARNING, logger="mtp_harness.lm"):
+    with caplog.at_level(logging.WARNING, logger="mtp_harness.harness.log_likelihood"):
         lm = MTPLM(device="cpu", **arguments)
         found = lm.loglikelihood_rolling(requests)
         assert lm.loglikelihood_rolling(requests) == found

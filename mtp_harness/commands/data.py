@@ -6,8 +6,6 @@ harness's own tasks in our groups are looked for in the cache of the `datasets` 
 are read from.
 """
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import gzip
@@ -15,15 +13,11 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import yaml
-
-from mtp_harness import tasks_dir
-from mtp_harness.data import summarization
 from mtp_harness.data.sources import (
     ENV_FOLDER,
     Source,
@@ -33,6 +27,7 @@ from mtp_harness.data.sources import (
     require,
     rows_of,
 )
+from mtp_harness.harness.task_index import configuration, leaves, our_index
 
 HARNESS_REPOSITORIES = {
     "arc_challenge": "allenai/ai2_arc",
@@ -51,7 +46,6 @@ tasks/*/README.md has all names that a file may have. To get a data set from the
 once where the hub can be reached: it stays in the Hugging Face cache, a folder that HF_HOME names.
 """
 
-
 _TWIN = re.compile(r"_t\d+(\.\d+)?$")
 
 
@@ -67,31 +61,9 @@ class Status(NamedTuple):
     detail: str
 
 
-class _Reader(yaml.SafeLoader):
-    """Reads a task's YAML without importing what it names."""
-
-
-_Reader.add_multi_constructor("!", lambda loader, tag, node: node.value)
-
-
 def main(argv: Sequence[str]) -> int:
-    """Run the command.
-
-    Args:
-        argv: Its arguments.
-
-    Returns:
-        1 where documents are missing or damaged.
-    """
-    parser = argparse.ArgumentParser(
-        prog="mtp-harness data", description="Say where the tasks' documents are."
-    )
-    check = parser.add_subparsers(required=True, metavar="check").add_parser(
-        "check", help="say, task by task, what is there, what is missing, how to provide it"
-    )
-    check.add_argument("tasks", nargs="*", help="tasks or groups; default: all of this package")
-    check.add_argument("--data-dir", help=f"folder to look in before that of {ENV_FOLDER}")
-    given = parser.parse_args(argv)
+    """Run the command; 1 where documents are missing or damaged."""
+    given = _parser().parse_args(argv)
     found = check_tasks(given.tasks, given.data_dir)
     width = max(map(len, found))
     for name, status in found.items():
@@ -106,6 +78,18 @@ def main(argv: Sequence[str]) -> int:
     return int("missing" in states or "damaged" in states)
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mtp-harness data", description="Say where the tasks' documents are."
+    )
+    check = parser.add_subparsers(required=True, metavar="check").add_parser(
+        "check", help="say, task by task, what is there, what is missing, how to provide it"
+    )
+    check.add_argument("tasks", nargs="*", help="tasks or groups; default: all of this package")
+    check.add_argument("--data-dir", help=f"folder to look in before that of {ENV_FOLDER}")
+    return parser
+
+
 def check_tasks(names: Sequence[str] = (), data_dir: str | None = None) -> dict[str, Status]:
     """Return what was found, by task.
 
@@ -117,49 +101,30 @@ def check_tasks(names: Sequence[str] = (), data_dir: str | None = None) -> dict[
     Raises:
         ValueError: There is no such task or group, or no such folder.
     """
-    known = _configurations()
+    index = our_index()
+    known = {name: configuration(entry) for name, entry in index.items() if entry.yaml_path}
     folders(data_dir)
-    wanted = [leaf for name in names or known for leaf in _leaves(name, known)]
+    every = sorted(known, key=lambda name: ("group" in known[name], name))
+    wanted = []
+    for leaf in (leaf for name in names or every for leaf in leaves(name, index)):
+        if leaf.name not in known and leaf.name not in HARNESS_REPOSITORIES:
+            raise ValueError(_unknown(leaf.name, known))
+        wanted.append(leaf.name)
     if not names:
         wanted = [name for name in wanted if not _TWIN.search(name)]
-    return {name: _checked(known.get(name), name, data_dir) for name in dict.fromkeys(wanted)}
+    found = {}
+    for name in dict.fromkeys(wanted):
+        try:
+            found[name] = _status(known.get(name), name, data_dir)
+        except ValueError as error:
+            found[name] = Status("damaged", " ".join(str(error).split()))
+    return found
 
 
-def _configurations() -> dict[str, dict[str, Any]]:
-    """Return the YAML of every task and group of this package, by name."""
-    read = [_with_included(path) for path in sorted(tasks_dir().rglob("*.yaml"))]
-    named = {one.get("group") or one["task"]: one for one in read}
-    return dict(sorted(named.items(), key=lambda item: ("group" in item[1], item[0])))
-
-
-def _with_included(path: Path) -> dict[str, Any]:
-    own: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=_Reader)
-    included = own.pop("include", None)
-    return {**(_with_included(path.parent / included) if included else {}), **own}
-
-
-def _leaves(named: Any, known: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the tasks of a task, a group, or a group's member with settings of its own."""
-    name = named if isinstance(named, str) else named.get("group", named["task"])
-    config = known.get(name) if isinstance(named, str) or "group" not in named else named
-    if config is not None and "group" in config:
-        for member in config["task"]:
-            yield from _leaves(member, known)
-    elif config is not None or name in HARNESS_REPOSITORIES:
-        yield name
-    else:
-        near = difflib.get_close_matches(name, known, n=1)
-        raise ValueError(
-            f"no task or group {name} in this package"
-            + (f": did you mean {near[0]}?" if near else "; `mtp-harness data check` lists them")
-        )
-
-
-def _checked(config: Mapping[str, Any] | None, name: str, data_dir: str | None) -> Status:
-    try:
-        return _status(config, name, data_dir)
-    except ValueError as error:
-        return Status("damaged", " ".join(str(error).split()))
+def _unknown(name: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f": did you mean {near[0]}?" if near else "; `mtp-harness data check` lists them"
+    return f"no task or group {name} in this package{hint}"
 
 
 def _status(config: Mapping[str, Any] | None, name: str, data_dir: str | None) -> Status:
@@ -169,18 +134,16 @@ def _status(config: Mapping[str, Any] | None, name: str, data_dir: str | None) -
         if "dataset_path" in config:
             return _in_datasets_cache(config["dataset_path"])
         return Status("made", "by the task itself")
-    module = importlib.import_module(config["custom_dataset"].rpartition(".")[0])
-    kwargs = config.get("dataset_kwargs") or {}
-    if module is summarization:
-        known = summarization.BENCHMARKS[kwargs["benchmark"]]
-        columns = (known.document, known.summary)
-        return _of_source(
-            summarization.source(kwargs["benchmark"]), columns, data_dir, known.n_test
-        )
+    # The index holds a function as a file beside the YAML, which it could be, too.
+    module = importlib.import_module(Path(config["custom_dataset"]).name.rpartition(".")[0])
+    if hasattr(module, "BENCHMARKS"):  # several of one kind: the YAML says which
+        benchmark = config["dataset_kwargs"]["benchmark"]
+        whole = module.BENCHMARKS[benchmark].n_test
+        return _of_source(module.source(benchmark), data_dir, whole)
     if hasattr(module, "find_file"):
         return _of_function(module, data_dir)
     if hasattr(module, "SOURCE"):
-        return _of_source(module.SOURCE, module.KEYS, data_dir)
+        return _of_source(module.SOURCE, data_dir)
     return Status("made", getattr(module, "MADE_FROM", "by the task itself"))
 
 
@@ -192,21 +155,19 @@ def _of_function(module: ModuleType, data_dir: str | None) -> Status:
     return Status("there", f"{len(module.read_problems(data_dir))} documents, {path}")
 
 
-def _of_source(
-    source: Source, columns: tuple[str, ...], data_dir: str | None, whole: int | None = None
-) -> Status:
+def _of_source(source: Source, data_dir: str | None, whole: int | None = None) -> Status:
     paths = find_here(source, data_dir)
     if not paths:
         return Status(
             "missing",
-            f"put {source.files[0]} there (columns {', '.join(columns)}), or get "
+            f"put {source.files[0]} there (columns {', '.join(source.columns)}), or get "
             f"{source.repository} from the hub",
         )
     first = next(rows_of(paths[0]), None)
     if first is None:
         raise ValueError(f"{paths[0]} has no rows; expected those of {source.title}")
     try:
-        require(first, columns, source)
+        require(first, source)
     except ValueError as error:
         raise ValueError(f"{paths[0]}: {error}") from None
     count, more = sum(map(_count, paths)), f" and {len(paths) - 1} more" if paths[1:] else ""
@@ -216,11 +177,7 @@ def _of_source(
 
 
 def _count(path: Path) -> int:
-    """Return the rows of a file, without reading what is in them.
-
-    Raises:
-        ValueError: It is damaged.
-    """
+    """Return the rows of a file, without reading what is in them."""
     with damage_named(path):
         if path.suffix == ".parquet":
             import pyarrow.parquet

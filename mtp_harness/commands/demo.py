@@ -3,26 +3,23 @@
 Reads the run's samples, decodes the same prompts again with heads 1..k for every k, and compares.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from lm_eval.models.utils import postprocess_generated_text
-from transformers import PreTrainedTokenizerBase
-
-from mtp_harness.commands.measure import measure_decoding, measure_heads
-from mtp_harness.data.corpus import code_corpus
-from mtp_harness.decode.engine import Request
-from mtp_harness.decode.stopping import continuation_text
+from mtp_harness.commands.model_options import add_model_options, open_from_options
 from mtp_harness.files import user_path
-from mtp_harness.models import provenance
-from mtp_harness.models.load import load_model, load_tokenizer
-from mtp_harness.models.text import plain_encode, shown
-from mtp_harness.probes.windows import windows
 from mtp_harness.results.find import results_below, written_samples
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from mtp_harness.decode.engine import Request
+    from mtp_harness.models.load import Opened
 
 WINDOWS, WINDOW = 16, 2048
 """What the heads' accuracy and the text walk are measured on here: a sample, to be quick."""
@@ -68,17 +65,39 @@ def main(argv: list[str]) -> int:
     """Print the screen."""
     parser = argparse.ArgumentParser(prog="mtp-harness demo", description=__doc__)
     parser.add_argument("results", type=user_path, help="the run's --output_path")
+    add_model_options(parser)
     args = parser.parse_args(argv)
     config, samples, path = newest(args.results)
-    sys.stdout.write(screen(config, samples) + f"\nresults: {path}\n")
+    opened = _open(config, args)
+    sys.stdout.write(screen(config, samples, opened) + f"\nresults: {path}\n")
     return 0
 
 
-def screen(config: dict[str, Any], samples: list[dict[str, Any]]) -> str:
+def _open(config: dict[str, Any], args: argparse.Namespace) -> Opened:
+    """Open the model of a run, by the loader that it was run with unless another is named."""
+    import torch
+
+    args.loader = args.loader or config.get("loader")
+    args.pretrained = config["pretrained"]
+    if args.pretrained == args.loader:  # the run named none: it carries the loader's name
+        args.pretrained = None
+    return open_from_options(
+        args, dtype=getattr(torch, config["dtype"]), device=torch.device(config["device"])
+    )
+
+
+def screen(config: dict[str, Any], samples: list[dict[str, Any]], opened: Opened) -> str:
     """Return the text; `config` is the results' `config.mtp`, `samples` the run's samples."""
-    name = config["pretrained"]
-    model = load_model(name, getattr(torch, config["dtype"])).to(config["device"])
-    tokenizer = load_tokenizer(name)
+    from lm_eval.models.utils import postprocess_generated_text
+
+    from mtp_harness.data.corpus import code_corpus
+    from mtp_harness.decode.stopping import continuation_text
+    from mtp_harness.models import provenance
+    from mtp_harness.models.text import plain_encode, shown
+    from mtp_harness.probes.model_card import measure_decoding, measure_heads
+    from mtp_harness.probes.windows import windows
+
+    name, (model, tokenizer) = config["pretrained"], opened
     requests = [_request(sample, tokenizer) for sample in samples]
     together, ntp = measure_decoding(model, tokenizer, requests, len(requests))
     alone, _ = measure_decoding(model, tokenizer, requests[:ALONE], 1)
@@ -128,6 +147,8 @@ def screen(config: dict[str, Any], samples: list[dict[str, Any]]) -> str:
 
 
 def _request(sample: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Request:
+    from mtp_harness.decode.engine import Request
+
     arguments = sample["arguments"]["gen_args_0"]
     prompt, kwargs = arguments["arg_0"], arguments["arg_1"]
     return Request(tokenizer.encode(prompt), kwargs["max_gen_toks"], tuple(kwargs["until"]))

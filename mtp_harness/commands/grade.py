@@ -16,7 +16,7 @@ from mtp_harness.results import samples
 from mtp_harness.results.find import GRADED, graded_copy, in_words, read_name
 from mtp_harness.sandbox import Grader
 from mtp_harness.scoring.bootstrap import estimate
-from mtp_harness.scoring.code_task import Graded, refuse_errors, score_document
+from mtp_harness.scoring.code_task import refuse_errors, score_document
 from mtp_harness.scoring.gradable import Gradable, load
 from mtp_harness.scoring.pass_at_k import KS, read_ks
 from mtp_harness.scoring.thinking import TRUNCATED
@@ -125,7 +125,7 @@ def grade_file(
     ks = ks or tuple(k for k in KS if k <= max(fewest, 1))
     remaining, metrics, lines = iter(verdicts), [], []
     for row, answers, _ in each:
-        graded = [Graded(answer, next(remaining)) for answer in answers]
+        graded = [answer.judged(next(remaining)) for answer in answers]
         own = score_document(row["doc"], [graded], ks, suffix)
         metrics.append(_keep_decoding(row, own))
         lines.append({**row, **own, "grading": settings})

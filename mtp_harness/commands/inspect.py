@@ -3,52 +3,25 @@
 Exit status: 0 for a sound checkpoint, 1 with all problems listed, 2 where there is none to inspect.
 """
 
+from __future__ import annotations
+
 import argparse
 import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from mtp_harness.commands.model_options import add_model_options, open_from_options
 from mtp_harness.errors import in_words
 from mtp_harness.files import user_path
-from mtp_harness.models.checkpoints.summary import Summary, summarise
-from mtp_harness.models.load import Layout, load_model, load_tokenizer
-from mtp_harness.models.plausibility import HeadProbe, default_text, probe_heads
 
-_LAYOUTS = {
-    Layout.META: "Meta's release (params.json, consolidated*.pth)",
-    Layout.MTP_LLAMA: "transformers folder with heads (mtp_llama)",
-    Layout.TRANSFORMERS: "transformers folder of an ordinary causal LM",
-}
+if TYPE_CHECKING:
+    from mtp_harness.models.checkpoints.layout import Layout, Summary
+    from mtp_harness.models.plausibility import HeadProbe
+
 _LABEL_WIDTH = 14
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print what a checkpoint is; return 0 if it is sound, 1 if not.
-
-    Args:
-        argv: the arguments after `inspect`; `sys.argv`'s by default.
-
-    Raises:
-        FileNotFoundError: there is nothing at the path.
-        ValueError: the path holds no checkpoint, or is a name on the hub.
-    """
-    arguments = _parser().parse_args(argv)
-    summary = summarise(arguments.path)
-    probes: list[HeadProbe] = []
-    if arguments.probe is not None and summary.layout is Layout.TRANSFORMERS:
-        summary.notes.append("not probed: --probe is for checkpoints with heads")
-    elif arguments.probe is not None and not summary.problems:
-        text = _read_text(user_path(arguments.probe)) if arguments.probe else default_text()
-        probes = probe_heads(load_model(arguments.path), load_tokenizer(arguments.path), text)
-        doubts = ((probe.offset, probe.doubt()) for probe in probes)
-        summary.problems += [f"head {offset}: {doubt}" for offset, doubt in doubts if doubt]
-    elif arguments.probe is not None:
-        summary.notes.append("not probed: the problems come first")
-    lines = _json(summary, probes) if arguments.json else _text(summary, probes)
-    sys.stdout.write(f"{lines}\n")
-    return 1 if summary.problems else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,7 +29,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="mtp-harness inspect",
         description="Say what a checkpoint is and what is wrong with it, without loading it.",
     )
-    parser.add_argument("path", metavar="PATH", help="a checkpoint's folder, or a shipped model")
+    parser.add_argument(
+        "pretrained", nargs="?", metavar="PATH", help="a checkpoint's folder, or a shipped model"
+    )
+    add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--probe",
@@ -69,9 +45,47 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print what a checkpoint is; return 0 if it is sound, 1 if not.
+
+    Raises:
+        FileNotFoundError: there is nothing at the path.
+        ValueError: the path holds no checkpoint, or is a name on the hub.
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if not (arguments.pretrained or arguments.loader):
+        parser.error("the following arguments are required: PATH")
+
+    from mtp_harness.models.inspection import summarise, summarise_loaded
+    from mtp_harness.models.load import LAYOUTS
+    from mtp_harness.models.plausibility import default_text, probe_heads
+
+    opened = None
+    if arguments.loader:
+        opened = open_from_options(arguments)
+        name = arguments.pretrained or arguments.loader
+        summary = summarise_loaded(name, *opened, arguments.tokenizer)
+    else:
+        summary = summarise(arguments.pretrained, arguments.tokenizer)
+    layout = next((layout for layout in LAYOUTS if layout.name == summary.layout), None)
+    probes: list[HeadProbe] = []
+    if arguments.probe is not None and layout and layout.ordinary:
+        summary.notes.append("not probed: --probe is for checkpoints with heads")
+    elif arguments.probe is not None and not summary.problems:
+        text = _read_text(user_path(arguments.probe)) if arguments.probe else default_text()
+        probes = probe_heads(*(opened or open_from_options(arguments)), text)
+        doubts = ((probe.offset, probe.doubt()) for probe in probes)
+        summary.problems += [f"head {offset}: {doubt}" for offset, doubt in doubts if doubt]
+    elif arguments.probe is not None:
+        summary.notes.append("not probed: the problems come first")
+    lines = _json(summary, probes) if arguments.json else _text(summary, layout, probes)
+    sys.stdout.write(f"{lines}\n")
+    return 1 if summary.problems else 0
+
+
 @in_words()
 def _read_text(path: Path) -> str:
-    """Return the text in a file."""
     try:
         return path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -82,31 +96,27 @@ def _read_text(path: Path) -> str:
 
 
 def _json(summary: Summary, probes: Sequence[HeadProbe]) -> str:
-    """Return everything as one JSON object."""
     content = dataclasses.asdict(summary)
     content["probe"] = [{**probe._asdict(), "doubt": probe.doubt()} for probe in probes]
     content["ok"] = not summary.problems
     return json.dumps(content, indent=2)
 
 
-def _text(summary: Summary, probes: Sequence[HeadProbe]) -> str:
+def _text(summary: Summary, layout: Layout | None, probes: Sequence[HeadProbe]) -> str:
     """Return aligned lines for people; what is not known is left out."""
-    heads = "" if summary.attention_heads is None else f"{summary.attention_heads} attention heads"
+    attention = f"{summary.attention_heads} attention heads"
     if summary.kv_heads not in (None, summary.attention_heads):
-        heads += f" ({summary.kv_heads} key/value)"
+        attention += f" ({summary.kv_heads} key/value)"
+    width = {
+        str(summary.width): summary.width,
+        f"feed-forward {summary.ffn_width}": summary.ffn_width,
+        attention: summary.attention_heads,
+    }
     rows = {
-        "layout": _LAYOUTS[summary.layout],
+        "layout": layout.title if layout else "read by your own loader",
         "model": summary.architecture,
-        "heads": _heads(summary),
-        "width": ", ".join(
-            part
-            for part in (
-                "" if summary.width is None else str(summary.width),
-                "" if summary.ffn_width is None else f"feed-forward {summary.ffn_width}",
-                heads,
-            )
-            if part
-        ),
+        "heads": _heads(summary, layout),
+        "width": ", ".join(part for part, value in width.items() if value is not None),
         "vocabulary": summary.vocabulary,
         "context": None if summary.context is None else f"{summary.context} tokens",
         "parameters": _parameters(summary),
@@ -127,14 +137,15 @@ def _text(summary: Summary, probes: Sequence[HeadProbe]) -> str:
     return "\n".join(lines)
 
 
-def _heads(summary: Summary) -> str | None:
+def _heads(summary: Summary, layout: Layout | None) -> str | None:
     """Return n and the depth, in words."""
     n, trunk = summary.n_future_tokens, summary.trunk_layers
     if n is None:
         return None
-    if summary.layout is Layout.TRANSFORMERS:
+    if layout and layout.ordinary:
         return "n = 1" + (f", {trunk} layers" if trunk is not None else "")
-    return f"n = {n} (offsets 1 to {n}), one layer each on a trunk of {trunk} layers"
+    depth = "" if trunk is None else f", one layer each on a trunk of {trunk} layers"
+    return f"n = {n} (offsets 1 to {n}){depth}"
 
 
 def _parameters(summary: Summary) -> str | None:

@@ -5,19 +5,20 @@ goes on where it stopped when the same command is given again; a cell that fails
 not stop the others, and makes the exit status 1.
 """
 
+from __future__ import annotations
+
 import argparse
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mtp_harness.files import user_path, write_whole
-from mtp_harness.pipeline.charts import draw
-from mtp_harness.pipeline.compare import ON_SCREEN, comparison
-from mtp_harness.pipeline.plan import plan
-from mtp_harness.pipeline.run import Outcome, only_one, run_cells
-from mtp_harness.pipeline.suite import read_suite
-from mtp_harness.results import tracking
+
+if TYPE_CHECKING:
+    from mtp_harness.pipeline.run import Outcome
+    from mtp_harness.results import tracking
 
 COMPARISON_FILE = "comparison.md"
 
@@ -25,14 +26,16 @@ COMPARISON_FILE = "comparison.md"
 def main(argv: Sequence[str]) -> int:
     """Run a suite; return 0 where every cell is finished, 1 where one failed.
 
-    Args:
-        argv: the arguments after `run`.
-
     Raises:
         FileNotFoundError: the suite, or a checkpoint, is not there.
         ValueError: the suite cannot be run as it is; nothing has run then.
     """
     given = _parser().parse_args(argv)
+    from mtp_harness.pipeline.plan import plan
+    from mtp_harness.pipeline.run import only_one, run_cells
+    from mtp_harness.pipeline.suite import read_suite
+    from mtp_harness.results import tracking
+
     suite = read_suite(given.suite)
     output = given.output or suite.output
     cells = plan(suite, output)
@@ -74,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _conclude(outcomes: Sequence[Outcome], output: Path) -> None:
+    from mtp_harness.pipeline.compare import ON_SCREEN, comparison
+
     table = comparison(outcomes)
     write_whole(output / COMPARISON_FILE, table + "\n")
     _say(f"\n{comparison(outcomes, ON_SCREEN)}\n\nall metrics: {output / COMPARISON_FILE}")
@@ -105,6 +110,8 @@ def _log(outcomes: Sequence[Outcome], store: tracking.Store, output: Path) -> No
 
 def _figures(folder: Path, without: list[str]) -> list[Path]:
     """Return the figures of all results below a folder; why there are none goes to `without`."""
+    from mtp_harness.pipeline.evaluation import draw
+
     try:
         return draw(folder, folder / "figures")
     except ValueError as error:

@@ -6,30 +6,27 @@ errors (`mtp_harness.decode.compare` says when), and both sets of answers are gr
 status is 1 where there is an error.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-
-from mtp_harness.data.humaneval import read_problems
-from mtp_harness.decode.compare import Comparison, Decoded, Verifier
-from mtp_harness.decode.engine import Request
+from mtp_harness.commands.model_options import add_model_options, open_from_options
 from mtp_harness.files import user_path, write_whole
-from mtp_harness.models import provenance
-from mtp_harness.models.interface import MultiHeadModel
-from mtp_harness.models.load import (
-    DEFAULT_MODEL,
-    SHIPPED_MODELS,
-    load_with_tokenizer,
-)
-from mtp_harness.models.text import shown
-from mtp_harness.sandbox import Grader
-from mtp_harness.scoring.paired import Score, Scorer
+
+if TYPE_CHECKING:
+    import torch
+
+    from mtp_harness.decode.compare import Comparison, Decoded, Verifier
+    from mtp_harness.decode.engine import Request
+    from mtp_harness.models.interface import MultiHeadModel
+    from mtp_harness.sandbox import Grader
+    from mtp_harness.scoring.paired import Score, Scorer
 
 UNTIL = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 """The stop strings of the task humaneval_mtp."""
@@ -40,6 +37,76 @@ N_SHOWN = 8
 """Differences on the screen; the JSON has all."""
 
 
+def _whole_numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mtp-harness verify", description=__doc__)
+    add = parser.add_argument
+    add("pretrained", nargs="?", help="default mtp-bytes-n4")
+    add_model_options(parser)
+    add("--draft-heads", type=_whole_numbers, metavar="K,…", help="default: 2 up to all heads")
+    add("--batch", type=_whole_numbers, metavar="B,…", default=[1, 16], help="default 1,16")
+    add("--prompts", type=int, metavar="N", default=20, help="default %(default)s, at most 164")
+    add("--new-tokens", type=int, metavar="N", default=256, help="per answer, default %(default)s")
+    add("--dtype", choices=DTYPES, help="default: as `lm_eval --model mtp` chooses it")
+    add("--device", help="default: the GPU where there is one")
+    add("-o", "--out", type=user_path, metavar="FILE", help="write everything there, as JSON")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Verify a model; return 1 if there is an error."""
+    args = _parser().parse_args(argv)
+    for name in ("prompts", "new_tokens", "batch"):
+        value = getattr(args, name)
+        if min(value if isinstance(value, list) else [value]) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {value}: expected at least 1; raise it.")
+    return _verify(args)
+
+
+def _verify(args: argparse.Namespace) -> int:
+    import torch
+
+    from mtp_harness.data.humaneval import read_problems
+    from mtp_harness.decode.compare import Verifier
+    from mtp_harness.models import provenance
+    from mtp_harness.models.load import DEFAULT_MODEL
+    from mtp_harness.models.text import shown
+    from mtp_harness.scoring.paired import Scorer
+
+    if not (args.pretrained or args.loader):
+        args.pretrained = DEFAULT_MODEL
+    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model, tokenizer = open_from_options(args, dtype=_dtype(args), device=args.device)
+    name = args.pretrained or args.loader
+    ks = _draft_heads(args, name, model.n_future_tokens)
+    problems = read_problems()[: args.prompts]
+    requests = _requests(args, model, [tokenizer.encode(one["prompt"]) for one in problems])
+    verifier = Verifier(model, requests, [tokenizer.eos_token_id], shown(tokenizer))
+    settings = {
+        "pretrained": name,
+        "n_future_tokens": model.n_future_tokens,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "prompts": [one["task_id"] for one in problems],
+        "new_tokens": args.new_tokens,
+    }
+    environment = provenance.environment(model.device)
+    _say(_title(settings, environment["hardware"]))
+    rows = []
+    with _grader() as grader:
+        scorer = Scorer(grader, problems, requests, shown(tokenizer)) if grader else None
+        for row in _compare_all(verifier, scorer, ks, args.batch):
+            rows.append(row)
+            _say(_line(row))
+    _say(_ending(rows, settings["prompts"]))
+    if args.out:
+        report = {**settings, "comparisons": [row.as_dict() for row in rows], **environment}
+        write_whole(args.out, json.dumps(report, indent=1) + "\n")
+    return int(any(row.comparison.counts["errors"] for row in rows))
+
+
 class Row(NamedTuple):
     """One line of the table."""
 
@@ -48,29 +115,21 @@ class Row(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
+        compared = self.comparison
         return {
-            "draft_heads": self.comparison.draft_heads,
-            "batch": self.comparison.batch,
-            "ntp_batch": self.comparison.ntp_batch,
-            **self.comparison.counts,
+            "draft_heads": compared.draft_heads,
+            "batch": compared.batch,
+            "ntp_batch": compared.ntp_batch,
+            **compared.counts,
             "score": self.score and self.score._asdict(),
-            "differences": [
-                asdict(one) | {"near_tie": one.near_tie} for one in self.comparison.differences
-            ],
+            "differences": [asdict(d) | {"near_tie": d.near_tie} for d in compared.differences],
         }
 
 
-def compare_all(
+def _compare_all(
     verifier: Verifier, scorer: Scorer | None, draft_heads: Sequence[int], batches: Sequence[int]
 ) -> Iterator[Row]:
-    """Yield a row per batch size and k, as soon as it is known.
-
-    Args:
-        verifier: the model and its requests.
-        scorer: None leaves grading out.
-        draft_heads: the k to compare with NTP at the same batch size.
-        batches: rows decoded together; NTP at the first is what NTP at the others is compared with.
-    """
+    """Yield a row per batch size and k, as soon as it is known; NTP's own against the first NTP."""
 
     def row(ntp: Decoded, run: Decoded) -> Row:
         score = scorer.score(ntp.answers, run.answers) if scorer else None
@@ -86,60 +145,11 @@ def compare_all(
             yield row(ntp, verifier.run(k, batch))
 
 
-def main(argv: list[str]) -> int:
-    """Verify a model; return 1 if there is an error."""
-    args = _parser().parse_args(argv)
-    for name in ("prompts", "new_tokens", "batch"):
-        value = getattr(args, name)
-        if min(value if isinstance(value, list) else [value]) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {value}: expected at least 1; raise it.")
-    model, tokenizer = load_with_tokenizer(args.pretrained, _dtype(args))
-    model = model.to(args.device)
-    ks = _draft_heads(args, model)
-    problems = read_problems()[: args.prompts]
-    requests = _requests(args, model, [tokenizer.encode(one["prompt"]) for one in problems])
-    verifier = Verifier(model, requests, [tokenizer.eos_token_id], shown(tokenizer))
-    settings = {
-        "pretrained": args.pretrained,
-        "n_future_tokens": model.n_future_tokens,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "prompts": [one["task_id"] for one in problems],
-        "new_tokens": args.new_tokens,
-    }
-    environment = provenance.environment(model.device)
-    _say(_title(settings, environment["hardware"]))
-    rows = []
-    with _grader() as grader:
-        scorer = Scorer(grader, problems, requests, shown(tokenizer)) if grader else None
-        for row in compare_all(verifier, scorer, ks, args.batch):
-            rows.append(row)
-            _say(_line(row))
-    _say(_ending(rows, settings["prompts"]))
-    if args.out:
-        report = {**settings, "comparisons": [row.as_dict() for row in rows], **environment}
-        write_whole(args.out, json.dumps(report, indent=1) + "\n")
-    return int(any(row.comparison.counts["errors"] for row in rows))
-
-
-def _whole_numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mtp-harness verify", description=__doc__)
-    add = parser.add_argument
-    add("pretrained", nargs="?", default=DEFAULT_MODEL, help="default %(default)s")
-    add("--draft-heads", type=_whole_numbers, metavar="K,…", help="default: 2 up to all heads")
-    add("--batch", type=_whole_numbers, metavar="B,…", default=[1, 16], help="default 1,16")
-    add("--prompts", type=int, metavar="N", default=20, help="default %(default)s, at most 164")
-    add("--new-tokens", type=int, metavar="N", default=256, help="per answer, default %(default)s")
-    add("--dtype", choices=DTYPES, help="default: as `lm_eval --model mtp` chooses it")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add("-o", "--out", type=user_path, metavar="FILE", help="write everything there, as JSON")
-    return parser
-
-
 def _dtype(args: argparse.Namespace) -> torch.dtype | None:
+    import torch
+
+    from mtp_harness.models.load import SHIPPED_MODELS
+
     if args.dtype:
         chosen: torch.dtype = getattr(torch, args.dtype)
         return chosen
@@ -147,16 +157,13 @@ def _dtype(args: argparse.Namespace) -> torch.dtype | None:
     return torch.float32 if exact else None
 
 
-def _draft_heads(args: argparse.Namespace, model: MultiHeadModel) -> list[int]:
-    n = model.n_future_tokens
+def _draft_heads(args: argparse.Namespace, name: str, n: int) -> list[int]:
     ks: list[int] = args.draft_heads or list(range(2, n + 1))
     if wrong := [k for k in ks if not 1 <= k <= n]:
-        raise ValueError(
-            f"--draft-heads {wrong[0]}, but {args.pretrained} has n = {n}: choose from 1 to {n}."
-        )
+        raise ValueError(f"--draft-heads {wrong[0]}, but {name} has n = {n}: choose from 1 to {n}.")
     if not ks and len(args.batch) == 1:
         raise ValueError(
-            f"{args.pretrained} has 1 head, which leaves nothing to compare at one batch size: "
+            f"{name} has 1 head, which leaves nothing to compare at one batch size: "
             "name several (--batch 1,16)."
         )
     return ks
@@ -166,6 +173,8 @@ def _requests(
     args: argparse.Namespace, model: MultiHeadModel, prompts: list[list[int]]
 ) -> list[Request]:
     """Return requests whose prompts are cut on the left where they do not fit."""
+    from mtp_harness.decode.engine import Request
+
     room = model.max_positions - args.new_tokens
     if room < 1:
         raise ValueError(
@@ -178,6 +187,8 @@ def _requests(
 @contextmanager
 def _grader() -> Iterator[Grader | None]:
     """Open a grader; None, with a message, where programs cannot be graded safely."""
+    from mtp_harness.sandbox import Grader
+
     try:
         grader = Grader()
     except RuntimeError as error:  # an IsolationError, or not Linux
@@ -218,22 +229,22 @@ def _line(row: Row) -> str:
 
 
 def _ending(rows: Sequence[Row], names: Sequence[str]) -> str:
-    found = [(row.comparison, one) for row in rows for one in row.comparison.differences]
-    found.sort(key=lambda pair: pair[1].near_tie)  # errors first
+    pairs = [(row.comparison, d) for row in rows for d in row.comparison.differences]
+    pairs.sort(key=lambda pair: pair[1].near_tie)  # errors first
     lines = [""]
-    for comparison, one in found[:N_SHOWN]:
+    for comparison, difference in pairs[:N_SHOWN]:
         sizes = "an answer had ended"
-        if one.gap is not None:
-            sizes = f"gap {one.gap:.2g}, logits differ by {one.logit_difference:.2g}"
-            sizes += f", rounding {one.rounding:.2g}"
+        if difference.gap is not None:
+            sizes = f"gap {difference.gap:.2g}, logits differ by {difference.logit_difference:.2g}"
+            sizes += f", rounding {difference.rounding:.2g}"
         lines.append(
-            f"{'near tie' if one.near_tie else 'ERROR'}: batch {comparison.batch}, "
-            f"k = {comparison.draft_heads}, {names[one.prompt]}, token {one.position}: "
-            f"{one.other}, NTP {one.ntp}; {sizes}"
+            f"{'near tie' if difference.near_tie else 'ERROR'}: batch {comparison.batch}, "
+            f"k = {comparison.draft_heads}, {names[difference.prompt]}, token "
+            f"{difference.position}: {difference.other}, NTP {difference.ntp}; {sizes}"
         )
-    if len(found) > N_SHOWN:
-        lines.append(f"and {len(found) - N_SHOWN} more (-o FILE writes all)")
+    if len(pairs) > N_SHOWN:
+        lines.append(f"and {len(pairs) - N_SHOWN} more (-o FILE writes all)")
     n_tokens = sum(row.comparison.n_tokens for row in rows)
-    n_errors = sum(not one.near_tie for _, one in found)
-    lines.append(f"{n_tokens} tokens: {len(found) - n_errors} near ties, {n_errors} errors")
+    n_errors = sum(not difference.near_tie for _, difference in pairs)
+    lines.append(f"{n_tokens} tokens: {len(pairs) - n_errors} near ties, {n_errors} errors")
     return "\n".join(lines)

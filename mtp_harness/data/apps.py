@@ -13,20 +13,18 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mtp_harness.data.sources import Source, read_rows, require
-
-if TYPE_CHECKING:
-    import datasets
+from mtp_harness.data.rows import Splits, splits
+from mtp_harness.data.sources import Source, read_rows
 
 SOURCE = Source(
     "APPS",
     ("apps_test.jsonl.gz", "apps_test.jsonl", "apps/test.jsonl.gz", "apps/test.jsonl"),
     "codeparrot/apps",
     "test.jsonl",
+    ("question", "solutions", "input_output", "difficulty", "starter_code"),
 )
-KEYS = ("question", "solutions", "input_output", "difficulty", "starter_code")
 DIFFICULTIES = ("introductory", "interview", "competition")
 
 _log = logging.getLogger(__name__)
@@ -34,17 +32,9 @@ _log = logging.getLogger(__name__)
 
 def load(
     data_dir: str | None = None, difficulty: str = "introductory", **_metadata: object
-) -> "dict[str, datasets.Dataset]":
-    """Return the test split as the harness wants it from `custom_dataset`.
-
-    Args:
-        data_dir: Folder to look in first (`--metadata data_dir=…`).
-        difficulty: One of `DIFFICULTIES`.
-        _metadata: The rest of the task's and the run's metadata, all of which the harness passes.
-    """
-    import datasets
-
-    return {"test": datasets.Dataset.from_list(read_problems(data_dir, difficulty))}
+) -> Splits:
+    """Return the split `test`, the problems of one of `DIFFICULTIES`."""
+    return splits({"test": read_problems(data_dir, difficulty)})
 
 
 def read_problems(
@@ -60,8 +50,6 @@ def read_problems(
             f"difficulty={difficulty!r}; expected one of {', '.join(DIFFICULTIES)}: choose one"
         )
     rows = read_rows(SOURCE, data_dir)
-    for row in rows:
-        require(row, KEYS, SOURCE)
     chosen = [(i, row) for i, row in enumerate(rows) if row["difficulty"] == difficulty]
     with _any_digits():
         problems = [problem for i, row in chosen if (problem := _problem(i, row))]

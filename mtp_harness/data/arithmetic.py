@@ -1,14 +1,28 @@
-"""The documents of `mtp_arithmetic`: the same expressions with every number of pause tokens."""
+"""The documents of `mtp_arithmetic`: expressions over F_7[X]/(X^5), the paper's arithmetic as text.
 
-from __future__ import annotations
+    (-20513)  (20513+00640)  (20513*00640)  (20513@00640)        one operation each
+    ((-20513)@(00640*11111))=50002                               three, and the answer
 
+A polynomial is five digits, the coefficients of X^0 … X^4. Every operation has its own brackets;
+operators are `-` (of one operand), `+`, `*` and `@`, composition: (f@g)(X) = f(g(X)). A quotient
+ring has no composition of its own: it is taken of the representatives of degree below 5, by
+Horner's scheme, every product cut to X^0 … X^4.
+
+How an expression with m operations is drawn: the operator at its root uniformly from the four; of
+the m - 1 others, a binary operator gives its left operand 0 … m - 1, uniformly; operands are
+uniform in 7^5. The draws come from Python's `random.Random(seed).random()` alone, which is the same
+in every Python.
+
+Source: Gloeckle et al. 2024, section 4.2 and appendix K. The paper says ring, operations, uniform
+coefficients and operators, 1 to 10 operations, 2000 test expressions each; serialisation, shape of
+the expressions and what composition means are chosen here.
+"""
+
+import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-from mtp_harness.data.polynomials import problems
-
-if TYPE_CHECKING:
-    import datasets
+from mtp_harness.data.rows import Splits, several, splits, whole
 
 OPERATIONS, PAUSE_TOKENS = tuple(range(1, 11)), (0, 5, 10)
 COUNT, QUICK_COUNT = 2000, 20
@@ -16,6 +30,24 @@ COUNT, QUICK_COUNT = 2000, 20
 
 SHOTS, SHOT_OPERATIONS = 20, 5
 """Expressions that examples in the prompt are taken from, of each number of operations up to 5."""
+
+PRIME = 7
+DEGREE = 5
+"""X^5 = 0: a polynomial has this many coefficients."""
+
+VERSION = "1"
+"""Of the generator: expressions of one seed are the same as long as it is."""
+
+Polynomial = tuple[int, ...]
+"""Coefficients of X^0 … X^4, each 0 … 6."""
+
+
+class Problem(NamedTuple):
+    """An expression, its value, both as text, and the number of its operations."""
+
+    expression: str
+    answer: str
+    operations: int
 
 
 def load(
@@ -25,8 +57,8 @@ def load(
     pause_tokens: int | Sequence[int] | None = None,
     seed: int = 0,
     **_metadata: Any,
-) -> dict[str, datasets.Dataset]:
-    """Return the expressions as the harness wants them from `custom_dataset`.
+) -> Splits:
+    """Return the same expressions with every number of pause tokens.
 
     Args:
         quick: `QUICK_COUNT` of each number of operations.
@@ -34,7 +66,6 @@ def load(
         count: expressions of each m.
         pause_tokens: numbers of pause tokens; every expression is asked with each.
         seed: of the expressions.
-        _metadata: the rest of the task's and the run's metadata, all of which the harness passes.
 
     Returns:
         The split `test`: rows with `expression`, `answer`, `operations` and `pause_tokens`, all
@@ -43,14 +74,10 @@ def load(
     Raises:
         ValueError: an argument is not what it should be.
     """
-    import datasets
-
-    ms = _numbers("operations", operations, OPERATIONS)
-    pauses = _numbers("pause_tokens", pause_tokens, PAUSE_TOKENS)
-    each = (QUICK_COUNT if quick else COUNT) if count is None else count
-    for name, value, least in (("count", each, 1), ("seed", seed, 0)):
-        if type(value) is not int or value < least:
-            raise ValueError(f"{name}={value}, expected a whole number from {least}; choose one")
+    ms = several("operations", operations, OPERATIONS)
+    pauses = several("pause_tokens", pause_tokens, PAUSE_TOKENS)
+    each = whole("count", (QUICK_COUNT if quick else COUNT) if count is None else count, 1)
+    whole("seed", seed, 0)
     by_m = [problems(m, each, seed) for m in ms]
     test = [
         {**some[i]._asdict(), "pause_tokens": pause}
@@ -59,15 +86,66 @@ def load(
         for some in by_m
     ]
     shots = [p for m in range(1, SHOT_OPERATIONS + 1) for p in problems(m, SHOTS, seed + 1)]
-    train = [{**one._asdict(), "pause_tokens": 0} for one in shots]
-    return {
-        "test": datasets.Dataset.from_list(test),
-        "train": datasets.Dataset.from_list(train),
-    }
+    return splits({"test": test, "train": [{**one._asdict(), "pause_tokens": 0} for one in shots]})
 
 
-def _numbers(name: str, given: Any, default: Sequence[int]) -> list[int]:
-    numbers = default if given is None else given if isinstance(given, list | tuple) else [given]
-    if not numbers or any(type(number) is not int or number < 0 for number in numbers):
-        raise ValueError(f"{name}={given}, expected whole numbers such as {list(default)}")
-    return list(dict.fromkeys(numbers))
+def problems(operations: int, count: int, seed: int) -> list[Problem]:
+    """Return expressions with the same number of operations, the same for the same seed.
+
+    Args:
+        operations: m, at least 0.
+        count: how many.
+        seed: of the draws; each m has a sequence of its own.
+    """
+    source = random.Random(f"{VERSION}/{seed}/{operations}")
+    made = (_draw(source, operations) for _ in range(count))
+    return [Problem(text, written(value), operations) for text, value in made]
+
+
+def written(polynomial: Polynomial) -> str:
+    """Return the five digits of a polynomial."""
+    return "".join(map(str, polynomial))
+
+
+def added(one: Polynomial, other: Polynomial) -> Polynomial:
+    """Return one + other."""
+    return tuple((a + b) % PRIME for a, b in zip(one, other, strict=True))
+
+
+def multiplied(one: Polynomial, other: Polynomial) -> Polynomial:
+    """Return one * other, without the powers from X^5 up."""
+    total = [0] * DEGREE
+    for i, a in enumerate(one):
+        for j, b in enumerate(other[: DEGREE - i]):
+            total[i + j] += a * b
+    return tuple(value % PRIME for value in total)
+
+
+def composed(one: Polynomial, other: Polynomial) -> Polynomial:
+    """Return one(other(X)) by Horner's scheme."""
+    value: Polynomial = (0,) * DEGREE
+    for coefficient in reversed(one):
+        value = added(multiplied(value, other), (coefficient, *(0,) * (DEGREE - 1)))
+    return value
+
+
+_BINARY = {"+": added, "*": multiplied, "@": composed}
+_OPERATORS = ("-", *_BINARY)
+
+
+def _draw(source: random.Random, operations: int) -> tuple[str, Polynomial]:
+    if not operations:
+        value = tuple(_below(source, PRIME) for _ in range(DEGREE))
+        return written(value), value
+    operator = _OPERATORS[_below(source, len(_OPERATORS))]
+    if operator == "-":
+        text, value = _draw(source, operations - 1)
+        return f"(-{text})", tuple(-a % PRIME for a in value)
+    n_left = _below(source, operations)
+    left, one = _draw(source, n_left)
+    right, other = _draw(source, operations - 1 - n_left)
+    return f"({left}{operator}{right})", _BINARY[operator](one, other)
+
+
+def _below(source: random.Random, limit: int) -> int:
+    return int(source.random() * limit)

@@ -8,13 +8,12 @@ https://huggingface.co/datasets/deepmind/code_contests, split `test` (165 proble
 """
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mtp_harness.data.sources import Source, read_rows, require
+from mtp_harness.data.rows import Splits, splits
+from mtp_harness.data.sources import Source, read_rows
 
-if TYPE_CHECKING:
-    import datasets
-
+TESTS = ("public_tests", "private_tests", "generated_tests")
 SOURCE = Source(
     "CodeContests",
     (
@@ -27,28 +26,21 @@ SOURCE = Source(
     ),
     "deepmind/code_contests",
     "data/test-*.parquet",
+    ("name", "description", *TESTS, "solutions"),
 )
-TESTS = ("public_tests", "private_tests", "generated_tests")
-KEYS = ("name", "description", *TESTS, "solutions")
 PYTHON3 = 3
 """The data set's number for Python 3 in `solutions.language`."""
 
 
-def load(
-    data_dir: str | None = None, reward: str = "", **_metadata: object
-) -> "dict[str, datasets.Dataset]":
-    """Return the test split as the harness wants it from `custom_dataset`.
+def load(data_dir: str | None = None, reward: str = "", **_metadata: object) -> Splits:
+    """Return the split `test`.
 
     Args:
-        data_dir: Folder to look in first (`--metadata data_dir=…`).
+        data_dir: Folder to look in first.
         reward: What stands before the problem for a model trained on annotated solutions:
             `correct`, as in the paper, or another text; nothing if left out.
-        _metadata: The rest of the task's and the run's metadata, all of which the harness passes.
     """
-    import datasets
-
-    problems = [{**problem, "annotation": reward} for problem in read_problems(data_dir)]
-    return {"test": datasets.Dataset.from_list(problems)}
+    return splits({"test": [{**one, "annotation": reward} for one in read_problems(data_dir)]})
 
 
 def read_problems(data_dir: str | None = None) -> list[dict[str, Any]]:
@@ -61,7 +53,6 @@ def read_problems(data_dir: str | None = None) -> list[dict[str, Any]]:
 
 
 def _problem(row: dict[str, Any]) -> dict[str, Any]:
-    require(row, KEYS, SOURCE)
     tests = [
         pair for kind in TESTS for pair in zip(row[kind]["input"], row[kind]["output"], strict=True)
     ]

@@ -15,21 +15,13 @@ import hashlib
 import platform
 import re
 import sysconfig
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 EXCLUDED_FOLDERS = frozenset(
-    {
-        "__pycache__",
-        "dist-packages",
-        "encodings",
-        "idle_test",
-        "pydoc_data",
-        "site-packages",
-        "test",
-        "tests",
-    }
+    "__pycache__ dist-packages encodings idle_test pydoc_data site-packages test tests".split()
 )
 TABLE_SHARE = 0.25
 """A file with more than this share of numbers and escapes among its characters is a table."""
@@ -56,16 +48,15 @@ class Document:
     Attributes:
         name: file name relative to the library's folder, or `pydoc` topic.
         text: content, line ends as `\n`.
-        sha256: hash of the text's UTF-8 bytes (follows from `text`).
     """
 
     name: str
     text: str
-    sha256: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        """Derive the hash."""
-        object.__setattr__(self, "sha256", hashlib.sha256(self.text.encode()).hexdigest())
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the text's UTF-8 bytes."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -76,18 +67,17 @@ class Corpus:
         name: `code` or `prose`.
         python_version: the Python the documents come from.
         documents: sorted by name.
-        sha256: hash over names and document hashes (follows from `documents`).
     """
 
     name: str
     python_version: str
     documents: tuple[Document, ...]
-    sha256: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        """Derive the hash."""
+    @cached_property
+    def sha256(self) -> str:
+        """Hash over the documents' names and hashes."""
         listing = "".join(f"{doc.name}\0{doc.sha256}\n" for doc in self.documents)
-        object.__setattr__(self, "sha256", hashlib.sha256(listing.encode()).hexdigest())
+        return hashlib.sha256(listing.encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """Return what the results must hold to tell two corpora apart, as plain JSON values."""
@@ -131,7 +121,7 @@ def code_corpus(stdlib: Path | None = None) -> Corpus:
     documents = []
     for path in folder.rglob("*.py"):
         name = path.relative_to(folder)
-        if _is_left_out(name):
+        if any(part in EXCLUDED_FOLDERS or part.startswith("config-") for part in name.parts[:-1]):
             continue
         text = _read(path)
         if text is not None and text.strip() and not is_generated(text):
@@ -151,12 +141,6 @@ def prose_corpus() -> Corpus:
 
     documents = (Document(name, topics[name]) for name in sorted(topics))
     return Corpus("prose", platform.python_version(), tuple(documents))
-
-
-def _is_left_out(name: Path) -> bool:
-    """Return whether a file of the library lies in a folder that is left out."""
-    folders = name.parts[:-1]
-    return any(part in EXCLUDED_FOLDERS or part.startswith("config-") for part in folders)
 
 
 def _read(path: Path) -> str | None:

@@ -8,19 +8,14 @@ are examples for few-shot prompts, the next `N_TEST` the test split. Other Pytho
 functions: the results name the version and hash the documents.
 """
 
-from __future__ import annotations
-
 import ast
 import platform
 import random
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from mtp_harness.data.corpus import Corpus, code_corpus
 from mtp_harness.data.python_source import parse
-
-if TYPE_CHECKING:
-    import datasets
+from mtp_harness.data.rows import Splits, splits
 
 SEED = 0
 N_SHOTS = 16
@@ -32,24 +27,15 @@ _MAX_CHARACTERS = 1500
 MADE_FROM = f"standard library of Python {platform.python_version()}, seed {SEED}"
 
 
-def load(**_metadata: object) -> dict[str, datasets.Dataset]:
+def load(**_metadata: object) -> Splits:
     """Return the splits `test` and `shots`, rows of `id`, `head`, `document` and `summary`.
-
-    Args:
-        _metadata: The task's and the run's metadata, which the harness passes.
 
     Raises:
         FileNotFoundError: This Python does not carry its library's source.
     """
-    import datasets
-
     rows = functions(code_corpus())
     random.Random(SEED).shuffle(rows)
-    info = datasets.DatasetInfo(description=MADE_FROM)
-    return {
-        "test": datasets.Dataset.from_list(rows[N_SHOTS : N_SHOTS + N_TEST], info=info),
-        "shots": datasets.Dataset.from_list(rows[:N_SHOTS]),
-    }
+    return splits({"test": rows[N_SHOTS : N_SHOTS + N_TEST], "shots": rows[:N_SHOTS]}, MADE_FROM)
 
 
 def functions(corpus: Corpus) -> list[dict[str, str]]:

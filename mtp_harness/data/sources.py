@@ -28,6 +28,7 @@ class Source(NamedTuple):
         files: Names to look for in the folder, with `*` for any part of a name, best first.
         repository: Data set on the hub.
         pattern: Its files there.
+        columns: What every row has to have.
         revision: Branch of the repository; None for its main one.
     """
 
@@ -35,6 +36,7 @@ class Source(NamedTuple):
     files: tuple[str, ...]
     repository: str
     pattern: str
+    columns: tuple[str, ...] = ()
     revision: str | None = None
 
 
@@ -50,12 +52,14 @@ def read_rows(
 
     Raises:
         FileNotFoundError: There is no file.
-        ValueError: A file cannot be read, or there is no row.
+        ValueError: A file cannot be read, there is no row, or a row lacks a column.
     """
     paths = find_files(source, data_dir)
     rows = list(islice((row for path in paths for row in rows_of(path)), at_most))
     if not rows:
         raise ValueError(f"{paths[0]} has no problems; expected those of {source.title}")
+    for row in rows:
+        require(row, source)
     return rows
 
 
@@ -73,17 +77,17 @@ def find_files(source: Source, data_dir: str | None = None) -> list[Path]:
 
 
 def find_here(source: Source, data_dir: str | None = None) -> list[Path]:
-    """Return the files that are on this machine, in a folder or in the hub's cache; none if none.
+    """Return the files that are on this machine, in a folder or in the hub's cache."""
+    return find_in(folders(data_dir), source.files) or _from_hub(source, offline=True)
 
-    Args:
-        source: The benchmark's files.
-        data_dir: Folder to look in first.
-    """
-    for folder in folders(data_dir):
-        for name in source.files:
+
+def find_in(places: Sequence[Path], names: Sequence[str]) -> list[Path]:
+    """Return the files of the first name, in the first folder, that there are any of."""
+    for folder in places:
+        for name in names:
             if paths := sorted(path for path in folder.glob(name) if path.is_file()):
                 return paths
-    return _from_hub(source, offline=True)
+    return []
 
 
 def folders(data_dir: str | None) -> list[Path]:
@@ -127,19 +131,31 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         ValueError: It is damaged.
     """
-    with damage_named(path):
-        if path.suffix == ".parquet":
-            import pyarrow.parquet
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
 
-            with pyarrow.parquet.ParquetFile(path) as file:
-                for batch in file.iter_batches(1024):
-                    yield from batch.to_pylist()
-            return
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield _row(line, f"{path}:{number}")
+        with damage_named(path), pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(1024):
+                yield from batch.to_pylist()
+        return
+    for where, row in json_lines(path):
+        if not isinstance(row, dict):
+            raise ValueError(f"{where} is a {type(row).__name__}, expected an object")
+        yield row
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield what the lines of a file hold, which may be gzipped, each after `PATH:NUMBER`."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    with damage_named(path), opener(path, "rt", encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            where = f"{path}:{number}"
+            try:
+                yield where, json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{where} is not JSON: {error}") from None
 
 
 @contextmanager
@@ -158,21 +174,12 @@ def damage_named(path: Path) -> Iterator[None]:
         raise ValueError(f"{path} is damaged ({said}): fetch it again") from None
 
 
-def _row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where} is not JSON: {error}") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"{where} is a {type(row).__name__}, expected an object")
-    return row
-
-
-def require(row: dict[str, Any], keys: tuple[str, ...], source: Source) -> None:
+def require(row: Mapping[str, Any], source: Source) -> None:
     """Refuse a row that lacks one of the columns."""
-    if missing := [key for key in keys if key not in row]:
+    if missing := [name for name in source.columns if name not in row]:
         raise ValueError(
-            f"a row of {source.title} lacks {', '.join(missing)}; expected {', '.join(keys)}"
+            f"a row of {source.title} lacks {', '.join(missing)}; "
+            f"expected {', '.join(source.columns)}"
         )
 
 

@@ -11,12 +11,10 @@ keeps every public data set as Parquet.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from mtp_harness.data.sources import Source, find_files, read_rows, require
-
-if TYPE_CHECKING:
-    import datasets
+from mtp_harness.data.rows import Splits, splits
+from mtp_harness.data.sources import Source, find_files, read_rows
 
 MAX_SHOTS = 64
 """Documents kept for few-shot prompts, the first of their split."""
@@ -102,51 +100,38 @@ BENCHMARKS = {
 
 
 def source(benchmark: str, split: str = "test") -> Source:
-    """Return where the files of one split are looked for.
-
-    Args:
-        benchmark: A key of `BENCHMARKS`.
-        split: `test`, `validation` or `train`.
-    """
+    """Return where the files of one split (`test`, `validation` or `train`) are looked for."""
     known = BENCHMARKS[benchmark]
     files = [f"{benchmark}/{split}{ending}" for ending in (".jsonl.gz", ".jsonl", "-*.parquet")]
     if split == "test":  # a part of the test split, for trying things out
         files += [f"{benchmark}_sample.jsonl.gz", f"{benchmark}_sample.jsonl"]
     title = known.title if split == "test" else f"{known.title} ({split})"
-    pattern = known.pattern.format(split=split)
-    return Source(title, tuple(files), known.repository, pattern, known.revision)
+    return Source(
+        title,
+        tuple(files),
+        known.repository,
+        known.pattern.format(split=split),
+        (known.document, known.summary),
+        known.revision,
+    )
 
 
-def load(
-    benchmark: str, data_dir: str | None = None, **_metadata: object
-) -> dict[str, datasets.Dataset]:
-    """Return the test split as the harness wants it from `custom_dataset`.
-
-    Args:
-        benchmark: A key of `BENCHMARKS` (the task's `dataset_kwargs`).
-        data_dir: Folder to look in first (`--metadata data_dir=…`).
-        _metadata: The rest of the task's and the run's metadata, all of which the harness passes.
+def load(benchmark: str, data_dir: str | None = None, **_metadata: object) -> Splits:
+    """Return the split `test` of a benchmark, which the task's `dataset_kwargs` name.
 
     Raises:
         FileNotFoundError: There is no file.
         ValueError: A row lacks a column, or its reference is empty.
     """
-    import datasets
-
-    rows = _read(benchmark, "test", data_dir)
+    rows = _read(source(benchmark), data_dir)
     names = ", ".join(path.name for path in find_files(source(benchmark), data_dir))
     whole = BENCHMARKS[benchmark].n_test
     part = "" if len(rows) == whole else f", {len(rows)} of the test split's {whole} documents"
-    info = datasets.DatasetInfo(description=f"{names}{part}")
-    return {"test": datasets.Dataset.from_list(rows, info=info)}
+    return splits({"test": rows}, names + part)
 
 
 def shots(benchmark: str, data_dir: str | None = None) -> tuple[str, list[dict[str, str]]]:
     """Return documents for few-shot prompts, and the split they are from.
-
-    Args:
-        benchmark: A key of `BENCHMARKS`.
-        data_dir: Folder to look in first.
 
     Returns:
         The first `MAX_SHOTS` of `validation`, or of `train` where that is missing; none where both
@@ -154,23 +139,20 @@ def shots(benchmark: str, data_dir: str | None = None) -> tuple[str, list[dict[s
     """
     for split in ("validation", "train"):
         try:
-            return split, _read(benchmark, split, data_dir, MAX_SHOTS)
+            return split, _read(source(benchmark, split), data_dir, MAX_SHOTS)
         except FileNotFoundError:
             continue
     return "", []
 
 
-def _read(
-    benchmark: str, split: str, data_dir: str | None, at_most: int | None = None
-) -> list[dict[str, str]]:
-    known, where = BENCHMARKS[benchmark], source(benchmark, split)
+def _read(where: Source, data_dir: str | None, at_most: int | None = None) -> list[dict[str, str]]:
+    text, reference = where.columns
     rows = []
     for number, row in enumerate(read_rows(where, data_dir, at_most), 1):
-        require(row, (known.document, known.summary), where)
-        document, summary = row[known.document], row[known.summary]
+        document, summary = row[text], row[reference]
         if not summary or not summary.strip():
             raise ValueError(
-                f"row {number} of {where.title} has an empty {known.summary}, expected a reference "
+                f"row {number} of {where.title} has an empty {reference}, expected a reference "
                 "summary: mend the row or take it out"
             )
         name = str(row.get("id", number))

@@ -13,15 +13,12 @@ downloaded but a data set that the user names.
 import hashlib
 import logging
 from collections.abc import Iterator
-from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from mtp_harness.data.corpus import Corpus, Document, code_corpus, prose_corpus
+from mtp_harness.data.rows import Splits, beginning, in_turns, splits
 from mtp_harness.files import expanded, user_path
-
-if TYPE_CHECKING:
-    import datasets
 
 _log = logging.getLogger(__name__)
 
@@ -50,8 +47,8 @@ def load(
     max_document_bytes: int | None = None,
     seed: int = 0,
     **_metadata: object,
-) -> "dict[str, datasets.Dataset]":
-    """Return the texts as the harness wants them from `custom_dataset`.
+) -> Splits:
+    """Return the texts.
 
     Args:
         quick: read less; see `QUICK`.
@@ -63,7 +60,6 @@ def load(
         max_bytes: see `Limits`; None means that of `DEFAULT`.
         max_document_bytes: see `Limits`.
         seed: of the order in which documents are drawn.
-        _metadata: the rest of the task's and the run's metadata, all of which the harness passes.
 
     Returns:
         The split `test`: one row per document, with its `data_set`, `kind` (code or text), `name`,
@@ -73,8 +69,6 @@ def load(
         FileNotFoundError: there is no such folder or data set.
         ValueError: an argument is not what it should be, or a data set holds no text.
     """
-    import datasets
-
     limits = _limits(quick, max_bytes, max_document_bytes)
     if type(seed) is not int:
         raise ValueError(f"seed={seed}, expected a whole number; choose one")
@@ -88,10 +82,8 @@ def load(
         found = [list(_of_dataset(expanded(dataset), dataset_config, split, column))]
     else:
         found = [_of_corpus(code_corpus(), CODE), _of_corpus(prose_corpus(), TEXT)]
-    drawn = [_draw(rows, limits, seed) for rows in found]
-    # In turns, so that --limit N and ranks get some of each.
-    in_turns = [row for rows in zip_longest(*drawn) for row in rows if row is not None]
-    return {"test": datasets.Dataset.from_list(in_turns)}
+    drawn = (_draw(rows, limits, seed) for rows in found)
+    return splits({"test": in_turns(drawn)})
 
 
 def _limits(quick: bool, max_bytes: Any, max_document_bytes: Any) -> Limits:
@@ -181,13 +173,3 @@ def _draw(rows: list[dict[str, str]], limits: Limits, seed: int) -> list[dict[st
             break
         drawn.append({**row, "text": document.text, "sha256": document.sha256})
     return drawn
-
-
-def beginning(text: str, n_bytes: int) -> str:
-    """Return the lines of a text that fit into a number of bytes; part of the first if need be."""
-    encoded = text.encode()
-    if len(encoded) <= n_bytes:
-        return text
-    part = encoded[:n_bytes].decode(errors="ignore")
-    lines = part[: part.rfind("\n") + 1]
-    return lines if lines.strip() else part

@@ -21,16 +21,13 @@ from mtp_harness.decode.sampling import Sampling
 
 @dataclass(frozen=True)
 class Rule:
-    """How many drafts are made, and which are accepted.
+    """How many drafts are made, and which are accepted."""
 
-    Attributes:
-        draft_threshold: a row stops drafting at the first head that gives its draft a probability
-            below this; the text does not depend on it.
-        verify: False accepts every draft without looking, and the text is no longer the model's: a
-            ceiling of what drafts could save, to be shown with its score.
-    """
-
+    # A row stops drafting at the first head that gives its draft a probability below this; the text
+    # does not depend on it.
     draft_threshold: float = 0.0
+    # False accepts every draft without looking, and the text is no longer the model's: a ceiling of
+    # what drafts could save, to be shown with its score.
     verify: bool = True
 
     def __post_init__(self) -> None:
@@ -52,29 +49,18 @@ class Rule:
 
 
 def count_verified(drafts: Tensor, choices: Tensor) -> Tensor:
-    """Return the length of the agreeing prefix per row.
+    """Return the length of the agreeing prefix per row, int64 [B], 0..k-1.
 
-    Args:
-        drafts: int64 [B, k-1].
-        choices: int64 [B, k], head 1's choice after the pending token and after each draft.
-
-    Returns:
-        int64 [B], 0..k-1.
+    `choices` [B, k] are head 1's, after the pending token and after each of `drafts` [B, k-1].
     """
     agree = drafts == choices[:, :-1]
     return agree.long().cumprod(-1).sum(-1)
 
 
 def count_confident(drafts: Tensor, log_probabilities: Tensor, threshold: float) -> Tensor:
-    """Return how many drafts each row makes before one falls below the threshold.
+    """Return how many drafts [B, k-1] each row makes before one falls below the threshold.
 
-    Args:
-        drafts: int64 [B, k-1].
-        log_probabilities: [B, k-1, V], nats.
-        threshold: a probability.
-
-    Returns:
-        int64 [B], 0..k-1.
+    `log_probabilities` [B, k-1, V] are in nats, `threshold` is a probability; int64 [B], 0..k-1.
     """
     given = log_probabilities.gather(-1, drafts[..., None])[..., 0].exp()
     return torch.cumprod((given >= threshold).long(), -1).sum(-1)

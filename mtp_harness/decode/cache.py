@@ -44,8 +44,7 @@ class SlotCache:
         self.trash = length
 
         def stored(shape: LayerShape) -> Tensor:
-            # Zeros, not empty memory: a masked NaN would still spread through the softmax's
-            # product.
+            # Not empty memory: a masked NaN would still spread through the softmax's product.
             size = (slots, length + 1, shape.n_kv_heads, shape.head_dim)
             return torch.zeros(size, dtype=dtype, device=shape.device or device)
 
@@ -70,9 +69,7 @@ class SlotCache:
     def fill(self, rows: Tensor, positions: Tensor) -> None:
         """Say that the next call's tokens are prompts, padded on the right.
 
-        Args:
-            rows: int64 [b], the slots to fill.
-            positions: int64 [b, T]: 0, 1, ... and `trash` for padding.
+        Slots `rows` [b] are filled; `positions` [b, T] are 0, 1, ... and `trash` for padding.
         """
         self._stand(rows, positions)
         self.mask, self.width = None, 0
@@ -111,10 +108,9 @@ class SlotCache:
         return there
 
     def bias(self, dtype: torch.dtype, repeats: int, last: Tensor | None = None) -> Tensor:
-        """Return the mask as numbers to add to scores, [B, 1, repeats * T, S].
+        """Return the mask as numbers; see `KeyValueCache`.
 
-        With `last`, int64 [B], only the call's token at that index asks: T is 1, and in a prompt's
-        call, whose tokens see this call alone, S is the call's number of tokens.
+        In a prompt's call, whose tokens see this call alone, S is the call's number of tokens.
         """
 
         def make() -> Tensor:
@@ -133,11 +129,7 @@ class SlotCache:
         return bias
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any) -> tuple[Tensor, Tensor]:
-        """Write [B, H, T, d] keys and values at the positions.
-
-        Returns:
-            The first S columns of all rows, [B, H, S, d]; filling prompts, what was given.
-        """
+        """Write keys and values; return the first S columns, or in filling prompts those given."""
         keys, values = self.stored(layer_idx)
         keys.flatten(0, 1).index_copy_(0, self.places, key.transpose(1, 2).flatten(0, 1))
         values.flatten(0, 1).index_copy_(0, self.places, value.transpose(1, 2).flatten(0, 1))
@@ -146,7 +138,7 @@ class SlotCache:
         return keys[:, : self.width].transpose(1, 2), values[:, : self.width].transpose(1, 2)
 
     def stored(self, layer_idx: int) -> tuple[Tensor, Tensor]:
-        """Return all keys and values of a layer, [slots, L + 1, H, d], to write and read."""
+        """Return all keys and values of a layer, [slots, L + 1, H, d]."""
         return self.keys[layer_idx], self.values[layer_idx]
 
     def lengths(self) -> Tensor:

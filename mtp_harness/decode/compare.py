@@ -23,6 +23,7 @@ a cache. Without the second condition a k-token forward that is simply wrong wou
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
@@ -49,23 +50,13 @@ class Decoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Difference:
-    """One token that is not NTP's.
+    """One token that is not NTP's; the last three are None where an answer had ended."""
 
-    Attributes:
-        prompt: index of the prompt.
-        position: index of the token within the answer.
-        ntp: NTP's token; None where its answer had ended.
-        other: the token found instead; None where that answer had ended.
-        gap: see the module; like the next two, None where an answer had ended.
-        logit_difference: see the module.
-        rounding: see the module.
-    """
-
-    prompt: int
-    position: int
-    ntp: int | None
-    other: int | None
-    gap: float | None = None
+    prompt: int  # index of the prompt
+    position: int  # index of the token within the answer
+    ntp: int | None  # NTP's token; None where its answer had ended
+    other: int | None  # the token found instead; None where that answer had ended
+    gap: float | None = None  # these are explained in the module
     logit_difference: float | None = None
     rounding: float | None = None
 
@@ -80,23 +71,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run against an NTP run.
-
-    Attributes:
-        draft_heads: k.
-        batch: rows decoded together.
-        ntp_batch: rows decoded together by the NTP run.
-        n_answers: answers compared.
-        n_tokens: tokens compared.
-        differences: by prompt and position.
-    """
+    """A run with k heads against an NTP run, each with its number of rows decoded together."""
 
     draft_heads: int
     batch: int
     ntp_batch: int
-    n_answers: int
+    n_answers: int  # compared, as are tokens
     n_tokens: int
-    differences: tuple[Difference, ...]
+    differences: tuple[Difference, ...]  # by prompt and position
 
     @property
     def counts(self) -> dict[str, int]:
@@ -105,7 +87,7 @@ class Comparison:
         return {
             "answers": self.n_answers,
             "tokens": self.n_tokens,
-            "identical": self.n_answers - len({one.prompt for one in self.differences}),
+            "identical": self.n_answers - len({d.prompt for d in self.differences}),
             "near_ties": near_ties,
             "errors": len(self.differences) - near_ties,
         }
@@ -132,17 +114,18 @@ class Verifier:
         """Compare a run with an NTP run; see the module."""
         truths = [answer.tokens for answer in ntp.answers]
         todo = {prompt: (0, answer.tokens) for prompt, answer in enumerate(run.answers)}
-        found: dict[int, list[Difference]] = defaultdict(list)
+        differences: dict[int, list[Difference]] = defaultdict(list)
         n_tokens = 0
         while todo:
             starts: dict[int, int] = {}  # where to go on, by prompt
             for prompt, (start, tokens) in todo.items():
                 truth, text = truths[prompt], truths[prompt][:start] + tokens
-                at = _first_difference(truth, text)
+                pairs = [*zip_longest(truth, text)]  # None behind the shorter one's end
+                at = next((at for at, (a, b) in enumerate(pairs) if a != b), len(pairs))
                 n_tokens += min(at + 1, len(truth)) - start
-                if at < max(len(truth), len(text)):
-                    found[prompt].append(Difference(prompt, at, _get(truth, at), _get(text, at)))
-                    if at + 1 < len(truth) and len(found[prompt]) < MAX_DIFFERENCES:
+                if at < len(pairs):
+                    differences[prompt].append(Difference(prompt, at, *pairs[at]))
+                    if at + 1 < len(truth) and len(differences[prompt]) < MAX_DIFFERENCES:
                         starts[prompt] = at + 1
             rest = [self._rest(p, truths[p], start) for p, start in starts.items()]
             answers = self._decode(run.draft_heads, run.batch, rest)
@@ -150,7 +133,9 @@ class Verifier:
                 prompt: (start, answer.tokens)
                 for (prompt, start), answer in zip(starts.items(), answers, strict=True)
             }
-        judged = [one for prompt in sorted(found) for one in self._judge(found[prompt], ntp, run)]
+        judged: list[Difference] = []
+        for prompt in sorted(differences):
+            judged += self._judge(differences[prompt], ntp, run)
         return Comparison(
             run.draft_heads, run.batch, ntp.batch, len(run.answers), n_tokens, tuple(judged)
         )
@@ -168,19 +153,18 @@ class Verifier:
         prompt, answer = differences[0].prompt, ntp.answers[differences[0].prompt].tokens
         text = self.requests[prompt].prompt + answer
         n_prompt = len(text) - len(answer)
-        one = logits_along(self.model, text, n_prompt, 1, ntp.batch)
+        single = logits_along(self.model, text, n_prompt, 1, ntp.batch)
         several = logits_along(self.model, text, n_prompt, run.draft_heads, run.batch)
         uncached = logits_along(self.model, text, n_prompt, None, 1)
-        rounding = float((one - uncached).abs().max())
+        rounding = float((single - uncached).abs().max())
         judged = []
         for difference in differences:
             at, a, b = difference.position, difference.ntp, difference.other
-            if a is None or b is None:
-                judged.append(difference)
-                continue
-            gap = float((one[at, a] - one[at, b]).abs())
-            moved = float((one[at] - several[at]).abs().max())
-            judged.append(Difference(prompt, at, a, b, gap, moved, rounding))
+            if a is not None and b is not None:
+                gap = float((single[at, a] - single[at, b]).abs())
+                moved = float((single[at] - several[at]).abs().max())
+                difference = Difference(prompt, at, a, b, gap, moved, rounding)
+            judged.append(difference)
         return judged
 
 
@@ -188,7 +172,7 @@ class Verifier:
 def logits_along(
     model: MultiHeadModel, text: list[int], n_prompt: int, width: int | None, rows: int
 ) -> Tensor:
-    """Return the logits that head 1 chooses each token of an answer by.
+    """Return the logits that head 1 chooses each token of an answer by, float64 [answer, V].
 
     Args:
         model: the model.
@@ -197,9 +181,6 @@ def logits_along(
         width: tokens per forward, after one over all of the prompt but its last token; None means
             all of the text in one forward without a cache.
         rows: how often the text stands in the batch; the shapes decide how a forward rounds.
-
-    Returns:
-        float64 [A, V], A the length of the answer.
     """
     first, length = n_prompt - 1, len(text) + (width or 0)
     tokens = torch.zeros(rows, length, dtype=torch.int64, device=model.device)
@@ -225,12 +206,3 @@ def logits_along(
         for start in range(first, len(text) - 1, width)
     ]
     return torch.cat(steps)[: len(text) - n_prompt].double()
-
-
-def _first_difference(one: list[int], other: list[int]) -> int:
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-def _get(tokens: list[int], at: int) -> int | None:
-    return tokens[at] if at < len(tokens) else None

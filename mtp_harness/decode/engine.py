@@ -9,6 +9,7 @@ import logging
 from collections import abc
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 from typing import NamedTuple
 
@@ -26,26 +27,19 @@ from mtp_harness.models.interface import MultiHeadModel
 
 _log = logging.getLogger(__name__)
 
+_NO_MEMORY = "can't allocate memory"
+
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt to continue.
+    """One prompt to continue."""
 
-    Attributes:
-        prompt: token ids, at least one.
-        max_new_tokens: budget, at least 1.
-        until: stop strings.
-        n_truncated: prompt tokens that were cut off before; reported only.
-        sampling: how tokens are chosen; greedy by default.
-        key: of the noise (`sampling.row_key`); unused when greedy.
-    """
-
-    prompt: list[int]
-    max_new_tokens: int
-    until: tuple[str, ...] = ()
-    n_truncated: int = 0
+    prompt: list[int]  # token ids, at least one
+    max_new_tokens: int  # at least 1
+    until: tuple[str, ...] = ()  # stop strings
+    n_truncated: int = 0  # prompt tokens that were cut off before; reported only
     sampling: Sampling = field(default_factory=Sampling)
-    key: int = 0
+    key: int = 0  # of the noise (`sampling.row_key`); unused when greedy
 
 
 class Answer(NamedTuple):
@@ -100,22 +94,15 @@ class Engine:
                 f"draft_heads={draft_heads}, but this checkpoint has {n} "
                 f"{'head' if n == 1 else 'heads'}; choose 1{f' to {n}' if n > 1 else ''}."
             )
-        self.model = model
-        self.k = draft_heads
-        self.eos = tuple(eos)
-        self.to_text = to_text
-        self.slots = slots
-        self.rule = rule or Rule()
-        self._vocabulary: int | None = None
+        self.model, self.k, self.slots = model, draft_heads, slots
+        self.eos, self.to_text, self.rule = tuple(eos), to_text, rule or Rule()
 
-    @property
+    @cached_property
+    @torch.inference_mode()
     def vocabulary(self) -> int:
         """The number of tokens that head 1 knows, V."""
-        if self._vocabulary is None:
-            with torch.inference_mode():
-                one = torch.zeros(1, 1, dtype=torch.int64, device=self.model.device)
-                self._vocabulary = self.model.next_token_logits(one).shape[-1]
-        return self._vocabulary
+        token = torch.zeros(1, 1, dtype=torch.int64, device=self.model.device)
+        return self.model.next_token_logits(token).shape[-1]
 
     def memory(self, requests: abc.Sequence[Request], slots: int) -> Memory:
         """Return what decoding these requests in `slots` slots allocates."""
@@ -130,16 +117,14 @@ class Engine:
     ) -> list[Answer]:
         """Decode the requests; return their answers in order.
 
-        Args:
-            requests: with any prompts, budgets and settings.
-            on_answer: called with an answer's index and the answer, as soon as it is complete.
+        `on_answer` is called with an answer's index and the answer, as soon as it is complete.
 
         Raises:
             OutOfSlots: memory does not hold one row.
         """
         begun = [self._sequence(index, request) for index, request in enumerate(requests)]
         # Long prompts first, so that what does not fit is known soon; equal prompts together.
-        order = sorted(begun, key=lambda one: (-len(one.prompt), one.prompt, one.index))
+        order = sorted(begun, key=lambda s: (-len(s.prompt), s.prompt, s.index))
         slots = self.slots or max(1, len(requests))
         answers: dict[int, Answer] = {}
 
@@ -177,19 +162,13 @@ class Engine:
         asked = [requests[sequence.index] for sequence in sequences]
         length = self.memory(asked, n_slots).length
         try:
-            slots = Slots(
-                self.model,
-                self.k,
-                self.rule,
-                asked[0].sampling,
-                min(n_slots, len(sequences)),
-                length,
-            )
-            with threads_for(self.model, len(slots.rows)):
+            n_rows = min(n_slots, len(sequences))
+            slots = Slots(self.model, self.k, self.rule, asked[0].sampling, n_rows, length)
+            with threads_for(self.model, n_rows):
                 for sequence in Scheduler(slots, sequences):
                     keep(sequence)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+        except RuntimeError as error:  # the CPU's allocator has no exception of its own
+            if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY not in str(error):
                 raise
         else:
             return True
@@ -228,8 +207,3 @@ class Engine:
             decode_s=sequence.ended - sequence.began,
         )
         return Answer(sequence.tokens, record)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # The CPU's allocator has no exception of its own.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

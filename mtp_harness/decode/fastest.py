@@ -17,23 +17,15 @@ def fastest_draft_heads(
     """Return the k that decodes the most tokens per second here, and what was measured.
 
     Every k decodes the beginning of the same answers, once to warm up and then twice, in turn
-    (1 … n, n … 1). What is fastest depends on the machine, the batch and the text.
-
-    Args:
-        make_engine: k -> engine.
-        n: heads of the model.
-        requests: at least one; a sample of `slots` of them is used.
-        slots: rows decoded together.
-
-    Returns:
-        `draft_heads`, `tokens_per_s` by k, and a note.
+    (1 … n, n … 1). What is fastest depends on the machine, the batch and the text. Of the requests,
+    at least one, as many as there are slots are used.
     """
-    some = [requests[i * len(requests) // slots] for i in range(min(slots, len(requests)))]
-    sample = [replace(one, max_new_tokens=min(TOKENS, one.max_new_tokens)) for one in some]
+    chosen = [requests[i * len(requests) // slots] for i in range(min(slots, len(requests)))]
+    sample = [replace(r, max_new_tokens=min(TOKENS, r.max_new_tokens)) for r in chosen]
     seconds = dict.fromkeys(range(1, n + 1), 0.0)
     tokens = dict.fromkeys(seconds, 0)
     for k in seconds:
-        make_engine(k).generate([replace(one, max_new_tokens=4) for one in sample])
+        make_engine(k).generate([replace(request, max_new_tokens=4) for request in sample])
     for k in [*seconds, *reversed(seconds)]:
         began = time.perf_counter()
         answers = make_engine(k).generate(sample)

@@ -28,12 +28,16 @@ VERSION = 1
 _BEGINNING = b'{"journal": '  # of every header; a file that begins otherwise is never cut
 
 
-class Journal:
-    """The finished answers of a run.
+class _Contents(NamedTuple):
+    """What one file holds."""
 
-    Attributes:
-        settings: as found in the files or, in a new journal, as written there.
-    """
+    settings: dict[str, Any] | None  # None: not even its header was written whole
+    lines: dict[str, bytes]  # by key
+    size: int  # bytes up to the end of the last good line
+
+
+class Journal:
+    """The finished answers of a run."""
 
     def __init__(self, path: Path, settings: Mapping[str, JSON], rank: int = 0) -> None:
         """Read all files of the journal, and open this process's own to append to it.
@@ -52,24 +56,33 @@ class Journal:
         self._lines: dict[str, bytes] = {}
         for other in _files(path):
             if other != self._path:
-                contents = _parse(other, other.read_bytes())
-                contents.require(self.settings, other)
-                self._lines |= contents.lines
+                self._read(other)
         self._file = _open_locked(self._path)
         try:
-            self._take_over()
+            own = self._read(self._path)
+            os.ftruncate(self._file, own.size)  # a header and whole lines are left
+            if own.settings is None:
+                self._append(_line({"journal": VERSION, "settings": self.settings}))
         except BaseException:
             self.close()
             raise
 
-    def _take_over(self) -> None:
-        """Read this process's own file, and leave it with a header and whole lines only."""
-        contents = _parse(self._path, self._path.read_bytes())
-        contents.require(self.settings, self._path)
+    def _read(self, path: Path) -> _Contents:
+        """Take a file's entries over; refuse one of other settings than these."""
+        contents, now = _parse(path), self.settings
+        found = now if contents.settings is None else contents.settings
+        differing = [
+            f"{name} ({_shown(found, name)} there, {_shown(now, name)} now)"
+            for name in sorted({*found, *now})
+            if _shown(found, name) != _shown(now, name)  # 0 == False, nan != nan
+        ]
+        if differing:
+            raise ValueError(
+                f"journal {path} holds answers of other settings, differing in "
+                f"{', '.join(differing)}: repeat those settings, remove the file, or name another."
+            )
         self._lines |= contents.lines
-        os.ftruncate(self._file, contents.size)
-        if contents.settings is None:
-            self._append(_line({"journal": VERSION, "settings": self.settings}))
+        return contents
 
     def get(self, key: str) -> dict[str, Any] | None:
         """Return the entry of a key; None where there is none."""
@@ -116,13 +129,8 @@ def answer_key(
 ) -> str:
     """Return the key of one answer: where it belongs, readably, and a hash of what it answers.
 
-    Args:
-        task: the task's name.
-        document: index of the document within the task.
-        index: of the request within the document.
-        repeat: index of the answer within the request's.
-        prompt: token ids, as fed to the model.
-        options: generation arguments.
+    `index` is the request's within the document, `repeat` the answer's within the request's; the
+    prompt is as fed to the model.
     """
     what = [task, document, index, repeat, list(prompt), options]
     digest = hashlib.blake2b(json.dumps(what, sort_keys=True).encode(), digest_size=16).hexdigest()
@@ -135,31 +143,8 @@ def recorded_settings(path: Path) -> dict[str, Any] | None:
     Raises:
         ValueError: see `Journal`.
     """
-    found = (_parse(file, file.read_bytes()).settings for file in _files(path))
-    return next((settings for settings in found if settings is not None), None)
-
-
-class _Contents(NamedTuple):
-    """What one file holds."""
-
-    settings: dict[str, Any] | None  # None: not even its header was written whole
-    lines: dict[str, bytes]  # by key
-    size: int  # bytes up to the end of the last good line
-
-    def require(self, settings: dict[str, Any], path: Path) -> None:
-        """Refuse other settings than these."""
-        if self.settings is None:
-            return
-        differing = [
-            f"{name} ({_shown(self.settings, name)} there, {_shown(settings, name)} now)"
-            for name in sorted({*self.settings, *settings})
-            if _shown(self.settings, name) != _shown(settings, name)  # 0 == False, nan != nan
-        ]
-        if differing:
-            raise ValueError(
-                f"journal {path} holds answers of other settings, differing in "
-                f"{', '.join(differing)}: repeat those settings, remove the file, or name another."
-            )
+    recorded = (_parse(file).settings for file in _files(path))
+    return next((settings for settings in recorded if settings is not None), None)
 
 
 def _shown(settings: dict[str, Any], name: str) -> str:
@@ -170,8 +155,8 @@ def _files(path: Path) -> list[Path]:
     """Return FILE and all FILE.rank*, as far as they exist."""
     rank = re.compile(re.escape(path.name) + r"(\.rank\d+)?")
     folder = path.parent
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(one for one in found if rank.fullmatch(one.name) and one.is_file())
+    files = folder.iterdir() if folder.is_dir() else ()
+    return sorted(file for file in files if rank.fullmatch(file.name) and file.is_file())
 
 
 def _open_locked(path: Path) -> int:
@@ -208,24 +193,31 @@ def _line(value: Mapping[str, JSON]) -> bytes:
     return json.dumps(value).encode() + b"\n"
 
 
-def _parse(path: Path, data: bytes) -> _Contents:
-    """Read a file's bytes; a torn end is left out, anything else that is wrong is refused."""
+def _parse(path: Path) -> _Contents:
+    """Read a file; a torn end is left out, anything else that is wrong is refused."""
+    data = path.read_bytes()
     *whole, torn = data.split(b"\n")
-    if not data[: len(_BEGINNING)] == _BEGINNING[: len(data)]:
+    if data[: len(_BEGINNING)] != _BEGINNING[: len(data)]:
         raise ValueError(
             f"{path} is not a journal, expected {_BEGINNING.decode()}… at its beginning: name "
             "another file."
         )
     if not whole:
         return _Contents(None, {}, 0)
-    settings = _header(path, whole[0])
+    header = _object(whole[0])
+    settings = header.get("settings")
+    if header.get("journal") != VERSION or not isinstance(settings, dict):
+        raise ValueError(
+            f"{path}:1 is not the header of a journal of version {VERSION}, which holds settings: "
+            "remove the file, or name another."
+        )
     lines: dict[str, bytes] = {}
     size = len(whole[0]) + 1
     for number, line in enumerate(whole[1:], 2):
         key = _key(line)
-        if key is None and number == len(whole) and not torn:
-            break
         if key is None:
+            if number == len(whole) and not torn:
+                break
             raise ValueError(
                 f"{path}:{number} is not an entry of a journal, expected a JSON object with key "
                 "and entry: remove that line, or the file."
@@ -235,26 +227,17 @@ def _parse(path: Path, data: bytes) -> _Contents:
     return _Contents(settings, lines, size)
 
 
-def _header(path: Path, line: bytes) -> dict[str, Any]:
+def _object(line: bytes) -> dict[str, Any]:
+    """Return the JSON object in a line, an empty one where there is none."""
     try:
-        header = json.loads(line)
+        value = json.loads(line)
     except ValueError:
-        header = {}
-    settings = header.get("settings")
-    if header.get("journal") != VERSION or not isinstance(settings, dict):
-        raise ValueError(
-            f"{path}:1 is not the header of a journal of version {VERSION}, which holds settings: "
-            "remove the file, or name another."
-        )
-    return settings
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _key(line: bytes) -> str | None:
     """Return an entry's key; None where the line is not an entry."""
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return None
-    good = isinstance(value, dict) and isinstance(value.get("entry"), dict)
-    key = value.get("key") if good else None
+    value = _object(line)
+    key = value.get("key") if isinstance(value.get("entry"), dict) else None
     return key if isinstance(key, str) else None

@@ -14,20 +14,14 @@ SHARE = 0.8
 
 
 def fitting_slots(engine: Engine, requests: Sequence[Request], most: int) -> int:
-    """Return the number of slots for `batch_size=auto`.
+    """Return the number of slots for `batch_size=auto`: 1, whether that fits or not, to `most`.
 
-    Args:
-        engine: what decodes.
-        requests: what it will be asked.
-        most: an upper bound.
-
-    Returns:
-        At least 1; whether that fits shows when it is allocated.
+    `requests` are all that the engine will be asked.
     """
-    one = engine.memory(requests, 1)
+    row = engine.memory(requests, 1)
     # A step holds the logits of k positions and k heads, and a few copies of them.
     logits = 4 * 4 * engine.k**2 * engine.vocabulary
-    fit = int(SHARE * _free_bytes(engine.model.device)) // (one.cache_bytes + logits)
+    fit = int(SHARE * _free_bytes(engine.model.device)) // (row.cache_bytes + logits)
     return max(1, min(most, fit, len(requests)))
 
 

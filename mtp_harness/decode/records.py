@@ -5,47 +5,30 @@ exactly 1 token per forward. Verified drafts are counted before a stop string, E
 cuts the answer; kept tokens are counted after.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 
 @dataclass(frozen=True)
 class DecodeRecord:
-    """How one answer was decoded.
+    """How one answer was decoded."""
 
-    Attributes:
-        n_prompt_tokens: tokens of the prompt as fed to the model.
-        n_truncated: prompt tokens cut off on the left because they did not fit.
-        draft_heads: k; k - 1 tokens are drafted per step.
-        draft_rule: how drafts were chosen and verified.
-        n_kept: tokens after the first one, up to the one that ended the answer.
-        n_verified: verified drafts of each step, in order; its length is the number of steps.
-        n_drafted: drafts made for each step; None where it is k - 1 throughout.
-        lossless: whether drafts were verified; False makes `n_verified` those taken on trust.
-        ended_by: `eos`, `stop` or `length`.
-        looping: whether the answer repeats itself (`is_looping`).
-        batch_size: slots, the rows decoded together.
-        prefill_s: wall time from getting a slot to the first token; None where it was not measured
-            apart.
-        decode_s: wall time from the end of the prefill to the end of this answer.
-        n_characters: characters that each token added to the answer's text, the first token
-            included; None where that is not known. The text may end earlier: at its stop string.
-    """
-
-    n_prompt_tokens: int
-    n_truncated: int
-    draft_heads: int
-    draft_rule: str
-    n_kept: int
-    n_verified: tuple[int, ...]
-    ended_by: str
-    looping: bool
-    batch_size: int
-    prefill_s: float | None
-    decode_s: float
-    n_drafted: tuple[int, ...] | None = None
-    lossless: bool = True
+    n_prompt_tokens: int  # as fed to the model
+    n_truncated: int  # prompt tokens cut off on the left because they did not fit
+    draft_heads: int  # k; k - 1 tokens are drafted per step
+    draft_rule: str  # how drafts were chosen and verified
+    n_kept: int  # tokens after the first one, up to the one that ended the answer
+    n_verified: tuple[int, ...]  # verified drafts of each step, in order
+    ended_by: str  # `eos`, `stop` or `length`
+    looping: bool  # whether the answer repeats itself (`is_looping`)
+    batch_size: int  # slots, the rows decoded together
+    prefill_s: float | None  # wall time from getting a slot to the first token, if measured apart
+    decode_s: float  # wall time from the end of the prefill to the end of this answer
+    n_drafted: tuple[int, ...] | None = None  # drafts of each step; None: k - 1 throughout
+    lossless: bool = True  # False: drafts were taken on trust, and `n_verified` counts those
+    # Characters that each token added to the answer's text, the first token included, if known. The
+    # text may end earlier: at its stop string.
     n_characters: tuple[int, ...] | None = None
 
     @property
@@ -56,7 +39,7 @@ class DecodeRecord:
     @property
     def tokens_per_forward(self) -> float:
         """Kept tokens per step of this answer; NaN where the prefill alone answered."""
-        return self.n_kept / self.n_steps if self.n_steps else float("nan")
+        return _ratio(self.n_kept, self.n_steps)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -101,25 +84,15 @@ class Generation(str):
 
 @dataclass(frozen=True)
 class Acceptance:
-    """Counts pooled over answers decoded with the same k.
+    """Counts pooled over answers decoded with the same k."""
 
-    Attributes:
-        draft_heads: k.
-        n_kept: sum of kept tokens.
-        n_steps: sum of steps.
-        n_by_verified: steps by number of verified drafts, k entries.
-        n_by_drafted: steps by number of drafts, k entries.
-        n_open: per offset 2..k, steps that drafted it and verified all drafts before it.
-        lossless: whether drafts were verified; if not, acceptance has no rate.
-    """
-
-    draft_heads: int
+    draft_heads: int  # k
     n_kept: int
     n_steps: int
-    n_by_verified: tuple[int, ...]
-    n_by_drafted: tuple[int, ...]
-    n_open: tuple[int, ...]
-    lossless: bool = True
+    n_by_verified: tuple[int, ...]  # steps by number of verified drafts, k entries
+    n_by_drafted: tuple[int, ...]  # steps by number of drafts, k entries
+    n_open: tuple[int, ...]  # per offset 2..k, steps that drafted it and verified all before it
+    lossless: bool = True  # whether drafts were verified; if not, acceptance has no rate
 
     @classmethod
     def pool(cls, records: Iterable[DecodeRecord]) -> "Acceptance":
@@ -142,21 +115,14 @@ class Acceptance:
                 by_drafted[made] += 1
                 for index in range(min(verified + 1, made)):
                     n_open[index] += 1
-        kept = sum(record.n_kept for record in records)
-        return cls(
-            k,
-            kept,
-            sum(by_verified),
-            tuple(by_verified),
-            tuple(by_drafted),
-            tuple(n_open),
-            lossless,
-        )
+        n_kept, n_steps = sum(record.n_kept for record in records), sum(by_verified)
+        counts = tuple(by_verified), tuple(by_drafted), tuple(n_open)
+        return cls(k, n_kept, n_steps, *counts, lossless)
 
     @property
     def tokens_per_forward(self) -> float:
         """Sum of kept tokens over sum of steps; NaN without a step."""
-        return self.n_kept / self.n_steps if self.n_steps else float("nan")
+        return _ratio(self.n_kept, self.n_steps)
 
     def n_drafts_verified(self, offset: int) -> int:
         """Return the steps whose draft at `offset` (2..k) was verified."""
@@ -168,21 +134,15 @@ class Acceptance:
 
     def accept_rate_prefix(self) -> dict[int, float]:
         """Return, per offset, drafts verified over steps that drafted it."""
-        return {
-            offset: _ratio(self.n_drafts_verified(offset), self.n_steps_drafting(offset))
-            for offset in self._offsets()
-        }
+        return self._rates(self.n_steps_drafting)
 
     def accept_rate_cond(self) -> dict[int, float]:
         """Return, per offset, drafts verified over steps that drafted it after verified drafts."""
-        return {
-            offset: _ratio(self.n_drafts_verified(offset), self.n_open[offset - 2])
-            for offset in self._offsets()
-        }
+        return self._rates(lambda offset: self.n_open[offset - 2])
 
-    def _offsets(self) -> range:
-        """Return the offsets that have a rate: none where nothing was verified."""
-        return range(2, self.draft_heads + 1 if self.lossless else 2)
+    def _rates(self, out_of: Callable[[int], int]) -> dict[int, float]:
+        offsets = range(2, self.draft_heads + 1) if self.lossless else ()
+        return {k: _ratio(self.n_drafts_verified(k), out_of(k)) for k in offsets}
 
 
 def _ratio(numerator: int, denominator: int) -> float:

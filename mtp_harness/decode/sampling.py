@@ -34,16 +34,11 @@ _HALF = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen; greedy where the temperature is 0, whatever the rest says.
+    """How tokens are chosen; greedy where the temperature is 0, whatever the rest says."""
 
-    Attributes:
-        temperature: 0, or at least `MIN_TEMPERATURE`.
-        top_k: only the k most likely tokens, and those that tie with the last of them; 0: all.
-        top_p: of these, renormalised, only the fewest likely tokens that sum to at least p; 1: all.
-    """
-
-    temperature: float = 0.0
-    top_k: int = 0
+    temperature: float = 0.0  # or at least `MIN_TEMPERATURE`
+    top_k: int = 0  # only the k most likely tokens, and those that tie with the last; 0: all
+    # Of these, renormalised, only the fewest likely tokens that sum to at least p; 1: all.
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
@@ -74,13 +69,8 @@ class Sampling:
 def row_key(seed: int, task: str, document: int, repeat: int) -> int:
     """Return the key of one answer's noise, a signed 64-bit integer.
 
-    The same on every machine and in every process.
-
-    Args:
-        seed: of the run.
-        task: the task's name.
-        document: its index within the task.
-        repeat: the answer's index within the document's.
+    The same on every machine and in every process; document and repeat are indices within the task
+    and within the document's answers.
     """
     named = json.dumps([seed, task, document, repeat]).encode()
     return int.from_bytes(hashlib.blake2b(named, digest_size=8).digest(), "little", signed=True)
@@ -110,12 +100,7 @@ def warp(logits: Tensor, sampling: Sampling) -> Tensor:
     (ties with the k-th stay), top-p over what is left. Where top-p takes some of several equal
     tokens, which is left open there, it takes the last.
 
-    Args:
-        logits: [..., V]; half precision is computed in float32.
-        sampling: with a temperature above 0.
-
-    Returns:
-        [..., V], float32 or float64.
+    Logits [..., V] of half precision are computed in float32; the temperature is above 0.
     """
     assert not sampling.greedy, "greedy choices have no distribution"
     scores = (logits.float() if logits.dtype in _HALF else logits) / sampling.temperature
@@ -131,13 +116,9 @@ def warp(logits: Tensor, sampling: Sampling) -> Tensor:
 
 
 def choose(logits: Tensor, sampling: Sampling, keys: Tensor, positions: Tensor) -> Tensor:
-    """Return the chosen tokens, int64 [B, T].
+    """Return the tokens chosen from logits [B, T, V], int64 [B, T].
 
-    Args:
-        logits: [B, T, V].
-        sampling: how.
-        keys: int64 [B], see `gumbel`; unused where greedy.
-        positions: int64 [B, T], see `gumbel`; unused where greedy.
+    `keys` [B] and `positions` [B, T] are those of `gumbel`; greedy choices do not look at them.
     """
     if sampling.greedy:
         return logits.argmax(-1)

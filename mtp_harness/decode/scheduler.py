@@ -54,36 +54,28 @@ class Sequence:
         self.tokens, self.n_verified, self.n_drafted, self.ended_by = [], [], [], ""
 
 
-class _Fetched:
-    """A small tensor on its way to the host."""
+def _fetch(tensor: Tensor) -> Callable[[], list[list[int]]]:
+    """Send a small tensor to the host; what is returned waits for it and gives its numbers."""
+    if not tensor.is_cuda:
+        return tensor.tolist
+    here = torch.empty_like(tensor, device="cpu", pin_memory=True)
+    here.copy_(tensor, non_blocking=True)
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record()
 
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-        self.arrived: torch.cuda.Event | None = None
-        if tensor.is_cuda:
-            self.tensor = torch.empty_like(tensor, device="cpu", pin_memory=True)
-            self.tensor.copy_(tensor, non_blocking=True)
-            self.arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self.arrived.record()
-
-    def read(self) -> list[list[int]]:
-        """Wait for it, and return the numbers."""
-        if self.arrived is not None:
-            self.arrived.synchronize()
-        values: list[list[int]] = self.tensor.tolist()
+    def read() -> list[list[int]]:
+        arrived.synchronize()
+        values: list[list[int]] = here.tolist()
         return values
+
+    return read
 
 
 class Scheduler:
     """Decodes sequences in the slots that they are given; iterate over it for those that ended."""
 
     def __init__(self, slots: Slots, sequences: Iterable[Sequence]) -> None:
-        """Take the work on.
-
-        Args:
-            slots: with nothing in them.
-            sequences: not begun; equal prompts next to each other.
-        """
+        """Take the work on: slots with nothing in them, sequences with equal prompts together."""
         self.slots, self.k = slots, slots.k
         self.queue = deque(sequences)
         n_slots = len(slots.rows)
@@ -169,19 +161,20 @@ class Scheduler:
 
     def _start(self, placed: dict[int, Sequence]) -> None:
         sequences = list(placed.values())
+        prompts = [sequence.prompt for sequence in sequences]
         first = self.slots.start(
             list(placed),
-            [sequence.prompt for sequence in sequences],
-            [self.prefilled[sequence.prompt] for sequence in sequences],
+            prompts,
+            [self.prefilled[prompt] for prompt in prompts],
             [sequence.budget for sequence in sequences],
             [sequence.key for sequence in sequences],
         )
         for slot, sequence in placed.items():
             self.occupants[slot] = sequence
-        fetched = _Fetched(first)
+        read = _fetch(first)
 
         def settle() -> list[Sequence]:
-            values, now = fetched.read(), time.perf_counter()
+            values, now = read(), time.perf_counter()
             for sequence, (token, n_draft) in zip(sequences, values, strict=True):
                 sequence.take([token])
                 sequence.next_draft, sequence.began, sequence.ended = n_draft, now, now
@@ -201,10 +194,10 @@ class Scheduler:
             n_tokens = 1 + max(sequence.next_draft for sequence in living)
             stands = [len(sequence.prompt) + len(sequence.tokens) - 1 for sequence in living]
             out = self.slots.step(n_tokens, max(stands) + n_tokens)
-        fetched = _Fetched(out)
+        read = _fetch(out)
 
         def settle() -> list[Sequence]:
-            values, now = fetched.read(), time.perf_counter()
+            values, now = read(), time.perf_counter()
             live = [
                 (sequence, row)
                 for sequence, row in zip(occupants, values, strict=True)

@@ -1,7 +1,7 @@
 """The slots of the device: prompts go in, rows start and stop; `step` is what goes on between."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -9,7 +9,6 @@ from torch import Tensor
 from mtp_harness.decode import step
 from mtp_harness.decode.acceptance import Rule
 from mtp_harness.decode.drafters import drafter_for
-from mtp_harness.decode.graph import StepGraph
 from mtp_harness.decode.sampling import Sampling, choose
 from mtp_harness.models.interface import MultiHeadModel
 
@@ -19,29 +18,42 @@ _BUCKET = 64
 """On a GPU prompts are padded to multiples of this many tokens, so that kernels compile once."""
 
 
-class Slots(step.Batch):
-    """`n_slots` rows decoded together with heads 1..k."""
+class StepGraph:
+    """A function of fixed shapes as one CUDA graph: a GPU that waits for Python does not decode."""
 
-    def __init__(
-        self,
-        model: MultiHeadModel,
-        k: int,
-        rule: Rule,
-        sampling: Sampling,
-        n_slots: int,
-        length: int,
-    ) -> None:
-        """Allocate.
+    def __init__(self, step: Callable[[], Tensor]) -> None:
+        """Run `step` a few times, so that everything it needs is compiled, then capture it.
 
         Args:
-            model: in eval mode, on its device.
-            k: heads in use.
-            rule: how drafts are made and accepted.
-            sampling: how tokens are chosen.
-            n_slots: rows, B.
-            length: the longest prompt with its answer, and k more.
+            step: reads and writes tensors that live as long as this; must do no harm when run.
+
+        Raises:
+            RuntimeError: the step does what a graph cannot hold, such as asking for a value.
         """
-        super().__init__(model, k, rule, sampling, n_slots, length)
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(aside)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.out = step()
+
+    def replay(self) -> Tensor:
+        """Run the step; returns the tensor that every replay writes its result into."""
+        self.graph.replay()
+        return self.out
+
+
+class Slots(step.Batch):
+    """Rows decoded together with heads 1..k."""
+
+    def __init__(
+        self, model: MultiHeadModel, k: int, rule: Rule, sampling: Sampling, n: int, length: int
+    ) -> None:
+        """Allocate `n` rows for the longest prompt with its answer, and k tokens more."""
+        super().__init__(model, k, rule, sampling, n, length)
         self.drafter = drafter_for(self)
 
     def fill(self, slots: Sequence[int], prompts: Sequence[Sequence[int]]) -> list[step.Prefilled]:
@@ -71,12 +83,7 @@ class Slots(step.Batch):
     ) -> Tensor:
         """Choose the first token of rows whose prompts stand in their slots, and draft.
 
-        Args:
-            slots: where.
-            prompts: their prompts.
-            prefilled: the forwards of these.
-            budgets: of tokens to emit.
-            keys: of their noise.
+        Budgets are of tokens to emit, keys of the noise.
 
         Returns:
             First token and number of drafts, int64 [b, 2].

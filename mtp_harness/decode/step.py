@@ -71,9 +71,7 @@ class Batch:
 class Prefilled(NamedTuple):
     """What a prompt's forward gave besides its keys and values; rows with this prompt share it."""
 
-    logits: (
-        Tensor  # at the prompt's last token, of head 1 and of heads that can draft there, [m, V]
-    )
+    logits: Tensor  # of head 1 and of heads that can draft at the prompt's last token, [m, V]
     tail: Tensor | None = None  # states at the last tokens, [t, D], for drafters that go on there
 
 
@@ -105,13 +103,9 @@ class Drafter(Protocol):
 
 
 def step(batch: Batch, drafter: Drafter, n_tokens: int, width: int) -> Tensor:
-    """Verify, accept and draft once, in all rows.
+    """Verify, accept and draft once, in all rows of a batch, which is brought up to date.
 
-    Args:
-        batch: is brought up to date.
-        drafter: of the model's kind of heads.
-        n_tokens: T, the pending token and at most T - 1 drafts.
-        width: see `SlotCache.at`.
+    Windows have `n_tokens`, T: the pending token and at most T - 1 drafts. `width`: `SlotCache.at`.
 
     Returns:
         Head 1's T choices, how many drafts before them are accepted, and how many drafts come next;

@@ -32,14 +32,9 @@ class Stopping:
         to_text: Callable[[list[int]], str],
         last_prompt_token: int | None = None,
     ) -> None:
-        """Remember the rules.
+        """Remember the rules; empty stop strings are ignored.
 
-        Args:
-            eos: token ids that end an answer.
-            until: stop strings; empty ones are ignored.
-            max_new_tokens: the budget.
-            to_text: decodes token ids.
-            last_prompt_token: what the answer follows on, see `continuation_text`.
+        `last_prompt_token` is what the answer follows on, see `continuation_text`.
         """
         self.eos = frozenset(eos)
         self.until = [stop for stop in until if stop]
@@ -79,15 +74,10 @@ class Stopping:
 def continuation_text(
     to_text: Callable[[list[int]], str], previous: int | None, tokens: list[int]
 ) -> str:
-    """Return the text of `tokens` as the continuation of the token before them.
+    """Return the text of `tokens` as the continuation of the token before them, if there is one.
 
     Decoded on their own, SentencePiece tokens lose the space in front: an indented line would come
     out one space short.
-
-    Args:
-        to_text: decodes token ids.
-        previous: the token before; None where there is none.
-        tokens: the token ids to show.
     """
     if previous is None:
         return to_text(tokens)

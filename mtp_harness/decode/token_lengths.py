@@ -21,9 +21,7 @@ class TokenLengths:
     def __call__(self, previous: int, tokens: list[int]) -> tuple[int, ...] | None:
         """Return one count per token, or None where they do not sum to the text's length.
 
-        Args:
-            previous: the last token of the prompt.
-            tokens: the answer's token ids.
+        `previous` is the last token of the prompt.
         """
         text = continuation_text(self.to_text, previous, tokens)
         pieces = [self._text_alone(previous, token) for token in tokens]

@@ -27,27 +27,25 @@ def check_before_load(
 ) -> None:
     """Refuse, before the model loads, a run that could only fail or harm later.
 
-    Args:
-        model: The model's registered name, or a model object.
-        tasks: What `simple_evaluate` takes: names, configurations, task objects.
-        task_manager: The run's `TaskManager`; None means one with the built-in tasks and ours.
-        confirm_run_unsafe_code: Whether the user agreed to run programs without isolation.
-        predict_only: Whether answers are saved and not graded, so that no program runs.
-        cache_requests: Whether the run uses the harness's cache of built requests.
-        metadata: The run's; the command line adds the model's arguments.
-        model_args: The model's arguments.
+    All but `cache_requests` (whether built requests are cached) is what `simple_evaluate` takes;
+    the command line adds the model's arguments to `metadata`.
 
     Raises:
         UserError: One sentence that says what to change.
     """
     requested = find_requested(tasks or [], task_manager)
-    if cache_requests:
-        _refuse_request_cache([task.name for task in requested if task.ours])
-    _refuse_unknown_options(requested, _given(metadata, model_args))
-    if not predict_only and not confirm_run_unsafe_code:
-        _require_isolation(
-            [task.name for task in requested if getattr(task.task_class, "grades_programs", False)]
+    ours = [task.name for task in requested if task.ours]
+    if cache_requests and ours:
+        raise UserError(
+            f"--cache_requests cannot be used with {_listed(ours)}, because its key knows neither "
+            "repeats nor generation arguments: leave it out."
         )
+    _refuse_unknown_options(requested, _given(metadata, model_args))
+    grading = [
+        task.name for task in requested if getattr(task.task_class, "grades_programs", False)
+    ]
+    if grading and not predict_only and not confirm_run_unsafe_code:
+        _require_isolation(grading)
     _require_request_types(model, requested)
 
 
@@ -72,17 +70,7 @@ def _refuse_unknown_options(requested: list[RequestedTask], given: Mapping[str, 
         raise UserError(found)
 
 
-def _refuse_request_cache(names: list[str]) -> None:
-    if names:
-        raise UserError(
-            f"--cache_requests cannot be used with {_listed(names)}, because its key knows neither "
-            "repeats nor generation arguments: leave it out."
-        )
-
-
 def _require_isolation(names: list[str]) -> None:
-    if not names:
-        return
     from mtp_harness import sandbox
 
     try:
@@ -92,22 +80,18 @@ def _require_isolation(names: list[str]) -> None:
 
 
 def _require_request_types(model: Any, requested: list[RequestedTask]) -> None:
+    from lm_eval.api.registry import get_model
+
     for name, task_class, *_ in requested:
         request_type = getattr(task_class, "request_type", None)
-        if isinstance(request_type, str) and not hasattr(_model_class(model), request_type):
+        if not isinstance(request_type, str):
+            continue
+        if not hasattr(get_model(model) if isinstance(model, str) else model, request_type):
             label = model if isinstance(model, str) else type(model).__name__
             raise UserError(
                 f"{name} sends {request_type} requests, which the model {label!r} does not answer: "
                 f"run it with --model mtp, which loads any causal language model."
             )
-
-
-def _model_class(model: Any) -> Any:
-    if not isinstance(model, str):
-        return model
-    from lm_eval.api.registry import get_model
-
-    return get_model(model)
 
 
 def _listed(names: list[str]) -> str:

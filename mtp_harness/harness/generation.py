@@ -10,8 +10,7 @@ Everything that a request can get wrong is found before the first one is decoded
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,11 @@ from mtp_harness.decode.records import DecodeRecord, Generation
 from mtp_harness.decode.sampling import Sampling, row_key
 from mtp_harness.decode.stopping import continuation_text
 from mtp_harness.decode.token_lengths import TokenLengths
-from mtp_harness.errors import UserError
+from mtp_harness.errors import UserError, user_errors
 from mtp_harness.harness.generation_args import checked_arguments, place_of, room_for_prompt
-from mtp_harness.harness.model_args import ACCEPTANCE
+from mtp_harness.harness.model_args import refuse_odd_values
 from mtp_harness.harness.progress import Progress
+from mtp_harness.harness.protocol import HeadsModel
 from mtp_harness.models.interface import MultiHeadModel
 
 _log = logging.getLogger(__name__)
@@ -43,53 +43,26 @@ _WITHOUT_EFFECT_WHEN_GREEDY = _SAMPLING_ARGUMENTS | {"min_p", "typical_p"}
 
 @dataclass(frozen=True)
 class Decoding:
-    """The model arguments about decoding.
+    """The model arguments about decoding; see `mtp_harness.lm`."""
 
-    Attributes:
-        draft_heads: k, `auto`, or None for all heads.
-        draft_threshold: see `Rule`.
-        acceptance: `exact`, or `all` for drafts accepted unverified.
-        seed: of the sampling noise.
-        journal: file of finished answers, or None.
-    """
-
-    draft_heads: int | str | None
+    draft_heads: int | str | None  # None: all of them
     draft_threshold: float
     acceptance: str
     seed: int
     journal: Path | None
 
     def __post_init__(self) -> None:
-        """Refuse values that are none of these."""
-        if self.acceptance not in ACCEPTANCE:
-            raise ValueError(
-                f"acceptance={self.acceptance}, expected exact (the default) or all (unverified)."
-            )
-
-    def rule(self) -> Rule:
-        """Return what the engine goes by."""
-        return Rule(self.draft_threshold, verify=self.acceptance == "exact")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """One request, and the name of its answer in a journal."""
-
-    request: Request
-    key: str
+        """Refuse an acceptance that is neither."""
+        refuse_odd_values(None, None, {"acceptance": self.acceptance})
 
 
 class Generator:
     """Answers the generation requests of one model; a part of `MTPLM`."""
 
-    def __init__(self, lm: Any, model: MultiHeadModel, eos: Sequence[int], how: Decoding) -> None:
-        """Bind an `MTPLM` and its model.
-
-        Args:
-            lm: for tokenization, lengths, batch size and ranks.
-            model: in eval mode.
-            eos: token ids that end an answer.
-            how: the model arguments.
+    def __init__(
+        self, lm: HeadsModel, model: MultiHeadModel, eos: Sequence[int], how: Decoding
+    ) -> None:
+        """Bind a model, the one that answers requests with it, and the ids that end an answer.
 
         Raises:
             ValueError: `draft_heads` is not within 1..n.
@@ -107,40 +80,45 @@ class Generator:
 
     def engine(self, k: int, slots: int | None = None) -> Engine:
         """Return an engine with heads 1..k."""
-        to_text = self.lm.tok_decode
-        return Engine(self.model, k, self.eos, to_text, slots=slots, rule=self.how.rule())
+        rule = Rule(self.how.draft_threshold, verify=self.how.acceptance == "exact")
+        return Engine(self.model, k, self.eos, self.lm.tok_decode, slots=slots, rule=rule)
 
     def answer(self, instances: Sequence[Instance], disable_tqdm: bool) -> list[Generation]:
         """Return one answer per instance; equal instances are repeats of one request."""
         self.n_tokens = self.n_from_journal = 0
-        prepared = self._prepare_all(instances)
-        if not prepared:
+        if not instances:
             return []
-        requests = [one.request for one in prepared]
+        seen: Counter[int] = Counter()
+        requests, keys = [], []
+        for instance in instances:
+            request, key = self._prepare(instance, seen[id(instance)])
+            seen[id(instance)] += 1
+            requests.append(request)
+            keys.append(key)
         self._settle(requests)
-        answers = {
-            place: self._finish(requests[place], answer)
-            for place, answer in self._finished(prepared).items()
-        }
+        finished = self._finished(keys)
+        answers = {place: self._finish(requests[place], one) for place, one in finished.items()}
         self.n_from_journal = len(answers)
-        todo = [place for place in range(len(prepared)) if place not in answers]
+        todo = [place for place in range(len(requests)) if place not in answers]
         engine = self.engine(self.k, self._slots(requests))
         hidden = disable_tqdm or self.lm.rank != 0
-        with Progress(len(prepared), len(answers), hidden) as bar:
+        with Progress(len(requests), len(answers), hidden) as bar:
 
             def keep(index: int, answer: Answer) -> None:
                 place = todo[index]
-                self._write(prepared[place].key, answer)
+                if self._journal is not None:
+                    entry: Any = {"tokens": answer.tokens, "record": answer.record.as_dict()}
+                    with user_errors(ValueError):
+                        self._journal.add(keys[place], entry)
                 answers[place] = self._finish(requests[place], answer)
-                self.lm.cache_hook.add_partial(
-                    "generate_until", instances[place].args, str.__str__(answers[place])
-                )
+                text = str.__str__(answers[place])
+                self.lm.cache_hook.add_partial("generate_until", instances[place].args, text)
                 self.n_tokens += len(answer.tokens)
                 bar.add(answer)
 
             with user_errors(OutOfSlots):
                 engine.generate([requests[place] for place in todo], keep)
-        return [answers[place] for place in range(len(prepared))]
+        return [answers[place] for place in range(len(requests))]
 
     def _finish(self, request: Request, answer: Answer) -> Generation:
         text, from_the_start = self._text(request, answer.tokens)
@@ -152,8 +130,7 @@ class Generator:
         """Return an answer's text as `HFLM` cuts it, and whether it begins with the first token."""
         end, before = self.lm.think_end_token, request.prompt[-1]
         to_text = self.lm.tok_decode
-        whole = continuation_text(to_text, before, tokens)
-        rest = whole
+        rest = whole = continuation_text(to_text, before, tokens)
         if isinstance(end, int):  # a token's id; the text after the last one, stripped in front
             if end in tokens:
                 last = len(tokens) - 1 - tokens[::-1].index(end)
@@ -176,17 +153,16 @@ class Generator:
             **self.memory,
         }
 
+    def asked(self) -> dict[str, Any]:
+        """Return the arguments that an answer's text may depend on, in bfloat16 at least."""
+        names = ("draft_threshold", "acceptance", "seed")
+        asked = {name: getattr(self.how, name) for name in names}
+        return {"draft_heads": self.how.draft_heads or self.k, **asked}
+
     # Requests -----------------------------------------------------------------------------------
 
-    def _prepare_all(self, instances: Sequence[Instance]) -> list[Prepared]:
-        seen: Counter[int] = Counter()
-        prepared = []
-        for instance in instances:
-            prepared.append(self._prepare(instance, seen[id(instance)]))
-            seen[id(instance)] += 1
-        return prepared
-
-    def _prepare(self, instance: Instance, repeat: int) -> Prepared:
+    def _prepare(self, instance: Instance, repeat: int) -> tuple[Request, str]:
+        """Return a request, and the name of its answer in a journal."""
         context, gen_kwargs = instance.args
         where = place_of(instance)
         with user_errors(ValueError, prefix=f"{where}: "):
@@ -211,7 +187,7 @@ class Generator:
             0 if sampling.greedy else row_key(self.how.seed, task, document, repeat),
         )
         options = {"until": until, "max_gen_toks": budget, **asdict(sampling)}
-        return Prepared(request, answer_key(task, document, instance.idx, repeat, prompt, options))
+        return request, answer_key(task, document, instance.idx, repeat, prompt, options)
 
     def prompt(self, context: str, budget: int, where: str) -> tuple[list[int], int]:
         """Return token ids, cut on the left as `HFLM` does, and how many were cut off."""
@@ -229,25 +205,23 @@ class Generator:
         """Decide k, where that is left to us, and open the journal."""
         if self.how.draft_heads == "auto" and self.auto is None:
             # Every rank takes part in agreeing, also one that finds the choice in the journal.
-            self.auto = self.lm.agree(self._recorded_choice() or self._measured_choice(requests))
+            self.auto = self.lm.agree(self._choice(requests))
             self.k = int(self.auto["draft_heads"])
             _log.info("draft_heads=auto chose %d: %s", self.k, self.auto["tokens_per_s"])
         if self.how.journal is not None and self._journal is None:
             with user_errors(ValueError):
                 self._journal = Journal(self.how.journal, self._journal_settings(), self.lm.rank)
 
-    def _measured_choice(self, requests: Sequence[Request]) -> dict[str, Any]:
+    def _choice(self, requests: Sequence[Request]) -> dict[str, Any]:
+        """Return what `auto` chose in the run that this one goes on with, or chooses now."""
+        if self.how.journal is not None:
+            with user_errors(ValueError):
+                recorded = (recorded_settings(self.how.journal) or {}).get("draft_heads_auto")
+            if isinstance(recorded, dict) and recorded:
+                return recorded
         n, slots = self.model.n_future_tokens, self._slots(requests)
         with user_errors(OutOfSlots):
             return fastest_draft_heads(self.engine, n, requests, slots)
-
-    def _recorded_choice(self) -> dict[str, Any] | None:
-        """Return what `auto` chose in the run that this one goes on with."""
-        if self.how.journal is None:
-            return None
-        with user_errors(ValueError):
-            recorded = (recorded_settings(self.how.journal) or {}).get("draft_heads_auto")
-        return recorded if isinstance(recorded, dict) else None
 
     def _journal_settings(self) -> dict[str, Any]:
         """Return what answers and their records depend on, as JSON has it."""
@@ -258,11 +232,9 @@ class Generator:
         return plain
 
     def _slots(self, requests: Sequence[Request]) -> int:
-        engine = self.engine(self.k)
-        if self.lm.batch_size == "auto":
-            slots = fitting_slots(engine, requests, self.lm.max_batch_size)
-        else:
-            slots = int(self.lm.batch_size)
+        engine, size = self.engine(self.k), self.lm.batch_size
+        fits = size == "auto"
+        slots = fitting_slots(engine, requests, self.lm.max_batch_size) if fits else int(size)
         memory = engine.memory(requests, slots)
         self.memory = {
             "slots": memory.slots,
@@ -271,25 +243,15 @@ class Generator:
         }
         return slots
 
-    # The journal --------------------------------------------------------------------------------
-
-    def _finished(self, prepared: Sequence[Prepared]) -> dict[int, Answer]:
+    def _finished(self, keys: Sequence[str]) -> dict[int, Answer]:
         """Return the answers that the journal holds, by place."""
         found: dict[int, Answer] = {}
-        if self._journal is not None:
-            for place, one in enumerate(prepared):
-                entry = self._journal.get(one.key)
-                if entry is not None:
-                    record = DecodeRecord.from_dict(entry["record"])
-                    found[place] = Answer(entry["tokens"], record)
-            if found:
-                _log.info("%d of %d answers are in the journal", len(found), len(prepared))
+        for place, key in enumerate(keys):
+            if self._journal is not None and (entry := self._journal.get(key)) is not None:
+                found[place] = Answer(entry["tokens"], DecodeRecord.from_dict(entry["record"]))
+        if found:
+            _log.info("%d of %d answers are in the journal", len(found), len(keys))
         return found
-
-    def _write(self, key: str, answer: Answer) -> None:
-        if self._journal is not None:
-            with user_errors(ValueError):
-                self._journal.add(key, {"tokens": answer.tokens, "record": answer.record.as_dict()})
 
 
 def _sampling(kwargs: dict[str, Any], where: str) -> Sampling:
@@ -310,14 +272,3 @@ def _sampling(kwargs: dict[str, Any], where: str) -> Sampling:
             int(kwargs.get("top_k", 0)),
             float(kwargs.get("top_p", 1.0)),
         )
-
-
-@contextmanager
-def user_errors(*kinds: type[Exception], prefix: str = "", suffix: str = "") -> Iterator[None]:
-    """Let errors of some kinds end the run in one sentence, without a traceback."""
-    try:
-        yield
-    except UserError:
-        raise
-    except kinds as error:
-        raise UserError(f"{prefix}{' '.join(str(error).split())}{suffix}") from error

@@ -5,17 +5,21 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from mtp_harness.files import expanded
-from mtp_harness.harness.numbers import as_number, as_whole, is_number, is_whole
-
-ACCEPTANCE = ("exact", "all")
-
-_SHOWN = 100
-"""Characters of a value in a message."""
+from mtp_harness.harness.rules import (
+    Rule,
+    as_number,
+    as_whole,
+    is_name,
+    is_number,
+    is_switch,
+    is_whole,
+    whole,
+)
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -45,22 +49,14 @@ _NOT_WITH_HEADS: dict[str, tuple[Any, ...]] = {
 """`HFLM`'s arguments that loading a checkpoint with heads does not use, but for these values."""
 
 
+OWN = (
+    *("pretrained", "draft_heads", "draft_threshold", "acceptance", "seed", "journal", "loader"),
+    *("label", "train_tokens", "train_step", "train_seed"),
+)
+"""`MTPLM`'s arguments beside `HFLM`'s; see `mtp_harness.lm`."""
+
 _PATHS = frozenset({"delta", "gguf_file", "offload_folder", "peft", "tokenizer"})
 """`HFLM`'s arguments that may be paths, `pretrained` aside."""
-
-
-class _Rule(NamedTuple):
-    """Which values an argument may have, and how one is read first; None means its default."""
-
-    fits: Callable[[Any], bool]
-    expected: str
-    read: Callable[[Any], Any] = lambda value: value
-
-
-def _whole_from(least: int, what: str = "") -> _Rule:
-    return _Rule(
-        lambda value: is_whole(value, least), what or f"a whole number from {least}", as_whole
-    )
 
 
 def _read_switch(value: Any) -> Any:
@@ -71,20 +67,8 @@ def _read_token(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() else value  # as `HFLM`
 
 
-def _is_token(value: Any) -> bool:
-    return is_whole(value, 0) or (isinstance(value, str) and bool(value))
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
 def _read_path(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
-
-
-def _is_tokenizer(value: Any) -> bool:
-    return _is_name(value) or hasattr(value, "get_vocab")
 
 
 def _is_batch_size(value: Any) -> bool:
@@ -101,66 +85,59 @@ def _is_dtype(value: Any) -> bool:
 
 
 _DTYPE_NAMES = "float32, bfloat16, float16 or float64"
-_SWITCH = _Rule(lambda value: isinstance(value, bool), "True or False", _read_switch)
-_DTYPE = _Rule(_is_dtype, _DTYPE_NAMES)
+_SWITCHES = (
+    *("add_bos_token", "enable_thinking", "gptqmodel", "logits_cache", "parallelize"),
+    *("truncation", "trust_remote_code", "use_fast_tokenizer"),
+)
+_DTYPE = Rule(_is_dtype, _DTYPE_NAMES)
 _RULES = {
-    "pretrained": _Rule(
-        _is_name,
+    "pretrained": Rule(
+        is_name,
         "a folder, a name on the hub or a shipped model (a folder called 10 is ./10)",
         _read_path,
     ),
-    "loader": _Rule(_is_name, "module:function"),
-    "tokenizer": _Rule(
-        _is_tokenizer, "a folder or a name on the hub (a folder called 10 is ./10)", _read_path
+    "loader": Rule(is_name, "module:function"),
+    "tokenizer": Rule(
+        lambda value: is_name(value) or hasattr(value, "get_vocab"),
+        "a folder or a name on the hub (a folder called 10 is ./10)",
+        _read_path,
     ),
-    "journal": _Rule(_is_name, "a file (one called 10 is ./10)", _read_path),
-    "draft_heads": _Rule(
+    "journal": Rule(is_name, "a file (one called 10 is ./10)", _read_path),
+    "draft_heads": Rule(
         lambda value: value == "auto" or type(value) is int,
         "a whole number from 1 to n, or auto",
         as_whole,
     ),
-    "draft_threshold": _Rule(
+    "draft_threshold": Rule(
         lambda value: is_number(value) and 0 <= value < 1,
         "a probability from 0 to below 1",
         as_number,
     ),
-    "acceptance": _Rule(
-        lambda value: value in ACCEPTANCE, "exact (the default) or all (unverified)"
+    "acceptance": Rule(
+        lambda value: value in ("exact", "all"), "exact (the default) or all (unverified)"
     ),
-    "seed": _whole_from(-(2**63), "a whole number"),
-    "batch_size": _Rule(_is_batch_size, "a whole number from 1, or auto", as_whole),
-    "max_batch_size": _whole_from(1),
-    "max_length": _whole_from(1),
-    "label": _Rule(lambda value: type(value) in (str, int, float), "a name for this checkpoint"),
-    "train_tokens": _whole_from(0, "a whole number of tokens, such as 200000000000 or 2e11"),
-    "train_step": _whole_from(0),
-    "train_seed": _whole_from(0),
-    "prefix_token_id": _whole_from(0),
-    "dtype": _Rule(lambda value: value == "auto" or _is_dtype(value), f"auto, {_DTYPE_NAMES}"),
+    "seed": whole(),
+    "batch_size": Rule(_is_batch_size, "a whole number from 1, or auto", as_whole),
+    **dict.fromkeys(("max_batch_size", "max_length"), whole(1)),
+    "label": Rule(lambda value: type(value) in (str, int, float), "a name for this checkpoint"),
+    "train_tokens": whole(0, "a whole number of tokens, such as 200000000000 or 2e11"),
+    **dict.fromkeys(("train_step", "train_seed", "prefix_token_id"), whole(0)),
+    "dtype": Rule(lambda value: value == "auto" or _is_dtype(value), f"auto, {_DTYPE_NAMES}"),
     "softmax_dtype": _DTYPE,
     "mixed_precision_dtype": _DTYPE,
-    "backend": _Rule(lambda value: value in ("default", "causal", "seq2seq"), "default or causal"),
-    "think_end_token": _Rule(_is_token, "a token or its id", _read_token),
-    "chat_template_args": _Rule(lambda value: isinstance(value, dict), "names and values as JSON"),
-    "add_bos_token": _SWITCH,
-    "enable_thinking": _SWITCH,
-    "gptqmodel": _SWITCH,
-    "logits_cache": _SWITCH,
-    "parallelize": _SWITCH,
-    "truncation": _SWITCH,
-    "trust_remote_code": _SWITCH,
-    "use_fast_tokenizer": _SWITCH,
+    "backend": Rule(lambda value: value in ("default", "causal", "seq2seq"), "default or causal"),
+    "think_end_token": Rule(
+        lambda value: is_whole(value, 0) or is_name(value), "a token or its id", _read_token
+    ),
+    "chat_template_args": Rule(lambda value: isinstance(value, dict), "names and values as JSON"),
+    **dict.fromkeys(_SWITCHES, Rule(is_switch, "True or False", _read_switch)),
 }
 
 
 def refuse_unknown(kwargs: Mapping[str, Any], *initialisers: Callable[..., Any]) -> None:
-    """Name arguments that none of `initialisers` has, with the one that was probably meant.
-
-    Raises:
-        ValueError: there is such an argument.
-    """
+    """Raise a ValueError for an argument that none of `initialisers` has, and say what is near."""
     known = {name for f in initialisers for name in inspect.signature(f).parameters}
-    known = (known | _LOADED_ELSEWHERE) - {"self", "kwargs"}
+    known = (known | _LOADED_ELSEWHERE | set(OWN)) - {"self", "kwargs"}
     for name in kwargs:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
@@ -170,10 +147,7 @@ def refuse_unknown(kwargs: Mapping[str, Any], *initialisers: Callable[..., Any])
 
 
 def read_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments as they are meant: None, which means the default, is left out.
-
-    Numbers that YAML or JSON give as text are numbers where an argument takes one.
-    """
+    """Return arguments as they are meant: None, which means the default, is left out."""
     return {
         name: _RULES[name].read(value) if name in _RULES else value
         for name, value in given.items()
@@ -184,28 +158,20 @@ def read_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
 def refuse_odd_values(draft_heads: Any, device: Any, kwargs: Mapping[str, Any]) -> None:
     """Refuse values that would fail later, far from the argument they came from.
 
-    Args:
-        draft_heads: k, `auto`, or None.
-        device: as for `HFLM`; None means the default.
-        kwargs: the other arguments; those without a rule here are left alone.
+    None means an argument's default; arguments without a rule here are left alone.
 
     Raises:
         ValueError: a value is none that its argument can have, or the device is not there.
     """
     for name, value in {"draft_heads": draft_heads, **kwargs}.items():
-        rule = _RULES.get(name)
-        if rule and value is not None and not rule.fits(rule.read(value)):
-            raise ValueError(f"{name}={str(value)[:_SHOWN]}, expected {rule.expected}.")
+        if name in _RULES and value is not None:
+            _RULES[name].checked(name, value)
     if device is not None:
         _refuse_absent_device(device)
 
 
 def refuse_heads(pretrained: str, arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments about several heads for an ordinary model.
-
-    Raises:
-        ValueError: there is one, with another value than its default.
-    """
+    """Raise a ValueError for an argument about several heads, given for an ordinary model."""
     harmless = {"draft_heads": 1, "draft_threshold": 0, "acceptance": "exact", "journal": None}
     for name, value in harmless.items():
         if arguments.get(name, value) != value:
@@ -217,11 +183,7 @@ def refuse_heads(pretrained: str, arguments: Mapping[str, Any]) -> None:
 
 
 def refuse_without_effect(kwargs: Mapping[str, Any]) -> None:
-    """Refuse arguments of `--model hf` that do nothing for a checkpoint with heads.
-
-    Raises:
-        ValueError: there is one, with another value than its default.
-    """
+    """Raise a ValueError for an argument of `--model hf` that a checkpoint with heads ignores."""
     for name, harmless in _NOT_WITH_HEADS.items():
         value = kwargs.get(name)
         if value is not None and value not in harmless:
@@ -232,22 +194,15 @@ def refuse_without_effect(kwargs: Mapping[str, Any]) -> None:
             )
 
 
-def plain_paths(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments with `~` expanded in those that may be paths."""
-    return {
-        name: expanded(value) if name in _PATHS and isinstance(value, str) else value
-        for name, value in kwargs.items()
-    }
-
-
-def plain_dtypes(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments with `torch.` cut off their types, which `HFLM` does not understand."""
-    return {
-        name: value.removeprefix("torch.")
-        if name.endswith("dtype") and type(value) is str
-        else value
-        for name, value in kwargs.items()
-    }
+def plain(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments as `HFLM` understands them: `~` expanded, types without `torch.`."""
+    plain = dict(kwargs)
+    for name, value in kwargs.items():
+        if name in _PATHS and isinstance(value, str):
+            plain[name] = expanded(value)
+        elif name.endswith("dtype") and isinstance(value, str):
+            plain[name] = value.removeprefix("torch.")
+    return plain
 
 
 def _refuse_absent_device(device: Any) -> None:

@@ -5,46 +5,21 @@ beginning: the instruction and half an example. A task that has `fit_shots` is s
 first, in `lm_eval.evaluator.evaluate`, where both are known and no prompt is built yet.
 """
 
-import functools
-from collections.abc import Iterator, Mapping
-from types import ModuleType
+from collections.abc import Mapping
 from typing import Any
 
-
-def add_fitting(evaluator: ModuleType) -> None:
-    """Make `evaluate` show the model to the tasks that ask for it; a second call has no effect.
-
-    Args:
-        evaluator: `lm_eval.evaluator`; `simple_evaluate` reads `evaluate` from it when it runs.
-    """
-    original = evaluator.evaluate
-    if hasattr(original, "mtp_harness_original"):
-        return
-
-    @functools.wraps(original)
-    def evaluate(lm: Any, task_dict: Any, *args: Any, **kwargs: Any) -> Any:
-        for task in _fitting_tasks(task_dict):
-            task.fit_shots(lm)
-        return original(lm, task_dict, *args, **kwargs)
-
-    evaluate.mtp_harness_original = original  # type: ignore[attr-defined]
-    evaluator.evaluate = evaluate  # type: ignore[attr-defined]
+from mtp_harness.harness.protocol import Tokenizing
 
 
-def _fitting_tasks(tasks: Any) -> Iterator[Any]:
+def fit_shots(lm: object, tasks: Any) -> None:
+    """Show a model to the tasks that ask for it, before any prompt is built."""
     if isinstance(tasks, Mapping):
         for part in tasks.values():
-            yield from _fitting_tasks(part)
+            fit_shots(lm, part)
     elif hasattr(tasks, "fit_shots"):
-        yield tasks
+        tasks.fit_shots(lm)
 
 
-def tokens_of(lm: Any, text: str) -> int | None:
-    """Return how many tokens a text is for a model; None for models that do not say.
-
-    Args:
-        lm: a model of the harness.
-        text: a whole prompt.
-    """
-    encode = getattr(lm, "tok_encode", None)
-    return None if encode is None else len(encode(text))
+def tokens_of(lm: object, text: str) -> int | None:
+    """Return how many tokens a whole prompt is for a model; None for models that do not say."""
+    return len(lm.tok_encode(text)) if isinstance(lm, Tokenizing) else None

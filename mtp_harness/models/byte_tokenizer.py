@@ -26,11 +26,7 @@ def printable_bytes() -> list[str]:
 
 
 def byte_tokenizer(max_length: int) -> PreTrainedTokenizerFast:
-    """Return the byte tokenizer.
-
-    Args:
-        max_length: the model's context in bytes.
-    """
+    """Return the byte tokenizer of a model with a context of `max_length` bytes."""
     characters = printable_bytes()
     vocabulary = {character: value for value, character in enumerate(characters) if value}
     vocabulary[SPECIAL] = 0

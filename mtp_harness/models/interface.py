@@ -27,25 +27,20 @@ class LayerShape(NamedTuple):
 
     n_kv_heads: int
     head_dim: int
-    device: torch.device | None = None
-    """None means the model's."""
+    device: torch.device | None = None  # None: the model's
 
 
 class KeyValueCache(Protocol):
     """What a block needs of a cache; `mtp_harness.decode.cache.SlotCache` is the implementation.
 
     The caller sets the positions of the tokens in this call before it calls the model.
-
-    Attributes:
-        mask: which cached tokens each query sees, bool [B, 1, T, S]; None where the call's tokens
-            are prompts, which see each other causally and nothing else.
-        positions: of the call's tokens, int64 [B, T].
-        places: the columns they go to, all rows counted through, int64 [B * T].
     """
 
+    # Which cached tokens each query sees, bool [B, 1, T, S]; None where the call's tokens are
+    # prompts, which see each other causally and nothing else.
     mask: Tensor | None
-    positions: Tensor
-    places: Tensor
+    positions: Tensor  # of the call's tokens, int64 [B, T]
+    places: Tensor  # the columns they go to, all rows counted through, int64 [B * T]
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any) -> tuple[Tensor, Tensor]:
         """Store [B, H, T, d] keys and values; return those to attend to, [B, H, S, d]."""
@@ -72,11 +67,8 @@ class KeyValueCache(Protocol):
 class MultiHeadModel(nn.Module, ABC):
     """A language model with a trunk and n heads; head 1 is the next-token head."""
 
-    sequential: bool = False
-    """Whether head k reads state k-1 and the token at t+k-1 (see the module docstring)."""
-
-    shared_unembedding: bool = False
-    """Whether `logits` is the same function for every head: all can go through it at once."""
+    sequential: bool = False  # whether head k reads state k-1 and the token at t+k-1
+    shared_unembedding: bool = False  # whether `logits` is the same function for every head
 
     @property
     @abstractmethod
@@ -96,15 +88,12 @@ class MultiHeadModel(nn.Module, ABC):
     def trunk(
         self, tokens: Tensor, positions: Tensor | None = None, cache: KeyValueCache | None = None
     ) -> Tensor:
-        """Run the shared layers.
+        """Run the shared layers; return the trunk states z, [B, T, D].
 
         Args:
             tokens: int64 [B, T].
             positions: int64 [B, T]; None means 0..T-1 in every row.
             cache: None means causal attention within this call alone.
-
-        Returns:
-            The trunk states z, [B, T, D].
         """
 
     @abstractmethod
@@ -116,7 +105,7 @@ class MultiHeadModel(nn.Module, ABC):
         positions: Tensor | None = None,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
-        """Run head `offset` (1..n).
+        """Run head `offset` (1..n); return state_offset, [B, T, D].
 
         Args:
             offset: 1-based.
@@ -124,28 +113,15 @@ class MultiHeadModel(nn.Module, ABC):
             tokens: int64 [B, T], the tokens at t+offset-1; read by sequential heads 2..n only.
             positions: as for `trunk`.
             cache: as for `trunk`.
-
-        Returns:
-            state_offset, [B, T, D].
         """
 
     def head_at(
         self, offset: int, states: Tensor, positions: Tensor, cache: KeyValueCache, last: Tensor
     ) -> Tensor:
-        """Run head `offset` for its state at one token per row; parallel heads only.
+        """Return head `offset`'s state at one token per row, [B, 1, D]; parallel heads only.
 
         The cache gets what the head keeps of all tokens: a later call needs it. Without a shorter
-        way, this runs the head on all of them.
-
-        Args:
-            offset: 1-based.
-            states: z, [B, T, D].
-            positions: int64 [B, T].
-            cache: as for `trunk`.
-            last: int64 [B], index within the call.
-
-        Returns:
-            [B, 1, D].
+        way, this runs the head on all of them. `last`, int64 [B], is an index within the call.
         """
         return at_index(self.head(offset, states, None, positions, cache), last)
 
@@ -187,11 +163,7 @@ def head_states(
     Sequential heads read the true tokens in between. Where the token at t+offset-1 lies beyond what
     is given (the last offset-1 positions) they read token 0.
 
-    Args:
-        model: any `MultiHeadModel`.
-        tokens: int64 [B, T].
-        heads: k, 1..n; default n.
-        following: the tokens after each row, int64 [B, any number].
+    `heads` is k, by default n; `following` are the tokens after each row, int64 [B, any number].
     """
     k, length = heads or model.n_future_tokens, tokens.shape[1]
     text = torch.cat([tokens, following], 1) if following is not None else tokens

@@ -1,17 +1,18 @@
 """From the `pretrained` argument to a model and its tokenizer: which layout, which loader.
 
-    params.json, consolidated*.pth      Meta's release           meta.py
-    config.json, model_type mtp_llama   this package's folders   safetensors_folder.py
-    any other config.json, or a name    an ordinary causal LM    transformers (n = 1)
+    params.json, consolidated*.pth      Meta's release           checkpoints/meta.py
+    config.json, model_type mtp_llama   this package's folders   checkpoints/safetensors_folder.py
+    any other config.json, or a name    an ordinary causal LM    checkpoints/ordinary_folder.py
+    anything else                       by the user's function   checkpoints/user_loader.py
 
-A path never reaches the hub, whatever is wrong with it; nor does the name of a shipped model.
+A path never reaches the hub, whatever is wrong with it; nor does the name of a shipped model. What
+is missing is a FileNotFoundError, what is wrong a ValueError, in one sentence each.
 """
 
 import difflib
 import os
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -19,19 +20,19 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from mtp_harness.errors import in_words
 from mtp_harness.files import expanded
 from mtp_harness.models.checkpoints.adapter import refuse_adapter
-from mtp_harness.models.checkpoints.checks import listing, local_folder, read_json
-from mtp_harness.models.checkpoints.config_file import CONFIG_FILE, read_config
-from mtp_harness.models.checkpoints.meta import load_meta, meta_tokenizer
-from mtp_harness.models.checkpoints.meta_params import PARAMS_FILE, read_params
-from mtp_harness.models.checkpoints.ordinary_folder import read_ordinary_config
-from mtp_harness.models.checkpoints.safetensors_folder import load_folder
-from mtp_harness.models.checkpoints.tokenizer_folder import (
-    check_vocabulary,
-    folder_tokenizer,
-    holds_tokenizer,
-)
+from mtp_harness.models.checkpoints.checks import listing, local_folder
+from mtp_harness.models.checkpoints.layout import Layout
+from mtp_harness.models.checkpoints.meta import META
+from mtp_harness.models.checkpoints.meta_params import PARAMS_FILE
+from mtp_harness.models.checkpoints.ordinary_folder import ORDINARY
+from mtp_harness.models.checkpoints.safetensors_files import CONFIG_FILE
+from mtp_harness.models.checkpoints.safetensors_folder import MTP_LLAMA, tokenizer_of_ours
+from mtp_harness.models.checkpoints.tokenizer_folder import check_vocabulary, holds_tokenizer
+from mtp_harness.models.checkpoints.user_loader import load_with
 from mtp_harness.models.interface import MultiHeadModel
-from mtp_harness.models.llama.mtp_llama import MTPLlamaConfig
+
+LAYOUTS = (MTP_LLAMA, META, ORDINARY)
+"""The first that recognises a folder has it; a new one is a file in `checkpoints/` and a line."""
 
 SHIPPED_MODELS = ("mtp-bytes-n4", "mtp-bytes-n1")
 """The small trained models inside the package; the first is the default."""
@@ -41,12 +42,53 @@ DEFAULT_MODEL = SHIPPED_MODELS[0]
 _SHIPPED_FOLDER = Path(__file__).parent / "reference"
 
 
-class Layout(StrEnum):
-    """How a checkpoint is stored."""
+class Opened(NamedTuple):
+    """A model, on its device and in evaluation mode, and the tokenizer that fits it."""
 
-    META = "meta"
-    MTP_LLAMA = "mtp_llama"
-    TRANSFORMERS = "transformers"
+    model: MultiHeadModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def open_model(
+    pretrained: str | None = None,
+    loader: str | None = None,
+    *,
+    tokenizer: str | PreTrainedTokenizerBase | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Opened:
+    """Load a model with all its heads, and its tokenizer, once it is sure that they fit.
+
+    Args:
+        pretrained: a folder in Meta's or this package's layout, or the name of a shipped model;
+            None means the first of these, or whatever the loader makes of None.
+        loader: `module:function` of the user's, called with `pretrained`; returns a model.
+        tokenizer: its name or folder, or the tokenizer itself; None means the checkpoint's own.
+        dtype: type of the weights; None means as stored, or as the loader has it.
+        device: None means the CPU, or where the loader put it.
+
+    Raises:
+        FileNotFoundError: a folder or file is missing.
+        ValueError: they cannot be loaded, a loader came without a tokenizer, or the tokenizer has
+            ids for which the model has no row.
+    """
+    name = pretrained or loader or DEFAULT_MODEL
+    if loader:
+        model = load_with(loader, pretrained and expanded(pretrained))
+        if tokenizer is None:
+            raise ValueError(
+                f"loader={loader} gives no tokenizer, expected tokenizer=NAME or FOLDER in the "
+                "model arguments: add it."
+            )
+        model = model.to(dtype=dtype).eval()
+    else:
+        model = load_model(name, dtype)
+    if tokenizer is None or isinstance(tokenizer, str):
+        tokenizer = load_tokenizer(tokenizer or name)
+    vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
+    if isinstance(vocabulary, int):
+        check_vocabulary(tokenizer, vocabulary, name)
+    return Opened(model.to(device=device), tokenizer)
 
 
 def resolve(pretrained: str) -> str:
@@ -88,16 +130,12 @@ def detect(pretrained: str) -> Layout:
                 f"there is no model {pretrained}, expected a folder, a name on the hub, or a "
                 f"shipped model: did you mean {near[0]}?"
             )
-        return Layout.TRANSFORMERS
+        return ORDINARY
     folder = _folder(pretrained)
     refuse_adapter(folder)
-    if (folder / CONFIG_FILE).is_file():
-        is_ours = read_json(folder / CONFIG_FILE).get("model_type") == MTPLlamaConfig.model_type
-        return Layout.MTP_LLAMA if is_ours else Layout.TRANSFORMERS
-    if (folder / PARAMS_FILE).is_file() or any(folder.glob("consolidated*.pth")):
-        return Layout.META
-    if any(folder.glob("*.gguf")):  # transformers reads these without a config.json
-        return Layout.TRANSFORMERS
+    for layout in LAYOUTS:
+        if layout.recognises(folder):
+            return layout
     inner = sorted(p.parent.name for n in (PARAMS_FILE, CONFIG_FILE) for p in folder.glob(f"*/{n}"))
     cure = f"name one of its folders: {listing(inner, 6)}" if inner else "check the path"
     raise ValueError(
@@ -108,103 +146,46 @@ def detect(pretrained: str) -> Layout:
 
 @in_words()
 def n_future_tokens(pretrained: str) -> int:
-    """Return how many heads a local checkpoint says it has, without reading its weights.
-
-    Args:
-        pretrained: as for `detect`; an ordinary causal LM has 1.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: its configuration is malformed.
-    """
-    layout = detect(pretrained)
-    if layout is Layout.META:
-        return read_params(_folder(pretrained)).n_future_tokens
-    if layout is Layout.MTP_LLAMA:
-        return read_config(_folder(pretrained)).n_future_tokens
-    return 1
+    """Return how many heads a checkpoint says it has, without reading its weights; see `detect`."""
+    return detect(pretrained).n_future_tokens(Path(resolve(pretrained)))
 
 
 @in_words()
 def load_model(pretrained: str, dtype: torch.dtype | None = None) -> MultiHeadModel:
-    """Load a checkpoint with heads, on the CPU and in evaluation mode.
-
-    Args:
-        pretrained: a folder in Meta's or this package's layout, or the name of a shipped model.
-        dtype: type of the weights; None means as stored.
-
-    Raises:
-        FileNotFoundError: a folder or file is missing.
-        ValueError: it is an ordinary causal LM, or the loader of its layout refuses it.
-    """
+    """Load a checkpoint with heads, on the CPU and in evaluation mode; see `open_model`."""
     if not is_local(pretrained):
         raise ValueError(
             f"{pretrained} is neither a folder here nor a shipped model, expected a checkpoint "
             f"with several heads: check the path, or name {' or '.join(SHIPPED_MODELS)}"
         )
     layout = detect(pretrained)
-    if layout is Layout.META:
-        return load_meta(_folder(pretrained), dtype)
-    if layout is Layout.MTP_LLAMA:
-        return load_folder(_folder(pretrained), dtype)
-    raise ValueError(
-        f"{pretrained} is an ordinary causal language model, expected a checkpoint with several "
-        "heads: load it with transformers' AutoModelForCausalLM"
-    )
+    if layout.load is None:
+        raise ValueError(
+            f"{pretrained} is an ordinary causal language model, expected a checkpoint with "
+            "several heads: load it with transformers' AutoModelForCausalLM"
+        )
+    return layout.load(Path(resolve(pretrained)), dtype)
 
 
 @in_words()
 def load_tokenizer(pretrained: str) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a checkpoint of any layout.
-
-    Args:
-        pretrained: as for `detect`, or a folder with a tokenizer alone; a hub name is looked up on
-            the hub.
-
-    Raises:
-        FileNotFoundError: the folder has none.
-        ValueError: it is broken.
-    """
+    """Return the tokenizer of a checkpoint, or one alone in a folder; a hub name is looked up."""
     if not is_local(pretrained):
         detect(pretrained)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(pretrained)
         return tokenizer
     folder = _folder(pretrained)
-    found = holds_tokenizer(folder)
     try:
         layout = detect(pretrained)
     except ValueError:
-        if not found:
+        if not holds_tokenizer(folder):
             raise
-        layout = Layout.MTP_LLAMA  # a tokenizer alone
-    if layout is Layout.META:
-        return meta_tokenizer(folder)
-    if layout is Layout.TRANSFORMERS:
-        return folder_tokenizer(folder, read_ordinary_config, raw=False)
-    if not found:
-        raise FileNotFoundError(
-            f"{folder} has no tokenizer, expected tokenizer.json: copy it there or pass tokenizer=…"
-        )
-    return folder_tokenizer(folder, read_config, raw=True)
-
-
-def load_with_tokenizer(
-    pretrained: str, dtype: torch.dtype | None = None
-) -> tuple[MultiHeadModel, PreTrainedTokenizerBase]:
-    """Return what `load_model` and `load_tokenizer` do, once it is sure that they fit.
-
-    Raises:
-        FileNotFoundError: a folder or file is missing.
-        ValueError: they cannot be loaded, or the tokenizer has ids for which the model has no row.
-    """
-    model, tokenizer = load_model(pretrained, dtype), load_tokenizer(pretrained)
-    config: Any = model.config  # the layouts' own models are transformers' too
-    check_vocabulary(tokenizer, config.vocab_size, pretrained)
-    return model, tokenizer
+        return tokenizer_of_ours(folder)
+    return layout.tokenizer(folder)
 
 
 def _folder(pretrained: str) -> Path:
-    """Return the folder that a local `pretrained` means."""
+    """Return the folder that a local `pretrained` means, with something in it."""
     folder = Path(resolve(pretrained))
     if pretrained in SHIPPED_MODELS and not folder.is_dir():
         raise FileNotFoundError(

@@ -29,8 +29,7 @@ class HeadProbe(NamedTuple):
 
     offset: int
     accuracy: float
-    shifted: float
-    """The larger accuracy of the two shifted targets."""
+    shifted: float  # the larger of the two
     constant: float
     n_states: int
 
@@ -68,12 +67,7 @@ def default_text() -> str:
 def probe_heads(
     model: MultiHeadModel, tokenizer: PreTrainedTokenizerBase, text: str
 ) -> list[HeadProbe]:
-    """Score every head on the beginning of a text, teacher-forced.
-
-    Args:
-        model: on any device, in evaluation mode.
-        tokenizer: the model's; special tokens are added as for a prompt.
-        text: real text of the kind the model was trained on.
+    """Score every head on the beginning of a text of the kind the model was trained on.
 
     Raises:
         ValueError: the text is too short for the model's heads.
@@ -86,24 +80,15 @@ def probe_heads(
             f"the text has {tokens.shape[1]} tokens, expected more than "
             f"{model.n_future_tokens + 1} for {model.n_future_tokens} heads: name a longer one"
         )
+
+    def share(guess: Tensor, target: Tensor) -> float:
+        return float((guess == target).double().mean())
+
     probes = []
     for offset, states in head_states(model, tokens.to(model.device)):
         guess = model.logits(offset, states[0, :n_states]).argmax(-1).cpu()  # [n_states]
-        before, own, after = (
-            tokens[0, offset + shift : offset + shift + n_states] for shift in (-1, 0, 1)
-        )
-        probes.append(
-            HeadProbe(
-                offset=offset,
-                accuracy=_share(guess, own),
-                shifted=max(_share(guess, before), _share(guess, after)),
-                constant=_share(own.mode().values, own),
-                n_states=n_states,
-            )
-        )
+        before, own, after = (tokens[0, k : k + n_states] for k in (offset - 1, offset, offset + 1))
+        shifted = max(share(guess, before), share(guess, after))
+        constant = share(own.mode().values, own)
+        probes.append(HeadProbe(offset, share(guess, own), shifted, constant, n_states))
     return probes
-
-
-def _share(guess: Tensor, target: Tensor) -> float:
-    """Return the share of positions where the guess is the target."""
-    return float((guess == target).double().mean())

@@ -51,29 +51,20 @@ def command() -> str:
 
 
 def hardware(device: Any) -> dict[str, Any]:
-    """Return what a timing depends on.
-
-    Args:
-        device: a `torch.device`.
-    """
+    """Return what a timing on a `torch.device` depends on."""
     import torch
 
-    described: dict[str, Any] = {
+    gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    return {
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
+        **gpu,
     }
-    if device.type == "cuda":
-        described["gpu"] = torch.cuda.get_device_name(device)
-    return described
 
 
 def environment(device: Any) -> dict[str, Any]:
-    """Return versions, hardware, revision and command, for the results.
-
-    Args:
-        device: the `torch.device` that computed them.
-    """
+    """Return versions, hardware, revision and command, for results computed on a `torch.device`."""
     return {
         "versions": versions(),
         "hardware": hardware(device),

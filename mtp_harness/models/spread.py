@@ -18,21 +18,13 @@ from mtp_harness.models.llama.mtp_llama import MTPLlamaForCausalLM
 
 
 def spread(model: MTPLlamaForCausalLM, devices: Sequence[torch.device]) -> MTPLlamaForCausalLM:
-    """Move a model onto several devices.
-
-    Args:
-        model: in evaluation mode, of the type it is to have.
-        devices: the model's own device first.
-    """
-    blocks = [*model.model.layers, *model.extra_heads]
-    inner = model.model
-    outside = [inner.embed_tokens, inner.norm, inner.rotary_emb, model.lm_head]
-    outside.append(model.extra_lm_heads)
-    sizes = [_n_bytes(block) for block in blocks]
-    for block, place in zip(
-        blocks, shares(sizes, sum(map(_n_bytes, outside)), len(devices)), strict=True
-    ):
-        block.to(devices[place])
+    """Move a model, of the type it is to have, onto several devices, its own first."""
+    blocks, inner = [*model.model.layers, *model.extra_heads], model.model
+    outside = [inner.embed_tokens, inner.norm, inner.rotary_emb]
+    outside += [model.lm_head, model.extra_lm_heads]
+    indices = shares([*map(_n_bytes, blocks)], sum(map(_n_bytes, outside)), len(devices))
+    for block, index in zip(blocks, indices, strict=True):
+        block.to(devices[index])
     for module in outside:
         module.to(devices[0])
     return model
@@ -43,18 +35,13 @@ def shares(sizes: Sequence[int], outside: int, n: int) -> list[int]:
 
     A block goes where its middle falls when everything, what is outside the blocks first, is laid
     end to end and cut into n equal pieces.
-
-    Args:
-        sizes: of the blocks.
-        outside: size of what lies on the first device besides.
-        n: devices.
     """
     total, before = outside + sum(sizes), outside
-    places = []
+    indices = []
     for size in sizes:
-        places.append(min(n - 1, int((before + size / 2) * n / total)))
+        indices.append(min(n - 1, int((before + size / 2) * n / total)))
         before += size
-    return places
+    return indices
 
 
 def gpus() -> list[torch.device]:
@@ -73,11 +60,7 @@ def gpus() -> list[torch.device]:
 
 
 def require_spreadable(model: object | None, loader: str | None) -> None:
-    """Refuse to spread what cannot be, before weights are read.
-
-    Args:
-        model: one that the user's own loader made, or None.
-        loader: that loader's name.
+    """Refuse to spread what cannot be, before weights are read; a loader may have made a model.
 
     Raises:
         ValueError: it is no `MTPLlamaForCausalLM`, GPUs are missing, or each of several processes

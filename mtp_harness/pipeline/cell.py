@@ -32,11 +32,8 @@ class Cell:
     """One model and one single task.
 
     Attributes:
-        label: the model's.
-        task: its name in the harness.
         model_args: the model's, without what the suite adds.
         settings: `lm_eval`'s flags.
-        folder: OUT/<label>/<task>.
         journal: whether the model keeps one (an ordinary model does not).
         include_path: a folder with tasks of the user's.
     """

@@ -12,6 +12,9 @@ FAILED, ABSENT = "failed", "-"
 ON_SCREEN = 8
 """Metrics of a task on the screen; the file has all."""
 
+_N_WORDS = 3
+"""Columns of words; those behind them are numbers, which stand on the right."""
+
 
 def comparison(outcomes: Sequence[Outcome], most: int | None = None) -> str:
     """Return the table, as Markdown.
@@ -65,18 +68,14 @@ def _cell(outcome: Outcome, task: str, name: str) -> str:
 
 
 def _markdown(rows: list[list[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    n_words = 3  # columns of words; numbers stand on the right
-
-    def line(row: list[str]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rule = ["-" * width for width in widths[:_N_WORDS]]
+    rule += ["-" * (width - 1) + ":" for width in widths[_N_WORDS:]]
+    lines = []
+    for row in (rows[0], rule, *rows[1:]):
         cells = [
-            text.ljust(width) if column < n_words else text.rjust(width)
+            text.ljust(width) if column < _N_WORDS else text.rjust(width)
             for column, (text, width) in enumerate(zip(row, widths, strict=True))
         ]
-        return f"| {' | '.join(cells)} |"
-
-    rule = [
-        "-" * width if column < n_words else "-" * (width - 1) + ":"
-        for column, width in enumerate(widths)
-    ]
-    return "\n".join([line(rows[0]), line(rule), *(line(row) for row in rows[1:])])
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

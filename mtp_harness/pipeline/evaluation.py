@@ -1,21 +1,12 @@
-"""One checkpoint, evaluated by the names of the plan this package grew from.
+"""One checkpoint, evaluated by the names of the plan this package grew from (`EVALUATIONS`).
 
-| evaluation | task | default settings |
-|---|---|---|
-| `inference-speed` | `mtp_speed` | batches 1, 4, 8, 16; prompts 512, 1024, 2048; 10 trials |
-| `per-head-analysis` | `mtp_heads` | the task's: every head, t+1 … t+n |
-| `token-accuracy` | `mtp_positions` | the task's: every position and class of token |
-| `self-speculative` | `mtp_speculative` | drafts of a confidence of .8 and more; still lossless |
-| `perplexity` | `mtp_perplexity` | a window of 256 tokens |
-| `metrics-visualizer` | figures of the results | |
-
-The first three are the default. Each is a cell as in a suite (`cell`): a real process, resumed
-where it stopped.
+Each is a cell as in a suite (`cell`): a real process, resumed where it stopped.
 """
 
-import difflib
 import logging
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,11 +17,10 @@ import yaml
 
 from mtp_harness.files import user_path
 from mtp_harness.models.load import n_future_tokens
-from mtp_harness.pipeline.charts import draw
 from mtp_harness.pipeline.plan import plan
 from mtp_harness.pipeline.results import Results
 from mtp_harness.pipeline.run import only_one, run_cells
-from mtp_harness.pipeline.suite import make_suite, merged, require_keys
+from mtp_harness.pipeline.suite import make_suite, merged, require_keys, suggestion
 from mtp_harness.results import tracking
 
 _log = logging.getLogger(__name__)
@@ -38,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a name of the plan means here."""
+    """What a name of the plan means here: a task, and what differs from its own settings."""
 
     task: str
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -155,9 +145,7 @@ def _chosen(eval_types: Sequence[str] | None, save_artifacts: bool) -> list[str]
         raise ValueError(f"eval_types is empty, expected some of {', '.join(names)}, or None")
     for name in chosen:
         if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}."
-            raise ValueError(f"there is no evaluation {name}; {hint}")
+            raise ValueError(f"there is no evaluation {name}; {suggestion(name, names)}")
     if CHARTS in chosen and not save_artifacts:
         raise ValueError(f"{CHARTS} makes files: leave it out, or set save_artifacts=True")
     return chosen
@@ -188,3 +176,17 @@ def _described(name: str, results: Results, kept: bool) -> dict[str, Any]:
         "tables": mtp.get("tables", {}).get(task, {}),
         "file": str(results.path) if kept else None,
     }
+
+
+def draw(results: Path, charts: Path) -> list[Path]:
+    """Draw every figure that the results below a folder allow; return what was written, sorted.
+
+    Raises:
+        ValueError: the figures could not be drawn.
+    """
+    command = [sys.executable, "-m", "mtp_harness.cli", "figures", str(results), "-o", str(charts)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ValueError(f"`mtp-harness figures {results}` ended with: {said[:300]}")
+    return sorted(path for path in charts.rglob("*") if path.is_file())

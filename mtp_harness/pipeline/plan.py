@@ -1,6 +1,5 @@
 """From a suite to its cells, and everything that can be refused before one of them runs."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,9 @@ from mtp_harness.harness.model_args import (
     refuse_unknown,
     refuse_without_effect,
 )
-from mtp_harness.lm import MTPLM
 from mtp_harness.models.checkpoints.user_loader import find_loader
 from mtp_harness.models.load import (
     DEFAULT_MODEL,
-    Layout,
     detect,
     is_local,
     load_tokenizer,
@@ -41,23 +38,22 @@ def plan(suite: Suite, output: Path) -> list[Cell]:
         FileNotFoundError: a checkpoint is not there.
         ValueError: see `expand` and `_check_model`; a task cannot be sampled as it says.
     """
-    keeps_journal = {model.label: _check_model(model) for model in suite.models}
+    journals = [_check_model(model) for model in suite.models]
     tasks = expand(suite.tasks, suite.include_path)
     for task in tasks:
-        _check_sampling(task)
-        _check_settings(task)
+        _check_task(task)
     return [
         Cell(
-            model.label,
-            task.name,
-            model.model_args,
-            task.settings,
-            output / model.label / task.name,
-            keeps_journal[model.label],
-            suite.include_path,
+            label=model.label,
+            task=task.name,
+            model_args=model.model_args,
+            settings=task.settings,
+            folder=output / model.label / task.name,
+            journal=journal,
+            include_path=suite.include_path,
         )
         for task in tasks
-        for model in suite.models
+        for model, journal in zip(suite.models, journals, strict=True)
     ]
 
 
@@ -76,10 +72,10 @@ def _check_model(model: Model) -> bool:
         tokenizer = arguments.get("tokenizer")
         if isinstance(tokenizer, str) and is_local(tokenizer):
             load_tokenizer(tokenizer)
-        if layout is Layout.TRANSFORMERS:
+        if layout and layout.ordinary:
             refuse_heads(pretrained, arguments)
             return False
-        refuse_unknown(arguments, HFLM.__init__, MTPLM.__init__)
+        refuse_unknown(arguments, HFLM.__init__)
         refuse_without_effect(arguments)
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"model {model.label}: {error}") from error
@@ -94,25 +90,13 @@ def _check_heads(k: Any, n: int) -> None:
         )
 
 
-def _check_sampling(task: SingleTask) -> None:
-    """Refuse more k than samples, where a task can draw several answers."""
+def _check_task(task: SingleTask) -> None:
+    """Refuse more k than samples, generation arguments that no model takes, an absent device."""
     metadata = task.metadata()
-    if "n_samples" in metadata or getattr(task.task_class(), "grades_programs", False):
-        try:
-            NSamples.from_metadata(metadata)
-        except ValueError as error:
-            raise ValueError(f"{task.name}: {error}") from None
-
-
-def _check_settings(task: SingleTask) -> None:
-    """Refuse generation arguments that no model can take, and a device that is not there."""
     try:
+        if "n_samples" in metadata or task.grades_programs():
+            NSamples.from_metadata(metadata)
         checked_arguments(task.settings.get("gen_kwargs") or {})
         refuse_odd_values(None, task.settings.get("device"), {})
     except ValueError as error:
         raise ValueError(f"{task.name}: {error}") from None
-
-
-def tasks_of(cells: Iterable[Cell]) -> list[str]:
-    """Return the names of all tasks, in order."""
-    return list(dict.fromkeys(cell.task for cell in cells))

@@ -20,13 +20,7 @@ N_LAST_LINES = 3
 
 
 class Outcome(NamedTuple):
-    """What became of a cell.
-
-    Attributes:
-        cell: the cell.
-        results: None where it failed.
-        failure: one sentence and the last lines of its log; empty where it did not.
-    """
+    """What became of a cell: its results, or one sentence and the last lines of its log."""
 
     cell: Cell
     results: Results | None

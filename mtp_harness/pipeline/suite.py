@@ -17,24 +17,14 @@ include_path: my_tasks/                         # where tasks of your own are
 
 import difflib
 import re
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from mtp_harness.files import expanded, user_path
-from mtp_harness.harness.numbers import as_whole, is_whole
-
-
-class _Rule(NamedTuple):
-    """Which values a setting may have, and how one is read first."""
-
-    fits: Callable[[Any], bool]
-    expected: str
-    read: Callable[[Any], Any] = lambda value: value
+from mtp_harness.harness.rules import Rule, as_whole, is_whole, whole
 
 
 def _is_batch_size(value: Any) -> bool:
@@ -54,55 +44,42 @@ def _is_limit(value: Any) -> bool:
     return type(value) in (int, float) and value > 0 and (value < 1 or value == int(value))
 
 
-_MAPPING = _Rule(lambda value: isinstance(value, dict), "names and values")
+_MAPPING = Rule(lambda value: isinstance(value, dict), "names and values")
 SETTINGS = {
-    "apply_chat_template": _Rule(lambda value: type(value) in (bool, str), "true or a name"),
-    "batch_size": _Rule(_is_batch_size, "a whole number from 1, or auto", as_whole),
-    "confirm_run_unsafe_code": _Rule(lambda value: type(value) is bool, "true or false"),
-    "device": _Rule(lambda value: isinstance(value, str), "such as cpu or cuda:0"),
+    "apply_chat_template": Rule(lambda value: type(value) in (bool, str), "true or a name"),
+    "batch_size": Rule(_is_batch_size, "a whole number from 1, or auto", as_whole),
+    "confirm_run_unsafe_code": Rule(lambda value: type(value) is bool, "true or false"),
+    "device": Rule(lambda value: isinstance(value, str), "such as cpu or cuda:0"),
     "gen_kwargs": _MAPPING,
-    "limit": _Rule(_is_limit, "a whole number from 1, or a share below 1", as_whole),
-    "max_batch_size": _Rule(lambda value: is_whole(value, 1), "a whole number from 1", as_whole),
+    "limit": Rule(_is_limit, "a whole number from 1, or a share below 1", as_whole),
+    "max_batch_size": whole(1),
     "metadata": _MAPPING,
-    "num_fewshot": _Rule(lambda value: is_whole(value, 0), "a whole number from 0", as_whole),
-    "seed": _Rule(
+    "num_fewshot": whole(0),
+    "seed": Rule(
         _is_seed, "a whole number, or four: of python, numpy, torch and shots", _read_seed
     ),
-    "system_instruction": _Rule(lambda value: isinstance(value, str), "text"),
+    "system_instruction": Rule(lambda value: isinstance(value, str), "text"),
 }
 """`lm_eval`'s flags that a suite sets, each called as there."""
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
-@dataclass(frozen=True)
-class Model:
-    """One column of the comparison.
-
-    Attributes:
-        label: names it, and its folder.
-        model_args: as for `lm_eval --model mtp`.
-    """
+class Model(NamedTuple):
+    """One column of the comparison; the label names its folder, too."""
 
     label: str
     model_args: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """One entry under `tasks`, with the suite's settings in it.
-
-    Attributes:
-        name: of a task, a tag or a group.
-        settings: for every single task in it.
-    """
+class Asked(NamedTuple):
+    """One task, tag or group under `tasks`, with the suite's settings in it."""
 
     name: str
     settings: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Suite:
+class Suite(NamedTuple):
     """What a suite file says, checked as far as the file alone allows."""
 
     name: str
@@ -140,17 +117,12 @@ def make_suite(content: Any, name: str, where: str) -> Suite:
     """
     known = ("models", "tasks", "settings", "output", "include_path")
     require_keys(content, known, ("models", "tasks"), where)
-    models = [
-        _model(entry, f"{where}: models[{place}]")
-        for place, entry in enumerate(_entries(content, "models", where))
-    ]
-    if twice := [label for label, n in Counter(one.label for one in models).items() if n > 1]:
+    models = [_model(entry, place) for entry, place in _entries(content, "models", where)]
+    labels = [model.label for model in models]
+    if twice := [label for label in labels if labels.count(label) > 1]:
         raise ValueError(f"{where}: two models are labelled {twice[0]}: give each its own label")
     common = _settings(content.get("settings") or {}, f"{where}: settings")
-    tasks = [
-        _asked(entry, common, f"{where}: tasks[{place}]")
-        for place, entry in enumerate(_entries(content, "tasks", where))
-    ]
+    tasks = [_asked(entry, common, place) for entry, place in _entries(content, "tasks", where)]
     for key in ("output", "include_path"):
         if not isinstance(content.get(key, ""), str):
             raise ValueError(f"{where}: {key}={content[key]!r}, expected a folder")
@@ -166,11 +138,12 @@ def merged(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
     return both
 
 
-def _entries(content: Mapping[str, Any], key: str, where: str) -> list[Any]:
+def _entries(content: Mapping[str, Any], key: str, where: str) -> list[tuple[Any, str]]:
+    """Return the entries of a list, each with the place that its messages begin with."""
     entries = content[key]
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{where}: {key} is {entries!r}, expected a list of at least one")
-    return entries
+    return [(entry, f"{where}: {key}[{number}]") for number, entry in enumerate(entries)]
 
 
 def _model(entry: Any, where: str) -> Model:
@@ -214,8 +187,12 @@ def require_keys(content: Any, known: Collection[str], needed: Collection[str], 
         raise ValueError(f"{where} is {content!r}, expected keys out of {', '.join(known)}")
     for key in content:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
-            raise ValueError(f"{where} has the unknown key {key}; {hint}")
+            raise ValueError(f"{where} has the unknown key {key}; {suggestion(str(key), known)}")
     if missing := [key for key in needed if key not in content]:
         raise ValueError(f"{where} lacks {', '.join(missing)}: add it")
+
+
+def suggestion(given: str, known: Collection[str]) -> str:
+    """Return the known name that a wrong one is close to, or all of them, as half a sentence."""
+    near = difflib.get_close_matches(given, known, 1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."

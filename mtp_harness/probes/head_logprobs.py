@@ -15,13 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from mtp_harness.errors import UserError
+from mtp_harness.harness.generation_args import place_of
+from mtp_harness.harness.protocol import HeadsModel
 from mtp_harness.models.interface import LayerShape, MultiHeadModel
 from mtp_harness.probes.teacher_forced import Reading, read
 from mtp_harness.probes.windows import Span, spans
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
 _log = logging.getLogger(__name__)
+
+Characters = Callable[[], list[tuple[int, int]] | None]
+"""Returns begin and end of each scored token's characters; None where a tokenizer does not say."""
 
 AUTO_TOKENS = 2**14
 """Tokens of a batch with batch_size=auto; logits are read in pieces, so they take no room."""
@@ -42,9 +47,8 @@ class TextQuestion:
     Attributes:
         measure: takes the `TextReading`; its answer travels between ranks, so it should be small.
         window: states of a window; None means the model's context.
-        stride: states that a window scores, see `spans`; None means `usual_stride`.
-        usual_stride: the stride of a question that leaves it open, at most a window; None means
-            `window`.
+        stride: states that a window scores, see `spans`; None means `usual_stride`, at most a
+            window, and `window` where that is None, too.
         context: what stands before the text. It is read and not scored, and both are encoded as
             for a log-likelihood of lm_eval. Without it, a text stands after the prefix token (BOS).
         as_rolling: encode as lm_eval's rolling log-likelihood does, which reads a tokenizer's own
@@ -72,27 +76,26 @@ class TextQuestion:
         return list(spans(n_states, window, stride))
 
 
-@dataclass(frozen=True)
+@dataclass
 class TextReading:
     """What all heads made of one text, on the CPU.
 
     Attributes:
         tokens: x[0..N], int64 [N+1].
         first_target: the first token that is scored; those before it are context.
-        characters: returns, of the text, begin and end of each scored token's characters, N of
-            them; None where the tokenizer does not say (a slow one), or the question has its own
-            encoding. Few measures ask, and it takes longer than tokenizing.
-        heads: a `Reading` [N, n].
+        characters: of the N scored tokens; a slow tokenizer does not say, nor a question with an
+            encoding of its own. Few measures ask, and it takes longer than tokenizing.
+        heads: a `Reading` [N, n]; none until the first window has come in.
         position: of each state in the window that scored it, int64 [N].
         n_tokens_read: tokens that were read for it, over all windows.
     """
 
     tokens: Tensor
     first_target: int
-    characters: Callable[[], list[tuple[int, int]] | None]
-    heads: Reading
-    position: Tensor
-    n_tokens_read: int
+    characters: Characters = lambda: None
+    heads: Reading = field(default_factory=lambda: Reading.empty(0, 0))
+    position: Tensor = field(default_factory=lambda: torch.zeros(0))
+    n_tokens_read: int = 0
 
     @property
     def n(self) -> int:
@@ -106,12 +109,11 @@ class TextReading:
         return (target >= self.first_target) & (target < len(self.tokens))
 
 
-class Encoded(NamedTuple):
-    """A text as tokens; see `TextReading`."""
-
-    tokens: Tensor
-    first_target: int
-    characters: Callable[[], list[tuple[int, int]] | None] = lambda: None
+def sums_by(group: Tensor, values: Tensor, n_groups: int) -> list[list[float]]:
+    """Return the sums in float64 of values [N, C] by group, int64 [N]: [n_groups, C]."""
+    sums = torch.zeros(n_groups, values.shape[1], dtype=torch.float64)
+    found: list[list[float]] = sums.index_add_(0, group, values.double()).tolist()
+    return found
 
 
 class _OneHead(MultiHeadModel):
@@ -119,7 +121,7 @@ class _OneHead(MultiHeadModel):
 
     n_future_tokens = 1
 
-    def __init__(self, lm: Any) -> None:
+    def __init__(self, lm: HeadsModel) -> None:
         super().__init__()
         self._call = lm._model_call
         self._length = int(lm.max_length)
@@ -142,7 +144,7 @@ class _OneHead(MultiHeadModel):
         return states
 
 
-def model_of(lm: Any) -> MultiHeadModel:
+def model_of(lm: HeadsModel) -> MultiHeadModel:
     """Return the model of an `MTPLM`; an ordinary one as a model with one head."""
     return lm.model if isinstance(lm.model, MultiHeadModel) else _OneHead(lm)
 
@@ -152,93 +154,74 @@ class _Text:
     """A text on its way: windows come in, and when the last one has, requests are answered."""
 
     asked: list[int]  # places of the requests
-    encoded: Encoded
+    reading: TextReading
     spans: list[Span]
-    heads: Reading | None = None
-    n_read: int = 0
 
     @property
     def n_states(self) -> int:
-        return len(self.encoded.tokens) - 1
+        return len(self.reading.tokens) - 1
 
-    def put(self, span: Span, reading: Reading) -> bool:
+    def put(self, span: Span, part: Reading) -> bool:
         """Keep what a window [T, n] scored; return whether the text has been read to its end."""
-        if self.heads is None:
-            self.heads = Reading.empty(self.n_states, reading.right.shape[-1])
-        for whole, part in zip(self.heads, reading, strict=True):
-            whole[span.first : span.end] = part[span.first - span.start : span.end - span.start]
-        self.n_read += span.end - span.start
+        reading = self.reading
+        if not reading.n_tokens_read:
+            reading.heads = Reading.empty(self.n_states, part.right.shape[-1])
+            places = [torch.arange(s.first, s.end) - s.start for s in self.spans]
+            reading.position = torch.cat(places)
+        for whole, own in zip(reading.heads, part, strict=True):
+            whole[span.first : span.end] = own[span.first - span.start : span.end - span.start]
+        reading.n_tokens_read += span.end - span.start
         return span.end == self.n_states
 
-    def read(self) -> TextReading:
-        assert self.heads is not None
-        position = torch.cat([torch.arange(s.first, s.end) - s.start for s in self.spans])
-        return TextReading(
-            self.encoded.tokens,
-            self.encoded.first_target,
-            self.encoded.characters,
-            self.heads,
-            position,
-            self.n_read,
-        )
 
-
-def answer(lm: Any, requests: Sequence[Instance], quiet: bool) -> list[Any]:
-    """Answer requests `(text, TextQuestion)`.
-
-    Args:
-        lm: an `MTPLM`: model, tokenizer, batch size, context length.
-        requests: those of this rank, each once.
-        quiet: show no bar.
-    """
+def answer(lm: HeadsModel, requests: Sequence[Instance], quiet: bool) -> list[Any]:
+    """Answer requests `(text, TextQuestion)`: those of this rank, each once."""
     texts = _texts(lm, requests)
-    model = model_of(lm)
     answers: list[Any] = [None] * len(requests)
-    n_windows = sum(len(text.spans) for text in texts)
+    every = [span for text in texts for span in text.spans]
     n_states = sum(text.n_states for text in texts)
-    n_read = sum(span.end - span.start for text in texts for span in text.spans)
+    n_read = sum(span.end - span.start for span in every)
     _log.info("%d tokens of text, read %.2f times over", n_states, n_read / max(1, n_states))
-    with tqdm(total=n_windows, disable=quiet, desc="Running head_logprobs requests") as bar:
-        for text, span, reading in _windows(lm, model, texts):
+    with tqdm(total=len(every), disable=quiet, desc="Running head_logprobs requests") as bar:
+        for text, span, reading in _windows(lm, model_of(lm), texts):
             if text.put(span, reading):
-                whole = text.read()
                 for place in text.asked:
-                    answers[place] = requests[place].args[1].measure(whole)
-                text.heads = None
+                    answers[place] = requests[place].args[1].measure(text.reading)
+                text.reading.heads = Reading.empty(0, 0)
             bar.update()
     return answers
 
 
-def _texts(lm: Any, requests: Sequence[Instance]) -> list[_Text]:
+def _texts(lm: HeadsModel, requests: Sequence[Instance]) -> list[_Text]:
     """Return the texts to read, longest first, so that too large a batch fails early."""
     texts: dict[tuple[str, TextQuestion], _Text] = {}
     for place, request in enumerate(requests):
-        content, ask = request.args
-        key = (content, ask)  # equal but for what they measure
+        content, ask = key = request.args  # questions are equal but for what they measure
         if key not in texts:
-            encoded = encode(lm, content, ask)
-            where = f"{request.task_name}, document {request.doc_id}"
+            encoded = _encode(lm, content, ask)
             if len(encoded.tokens) < 2:
-                raise UserError(f"{where}: its text has no token, expected at least one.")
-            found = ask.spans(len(encoded.tokens) - 1, lm.max_length, where)
+                raise UserError(
+                    f"{place_of(request)}: its text has no token, expected at least one."
+                )
+            found = ask.spans(len(encoded.tokens) - 1, lm.max_length, place_of(request))
             texts[key] = _Text([], encoded, found)
         texts[key].asked.append(place)
     return sorted(texts.values(), key=lambda text: -text.n_states)
 
 
-def encode(lm: Any, content: str, ask: TextQuestion) -> Encoded:
+def _encode(lm: HeadsModel, content: str, ask: TextQuestion) -> TextReading:
     """Return a text's tokens x[0..N], and from which on they are scored."""
     with _of_any_length(lm.tokenizer):
         if ask.context:
             context, continuation = lm._encode_pair(ask.context, content)
-            return Encoded(torch.tensor([*context, *continuation]), len(context))
+            return TextReading(torch.tensor([*context, *continuation]), len(context))
         if ask.as_rolling:
-            return Encoded(torch.tensor([lm.prefix_token_id, *lm.tok_encode(content)]), 1)
+            return TextReading(torch.tensor([lm.prefix_token_id, *lm.tok_encode(content)]), 1)
     tokenize = partial(lm.tokenizer, content, add_special_tokens=False, verbose=False)
     tokens = torch.tensor([lm.prefix_token_id, *tokenize()["input_ids"]])
     if not lm.tokenizer.is_fast:
-        return Encoded(tokens, 1)
-    return Encoded(tokens, 1, lambda: tokenize(return_offsets_mapping=True)["offset_mapping"])
+        return TextReading(tokens, 1)
+    return TextReading(tokens, 1, lambda: tokenize(return_offsets_mapping=True)["offset_mapping"])
 
 
 @contextmanager
@@ -252,14 +235,15 @@ def _of_any_length(tokenizer: Any) -> Iterator[None]:
 
 
 def _windows(
-    lm: Any, model: MultiHeadModel, texts: list[_Text]
+    lm: HeadsModel, model: MultiHeadModel, texts: list[_Text]
 ) -> Iterator[tuple[_Text, Span, Reading]]:
     """Yield every window's reading [T, n] on the CPU, in order within a text."""
     rows = [(text, span) for text in texts for span in text.spans]
     at = 0
     while at < len(rows):
-        longest = max(span.end - span.start for _, span in rows[at : at + 1])
-        size = lm.batch_size if lm.batch_size != "auto" else max(1, AUTO_TOKENS // longest)
+        first = rows[at][1]  # of the longest text that is left
+        fitting = max(1, AUTO_TOKENS // (first.end - first.start))
+        size = fitting if lm.batch_size == "auto" else lm.batch_size
         batch = rows[at : at + int(size)]
         reading = _read(model, batch, lm.device)
         for row, (text, span) in enumerate(batch):
@@ -272,7 +256,7 @@ def _read(model: MultiHeadModel, batch: list[tuple[_Text, Span]], device: Any) -
     length, n = max(span.end - span.start for _, span in batch), model.n_future_tokens
     table = torch.zeros(len(batch), length + n, dtype=torch.long)
     for row, (text, span) in zip(table, batch, strict=True):
-        part = text.encoded.tokens[span.start : span.start + length + n]
+        part = text.reading.tokens[span.start : span.start + length + n]
         row[: len(part)] = part
     table = table.to(device)
     try:

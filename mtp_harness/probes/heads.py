@@ -12,32 +12,23 @@ targets all lie in the document. Confidence is the largest probability in float3
     effective_horizon  the largest offset with an accuracy of at least .5; 0 if there is none
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mtp_harness.probes.head_logprobs import TextQuestion, TextReading
-from mtp_harness.probes.measured import Measured
-from mtp_harness.probes.pooled import (
-    by_data_set,
-    column,
-    ratio_cells,
-    statistic_cell,
-)
-from mtp_harness.probes.task import ProbeTask
+from mtp_harness.probes.head_logprobs import TextQuestion, TextReading, sums_by
+from mtp_harness.probes.pooled import Measured, column, ratio_cells, statistic_cell
+from mtp_harness.probes.task import ProbeTask, Table
 from mtp_harness.probes.teacher_forced import walk
-from mtp_harness.results.long_table import Cell, long_table
+from mtp_harness.results.long_table import Cell
 from mtp_harness.scoring.bits_per_byte import bits_per_byte, pooled_bits_per_byte
-from mtp_harness.scoring.decoding import MAX_OFFSET
 
 N_BINS = 15
 USEFUL = 0.5
 """Accuracy from which an offset counts as known (`effective_horizon`)."""
-
-QUICK_WINDOW = 1024
 
 MEANS = {
     "accuracy": "right",
@@ -90,80 +81,15 @@ def agreement(reading: TextReading) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def in_bins(confidence: torch.Tensor, right: torch.Tensor) -> list[list[float]]:
-    """Return count, summed confidence and right answers of each bin, [N_BINS, 3].
-
-    Args:
-        confidence: float32 [N].
-        right: bool [N].
-    """
+    """Return count, summed confidence and right answers of each bin, [N_BINS, 3]."""
     place = (confidence * N_BINS).long().clamp(max=N_BINS - 1)
-    sums = torch.zeros(N_BINS, 3, dtype=torch.float64)
-    each = torch.stack([torch.ones_like(confidence), confidence, right.float()], 1).double()
-    found: list[list[float]] = sums.index_add_(0, place, each).tolist()
-    return found
+    each = torch.stack([torch.ones_like(confidence), confidence, right.float()], 1)
+    return sums_by(place, each, N_BINS)
 
 
-class HeadsTask(ProbeTask):
-    """See the module docstring."""
-
-    request_type = "head_logprobs"
-    OPTIONS = frozenset({"window"})
-
-    def question(self, doc: dict[str, Any]) -> TextQuestion:
-        """Return the question: windows as long as the context, none overlapping."""
-        return TextQuestion(measure, window=window_of(self.options))
-
-    def metrics(self, doc: dict[str, Any], measured: Measured) -> dict[str, Any]:
-        """Return for each data set what every head knows by offset, and the text walk."""
-        found: dict[str, Any] = {}
-        for data_set in self.data_sets:
-            own = data_set == measured["data_set"]
-            right, states = measured["right"], measured["n_states"]
-            size = (states, measured["n_tokens"], measured["n_bytes"])
-            for i in range(measured["n"]):
-                found[f"{data_set}_accuracy_{i + 1}"] = (right[i], states) if own else (0, 0)
-                bits = (measured["nats"][i], *size) if own else (0, 0, 0, 0)
-                found[f"{data_set}_bits_per_byte_{i + 1}"] = bits
-                if i:
-                    agree = (measured["agree"][i], states) if own else (0, 0)
-                    found[f"{data_set}_tf_agree_{i + 1}"] = agree
-            walked = (measured["walk_kept"], measured["walk_steps"])
-            found[f"{data_set}_text_walk_tokens_per_forward"] = walked if own else (0, 0)
-            every = [*right, states] if own else [0] * (len(right) + 1)
-            found[f"{data_set}_effective_horizon"] = every
-        return found
-
-    def aggregations(self) -> dict[str, Callable[[list[Any]], float]]:
-        """Return how bits and the horizon are pooled."""
-        rules: dict[str, Callable[[list[Any]], float]] = {}
-        for data_set in self.data_sets:
-            rules[f"{data_set}_effective_horizon"] = pooled_horizon
-            for i in range(1, MAX_OFFSET + 1):
-                rules[f"{data_set}_bits_per_byte_{i}"] = pooled_bits_per_byte
-        return rules
-
-    def tables(self, documents: list[Measured]) -> dict[str, dict[str, list[Any]]]:
-        """Return `by_offset` and `reliability`."""
-        cells: list[Cell] = []
-        bins: list[Cell] = []
-        for data_set, some in by_data_set(documents):
-            cells += _by_offset(data_set, some)
-            bins += _reliability(data_set, some)
-        return {
-            "by_offset": long_table(("data_set", "offset"), cells),
-            "reliability": long_table(("data_set", "offset", "bin"), bins),
-        }
-
-
-def window_of(options: dict[str, Any]) -> int | None:
-    """Return the window that a run's metadata asks for; None means the model's context."""
-    window: int | None = options.get("window")
-    return QUICK_WINDOW if window is None and options.get("quick") else window
-
-
-def _by_offset(data_set: str, some: Sequence[Measured]) -> Iterator[Cell]:
+def _by_offset(some: Sequence[Measured]) -> Iterator[Cell]:
     n = some[0]["n"]
-    places = [(data_set, offset) for offset in range(1, n + 1)]
+    places = [(offset,) for offset in range(1, n + 1)]
     states = column(some, "n_states")[:, None]  # [P, 1]
     for metric, name in MEANS.items():
         yield from ratio_cells(places, metric, column(some, name), states)
@@ -176,21 +102,17 @@ def _by_offset(data_set: str, some: Sequence[Measured]) -> Iterator[Cell]:
         sums = (nats[:, i], states, *size)
         yield statistic_cell(place, "bits_per_byte", sums, bits_per_byte, count)
         yield statistic_cell(place, "calibration_error", (bins[:, i],), calibration_error, count)
-    whole = (data_set, None)
-    yield statistic_cell(
-        whole, "effective_horizon", (column(some, "right"), states), horizon, count
-    )
-    steps = column(some, "walk_steps")[:, None]
-    kept = column(some, "walk_kept")[:, None]
-    yield from ratio_cells([whole], "text_walk_tokens_per_forward", kept, steps)
+    known = (column(some, "right"), states)
+    yield statistic_cell((None,), "effective_horizon", known, horizon, count)
+    kept, steps = (column(some, name)[:, None] for name in ("walk_kept", "walk_steps"))
+    yield from ratio_cells([(None,)], "text_walk_tokens_per_forward", kept, steps)
 
 
-def _reliability(data_set: str, some: Sequence[Measured]) -> Iterator[Cell]:
+def _reliability(some: Sequence[Measured]) -> Iterator[Cell]:
     n = some[0]["n"]
-    places = [(data_set, i + 1, b + 1) for i in range(n) for b in range(N_BINS)]
-    count, confidence, right = np.moveaxis(
-        column(some, "bins").reshape(len(some), n * N_BINS, 3), -1, 0
-    )
+    places = [(i + 1, b + 1) for i in range(n) for b in range(N_BINS)]
+    bins = column(some, "bins").reshape(len(some), n * N_BINS, 3)
+    count, confidence, right = np.moveaxis(bins, -1, 0)
     yield from ratio_cells(places, "confidence", confidence, count)
     yield from ratio_cells(places, "accuracy", right, count)
 
@@ -213,3 +135,34 @@ def horizon(means: NDArray[np.float64]) -> NDArray[np.float64]:
 def pooled_horizon(values: Sequence[Sequence[float]]) -> float:
     """Aggregate (right answers by offset, states) of documents as the effective horizon."""
     return float(horizon(np.sum(np.array(values, dtype=np.float64), axis=0)))
+
+
+class HeadsTask(ProbeTask):
+    """See the module docstring."""
+
+    request_type = "head_logprobs"
+    OPTIONS = frozenset({"window"})
+    POOLS = {"effective_horizon": pooled_horizon, "bits_per_byte": pooled_bits_per_byte}
+    TABLES = {
+        "by_offset": Table(("offset",), _by_offset),
+        "reliability": Table(("offset", "bin"), _reliability),
+    }
+
+    def question(self, doc: dict[str, Any]) -> TextQuestion:
+        """Return the question: windows as long as the context, none overlapping."""
+        return TextQuestion(measure, window=self.window)
+
+    def values(self, measured: Measured) -> dict[str, Sequence[float]]:
+        """Return what every head knows by offset, and the text walk."""
+        found: dict[str, Sequence[float]] = {}
+        right, states = measured["right"], measured["n_states"]
+        size = (states, measured["n_tokens"], measured["n_bytes"])
+        for i in range(measured["n"]):
+            found[f"accuracy_{i + 1}"] = (right[i], states)
+            found[f"bits_per_byte_{i + 1}"] = (measured["nats"][i], *size)
+            if i:
+                found[f"tf_agree_{i + 1}"] = (measured["agree"][i], states)
+        walked = (measured["walk_kept"], measured["walk_steps"])
+        found["text_walk_tokens_per_forward"] = walked
+        found["effective_horizon"] = [*right, states]
+        return found

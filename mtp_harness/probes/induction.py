@@ -1,4 +1,4 @@
-"""Induction: does a model know a name that it has read before?
+"""`mtp_induction`: does a model know a name that it has read before?
 
     Once upon a time there was a girl named | Zor vin | … | Zor vin | smiled.
                                               first: the control    later: what is measured
@@ -20,32 +20,31 @@ random names); how names are made is chosen here.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from tqdm import tqdm
 
+from mtp_harness.data.induction_texts import STORIES
 from mtp_harness.data.stories import Template, gaps
 from mtp_harness.errors import UserError
+from mtp_harness.harness.protocol import HeadsModel
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.models.text import plain_encode
 from mtp_harness.probes.head_logprobs import model_of
-from mtp_harness.probes.measured import Measured
+from mtp_harness.probes.pooled import Measured, pair_cell
+from mtp_harness.probes.task import ProbeTask, Table
 from mtp_harness.probes.teacher_forced import hits
+from mtp_harness.probes.windows import Encode
+from mtp_harness.results.long_table import Cell
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
-Encode = Callable[[str], list[int]]
-"""Text to token ids, without special tokens."""
-
-TOKENS = 2
-"""Of a name, where the tokenizer has tokens longer than a byte."""
-
-BYTES = 6
-"""Letters of a name, where it has not."""
+TOKENS, BYTES = 2, 6
+"""Of a name: its tokens, or its letters where a tokenizer has none longer than a byte."""
 
 CANDIDATES = 20_000
 """Names tried for one text before we say that the tokenizer has none."""
@@ -56,12 +55,11 @@ _ENDINGS = ("", "", "b", "g", "k", "l", "m", "n", "p", "r", "x", "z")
 
 
 class Mention(NamedTuple):
-    """A name in a text: tokens `start` … `end` - 1."""
+    """A name in a text: tokens `start` … `end` - 1, and whether it is its first mention."""
 
     start: int
     end: int
     first: bool
-    """Whether it is the name's first mention."""
 
 
 class Filled(NamedTuple):
@@ -77,64 +75,45 @@ class Filled(NamedTuple):
 
 @dataclass(frozen=True)
 class InductionQuestion:
-    """How names are put into a template.
-
-    Attributes:
-        seed: of the names.
-        capital: whether names begin with a capital letter.
-    """
+    """How names are put into a template: their seed, and whether they begin with a capital."""
 
     seed: int
     capital: bool
 
 
-def answer(lm: Any, requests: Sequence[Instance], quiet: bool) -> list[Measured]:
-    """Answer requests `(template, InductionQuestion)`.
-
-    Args:
-        lm: an `MTPLM`.
-        requests: those of this rank, each once; `doc["name"]` names the template.
-        quiet: show no bar.
+def answer(lm: HeadsModel, requests: Sequence[Instance], quiet: bool) -> list[Measured]:
+    """Answer requests `(template, InductionQuestion)`; `doc["name"]` names the template.
 
     Returns:
-        Per request the counts of `score`, the `names`, `n_left_out`, and how many tokens a name is,
-        `name_tokens`.
+        Per request the counts of `count_mentions`, the `names`, `n_left_out`, and how many tokens a
+        name is, `name_tokens`.
     """
     model, encode = model_of(lm), plain_encode(lm.tokenizer)
-    found = []
+    bos, found = lm.tokenizer.bos_token_id, []
     for request in tqdm(requests, disable=quiet, desc="Running induction requests"):
-        text, ask = request.args
-        template = Template(request.doc["name"], text)
+        template = Template(request.doc["name"], request.args[0])
         try:
-            filled = fill(
-                template, encode, lm.tokenizer.bos_token_id, lm.max_length, ask.seed, ask.capital
-            )
+            filled = fill(template, encode, bos, lm.max_length, request.args[1])
         except ValueError as error:
             raise UserError(f"{request.task_name}, {lm.pretrained}: {error}") from error
         about = {"names": filled.names, "n_left_out": filled.n_left_out}
-        found.append(
-            Measured(
-                **score(model, filled, lm.device), **about, name_tokens=tokens_per_name(encode)
-            )
-        )
+        counts = score(model, filled, lm.device)
+        found.append(Measured(**counts, **about, name_tokens=tokens_per_name(encode)))
     return found
+
+
+def score(
+    model: MultiHeadModel, filled: Filled, device: torch.device | str
+) -> dict[str, dict[str, list[int]]]:
+    """Return `count_mentions` of what a model predicts."""
+    row = torch.tensor([filled.tokens], device=device)
+    return count_mentions(hits(model, row)[0].cpu(), filled.mentions)
 
 
 def names_for(
     count: int, encode: Encode, source: random.Random, capital: bool, unit: int
 ) -> list[str]:
-    """Return names that begin with different tokens.
-
-    Args:
-        count: how many.
-        encode: see `Encode`.
-        source: of the letters.
-        capital: whether they begin with a capital letter.
-        unit: tokens per name, as `tokens_per_name` gives it.
-
-    Raises:
-        ValueError: the tokenizer has too few.
-    """
+    """Return names of `unit` tokens that begin with different ones, or raise a ValueError."""
     names: list[str] = []
     begun: set[int] = set()
     for _ in range(CANDIDATES):
@@ -142,7 +121,7 @@ def names_for(
             return names
         name = _word(source)
         name = name.capitalize() if capital else name
-        found = [_between(encode, before, name, ",") for before in ("x ", "x (")]
+        found = [_between(encode, before, name) for before in ("x ", "x (")]
         if any(one is None or len(one) != unit for one in found):
             continue
         first = {one[0] for one in found if one}
@@ -162,22 +141,16 @@ def tokens_per_name(encode: Encode) -> int:
 
 
 def fill(
-    template: Template, encode: Encode, bos: int | None, length: int, seed: int, capital: bool
+    template: Template, encode: Encode, bos: int | None, length: int, ask: InductionQuestion
 ) -> Filled:
     """Put made-up names into a template, the same for the same template, seed and tokenizer.
 
-    Args:
-        template: the text.
-        encode: see `Encode`.
-        bos: goes in front; None: nothing.
-        length: tokens that are read, BOS included; what lies beyond is left out.
-        seed: of the names.
-        capital: whether they begin with a capital letter.
+    `bos` goes in front, if any; what lies beyond `length` tokens, BOS included, is left out.
     """
     unit = tokens_per_name(encode)
     places = gaps(template.text)
-    source = random.Random(f"{seed}/{template.name}")
-    names = names_for(1 + max(i for _, i in places), encode, source, capital, unit)
+    source = random.Random(f"{ask.seed}/{template.name}")
+    names = names_for(1 + max(i for _, i in places), encode, source, ask.capital, unit)
     text, at = "", 0
     spans = []
     for place, index in places:
@@ -185,39 +158,29 @@ def fill(
         spans.append((len(text), len(text) + len(names[index]), index))
         text, at = text + names[index], place + 1
     text += template.text[at:]
-    tokens = encode(text)
-    shift = int(bos is not None)
+    tokens, before = encode(text), [] if bos is None else [bos]
     mentions, seen = [], set[int]()
     for start, end, index in spans:
         span = _span(encode, tokens, text, start, end)
-        if span and span[1] - span[0] == unit and span[1] + shift <= length:
-            mentions.append(Mention(span[0] + shift, span[1] + shift, index not in seen))
+        if span and span[1] - span[0] == unit and span[1] + len(before) <= length:
+            first, last = (at + len(before) for at in span)
+            mentions.append(Mention(first, last, index not in seen))
         seen.add(index)
-    tokens = ([] if bos is None else [bos]) + tokens
-    return Filled(text, names, tokens[:length], mentions, len(spans) - len(mentions))
-
-
-def score(
-    model: MultiHeadModel, filled: Filled, device: torch.device | str
-) -> dict[str, dict[str, list[int]]]:
-    """Return, for `first` and `later` mentions, counts per offset 1 … n.
-
-    Returns:
-        `{"first" | "later": {"right": [n], "mentions": [n]}}`: mentions whose tokens after the
-        first are all predicted by the head, of those whose targets it can reach.
-    """
-    row = torch.tensor([filled.tokens], device=device)
-    return count_mentions(hits(model, row)[0].cpu(), filled.mentions)
+    return Filled(text, names, [*before, *tokens][:length], mentions, len(spans) - len(mentions))
 
 
 def count_mentions(
     right: torch.Tensor, mentions: Sequence[Mention]
 ) -> dict[str, dict[str, list[int]]]:
-    """Return `score` from what the heads predict.
+    """Return, for `first` and `later` mentions, counts per offset 1 … n.
 
     Args:
         right: bool [T, n]: whether head i's argmax at t is the token at t+i.
         mentions: in the row.
+
+    Returns:
+        `{"first" | "later": {"right": [n], "mentions": [n]}}`: mentions whose tokens after the
+        first are all predicted by the head, of those whose targets it can reach.
     """
     n = right.shape[1]
     counts: dict[str, Any] = {
@@ -242,9 +205,9 @@ def _word(source: random.Random) -> str:
     return parts[:BYTES] if len(parts) > BYTES and source.random() < 0.8 else parts[:8]
 
 
-def _between(encode: Encode, before: str, name: str, after: str) -> list[int] | None:
-    """Return the tokens of a name within a text; None where they run into its neighbours."""
-    text = before + name + after
+def _between(encode: Encode, before: str, name: str) -> list[int] | None:
+    """Return the tokens of a name before a comma; None where they run into its neighbours."""
+    text = f"{before}{name},"
     tokens = encode(text)
     span = _span(encode, tokens, text, len(before), len(before) + len(name))
     return None if span is None else tokens[span[0] : span[1]]
@@ -265,3 +228,44 @@ def _span(
         if tokens[: len(before)] == before:
             return len(before), len(upto)
     return None
+
+
+PARTS = {"later": "accuracy", "first": "accuracy_first_mention"}
+"""What is measured, and its control."""
+
+
+def _by_data_set(some: Sequence[Measured]) -> Iterator[Cell]:
+    yield Cell((None,), "name_tokens", some[0]["name_tokens"], count=len(some))
+    for i in range(len(some[0]["later"]["right"])):
+        for part, name in PARTS.items():
+            counts = [(one[part]["right"][i], one[part]["mentions"][i]) for one in some]
+            yield pair_cell((i + 1,), name, counts)
+
+
+class InductionTask(ProbeTask):
+    """Reads texts with made-up names.
+
+    Flat metrics, by data set: `stories_accuracy` and `code_accuracy`, head 1's on the second token
+    of names that were read before, and the controls `…_accuracy_first_mention`;
+    `mentions_left_out`: the tokenizer splits them in another way, or the context does not hold
+    them.
+    """
+
+    request_type = "induction"
+    POOLS = {"mentions_left_out": sum}
+    TABLES = {"by_data_set": Table(("offset",), _by_data_set)}
+
+    def question(self, doc: dict[str, Any]) -> InductionQuestion:
+        """Return how names are put into a text."""
+        return InductionQuestion(self.whole("seed", 0), capital=doc["data_set"] == STORIES)
+
+    def values(self, measured: Measured) -> dict[str, Sequence[float]]:
+        """Return head 1's accuracies."""
+        return {
+            name: (measured[part]["right"][0], measured[part]["mentions"][0])
+            for part, name in PARTS.items()
+        }
+
+    def metrics(self, measured: Measured) -> dict[str, Any]:
+        """Return the accuracies by data set, and how many mentions are left out."""
+        return {"mentions_left_out": measured["n_left_out"], **super().metrics(measured)}

@@ -1,4 +1,4 @@
-"""Documents pooled into cells of a table: sums over documents first, then one division.
+"""What was measured of documents, pooled into cells of a table: sums first, then one division.
 
 Intervals are over documents (`scoring.bootstrap`); with fewer than two there is none.
 """
@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtp_harness.probes.measured import Measured
 from mtp_harness.results.long_table import Cell
 from mtp_harness.scoring.bootstrap import Estimate, estimate, ratios
 
 Place = tuple[Any, ...]
 
 
-def by_data_set(documents: Sequence[Measured]) -> Iterator[tuple[str, list[Measured]]]:
-    """Yield data sets with their documents, in the order in which they come."""
-    for data_set in dict.fromkeys(one["data_set"] for one in documents):
-        yield data_set, [one for one in documents if one["data_set"] == data_set]
+class Measured(dict[str, Any]):
+    """The answer to a probe's request: plain numbers and lists of one document, by name."""
+
+    def __str__(self) -> str:
+        """Return little: the samples hold the answer twice as text, beside the metrics."""
+        return f"measured: {', '.join(self)}"
 
 
 def column(documents: Sequence[Measured], name: str) -> NDArray[np.float64]:
@@ -34,20 +35,16 @@ def ratio_cells(
     numerators: NDArray[np.float64],
     denominators: NDArray[np.float64],
 ) -> Iterator[Cell]:
-    """Yield one cell per column, those without anything counted left out.
+    """Yield a cell for each of the C places, those without anything counted left out.
 
-    Args:
-        places: of the columns, C of them.
-        metric: what the ratios are.
-        numerators: [P, C].
-        denominators: counts, [P, C] or [P, 1].
+    Numerators are [P, C], denominators are counts, [P, C] or [P, 1].
     """
     denominators = np.broadcast_to(denominators, numerators.shape)
     counts = denominators.sum(axis=0)
     several = len(numerators) > 1
     for place, found, count in zip(places, ratios(numerators, denominators), counts, strict=True):
         if count:
-            yield cell(place, metric, found, int(count), several)
+            yield _cell(place, metric, found, int(count), several)
 
 
 def pair_cell(
@@ -55,22 +52,12 @@ def pair_cell(
 ) -> Cell:
     """Return a cell for one ratio of sums, NaN where nothing was counted.
 
-    Args:
-        place: of the cell.
-        metric: what the ratio is.
-        pairs: (numerator, denominator) per document.
-        count: what is behind it; None: the denominators.
+    Pairs are (numerator, denominator) of documents; without `count`, denominators are counts.
     """
     matrix = np.array(pairs, dtype=np.float64).reshape(-1, 2)
     (found,) = ratios(matrix[:, :1], matrix[:, 1:])
     counted = int(matrix[:, 1].sum()) if count is None else count
-    return cell(place, metric, found, counted, len(matrix) > 1)
-
-
-def cell(place: Place, metric: str, found: Estimate, count: int, several: bool) -> Cell:
-    """Return a cell, with an interval where there are several documents."""
-    low, high = (found.low, found.high) if several else (None, None)
-    return Cell(place, metric, found.value, low, high, count)
+    return _cell(place, metric, found, counted, len(matrix) > 1)
 
 
 def statistic_cell(
@@ -80,14 +67,14 @@ def statistic_cell(
     statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
     count: float,
 ) -> Cell:
-    """Return a cell for a statistic of sums over documents.
+    """Return a cell for a statistic of sums over documents, columns [P] or [P, C] side by side.
 
-    Args:
-        place: of the cell.
-        metric: what the statistic is.
-        sums: columns [P] or [P, C], side by side.
-        statistic: takes means over documents, [R, all columns], to values [R].
-        count: what is behind it.
+    The statistic takes means over documents, [R, all columns], to values [R].
     """
     matrix = np.column_stack(list(sums))
-    return cell(place, metric, estimate(matrix, statistic), int(count), len(matrix) > 1)
+    return _cell(place, metric, estimate(matrix, statistic), int(count), len(matrix) > 1)
+
+
+def _cell(place: Place, metric: str, found: Estimate, count: int, several: bool) -> Cell:
+    low, high = (found.low, found.high) if several else (None, None)
+    return Cell(place, metric, found.value, low, high, count)

@@ -21,63 +21,45 @@ from torch import Tensor
 
 from mtp_harness.data.token_classes import CLASSES, ROLL_UP, lexemes
 from mtp_harness.errors import UserError
-from mtp_harness.probes.head_logprobs import TextQuestion, TextReading
-from mtp_harness.probes.heads import window_of
-from mtp_harness.probes.measured import Measured
-from mtp_harness.probes.pooled import by_data_set, column, ratio_cells
-from mtp_harness.probes.task import ProbeTask
-from mtp_harness.results.long_table import Cell, long_table
+from mtp_harness.probes.head_logprobs import TextQuestion, TextReading, sums_by
+from mtp_harness.probes.pooled import Measured, Place, column, ratio_cells
+from mtp_harness.probes.task import ProbeTask, Table
+from mtp_harness.results.long_table import Cell
 
 BOUND = 64
 """Positions below it stand each for itself; from it on in buckets that double."""
 
 EDGES = (0, *(BOUND * 2**i for i in range(15)))  # the last one is beyond a million tokens
+POSITIONS = [(position,) for position in range(BOUND)]
+BUCKETS = [(begin, end - 1) for begin, end in pairwise(EDGES)]
 
 
 def measure(reading: TextReading, text: str, kind: str) -> Measured:
     """Return the sums of one text: [right, nats, count] of each position, bucket, class and part.
 
-    Args:
-        reading: of the text.
-        text: its characters.
-        kind: `code` or `text`, which decides the classes.
+    The kind, `code` or `text`, decides the classes.
     """
     common = reading.has_target().all(-1)  # [N]
-    low = common & (reading.position < BOUND)
+    heads = reading.heads
+    values = torch.cat([heads.right, heads.nats, torch.ones(len(common), 1)], 1)
     return Measured(
         n=reading.n,
         kind=kind,
-        positions=sums_by(reading, reading.position.where(low, 0), low, BOUND),
-        buckets=sums_by(reading, bucket_of(reading.position), common, len(EDGES) - 1),
-        **_by_class(reading, text, kind),
+        **sums_by_position(reading.position[common], values[common]),
+        **_classes(reading, text, kind),
     )
 
 
-def bucket_of(position: Tensor) -> Tensor:
-    """Return the buckets between `EDGES` that positions lie in, int64 [N]."""
-    return torch.bucketize(position, torch.tensor(EDGES), right=True) - 1
+def sums_by_position(position: Tensor, values: Tensor) -> dict[str, list[list[float]]]:
+    """Return the sums of values [N, C] by position below `BOUND`, and by bucket, [G, C]."""
+    low, bucket = position < BOUND, torch.bucketize(position, torch.tensor(EDGES), right=True) - 1
+    return {
+        "positions": sums_by(position[low], values[low], BOUND),
+        "buckets": sums_by(bucket, values, len(BUCKETS)),
+    }
 
 
-def sums_by(reading: TextReading, group: Tensor, scored: Tensor, n_groups: int) -> list[list[Any]]:
-    """Return right answers and nats by offset, and the number of states, of every group of states.
-
-    Args:
-        reading: of a text.
-        group: which group a state belongs to, int64 [N].
-        scored: states that count, bool [N].
-        n_groups: G.
-
-    Returns:
-        [G, 2n + 1].
-    """
-    heads = reading.heads
-    values = torch.cat([heads.right, heads.nats, torch.ones(len(group), 1)], 1).double()
-    sums = torch.zeros(n_groups, values.shape[1], dtype=torch.float64)
-    found: list[list[Any]] = sums.index_add_(0, group[scored], values[scored]).tolist()
-    return found
-
-
-def _by_class(reading: TextReading, text: str, kind: str) -> dict[str, Any]:
+def _classes(reading: TextReading, text: str, kind: str) -> dict[str, Any]:
     """Return the sums of every class and part over targets x[n]..x[N]: [C, 2 parts, 2n + 1]."""
     characters = reading.characters()
     if characters is None:
@@ -108,11 +90,6 @@ def classes_of_tokens(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return each token's class, whether it opens its word, and whether it is over two classes.
 
-    Args:
-        characters: begin and end of the characters of N tokens.
-        text: all of them.
-        kind: `code` or `text`.
-
     Returns:
         int64 [N] into `CLASSES[kind]`, int64 [N] of 0 and 1, bool [N].
     """
@@ -130,57 +107,12 @@ def classes_of_tokens(
     return class_of[own], first, np.array(several)
 
 
-class PositionsTask(ProbeTask):
-    """See the module docstring."""
-
-    request_type = "head_logprobs"
-    OPTIONS = frozenset({"window"})
-
-    def question(self, doc: dict[str, Any]) -> TextQuestion:
-        """Return the question: the windows of `mtp_heads`, so that both share one reading."""
-        measures = partial(measure, text=doc["text"], kind=doc["kind"])
-        return TextQuestion(measures, window=window_of(self.options))
-
-    def metrics(self, doc: dict[str, Any], measured: Measured) -> dict[str, Any]:
-        """Return accuracy of the first and the last head: early, later, and by kind of token."""
-        n, found = measured["n"], {}
-        for data_set, kind in self.kinds.items():
-            own = data_set == measured["data_set"]
-            for name, sums in _groups(measured if own else None, kind, n).items():
-                for offset in sorted({1, n}):
-                    pair = (float(sums[offset - 1]), float(sums[-1]))
-                    found[f"{data_set}_{name}_accuracy_{offset}"] = pair
-        return found
-
-    @property
-    def kinds(self) -> dict[str, str]:
-        """Return whether a data set is code or text, by name."""
-        return dict(zip(self.eval_docs["data_set"], self.eval_docs["kind"], strict=True))
-
-    def tables(self, documents: list[Measured]) -> dict[str, dict[str, list[Any]]]:
-        """Return `by_position`, `by_bucket` and `by_class`."""
-        positions: list[Cell] = []
-        buckets: list[Cell] = []
-        classes: list[Cell] = []
-        for data_set, some in by_data_set(documents):
-            positions += _cells([(data_set, p) for p in range(BOUND)], some, "positions")
-            buckets += _cells([(data_set, a, b - 1) for a, b in pairwise(EDGES)], some, "buckets")
-            for kind in dict.fromkeys(one["kind"] for one in some):
-                same = [one for one in some if one["kind"] == kind]
-                classes += _class_cells(data_set, kind, same)
-        return {
-            "by_position": long_table(("data_set", "offset", "position"), positions),
-            "by_bucket": long_table(
-                ("data_set", "offset", "position_from", "position_to"), buckets
-            ),
-            "by_class": long_table(("data_set", "offset", "class", "part"), classes),
-        }
-
-
-def _groups(measured: Measured | None, kind: str, n: int) -> dict[str, NDArray[np.float64]]:
+def _groups(kind: str, n: int, measured: Measured | None = None) -> dict[str, NDArray[np.float64]]:
     """Return the sums [2n + 1] of states and targets that a flat metric is about; None: zeros."""
-    size = 2 * n + 1
-    buckets, classes = np.zeros((len(EDGES) - 1, size)), np.zeros((len(CLASSES[kind]), size))
+    buckets, classes = (
+        np.zeros((len(BUCKETS), 2 * n + 1)),
+        np.zeros((len(CLASSES[kind]), 2 * n + 1)),
+    )
     if measured is not None:
         buckets, classes = np.array(measured["buckets"]), np.array(measured["classes"]).sum(1)
     rolled = {
@@ -191,38 +123,83 @@ def _groups(measured: Measured | None, kind: str, n: int) -> dict[str, NDArray[n
     return {early: buckets[0], later: buckets[1:].sum(0), **rolled}
 
 
-def _cells(places: list[tuple[Any, ...]], some: Sequence[Measured], name: str) -> Iterator[Cell]:
-    """Yield accuracy and cross-entropy of every group of states and offset."""
-    n = some[0]["n"]
-    sums = column(some, name).reshape(len(some), -1, 2 * n + 1)  # [P, G, 2n + 1]
-    yield from _offset_cells(places, sums[:, : len(places)], n)
+def offset_cells(
+    places: Sequence[Place],
+    metric: str,
+    numerators: NDArray[np.float64],
+    denominators: NDArray[np.float64],
+) -> Iterator[Cell]:
+    """Yield the ratios of sums [P, G, n] by offset, which stands first in every place."""
+    for i in range(numerators.shape[-1]):
+        there = [(i + 1, *place) for place in places]
+        yield from ratio_cells(there, metric, numerators[..., i], denominators[..., i])
 
 
-def _offset_cells(places: list[tuple[Any, ...]], sums: np.ndarray, n: int) -> Iterator[Cell]:
-    """Yield the cells of sums [P, G, 2n + 1]; the offset stands second in every place."""
-    for metric, begin in (("accuracy", 0), ("cross_entropy", n)):
-        for i in range(n):
-            there = [(place[0], i + 1, *place[1:]) for place in places]
-            yield from ratio_cells(there, metric, sums[:, :, begin + i], sums[:, :, -1])
+def _means(places: Sequence[Place], sums: NDArray[np.float64]) -> Iterator[Cell]:
+    """Yield accuracy and cross-entropy of sums [P, G, 2n + 1], by offset."""
+    n = sums.shape[-1] // 2
+    count = np.broadcast_to(sums[..., -1:], (*sums.shape[:-1], n))
+    yield from offset_cells(places, "accuracy", sums[..., :n], count)
+    yield from offset_cells(places, "cross_entropy", sums[..., n : 2 * n], count)
 
 
-def _class_cells(data_set: str, kind: str, some: Sequence[Measured]) -> Iterator[Cell]:
-    n = some[0]["n"]
-    sums = column(some, "classes").reshape(len(some), len(CLASSES[kind]), 2, 2 * n + 1)
+def _by_position(some: Sequence[Measured], name: str) -> Iterator[Cell]:
+    sums = column(some, name).reshape(len(some), -1, 2 * some[0]["n"] + 1)
+    yield from _means(POSITIONS if name == "positions" else BUCKETS, sums)
+
+
+def _by_class(some: Sequence[Measured]) -> Iterator[Cell]:
+    for kind in dict.fromkeys(one["kind"] for one in some):
+        yield from _of_kind(kind, [one for one in some if one["kind"] == kind])
+
+
+def _of_kind(kind: str, some: Sequence[Measured]) -> Iterator[Cell]:
     names = list(CLASSES[kind])
+    sums = column(some, "classes").reshape(len(some), len(names), 2, 2 * some[0]["n"] + 1)
     rolled = [
-        sums[:, [names.index(member) for member in group]] for group in ROLL_UP[kind].values()
+        sums[:, [names.index(member) for member in group]].sum(1, keepdims=True)
+        for group in ROLL_UP[kind].values()
     ]
-    sums = np.concatenate([sums, *(group.sum(1, keepdims=True) for group in rolled)], 1)
+    sums = np.concatenate([sums, *rolled], 1)
     names += ROLL_UP[kind]
-    parts = {"all": sums.sum(2), "rest": sums[:, :, 1], "first": sums[:, :, 0]}
-    if not all(one["bytes_are_tokens"] for one in some):
-        parts = {"all": parts["all"]}
+    parts = {"all": sums.sum(2)}
+    if all(one["bytes_are_tokens"] for one in some):
+        parts |= {"rest": sums[:, :, 1], "first": sums[:, :, 0]}
     total = column(some, "n_targets")[:, None]
-    for part in parts:
-        places = [(data_set, name, part) for name in names]
-        yield from _offset_cells(places, parts[part], n)
-        shared = [(data_set, None, name, part) for name in names]
-        yield from ratio_cells(shared, "share", parts[part][:, :, -1], total)
+    for part, of_part in parts.items():
+        yield from _means([(name, part) for name in names], of_part)
+        shared = [(None, name, part) for name in names]
+        yield from ratio_cells(shared, "share", of_part[:, :, -1], total)
     over = column(some, "n_over_two")[:, None]
-    yield from ratio_cells([(data_set, None, "over two classes", "all")], "share", over, total)
+    yield from ratio_cells([(None, "over two classes", "all")], "share", over, total)
+
+
+class PositionsTask(ProbeTask):
+    """See the module docstring."""
+
+    request_type = "head_logprobs"
+    OPTIONS = frozenset({"window"})
+    TABLES = {
+        "by_position": Table(("offset", "position"), partial(_by_position, name="positions")),
+        "by_bucket": Table(
+            ("offset", "position_from", "position_to"), partial(_by_position, name="buckets")
+        ),
+        "by_class": Table(("offset", "class", "part"), _by_class),
+    }
+
+    def question(self, doc: dict[str, Any]) -> TextQuestion:
+        """Return the question: the windows of `mtp_heads`, so that both share one reading."""
+        measures = partial(measure, text=doc["text"], kind=doc["kind"])
+        return TextQuestion(measures, window=self.window)
+
+    def metrics(self, measured: Measured) -> dict[str, Any]:
+        """Return accuracy of the first and the last head: early, later, and by kind of token."""
+        n, found = measured["n"], {}
+        kinds = dict(zip(self.eval_docs["data_set"], self.eval_docs["kind"], strict=True))
+        for data_set, kind in kinds.items():
+            own = data_set == measured["data_set"]
+            for name, sums in _groups(kind, n, measured if own else None).items():
+                for offset in sorted({1, n}):
+                    pair = (float(sums[offset - 1]), float(sums[-1]))
+                    found[f"{data_set}_{name}_accuracy_{offset}"] = pair
+        return found

@@ -1,4 +1,4 @@
-"""How requests of type `speculative` are answered: real prompts, decoded with heads 1..k for all k.
+"""`mtp_speculative`: tokens per forward and acceptance of every k on real prompts, by category.
 
     prompts of a category ──▶ k = 1 ──▶ the text of NTP, its seconds
                           ──▶ k = 2 … n ──▶ records, seconds, and is it the same text?
@@ -10,7 +10,7 @@ is not counted. Where a text is not NTP's, `decode.compare` says whether roundin
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,37 +19,36 @@ from tqdm import tqdm
 from mtp_harness.decode.compare import Decoded, Verifier
 from mtp_harness.decode.engine import Answer, Engine, Request
 from mtp_harness.decode.memory import fitting_slots
-from mtp_harness.decode.records import DecodeRecord
-from mtp_harness.probes.measured import Measured
+from mtp_harness.decode.records import Acceptance, DecodeRecord
+from mtp_harness.harness.generation_args import place_of
+from mtp_harness.harness.protocol import HeadsModel
+from mtp_harness.probes.pooled import Measured, Place, pair_cell
+from mtp_harness.probes.task import ProbeTask, Table
+from mtp_harness.results.long_table import Cell
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
 WARM_UP_TOKENS = 8
 
+NEW_TOKENS, QUICK_TOKENS = 512, 128
+"""Most tokens of an answer, by default and with `quick`."""
+
+UNTIL = {"code": ("\nclass", "\ndef", "\n#", "\nif", "\nprint")}
+"""Stop strings by category: those of humaneval_mtp."""
+
 
 @dataclass(frozen=True)
 class SpeculativeQuestion:
-    """How a prompt is continued.
-
-    Attributes:
-        category: what it belongs to: prompts of one are decoded and timed together.
-        new_tokens: most tokens of the answer.
-        until: stop strings.
-    """
+    """How a prompt is continued; prompts of one category are decoded and timed together."""
 
     category: str
     new_tokens: int
     until: tuple[str, ...] = ()
 
 
-def answer(lm: Any, requests: Sequence[Instance], quiet: bool) -> list[Measured]:
+def answer(lm: HeadsModel, requests: Sequence[Instance], quiet: bool) -> list[Measured]:
     """Answer requests `(prompt, SpeculativeQuestion)`.
-
-    Args:
-        lm: an `MTPLM`.
-        requests: those of this rank, each once.
-        quiet: show no bar.
 
     Returns:
         Per request `by_k`: for each k, in order, the decode `record` as a dictionary, the number of
@@ -70,48 +69,44 @@ def answer(lm: Any, requests: Sequence[Instance], quiet: bool) -> list[Measured]
     return answers
 
 
-def _request(lm: Any, instance: Instance) -> Request:
+def _request(lm: HeadsModel, instance: Instance) -> Request:
     text, ask = instance.args
-    where = f"{instance.task_name}, document {instance.doc_id}"
-    prompt, n_truncated = lm.decoder().prompt(text, ask.new_tokens, where)
+    prompt, n_truncated = lm.decoder().prompt(text, ask.new_tokens, place_of(instance))
     return Request(prompt, ask.new_tokens, ask.until, n_truncated)
 
 
-def decode_with_all(lm: Any, requests: Sequence[Request], bar: Any) -> list[list[dict[str, Any]]]:
+def decode_with_all(
+    lm: HeadsModel, requests: Sequence[Request], bar: Any
+) -> list[list[dict[str, Any]]]:
     """Return, per request, what `answer` says of it for k = 1 … n."""
     decoder = lm.decoder()
     found: list[list[dict[str, Any]]] = [[] for _ in requests]
     ntp: list[Answer] = []
     for k in range(1, decoder.model.n_future_tokens + 1):
-        slots = slots_for(lm, decoder.engine(k), requests)
+        if str(lm.batch_size).startswith("auto"):
+            slots = fitting_slots(decoder.engine(k), requests, lm.max_batch_size)
+        else:
+            slots = min(int(lm.batch_size), len(requests))
         engine = decoder.engine(k, slots)
         engine.generate([Request(r.prompt, WARM_UP_TOKENS) for r in requests[:slots]])
         began = time.perf_counter()
         answers = engine.generate(requests)
         wall_s = time.perf_counter() - began
         ntp = ntp or answers
-        differences = compare(engine, requests, ntp, answers)
-        for place, (one, (near_ties, errors)) in enumerate(zip(answers, differences, strict=True)):
-            found[place].append(
-                {
-                    "record": one.record.as_dict(),
-                    "tokens": len(one.tokens),
-                    "identical": one.tokens == ntp[place].tokens,
-                    "near_ties": near_ties,
-                    "errors": errors,
-                    "wall_s": wall_s,
-                    "batch_size": slots,
-                }
-            )
+        for place, (near_ties, errors) in enumerate(compare(engine, requests, ntp, answers)):
+            one = answers[place]
+            at_k = {
+                "record": one.record.as_dict(),
+                "tokens": len(one.tokens),
+                "identical": one.tokens == ntp[place].tokens,
+                "near_ties": near_ties,
+                "errors": errors,
+                "wall_s": wall_s,
+                "batch_size": slots,
+            }
+            found[place].append(at_k)
         bar.update()
     return found
-
-
-def slots_for(lm: Any, engine: Engine, requests: Sequence[Request]) -> int:
-    """Return how many rows are decoded together: the run's batch size, or what fits."""
-    if str(lm.batch_size).startswith("auto"):
-        return fitting_slots(engine, requests, lm.max_batch_size)
-    return min(int(lm.batch_size), len(requests))
 
 
 def compare(
@@ -139,6 +134,115 @@ def compare(
     return counts
 
 
-def records_of(measured: dict[str, Any], k: int) -> DecodeRecord:
-    """Return the decode record of one request at k, from its answer."""
-    return DecodeRecord.from_dict(measured["by_k"][k - 1]["record"])
+def _records(some: Sequence[Measured]) -> list[list[DecodeRecord]]:
+    """Return the decode records of answers, for each k."""
+    by_k = zip(*(one["by_k"] for one in some), strict=True)
+    return [[DecodeRecord.from_dict(one["record"]) for one in at_k] for at_k in by_k]
+
+
+def _by_k(some: Sequence[Measured]) -> Iterator[Cell]:
+    for k, records in enumerate(_records(some), 1):
+        yield from decoding_cells((k,), records)
+        yield from _checks_and_seconds(k, some)
+
+
+def _by_offset(some: Sequence[Measured]) -> Iterator[Cell]:
+    for k, records in enumerate(_records(some), 1):
+        yield from acceptance_cells((k,), records)
+
+
+def _histogram(some: Sequence[Measured]) -> Iterator[Cell]:
+    for k, records in enumerate(_records(some), 1):
+        for n_verified, steps in enumerate(Acceptance.pool(records).n_by_verified):
+            yield Cell((k, n_verified), "steps", steps, count=steps)
+
+
+def decoding_cells(place: Place, records: Sequence[DecodeRecord]) -> Iterator[Cell]:
+    """Yield what the decode records of one category and k say.
+
+    `accept_length` counts verified drafts and the bonus of a step before a stop string or the
+    budget cuts the answer, `tokens_per_forward` after.
+    """
+    kept = [(r.n_kept, r.n_steps) for r in records]
+    lines = [(r.n_kept, r.n_steps) for r in records if not r.looping]
+    length = [(sum(r.n_verified) + r.n_steps, r.n_steps) for r in records]
+    yield pair_cell(place, "tokens_per_forward", kept)
+    yield pair_cell(place, "tokens_per_forward_no_loops", lines)
+    yield pair_cell(place, "tokens_per_forward_mean", [(a / b, 1) for a, b in kept if b])
+    yield pair_cell(place, "accept_length", length)
+    yield pair_cell(place, "accept_length_mean", [(a / b, 1) for a, b in length if b])
+    yield pair_cell(place, "looping", [(int(r.looping), 1) for r in records])
+
+
+def acceptance_cells(place: Place, records: Sequence[DecodeRecord]) -> Iterator[Cell]:
+    """Yield how often drafts are verified, by offset; nothing where nobody verifies."""
+    each = [Acceptance.pool([record]) for record in records]
+    if not all(one.lossless for one in each):
+        return
+    for offset in range(2, each[0].draft_heads + 1):
+        verified = [one.n_drafts_verified(offset) for one in each]
+        for name, steps in (
+            ("accept_rate_prefix", [one.n_steps_drafting(offset) for one in each]),
+            ("accept_rate_cond", [one.n_open[offset - 2] for one in each]),
+        ):
+            yield pair_cell((*place, offset), name, list(zip(verified, steps, strict=True)))
+
+
+def _checks_and_seconds(k: int, some: Sequence[Measured]) -> Iterator[Cell]:
+    found = [one["by_k"][k - 1] for one in some]
+    yield pair_cell((k,), "identical", [(int(one["identical"]), 1) for one in found])
+    n_tokens = sum(one["tokens"] for one in found)
+    for name in ("near_ties", "errors"):
+        yield Cell((k,), name, sum(one[name] for one in found), count=n_tokens)
+    # Every document carries the seconds of its rank's whole category; ranks work side by side.
+    by_rank = {doc["rank"]: one["wall_s"] for doc, one in zip(some, found, strict=True)}
+    seconds = max(by_rank.values())
+    yield Cell((k,), "seconds", seconds, count=len(found))
+    yield Cell((k,), "tokens_per_second", n_tokens / seconds, count=n_tokens)
+
+
+class SpeculativeTask(ProbeTask):
+    """Decodes prompts with heads 1..k for every k of the model.
+
+    Flat metrics, for each k from 2 on: `tokens_per_forward_K`, `identical_K` (share of answers that
+    are NTP's, token for token) and `accept_rate_prefix_K` (of the last draft, at offset K, when
+    decoding with all heads); `looping` (share of NTP's answers that repeat themselves).
+    """
+
+    request_type = "speculative"
+    OPTIONS = frozenset({"new_tokens"})
+    DATA_SET = "category"
+    TABLES = {
+        "by_k": Table(("k",), _by_k),
+        "by_offset": Table(("k", "offset"), _by_offset),
+        "histogram": Table(("k", "n_verified"), _histogram),
+    }
+
+    @property
+    def new_tokens(self) -> int:
+        """The most tokens of an answer."""
+        hint = ": the first token comes from the prompt's own forward"
+        return self.whole("new_tokens", NEW_TOKENS, QUICK_TOKENS, least=2, hint=hint)
+
+    def question(self, doc: dict[str, Any]) -> SpeculativeQuestion:
+        """Return how the prompt is continued."""
+        category = doc["data_set"]
+        return SpeculativeQuestion(category, self.new_tokens, UNTIL.get(category, ()))
+
+    def metrics(self, measured: Measured) -> dict[str, Any]:
+        """Return the flat metrics of one document, categories together."""
+        records = [record for (record,) in _records([measured])]
+        found: dict[str, Any] = {"looping": (int(records[0].looping), 1)}
+        for k, record in enumerate(records[1:], 2):
+            found[f"tokens_per_forward_{k}"] = (record.n_kept, record.n_steps)
+            found[f"identical_{k}"] = (int(measured["by_k"][k - 1]["identical"]), 1)
+        last = Acceptance.pool(records[-1:])
+        for offset in range(2, len(records) + 1 if last.lossless else 2):
+            pair = (last.n_drafts_verified(offset), last.n_steps_drafting(offset))
+            found[f"accept_rate_prefix_{offset}"] = pair
+        return found
+
+    def described(self, documents: list[Measured]) -> dict[str, dict[str, Any]]:
+        """Return what tells the prompts of a run from those of another, and the answers' length."""
+        found = super().described(documents)
+        return {name: {**about, "new_tokens": self.new_tokens} for name, about in found.items()}

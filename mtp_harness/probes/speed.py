@@ -13,6 +13,7 @@ the batch has ended.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,16 +26,17 @@ from mtp_harness.data.corpus import Corpus, code_corpus
 from mtp_harness.decode.engine import Engine, OutOfSlots, Request
 from mtp_harness.decode.memory import fitting_slots
 from mtp_harness.errors import UserError
-from mtp_harness.models.interface import MultiHeadModel
-from mtp_harness.models.load import load_with_tokenizer
+from mtp_harness.harness.protocol import HeadsModel
+from mtp_harness.models.load import open_model
 from mtp_harness.models.text import plain_encode, shown
-from mtp_harness.probes.bandwidth import Traffic, read_bandwidth, synchronize
-from mtp_harness.probes.measured import Measured
-from mtp_harness.probes.peak_memory import PeakMemory
+from mtp_harness.probes.hardware import PeakMemory, Traffic, read_bandwidth, synchronize
+from mtp_harness.probes.pooled import Measured
 from mtp_harness.probes.windows import Encode
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
+
+_ARGUMENT = re.compile(r"(?:^|,)(pretrained|loader|tokenizer)=(.+?)(?=,\w+=|$)")
 
 SELF = "self"
 """What tables call the model that is evaluated."""
@@ -45,12 +47,11 @@ class SpeedQuestion:
     """One cell of the grid.
 
     Attributes:
-        batch: rows decoded together.
-        prompt_tokens: of each row.
-        new_tokens: of each row.
+        batch: rows decoded together, of `prompt_tokens` and `new_tokens` each.
         trials: runs that count.
         heads: the k to time, or None for 1..n.
-        baseline: another checkpoint, decoded with its head 1 in the same trials.
+        baseline: another checkpoint, decoded with its head 1 in the same trials; its name, or
+            model arguments such as `loader=module:function,tokenizer=NAME`.
     """
 
     batch: int
@@ -62,10 +63,9 @@ class SpeedQuestion:
 
 
 class Contender(NamedTuple):
-    """One model with one k."""
+    """One model (`SELF`, or the baseline's name) with one k."""
 
     model: str
-    """`SELF`, or the baseline's name."""
     engine: Engine
     prompts: Callable[[int, int], list[list[int]]]
     """(tokens, how many) -> prompts in this model's tokens."""
@@ -95,13 +95,8 @@ class _Prompts:
         return [self._tokens[i * length : (i + 1) * length] for i in range(count)]
 
 
-def answer(lm: Any, requests: Sequence[Instance], quiet: bool) -> list[Measured]:
+def answer(lm: HeadsModel, requests: Sequence[Instance], quiet: bool) -> list[Measured]:
     """Answer requests `(name, SpeedQuestion)`.
-
-    Args:
-        lm: an `MTPLM`.
-        requests: those of this rank, each once.
-        quiet: show no bar.
 
     Returns:
         Per request `runs` (of each contender and trial: seconds, steps of each row, peak memory),
@@ -115,65 +110,62 @@ def answer(lm: Any, requests: Sequence[Instance], quiet: bool) -> list[Measured]
     others = {name: _baseline(name, lm, corpus) for name in baselines}
     bandwidth = read_bandwidth(lm.decoder().model.device) if cells else 0.0
     found = []
-    with tqdm(total=len(cells), disable=quiet, desc="Running speed requests") as bar:
-        for cell in cells:
-            rivals = _contenders(lm, cell, own)
-            if cell.baseline:
-                rivals.append(others[cell.baseline](cell.batch))
-            found.append(Measured(bandwidth=bandwidth, **measure(cell, rivals)))
-            bar.update()
+    for cell in tqdm(cells, disable=quiet, desc="Running speed requests"):
+        rivals = _contenders(lm, cell, own)
+        if cell.baseline:
+            rivals.append(others[cell.baseline](cell.batch))
+        found.append(Measured(bandwidth=bandwidth, **measure(cell, rivals)))
     return found
 
 
 def measure(cell: SpeedQuestion, rivals: Sequence[Contender]) -> dict[str, Any]:
     """Time all contenders on one cell; see `answer`."""
-    traffic: dict[str, dict[str, Any]] = {}
-    unfit: list[dict[str, Any]] = []
     fit: list[Contender] = []
+    unfit: list[dict[str, Any]] = []
+    runs: list[dict[str, Any]] = []
+
+    def leave_out(one: Contender, reason: str) -> None:
+        unfit.append({"model": one.model, "k": one.k, "reason": reason})
+
+    memory_ran_out = f"memory ran out with {cell.batch} rows"
     for one in rivals:
         if reason := _misfit(cell, one):
-            unfit.append(_unfit(cell, one, reason))
+            leave_out(one, reason)
             continue
         try:  # once, uncounted
-            _run(one.engine, cell, _prompts(one, cell, 0))
+            _run(one, cell, 0)
         except OutOfSlots:
-            unfit.append(_unfit(cell, one))
+            leave_out(one, memory_ran_out)
         else:
             fit.append(one)
-            traffic[f"{one.model} {one.k}"] = Traffic.of(one.engine.model, one.k)._asdict()
-    runs: list[dict[str, Any]] = []
+    traffic = {f"{one.model} {one.k}": Traffic.of(one.engine.model, one.k) for one in fit}
     for trial in range(cell.trials):
         for one in list(fit) if trial % 2 == 0 else list(reversed(fit)):
             try:
-                took = _run(one.engine, cell, _prompts(one, cell, trial))
+                took = _run(one, cell, trial)
             except OutOfSlots:  # it fitted before: something else has taken the memory
                 fit.remove(one)
-                unfit.append(_unfit(cell, one))
+                leave_out(one, memory_ran_out)
                 runs = [run for run in runs if (run["model"], run["k"]) != (one.model, one.k)]
             else:
                 runs.append({"model": one.model, "k": one.k, "trial": trial, **took})
-    heads = [one.k for one in rivals if one.model == SELF]
-    return {"heads": heads, "runs": runs, "traffic": traffic, "not_measured": unfit}
+    return {
+        "heads": [one.k for one in rivals if one.model == SELF],
+        "runs": runs,
+        "traffic": {name: each._asdict() for name, each in traffic.items()},
+        "not_measured": unfit,
+    }
 
 
-def _prompts(one: Contender, cell: SpeedQuestion, trial: int) -> list[list[int]]:
-    """Return the prompts of a trial, which no earlier trial had."""
-    return one.prompts(cell.prompt_tokens, (trial + 1) * cell.batch)[-cell.batch :]
-
-
-def _unfit(cell: SpeedQuestion, one: Contender, reason: str | None = None) -> dict[str, Any]:
-    reason = reason or f"memory ran out with {cell.batch} rows"
-    return {"model": one.model, "k": one.k, "reason": reason}
-
-
-def _run(engine: Engine, cell: SpeedQuestion, prompts: list[list[int]]) -> dict[str, Any]:
-    """Decode one batch; return what it took."""
+def _run(one: Contender, cell: SpeedQuestion, trial: int) -> dict[str, Any]:
+    """Decode one batch, of prompts that no earlier trial had; return what it took."""
+    prompts = one.prompts(cell.prompt_tokens, (trial + 1) * cell.batch)[-cell.batch :]
     requests = [Request(prompt, cell.new_tokens) for prompt in prompts]
-    device = engine.model.device
+    device = one.engine.model.device
     peak = PeakMemory(device)
     synchronize(device)
     began = time.perf_counter()
-    records = [one.record for one in engine.generate(requests)]
+    records = [answer.record for answer in one.engine.generate(requests)]
     synchronize(device)
     wall_s = time.perf_counter() - began
     if any(record.batch_size != cell.batch for record in records):
@@ -202,35 +194,27 @@ def _misfit(cell: SpeedQuestion, one: Contender) -> str | None:
     return None
 
 
-def _contenders(lm: Any, cell: SpeedQuestion, prompts: _Prompts) -> list[Contender]:
+def _contenders(lm: HeadsModel, cell: SpeedQuestion, prompts: _Prompts) -> list[Contender]:
     decoder = lm.decoder()
     n = decoder.model.n_future_tokens
     heads = cell.heads or tuple(range(1, n + 1))
     if wrong := [k for k in heads if not 1 <= k <= n]:
         raise UserError(f"heads={wrong[0]}, but {lm.pretrained} has n = {n}: choose from 1 to {n}.")
-    return [
-        Contender(SELF, _endless(decoder.engine(k, cell.batch)), prompts, lm.max_length)
-        for k in heads
-    ]
+    engines = [decoder.engine(k, cell.batch) for k in heads]
+    for engine in engines:
+        engine.eos = ()  # every row decodes its whole budget
+    return [Contender(SELF, engine, prompts, lm.max_length) for engine in engines]
 
 
-def _endless(engine: Engine) -> Engine:
-    """Take the end of text away from an engine."""
-    engine.eos = ()
-    return engine
-
-
-def _baseline(name: str, lm: Any, corpus: Corpus) -> Callable[[int], Contender]:
+def _baseline(name: str, lm: HeadsModel, corpus: Corpus) -> Callable[[int], Contender]:
     """Load another checkpoint; return how to have it decode batches of a size."""
     mine = lm.decoder().model
     try:
-        model, tokenizer = load_with_tokenizer(name, mine.dtype)
-        model = model.to(mine.device)
+        named = _ARGUMENT.match(name) is not None
+        arguments = dict(_ARGUMENT.findall(name)) if named else {"pretrained": name}
+        model, tokenizer = open_model(**arguments, dtype=mine.dtype, device=mine.device)
     except (ValueError, OSError) as error:
         raise UserError(f"baseline={name}: {error}") from error
-    if not isinstance(model, MultiHeadModel):
-        raise UserError(f"baseline={name} is no checkpoint that this package loads: name another.")
-
     prompts = _Prompts(corpus, plain_encode(tokenizer))
 
     def contender(batch: int) -> Contender:

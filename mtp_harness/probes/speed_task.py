@@ -5,11 +5,11 @@ from typing import Any
 
 from mtp_harness.data.corpus import code_corpus
 from mtp_harness.errors import UserError
-from mtp_harness.probes.bandwidth import Traffic
-from mtp_harness.probes.measured import Measured
-from mtp_harness.probes.pooled import pair_cell
+from mtp_harness.harness import rules
+from mtp_harness.probes.hardware import Traffic
+from mtp_harness.probes.pooled import Measured, pair_cell
 from mtp_harness.probes.speed import SELF, SpeedQuestion
-from mtp_harness.probes.task import ProbeTask
+from mtp_harness.probes.task import ProbeTask, Tables
 from mtp_harness.results.long_table import Cell, long_table
 
 NEW_TOKENS, TRIALS = 256, 10
@@ -27,32 +27,23 @@ class SpeedTask(ProbeTask):
 
     request_type = "speed"
     OPTIONS = frozenset({"new_tokens", "trials", "heads", "baseline"})
+    POOLS = {"cells_not_measured": sum}
 
     def question(self, doc: dict[str, Any]) -> SpeedQuestion:
         """Return the cell."""
-        quick, heads = self.options.get("quick"), self.options.get("heads")
+        heads = self.options.get("heads")
         return SpeedQuestion(
             doc["batch"],
             doc["prompt_tokens"],
-            self._whole("new_tokens", QUICK_NEW_TOKENS if quick else NEW_TOKENS, least=2),
-            self._whole("trials", QUICK_TRIALS if quick else TRIALS, least=1),
+            self.whole("new_tokens", NEW_TOKENS, QUICK_NEW_TOKENS, least=2),
+            self.whole("trials", TRIALS, QUICK_TRIALS, least=1),
             None if heads is None else self._heads(heads),
             self.options.get("baseline"),
         )
 
-    def _whole(self, name: str, default: int, least: int) -> int:
-        value = self.options.get(name)
-        value = default if value is None else value
-        if type(value) is not int or value < least:
-            raise UserError(
-                f"{self.config.task}: {name}={value}, expected a whole number from {least}; "
-                "choose one."
-            )
-        return value
-
     def _heads(self, given: Any) -> tuple[int, ...]:
-        heads = given if isinstance(given, list | tuple) else [given]
-        if not heads or any(type(k) is not int or k < 1 for k in heads):
+        heads = list(given) if isinstance(given, list | tuple) else [given]
+        if not rules.one_or_several(rules.whole(1)).fits(heads):
             raise UserError(
                 f"{self.config.task}: heads={given}, expected the k to time, such as [1, 4]; "
                 "choose some."
@@ -66,7 +57,7 @@ class SpeedTask(ProbeTask):
         cell = {name: getattr(asked, name) for name in names}
         return super().process_results(doc, [Measured(**cell, **results[0])])
 
-    def metrics(self, doc: dict[str, Any], measured: Measured) -> dict[str, Any]:
+    def metrics(self, measured: Measured) -> dict[str, Any]:
         """Return the flat metrics of one cell."""
         found: dict[str, Any] = {"cells_not_measured": len(measured["not_measured"])}
         seconds = {k: _sum(_runs(measured, SELF, k), "decode_s") for k in measured["heads"]}
@@ -78,11 +69,7 @@ class SpeedTask(ProbeTask):
                 found[f"speedup_{k}"] = (seconds[1], seconds[k]) if both else (0, 0)
         return found
 
-    def aggregations(self) -> dict[str, Any]:
-        """Return how flat metrics are pooled, where that is not sum over sum."""
-        return {"cells_not_measured": sum}
-
-    def tables(self, documents: list[Measured]) -> dict[str, dict[str, list[Any]]]:
+    def tables(self, documents: list[Measured]) -> Tables:
         """Return the tables `by_cell` and `not_measured`."""
         inorder = sorted(documents, key=lambda one: (one["prompt_tokens"], one["batch"]))
         unfit = [
@@ -97,17 +84,14 @@ class SpeedTask(ProbeTask):
 
     def described(self, documents: list[Measured]) -> dict[str, dict[str, Any]]:
         """Return what the prompts are cut from, and how long answers and trials were."""
-        corpus = code_corpus().describe()
-        return {
-            corpus["name"]: {
-                "sha256": corpus["sha256"],
-                "n_documents": corpus["n_documents"],
-                "bytes": corpus["n_bytes"],
-                "source": documents[0]["source"],
-                "new_tokens": documents[0]["new_tokens"],
-                "trials": documents[0]["trials"],
-            }
+        corpus, first = code_corpus().describe(), documents[0]
+        about = {
+            "sha256": corpus["sha256"],
+            "n_documents": corpus["n_documents"],
+            "bytes": corpus["n_bytes"],
+            **{name: first[name] for name in ("source", "new_tokens", "trials")},
         }
+        return {corpus["name"]: about}
 
 
 def cells_of(cell: Measured) -> Iterator[Cell]:

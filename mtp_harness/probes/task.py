@@ -11,37 +11,54 @@
                    results, printed          tables, documents (`mtp_harness.results.long_table`)
 
 A task is a subclass that says which method of the model answers it (`request_type`), what it asks
-(`question`), which flat metrics it has, and what its tables are.
+(`question`), which flat metrics a document has (`values`), and what its tables are (`TABLES`).
 """
 
 import hashlib
-import math
+import re
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, NamedTuple
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
 from mtp_harness.errors import UserError
+from mtp_harness.harness import rules
 from mtp_harness.harness.task_options import with_numbers
-from mtp_harness.probes.measured import Measured
+from mtp_harness.probes.pooled import Measured
+from mtp_harness.results.long_table import Cell, long_table
 from mtp_harness.scoring.decoding import ratio_of_sums
 
 POOLED = "n_documents"
 """The metric that carries what was measured of each document; printed, it is their number."""
 
+QUICK_WINDOW = 1024
+
+Pool = Callable[[list[Any]], float]
+Tables = dict[str, dict[str, list[Any]]]
+
+
+class Table(NamedTuple):
+    """A table of a probe: dimensions beyond the data set, and the cells of one data set."""
+
+    dimensions: tuple[str, ...]
+    cells: Callable[[list[Measured]], Iterable[Cell]]
+
 
 class ProbeTask(ConfigurableTask):  # type: ignore[misc]
-    """A task that asks a model for more than text and log-likelihoods.
-
-    Attributes:
-        request_type: the method of the model that answers; `plugin` looks whether there is one.
-        OPTIONS: of `--metadata`, those that the class itself reads.
-    """
+    """A task that asks a model for more than text and log-likelihoods."""
 
     request_type: ClassVar[str]
+    """The method of the model that answers; `harness.checks` looks for it."""
     OPTIONS: ClassVar[frozenset[str]] = frozenset()
+    """Of `--metadata`, those that the class itself reads."""
+    POOLS: ClassVar[Mapping[str, Pool]] = {}
+    """By name without data set and offset: what is not pooled as sum over sum."""
+    TABLES: ClassVar[Mapping[str, Table]] = {}
+    DATA_SET: ClassVar[str] = "data_set"
+    """What tables call the data set."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         """Build the task from its YAML."""
@@ -64,32 +81,80 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
     def question(self, doc: dict[str, Any]) -> Any:
         """Return what the model is asked about a document: the request's second argument."""
 
-    @abstractmethod
-    def metrics(self, doc: dict[str, Any], measured: Measured) -> dict[str, Any]:
-        """Return the flat metrics of one document.
-
-        Every document has every metric, with (0, 0) where it counts nothing: with several ranks the
-        harness looks up the first one's metrics in all of them.
-        """
-
-    @abstractmethod
-    def tables(self, documents: list[Measured]) -> dict[str, dict[str, list[Any]]]:
-        """Return tables by name, each made by `mtp_harness.results.long_table.long_table`.
-
-        Args:
-            documents: all of them, sorted by data set and name.
-        """
-
-    def aggregations(self) -> dict[str, Callable[[list[Any]], float]]:
-        """Return how flat metrics are pooled, where that is not sum over sum."""
+    def values(self, measured: Measured) -> dict[str, Sequence[float]]:
+        """Return the flat metrics of one document, as its data set's: sums that are pooled."""
         return {}
 
-    # What the harness asks ----------------------------------------------------------------------
+    def metrics(self, measured: Measured) -> dict[str, Any]:
+        """Return the flat metrics of one document; by default `values`, for every data set.
+
+        Every document has every metric, with zeros where it counts nothing: with several ranks the
+        harness looks up the first one's metrics in all of them.
+        """
+        own = self.values(measured)
+        zeros = {name: (0,) * len(value) for name, value in own.items()}
+        return {
+            f"{data_set}_{name}": value
+            for data_set in self.data_sets
+            for name, value in (own if data_set == measured["data_set"] else zeros).items()
+        }
+
+    def tables(self, documents: list[Measured]) -> Tables:
+        """Return the tables of all documents, which are sorted by data set and name."""
+        found: Tables = {}
+        for name, table in self.TABLES.items():
+            cells = [
+                replace(cell, place=(data_set, *cell.place))
+                for data_set, some in _by_data_set(documents).items()
+                for cell in table.cells(some)
+            ]
+            found[name] = long_table((self.DATA_SET, *table.dimensions), cells)
+        return found
+
+    def described(self, documents: list[Measured]) -> dict[str, dict[str, Any]]:
+        """Return what tells the documents of a run from those of another, by data set."""
+        described = {}
+        for data_set, some in _by_data_set(documents).items():
+            listing = "".join(f"{one['name']}\0{one['sha256']}\n" for one in some)
+            described[data_set] = {
+                "sha256": hashlib.sha256(listing.encode()).hexdigest(),
+                "n_documents": len(some),
+                "bytes": sum(one["n_bytes"] for one in some),
+                "source": some[0]["source"],
+            }
+        return described
+
+    # Options ------------------------------------------------------------------------------------
 
     @property
     def options(self) -> dict[str, Any]:
         """The task's metadata with that of `--metadata` over it."""
         return self.config.metadata or {}
+
+    def whole(
+        self,
+        name: str,
+        usual: int,
+        quick: int | None = None,
+        least: int | None = None,
+        hint: str = "; choose one",
+    ) -> int:
+        """Return an option that is a whole number; `usual` or `quick` where it is not given."""
+        value = self.options.get(name)
+        if value is None:
+            value = quick if quick is not None and self.options.get("quick") else usual
+        rule = rules.whole(least)
+        if not rule.fits(value):
+            raise UserError(f"{self.config.task}: {name}={value}, expected {rule.expected}{hint}.")
+        return int(value)
+
+    @property
+    def window(self) -> int | None:
+        """The window that a run's metadata asks for; None means the model's context."""
+        window: int | None = self.options.get("window")
+        return QUICK_WINDOW if window is None and self.options.get("quick") else window
+
+    # What the harness asks ----------------------------------------------------------------------
 
     def doc_to_text(self, doc: Any, doc_to_text: Any = None) -> str:
         """Return a name for the document: what is read of it is in the request."""
@@ -101,23 +166,18 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
 
     def construct_requests(self, doc: dict[str, Any], ctx: str, **kwargs: Any) -> Instance:
         """Return the one request of a document; the harness hashes its first argument."""
-        return Instance(
-            request_type=self.request_type,
-            doc=doc,
-            arguments=(doc["text"], self.question(doc)),
-            idx=0,
-            metadata=kwargs["metadata"],
-        )
+        asked = (doc["text"], self.question(doc))
+        return Instance(self.request_type, doc, asked, idx=0, metadata=kwargs["metadata"])
 
     def process_results(self, doc: dict[str, Any], results: Sequence[Any]) -> dict[str, Any]:
         """Return the flat metrics of one document, and what was measured of it."""
         about = {name: doc[name] for name in ("data_set", "name", "source", "sha256")}
         measured = Measured(about, n_bytes=len(doc["text"].encode()), **results[0])
-        return {**self.metrics(doc, measured), POOLED: measured}
+        return {**self.metrics(measured), POOLED: measured}
 
-    def aggregation(self) -> dict[str, Callable[[list[Any]], float]]:
+    def aggregation(self) -> dict[str, Pool]:
         """Return how each metric is pooled."""
-        return _Aggregations({**self.aggregations(), POOLED: self._pool})
+        return _Aggregations(self.POOLS, self._pool)
 
     def higher_is_better(self) -> dict[str, bool]:
         """Return nothing: probes describe a model."""
@@ -137,30 +197,26 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
         self.set_config("metadata", found, update=True)
         return len(documents)
 
-    def described(self, documents: list[Measured]) -> dict[str, dict[str, Any]]:
-        """Return what tells the documents of a run from those of another, by data set."""
-        described = {}
-        for data_set in dict.fromkeys(one["data_set"] for one in documents):
-            some = [one for one in documents if one["data_set"] == data_set]
-            listing = "".join(f"{one['name']}\0{one['sha256']}\n" for one in some)
-            described[data_set] = {
-                "sha256": hashlib.sha256(listing.encode()).hexdigest(),
-                "n_documents": len(some),
-                "bytes": sum(one["n_bytes"] for one in some),
-                "source": some[0]["source"],
-            }
-        return described
 
+class _Aggregations(dict[str, Pool]):
+    """Finds a rule by a metric's name; how many offsets and data sets there are, it need not know.
 
-class _Aggregations(dict[str, Callable[[list[Any]], float]]):
-    """Pools as sum over sum what has no other rule: how many offsets there are, the model says."""
+    What has no rule is pooled as sum over sum.
+    """
 
-    def __missing__(self, metric: str) -> Callable[[list[Any]], float]:
+    def __init__(self, pools: Mapping[str, Pool], pooled: Pool) -> None:
+        super().__init__({POOLED: pooled})
+        self.pools = pools
+
+    def __missing__(self, metric: str) -> Pool:
+        for name, pool in self.pools.items():
+            if re.search(rf"(^|_){name}(_\d+)?$", metric):
+                return pool
         return ratio_of_sums
 
 
-def nothing_if(other: bool, numerator: float, denominator: float) -> tuple[float, float]:
-    """Return a pair, or (0, 0) where the document belongs to another data set than the metric."""
-    if other or (isinstance(numerator, float) and math.isnan(numerator)):
-        return (0, 0)
-    return (numerator, denominator)
+def _by_data_set(documents: Sequence[Measured]) -> dict[str, list[Measured]]:
+    found: dict[str, list[Measured]] = {}
+    for one in documents:
+        found.setdefault(one["data_set"], []).append(one)
+    return found

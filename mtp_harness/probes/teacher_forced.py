@@ -70,14 +70,8 @@ class Reading(NamedTuple):
     @classmethod
     def empty(cls, *shape: int, device: torch.device | str = "cpu") -> "Reading":
         """Return a reading of nothing."""
-        types = (
-            torch.bool,
-            torch.float32,
-            torch.int32,
-            torch.float32,
-            torch.float32,
-            torch.int32,
-        )
+        number, count = torch.float32, torch.int32
+        types = (torch.bool, number, count, number, number, count)
         return cls(*(torch.zeros(shape, dtype=dtype, device=device) for dtype in types))
 
 
@@ -92,16 +86,14 @@ def read(
     heads: int | None = None,
     following: Tensor | None = None,
 ) -> Reading:
-    """Read rows of text with heads 1..k in one forward.
+    """Read rows of text with heads 1..k in one forward, [B, T, k].
 
     Args:
         model: any `MultiHeadModel`.
         tokens: int64 [B, T].
         heads: k, 1..n; default n.
         following: int64 [B, F], the tokens after each row: targets that no state of the row reads.
-
-    Returns:
-        A reading [B, T, k]. Without `following`, targets beyond the row's end are absent.
+            Without them, targets beyond the row's end are absent.
     """
     k = heads or model.n_future_tokens
     text = torch.cat([tokens, following], 1) if following is not None else tokens
@@ -143,12 +135,12 @@ def hits(model: MultiHeadModel, tokens: Tensor, heads: int | None = None) -> Ten
 
 
 def walk(right: Tensor, start: int, end: int) -> Walk:
-    """Walk one row of text.
+    """Walk one row of text until all of its tokens are emitted.
 
     Args:
         right: bool [T, k], as `hits` gives it for one row.
         start: the state t whose next token is the first pending one: the prompt's last token.
-        end: number of tokens in the row; the walk stops when all of them are emitted.
+        end: number of tokens in the row.
     """
     taken = right[:, 1:].long().cumprod(-1).sum(-1).tolist()  # drafts taken from each state
     state, kept, steps = start, 0, 0
@@ -161,10 +153,7 @@ def walk(right: Tensor, start: int, end: int) -> Walk:
 
 
 def score_heads(readings: Iterable[Reading]) -> HeadScores:
-    """Add up readings of windows over the states for which every head has a target.
-
-    Args:
-        readings: of windows of T > n tokens without padding.
+    """Add up readings of windows of T > n tokens, over states for which every head has a target.
 
     Raises:
         ValueError: there are none.

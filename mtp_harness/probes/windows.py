@@ -29,10 +29,7 @@ def spans(n_states: int, window: int, stride: int) -> Iterator[Span]:
                              r r S S             and reads what fits before them
                                  r r S S
 
-    Args:
-        n_states: of the text: its tokens, less the last one, which no state reads.
-        window: most states of a window.
-        stride: states that a window after the first one scores, 1..`window`.
+    A text has a state less than tokens: none reads the last one.
     """
     done = 0
     while done < n_states:
@@ -44,19 +41,12 @@ def spans(n_states: int, window: int, stride: int) -> Iterator[Span]:
 def windows(
     corpus: Corpus, encode: Encode, bos: int | None, length: int, count: int | None
 ) -> Tensor:
-    """Return windows over the documents set end to end, each document after a BOS.
+    """Return windows over the documents set end to end, each document after a BOS (None: nothing).
 
     Windows do not overlap; the tokens after the last whole one are left out.
 
-    Args:
-        corpus: the documents.
-        encode: see `Encode`.
-        bos: the token between documents; None: nothing.
-        length: tokens per window, T.
-        count: how many, evenly spread over the corpus; None means all.
-
     Returns:
-        int64 [count, T].
+        int64 [count, length]: `count` evenly spread over the corpus, None means all.
     """
     tokens: list[int] = []
     for document in corpus.documents:

@@ -7,7 +7,7 @@ white space at its ends aside. A pause token is a piece of text that the tokeniz
 its own wherever it is repeated: `_`, or what `pause` in the metadata says. With a tokenizer that
 knows none, expressions are asked without pauses only, and the results say so.
 
-Source: Gloeckle et al. 2024, section 4.2 and appendix K; `mtp_harness.data.polynomials` says what
+Source: Gloeckle et al. 2024, section 4.2 and appendix K; `mtp_harness.data.arithmetic` says what
 it leaves open.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from lm_eval.api.task import ConfigurableTask
 
-from mtp_harness.data.polynomials import VERSION
+from mtp_harness.data.arithmetic import VERSION
 from mtp_harness.errors import UserError
 from mtp_harness.harness.shots import tokens_of
 from mtp_harness.harness.task_options import with_numbers
@@ -61,7 +61,7 @@ class ArithmeticTask(ConfigurableTask):  # type: ignore[misc]
         except ValueError as error:
             raise UserError(f"{own.get('task')}: {error}.") from error
 
-    def fit_shots(self, lm: Any) -> None:
+    def fit_shots(self, lm: object) -> None:
         """Choose what a pause token is in a model's tokenizer (called before prompts are built)."""
         wanted = sorted({doc["pause_tokens"] for doc in self.eval_docs} - {0})
         if not wanted:
@@ -173,7 +173,7 @@ def is_right(answer: str, value: str) -> bool:
     return answer.partition("\n")[0].strip() == value
 
 
-def _is_token(lm: Any, pause: str, counts: Sequence[int]) -> bool:
+def _is_token(lm: object, pause: str, counts: Sequence[int]) -> bool:
     """Return whether so many pauses before the equality sign are as many tokens more."""
     plain = tokens_of(lm, "(20513+00640)=")
     if plain is None:

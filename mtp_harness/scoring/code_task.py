@@ -24,9 +24,8 @@ where the grader judged fewer than k answers.
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any
 
-from mtp_harness.decode.records import DecodeRecord
 from mtp_harness.errors import UserError
 from mtp_harness.harness.shots import tokens_of
 from mtp_harness.sandbox import Grader, Verdict
@@ -35,8 +34,8 @@ from mtp_harness.scoring.answers import code_of, normalised
 from mtp_harness.scoring.decoding import decoding_metrics
 from mtp_harness.scoring.generation_task import SampledTask
 from mtp_harness.scoring.pass_at_k import pass_at_k
-from mtp_harness.scoring.programs import BENCHMARKS, Benchmark
-from mtp_harness.scoring.thinking import TRUNCATED, n_truncated
+from mtp_harness.scoring.programs import benchmark_read_by
+from mtp_harness.scoring.thinking import TRUNCATED, FinalText, n_truncated
 
 _log = logging.getLogger(__name__)
 
@@ -44,95 +43,26 @@ MAX_ERROR_SHARE = 0.01
 """With more grading errors than this share of the answers, the run fails."""
 
 
-class Judgement(Protocol):
-    """What became of one answer: the sandbox's `Verdict`, or another task's own."""
-
-    @property
-    def outcome(self) -> str:
-        """`pass`, `fail`, or `error` where it could not be judged."""
-
-    def _asdict(self) -> dict[str, Any]: ...
-
-
-class Graded(str):
-    """An answer that carries its verdict and how it was decoded.
-
-    Attributes:
-        verdict: None where only predictions were asked for.
-        record: None for answers of models, or of caches, that record nothing.
-        truncated: Whether it ended inside its thinking, and is empty for that.
-    """
-
-    verdict: Judgement | None
-    record: DecodeRecord | None
-    truncated: bool
-
-    def __new__(cls, answer: str, verdict: Judgement | None) -> Self:
-        """Return the answer with its verdict, keeping the record it came with."""
-        self = super().__new__(cls, answer)
-        self.verdict = verdict
-        self.record = getattr(answer, "record", None)
-        self.truncated = getattr(answer, "truncated", False)
-        return self
-
-    def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        """Pickle as a plain string: ranks exchange answers after they have been scored."""
-        return str, (str.__str__(self),)
-
-
 class CodeTask(SampledTask):
-    """A benchmark of programs.
-
-    Attributes:
-        benchmark: How a document and an answer make a program, and what it may use.
-    """
+    """A benchmark of programs: that of `programs.BENCHMARKS` whose documents its YAML names."""
 
     grades_programs = True
-    benchmark: ClassVar[Benchmark]
-
-    def apply_filters(self) -> None:
-        """Grade all answers of this rank as one stream."""
-        answers = self.answers()
-        verdicts: Sequence[Verdict | None] = [None] * len(answers)
-        if "bypass" not in self._metric_fn_list:
-            made = [self.benchmark.program(instance.doc, text) for instance, text in answers]
-            with Grader(self.benchmark.limits, consent=consent_given()) as grader:
-                graded = verdicts = grader.grade(made)
-                self.set_config("metadata", {"grading": grader.settings()}, update=True)
-            refuse_errors(graded, self.config.task)
-        self.hand_on(Graded(text, v) for (_, text), v in zip(answers, verdicts, strict=True))
-
-    def process_results(self, doc: Any, results: list[list[Graded]]) -> dict[str, Any]:
-        """Return the metrics of one document; the harness's own where nothing was graded."""
-        if "bypass" in self._metric_fn_list:
-            return super().process_results(doc, results)
-        return score_document(doc, results, self.ks, self.suffix)
-
-
-class HumanEvalTask(CodeTask):
-    """HumanEval: the answer continues the prompt; `check(candidate)` decides."""
-
-    benchmark = BENCHMARKS["humaneval"]
-    instruction = (
-        "Complete the following Python function. Answer with the whole function, its imports "
-        "included, in one fenced code block.\n\n```python\n{prompt}```"
-    )
-
-
-class MBPPTask(CodeTask):
-    """MBPP: the answer is the whole program; three asserts decide."""
-
-    benchmark = BENCHMARKS["mbpp"]
-    chat_stops = ("[DONE]",)
     _shots_chosen = False
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """Build the task from its YAML."""
+        self.benchmark = benchmark_read_by(config)
+        self.instruction = self.benchmark.instruction
+        self.chat_stops = self.benchmark.chat_stops
+        super().__init__(config)
 
     def set_config(self, key: str, value: Any, update: bool = False) -> None:
         """Set a value of the configuration, as the harness does for `--num_fewshot`."""
         self._shots_chosen = self._shots_chosen or key == "num_fewshot"
         super().set_config(key, value, update=update)
 
-    def fit_shots(self, lm: Any) -> None:
-        """Leave the shots out where a model's context does not hold them (`harness.shots`)."""
+    def fit_shots(self, lm: object) -> None:
+        """Leave the YAML's shots out where a model's context does not hold them."""
         super().fit_shots(lm)
         shots, context = self.config.num_fewshot, getattr(lm, "max_length", None)
         if self._shots_chosen or not shots or context is None:
@@ -146,17 +76,21 @@ class MBPPTask(CodeTask):
             super().set_config("metadata", {"num_fewshot": said}, update=True)
             _log.warning("%s: num_fewshot is %s", self.config.task, said)
 
+    def apply_filters(self) -> None:
+        """Grade all answers of this rank as one stream."""
+        answers = self.answers()
+        verdicts: Sequence[Verdict | None] = [None] * len(answers)
+        if "bypass" not in self._metric_fn_list:
+            made = [self.benchmark.program(instance.doc, text) for instance, text in answers]
+            with Grader(self.benchmark.limits, consent=consent_given()) as grader:
+                graded = verdicts = grader.grade(made)
+                self.set_config("metadata", {"grading": grader.settings()}, update=True)
+            refuse_errors(graded, self.config.task)
+        self.hand_on(text.judged(v) for (_, text), v in zip(answers, verdicts, strict=True))
 
-class APPSTask(CodeTask):
-    """APPS: the answer is a script that reads and writes, or a function to call."""
-
-    benchmark = BENCHMARKS["apps"]
-
-
-class CodeContestsTask(CodeTask):
-    """CodeContests: the answer is a script that reads and writes."""
-
-    benchmark = BENCHMARKS["codecontests"]
+    def score(self, doc: Any, results: list[list[FinalText]]) -> dict[str, Any]:
+        """Return the metrics of one document."""
+        return score_document(doc, results, self.ks, self.suffix)
 
 
 def refuse_errors(verdicts: Sequence[Verdict], task: str) -> None:
@@ -172,7 +106,7 @@ def refuse_errors(verdicts: Sequence[Verdict], task: str) -> None:
 
 def score_document(
     doc: dict[str, Any],
-    results: list[list[Graded]],
+    results: list[list[FinalText]],
     ks: Iterable[int] = (1,),
     suffix: str = "",
 ) -> dict[str, Any]:
@@ -192,7 +126,10 @@ def score_document(
         "n_grading_errors": outcomes.count("error"),
         "n_not_judgeable": kinds.count("not_judgeable"),
         TRUNCATED: n_truncated(results),
-        "n_answers": [_described(answer) for answer in answers],
+        "n_answers": [
+            {"verdict": None if one.verdict is None else one.verdict._asdict(), **one.described()}
+            for one in answers
+        ],
     }
     for k in ks:
         if k <= n_judged:
@@ -213,13 +150,6 @@ def references_of(doc: dict[str, Any]) -> list[str]:
     if "solutions" in doc:
         return list(doc["solutions"])
     return [doc["code"]] if "code" in doc else []
-
-
-def _described(answer: Graded) -> dict[str, Any]:
-    return {
-        "verdict": None if answer.verdict is None else answer.verdict._asdict(),
-        "decode": None if answer.record is None else answer.record.as_dict(),
-    }
 
 
 def total(values: Iterable[float]) -> float:

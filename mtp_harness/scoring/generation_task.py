@@ -43,8 +43,8 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
     """
 
     columns: ClassVar[tuple[str, ...]] = ()
-    instruction: ClassVar[str] = ""
-    chat_stops: ClassVar[tuple[str, ...]] = ()
+    instruction: str = ""
+    chat_stops: tuple[str, ...] = ()
 
     def __init__(self, config: dict[str, Any]) -> None:
         """Build the task from its YAML."""
@@ -63,7 +63,7 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
             found = describe(test, self.columns, test.info.description)
             self.note(documents={str(self.config.task).partition("_mtp")[0]: found})
 
-    def fit_shots(self, lm: Any) -> None:
+    def fit_shots(self, lm: object) -> None:
         """Ask a model whether it cuts off its thinking (called before prompts are built)."""
         self._model_cuts = getattr(lm, "think_end_token", None) is not None
 
@@ -107,8 +107,14 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
             instance.filtered_resps[FILTER].append(answer)
 
     def process_results(self, doc: Any, results: Any) -> dict[str, Any]:
-        """Return the harness's own metrics: nothing is scored where only predictions are wanted."""
+        """Return the metrics of one document; the harness's own where only answers are wanted."""
+        if "bypass" not in self._metric_fn_list:
+            return self.score(doc, results)
         return {**super().process_results(doc, results), TRUNCATED: n_truncated(results)}
+
+    def score(self, doc: Any, results: list[list[FinalText]]) -> dict[str, Any]:
+        """Return the metrics of one document from its answers."""
+        raise NotImplementedError
 
     def aggregation(self) -> dict[str, Callable[[list[Any]], float]]:
         """Return how each metric is pooled; the offsets depend on the model."""

@@ -12,20 +12,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtp_harness.data import humaneval, mbpp
+from mtp_harness.data import humaneval
 from mtp_harness.results import samples
 from mtp_harness.sandbox import Program
 from mtp_harness.scoring.code_task import references_of
 from mtp_harness.scoring.n_samples import SUFFIX
 from mtp_harness.scoring.programs import BENCHMARKS, Benchmark
-
-COLUMNS = {
-    "humaneval": ("task_id", "prompt", "entry_point", "test"),
-    "mbpp": mbpp.KEYS,
-    "apps": ("task_id", "fn_name", "tests"),
-    "codecontests": ("task_id", "tests"),
-}
-"""What a document must hold to be graded, by benchmark."""
+from mtp_harness.scoring.thinking import FinalText
 
 _Numbered = tuple[int, dict[str, Any]]
 
@@ -40,7 +33,7 @@ class Sample(NamedTuple):
     """
 
     row: dict[str, Any]
-    answers: Sequence[str]
+    answers: Sequence[FinalText]
     programs: list[Program]
 
 
@@ -111,22 +104,22 @@ def _by_problem(path: Path, rows: Iterable[_Numbered], task: str) -> Iterable[_N
 def _sample(benchmark: str, row: dict[str, Any], where: str) -> Sample:
     if lacking := [name for name in ("doc", "resps") if not isinstance(row.get(name), dict | list)]:
         raise ValueError(f"{where} lacks {', '.join(lacking)}, expected a sample of lm_eval")
-    doc = row["doc"]
-    missing = [name for name in COLUMNS[benchmark] if name not in doc]
-    if benchmark == "mbpp" and "entry_point" in doc:  # ours: what it was derived from may be gone
-        missing = [name for name in ("test_list", "test_setup_code", "imports") if name not in doc]
+    doc, known = row["doc"], BENCHMARKS[benchmark]
+    # A document of ours may lack what its columns were derived from.
+    complete = None if "entry_point" in doc else known.complete
+    missing = [name for name in (known.given if complete else known.columns) if name not in doc]
     if missing:
         raise ValueError(
             f"{where}: the document lacks {', '.join(missing)}, expected "
-            f"{', '.join(COLUMNS[benchmark])} for a problem of {benchmark}: give --task if it is "
-            "one of another benchmark"
+            f"{', '.join(known.given or known.columns)} for a problem of {benchmark}: give --task "
+            "if it is one of another benchmark"
         )
     try:
-        if benchmark == "mbpp" and "entry_point" not in doc:
-            row = {**row, "doc": (doc := {**doc, **mbpp.completed(doc)})}
+        if complete:
+            row = {**row, "doc": (doc := {**doc, **complete(doc)})}
         texts = [_text(answer) for each in row["resps"] for answer in _list(each)]
         answers = samples.final_texts(row, texts)
-        programs = [BENCHMARKS[benchmark].program(doc, answer) for answer in answers]
+        programs = [known.program(doc, answer) for answer in answers]
         if not all(isinstance(code, str) for code in references_of(doc)):
             raise TypeError("a reference solution is no text")
     except (KeyError, TypeError, ValueError, AttributeError, SyntaxError) as error:

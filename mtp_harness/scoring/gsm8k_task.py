@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from mtp_harness.data.gsm8k import value_of
-from mtp_harness.scoring.code_task import Graded, score_document
+from mtp_harness.scoring.code_task import score_document
 from mtp_harness.scoring.generation_task import SampledTask
+from mtp_harness.scoring.thinking import FinalText
 
 _FINAL = re.compile(r"[Tt]he answer is:?\s*(?P<number>[-$]*\d[\d,]*(?:\.\d+)?|[-$]*\.\d+)")
 
@@ -37,31 +38,21 @@ class GSM8KTask(SampledTask):
     def apply_filters(self) -> None:
         """Compare every answer's final number with the reference's."""
         self.hand_on(
-            Graded(text, judge(instance.doc["final"], str(text)))
-            for instance, text in self.answers()
+            text.judged(judge(instance.doc["final"], text)) for instance, text in self.answers()
         )
 
-    def process_results(self, doc: Any, results: list[list[Graded]]) -> dict[str, Any]:
-        """Return the metrics of one document; the harness's own where nothing is scored."""
-        if "bypass" in self._metric_fn_list:
-            return super().process_results(doc, results)
+    def score(self, doc: Any, results: list[list[FinalText]]) -> dict[str, Any]:
+        """Return the metrics of one document."""
         return score_problem(doc, results, self.ks, self.suffix)
 
 
 def score_problem(
     doc: dict[str, Any],
-    results: list[list[Graded]],
+    results: list[list[FinalText]],
     ks: Sequence[int] = (1,),
     suffix: str = "",
 ) -> dict[str, Any]:
-    """Return the metrics of one problem.
-
-    Args:
-        doc: Its columns.
-        results: The graded answers, as the harness hands them on.
-        ks: The k of every pass@k.
-        suffix: Ends the name of every pass@k.
-    """
+    """Return the metrics of one problem; the arguments are those of `score_document`."""
     metrics = score_document(doc, results, ks, suffix)
     for name in ("n_grading_errors", "n_not_judgeable"):  # a comparison of numbers makes none
         del metrics[name]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from mtp_harness.harness.numbers import as_number, as_whole, is_number
+from mtp_harness.harness.rules import as_number, as_whole, is_number
 
 SUFFIX = "_sampled"
 """Tells a sampled pass@1 from a greedy one."""

@@ -1,4 +1,9 @@
-"""From a problem and an answer to a program to grade, one function per benchmark."""
+"""The benchmarks of programs: one record each, and how an answer becomes a program to grade.
+
+A new benchmark is a loader in `mtp_harness.data`, an entry in `BENCHMARKS`, and a YAML whose class
+is `code_task.CodeTask`. Its documents need a `task_id`; where they have reference `solutions`,
+exact match is scored, and `fn_name` or `entry_point` says which function an answer should define.
+"""
 
 import ast
 import builtins
@@ -6,7 +11,12 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from mtp_harness.data import apps as apps_data
+from mtp_harness.data import codecontests as codecontests_data
+from mtp_harness.data import humaneval as humaneval_data
+from mtp_harness.data import mbpp as mbpp_data
 from mtp_harness.data.python_source import parse
+from mtp_harness.errors import UserError
 from mtp_harness.sandbox import Limits, Program
 from mtp_harness.scoring.answers import below, code_of
 
@@ -78,15 +88,23 @@ def mbpp(doc: Doc, answer: str) -> Program:
 
 
 def apps(doc: Doc, answer: str) -> Program:
-    """Return a script with its cases, or a function with the calls that test it."""
-    function = doc["fn_name"]
-    if not function:
-        return script(doc, answer, _APPS_NAMES + _APPS_STREAMS)
-    code = below(_APPS_NAMES, code_of(answer, function))
+    """Return a script or a function, below the names that the original grader gives to it."""
+    if doc["fn_name"]:
+        return function(doc, answer, _APPS_NAMES)
+    return script(doc, answer, _APPS_NAMES + _APPS_STREAMS)
+
+
+def function(doc: Doc, answer: str, front: str = "") -> Program:
+    """Return the answer, below what is put in front of it, with the calls that test it.
+
+    `fn_name` is a function, or a method of `class Solution`.
+    """
+    name = doc["fn_name"]
+    code = below(front, code_of(answer, name))
     if "class Solution" in code:
-        code += f"\n{function} = Solution().{function}\n"
+        code += f"\n{name} = Solution().{name}\n"
     test = f"TESTS = {doc['tests']!r}\n{_CALLS}"
-    return Program(code=code, entry_point=function, test=test, name=doc["task_id"])
+    return Program(code=code, entry_point=name, test=test, name=doc["task_id"])
 
 
 def script(doc: Doc, answer: str, front: str = "") -> Program:
@@ -97,20 +115,72 @@ def script(doc: Doc, answer: str, front: str = "") -> Program:
 
 
 class Benchmark(NamedTuple):
-    """How a benchmark's answers are graded."""
+    """All that is particular to one benchmark.
 
+    Attributes:
+        load: Reads its documents: the `custom_dataset` of its YAML.
+        program: Makes a program of a document and an answer.
+        columns: What `program` needs of a document in a samples file.
+        limits: Of one program.
+        instruction: Puts the prompt as a question to an instruct model; the bare prompt if empty.
+        chat_stops: What stops an instruct model.
+        complete: Adds the columns that `load` derives to a document of the harness's own task.
+        given: What `complete` needs of that.
+    """
+
+    load: Callable[..., Any]
     program: Callable[[Doc, str], Program]
-    limits: Limits
+    columns: tuple[str, ...]
+    limits: Limits = Limits()
+    instruction: str = ""
+    chat_stops: tuple[str, ...] = ()
+    complete: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    given: tuple[str, ...] = ()
 
 
 # Processor time is what ends a loop, so that a busy machine changes no verdict; the time in all is
 # for what sleeps. One reference solution of MBPP needs 1.9 s of processor.
 BENCHMARKS = {
-    "humaneval": Benchmark(humaneval, Limits()),
-    "mbpp": Benchmark(mbpp, Limits(wall_s=12.0, cpu_s=4)),
-    "apps": Benchmark(apps, Limits(wall_s=12.0, cpu_s=4)),
-    "codecontests": Benchmark(script, Limits(wall_s=30.0, cpu_s=10)),
+    "humaneval": Benchmark(
+        humaneval_data.load,
+        humaneval,
+        ("task_id", "prompt", "entry_point", "test"),
+        instruction="Complete the following Python function. Answer with the whole function, its "
+        "imports included, in one fenced code block.\n\n```python\n{prompt}```",
+    ),
+    "mbpp": Benchmark(
+        mbpp_data.load,
+        mbpp,
+        ("test_list", "test_setup_code", "imports"),
+        Limits(wall_s=12.0, cpu_s=4),
+        chat_stops=("[DONE]",),
+        complete=mbpp_data.completed,
+        given=mbpp_data.SOURCE.columns,
+    ),
+    "apps": Benchmark(
+        apps_data.load, apps, ("task_id", "fn_name", "tests"), Limits(wall_s=12.0, cpu_s=4)
+    ),
+    "codecontests": Benchmark(
+        codecontests_data.load, script, ("task_id", "tests"), Limits(wall_s=30.0, cpu_s=10)
+    ),
 }
+
+
+def benchmark_read_by(config: Mapping[str, Any]) -> Benchmark:
+    """Return the benchmark whose documents a task reads, or else that its name starts with.
+
+    Args:
+        config: The task's YAML, with its functions.
+    """
+    load, task = config.get("custom_dataset"), str(config.get("task"))
+    by_load = [known for known in BENCHMARKS.values() if known.load is load]
+    by_name = [known for name, known in BENCHMARKS.items() if task.startswith(name)]
+    for known in by_load + by_name:
+        return known
+    raise UserError(
+        f"{task}: neither its name nor its custom_dataset is that of a benchmark of programs "
+        f"({', '.join(BENCHMARKS)}): add it to mtp_harness.scoring.programs.BENCHMARKS."
+    )
 
 
 def _text(value: object) -> str:

@@ -16,7 +16,7 @@ The paper finetuned a model on each benchmark. Here a base model reads a prompt,
 `metadata.protocol` says which, and what draws them beside the paper's says "protocol differs".
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from lm_eval.api.registry import get_aggregation
@@ -27,7 +27,7 @@ from mtp_harness.scoring.bootstrap import high90, low90
 from mtp_harness.scoring.decoding import decoding_metrics
 from mtp_harness.scoring.generation_task import GenerationTask
 from mtp_harness.scoring.rouge import COUNTS, SCORES, rouge
-from mtp_harness.scoring.thinking import TRUNCATED, n_truncated
+from mtp_harness.scoring.thinking import TRUNCATED, FinalText, n_truncated
 
 F1S = tuple(name for name in SCORES if "_f1" in name)
 
@@ -84,10 +84,8 @@ class SummaryTask(GenerationTask):
         """Hand on the answers without their thinking, with their records."""
         self.hand_on([text for _, text in self.answers()])
 
-    def process_results(self, doc: Any, results: list[list[str]]) -> dict[str, Any]:
-        """Return the metrics of one document; the harness's own where nothing is scored."""
-        if "bypass" in self._metric_fn_list:
-            return super().process_results(doc, results)
+    def score(self, doc: Any, results: list[list[FinalText]]) -> dict[str, Any]:
+        """Return the metrics of one document."""
         return score_summary(doc, results)
 
     def aggregation(self) -> dict[str, Callable[[list[Any]], float]]:
@@ -105,7 +103,7 @@ class SummaryTask(GenerationTask):
         return known | {name: False for name in (*COUNTS, "truncated_prompts")}
 
 
-def score_summary(doc: dict[str, Any], results: Sequence[Sequence[str]]) -> dict[str, Any]:
+def score_summary(doc: dict[str, Any], results: list[list[FinalText]]) -> dict[str, Any]:
     """Return the metrics of one document; of several answers the mean, and of counts the sum.
 
     Args:
@@ -121,11 +119,8 @@ def score_summary(doc: dict[str, Any], results: Sequence[Sequence[str]]) -> dict
         metrics |= {f"{name}_low90": metrics[name], f"{name}_high90": metrics[name]}
     metrics |= {name: sum(one[name] for one in scored) for name in COUNTS}
     metrics[TRUNCATED] = n_truncated(results)
-    records = [record for answer in answers if (record := getattr(answer, "record", None))]
+    records = [answer.record for answer in answers if answer.record is not None]
     if records:
         metrics["truncated_prompts"] = sum(record.n_truncated > 0 for record in records)
-    metrics["n_answers"] = [
-        {"decode": record.as_dict() if (record := getattr(answer, "record", None)) else None}
-        for answer in answers
-    ]
+    metrics["n_answers"] = [answer.described() for answer in answers]
     return metrics | decoding_metrics(records)

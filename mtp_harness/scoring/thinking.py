@@ -13,7 +13,7 @@ the decode record shows that nothing was cut off.
 
 import re
 from collections.abc import Iterable
-from typing import Self
+from typing import Any, Protocol, Self
 
 from mtp_harness.decode.records import DecodeRecord
 
@@ -25,22 +25,48 @@ _OPENING = re.compile(rf"^[^\"'`\n]*{_OPEN}", re.MULTILINE)  # and not one in a 
 _EMPTY_LINES = re.compile(r"\A(?:[ \t]*\r?\n)+")
 
 
+class Judgement(Protocol):
+    """What became of one answer: the sandbox's `Verdict`, or another task's own."""
+
+    @property
+    def outcome(self) -> str:
+        """`pass`, `fail`, or `error` where it could not be judged."""
+
+    def _asdict(self) -> dict[str, Any]: ...
+
+
 class FinalText(str):
     """An answer without what was thought before it.
 
     Attributes:
         truncated: Whether the thinking never ended; the answer is empty then.
         record: How it was decoded; None for answers of models, or of caches, that record nothing.
+        verdict: None where it was not judged.
     """
 
     truncated: bool
     record: DecodeRecord | None
+    verdict: Judgement | None
 
-    def __new__(cls, text: str, truncated: bool, record: DecodeRecord | None) -> Self:
+    def __new__(
+        cls,
+        text: str,
+        truncated: bool,
+        record: DecodeRecord | None,
+        verdict: Judgement | None = None,
+    ) -> Self:
         """Return the text with what is known of it."""
         self = super().__new__(cls, text)
-        self.truncated, self.record = truncated, record
+        self.truncated, self.record, self.verdict = truncated, record, verdict
         return self
+
+    def judged(self, verdict: Judgement | None) -> Self:
+        """Return the same with its verdict."""
+        return type(self)(self, self.truncated, self.record, verdict)
+
+    def described(self) -> dict[str, Any]:
+        """Return how it was decoded, as plain JSON values."""
+        return {"decode": None if self.record is None else self.record.as_dict()}
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         """Pickle as a plain string: ranks exchange answers after they have been scored."""
@@ -48,10 +74,10 @@ class FinalText(str):
 
 
 def without_thinking(answer: str, opened: bool) -> FinalText:
-    """Return an answer's final text.
+    """Return an answer's final text, with its decode record.
 
     Args:
-        answer: What the model wrote; its decode record is kept.
+        answer: What the model wrote.
         opened: Whether it began inside a block, which the prompt had opened.
     """
     record = getattr(answer, "record", None)
@@ -73,9 +99,5 @@ def cut_off_by_budget(answer: str) -> bool:
 
 
 def n_truncated(results: Iterable[Iterable[str]]) -> int:
-    """Return how many of a document's answers are truncated.
-
-    Args:
-        results: The answers, as the harness hands them on.
-    """
+    """Return how many of a document's answers, as the harness hands them on, are truncated."""
     return sum(getattr(answer, "truncated", False) for answers in results for answer in answers)

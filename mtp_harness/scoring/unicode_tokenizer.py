@@ -12,6 +12,7 @@ are `rouge_score`'s own.
     "กินข้าว 2 จาน"      → กิ, น, ข้, า, ว, 2, จ, า, น
 """
 
+import re
 import unicodedata
 
 _WITHOUT_SPACES = (
@@ -31,23 +32,16 @@ class UnicodeTokenizer:
 
     def tokenize(self, text: str) -> list[str]:
         """Return the tokens of a text."""
-        tokens: list[str] = []
-        state = "closed"  # or `word`, or `character`: what a mark or a letter would be added to
-        for letter in unicodedata.normalize("NFC", text.lower()):
-            category = unicodedata.category(letter)
-            if category == "Cf":
-                continue
-            if category[0] not in "LNM":
-                state = "closed"
-            elif category[0] == "M":
-                if state != "closed":
-                    tokens[-1] += letter
-            elif any(ord(letter) in block for block in _WITHOUT_SPACES):
-                tokens.append(letter)
-                state = "character"
-            elif state == "word":
-                tokens[-1] += letter
-            else:
-                tokens.append(letter)
-                state = "word"
-        return tokens
+        composed = unicodedata.normalize("NFC", text.lower())
+        seen = [letter for letter in composed if unicodedata.category(letter) != "Cf"]
+        kinds = "".join(map(_kind, seen))
+        spans = (found.span() for found in re.finditer("w[wM]*|cM*", kinds))
+        return ["".join(seen[start:end]) for start, end in spans]
+
+
+def _kind(letter: str) -> str:
+    """Return `w` in a word, `c` for a token of its own, `M` for a mark, `.` for what separates."""
+    category = unicodedata.category(letter)[0]
+    if category not in "LN":
+        return "M" if category == "M" else "."
+    return "c" if any(ord(letter) in block for block in _WITHOUT_SPACES) else "w"

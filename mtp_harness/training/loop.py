@@ -23,58 +23,9 @@ from torch.optim import AdamW, Muon, Optimizer
 from mtp_harness.files import whole
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.training.cuda_graphs import CudaGradients, CudaMuon
+from mtp_harness.training.data import LOOKAHEAD
 from mtp_harness.training.loss import backward_head_by_head
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train.
-
-    Attributes:
-        steps: optimiser steps of rows * context tokens each.
-        rows: windows per step.
-        context: tokens per window, and the model's context length.
-        short_context: tokens per window in the first steps (as many tokens per step).
-        short_share: share of the steps that use `short_context`: attention costs less there.
-        peak_lr: learning rate after warm-up.
-        warmup: steps of linear warm-up.
-        final_lr_ratio: where the cosine ends, as a share of `peak_lr`.
-        weight_decay: decoupled, on matrices only.
-        clip: largest gradient norm.
-        seed: of the initial weights and of the batches.
-        log_every: steps between two lines of the curve.
-        save_every: steps between two checkpoints.
-        data_sha256: of the training text, so that a run does not go on with another one.
-    """
-
-    steps: int
-    rows: int = 24
-    context: int = 4096
-    short_context: int = 1024
-    short_share: float = 0.7
-    peak_lr: float = 4e-3
-    warmup: int = 200
-    final_lr_ratio: float = 0.03
-    weight_decay: float = 0.1
-    clip: float = 1.0
-    seed: int = 0
-    log_every: int = 50
-    save_every: int = 2000
-    data_sha256: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuse counts below 1."""
-        for name in ("steps", "rows", "context", "short_context", "log_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}, expected at least 1.")
-
-    def learning_rate(self, step: int) -> float:
-        """Return the rate of step 0, 1, ... `steps` - 1."""
-        if step < self.warmup:
-            return self.peak_lr * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        floor = self.final_lr_ratio
-        return self.peak_lr * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
+from mtp_harness.training.recipe import Recipe
 
 
 def optimizers(model: MultiHeadModel, recipe: Recipe) -> list[Optimizer]:
@@ -100,11 +51,56 @@ def optimizers(model: MultiHeadModel, recipe: Recipe) -> list[Optimizer]:
     return [muon, adamw]
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """`state.pt`: what a run that was killed goes on from."""
+
+    path: Path
+    recipe: Recipe
+    model: MultiHeadModel
+    opts: list[Optimizer]
+
+    def save(self, step: int, curve: list[dict[str, Any]], wall_s: float) -> None:
+        """Write the state after `step` steps."""
+        state = {
+            "recipe": asdict(self.recipe),
+            "model": self.model.state_dict(),
+            "optimizers": [opt.state_dict() for opt in self.opts],
+            "step": step,
+            "curve": json.dumps(curve),
+            "wall_s": wall_s,
+        }
+        with whole(self.path) as draft:
+            torch.save(state, draft)
+
+    def resume(self) -> tuple[int, list[dict[str, Any]], float]:
+        """Load the state if there is one; return (first step, curve so far, seconds so far)."""
+        if not self.path.is_file():
+            return 0, [], 0.0
+        state = torch.load(self.path, map_location=self.model.device, weights_only=True)
+        recipe = asdict(self.recipe)
+        if state["recipe"] != recipe:
+            different = [k for k, v in recipe.items() if state["recipe"].get(k) != v]
+            raise ValueError(
+                f"{self.path} belongs to a run with another {', '.join(different)}; give the same "
+                "recipe to go on with it, or another output folder to start anew."
+            )
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:  # other keys or shapes: torch names every one of them
+            raise ValueError(
+                f"{self.path} belongs to a run with a model of another shape; give the same --n, "
+                "--layers and widths to go on with it, or another output folder to start anew."
+            ) from error
+        for opt, saved in zip(self.opts, state["optimizers"], strict=True):
+            opt.load_state_dict(saved)
+        return int(state["step"]), json.loads(state["curve"]), float(state["wall_s"])
+
+
 def train(
     model: MultiHeadModel,
     batches: Callable[[int], np.ndarray[Any, Any]],
     recipe: Recipe,
-    extra: int,
     folder: Path,
     report: Callable[[dict[str, Any]], None],
 ) -> list[dict[str, Any]]:
@@ -113,9 +109,8 @@ def train(
     Args:
         model: float32 parameters on the device to train on; CUDA trains in bfloat16 autocast with
             compiled blocks, the CPU in float32.
-        batches: step -> integer tokens [rows, context + `extra`].
+        batches: step -> integer tokens [rows, context + `LOOKAHEAD`].
         recipe: see `Recipe`.
-        extra: tokens in each row beyond the context, at least n.
         folder: holds `state.pt`, which the caller deletes when the result is saved.
         report: called with each line of the curve.
 
@@ -125,14 +120,15 @@ def train(
     """
     model.train()
     opts = optimizers(model, recipe)
-    start, curve, seconds = _resume(model, opts, recipe, folder)
+    checkpoint = Checkpoint(folder / "state.pt", recipe, model, opts)
+    start, curve, seconds = checkpoint.resume()
     on_gpu = model.device.type == "cuda"
     gradients = CudaGradients(model) if on_gpu else backward_head_by_head
     muon_step: Callable[[], Any] = CudaMuon(opts[0]) if on_gpu else opts[0].step
     started = time.perf_counter() - seconds
     for step in range(start, recipe.steps):
-        tokens = torch.from_numpy(np.ascontiguousarray(batches(step)))  # [rows, context + extra]
-        tokens = tokens[:, : tokens.shape[1] - extra + model.n_future_tokens]
+        tokens = torch.from_numpy(np.ascontiguousarray(batches(step)))
+        tokens = tokens[:, : tokens.shape[1] - LOOKAHEAD + model.n_future_tokens]
         nats = gradients(model, tokens.to(model.device, non_blocking=True).long())
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         for opt in opts:
@@ -150,7 +146,7 @@ def train(
             curve.append(line)
             report(line)
         if at_save:
-            _save(model, opts, recipe, folder, step + 1, curve, time.perf_counter() - started)
+            checkpoint.save(step + 1, curve, time.perf_counter() - started)
     model.eval()
     return curve
 
@@ -170,50 +166,3 @@ def _line(step: int, nats: Tensor, norm: Tensor, recipe: Recipe, wall_s: float) 
         "lr": recipe.learning_rate(step),
         "wall_s": round(wall_s, 2),
     }
-
-
-def _save(
-    model: MultiHeadModel,
-    opts: list[Optimizer],
-    recipe: Recipe,
-    folder: Path,
-    step: int,
-    curve: list[dict[str, Any]],
-    wall_s: float,
-) -> None:
-    state = {
-        "recipe": asdict(recipe),
-        "model": model.state_dict(),
-        "optimizers": [opt.state_dict() for opt in opts],
-        "step": step,
-        "curve": json.dumps(curve),
-        "wall_s": wall_s,
-    }
-    with whole(folder / "state.pt") as draft:
-        torch.save(state, draft)
-
-
-def _resume(
-    model: MultiHeadModel, opts: list[Optimizer], recipe: Recipe, folder: Path
-) -> tuple[int, list[dict[str, Any]], float]:
-    """Load `state.pt` if there is one; return (first step, curve so far, seconds so far)."""
-    path = folder / "state.pt"
-    if not path.is_file():
-        return 0, [], 0.0
-    state = torch.load(path, map_location=model.device, weights_only=True)
-    if state["recipe"] != asdict(recipe):
-        different = [k for k, v in asdict(recipe).items() if state["recipe"].get(k) != v]
-        raise ValueError(
-            f"{path} belongs to a run with another {', '.join(different)}; give the same recipe to "
-            "go on with it, or another output folder to start anew."
-        )
-    try:
-        model.load_state_dict(state["model"])
-    except RuntimeError as error:  # other keys or shapes: torch names every one of them
-        raise ValueError(
-            f"{path} belongs to a run with a model of another shape; give the same --n, --layers "
-            "and widths to go on with it, or another output folder to start anew."
-        ) from error
-    for opt, saved in zip(opts, state["optimizers"], strict=True):
-        opt.load_state_dict(saved)
-    return int(state["step"]), json.loads(state["curve"]), float(state["wall_s"])

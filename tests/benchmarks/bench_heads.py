@@ -23,9 +23,9 @@ from mtp_harness.data.texts import load
 from mtp_harness.lm import MTPLM
 from mtp_harness.models import provenance
 from mtp_harness.models.load import DEFAULT_MODEL
+from mtp_harness.probes.hardware import PeakMemory
 from mtp_harness.probes.head_logprobs import TextQuestion
 from mtp_harness.probes.heads import measure
-from mtp_harness.probes.peak_memory import PeakMemory
 
 ALLOWED = 1.25
 

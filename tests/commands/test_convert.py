@@ -10,10 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mtp_harness.commands import convert as convert_module
-from mtp_harness.commands.convert import convert, main
+from mtp_harness.commands.convert import main
+from mtp_harness.models import convert as convert_module
 from mtp_harness.models.checkpoints.meta import load_meta, meta_tokenizer
-from mtp_harness.models.load import Layout, detect, load_model, load_tokenizer
+from mtp_harness.models.convert import convert
+from mtp_harness.models.load import MTP_LLAMA, detect, load_model, load_tokenizer
 
 from ..models.conftest import no_network  # noqa: F401  no test here may reach for the network
 from ..models.meta_reference import SMALL, logits, random_weights, write
@@ -26,7 +27,7 @@ def test_round_trip(meta_folder, tmp_path, capsys):
     assert main([str(meta_folder), str(target)]) == 0
     said = capsys.readouterr().out
     assert "n = 4" in said and "all 57 tensors equal" in said and str(target) in said
-    assert detect(str(target)) is Layout.MTP_LLAMA
+    assert detect(str(target)) is MTP_LLAMA
     source, written = load_meta(meta_folder), load_model(str(target))
     assert source.state_dict().keys() == written.state_dict().keys()
     for name, tensor in source.state_dict().items():
@@ -132,10 +133,10 @@ def test_nothing_is_left_behind_by_a_failure(meta_folder, tmp_path, monkeypatch,
         (meta_folder.parent / "tokenizer.model").unlink()
     elif fault == "disk":
 
-        def full(*_):
+        def full(*_, **__):
             raise ValueError("no space left")
 
-        monkeypatch.setattr(convert_module, "_write_provenance", full)
+        monkeypatch.setattr(convert_module.Path, "write_text", full)
     else:
         loaded = load_meta(meta_folder)
         loaded.lm_head.weight.data[3, 4] += 1

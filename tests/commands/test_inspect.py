@@ -299,7 +299,8 @@ def test_probe_of_an_untrained_model_doubts_every_head(folder, capsys, tmp_path)
 def test_plausible_heads_pass(folder, capsys, monkeypatch):
     tokens = torch.tensor(byte_tokenizer(700).encode(default_text()))
     oracle = Oracle(tokens, [1, 2, 3])
-    monkeypatch.setattr(inspect_module, "load_model", lambda path: oracle)
+    opened = (oracle, byte_tokenizer(700))
+    monkeypatch.setattr(inspect_module, "open_from_options", lambda arguments: opened)
     found = report(capsys, folder, "--probe")
     assert found["ok"] and all(p["doubt"] is None for p in found["probe"])
 

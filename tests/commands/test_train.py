@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,8 +13,9 @@ from mtp_harness.cli import main
 from mtp_harness.commands.train import build, parser
 from mtp_harness.data.corpus import code_corpus
 from mtp_harness.models.load import load_model, load_tokenizer
-from mtp_harness.training import data as training_data
 from mtp_harness.training.loss import backward_head_by_head
+
+from ..training.making_text import evaluation, make
 
 SMALL = (
     "--steps 40 --rows 4 --context 64 --short-context 32 --warmup 5 --log-every 10 --save-every 15"
@@ -41,9 +44,9 @@ def text(tmp_path_factory):
     (library / "other.py").write_text(source("library"), encoding="utf-8")
     corpus = code_corpus(library)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mtp_harness.training.evaluation.code_corpus", lambda: corpus)
-        patch.setattr("mtp_harness.training.evaluation._packaged_humaneval", lambda: None)
-        made = training_data.build([folder / "site"], jobs=1)
+        patch.setattr(evaluation, "code_corpus", lambda: corpus)
+        patch.setattr(evaluation, "_packaged_humaneval", lambda: None)
+        made = make.build([folder / "site"], jobs=1)
     made.save(folder / "text")
     return folder / "text"
 
@@ -120,4 +123,32 @@ def test_wrong_arguments_are_one_line(text, tmp_path, capsys, arguments, message
 
 def test_missing_text_is_one_line(tmp_path, capsys):
     assert main(["train", str(tmp_path / "m"), "--data", str(tmp_path / "none"), *SMALL]) == 2
-    assert "python -m mtp_harness.training.data" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "made by examples/training_text/make.py" in error and error.count("\n") == 1
+
+
+def test_a_folder_of_text_can_be_trained_on(tmp_path):
+    (tmp_path / "text").mkdir()
+    for number in range(2):
+        (tmp_path / "text" / f"{number}.txt").write_text(source(number))
+    arguments = [str(tmp_path / "m"), "--data", str(tmp_path / "text"), *SMALL, "--steps", "2"]
+    assert main(["train", *arguments]) == 0
+    record = json.loads((tmp_path / "m" / "training.json").read_text())
+    assert record["data"]["n_documents"] == 2
+    assert record["recipe"]["data_sha256"] == record["data"]["data_sha256"]
+
+
+@pytest.mark.parametrize("words", [["--help"], [], ["out", "--data", "x", "--no-such-option", "1"]])
+@pytest.mark.parametrize("command", ["train", "run"])
+def test_usage_is_said_before_torch_or_the_harness_is_loaded(command, words):
+    code = f"""
+import sys
+from mtp_harness.cli import main
+try:
+    main({[command, *words]})
+except SystemExit as end:
+    print(end.code, *sorted({{"torch", "lm_eval", "numpy", "yaml"}} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == ("0" if words == ["--help"] else "2")
+    assert f"usage: mtp-harness {command}" in done.stdout + done.stderr

@@ -73,7 +73,7 @@ def test_where_programs_cannot_be_isolated_only_the_score_is_missing(tmp_path, m
     def refuse():
         raise IsolationError("no namespaces here")
 
-    monkeypatch.setattr(verify, "Grader", refuse)
+    monkeypatch.setattr("mtp_harness.sandbox.Grader", refuse)
     out = tmp_path / "verify.json"
     assert verify.main([*SMALL, "--batch", "2", "--draft-heads", "4", "-o", str(out)]) == 0
     shown = capsys.readouterr()

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 
 from mtp_harness import tasks_dir
-from mtp_harness.data import polynomials
-from mtp_harness.data.polynomials import composed, multiplied, problems
+from mtp_harness.data import arithmetic as polynomials
+from mtp_harness.data.arithmetic import composed, multiplied, problems
 
 
 class Whole:

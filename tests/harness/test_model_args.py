@@ -9,7 +9,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import handle_arg_string
 
 from mtp_harness.harness.model_args import (
-    plain_dtypes,
+    plain,
     read_arguments,
     refuse_odd_values,
     refuse_unknown,
@@ -161,7 +161,7 @@ def test_text_that_spells_a_number_is_one(given, read):
 
 def test_types_reach_hf_in_the_form_it_understands():
     given = {"dtype": "torch.bfloat16", "softmax_dtype": torch.float32, "tokenizer": "torch.x"}
-    assert plain_dtypes(given) == {**given, "dtype": "bfloat16"}
+    assert plain(given) == {**given, "dtype": "bfloat16"}
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_what_does_nothing_for_a_checkpoint_with_heads(argument):
 
 def test_unknown_arguments_list_those_that_make_sense():
     message = refusal(refuse_unknown, {"zzz": 1}, HFLM.__init__)
-    assert "zzz=1; known: add_bos_token, attn_implementation, " in message
+    assert "zzz=1; known: acceptance, add_bos_token, attn_implementation, " in message
     assert "peft" not in message and "subfolder" not in message
     with pytest.raises(ValueError, match=r"did you mean max_length\?"):
         refuse_unknown({"max_lenght": 1}, HFLM.__init__)

@@ -10,20 +10,26 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from mtp_harness.commands import measure, verify
-from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
+from mtp_harness.commands import inspect, measure, verify
+from mtp_harness.lm import MTPLM
+from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM, load
 from mtp_harness.models.byte_tokenizer import byte_tokenizer
-from mtp_harness.models.checkpoints.summary import summarise
+from mtp_harness.models.checkpoints.layout import Layout
 from mtp_harness.models.checkpoints.tokenizer_folder import check_vocabulary
+from mtp_harness.models.convert import convert
+from mtp_harness.models.inspection import summarise
 from mtp_harness.models.load import (
     DEFAULT_MODEL,
+    META,
+    MTP_LLAMA,
+    ORDINARY,
     SHIPPED_MODELS,
-    Layout,
     detect,
     is_local,
     load_model,
     load_tokenizer,
-    load_with_tokenizer,
+    n_future_tokens,
+    open_model,
     resolve,
 )
 
@@ -59,17 +65,17 @@ def refusal(error, call, *arguments):
 
 
 def test_layouts_are_told_apart(meta_folder, ours, plain):
-    assert detect(str(meta_folder)) is Layout.META
-    assert detect(str(ours)) is Layout.MTP_LLAMA
-    assert detect(str(plain)) is Layout.TRANSFORMERS
-    assert detect("EleutherAI/pythia-70m") is Layout.TRANSFORMERS
-    assert detect("gpt2") is Layout.TRANSFORMERS
+    assert detect(str(meta_folder)) is META
+    assert detect(str(ours)) is MTP_LLAMA
+    assert detect(str(plain)) is ORDINARY
+    assert detect("EleutherAI/pythia-70m") is ORDINARY
+    assert detect("gpt2") is ORDINARY
 
 
 def test_config_json_decides_where_both_layouts_lie_together(plain):
     (plain / "params.json").write_text("{}")
     (plain / "consolidated.00.pth").write_bytes(b"")
-    assert detect(str(plain)) is Layout.TRANSFORMERS
+    assert detect(str(plain)) is ORDINARY
 
 
 def test_models_of_both_layouts_load(meta_folder, ours, plain):
@@ -94,7 +100,7 @@ def test_what_looks_like_a_path_is_one(name, tmp_path, monkeypatch):
 
 def test_what_exists_is_a_path(tmp_path, monkeypatch, ours):
     monkeypatch.chdir(tmp_path)
-    assert is_local("ours") and detect("ours") is Layout.MTP_LLAMA
+    assert is_local("ours") and detect("ours") is MTP_LLAMA
     assert not is_local("org/ours") and not is_local("other")
 
 
@@ -217,10 +223,44 @@ def test_commands_that_load_both_refuse_a_tokenizer_larger_than_the_model(tmp_pa
     tokenizer.add_tokens(["<added>"])
     tokenizer.save_pretrained(tmp_path / "copy")
     folder = str(tmp_path / "copy")
-    for command in (lambda: load_with_tokenizer(folder), lambda: verify.main([folder])):
+    for command in (lambda: open_model(folder), lambda: verify.main([folder])):
         with pytest.raises(ValueError, match="ids up to 256 but .* a vocabulary of 256"):
             command()
     with pytest.raises(ValueError, match="ids up to 256 but"):
         measure.main([folder, "--windows", "1", "--prompts", "1"])
-    model, tokenizer = load_with_tokenizer("mtp-bytes-n4")
+    model, tokenizer = open_model("mtp-bytes-n4")
     assert (model.n_future_tokens, len(tokenizer)) == (4, 256)
+
+
+def test_a_new_layout_is_one_record(tmp_path, monkeypatch, capsys):
+    def make(folder, dtype):
+        model = MTPLlamaForCausalLM(MTPLlamaConfig(**TINY, n_future_tokens=2)).eval()
+        return model.to(dtype or torch.bfloat16)
+
+    def describe(summary, folder):
+        summary.architecture, summary.n_future_tokens = "Toy", 2
+        summary.notes.append((folder / "toy.txt").read_text())
+
+    toy = Layout(
+        name="toy",
+        title="one file, toy.txt",
+        recognises=lambda folder: (folder / "toy.txt").is_file(),
+        n_future_tokens=lambda folder: 2,
+        tokenizer=lambda folder: byte_tokenizer(64),
+        describe=describe,
+        load=make,
+    )
+    (tmp_path / "toy.txt").write_text("a note")
+    folder = str(tmp_path)
+    assert "holds no checkpoint" in refusal(ValueError, detect, folder)
+    monkeypatch.setattr(load, "LAYOUTS", (*load.LAYOUTS, toy))
+    assert detect(folder) is toy and n_future_tokens(folder) == 2
+    assert open_model(folder).model.dtype is torch.bfloat16
+    assert open_model(folder, dtype=torch.float32).model.dtype is torch.float32
+    assert MTPLM(pretrained=folder, device="cpu").identity()["layout"] == "toy"
+    assert inspect.main([folder]) == 0
+    said = capsys.readouterr().out
+    assert "layout        one file, toy.txt" in said and "n = 2 (offsets 1 to 2)\n" in said
+    assert "a note" in said and "(256 tokens)" in said
+    with pytest.raises(ValueError, match="expected Meta's layout"):
+        convert(tmp_path, tmp_path / "out")

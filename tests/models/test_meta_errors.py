@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mtp_harness.models.checkpoints.meta import load_meta, meta_tokenizer
-from mtp_harness.models.checkpoints.summary import summarise
+from mtp_harness.models.inspection import summarise
 from mtp_harness.models.load import load_model, load_tokenizer
 
 from .meta_reference import SMALL, random_weights, write

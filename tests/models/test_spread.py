@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError, FakeTen
 from mtp_harness.decode.acceptance import Rule
 from mtp_harness.decode.sampling import Sampling
 from mtp_harness.decode.slots import Slots
-from mtp_harness.models.llama import cached_block
+from mtp_harness.models.llama import weights
 from mtp_harness.models.llama.mtp_llama import MTPLlamaConfig, MTPLlamaForCausalLM
 from mtp_harness.models.spread import gpus, require_spreadable, shares, spread
 
@@ -43,7 +43,7 @@ def move(module, device):
 def fake(monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "to", move)
     # A fake tensor has no address to compare.
-    monkeypatch.setattr(cached_block.FusedWeights, "serve", lambda *_: True)
+    monkeypatch.setattr(weights.FusedWeights, "serve", lambda *_: True)
     with FakeTensorMode():
         yield
 

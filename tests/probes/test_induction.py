@@ -12,7 +12,14 @@ from mtp_harness.data.corpus import prose_corpus
 from mtp_harness.data.stories import Template, gap, generated_stories
 from mtp_harness.models.byte_tokenizer import byte_tokenizer
 from mtp_harness.models.interface import MultiHeadModel
-from mtp_harness.probes.induction import count_mentions, fill, names_for, score, tokens_per_name
+from mtp_harness.probes.induction import (
+    InductionQuestion,
+    count_mentions,
+    fill,
+    names_for,
+    score,
+    tokens_per_name,
+)
 
 from ..decode.models_for_tests import random_llama
 
@@ -84,7 +91,7 @@ TEXT = Template("tale", f"She is {gap(0)}, he is {gap(1)}. So {gap(0)} saw {gap(
 def test_names_are_two_tokens_and_begin_differently():
     assert tokens_per_name(pieces) == 2
     for seed in range(5):
-        filled = fill(TEXT, pieces, None, 1000, seed, capital=True)
+        filled = fill(TEXT, pieces, None, 1000, InductionQuestion(seed, capital=True))
         spelled = {number: piece for piece, number in _KNOWN.items()}
         assert [m.end - m.start for m in filled.mentions] == [2] * 5 and not filled.n_left_out
         read = [
@@ -95,8 +102,18 @@ def test_names_are_two_tokens_and_begin_differently():
         assert [m.first for m in filled.mentions] == [True, True, False, False, False]
         assert filled.tokens[filled.mentions[0].start] != filled.tokens[filled.mentions[1].start]
         assert filled.text == f"She is {a}, he is {b}. So {a} saw {b} and {a}."
-        assert a.istitle() and filled == fill(TEXT, pieces, None, 1000, seed, capital=True)
-    assert len({fill(TEXT, pieces, None, 1000, s, capital=True).names[0] for s in range(5)}) == 5
+        assert a.istitle() and filled == fill(
+            TEXT, pieces, None, 1000, InductionQuestion(seed, capital=True)
+        )
+    assert (
+        len(
+            {
+                fill(TEXT, pieces, None, 1000, InductionQuestion(s, capital=True)).names[0]
+                for s in range(5)
+            }
+        )
+        == 5
+    )
 
 
 @pytest.mark.parametrize(("encode", "unit"), [(pieces, 2), (to_bytes, 6)])
@@ -108,7 +125,7 @@ def test_no_two_names_of_a_text_begin_with_the_same_token(encode, unit):
 
 def test_byte_models_read_whole_names():
     assert tokens_per_name(to_bytes) == 6
-    filled = fill(TEXT, to_bytes, 0, 1000, 0, capital=False)
+    filled = fill(TEXT, to_bytes, 0, 1000, InductionQuestion(0, capital=False))
     raw = bytes(filled.tokens)
     assert raw[1:].decode() == filled.text and raw[0] == 0
     read = [raw[m.start : m.end].decode() for m in filled.mentions]
@@ -132,7 +149,7 @@ def test_names_of_a_trained_tokenizer():
 
     n_mentions = 0
     for story in generated_stories(5, 0, 0.8):
-        filled = fill(story, encode, 1, 4096, 0, capital=True)
+        filled = fill(story, encode, 1, 4096, InductionQuestion(0, capital=True))
         assert filled.tokens[0] == 1 and not filled.n_left_out
         pieces_of = [tokenizer.id_to_token(i) for i in filled.tokens]
         first = set()
@@ -147,9 +164,9 @@ def test_names_of_a_trained_tokenizer():
 
 
 def test_what_the_context_does_not_hold_is_left_out_and_counted():
-    whole = fill(TEXT, pieces, 0, 1000, 0, capital=True)
+    whole = fill(TEXT, pieces, 0, 1000, InductionQuestion(0, capital=True))
     cut = whole.mentions[2].end
-    short = fill(TEXT, pieces, 0, cut, 0, capital=True)
+    short = fill(TEXT, pieces, 0, cut, InductionQuestion(0, capital=True))
     assert len(short.tokens) == cut and short.mentions == whole.mentions[:3]
     assert short.n_left_out == 2
 
@@ -161,14 +178,14 @@ def test_a_tokenizer_without_such_names_is_refused():
         return [words.setdefault(w, len(words)) for w in re.findall(r" ?\w+|.", text)]
 
     with pytest.raises(ValueError, match="only 0 of 2 made-up names are 2 tokens of this"):
-        fill(TEXT, whole_words, None, 100, 0, capital=True)
+        fill(TEXT, whole_words, None, 100, InductionQuestion(0, capital=True))
 
 
 @pytest.mark.parametrize("encode", [pieces, to_bytes])
 def test_a_copying_model_knows_every_later_mention_and_no_first_one(encode):
     right, later = 0, 0
     for story in generated_stories(3, 0, 0.8):
-        filled = fill(story, encode, None, 10_000, 0, capital=True)
+        filled = fill(story, encode, None, 10_000, InductionQuestion(0, capital=True))
         counts = score(Copier(1, 4096), filled, "cpu")
         assert counts["first"]["right"] == [0] and counts["first"]["mentions"][0] >= 2
         right += counts["later"]["right"][0]
@@ -179,7 +196,7 @@ def test_a_copying_model_knows_every_later_mention_and_no_first_one(encode):
 
 def test_counts_are_those_of_a_plain_loop():
     model = random_llama(3, vocab_size=300).eval()
-    filled = fill(TEXT, to_bytes, 0, 1000, 0, capital=True)
+    filled = fill(TEXT, to_bytes, 0, 1000, InductionQuestion(0, capital=True))
     row = torch.tensor([filled.tokens])
     with torch.no_grad():
         trunk = model.trunk(row)
@@ -199,7 +216,7 @@ def test_counts_are_those_of_a_plain_loop():
 
 
 def test_a_mention_counts_where_all_its_later_tokens_are_right():
-    filled = fill(TEXT, to_bytes, None, 1000, 0, capital=True)
+    filled = fill(TEXT, to_bytes, None, 1000, InductionQuestion(0, capital=True))
     n_tokens = len(filled.tokens)
     right = torch.ones(n_tokens, 2, dtype=torch.bool)
     third = filled.mentions[2]
@@ -213,7 +230,7 @@ def test_a_mention_counts_where_all_its_later_tokens_are_right():
 
 def test_heads_that_cannot_reach_a_target_are_not_asked():
     early = Template("early", f"{gap(0)} is {gap(0)}.")
-    filled = fill(early, to_bytes, None, 1000, 0, capital=True)
+    filled = fill(early, to_bytes, None, 1000, InductionQuestion(0, capital=True))
     right = torch.ones(len(filled.tokens), 4, dtype=torch.bool)
     # Letter 2 stands at position 1: heads 2 … 4 would read a state before the text.
     assert count_mentions(right, filled.mentions)["first"]["mentions"] == [1, 0, 0, 0]

@@ -11,8 +11,12 @@ from mtp_harness import _startup, tasks_dir
 from mtp_harness.decode.engine import Answer, Engine, Request
 from mtp_harness.decode.records import DecodeRecord
 from mtp_harness.errors import UserError
-from mtp_harness.probes.speculative import compare, decode_with_all
-from mtp_harness.probes.speculative_task import acceptance_cells, decoding_cells
+from mtp_harness.probes.speculative import (
+    acceptance_cells,
+    compare,
+    decode_with_all,
+    decoding_cells,
+)
 
 from ..decode.models_for_tests import Alphabet, letters, plain_greedy, prompts, random_llama
 
@@ -187,7 +191,7 @@ def test_the_run_decodes_what_a_generation_task_decodes(run):
     from mtp_harness.data.humaneval import read_problems
     from mtp_harness.models.load import load_model, load_tokenizer
     from mtp_harness.models.text import shown
-    from mtp_harness.probes.speculative_task import UNTIL
+    from mtp_harness.probes.speculative import UNTIL
 
     model, tokenizer = load_model("mtp-bytes-n4", torch.float32), load_tokenizer("mtp-bytes-n4")
     prompt = tokenizer.encode(read_problems()[0]["prompt"])

@@ -1,6 +1,7 @@
 """mtp_speed: what is decoded, in which order, what it reads; and what is made of the seconds."""
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,9 +15,8 @@ from mtp_harness.decode.engine import Engine
 from mtp_harness.errors import UserError
 from mtp_harness.models.load import load_model
 from mtp_harness.probes import speed
-from mtp_harness.probes.bandwidth import Traffic, read_bandwidth, weight_bytes
-from mtp_harness.probes.measured import Measured
-from mtp_harness.probes.peak_memory import PeakMemory
+from mtp_harness.probes.hardware import PeakMemory, Traffic, read_bandwidth, weight_bytes
+from mtp_harness.probes.pooled import Measured
 from mtp_harness.probes.speed import SELF, Contender, SpeedQuestion, measure
 from mtp_harness.probes.speed_task import cells_of
 
@@ -259,6 +259,17 @@ def test_a_real_run_with_a_baseline_and_a_cell_too_long():
     )
     assert all(r["n_kept"] == 11 * len(r["steps"]) for r in runs)
     assert mtp["documents"]["mtp_speed"]["code"]["n_documents"] > 100
+
+
+def test_a_baseline_by_the_user_s_own_loader(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2] / "examples")
+    baseline = "loader=parallel_toy:load,tokenizer=mtp-bytes-n4"
+    sizes = {"batch": 1, "prompt_tokens": 16, "new_tokens": 4, "trials": 1, "heads": 1}
+    table = simple_run({**sizes, "baseline": baseline})["config"]["mtp"]["tables"]["mtp_speed"]
+    column = table["by_cell"]["columns"].index("model")
+    assert {row[column] for row in table["by_cell"]["rows"]} == {SELF, baseline}
+    with pytest.raises(UserError, match="baseline=loader=parallel_toy:load: .* gives no tokenizer"):
+        simple_run({**sizes, "baseline": "loader=parallel_toy:load"})
 
 
 def test_wrong_settings_end_in_a_sentence():

@@ -13,8 +13,9 @@ from lm_eval.api.model import LM
 from mtp_harness import _startup, tasks_dir
 from mtp_harness.decode.records import DecodeRecord, Generation
 from mtp_harness.sandbox import Verdict
-from mtp_harness.scoring.code_task import Graded, score_document
+from mtp_harness.scoring.code_task import score_document
 from mtp_harness.scoring.decoding import ratio_of_sums
+from mtp_harness.scoring.thinking import without_thinking
 
 TASK = "humaneval_mtp"
 
@@ -41,6 +42,10 @@ def evaluate(manager):
         return found, {k.removesuffix(",none"): v for k, v in found["results"][TASK].items()}
 
     return call
+
+
+def graded(answer, verdict):
+    return without_thinking(answer, opened=False).judged(verdict)
 
 
 def problems():
@@ -265,11 +270,11 @@ def test_several_answers_keep_their_order_and_records(task):
 
 def test_pass_at_1_is_over_judged_answers():
     outcomes = ["pass", "error", "fail", "fail", "error"]
-    found = score_document({}, [[Graded("", verdict(o)) for o in outcomes]])
+    found = score_document({}, [[graded("", verdict(o)) for o in outcomes]])
     assert found["pass@1"] == pytest.approx(1 / 3)
     assert found["n_grading_errors"] == 2
     assert len(found["n_answers"]) == 5
-    only_errors = score_document({}, [[Graded("", verdict("error"))]])
+    only_errors = score_document({}, [[graded("", verdict("error"))]])
     assert "pass@1" not in only_errors and only_errors["n_grading_errors"] == 1
 
 
@@ -277,12 +282,12 @@ def test_exact_match_is_of_the_block_that_is_graded():
     answer = "```\npip install x\n```\n```python\ndef f():\n    return 1\n```\n"
     for column in ("entry_point", "fn_name"):
         doc = {column: "f", "solutions": ["def f():\n    return 1"]}
-        found = score_document(doc, [[Graded(answer, verdict("pass"))]])
+        found = score_document(doc, [[graded(answer, verdict("pass"))]])
         assert found["exact_match"] == 1.0
 
 
 def test_an_answer_of_one_token_counts_no_step():
-    found = score_document({}, [[Graded(Generation("", record([], 0)), verdict("pass"))]])
+    found = score_document({}, [[graded(Generation("", record([], 0)), verdict("pass"))]])
     assert found["pass@1"] == 1.0 and found["looping"] == 0.0
     pairs = [name for name in found if name.startswith(("tokens_per", "accept_rate"))]
     assert len(pairs) == 9 and all(tuple(found[name]) == (0, 0) for name in pairs)
@@ -290,7 +295,7 @@ def test_an_answer_of_one_token_counts_no_step():
 
 def test_every_document_has_every_ratio():
     # With several ranks the evaluator looks up the first rank's metrics in all of them.
-    found = score_document({}, [[Graded(Generation("", record([0, 1], looping=True)), None)]])
+    found = score_document({}, [[graded(Generation("", record([0, 1], looping=True)), None)]])
     assert found["tokens_per_forward"] == (3, 2)
     assert found["tokens_per_forward_no_loops"] == (0, 0)
     assert found["accept_rate_prefix_3"] == (0, 2) and found["accept_rate_cond_3"] == (0, 1)

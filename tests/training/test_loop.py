@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from mtp_harness.commands.train import LOOKAHEAD, batches
 from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
 from mtp_harness.training import loop
-from mtp_harness.training.data import Batches
-from mtp_harness.training.loop import Recipe, optimizers, train
+from mtp_harness.training.data import LOOKAHEAD, Batches, batches
+from mtp_harness.training.loop import optimizers, train
+from mtp_harness.training.recipe import Recipe
 
 RECIPE = Recipe(
     steps=9,
@@ -46,7 +46,7 @@ def model(n=2, seed=0):
 
 
 def run(network, folder, recipe=RECIPE, windows=None, report=lambda line: None):
-    return train(network, windows or batches(data(), recipe), recipe, LOOKAHEAD, folder, report)
+    return train(network, windows or batches(data(), recipe), recipe, folder, report)
 
 
 # ---------------------------------------------------------------- schedule

@@ -4,8 +4,6 @@ from mtp_harness.decode.drafters.chained import ChainedDrafter
 from mtp_harness.decode.drafters.parallel import ParallelDrafter
 from mtp_harness.decode.step import Batch, Drafter
 
-__all__ = ["ChainedDrafter", "ParallelDrafter", "drafter_for"]
-
 
 def drafter_for(batch: Batch) -> Drafter:
     """Return the drafter of a model's kind of heads."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mtp_harness.models.checkpoints.checks import read_json
-from mtp_harness.models.checkpoints.config_file import CONFIG_FILE
+from mtp_harness.models.checkpoints.safetensors_files import CONFIG_FILE
 from mtp_harness.models.llama.mtp_llama import MTPLlamaConfig
 
 ADAPTER_FILE = "adapter_config.json"
@@ -18,13 +18,14 @@ def refuse_adapter(folder: Path) -> None:
     """Refuse a folder with an adapter alone, and say how its base and it become a checkpoint.
 
     An ordinary model's folder may hold one beside its `config.json`: transformers loads both.
-
-    Raises:
-        ValueError: the folder holds an adapter, and neither weights nor an ordinary configuration.
     """
     has_weights = any(folder.glob("model*.safetensors")) or any(folder.glob("consolidated*.pth"))
     has_adapter = (folder / ADAPTER_FILE).is_file() or any(folder.glob("adapter_model.*"))
-    if has_weights or not has_adapter or _is_ordinary(folder):
+    config = folder / CONFIG_FILE
+    is_ordinary = (
+        config.is_file() and read_json(config).get("model_type") != MTPLlamaConfig.model_type
+    )
+    if has_weights or not has_adapter or is_ordinary:
         return
     path = folder / ADAPTER_FILE
     base = (read_json(path) if path.is_file() else {}).get("base_model_name_or_path")
@@ -34,8 +35,3 @@ def refuse_adapter(folder: Path) -> None:
         f"model, load it as pretrained={base or 'BASE'},peft={folder}; if its base has several "
         f"heads, merge it first: {_MERGE}"
     )
-
-
-def _is_ordinary(folder: Path) -> bool:
-    path = folder / CONFIG_FILE
-    return path.is_file() and read_json(path).get("model_type") != MTPLlamaConfig.model_type

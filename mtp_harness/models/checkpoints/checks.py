@@ -1,7 +1,10 @@
 """What every loader of a checkpoint checks, and how it says so: one sentence, few names of many."""
 
 import json
-from collections.abc import Iterable, Mapping
+import math
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,27 +26,43 @@ class KeyReport(NamedTuple):
     wrong_shapes: list[str]
     """`NAME is [found], expected [shape]`."""
 
+    @classmethod
+    def compare(cls, expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> "KeyReport":
+        """Return the differences between two sets of named shapes."""
+        return cls(
+            missing=[name for name in expected if name not in found],
+            unexpected=[name for name in found if name not in expected],
+            wrong_shapes=[
+                f"{name} is {list(found[name])}, expected {list(shape)}"
+                for name, shape in expected.items()
+                if name in found and found[name] != shape
+            ],
+        )
+
     def clauses(self) -> list[str]:
         """Return one clause per kind of difference; none where nothing differs."""
-        kinds = {
-            "missing": self.missing,
-            "unexpected": self.unexpected,
-            "wrong shape": self.wrong_shapes,
-        }
-        return [f"{kind}: {listing(names)}" for kind, names in kinds.items() if names]
+        kinds = zip(("missing", "unexpected", "wrong shape"), self, strict=True)
+        return [f"{kind}: {listing(names)}" for kind, names in kinds if names]
 
 
-def compare(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> KeyReport:
-    """Return the differences between two sets of named shapes."""
-    return KeyReport(
-        missing=[name for name in expected if name not in found],
-        unexpected=[name for name in found if name not in expected],
-        wrong_shapes=[
-            f"{name} is {list(found[name])}, expected {list(shape)}"
-            for name, shape in expected.items()
-            if name in found and found[name] != shape
-        ],
-    )
+class StoredTensors(ABC):
+    """The tensors in a checkpoint's files; opening them reads no weights."""
+
+    files: list[Path]
+    shapes: dict[str, Shape]
+    dtypes: dict[str, torch.dtype | None]  # None: no plain floating-point type
+
+    @abstractmethod
+    def read(self, name: str) -> Tensor:
+        """Return one tensor."""
+
+    def main_dtype(self) -> torch.dtype:
+        """Return the floating-point type that most of the weights are stored in."""
+        counts: Counter[torch.dtype] = Counter()
+        for name, dtype in self.dtypes.items():
+            if dtype is not None:
+                counts[dtype] += math.prod(self.shapes[name])
+        return counts.most_common(1)[0][0] if counts else torch.get_default_dtype()
 
 
 def listing(names: Iterable[str], limit: int = 3) -> str:
@@ -59,11 +78,39 @@ def one_line(error: Exception, limit: int = 200) -> str:
     return text if len(text) <= limit else text[:limit] + "…"
 
 
-def refuse_more_layers(name: str, n_layers: int, n_tensors: int) -> None:
-    """Refuse more layers than there are tensors, before names are made up for all of them.
+def odd_number(name: str, value: object, whole: bool, limit: float = math.inf) -> str | None:
+    """Return what a value is and should be, unless it is a positive number below the limit."""
+    types = (int,) if whole else (int, float)
+    if isinstance(value, types) and not isinstance(value, bool) and 0 < value < limit:
+        return None
+    shown = repr(value) if len(repr(value)) < 100 else f"{repr(value)[:100]}…"
+    below = "" if limit == math.inf else f" below {limit:g}"
+    return f"{name}={shown}, expected a positive {'integer' if whole else 'number'}{below}"
 
-    Raises:
-        ValueError: `name`, a file and its key, says so.
+
+def refuse_differences(folder: Path, file: str, differences: Sequence[str]) -> None:
+    """Raise a ValueError if a file and the weights beside it do not agree."""
+    if differences:
+        raise ValueError(
+            f"the weights in {folder} do not agree with its {file}: "
+            f"{'; '.join(differences)}; correct {file} or fetch the weights again"
+        )
+
+
+def refuse_not_finite(folder: Path, dtype: torch.dtype, bad: Sequence[str]) -> None:
+    """Raise a ValueError if there are tensors with NaN or infinity once they are of a type."""
+    if bad:
+        raise ValueError(
+            f"the weights in {folder} hold NaN or infinity as {str(dtype).removeprefix('torch.')}, "
+            f"expected finite numbers, in {listing(bad)}: fetch them again, or choose a dtype with "
+            "a wider range"
+        )
+
+
+def refuse_more_layers(name: str, n_layers: int, n_tensors: int) -> None:
+    """Raise a ValueError about `name`, a file and its key, if it says more layers than tensors.
+
+    Asked before names are made up for all of these layers.
     """
     if n_layers > n_tensors:
         raise ValueError(
@@ -82,12 +129,7 @@ def is_finite(tensor: Tensor) -> bool:
 
 
 def local_folder(path: str | Path) -> Path:
-    """Return `path` if it is a folder with something in it.
-
-    Raises:
-        FileNotFoundError: nothing is there, or the folder is empty.
-        ValueError: it is a file.
-    """
+    """Return `path` if it is a folder with something in it."""
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise ValueError(
@@ -105,12 +147,7 @@ def local_folder(path: str | Path) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is no JSON, or no object.
-    """
+    """Return the JSON object in a file."""
     if not path.is_file():
         raise FileNotFoundError(
             f"{path.parent} has no {path.name}: copy it from the checkpoint's release"

@@ -14,32 +14,29 @@ It loads with `strict=False`; we refuse a missing, an unexpected or a misshapen 
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from mtp_harness.models.checkpoints.checks import (
-    KeyReport,
-    compare,
-    is_finite,
-    listing,
-    local_folder,
-    refuse_more_layers,
-)
+from mtp_harness.models.checkpoints import checks
+from mtp_harness.models.checkpoints.checks import KeyReport
+from mtp_harness.models.checkpoints.layout import Layout, Summary
 from mtp_harness.models.checkpoints.meta_params import PARAMS_FILE, MetaParams, read_params
-from mtp_harness.models.checkpoints.meta_shards import MetaShards
+from mtp_harness.models.checkpoints.meta_shards import MetaShards, shard_files
 from mtp_harness.models.checkpoints.meta_tokenizer import (
     TOKENIZER_FILE,
     find_tokenizer,
     sentencepiece_tokenizer,
 )
+from mtp_harness.models.checkpoints.safetensors_files import CONFIG_FILE
+from mtp_harness.models.checkpoints.safetensors_folder import describe_sizes
 from mtp_harness.models.llama.mtp_llama import MTPLlamaConfig, MTPLlamaForCausalLM
 
 
-class MetaReport(NamedTuple):
+class _Report(NamedTuple):
     """How the weights agree with `params.json`."""
 
     vocabulary: int
@@ -47,48 +44,29 @@ class MetaReport(NamedTuple):
     causes: list[str]
     """What probably explains the differences, one clause each."""
 
-    def problems(self) -> list[str]:
-        """Return one clause per problem, probable causes first; none for a sound checkpoint."""
-        return self.causes + self.keys.clauses()
-
 
 def load_meta(folder: Path, dtype: torch.dtype | None = None) -> MTPLlamaForCausalLM:
     """Load a checkpoint in Meta's layout, on the CPU and in evaluation mode.
 
-    Unsplit weights that need no conversion stay memory-mapped until they are used or moved.
-
-    Args:
-        folder: holds `params.json` and the weights.
-        dtype: type of the weights; None means the one that most of them are stored in.
+    Unsplit weights that need no conversion stay memory-mapped until they are used or moved. Without
+    a `dtype` they get the one that most of them are stored in.
 
     Raises:
         FileNotFoundError: the folder or a file is missing.
         ValueError: files are malformed, disagree with each other, or hold NaN or infinity.
     """
-    folder = local_folder(folder)
+    folder = checks.local_folder(folder)
     params = read_params(folder)
     shards = MetaShards(folder, params.dim)
-    report = check_weights(params, shards)
-    if report.problems():
-        raise ValueError(
-            f"the weights in {folder} do not agree with its params.json: "
-            f"{'; '.join(report.problems())}; correct params.json or fetch the weights again"
-        )
+    report = _compare(params, shards)
+    checks.refuse_differences(folder, PARAMS_FILE, report.causes + report.keys.clauses())
     weights = _converted(folder, params, shards, dtype or shards.main_dtype())
-    return build(params.config(report.vocabulary), weights)
+    return _build(params.config(report.vocabulary), weights)
 
 
 def meta_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a checkpoint in Meta's layout.
-
-    Args:
-        folder: holds the weights; `tokenizer.model` is looked for there, then one folder up.
-
-    Raises:
-        FileNotFoundError: it is in neither.
-        ValueError: it is not a SentencePiece BPE model, or has more pieces than the model has rows.
-    """
-    folder = local_folder(folder)
+    """Return the tokenizer of a checkpoint in Meta's layout, from its folder or the one above."""
+    folder = checks.local_folder(folder)
     path = find_tokenizer(folder)
     if path is None:
         raise FileNotFoundError(
@@ -96,7 +74,10 @@ def meta_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             "pass tokenizer=…"
         )
     tokenizer = sentencepiece_tokenizer(path)
-    vocabulary = _vocabulary(folder)
+    params = read_params(folder)
+    vocabulary = params.vocab_size
+    if vocabulary < 1:
+        vocabulary = _first_size(MetaShards(folder, params.dim), "tok_embeddings.weight", 0)
     if len(tokenizer) > vocabulary:
         raise ValueError(
             f"{path} has {len(tokenizer)} pieces but the model in {folder} has a vocabulary of "
@@ -105,19 +86,17 @@ def meta_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def check_weights(params: MetaParams, shards: MetaShards) -> MetaReport:
-    """Compare the weights' keys and shapes with what `params.json` calls for.
-
-    Raises:
-        ValueError: it calls for more layers than there are tensors.
-    """
-    refuse_more_layers(f"{PARAMS_FILE}: n_layers", params.n_layers, len(shards.shapes))
-    vocabulary = params.vocab_size if params.vocab_size > 0 else _rows(shards)
-    keys = compare(params.shapes(vocabulary), shards.shapes)
-    return MetaReport(vocabulary, keys, _causes(params, shards))
+def _compare(params: MetaParams, shards: MetaShards) -> _Report:
+    """Compare the weights' keys and shapes with what `params.json` calls for."""
+    checks.refuse_more_layers(f"{PARAMS_FILE}: n_layers", params.n_layers, len(shards.shapes))
+    vocabulary = params.vocab_size
+    if vocabulary < 1:
+        vocabulary = _first_size(shards, "tok_embeddings.weight", 0)
+    keys = KeyReport.compare(params.shapes(vocabulary), shards.shapes)
+    return _Report(vocabulary, keys, _causes(params, shards))
 
 
-def build(config: MTPLlamaConfig, weights: dict[str, Tensor]) -> MTPLlamaForCausalLM:
+def _build(config: MTPLlamaConfig, weights: dict[str, Tensor]) -> MTPLlamaForCausalLM:
     """Return a model around `weights`, which must be exactly its tensors; nothing is copied."""
     with torch.device("meta"):
         model = MTPLlamaForCausalLM(config)
@@ -146,26 +125,10 @@ def _converted(
         if meta_name.endswith((".wq.weight", ".wk.weight")):
             tensor = to_rotate_half(tensor, params.head_dim)
         weights[name] = tensor.to(dtype)
-        if not is_finite(weights[name]):
+        if not checks.is_finite(weights[name]):
             bad.append(meta_name)
-    if bad:
-        raise ValueError(
-            f"the weights in {folder} hold NaN or infinity as {str(dtype).removeprefix('torch.')}, "
-            f"expected finite numbers, in {listing(bad)}: fetch them again, or choose a dtype with "
-            "a wider range"
-        )
+    checks.refuse_not_finite(folder, dtype, bad)
     return weights
-
-
-def _vocabulary(folder: Path) -> int:
-    """Return V of a checkpoint, from `params.json` or else from the shape of the weights."""
-    params = read_params(folder)
-    return params.vocab_size if params.vocab_size > 0 else _rows(MetaShards(folder, params.dim))
-
-
-def _rows(shards: MetaShards) -> int:
-    """Return the number of embedding rows; 0 where there is no embedding."""
-    return _first_size(shards, "tok_embeddings.weight", 0)
 
 
 def _first_size(shards: MetaShards, name: str, default: int) -> int:
@@ -215,3 +178,49 @@ def _lost_shard(params: MetaParams, shards: MetaShards) -> str | None:
         f"every tensor lacks a part, as where only {n} of {n_whole} shards are there: "
         f"consolidated.{n:02d}.pth is missing"
     )
+
+
+def _describe(summary: Summary, folder: Path) -> Path | None:
+    params = summary.attempt(lambda: read_params(folder))
+    # Without params.json the width is unknown: whole tensors are still described.
+    shards = summary.attempt(lambda: MetaShards(folder, params.dim if params else 0))
+    if params:
+        report = summary.attempt(lambda: _compare(params, shards)) if shards else None
+        vocabulary, sizes = 0 if shards else max(params.vocab_size, 0), None
+        if shards and report:
+            vocabulary = report.vocabulary
+            summary.note_keys(report.keys, report.causes)
+            names = params.names().items()
+            sizes = {n: shards.shapes[meta] for n, meta in names if meta in shards.shapes}
+        describe_sizes(summary, params.config(max(vocabulary, 1)), sizes)
+        summary.vocabulary = vocabulary or None
+    if shards:
+        summary.scan(shards)
+    return find_tokenizer(folder)
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    """Return names and sizes of the files, and `params.json`; no path of this machine."""
+    tokenizer = find_tokenizer(folder)
+    files = [folder / PARAMS_FILE, *shard_files(folder), *([tokenizer] if tokenizer else [])]
+    return {
+        "source_files": {file.name: file.stat().st_size for file in files},
+        "params": checks.read_json(folder / PARAMS_FILE),
+    }
+
+
+def _recognises(folder: Path) -> bool:
+    has_files = (folder / PARAMS_FILE).is_file() or any(folder.glob("consolidated*.pth"))
+    return has_files and not (folder / CONFIG_FILE).is_file()
+
+
+META = Layout(
+    name="meta",
+    title="Meta's release (params.json, consolidated*.pth)",
+    recognises=_recognises,
+    n_future_tokens=lambda folder: read_params(folder).n_future_tokens,
+    tokenizer=meta_tokenizer,
+    describe=_describe,
+    load=load_meta,
+    provenance=_provenance,
+)

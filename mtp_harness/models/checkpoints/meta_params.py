@@ -15,17 +15,17 @@ import dataclasses
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mtp_harness.models.checkpoints.checks import Shape, listing, read_json
+from mtp_harness.models.checkpoints.checks import Shape, listing, odd_number, read_json
 from mtp_harness.models.llama.mtp_llama import MTPLlamaConfig
 
 PARAMS_FILE = "params.json"
 RUNTIME_KEYS = frozenset({"max_batch_size"})
 """Keys that describe a run, not the model: accepted and not used."""
 
-_TOO_LARGE = 1e12
-"""No size, base or factor of a model comes near it."""
+_FACTORS = {"ffn_dim_multiplier", "norm_eps", "rope_theta"}
+_DEFAULTS = (("n_kv_heads", None), ("ffn_dim_multiplier", None), ("vocab_size", -1))
+"""Values that say that something else decides."""
 
 # Meta's name within a block -> transformers' name.
 _BLOCK_NAMES = {
@@ -48,39 +48,29 @@ _OUTER_NAMES = {
 
 @dataclass(frozen=True)
 class MetaParams:
-    """The contents of `params.json`, with the defaults of Meta's `ModelArgs`.
-
-    Attributes:
-        dim: width D.
-        n_layers: all blocks: trunk and heads.
-        n_heads: attention heads.
-        n_kv_heads: key/value heads; None means `n_heads`.
-        vocab_size: V; -1 means as many as the weights have.
-        multiple_of: the FFN width is rounded up to a multiple of this.
-        ffn_dim_multiplier: factor on the FFN width before rounding; None means 1.
-        norm_eps: epsilon of the RMS norms.
-        n_future_tokens: n, the number of prediction heads.
-        rope_theta: base of the rotary embedding.
-        max_seq_len: context in tokens. The release leaves it to the command line; 4096 is what
-            the models were trained with (Gloeckle et al. 2024, Table S13).
-    """
+    """The contents of `params.json`, with the names and defaults of Meta's `ModelArgs`."""
 
     dim: int = 4096
-    n_layers: int = 32
-    n_heads: int = 32
-    n_kv_heads: int | None = None
-    vocab_size: int = -1
-    multiple_of: int = 256
-    ffn_dim_multiplier: float | None = None
+    n_layers: int = 32  # trunk and heads
+    n_heads: int = 32  # attention heads
+    n_kv_heads: int | None = None  # None: as many as `n_heads`
+    vocab_size: int = -1  # -1: as many as the weights have
+    multiple_of: int = 256  # of which the FFN's width is made one, by rounding up
+    ffn_dim_multiplier: float | None = None  # factor on the FFN's width before that
     norm_eps: float = 1e-5
     n_future_tokens: int = 1
     rope_theta: float = 10000.0
+    # The release leaves the context to the command line; 4096 tokens is what the models were
+    # trained with (Gloeckle et al. 2024, Table S13).
     max_seq_len: int = 4096
 
     def __post_init__(self) -> None:
         """Refuse values that no model can have."""
-        for name, value in dataclasses.asdict(self).items():
-            _check_number(name, value)
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
+            odd = odd_number(name, value, name not in _FACTORS, limit=1e12)  # far above any model's
+            if odd and (name, value) not in _DEFAULTS:
+                raise ValueError(odd)
         if self.n_layers <= self.n_future_tokens:
             raise ValueError(
                 f"n_layers={self.n_layers} with n_future_tokens={self.n_future_tokens}, expected "
@@ -107,11 +97,6 @@ class MetaParams:
         return self.n_kv_heads or self.n_heads
 
     @property
-    def n_stem_layers(self) -> int:
-        """Blocks under `layers.`: the trunk and head 1."""
-        return self.n_layers - self.n_future_tokens + 1
-
-    @property
     def ffn_width(self) -> int:
         """Inner width of the feed-forward: 8/3 of D, scaled, rounded up."""
         width = int(2 * (4 * self.dim) / 3)
@@ -121,7 +106,8 @@ class MetaParams:
 
     def names(self) -> dict[str, str]:
         """Return the name of every tensor in `MTPLlamaForCausalLM`, mapped to Meta's name."""
-        blocks = {f"model.layers.{i}": f"layers.{i}" for i in range(self.n_stem_layers)}
+        n_stem = self.n_layers - self.n_future_tokens + 1  # the trunk and head 1
+        blocks = {f"model.layers.{i}": f"layers.{i}" for i in range(n_stem)}
         blocks |= {f"extra_heads.{i}": f"extra_heads.{i}" for i in range(self.n_future_tokens - 1)}
         names = {f"{ours}.weight": f"{meta}.weight" for meta, ours in _OUTER_NAMES.items()}
         for ours, meta in blocks.items():
@@ -133,18 +119,13 @@ class MetaParams:
         """Return the shape of every tensor by Meta's name, for V = `vocabulary`."""
         queries, keys = self.n_heads * self.head_dim, self.kv_heads * self.head_dim
         by_leaf: dict[str, Shape] = {
-            "tok_embeddings": (vocabulary, self.dim),
-            "output": (vocabulary, self.dim),
-            "norm": (self.dim,),
-            "attention_norm": (self.dim,),
-            "ffn_norm": (self.dim,),
+            **dict.fromkeys(("tok_embeddings", "output"), (vocabulary, self.dim)),
+            **dict.fromkeys(("norm", "attention_norm", "ffn_norm"), (self.dim,)),
             "wq": (queries, self.dim),
-            "wk": (keys, self.dim),
-            "wv": (keys, self.dim),
+            **dict.fromkeys(("wk", "wv"), (keys, self.dim)),
             "wo": (self.dim, queries),
-            "w1": (self.ffn_width, self.dim),
+            **dict.fromkeys(("w1", "w3"), (self.ffn_width, self.dim)),
             "w2": (self.dim, self.ffn_width),
-            "w3": (self.ffn_width, self.dim),
         }
         return {name: by_leaf[name.split(".")[-2]] for name in self.names().values()}
 
@@ -166,13 +147,7 @@ class MetaParams:
 
 
 def read_params(folder: Path) -> MetaParams:
-    """Return the checked contents of a folder's `params.json`.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is malformed, has a key that `MetaParams` does not know, or a value that no
-            model can have.
-    """
+    """Return the checked contents of a folder's `params.json`."""
     path = folder / PARAMS_FILE
     content = read_json(path)
     known = [field.name for field in dataclasses.fields(MetaParams)]
@@ -188,16 +163,3 @@ def read_params(folder: Path) -> MetaParams:
         return MetaParams(**{key: value for key, value in content.items() if key in known})
     except ValueError as error:
         raise ValueError(f"{path}: {error}; correct it or fetch it again") from error
-
-
-def _check_number(name: str, value: Any) -> None:
-    """Refuse a value of the wrong type or sign."""
-    field = next(f for f in dataclasses.fields(MetaParams) if f.name == name)
-    if (value is None and field.default is None) or (name == "vocab_size" and value == -1):
-        return
-    is_real = name in {"ffn_dim_multiplier", "norm_eps", "rope_theta"}
-    types = (int, float) if is_real else (int,)
-    if isinstance(value, bool) or not isinstance(value, types) or not 0 < value < _TOO_LARGE:
-        kind = "number" if is_real else "integer"
-        found = repr(value) if len(repr(value)) < 100 else f"{repr(value)[:100]}…"
-        raise ValueError(f"{name}={found}, expected a positive {kind} below {_TOO_LARGE:g}")

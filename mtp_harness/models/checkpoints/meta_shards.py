@@ -12,14 +12,19 @@ Files are memory-mapped: opening reads no weights, and reading an unsplit tensor
 
 import re
 import zipfile
-from collections import Counter
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from mtp_harness.models.checkpoints.checks import Shape, is_lfs_pointer, listing, one_line
+from mtp_harness.models.checkpoints.checks import (
+    Shape,
+    StoredTensors,
+    is_lfs_pointer,
+    listing,
+    one_line,
+)
 
 IGNORED = frozenset({"rope.freqs"})
 """A table that some exports store; it follows from `params.json`."""
@@ -29,26 +34,21 @@ WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _SPLIT = {"wq": 0, "wk": 0, "wv": 0, "w1": 0, "w3": 0, "output": 0, "wo": 1, "w2": 1}
 
 
-class MetaShards:
-    """The tensors of one or several `.pth` files, by Meta's names.
-
-    Args:
-        folder: where the files are.
-        width: D of the model, which tells how embeddings are split.
-
-    Attributes:
-        files: the shards in order.
-        shapes: shape of every whole tensor.
-        dtypes: type of every tensor.
-
-    Raises:
-        FileNotFoundError: no weights, or a shard is missing.
-        ValueError: a file is truncated, carries code, or holds something else than named tensors;
-            or the shards do not fit together.
-    """
+class MetaShards(StoredTensors):
+    """The whole tensors of one or several `.pth` files, by Meta's names."""
 
     def __init__(self, folder: Path, width: int) -> None:
-        """Open the files."""
+        """Open the files.
+
+        Args:
+            folder: where they are.
+            width: D of the model, which tells how embeddings are split.
+
+        Raises:
+            FileNotFoundError: no weights, or a shard is missing.
+            ValueError: a file is truncated, carries code, or holds something else than named
+                tensors; or the shards do not fit together.
+        """
         self.files = shard_files(folder)
         self._width = width
         self._shards = [_open(file) for file in self.files]
@@ -59,23 +59,11 @@ class MetaShards:
                 f"the shards of {folder} hold different keys ({listing(uneven)}), expected the "
                 "same in each: they are from different checkpoints, fetch them again"
             )
-        self.shapes: dict[str, Shape] = {name: self._whole_shape(name) for name in names}
-        self.dtypes: dict[str, torch.dtype] = {n: self._shards[0][n].dtype for n in names}
-
-    def main_dtype(self) -> torch.dtype:
-        """Return the floating-point type that most of the weights are stored in."""
-        counts: Counter[torch.dtype] = Counter()
-        for name, dtype in self.dtypes.items():
-            if dtype.is_floating_point:
-                counts[dtype] += torch.Size(self.shapes[name]).numel()
-        return counts.most_common(1)[0][0] if counts else torch.get_default_dtype()
+        self.shapes = {name: self._whole_shape(name) for name in names}
+        self.dtypes = {name: self._shards[0][name].dtype for name in names}
 
     def read(self, name: str) -> Tensor:
-        """Return a whole tensor; it shares the file's memory where it is not split.
-
-        Raises:
-            ValueError: the shards disagree about a tensor that each holds whole.
-        """
+        """Return a whole tensor; it shares the file's memory where it is not split."""
         parts = [shard[name] for shard in self._shards]
         dim = self._split_dim(name)
         if len(parts) > 1 and dim is not None:
@@ -113,12 +101,7 @@ class MetaShards:
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """Return the weights in a folder, in the order of the shards.
-
-    Raises:
-        FileNotFoundError: none, or a gap in their numbers.
-        ValueError: several that are not the shards of one checkpoint.
-    """
+    """Return the weights in a folder, in the order of the shards."""
     files = sorted(folder.glob("consolidated*.pth")) or sorted(folder.glob("*.pth"))
     if not files:
         raise FileNotFoundError(

@@ -44,9 +44,6 @@ def sentencepiece_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     Decoding the tokens of an answer alone drops one leading space, the one that SentencePiece puts
     in front of every text: an answer must be decoded together with what comes before it. Bytes that
     are no UTF-8 become one U+FFFD each; SentencePiece keeps what it can of such a run.
-
-    Raises:
-        ValueError: the file is broken, not BPE, or gives other ids here than in SentencePiece.
     """
     proto, reference = _read(path)
     backend = Tokenizer(_bpe(proto))
@@ -118,7 +115,6 @@ def _bpe(proto: Any) -> BPE:
 
 
 def _decoder(spec: Any) -> decoders.Decoder:
-    """Return the way from pieces back to text."""
     # ByteFallback gives up a whole run of byte pieces for one broken character. Line ends and tabs
     # are such pieces in Llama's vocabulary: taken out of the run first, they survive, and a stop
     # string with a newline is found while the character behind it is still incomplete.
@@ -131,7 +127,6 @@ def _decoder(spec: Any) -> decoders.Decoder:
 
 
 def _normalizer(spec: Any) -> normalizers.Normalizer:
-    """Return SentencePiece's normalisation: character map, spaces, the leading space."""
     steps: list[normalizers.Normalizer] = []
     if spec.precompiled_charsmap:
         steps.append(normalizers.Precompiled(spec.precompiled_charsmap))

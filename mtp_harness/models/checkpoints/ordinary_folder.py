@@ -19,13 +19,20 @@ import transformers
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
 from mtp_harness.errors import in_words
-from mtp_harness.models.checkpoints.checks import KeyReport, one_line, read_json, refuse_more_layers
-from mtp_harness.models.checkpoints.config_file import CONFIG_FILE, no_such_model
-from mtp_harness.models.checkpoints.safetensors_folder import (
+from mtp_harness.models.checkpoints import checks
+from mtp_harness.models.checkpoints.checks import KeyReport, listing, one_line
+from mtp_harness.models.checkpoints.layout import Layout, Summary
+from mtp_harness.models.checkpoints.safetensors_files import (
+    CONFIG_FILE,
     INDEX_FILE,
     SINGLE_FILE,
     SafetensorsFiles,
+    no_such_model,
 )
+from mtp_harness.models.checkpoints.tokenizer_folder import folder_tokenizer, tokenizer_file
+
+SEQUENTIAL_KEYS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers")
+"""Where other families declare modules that transformers does not load as heads."""
 
 _OTHER_WEIGHTS = ("*.safetensors", "pytorch_model*.bin*", "adapter_model*", "*.gguf")
 """What transformers can be told to take instead of the two names for safetensors."""
@@ -41,30 +48,17 @@ _MANY_LAYERS = 1000  # below this, layers that share their weights are not told 
 def check_ordinary(folder: Path) -> None:
     """Refuse a folder that transformers cannot load, or would fill up with random numbers.
 
-    Args:
-        folder: of an ordinary causal LM, as `load.detect` says.
-
     Raises:
         FileNotFoundError: it has no weights.
         ValueError: a file is truncated, `config.json` describes no model, or one that the weights
             do not have.
     """
-    files = ordinary_weights(folder)
-    report = compare_ordinary(folder, files) if files else None
-    if report and report.clauses():
-        raise ValueError(
-            f"the weights in {folder} do not agree with its {CONFIG_FILE}: "
-            f"{'; '.join(report.clauses())}; correct {CONFIG_FILE} or fetch the weights again"
-        )
+    if (files := _weights(folder)) and (report := _compare(folder, files)):
+        checks.refuse_differences(folder, CONFIG_FILE, report.clauses())
 
 
-def ordinary_weights(folder: Path) -> SafetensorsFiles | None:
-    """Return the safetensors that transformers would take, None where it takes other files.
-
-    Raises:
-        FileNotFoundError: there are no weights at all, or a file that the index names is missing.
-        ValueError: a file is truncated or no safetensors file.
-    """
+def _weights(folder: Path) -> SafetensorsFiles | None:
+    """Return the safetensors that transformers would take, None where it takes other files."""
     if {path.name for path in folder.iterdir()} & {SINGLE_FILE, INDEX_FILE}:
         return SafetensorsFiles(folder)
     if not any(path for pattern in _OTHER_WEIGHTS for path in folder.glob(pattern)):
@@ -75,31 +69,23 @@ def ordinary_weights(folder: Path) -> SafetensorsFiles | None:
     return None
 
 
-def compare_ordinary(folder: Path, files: SafetensorsFiles) -> KeyReport | None:
+def _compare(folder: Path, files: SafetensorsFiles) -> KeyReport | None:
     """Return what the model lacks and what does not fit it; None where that is not known.
 
     Weights that the model does not use are no difference: transformers leaves them out.
-
-    Raises:
-        ValueError: `config.json` describes no model that transformers can build.
     """
-    content = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
+    content = _content(folder)
     if not content or _ELSEWHERE & content.keys() or (folder / "adapter_config.json").exists():
         return None
     for name in _LAYER_KEYS:
         if isinstance(content.get(name), int) and content[name] > _MANY_LAYERS:
-            refuse_more_layers(f"{CONFIG_FILE}: {name}", content[name], len(files.shapes))
+            checks.refuse_more_layers(f"{CONFIG_FILE}: {name}", content[name], len(files.shapes))
     with _quietly():
         model = _built(folder)
         return None if model is None else _verdict(model, files)
 
 
-def read_ordinary_config(folder: Path) -> Any:
-    """Return the configuration in a folder.
-
-    Raises:
-        ValueError: transformers refuses it.
-    """
+def _read_config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers' validation has its own classes of error
@@ -108,14 +94,7 @@ def read_ordinary_config(folder: Path) -> Any:
 
 @contextmanager
 def asking_transformers(what: str) -> Iterator[None]:
-    """Put what transformers trips over into a sentence; what it refuses by itself is left as it is.
-
-    Args:
-        what: what it was asked to load.
-
-    Raises:
-        ValueError: it failed in another way than with a ValueError or an OSError.
-    """
+    """Put what transformers trips over into a sentence; leave what it refuses by itself."""
     try:
         with in_words():
             yield
@@ -128,13 +107,14 @@ def asking_transformers(what: str) -> Iterator[None]:
         ) from error
 
 
-def _built(folder: Path) -> Any:
-    """Return the model of a folder without memory for its weights; None if it is not built here.
+def _content(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_FILE
+    return checks.read_json(path) if path.is_file() else {}
 
-    Raises:
-        ValueError: it describes no model that can be built.
-    """
-    config = read_ordinary_config(folder)
+
+def _built(folder: Path) -> Any:
+    """Return the model of a folder without memory for its weights; None if it is not built here."""
+    config = _read_config(folder)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return None
     try:
@@ -184,3 +164,48 @@ def _quietly() -> Iterator[None]:
         log.set_verbosity(level)
         if bars:
             log.enable_progress_bar()
+
+
+def _describe(summary: Summary, folder: Path) -> Path | None:
+    """Fill in what is known of an ordinary causal LM."""
+    config = _content(folder)
+    names = config.get("architectures") or config.get("model_type")
+    summary.architecture = listing(map(str, names if isinstance(names, list) else [names]))
+    summary.n_future_tokens = 1
+    summary.trunk_layers = config.get("num_hidden_layers")
+    summary.width = config.get("hidden_size")
+    summary.attention_heads = config.get("num_attention_heads")
+    summary.kv_heads = config.get("num_key_value_heads")
+    inner = config.get("text_config")  # where a model that also sees keeps what is about text
+    summary.vocabulary = (inner if isinstance(inner, dict) else config).get("vocab_size")
+    summary.context = config.get("max_position_embeddings")
+    if modules := next((config[key] for key in SEQUENTIAL_KEYS if config.get(key)), 0):
+        summary.notes.append(
+            f"declares {modules} sequential prediction module(s), which are not loaded: n = 1"
+        )
+    n_problems = len(summary.problems)
+    files = summary.attempt(lambda: _weights(folder))
+    keys = summary.attempt(lambda: _compare(folder, files)) if files else None
+    if keys:
+        summary.note_keys(keys, [])
+    elif len(summary.problems) == n_problems:
+        why = "quantised" if config.get("quantization_config") else "only transformers can tell"
+        summary.notes.append(
+            f"weights not compared with the model's: {why}"
+            if files
+            else "no model.safetensors: weights not looked at"
+        )
+    if files:
+        summary.scan(files)
+    return tokenizer_file(folder)
+
+
+ORDINARY = Layout(
+    name="transformers",
+    title="transformers folder of an ordinary causal LM",
+    # transformers reads GGUF without a config.json
+    recognises=lambda folder: (folder / CONFIG_FILE).is_file() or any(folder.glob("*.gguf")),
+    n_future_tokens=lambda folder: 1,
+    tokenizer=lambda folder: folder_tokenizer(folder, _read_config, raw=False),
+    describe=_describe,
+)

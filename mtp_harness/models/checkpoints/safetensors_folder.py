@@ -1,107 +1,61 @@
-"""A transformers folder (`config.json`, `*.safetensors`), read strictly.
+"""This package's own layout: `config.json` with `model_type` mtp_llama, and `*.safetensors`.
 
-transformers warns about missing keys and fills them with random numbers, and drops unexpected ones.
-Here both are errors, found in the files' headers before any weight is read.
+transformers warns about missing keys and fills them with random numbers, drops unexpected ones, and
+takes many a value that no model can have. Here these are errors, found before any weight is read.
 """
 
-from collections import Counter
+from collections.abc import Iterator, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
-from mtp_harness.models.checkpoints.checks import (
-    KeyReport,
-    Shape,
-    compare,
-    is_finite,
-    is_lfs_pointer,
-    listing,
-    local_folder,
-    one_line,
-    read_json,
+from mtp_harness.models.checkpoints import checks
+from mtp_harness.models.checkpoints.checks import KeyReport, Shape, listing, one_line
+from mtp_harness.models.checkpoints.layout import Layout, Summary
+from mtp_harness.models.checkpoints.safetensors_files import (
+    CONFIG_FILE,
+    SafetensorsFiles,
+    no_such_model,
 )
-from mtp_harness.models.checkpoints.config_file import CONFIG_FILE, model_shapes, read_config
+from mtp_harness.models.checkpoints.tokenizer_folder import (
+    folder_tokenizer,
+    holds_tokenizer,
+    tokenizer_file,
+)
 from mtp_harness.models.llama.mtp_llama import MTPLlamaConfig, MTPLlamaForCausalLM
 
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
+_SIZES = {
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "n_future_tokens",
 }
-
-
-class SafetensorsFiles:
-    """The tensors of a transformers folder; opening reads the headers only.
-
-    Args:
-        folder: holds `model.safetensors`, or the files that `model.safetensors.index.json` names.
-
-    Attributes:
-        files: the files.
-        shapes: shape of every tensor.
-        dtypes: type of every tensor, None for one that is not a plain floating-point type.
-
-    Raises:
-        FileNotFoundError: no weights, or a file that the index names is missing.
-        ValueError: a file is truncated or no safetensors file.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        """Read the headers."""
-        self.files = weight_files(folder)
-        self.shapes: dict[str, Shape] = {}
-        self.dtypes: dict[str, torch.dtype | None] = {}
-        self._handles: dict[str, Any] = {}
-        for file in self.files:
-            handle = _open(file)
-            for name in handle.keys():
-                part = handle.get_slice(name)
-                self.shapes[name] = tuple(part.get_shape())
-                self.dtypes[name] = _DTYPES.get(part.get_dtype())
-                self._handles[name] = handle
-
-    def read(self, name: str) -> Tensor:
-        """Return one tensor."""
-        tensor: Tensor = self._handles[name].get_tensor(name)
-        return tensor
-
-    def odd_types(self) -> list[str]:
-        """Return a clause about tensors that are no plain floating-point numbers, if there are."""
-        odd = [name for name, dtype in self.dtypes.items() if dtype is None]
-        return [f"not stored as plain floating-point numbers: {listing(odd)}"] if odd else []
-
-    def main_dtype(self) -> torch.dtype:
-        """Return the floating-point type that most of the weights are stored in."""
-        counts: Counter[torch.dtype] = Counter()
-        for name, dtype in self.dtypes.items():
-            if dtype is not None:
-                counts[dtype] += torch.Size(self.shapes[name]).numel()
-        return counts.most_common(1)[0][0] if counts else torch.get_default_dtype()
+_FACTORS = {"rms_norm_eps", "rope_theta"}
 
 
 def load_folder(folder: Path, dtype: torch.dtype | None = None) -> MTPLlamaForCausalLM:
     """Load an `mtp_llama` folder, on the CPU and in evaluation mode.
 
-    Args:
-        folder: holds `config.json` and the weights.
-        dtype: type of the weights; None means the one that most of them are stored in.
+    Without a `dtype` the weights get the one that most of them are stored in.
 
     Raises:
         FileNotFoundError: the folder or a file is missing.
         ValueError: a file is malformed, `config.json` and the weights disagree, or the weights hold
             NaN or infinity.
     """
-    folder = local_folder(folder)
+    folder = checks.local_folder(folder)
     config = read_config(folder)
     files = SafetensorsFiles(folder)
-    _refuse(folder, check_keys(config, files).clauses() + files.odd_types())
+    differences = _compare(config, files).clauses() + files.odd_types()
+    checks.refuse_differences(folder, CONFIG_FILE, differences)
     load: Any = MTPLlamaForCausalLM.from_pretrained  # its annotation leaves the loading info out
     model: MTPLlamaForCausalLM
     try:
@@ -116,78 +70,140 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None) -> MTPLlamaForCa
         raise ValueError(
             f"transformers cannot load {folder} ({one_line(error)}): convert or fetch it again"
         ) from error
-    _refuse(
-        folder, [f"{kind}: {listing(map(str, names))}" for kind, names in info.items() if names]
-    )
-    _refuse_not_finite(folder, model)
+    differences = [f"{kind}: {listing(map(str, names))}" for kind, names in info.items() if names]
+    checks.refuse_differences(folder, CONFIG_FILE, differences)
+    bad = [name for name, weight in model.state_dict().items() if not checks.is_finite(weight)]
+    checks.refuse_not_finite(folder, model.dtype, bad)
     model.eval()  # type: ignore[no-untyped-call]
     return model
 
 
-def check_keys(config: MTPLlamaConfig, files: SafetensorsFiles) -> KeyReport:
-    """Compare the weights' keys and shapes with those of the model that `config` describes.
-
-    Raises:
-        ValueError: no such model can be built, or it has more layers than there are tensors.
-    """
-    return compare(model_shapes(config, len(files.shapes)), files.shapes)
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a folder.
-
-    Raises:
-        FileNotFoundError: none, or one that the index names is missing.
-        ValueError: the index is malformed.
-    """
-    if (folder / SINGLE_FILE).is_file():
-        return [folder / SINGLE_FILE]
-    if not (folder / INDEX_FILE).is_file():
-        raise FileNotFoundError(
-            f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}, expected the weights in one of "
-            "these forms: fetch them, or save them with save_pretrained"
-        )
-    names = read_json(folder / INDEX_FILE).get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(v, str) for v in names.values()):
-        raise ValueError(f"{folder / INDEX_FILE} has no weight_map of file names: fetch it again")
-    files = [folder / name for name in sorted(set(names.values()))]
-    absent = [file.name for file in files if not file.is_file()]
-    if absent:
-        raise FileNotFoundError(
-            f"{folder} has no {listing(absent)}, expected because {INDEX_FILE} names it: fetch it"
-        )
-    return files
-
-
-def _open(file: Path) -> Any:
-    """Return a handle on one file."""
-    if is_lfs_pointer(file):
+def read_config(folder: Path) -> MTPLlamaConfig:
+    """Return the configuration in a folder."""
+    path = folder / CONFIG_FILE
+    content = checks.read_json(path)
+    if content.get("model_type") != MTPLlamaConfig.model_type:
         raise ValueError(
-            f"{file} is a Git LFS pointer, expected the weights themselves: run `git lfs pull`"
+            f"{path} says model_type={content.get('model_type')!r}, expected "
+            f"{MTPLlamaConfig.model_type!r}: this is another kind of checkpoint"
         )
+    if problem := next(_impossible_values(content), None):
+        raise ValueError(f"{path}: {problem}; correct it or fetch it again")
     try:
-        return safe_open(file, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{file} is truncated or no safetensors file ({one_line(error)}): fetch it again"
-        ) from error
+        config = MTPLlamaConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers' validation has its own classes of error
+        raise ValueError(f"{path}: {one_line(error)}; correct it or fetch it again") from error
+    assert isinstance(config, MTPLlamaConfig)
+    if problem := next(_impossible_relations(config), None):
+        raise ValueError(f"{path}: {problem}; correct it or fetch it again")
+    return config
 
 
-def _refuse(folder: Path, differences: list[str]) -> None:
-    """Raise if there are differences between `config.json` and the weights."""
-    if differences:
-        raise ValueError(
-            f"the weights in {folder} do not agree with its {CONFIG_FILE}: "
-            f"{'; '.join(differences)}; correct {CONFIG_FILE} or fetch the weights again"
+def describe_sizes(summary: Summary, config: Any, shapes: Mapping[str, Shape] | None) -> None:
+    """Fill in what an `MTPLlamaConfig` says, and the parameters of its parts.
+
+    `shapes` are the tensors', by our names; None where they are not known.
+    """
+    summary.architecture = "MTPLlamaForCausalLM"
+    summary.n_future_tokens = config.n_future_tokens
+    summary.trunk_layers = config.num_hidden_layers - config.n_future_tokens
+    summary.width, summary.ffn_width = config.hidden_size, config.intermediate_size
+    summary.attention_heads = config.num_attention_heads
+    summary.kv_heads = config.num_key_value_heads
+    summary.vocabulary, summary.context = config.vocab_size, config.max_position_embeddings
+    if shapes is None:
+        return
+    n, n_trunk = config.n_future_tokens, summary.trunk_layers
+    parts, heads = dict.fromkeys(("embedding", "trunk", "norm", "unembedding"), 0), [0] * n
+    for name, shape in shapes.items():
+        match name.split("."):
+            case ["model", "embed_tokens", "weight"]:
+                parts["embedding"] += prod(shape)
+            case ["model", "norm", "weight"]:
+                parts["norm"] += prod(shape)
+            case ["lm_head", "weight"]:
+                parts["unembedding"] += prod(shape)
+            case ["model", "layers", layer, *_] if int(layer) < n_trunk:
+                parts["trunk"] += prod(shape)
+            case ["model", "layers", layer, *_] if int(layer) == n_trunk:
+                heads[0] += prod(shape)
+            case ["extra_heads" | "extra_lm_heads", index, *_] if int(index) + 1 < n:
+                heads[int(index) + 1] += prod(shape)
+    summary.parameters |= {**parts, "heads": heads}
+
+
+def _compare(config: MTPLlamaConfig, files: SafetensorsFiles) -> KeyReport:
+    """Compare the weights with the model that `config` describes, for which no memory is taken."""
+    key = f"{CONFIG_FILE}: num_hidden_layers"
+    checks.refuse_more_layers(key, config.num_hidden_layers, len(files.shapes))
+    try:
+        with torch.device("meta"):
+            state = MTPLlamaForCausalLM(config).state_dict()
+    except Exception as error:  # a value that no model has fails in many ways inside transformers
+        raise no_such_model(CONFIG_FILE, error) from error
+    expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    return KeyReport.compare(expected, files.shapes)
+
+
+def _impossible_values(content: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the values in `config.json` cannot be."""
+    rope = content.get("rope_parameters")
+    for name, value in [*content.items(), *(rope.items() if isinstance(rope, dict) else ())]:
+        if name in _SIZES | _FACTORS and value is not None:
+            if odd := checks.odd_number(name, value, name in _SIZES):
+                yield odd
+    if quantization := content.get("quantization_config"):
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else "?"
+        yield f"quantization_config ({method}), expected plain weights, which alone are read here"
+
+
+def _impossible_relations(config: Any) -> Iterator[str]:
+    """Yield which values do not go together."""
+    if config.num_attention_heads % config.num_key_value_heads:
+        yield (
+            f"num_attention_heads={config.num_attention_heads} with num_key_value_heads="
+            f"{config.num_key_value_heads}, expected a multiple"
+        )
+    if config.head_dim < 2 or config.head_dim % 2:
+        yield (
+            f"hidden_size={config.hidden_size} with num_attention_heads="
+            f"{config.num_attention_heads} gives head_dim={config.head_dim}, expected an even one"
         )
 
 
-def _refuse_not_finite(folder: Path, model: MTPLlamaForCausalLM) -> None:
-    """Raise if weights hold NaN or infinity."""
-    bad = [name for name, weight in model.state_dict().items() if not is_finite(weight)]
-    if bad:
-        raise ValueError(
-            f"the weights in {folder} hold NaN or infinity as "
-            f"{str(model.dtype).removeprefix('torch.')}, expected finite numbers, in "
-            f"{listing(bad)}: fetch them again, or choose a dtype with a wider range"
+def _recognises(folder: Path) -> bool:
+    path = folder / CONFIG_FILE
+    return path.is_file() and checks.read_json(path).get("model_type") == MTPLlamaConfig.model_type
+
+
+def tokenizer_of_ours(folder: Path) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of an `mtp_llama` folder, or one that lies alone in a folder."""
+    if not holds_tokenizer(folder):
+        raise FileNotFoundError(
+            f"{folder} has no tokenizer, expected tokenizer.json: copy it there or pass tokenizer=…"
         )
+    return folder_tokenizer(folder, read_config, raw=True)
+
+
+def _describe(summary: Summary, folder: Path) -> Path | None:
+    config = summary.attempt(lambda: read_config(folder))
+    files = summary.attempt(lambda: SafetensorsFiles(folder))
+    if config:
+        keys = summary.attempt(lambda: _compare(config, files)) if files else None
+        if files and keys:
+            summary.note_keys(keys, files.odd_types())
+        describe_sizes(summary, config, files.shapes if files and keys else None)
+    if files:
+        summary.scan(files)
+    return tokenizer_file(folder)
+
+
+MTP_LLAMA = Layout(
+    name="mtp_llama",
+    title="transformers folder with heads (mtp_llama)",
+    recognises=_recognises,
+    n_future_tokens=lambda folder: read_config(folder).n_future_tokens,
+    tokenizer=tokenizer_of_ours,
+    describe=_describe,
+    load=load_folder,
+)

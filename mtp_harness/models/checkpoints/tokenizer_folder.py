@@ -6,8 +6,8 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mtp_harness.models.checkpoints.checks import one_line, read_json
-from mtp_harness.models.checkpoints.config_file import CONFIG_FILE
 from mtp_harness.models.checkpoints.meta_tokenizer import TOKENIZER_FILE, sentencepiece_tokenizer
+from mtp_harness.models.checkpoints.safetensors_files import CONFIG_FILE
 
 
 def holds_tokenizer(folder: Path) -> bool:
@@ -15,18 +15,18 @@ def holds_tokenizer(folder: Path) -> bool:
     return any(folder.glob("tokenizer*"))
 
 
+def tokenizer_file(folder: Path) -> Path | None:
+    """Return the first of the files that are a tokenizer, for people."""
+    return min(folder.glob("tokenizer.*"), default=None)
+
+
 def folder_tokenizer(
     folder: Path, read_config: Callable[[Path], object], raw: bool
 ) -> PreTrainedTokenizerBase:
-    """Return the tokenizer in a folder.
+    """Return the tokenizer in a folder, as `save_pretrained` writes it with or without a model.
 
-    Args:
-        folder: as `save_pretrained` writes it, with or without a model.
-        read_config: raises for a broken `config.json`, into which transformers looks as well.
-        raw: a lone `tokenizer.model` is read as Meta's, not as transformers would.
-
-    Raises:
-        ValueError: it is broken.
+    `read_config` raises for a broken `config.json`, into which transformers looks as well. `raw`: a
+    lone `tokenizer.model` is read as Meta's, not as transformers would.
     """
     if raw and {path.name for path in folder.glob("tokenizer*")} == {TOKENIZER_FILE}:
         return sentencepiece_tokenizer(folder / TOKENIZER_FILE)
@@ -36,7 +36,12 @@ def folder_tokenizer(
     except Exception as error:  # a broken tokenizer fails in many ways inside transformers
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        _refuse_no_tokenizer(folder / "tokenizer.json")
+        path = folder / "tokenizer.json"  # malformed or empty: transformers does not say so
+        if path.is_file() and not isinstance(read_json(path).get("model"), dict):
+            raise ValueError(
+                f"{path} has no entry 'model', expected a tokenizer as save_pretrained writes it: "
+                "fetch it again or pass tokenizer=…"
+            ) from error
         if (folder / CONFIG_FILE).is_file():
             read_config(folder)
         raise ValueError(
@@ -49,16 +54,10 @@ def folder_tokenizer(
 def check_vocabulary(
     tokenizer: PreTrainedTokenizerBase, vocabulary: int, name: str, padding: bool = True
 ) -> None:
-    """Refuse a tokenizer with ids for which the model has no rows.
+    """Refuse a tokenizer with ids, added ones included, of V or more: the model has no rows for it.
 
-    Args:
-        tokenizer: of any kind; tokens added to it count.
-        vocabulary: V of the model.
-        name: what to call the model.
-        padding: whether the padding token counts, which ordinary models often have no row for.
-
-    Raises:
-        ValueError: an id is V or more.
+    `name` is the model's; without `padding` that token does not count, which many ordinary models
+    have no row for.
     """
     ids = set(tokenizer.get_vocab().values()) - (set() if padding else {tokenizer.pad_token_id})
     largest = max(ids, default=0)
@@ -66,13 +65,4 @@ def check_vocabulary(
         raise ValueError(
             f"the tokenizer has ids up to {largest} but {name} has a vocabulary of {vocabulary}, "
             f"expected ids below {vocabulary}: use the tokenizer that the model was trained with"
-        )
-
-
-def _refuse_no_tokenizer(path: Path) -> None:
-    """Raise if a `tokenizer.json` is malformed or empty; transformers' errors do not say so."""
-    if path.is_file() and not isinstance(read_json(path).get("model"), dict):
-        raise ValueError(
-            f"{path} has no entry 'model', expected a tokenizer as save_pretrained writes it: "
-            "fetch it again or pass tokenizer=…"
         )

@@ -18,14 +18,10 @@ from mtp_harness.models.interface import MultiHeadModel
 
 
 def load_with(spec: str, pretrained: str | None) -> MultiHeadModel:
-    """Load a model with a function of the user's.
+    """Load a model with the function of the user's that `module:function` names.
 
     The current folder can be imported from, as with `python -m`. What the function itself raises is
     passed on as it is.
-
-    Args:
-        spec: `module:function`, e.g. `my_package.my_module:load`.
-        pretrained: handed to the function.
 
     Raises:
         ValueError: `spec` names no function that can be imported, or the function returned
@@ -42,11 +38,7 @@ def load_with(spec: str, pretrained: str | None) -> MultiHeadModel:
 
 
 def find_loader(spec: str) -> Callable[[str | None], Any]:
-    """Return the function that `module:function` names.
-
-    Raises:
-        ValueError: no such function can be imported.
-    """
+    """Return the function that `module:function` names."""
     module_name, _, function_name = spec.partition(":")
     if not module_name or not function_name:
         raise ValueError(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mtp_harness.models.interface import KeyValueCache
-from mtp_harness.models.llama.cached_block import Rotation, rotation, run_cached_block
+from mtp_harness.models.llama.cached_block import run_cached_block
+from mtp_harness.models.llama.weights import Rotation, rotation
 
 
 def run_blocks(
@@ -19,7 +20,7 @@ def run_blocks(
     positions: Tensor | None,
     cache: KeyValueCache | None,
 ) -> Tensor:
-    """Apply Llama decoder layers one after the other.
+    """Apply Llama decoder layers one after the other; return [B, T, D], where `states` are.
 
     Args:
         blocks: `LlamaDecoderLayer`s, each with the `layer_idx` it has in the cache; they may be
@@ -28,9 +29,6 @@ def run_blocks(
         rotary: `LlamaRotaryEmbedding`.
         positions: int64 [B, T]; None means 0..T-1.
         cache: None means causal attention within this call, by transformers' own code.
-
-    Returns:
-        [B, T, D], on the device of `states`.
     """
     if positions is None:
         positions = torch.arange(states.shape[1], device=states.device)[None]
@@ -67,13 +65,29 @@ def _run_at_home(
     """Apply a block on its own device; arguments as `run_cached_block`'s, on any device."""
     home = device_of(block)
     if home == rotated_by[0].device == states.device:
-        return run_cached_block(block, states, rotated_by, cache, last)
+        return _run(block, states, rotated_by, cache, last)
     there = cache.on(home)
     turned = there.remember(("rotation", id(rotated_by)), lambda: _moved(rotated_by, home))
     last = None if last is None else last.to(home)
     # Kernels that Triton makes run on the current device, whatever their tensors say.
     with torch.cuda.device(home) if home.type == "cuda" else nullcontext():
-        return run_cached_block(block, states.to(home), turned, there, last)
+        return _run(block, states.to(home), turned, there, last)
+
+
+def _run(
+    block: nn.Module,
+    states: Tensor,
+    rotated_by: Rotation,
+    cache: KeyValueCache,
+    last: Tensor | None,
+) -> Tensor:
+    """Apply a block in the faster of the two ways that can run it."""
+    if states.is_cuda:
+        from mtp_harness.models.llama import gpu_block  # here, because not everybody has Triton
+
+        if gpu_block.serves(block, states, cache):
+            return gpu_block.run_gpu_block(block, states, rotated_by, cache, last)
+    return run_cached_block(block, states, rotated_by, cache, last)
 
 
 def _moved(pair: tuple[Tensor, Tensor], home: torch.device) -> tuple[Tensor, Tensor]:
@@ -88,19 +102,9 @@ def run_block_at(
     cache: KeyValueCache,
     last: Tensor,
 ) -> Tensor:
-    """Apply one block for its output at one token per row.
+    """Apply one block for its output [B, 1, D] at one token per row, `last` [B] within the call.
 
-    Args:
-        block: as above, and so are `states`, `rotary`, `positions` and `cache`, which gets the keys
-            and values of all tokens.
-        states: [B, T, D].
-        rotary: `LlamaRotaryEmbedding`.
-        positions: int64 [B, T].
-        cache: as above.
-        last: int64 [B], index within the call.
-
-    Returns:
-        [B, 1, D].
+    The other arguments are `run_blocks`'s; the cache gets the keys and values of all tokens.
     """
     rotated_by = cache.remember(rotary, lambda: rotation(rotary, states, positions))
     return _run_at_home(block, states, rotated_by, cache, last).to(states.device)

@@ -9,60 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import linear, rms_norm, silu
+from torch import Tensor
+from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
 
 from mtp_harness.models.interface import KeyValueCache, at_index
-from mtp_harness.models.llama.attention import attend
-
-Rotation = tuple[Tensor, Tensor]
-"""cos and sin, each [B, T, 1, d]; the first half of sin is negated (`rotation`)."""
-
-
-class FusedWeights:
-    """One block's weights in two pieces; the block's own parameters become views of them.
-
-    Nothing is held twice, and a weight changed in place is changed here too. Moving the model to
-    another device or type takes the parameters apart again: `fused` notices and joins them anew.
-    """
-
-    def __init__(self, block: Any) -> None:
-        """Join the weights of a `LlamaDecoderLayer`."""
-        attention, mlp = block.self_attn, block.mlp
-        self.qkv, self.qkv_bias = _join([attention.q_proj, attention.k_proj, attention.v_proj])
-        self.gate_up, self.gate_up_bias = _join([mlp.gate_proj, mlp.up_proj])
-
-    def serve(self, block: Any) -> bool:
-        """Return whether the block's parameters still are views of these."""
-        first, second = block.self_attn.q_proj.weight, block.mlp.gate_proj.weight
-        same: bool = first.data_ptr() == self.qkv.data_ptr()
-        return same and bool(second.data_ptr() == self.gate_up.data_ptr())
-
-
-def _join(layers: list[nn.Linear]) -> tuple[Tensor, Tensor | None]:
-    weight = torch.cat([layer.weight.detach() for layer in layers])
-    parts = torch.split(weight, [len(layer.weight) for layer in layers])
-    for layer, part in zip(layers, parts, strict=True):
-        layer.weight.data = part
-    biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
-    return weight, torch.cat(biases) if biases else None
-
-
-def fused(block: Any) -> FusedWeights:
-    """Return the block's joined weights, made at the first call."""
-    weights: FusedWeights | None = block.__dict__.get("_fused_weights")
-    if weights is None or not weights.serve(block):
-        with torch.inference_mode(False):  # the weights may be trained later
-            weights = block.__dict__["_fused_weights"] = FusedWeights(block)
-    return weights
-
-
-def rotation(rotary: nn.Module, states: Tensor, positions: Tensor) -> Rotation:
-    """Return cos and sin of int64 positions [B, T], made for `_turn`."""
-    cos, sin = rotary(states, position_ids=positions)  # [B, T, d]
-    half = sin.shape[-1] // 2
-    signed = torch.cat((-sin[..., :half], sin[..., half:]), -1)
-    return cos[:, :, None], signed[:, :, None]
+from mtp_harness.models.llama.weights import Rotation, fused
 
 
 def run_cached_block(
@@ -72,24 +23,17 @@ def run_cached_block(
     cache: KeyValueCache,
     last: Tensor | None = None,
 ) -> Tensor:
-    """Apply one block to states at the cache's positions.
+    """Apply one block to states at the cache's positions; return [B, T, D].
 
     Args:
         block: a `LlamaDecoderLayer`.
         states: [B, T, D].
         rotated_by: from `rotation`.
         cache: knows the positions; this block's keys and values are added to it.
-        last: int64 [B], index within the call of the only tokens whose output is asked for.
-
-    Returns:
-        [B, T, D]; with `last`, [B, 1, D].
+        last: int64 [B], index within the call of the only tokens whose output is asked for: the
+            result is [B, 1, D].
     """
     weights, attention = fused(block), block.self_attn
-    if states.is_cuda:
-        from mtp_harness.models.llama import gpu_block
-
-        if gpu_block.serves(block, states, cache):
-            return gpu_block.run_gpu_block(block, weights, states, rotated_by, cache, last)
     head_dim = attention.head_dim
     n_queries, n_keys = attention.q_proj.out_features, attention.k_proj.out_features
     normed = _norm(block.input_layernorm, states)
@@ -110,11 +54,11 @@ def run_cached_block(
         states, normed = at_index(states, last), at_index(normed, last)
         query = _heads(linear(normed, to_query, bias[0]), head_dim)
         query = _turn(query, *(at_index(part, last) for part in rotated_by))
-    seen = attend(query, key, value, attention.layer_idx, cache, attention.scaling, last)
+    seen = _attend(query, key, value, attention.layer_idx, cache, attention.scaling, last)
     states = states + attention.o_proj(seen)
     normed = _norm(block.post_attention_layernorm, states)
-    gate_up = linear(normed, weights.gate_up, weights.gate_up_bias)
-    out: Tensor = states + block.mlp.down_proj(silu_times(gate_up))
+    gate, up = linear(normed, weights.gate_up, weights.gate_up_bias).chunk(2, -1)
+    out: Tensor = states + block.mlp.down_proj(silu(gate) * up)
     return out
 
 
@@ -136,7 +80,48 @@ def _turn(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(heads * cos, heads.roll(heads.shape[-1] // 2, -1), sin)
 
 
-def silu_times(gate_up: Tensor) -> Tensor:
-    """Return silu(gate) * up of [..., 2 F]; [..., F]."""
-    gate, up = gate_up.chunk(2, -1)
-    return silu(gate) * up
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layer: int,
+    cache: KeyValueCache,
+    scale: float,
+    last: Tensor | None,
+) -> Tensor:
+    """Add keys and values to the cache and return the attention over it, [B, T, H * d].
+
+    The query heads that share a key/value head are laid side by side as more queries of that head,
+    so keys and values are read once: on a CPU that is twice as fast as showing every query head a
+    copy.
+
+    Args:
+        query: [B, T, H, d], rotated; with `last`, T is 1.
+        key: [B, T, H_kv, d], rotated.
+        value: [B, T, H_kv, d].
+        layer: index in the cache.
+        cache: knows the positions of this call's tokens.
+        scale: factor on the scores.
+        last: int64 [B], the only tokens that ask; None means all of them.
+    """
+    keys, values = cache.update(key.transpose(1, 2), value.transpose(1, 2), layer)
+    n_rows, n_tokens, n_heads, head_dim = query.shape
+    n_kv_heads = keys.shape[1]
+    if cache.mask is None and last is None:
+        seen = scaled_dot_product_attention(
+            query.transpose(1, 2),
+            keys,
+            values,
+            is_causal=True,
+            scale=scale,
+            enable_gqa=n_heads != n_kv_heads,
+        )
+        return seen.transpose(1, 2).flatten(2)
+    group = n_heads // n_kv_heads
+    # [B, T, H_kv, G, d] -> [B, H_kv, G * T, d]
+    grouped = query.reshape(n_rows, n_tokens, n_kv_heads, group, head_dim)
+    folded = grouped.permute(0, 2, 3, 1, 4).flatten(2, 3)
+    bias = cache.bias(query.dtype, group, last)
+    seen = scaled_dot_product_attention(folded, keys, values, attn_mask=bias, scale=scale)
+    seen = seen.view(n_rows, n_kv_heads, group, n_tokens, head_dim)
+    return seen.permute(0, 3, 1, 2, 4).flatten(2)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from mtp_harness.models.interface import KeyValueCache, at_index
-from mtp_harness.models.llama.cached_block import FusedWeights, Rotation
 from mtp_harness.models.llama.decoding_attention import attend_rows
 from mtp_harness.models.llama.kernels import add_norm, rotate_and_store, silu_times
 from mtp_harness.models.llama.narrow_product import is_narrow, product
+from mtp_harness.models.llama.weights import Rotation, fused
 
 _TYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -27,14 +27,13 @@ def serves(block: Any, states: Tensor, cache: KeyValueCache) -> bool:
 
 def run_gpu_block(
     block: Any,
-    weights: FusedWeights,
     states: Tensor,
     rotated_by: Rotation,
     cache: KeyValueCache,
     last: Tensor | None = None,
 ) -> Tensor:
     """Apply one block; arguments and result as `cached_block.run_cached_block`'s."""
-    attention, mlp = block.self_attn, block.mlp
+    weights, attention, mlp = fused(block), block.self_attn, block.mlp
     n_rows, _, width = states.shape
     head_dim, layer = attention.head_dim, attention.layer_idx
     n_heads, n_kv_heads = (p.out_features // head_dim for p in (attention.q_proj, attention.k_proj))

@@ -110,7 +110,7 @@ def rotate_and_store(
     values: Tensor,
     n_queries: int,
 ) -> Tensor:
-    """Turn queries and keys by their positions, and put keys and values into the cache.
+    """Put turned keys, and values, into the cache; return the turned queries, [N, H, d].
 
     Args:
         projected: queries, keys and values, [N, (H + 2 H_kv) * d], contiguous; H may be 0.
@@ -120,9 +120,6 @@ def rotate_and_store(
         keys: [columns, H_kv, d], contiguous.
         values: like keys.
         n_queries: H.
-
-    Returns:
-        The queries, [N, H, d].
     """
     n_keys, head_dim = keys.shape[-2:]
     query = projected.new_empty(len(projected), n_queries, head_dim)

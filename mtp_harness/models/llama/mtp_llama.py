@@ -35,21 +35,13 @@ from mtp_harness.models.llama.blocks import device_of, run_block_at, run_blocks
 
 
 class MTPLlamaConfig(LlamaConfig):  # type: ignore[no-untyped-call]
-    """A Llama configuration with n heads.
-
-    Args:
-        n_future_tokens: n, the number of heads, 1..num_hidden_layers - 1.
-        replicated_unembeddings: one unembedding per head (byte models) instead of a shared one.
-        all_heads_loss: whether `labels=` gives the paper's loss over all heads, or head 1's as
-            in any causal language model.
-        **kwargs: `LlamaConfig`'s own; `num_hidden_layers` counts trunk and heads.
-    """
+    """A Llama configuration with n heads; `num_hidden_layers` counts trunk and heads."""
 
     model_type = "mtp_llama"
 
-    n_future_tokens: int = 1
-    replicated_unembeddings: bool = False
-    all_heads_loss: bool = False
+    n_future_tokens: int = 1  # n, 1..num_hidden_layers - 1
+    replicated_unembeddings: bool = False  # one per head (byte models) instead of a shared one
+    all_heads_loss: bool = False  # whether `labels=` gives the paper's loss, or head 1's alone
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Check the number of heads against the number of blocks."""

@@ -22,7 +22,7 @@ from transformers import (
 
 from mtp_harness.models.byte_tokenizer import byte_tokenizer
 from mtp_harness.models.checkpoints.ordinary_folder import asking_transformers, check_ordinary
-from mtp_harness.models.checkpoints.summary import summarise
+from mtp_harness.models.inspection import summarise
 
 LLAMA = {
     "vocab_size": 256,

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
 from mtp_harness.models.checkpoints.safetensors_folder import load_folder
-from mtp_harness.models.checkpoints.summary import summarise
+from mtp_harness.models.inspection import summarise
 from mtp_harness.models.load import load_model
 
 CONFIG = {

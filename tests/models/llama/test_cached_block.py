@@ -11,7 +11,7 @@ from mtp_harness.decode.cache import SlotCache
 from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
 from mtp_harness.models.interface import LayerShape
 from mtp_harness.models.llama.blocks import run_block_at, run_blocks
-from mtp_harness.models.llama.cached_block import fused
+from mtp_harness.models.llama.weights import fused
 from mtp_harness.models.load import load_model
 
 HEADS = [(4, 4), (4, 2), (6, 1)]

@@ -15,9 +15,9 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 from mtp_harness.decode.cache import SlotCache
 from mtp_harness.models.interface import LayerShape
 from mtp_harness.models.llama import decoding_attention, gpu_block
-from mtp_harness.models.llama.blocks import rotation
-from mtp_harness.models.llama.cached_block import fused, run_cached_block
+from mtp_harness.models.llama.cached_block import run_cached_block
 from mtp_harness.models.llama.kernels import add_norm, rotate_and_store, silu_times
+from mtp_harness.models.llama.weights import rotation
 
 
 @pytest.mark.parametrize("width", [64, 100])
@@ -139,7 +139,7 @@ def test_a_block_gives_what_it_gives_without_kernels(monkeypatch, bias, last, na
         with torch.inference_mode():
             if kernels:
                 assert gpu_block.serves(block, states, cache)
-                arguments = (block, fused(block), states, rotated_by, cache, last)
+                arguments = (block, states, rotated_by, cache, last)
                 out = gpu_block.run_gpu_block(*arguments)
             else:
                 out = run_cached_block(block, states, rotated_by, cache, last)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from mtp_harness.training.sources import Licence, Read, Source
+from sources import Licence, Read, Source
 
 
 def count_files(reads: Sequence[Read], reasons: dict[int, str]) -> dict[str, Any]:

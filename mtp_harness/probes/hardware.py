@@ -1,4 +1,4 @@
-"""How fast this machine reads memory, and how much of it decoding has to read.
+"""How fast this machine reads memory, how much decoding has to read, and the most that it takes.
 
 A decoding step reads every weight of the trunk and of heads 1..k once, whatever the batch, and of
 each row the keys and values before it. That many bytes per second, over the bandwidth measured
@@ -7,8 +7,9 @@ Weights that stay in a cache are read faster than memory is, and the share of a 
 1.
 """
 
+import re
 import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -21,27 +22,23 @@ BUFFER_BYTES = {"cpu": 2**28, "cuda": 2**31}
 
 REPEATS = 10
 
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
 
 def read_bandwidth(device: torch.device) -> float:
-    """Return the most bytes per second that a sum over a large buffer reads here.
-
-    Args:
-        device: the CPU (all threads that torch uses) or a GPU.
-    """
+    """Return the most bytes per second that a sum over a large buffer reads, with all threads."""
     n_bytes = BUFFER_BYTES[device.type]
     if device.type == "cuda":
         n_bytes = min(n_bytes, torch.cuda.mem_get_info(device)[0] // 4)
     buffer = torch.ones(n_bytes // 4, device=device)
-    seconds = min(_timed(lambda: buffer.sum(), device) for _ in range(REPEATS + 1))
-    return n_bytes / seconds
-
-
-def _timed(work: Callable[[], torch.Tensor], device: torch.device) -> float:
-    synchronize(device)
-    began = time.perf_counter()
-    work()
-    synchronize(device)
-    return time.perf_counter() - began
+    seconds = []
+    for _ in range(REPEATS + 1):
+        synchronize(device)
+        began = time.perf_counter()
+        buffer.sum()
+        synchronize(device)
+        seconds.append(time.perf_counter() - began)
+    return n_bytes / min(seconds)
 
 
 def synchronize(device: torch.device) -> None:
@@ -61,8 +58,7 @@ def weight_bytes(model: MultiHeadModel, k: int) -> int:
 
     def note(module: torch.nn.Module, *_: object) -> None:
         if not isinstance(module, torch.nn.Embedding):
-            for parameter in module.parameters(recurse=False):
-                used[id(parameter)] = parameter.numel() * parameter.element_size()
+            used.update({id(p): p.numel() * p.element_size() for p in module.parameters(False)})
 
     hooks = [module.register_forward_hook(note) for module in model.modules()]
     try:
@@ -76,12 +72,10 @@ def weight_bytes(model: MultiHeadModel, k: int) -> int:
 
 
 class Traffic(NamedTuple):
-    """What decoding with heads 1..k reads."""
+    """What decoding with heads 1..k reads per step, and of each row for every token before it."""
 
     weight_bytes: int
-    """Per step."""
     cache_bytes_per_token: int
-    """Per step and row, for each token before it."""
 
     @classmethod
     def of(cls, model: MultiHeadModel, k: int) -> "Traffic":
@@ -93,10 +87,32 @@ class Traffic(NamedTuple):
     def read(self, steps: list[int], prompt_tokens: int, new_tokens: int) -> float:
         """Return the bytes that decoding a batch reads.
 
-        Args:
-            steps: of each row; the batch goes on for as many as the longest.
-            prompt_tokens: of each row.
-            new_tokens: of each row; on average half of them stand before a step.
+        The batch goes on for as many steps as its longest row; on average half of a row's
+        `new_tokens` stand before a step.
         """
         before = prompt_tokens + new_tokens / 2
         return self.weight_bytes * max(steps) + self.cache_bytes_per_token * before * sum(steps)
+
+
+class PeakMemory:
+    """The most memory taken since this was made: allocated on a GPU, of the process on the CPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Forget the peaks so far, where the system allows it."""
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self._fresh = True
+            return
+        try:
+            _CLEAR.write_text("5")  # Linux: the peak begins anew at what is resident now
+            self._fresh = True
+        except OSError:
+            self._fresh = False
+
+    def read(self) -> int | None:
+        """Return bytes; None where a peak cannot be told from earlier ones."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.device))
+        found = re.search(r"VmHWM:\s*(\d+) kB", _STATUS.read_text()) if self._fresh else None
+        return int(found[1]) * 1024 if found else None

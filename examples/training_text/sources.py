@@ -17,8 +17,9 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import NamedTuple, cast
 
+from blocks import Hashes, blocks_of, clean
+
 from mtp_harness.data.corpus import is_generated
-from mtp_harness.training.blocks import Hashes, blocks_of, clean
 
 MIN_BYTES = 200
 MAX_BYTES = 1_000_000

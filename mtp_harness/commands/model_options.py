@@ -1,0 +1,36 @@
+"""The options by which commands are told which model to open."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mtp_harness.models.load import Opened
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--loader` and `--tokenizer`, which mean what they do in `--model_args`."""
+    parser.add_argument(
+        "--loader",
+        metavar="MODULE:FUNCTION",
+        help="your own function, which returns the checkpoint's model; needs --tokenizer",
+    )
+    parser.add_argument(
+        "--tokenizer", metavar="NAME", help="its name or folder (default: the checkpoint's own)"
+    )
+
+
+def open_from_options(args: argparse.Namespace, **how: Any) -> "Opened":
+    """Open `args.pretrained`, with `how` for the rest of `open_model`'s arguments.
+
+    Raises:
+        FileNotFoundError: a folder or file is missing.
+        ValueError: as for `open_model`.
+    """
+    from mtp_harness.models.load import open_model
+
+    if args.loader and not args.tokenizer:
+        raise ValueError(
+            f"--loader {args.loader} gives no tokenizer, expected --tokenizer with a name or "
+            "folder: add it."
+        )
+    return open_model(args.pretrained, args.loader, tokenizer=args.tokenizer, **how)

@@ -1,0 +1,147 @@
+"""Which model gave the answers: `config.mtp` of the results, and the owner of a response cache.
+
+The harness's own keys of `--use_cache FILE` do not say which model gave an answer. The first run
+writes what its answers depend on into the file, beside them; a run that differs is refused. So is a
+file with answers of which nothing is known.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.model import CacheHook
+
+from mtp_harness.errors import UserError
+from mtp_harness.harness.generating import ORDINARY_RULE, GeneratingLM
+from mtp_harness.harness.progress import totals
+from mtp_harness.models import provenance
+from mtp_harness.models.checkpoints.layout import Layout
+from mtp_harness.models.interface import MultiHeadModel
+from mtp_harness.models.load import is_local, resolve
+
+SCHEMA = 1
+"""Of `config.mtp` in the results; goes up where readers of an older one would go wrong."""
+
+OWNER = "mtp_harness: whose answers these are"
+"""A key of the file; the harness's own are hashes."""
+
+_HOW = frozenset(
+    "batch_size device dtype label logits_cache max_batch_size max_cpu_memory max_length "
+    "max_memory_per_gpu offload_folder parallelize".split()
+)
+"""Model arguments that answers do not depend on, or that an identity holds as they turned out."""
+
+
+class IdentifiedLM(GeneratingLM):
+    """Says which model it is and what it did."""
+
+    _layout: Layout | None  # None: a loader's
+    _loader: str | None
+    _checkpoint: dict[str, str | int | None]  # the user's label, training tokens, step and seed
+    _arguments: dict[str, Any]  # those of `HFLM`
+
+    def get_model_info(self) -> dict[str, Any]:
+        """Return what goes into the results' `config`; `mtp` holds settings, totals, provenance."""
+        identity = self.identity()
+        if is_local(self.pretrained) or self._loader:
+            info: dict[str, Any] = {
+                "model_num_parameters": sum(p.numel() for p in self.model.parameters()),
+                "model_dtype": self.model.dtype,
+                "model_revision": self.revision,
+                "model_sha": identity["weights_sha256"] or "",
+            }
+        else:
+            info = super().get_model_info()
+        mtp = {
+            "schema": SCHEMA,
+            **self._checkpoint,
+            **identity,
+            **self._decoding(),
+            "vocab_size": self.vocab_size,
+            "device": str(self.device),
+            "devices": sorted({str(p.device) for p in self.model.parameters()}),
+            "batch_size": self.batch_size,
+            "world_size": self.world_size,
+            "totals": totals(self._records, self._spent),
+            "probes": self._probed,
+            **provenance.environment(self.device),
+        }
+        return {**info, "mtp": mtp}
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where the checkpoint is, if it is a folder here."""
+        return Path(resolve(self.pretrained))
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a log-likelihood or an answer depends on, decoding aside."""
+        heads = isinstance(self.model, MultiHeadModel)
+        local = is_local(self.pretrained) or self._loader
+        return {
+            "pretrained": self.pretrained,
+            "layout": self._layout.name if self._layout else "loader",
+            "loader": self._loader,
+            "weights_sha256": provenance.weights_sha256(self.checkpoint_folder) if local else None,
+            "n_future_tokens": self.model.n_future_tokens if heads else 1,
+            "heads": ("sequential" if self.model.sequential else "parallel") if heads else "none",
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "max_length": self.max_length,
+        }
+
+    def _decoding(self) -> dict[str, Any]:
+        if self._generator is None:
+            return {"draft_heads": 1, "draft_rule": ORDINARY_RULE}
+        rules = sorted({record.draft_rule for record in self._records})
+        return {**self._generator.settings(), "draft_rule": "; ".join(rules) or None}
+
+    def set_cache_hook(self, cache_hook: CacheHook) -> None:
+        """Take the cache of `--use_cache`, if it holds this model's answers or none.
+
+        Raises:
+            UserError: it holds another model's, or those of an unknown one.
+        """
+        cache = cache_hook.dbdict
+        if cache is not None and OWNER not in cache and not cache:
+            cache[OWNER] = self._owner()
+        elif cache is not None:
+            _require_owner(cache.get(OWNER), self._owner(), cache.filename)
+        super().set_cache_hook(cache_hook)
+
+    def _owner(self) -> dict[str, Any]:
+        """Return everything that answers depend on, as plain JSON."""
+        folder, identity = self.checkpoint_folder, self.identity()
+        files = sorted(file for file in folder.glob("*") if file.is_file())
+        stats = [
+            [str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files
+        ]
+        vocabulary = json.dumps(sorted(self.tokenizer.get_vocab().items()))
+        found = {
+            **identity,
+            **(self._generator.asked() if self._generator else {}),
+            **{name: str(value) for name, value in self._arguments.items() if name not in _HOW},
+            # Over a gigabyte the weights have no hash: then the files stand for them.
+            "files": None if identity["weights_sha256"] else stats,
+            "commit": getattr(self.config, "_commit_hash", None),
+            "tokenizer_sha256": hashlib.sha256(vocabulary.encode()).hexdigest(),
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(found))
+        return plain
+
+
+def _require_owner(there: dict[str, Any] | None, mine: dict[str, Any], file: str) -> None:
+    if not there:
+        raise UserError(
+            f"--use_cache: {file} holds answers and does not say of which model, expected this "
+            "model's: name another file, or remove it."
+        )
+    names = sorted({*there, *mine})
+    if differing := [name for name in names if there.get(name) != mine.get(name)]:
+        shown = ", ".join(
+            f"{name} ({str(there.get(name))[:60]} there, {str(mine.get(name))[:60]} now)"
+            for name in differing[:3]
+        )
+        raise UserError(
+            f"--use_cache: {file} holds the answers of another model or of other settings, "
+            f"differing in {shown}: name another file, or remove it."
+        )

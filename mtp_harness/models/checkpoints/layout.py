@@ -1,0 +1,112 @@
+"""The record of one checkpoint layout, and what it finds in a folder.
+
+A file here makes a record, and `load.LAYOUTS` lists them.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from mtp_harness.errors import sentence
+from mtp_harness.models.checkpoints.checks import KeyReport, StoredTensors, is_finite, listing
+from mtp_harness.models.interface import MultiHeadModel
+
+T = TypeVar("T")
+
+
+@dataclass
+class Summary:
+    """A checkpoint as found without making a model: headers first, then one tensor at a time.
+
+    None and empty mean not known, because a file is missing or broken: every problem is collected
+    instead of stopping at the first. `commands.inspect` prints the result.
+    """
+
+    path: str
+    layout: str  # `Layout.name`
+    architecture: str | None = None  # the model class
+    n_future_tokens: int | None = None
+    trunk_layers: int | None = None  # blocks that all heads share
+    width: int | None = None
+    ffn_width: int | None = None
+    attention_heads: int | None = None  # per layer, as are key/value heads
+    kv_heads: int | None = None
+    vocabulary: int | None = None
+    context: int | None = None  # tokens
+    # `total`, and where heads are known `embedding`, `trunk`, `heads` (a list), `norm` and
+    # `unembedding`
+    parameters: dict[str, Any] = field(default_factory=dict)
+    stored_bytes: dict[str, int] = field(default_factory=dict)  # of weights, by type
+    files: list[str] = field(default_factory=list)
+    tokenizer: str | None = None
+    missing: list[str] = field(default_factory=list)  # keys that the model has
+    unexpected: list[str] = field(default_factory=list)  # keys that the weights have
+    wrong_shapes: list[str] = field(default_factory=list)
+    not_finite: list[str] = field(default_factory=list)  # tensors with NaN or infinity
+    problems: list[str] = field(default_factory=list)  # sentences; none for a sound checkpoint
+    notes: list[str] = field(default_factory=list)
+
+    def attempt(self, step: Callable[[], T]) -> T | None:
+        """Return what a step returns, or None after noting why it failed."""
+        try:
+            return step()
+        except (ValueError, OSError) as error:
+            if (problem := sentence(error)) not in self.problems:  # several steps read params.json
+                self.problems.append(problem)
+            return None
+
+    def note_keys(self, keys: KeyReport, causes: Iterable[str]) -> None:
+        """Fill in how keys and shapes differ from the model's, and what probably explains it."""
+        self.missing, self.unexpected, self.wrong_shapes = keys
+        self.problems += [*causes, *keys.clauses()]
+
+    def scan(self, stored: StoredTensors) -> None:
+        """Fill in sizes by type, and read every tensor once to find NaN and infinity."""
+        self.files = [file.name for file in stored.files]
+        self.parameters["total"] = sum(map(prod, stored.shapes.values()))
+        for name, dtype in stored.dtypes.items():
+            tensor = self.attempt(partial(stored.read, name))
+            if tensor is None:
+                continue
+            kind = str(tensor.dtype).removeprefix("torch.")
+            self.stored_bytes[kind] = self.stored_bytes.get(kind, 0) + tensor.nbytes
+            if dtype is not None and not is_finite(tensor):
+                self.not_finite.append(name)
+        if self.not_finite:
+            self.problems.append(f"NaN or infinity in {listing(self.not_finite)}")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How checkpoints are stored; every function takes a folder of this layout.
+
+    Attributes:
+        name: in results and in `inspect --json`.
+        title: for people.
+        recognises: whether a folder is one; asked in the order of `load.LAYOUTS`.
+        n_future_tokens: n, without reading weights.
+        tokenizer: raises FileNotFoundError where there is none.
+        describe: fills in what `inspect` says; returns where the tokenizer is, if that is known.
+        load: to the CPU, in a type or as stored; None where transformers loads it with one head.
+        provenance: what a converted folder says of its source; None where none is converted.
+    """
+
+    name: str
+    title: str
+    recognises: Callable[[Path], bool]
+    n_future_tokens: Callable[[Path], int]
+    tokenizer: Callable[[Path], PreTrainedTokenizerBase]
+    describe: Callable[[Summary, Path], Path | None]
+    load: Callable[[Path, torch.dtype | None], MultiHeadModel] | None = None
+    provenance: Callable[[Path], dict[str, Any]] | None = None
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether it is an ordinary causal LM of transformers, with its one head."""
+        return self.load is None

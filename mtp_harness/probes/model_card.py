@@ -1,0 +1,90 @@
+"""The numbers of the model cards: what a model's heads know, and how fast they make it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from mtp_harness.decode.engine import Answer, Engine, Request
+from mtp_harness.decode.records import Acceptance
+from mtp_harness.models.interface import MultiHeadModel
+from mtp_harness.models.text import shown
+from mtp_harness.probes.teacher_forced import Reading, Walk, read, score_heads, walk
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def measure_heads(model: MultiHeadModel, text: Tensor) -> dict[str, Any]:
+    """Return accuracy and bits per offset, and the text walk with heads 1..k for every k.
+
+    Args:
+        model: in eval mode.
+        text: windows of tokens, int64 [N, T].
+    """
+    n, length = model.n_future_tokens, text.shape[1]
+    walks = {k: Walk(0, 0) for k in range(1, n + 1)}
+
+    def read_and_walk() -> Iterator[Reading]:
+        for row in text:
+            reading = read(model, row[None].to(model.device))
+            right = reading.right[0].cpu()  # [T, n]
+            for k, so_far in walks.items():
+                here = walk(right[:, :k], start=min(512, length // 2), end=length)
+                walks[k] = Walk(so_far.n_kept + here.n_kept, so_far.n_steps + here.n_steps)
+            yield reading
+
+    scores = score_heads(read_and_walk())  # one window in memory at a time
+    return {
+        "n_windows": len(text),
+        "window_tokens": length,
+        "n_states": scores.n_states,
+        "accuracy": scores.accuracy(),
+        "bits_per_token": scores.bits(),
+        "text_walk_tokens_per_forward": {k: w.tokens_per_forward for k, w in walks.items()},
+    }
+
+
+def measure_decoding(
+    model: MultiHeadModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[Request],
+    batch: int,
+) -> tuple[dict[str, Any], list[Answer]]:
+    """Decode the requests with every k; return what each gave, and NTP's answers.
+
+    Every k is timed on the same requests after one short run of it; wall time includes the prefill.
+    """
+    warm_up = [Request(request.prompt, 8) for request in requests[:batch]]
+    to_text = shown(tokenizer)
+    by_k: dict[int, dict[str, Any]] = {}
+    ntp: list[Answer] = []
+    for k in range(1, model.n_future_tokens + 1):
+        engine = Engine(model, k, [tokenizer.eos_token_id], to_text, slots=batch)
+        engine.generate(warm_up)
+        began = time.perf_counter()
+        answers = engine.generate(requests)
+        wall_s = time.perf_counter() - began
+        ntp = ntp or answers
+        by_k[k] = _summary(answers, ntp, wall_s)
+        by_k[k]["speedup"] = by_k[1]["wall_s"] / wall_s
+    return {"n_prompts": len(requests), "batch_size": batch, "by_k": by_k}, ntp
+
+
+def _summary(answers: list[Answer], ntp: list[Answer], wall_s: float) -> dict[str, Any]:
+    records = [answer.record for answer in answers]
+    not_looping = [record for record in records if not record.looping]
+    pooled = Acceptance.pool(records)
+    without_loops = Acceptance.pool(not_looping).tokens_per_forward if not_looping else None
+    return {
+        "identical_to_ntp": sum(a.tokens == b.tokens for a, b in zip(answers, ntp, strict=True)),
+        "n_looping": len(records) - len(not_looping),
+        "tokens_per_forward": pooled.tokens_per_forward,
+        "tokens_per_forward_no_loops": without_loops,
+        "accept_rate_prefix": pooled.accept_rate_prefix(),
+        "wall_s": wall_s,
+        "tokens_per_s": sum(len(answer.tokens) for answer in answers) / wall_s,
+    }
