@@ -43,15 +43,10 @@ _TABLE_LINE = re.compile(r"^[ \t(\[{'\"]*[-+]?[0-9]", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Document:
-    r"""One document of a corpus.
+    """One document of a corpus."""
 
-    Attributes:
-        name: file name relative to the library's folder, or `pydoc` topic.
-        text: content, line ends as `\n`.
-    """
-
-    name: str
-    text: str
+    name: str  # file name relative to the library's folder, or `pydoc` topic
+    text: str  # line ends as \n
 
     @cached_property
     def sha256(self) -> str:
@@ -61,17 +56,11 @@ class Document:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents in a fixed order, with a hash over their names and contents.
+    """Documents in a fixed order, and the Python that they come from."""
 
-    Attributes:
-        name: `code` or `prose`.
-        python_version: the Python the documents come from.
-        documents: sorted by name.
-    """
-
-    name: str
+    name: str  # `code` or `prose`
     python_version: str
-    documents: tuple[Document, ...]
+    documents: tuple[Document, ...]  # sorted by name
 
     @cached_property
     def sha256(self) -> str:
@@ -108,11 +97,7 @@ def is_generated(text: str) -> bool:
 
 
 def code_corpus(stdlib: Path | None = None) -> Corpus:
-    """Return the standard library's source as a corpus.
-
-    Args:
-        stdlib: folder to read instead of the running Python's library; the corpus still carries
-            the running Python's version.
+    """Return the source of the standard library, or of another folder, as a corpus.
 
     Raises:
         FileNotFoundError: this Python has no readable library source (frozen or zipped builds).

@@ -48,22 +48,10 @@ def load(
     seed: int = 0,
     **_metadata: object,
 ) -> Splits:
-    """Return the texts.
+    """Return the split `test`, one row per document, data sets in turns.
 
-    Args:
-        quick: read less; see `QUICK`.
-        folder: text files to read instead of the default data sets.
-        dataset: Hugging Face data set to read instead of them.
-        dataset_config: its configuration.
-        split: its split.
-        column: its column that holds the text.
-        max_bytes: see `Limits`; None means that of `DEFAULT`.
-        max_document_bytes: see `Limits`.
-        seed: of the order in which documents are drawn.
-
-    Returns:
-        The split `test`: one row per document, with its `data_set`, `kind` (code or text), `name`,
-        `source`, `sha256` (of the text that is read) and `text`. Data sets take turns.
+    A row has `data_set`, `kind` (code or text), `name`, `source`, `text` and `sha256`, of the text
+    that is read. The bytes are those of `Limits`, by default `DEFAULT`'s.
 
     Raises:
         FileNotFoundError: there is no such folder or data set.
@@ -107,8 +95,8 @@ def _of_folder(folder: Path) -> list[list[dict[str, str]]]:
     rows = list(_files(folder))
     by_kind = [[row for row in rows if row["kind"] == kind] for kind in (CODE, TEXT)]
     if all(by_kind):
-        rows = [{**row, "data_set": f"{row['data_set']}_{row['kind']}"} for row in rows]
-        by_kind = [[row for row in rows if row["kind"] == kind] for kind in (CODE, TEXT)]
+        for row in rows:
+            row["data_set"] += f"_{row['kind']}"
     return [rows for rows in by_kind if rows] or [[]]
 
 
