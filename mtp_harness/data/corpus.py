@@ -20,6 +20,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mtp_harness.data.rows import read_utf8
+
 EXCLUDED_FOLDERS = frozenset(
     "__pycache__ dist-packages encodings idle_test pydoc_data site-packages test tests".split()
 )
@@ -108,8 +110,8 @@ def code_corpus(stdlib: Path | None = None) -> Corpus:
         name = path.relative_to(folder)
         if any(part in EXCLUDED_FOLDERS or part.startswith("config-") for part in name.parts[:-1]):
             continue
-        text = _read(path)
-        if text is not None and text.strip() and not is_generated(text):
+        text = read_utf8(path)
+        if text.strip() and not is_generated(text):
             documents.append(Document(name.as_posix(), text))
     if not documents:
         raise FileNotFoundError(
@@ -126,12 +128,3 @@ def prose_corpus() -> Corpus:
 
     documents = (Document(name, topics[name]) for name in sorted(topics))
     return Corpus("prose", platform.python_version(), tuple(documents))
-
-
-def _read(path: Path) -> str | None:
-    r"""Return a file's text with `\n` line ends, or None if it is no UTF-8 text."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        return None
-    return None if "\0" in text else text

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtp_harness.data.corpus import Corpus, Document, code_corpus, prose_corpus
-from mtp_harness.data.rows import Splits, beginning, in_turns, splits
+from mtp_harness.data.rows import Splits, beginning, in_turns, read_utf8, splits
 from mtp_harness.files import expanded, user_path
 
 _log = logging.getLogger(__name__)
@@ -108,11 +108,8 @@ def _files(folder: Path) -> Iterator[dict[str, str]]:
         inside = path.relative_to(folder)
         if not path.is_file() or any(part.startswith(".") for part in inside.parts):
             continue
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError):
-            text = ""
-        if not text.strip() or "\0" in text:
+        text = read_utf8(path)
+        if not text.strip():
             n_left_out += 1
             continue
         kind = CODE if path.suffix in (".py", ".pyi") else TEXT
