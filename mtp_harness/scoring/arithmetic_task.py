@@ -34,7 +34,7 @@ PAUSES = ("_", ".", " .", "…", " _", "#")
 """Texts tried as pause tokens, in order."""
 
 _SYMBOLS = frozenset("0123456789()-+*@=\n")
-"""What expressions are written in (`data.polynomials`)."""
+"""What expressions are written in (`data.arithmetic`)."""
 
 SCORED = "n_answers"
 """The metric that carries each answer to the table; printed, it is their number."""
