@@ -5,11 +5,12 @@ import base64
 import csv
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mtp_harness.files import user_path, write_whole
-from mtp_harness.leaderboard.table import build
-from mtp_harness.report.page import Figure, render
-from mtp_harness.results import run
+
+if TYPE_CHECKING:
+    from mtp_harness.report.page import Figure
 
 DOCUMENTS = 200
 
@@ -26,6 +27,10 @@ def main(argv: Sequence[str]) -> int:
     given = _parser().parse_args(argv)
     if given.documents < 1:
         raise ValueError(f"--documents {given.documents}, expected a whole number from 1")
+    from mtp_harness.leaderboard.table import build
+    from mtp_harness.report.page import render
+    from mtp_harness.results import run
+
     found = run.find(given.results)
     board = build(found, given.baseline)
     figures, refused = _figures(given.results)
@@ -36,9 +41,10 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _figures(results: Sequence[str]) -> tuple[list[Figure], list[str]]:
+def _figures(results: Sequence[str]) -> tuple[list["Figure"], list[str]]:
     """Return the figures that these results give, and why others are not there."""
     from mtp_harness.figures.catalogue import draw_all  # with pandas and matplotlib
+    from mtp_harness.report.page import Figure
     from mtp_harness.results.tidy import read_runs
 
     gallery = draw_all(read_runs(results), formats=["svg"])

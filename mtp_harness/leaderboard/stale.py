@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from mtp_harness.leaderboard.scores import Key
-from mtp_harness.leaderboard.table import Board, Leaderboard
+from mtp_harness.leaderboard.board import Board, Key
+from mtp_harness.leaderboard.table import Leaderboard
 
 TASK = "mtp_heads"
 AGREEMENT = re.compile(r"(?P<data_set>.+)_tf_agree_(?P<offset>\d+)")
@@ -54,32 +54,20 @@ def heads(board: Leaderboard) -> list[Head]:
     """Return every head of the models beside the baseline; none without a baseline."""
     found: list[Head] = []
     for (task, _), one in board.boards.items():
-        models = [run.model for run, _ in one.runs]
+        models = [run.model for run in one.runs]
         if task == TASK and board.baseline in models:
             base = models.index(board.baseline)
             for place in range(len(models)):
-                if place != base:
-                    found += _beside(one, place, base)
+                found += _beside(one, place, base) if place != base else ()
     return found
 
 
 def _beside(board: Board, place: int, base: int) -> Iterator[Head]:
-    before = board.metrics(base)
-    for (metric, filtered), after in board.metrics(place).items():
-        named = AGREEMENT.fullmatch(metric)
-        if not named:
-            continue
-        change = board.scores.difference(Key(place, metric, filtered), Key(base, metric, filtered))
-        if change is None:
-            continue
-        verdict = "stale" if change.high < 0 else "fresh" if change.low > 0 else "alike"
-        yield Head(
-            board.runs[place][0].model.name,
-            named["data_set"],
-            int(named["offset"]),
-            before[metric, filtered],
-            after,
-            change.low,
-            change.high,
-            verdict,
-        )
+    model, before = board.runs[place].model.name, board.metrics(base)
+    for name, after in board.metrics(place).items():
+        named = AGREEMENT.fullmatch(name[0])
+        change = board.difference(Key(place, *name), Key(base, *name)) if named else None
+        if named and change:
+            of = (model, named["data_set"], int(named["offset"]))
+            verdict = "stale" if change.high < 0 else "fresh" if change.low > 0 else "alike"
+            yield Head(*of, before[name], after, change.low, change.high, verdict)

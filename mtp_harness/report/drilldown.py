@@ -100,42 +100,37 @@ def _requests(sample: Sample) -> list[list[Any]]:
 
 def _answers(sample: Sample, run: int, texts: Texts) -> Iterator[dict[str, Any]]:
     """Yield what is shown of one run's answers to a document."""
-    said = {"filter": sample["filter"], "scores": list(_scores(sample))}
+    whole = {"run": run, "scores": _scores(sample)}
+    if sample["filter"] != "none":
+        whole["scores"] = [["filter", sample["filter"]]]
     if generation_of(sample) is None:
-        verdict = _right_or_wrong(sample)
-        yield _answer(run, verdict, {}, said) | {"choices": list(_choices(sample, texts))}
+        yield _answer(sample, {}) | whole | {"choices": list(_choices(sample, texts))}
         return
-    texts_written = [
-        "" if text is None else str(text) for answers in sample["resps"] for text in answers
-    ]
-    judged = _judged(sample)
-    for place, text in enumerate(texts_written[:ANSWERS_SHOWN]):
-        own = judged[place] if place < len(judged) else {}
-        answer = _answer(run, own.get("verdict") or _right_or_wrong(sample), own, said)
-        answer["text"] = texts.place(text)
-        if place + 1 == ANSWERS_SHOWN:
-            answer["n_more"] = len(texts_written) - ANSWERS_SHOWN
-        yield answer
+    written = ["" if text is None else str(text) for some in sample["resps"] for text in some]
+    judged = [*_judged(sample), *[{}] * len(written)]
+    for place, text in enumerate(written[:ANSWERS_SHOWN]):
+        more = len(written) - ANSWERS_SHOWN if place + 1 == ANSWERS_SHOWN else 0
+        own = {"text": texts.place(text), "n_more": more}
+        yield _answer(sample, judged[place]) | whole | own
 
 
-def _answer(
-    run: int, verdict: Mapping[str, Any], judged: Mapping[str, Any], said: Mapping[str, Any]
-) -> dict[str, Any]:
+def _answer(sample: Sample, judged: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what one answer's verdict and decode record say, as far as there are some."""
+    verdict = judged.get("verdict") or _right_or_wrong(sample)
     record = judged.get("decode") or {}
     verified = record.get("n_verified") or []
-    per_forward = record["n_kept"] / len(verified) if verified else None
     return {
-        "run": run,
+        "run": None,
         "text": None,
         "n_more": 0,
         "choices": [],
         "verdict": verdict.get("outcome"),
         "detail": verdict.get("detail") or "",
-        "scores": said["scores"] if said["filter"] == "none" else [["filter", said["filter"]]],
+        "scores": [],
         "n_verified": verified,
         "n_characters": record.get("n_characters"),
         "draft_heads": record.get("draft_heads", 1),
-        "tokens_per_forward": per_forward,
+        "tokens_per_forward": record["n_kept"] / len(verified) if verified else None,
         "ended_by": record.get("ended_by"),
         "looping": bool(record.get("looping")),
         "lossless": record.get("lossless", True),
@@ -145,21 +140,15 @@ def _answer(
 def _judged(sample: Sample) -> list[dict[str, Any]]:
     """Return each answer's verdict and decode record, under whatever name the task keeps them."""
     for value in sample.values():
-        if (
-            isinstance(value, list)
-            and value
-            and isinstance(value[0], dict)
-            and "decode" in value[0]
-        ):
-            return value
+        first = value[0] if isinstance(value, list) and value else None
+        if isinstance(first, dict) and "decode" in first:
+            return list(value)
     return []
 
 
 def _right_or_wrong(sample: Sample) -> dict[str, Any]:
-    for name in _RIGHT_OR_WRONG:
-        if sample.get(name) in (0, 1):
-            return {"outcome": "pass" if sample[name] == 1 else "fail"}
-    return {}
+    found = [sample[name] for name in _RIGHT_OR_WRONG if sample.get(name) in (0, 1)]
+    return {"outcome": "pass" if found[0] == 1 else "fail"} if found else {}
 
 
 def _choices(sample: Sample, texts: Texts) -> Iterator[dict[str, Any]]:
@@ -171,12 +160,14 @@ def _choices(sample: Sample, texts: Texts) -> Iterator[dict[str, Any]]:
             yield {"text": texts.place(str(request[1])), "logprob": logprob}
 
 
-def _scores(sample: Sample) -> Iterator[list[str]]:
+def _scores(sample: Sample) -> list[list[str]]:
     shown = [pair for pair in scores_of(sample) if not pair[0].endswith(("_low90", "_high90"))]
-    for name, score in shown[:SCORES_SHOWN]:
-        counted = not isinstance(score, tuple) or any(score)  # of the document's own data set
-        if counted and not name.startswith(("accept_", "tokens_per_forward", "looping", "n_")):
-            yield [name, _written(score)]
+    return [
+        [name, _written(score)]
+        for name, score in shown[:SCORES_SHOWN]
+        if not name.startswith(("accept_", "tokens_per_forward", "looping", "n_"))
+        and (not isinstance(score, tuple) or any(score))  # of the document's own data set
+    ]
 
 
 def _written(score: Score) -> str:

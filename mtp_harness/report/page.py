@@ -8,7 +8,8 @@ security policy allows the one script and the one style whose hashes it names, a
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,16 +17,17 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mtp_harness import __version__
-from mtp_harness.leaderboard import text
+from mtp_harness.leaderboard import render as leaderboard
 from mtp_harness.leaderboard.claims import Judged, judge
-from mtp_harness.leaderboard.render import done, notes
 from mtp_harness.leaderboard.table import Column, Leaderboard
 from mtp_harness.report.drilldown import drilldown
-from mtp_harness.report.provenance import provenance
 from mtp_harness.results.run import Model, Run
 from mtp_harness.results.sizes import in_short
 
 _HERE = Path(__file__).parent
+
+_NO_FACTS = frozenset({"totals", "tables", "documents", "versions", "hardware", "command"})
+"""Entries of `config.mtp` that are no facts of the provenance, or stand there already."""
 
 
 class Figure(NamedTuple):
@@ -65,9 +67,9 @@ def render(
         limit: Documents of a task that the page holds.
     """
     order = {model: place for place, model in enumerate(board.models)}
-    sound = {(run.path, task) for (task, _), one in board.boards.items() for run, _ in one.runs}
+    sound = {(run.path, task) for (task, _), one in board.boards.items() for run in one.runs}
     documents = drilldown(sorted(runs, key=lambda run: order[run.model]), limit, sound)
-    style, script = (_source(name) for name in ("page.css", "page.js"))
+    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -90,19 +92,18 @@ def render(
             "introduction": "Drawn from these runs; the table behind each is below it."
             if figures
             else "None of the figures can be drawn from these runs.",
-            "shown": [_shown(figure) for figure in figures],
+            "shown": [{**one._asdict(), "alt": f"{one.name}: {one.caption}"} for one in figures],
             "refused": list(refused),
         },
         documents=_documents(documents),
         provenance={
             "introduction": "Where every number comes from, one entry for each results file.",
-            "runs": provenance(runs),
+            "runs": [
+                {"name": f"{run.model.name}: {', '.join(run.tasks)}", "facts": _provenance(run)}
+                for run in runs
+            ],
         },
     )
-
-
-def _source(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def _hash(source: str) -> str:
@@ -146,46 +147,79 @@ def _leaderboard(board: Leaderboard) -> dict[str, Any]:
     lead = ["model", "n", "k", "parameters"]
     if told := any(model.train_tokens is not None for model in board.models):
         lead.append("training tokens")
+    name_of = {
+        (task, place): task if not place else f"{task} ({place + 1})"
+        for task, place in board.boards
+    }
     groups = [
-        {"task": task, "title": task if not place else f"{task} ({place + 1})", "columns": list(c)}
-        for (task, place), c in groupby(board.columns, lambda c: (c.task, c.protocol))
+        {"task": place[0], "title": name_of[place], "columns": list(columns)}
+        for place, columns in groupby(board.columns, lambda c: (c.task, c.protocol))
     ]
-    columns = [
-        {
-            "title": text.title(column),
-            "help": text.help_of(column),
-            "task": column.task,
-            "place": len(lead) + place,
-            "begins_group": _begins_group(board, place),
-            "higher_is_better": column.higher_is_better is not False,
-        }
-        for place, column in enumerate(board.columns)
-    ]
-    best = {column: _best(board, column) for column in board.columns}
+    begins = [place == 0 for group in groups for place, _ in enumerate(group["columns"])]
+    best = [_best(board, column) for column in board.columns]
     return {
         "introduction": "Values with 90 % intervals by bootstrap over documents."
         + (f" Differences are to {board.baseline.name}, paired." if board.baseline else ""),
-        "warnings": [
-            f"{sentence}. They stand in columns of their own." for sentence in board.conflicts()
-        ],
+        "warnings": [f"{one}. They stand in columns of their own." for one in board.conflicts()],
         "tasks": list(dict.fromkeys(column.task for column in board.columns)),
         "lead": lead,
         "groups": groups,
-        "columns": columns,
-        "rows": [_row(board, model, best, told) for model in board.models],
+        "columns": [
+            {
+                "title": leaderboard.title(column),
+                "help": leaderboard.HELP.get(column.metric, f"{column.metric} of {column.task}"),
+                "task": column.task,
+                "place": len(lead) + place,
+                "begins_group": begins[place],
+                "higher_is_better": column.higher_is_better is not False,
+            }
+            for place, column in enumerate(board.columns)
+        ],
+        "rows": [
+            {
+                "words": f"{model.name} n={model.n} k={model.k}".lower(),
+                "lead": _lead(model, told),
+                "cells": [
+                    _cell(board, model, *of) for of in zip(board.columns, begins, best, strict=True)
+                ],
+                "is_baseline": model == board.baseline,
+            }
+            for model in board.models
+        ],
         "notes": [
-            *notes(board),
-            *(
-                f"{task if not place else f'{task} ({place + 1})'}: {done(one.protocol)}."
-                for (task, place), one in board.boards.items()
-            ),
+            *leaderboard.notes(board),
+            *(f"{name_of[of]}: {leaderboard.done(o.protocol)}." for of, o in board.boards.items()),
         ],
     }
 
 
-def _begins_group(board: Leaderboard, place: int) -> bool:
-    column, before = board.columns[place], board.columns[place - 1] if place else None
-    return before is None or (column.task, column.protocol) != (before.task, before.protocol)
+def _lead(model: Model, with_tokens: bool) -> list[dict[str, Any]]:
+    tokens = model.train_tokens
+    lead = [
+        {"sort": model.name, "text": model.name},
+        {"sort": model.n, "text": model.n},
+        {"sort": model.k, "text": model.k},
+        {"sort": model.parameters or "", "text": in_short(model.parameters)},
+        {"sort": "" if tokens is None else tokens, "text": in_short(tokens)},
+    ]
+    return lead if with_tokens else lead[:-1]
+
+
+def _cell(
+    board: Leaderboard, model: Model, column: Column, begins_group: bool, best: float | None
+) -> dict[str, Any]:
+    cell = board.cells.get((model, column))
+    shown = {"sort": "", "text": "–", "interval": "", "change": "", "direction": "", "best": False}
+    if cell is not None:
+        shown = {
+            "sort": repr(cell.value),
+            "text": leaderboard.number(cell.value, column),
+            "interval": leaderboard.interval(cell.interval, column),
+            "change": leaderboard.change(cell, column),
+            "direction": leaderboard.direction(cell, column),
+            "best": cell.value == best,
+        }
+    return {"task": column.task, "begins_group": begins_group, **shown}
 
 
 def _best(board: Leaderboard, column: Column) -> float | None:
@@ -196,65 +230,23 @@ def _best(board: Leaderboard, column: Column) -> float | None:
     return max(values) if column.higher_is_better else min(values)
 
 
-def _row(
-    board: Leaderboard, model: Model, best: dict[Column, float | None], told: bool
-) -> dict[str, Any]:
-    cells = []
-    for place, column in enumerate(board.columns):
-        cell = board.cells.get((model, column))
-        cells.append(
-            {
-                "task": column.task,
-                "begins_group": _begins_group(board, place),
-                "sort": "" if cell is None else repr(cell.value),
-                "text": "–" if cell is None else text.number(cell.value, column),
-                "interval": "" if cell is None else text.interval(cell.interval, column),
-                "change": "" if cell is None else text.change(cell, column),
-                "direction": "" if cell is None else text.direction(cell, column),
-                "best": cell is not None and cell.value == best[column],
-            }
-        )
-    lead = [
-        {"sort": model.name, "text": model.name},
-        {"sort": model.n, "text": model.n},
-        {"sort": model.k, "text": model.k},
-        {"sort": model.parameters or "", "text": in_short(model.parameters)},
-    ]
-    if told:
-        tokens = model.train_tokens
-        lead.append({"sort": "" if tokens is None else tokens, "text": in_short(tokens)})
-    words = f"{model.name} n={model.n} k={model.k}".lower()
-    return {
-        "words": words,
-        "lead": lead,
-        "cells": cells,
-        "is_baseline": model == board.baseline,
-    }
-
-
 def _claims(claims: Sequence[Judged]) -> dict[str, Any]:
-    n_agree, n_disagree = (sum(c.verdict == v for c in claims) for v in ("agree", "disagree"))
-    counts = [f"agree {n_agree}", f"disagree {n_disagree}"]
-    n_clear = n_agree + n_disagree
-    judged = [_claim(claim) for claim in claims if claim.findings]
-    unjudged = [_claim(claim) for claim in claims if not claim.findings]
+    counts = Counter(claim.verdict for claim in claims)
+    said = ", ".join(f"{name} {counts[name]}" for name in ("agree", "disagree", "inconclusive"))
+    shown = [
+        {
+            **vars(one),
+            "measured": list(dict.fromkeys(f.what for f in one.findings)) or [one.measured],
+        }
+        for one in claims
+    ]
     return {
-        "introduction": f"{', '.join(counts)}, inconclusive {len(claims) - n_clear} of "
+        "introduction": f"{said} of "
         f"{len(claims)}. A verdict is about the runs at hand, whose models are named: the paper's "
         "are far larger. The rules are fixed in mtp_harness/leaderboard/verdicts.py.",
-        "rows": judged,
-        "open": unjudged,
+        "rows": [one for one in shown if one["findings"]],
+        "open": [one for one in shown if not one["findings"]],
     }
-
-
-def _claim(claim: Judged) -> dict[str, Any]:
-    findings = dict.fromkeys(finding.what for finding in claim.findings)
-    return {**vars(claim), "measured": list(findings) or [claim.measured]}
-
-
-def _shown(figure: Figure) -> dict[str, Any]:
-    alt = f"{figure.name}: {figure.caption}"
-    return {**figure._asdict(), "alt": alt}
 
 
 def _documents(documents: dict[str, Any]) -> dict[str, Any]:
@@ -267,3 +259,23 @@ def _documents(documents: dict[str, Any]) -> dict[str, Any]:
         else "These runs logged no samples: run with --log_samples.",
         "json": harmless_json(documents),
     }
+
+
+def _provenance(run: Run) -> list[tuple[str, str]]:
+    """Return where the numbers of a run come from, as text."""
+    content, mtp = run.content, run.mtp
+    facts = {
+        "results file": run.path.name,
+        "its SHA-256": run.sha256,
+        "command": mtp.get("command"),
+        "hardware": _pairs(mtp.get("hardware")),
+        "versions": _pairs(mtp.get("versions")) or f"lm_eval {content.get('lm_eval_version')}",
+        "task versions": _pairs(content.get("versions")),
+        "limit": content["config"].get("limit"),
+    }
+    own = [(name.replace("_", " "), value) for name, value in mtp.items() if name not in _NO_FACTS]
+    return [(name, str(value)) for name, value in (*facts.items(), *own) if value is not None]
+
+
+def _pairs(values: Mapping[str, Any] | None) -> str | None:
+    return ", ".join(f"{name} {value}" for name, value in values.items()) if values else None

@@ -1,17 +1,20 @@
-"""Values, 90 % intervals and paired differences of comparable runs, from their documents.
+"""Comparable runs of one task: their values, 90 % intervals and paired differences.
 
 All of it comes from one set of bootstrap replicates over documents (`scoring.bootstrap`), so that a
 difference compares models on the same drawn documents.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtp_harness.results.paired_documents import Score
+from mtp_harness.results.paired_documents import Documents, Score
+from mtp_harness.results.protocol import Protocol
+from mtp_harness.results.run import Run
 from mtp_harness.scoring.bits_per_byte import bits_per_byte
 from mtp_harness.scoring.bootstrap import LEVEL, Estimate, replicates
 
@@ -19,101 +22,81 @@ Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
 """Takes sums or means over documents, [..., C], to values [...]."""
 
-_TOLERANCE = 1e-6
+Drawn = tuple[float, Floats]
+"""A gain: its value, and its replicates [R]."""
 
 KEPT = 256
 """Metrics whose replicates are remembered, 80 kB each."""
 
-
-Drawn = tuple[float, Floats]
-"""A gain: its value, and its replicates [R]."""
+_TOLERANCE = 1e-6
 
 
 class Key(NamedTuple):
-    """One metric of one run."""
+    """One metric of one run, which is named by its place on the board."""
 
     run: int
     metric: str
     filtered: str
 
 
-def ratio(sums: Floats) -> Floats:
-    """Return numerator ÷ denominator of [..., 2]."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        quotient: Floats = sums[..., 0] / sums[..., 1]
-    return quotient
-
-
-def perplexity(sums: Floats) -> Floats:
-    """Return exp(nats ÷ count) of [..., 2]."""
-    with np.errstate(over="ignore"):
-        return np.exp(ratio(sums))
-
-
-STATISTICS: dict[int, tuple[Statistic, ...]] = {2: (ratio, perplexity), 4: (bits_per_byte,)}
-"""What documents' sums are pooled to, by how many there are of each document."""
-
-
 class Pooled(NamedTuple):
-    """One metric of one run.
+    """One metric of one run, from its documents.
 
     Attributes:
+        value: The metric.
         documents: Their names, sorted.
         sums: Of each, [P, C].
         statistic: Pools them.
     """
 
+    value: float
     documents: list[str]
     sums: Floats
     statistic: Statistic
 
-    @property
-    def value(self) -> float:
-        """The metric."""
-        return float(self.statistic(self.sums.sum(axis=0)))
 
+@dataclass
+class Board:
+    """One task under one protocol, and the runs that did it so.
 
-class Scores:
-    """The per-document scores of comparable runs.
+    A metric has an interval where its documents, pooled as a ratio, a perplexity or bits per byte,
+    give the value that the results file states; one that is pooled in another way (a corpus score)
+    has none.
 
-    A metric takes part where its documents, pooled as a ratio, a perplexity or bits per byte, give
-    the value that the results file states; one that is pooled in another way (a corpus score) has
-    no interval here.
+    Attributes:
+        documents: Of each run; None where it logged none.
     """
 
-    def __init__(
-        self,
-        scores: Mapping[Key, Mapping[str, Score]],
-        stated: Mapping[Key, float],
-    ) -> None:
-        """Take the scores; replicates are drawn when they are asked for.
+    task: str
+    protocol: Protocol
+    runs: list[Run] = field(default_factory=list)
+    documents: list[Documents | None] = field(default_factory=list)
 
-        Args:
-            scores: By document.
-            stated: The pooled values of the results files.
-        """
-        self._scores = {
-            key: pooled
-            for key, by_document in scores.items()
-            if key in stated and (pooled := _pooled(by_document, stated[key]))
+    def metrics(self, place: int) -> dict[tuple[str, str], float]:
+        """Return what the run at a place states, by (metric, filter); nothing that is NaN."""
+        stated = self.runs[place].metrics(self.task)
+        return {name: value for name, value in stated.items() if value == value}
+
+    @cached_property
+    def _pooled(self) -> dict[Key, Pooled]:
+        return {
+            Key(place, *name): pooled
+            for place, documents in enumerate(self.documents)
+            for name, value in (self.metrics(place) if documents else {}).items()
+            if documents and (pooled := _pool(documents.scores.get(name, {}), value))
         }
-        self._recent: OrderedDict[Key, Floats] = OrderedDict()
 
-    def _drawn(self, key: Key) -> Floats:
-        """Return a metric in each replicate, [R]; all keys of the same documents share them."""
-        if key not in self._recent:
-            _, sums, statistic = self._scores[key]
-            self._recent[key] = statistic(replicates(sums))
-            if len(self._recent) > KEPT:
-                self._recent.popitem(last=False)
-        self._recent.move_to_end(key)
-        return self._recent[key]
+    @cached_property
+    def _drawn(self) -> Callable[[Key], Floats]:
+        """A metric's replicates, [R]; metrics of the same documents share the draws."""
+        return lru_cache(KEPT)(
+            lambda key: self._pooled[key].statistic(replicates(self._pooled[key].sums))
+        )
 
     def estimate(self, key: Key) -> Estimate | None:
         """Return a metric with its interval; None where its documents are not known."""
-        if key not in self._scores:
-            return None
-        return estimate(self._scores[key].value, self._drawn(key))
+        known = self._pooled.get(key)
+        return estimate(known.value, self._drawn(key)) if known else None
 
     def difference(self, key: Key, baseline: Key) -> Estimate | None:
         """Return a metric less the baseline's, paired by document; None where that cannot be."""
@@ -128,7 +111,7 @@ class Scores:
             baseline: What it is compared with.
             relative: As a share of the baseline's; NaN where that is 0.
         """
-        mine, its = self._scores.get(key), self._scores.get(baseline)
+        mine, its = self._pooled.get(key), self._pooled.get(baseline)
         if mine is None or its is None or mine.documents != its.documents:
             return None
         value, drawn = mine.value - its.value, self._drawn(key) - self._drawn(baseline)
@@ -156,18 +139,33 @@ def estimate(value: float, resampled: Floats) -> Estimate | None:
     return Estimate(value, float(low), float(high))
 
 
-def _pooled(by_document: Mapping[str, Score], stated: float) -> Pooled | None:
+def _ratio(sums: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        quotient: Floats = sums[..., 0] / sums[..., 1]
+    return quotient
+
+
+def _perplexity(sums: Floats) -> Floats:
+    with np.errstate(over="ignore"):
+        return np.exp(_ratio(sums))
+
+
+_STATISTICS: dict[int, tuple[Statistic, ...]] = {2: (_ratio, _perplexity), 4: (bits_per_byte,)}
+"""What documents' sums are pooled to, by how many there are of each document."""
+
+
+def _pool(by_document: Mapping[str, Score], stated: float) -> Pooled | None:
     """Return documents with what pools them to the stated value; None where nothing does."""
-    if sum(not isinstance(score, tuple) or score[-1] > 0 for score in by_document.values()) < 2:
-        return None  # one document is no sample, and its interval would have no width
     names = sorted(by_document)
     scores = [by_document[name] for name in names]
     rows = [score if isinstance(score, tuple) else (score, 1.0) for score in scores]
+    if sum(row[-1] > 0 for row in rows) < 2:
+        return None  # one document is no sample, and its interval would have no width
     if len(set(map(len, rows))) != 1:
         return None
     sums = np.array(rows)  # [P, C]
-    for statistic in STATISTICS.get(sums.shape[-1], ()):
-        pooled = Pooled(names, sums, statistic)
-        if abs(pooled.value - stated) <= _TOLERANCE * max(1.0, abs(stated)):
-            return pooled
+    for statistic in _STATISTICS.get(sums.shape[-1], ()):
+        value = float(statistic(sums.sum(axis=0)))
+        if abs(value - stated) <= _TOLERANCE * max(1.0, abs(stated)):
+            return Pooled(value, names, sums, statistic)
     return None

@@ -1,0 +1,95 @@
+"""ROUGE of models with intervals, from samples files, as `mtp-harness rouge` prints it.
+
+The harness's own table has the thirty scores of a task and the intervals of the F1s. Here every
+score has its 90 % bootstrap interval over documents, and where a model has all eight benchmarks
+their plain average follows, as in Table S10; its interval resamples each benchmark's documents.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtp_harness.results import samples
+from mtp_harness.results.find import read_each
+from mtp_harness.scoring.bootstrap import LEVEL, Estimate, replicates
+from mtp_harness.scoring.rouge import SCORES
+
+AVERAGE = "average of the eight"
+
+
+class Row(NamedTuple):
+    """One score of one model.
+
+    Attributes:
+        model: Folder of the samples.
+        task: Name of the task, or `AVERAGE`.
+        metric: One of `SCORES`.
+        score: With its interval, in [0, 1].
+        n_documents: That it is over.
+    """
+
+    model: str
+    task: str
+    metric: str
+    score: Estimate
+    n_documents: int
+
+
+def table(paths: Iterable[Path], eight: Sequence[str]) -> list[Row]:
+    """Return every score of every model and task in samples files.
+
+    Args:
+        paths: The files; damaged ones are named on stderr and left out.
+        eight: The tasks whose average follows.
+
+    Raises:
+        ValueError: There are two files for one of them, or none with ROUGE.
+    """
+    read: dict[tuple[str, str], NDArray[np.float64]] = {}
+    for file, found in read_each(paths, _read):
+        if (file.model, file.task) in read and len(found):
+            raise ValueError(f"two files hold {file.task} of {file.model}: name the one to use")
+        if len(found):
+            read[file.model, file.task] = found
+    if not read:
+        raise ValueError("no samples with ROUGE were found: run a summary task with --log_samples")
+    rows = []
+    for model in sorted({model for model, _ in read}):
+        scores = {
+            task: [matrix] for (owner, task), matrix in sorted(read.items()) if owner == model
+        }
+        if scores.keys() >= set(eight):
+            scores[AVERAGE] = [read[model, task] for task in eight]
+        for task, matrices in scores.items():
+            rows += _rows(model, task, matrices)
+    return rows
+
+
+def _read(path: Path) -> tuple[samples.SamplesFile, NDArray[np.float64]]:
+    """Return a file's scores, [P, 30]; [0] where it is of no summaries."""
+    file, documents = samples.describe(path), list(samples.read(path))
+    if not any(SCORES[0] in one for one in documents):
+        return file, np.empty(0)
+    try:
+        return file, np.array([[float(one[name]) for name in SCORES] for one in documents])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} has a document without a score ({type(error).__name__}: {error}), expected "
+            "all of ROUGE: run again"
+        ) from None
+
+
+def _rows(model: str, task: str, matrices: list[NDArray[np.float64]]) -> list[Row]:
+    """Return the scores averaged over benchmarks, each of them [P, 30]."""
+    means = np.mean([matrix.mean(axis=0) for matrix in matrices], axis=0)  # [30]
+    # Sorted, as `low90` does: a benchmark's interval is then the one in the results.
+    drawn = [replicates(np.sort(one, axis=0), seed=seed) for seed, one in enumerate(matrices)]
+    ends = np.quantile(np.mean(drawn, axis=0), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    count = sum(map(len, matrices))
+    return [
+        Row(model, task, name, Estimate(float(mean), float(low), float(high)), count)
+        for name, mean, low, high in zip(SCORES, means, *ends, strict=True)
+    ]
