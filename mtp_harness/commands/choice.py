@@ -22,17 +22,7 @@ from typing import Any, NamedTuple
 
 from mtp_harness.files import user_path, write_whole
 from mtp_harness.results.find import find_results, read_each
-
-METRICS = {
-    "arc_challenge": "acc_norm,none",
-    "copa": "acc,none",
-    "hellaswag": "acc_norm,none",
-    "nq_open": "exact_match,remove_whitespace",
-    "piqa": "acc_norm,none",
-    "social_iqa": "acc,none",
-    "triviaqa": "exact_match,remove_whitespace",
-}
-"""Task → its metric in the results; the order is figure S12's."""
+from mtp_harness.scoring.choice_metrics import METRICS
 
 
 class Run(NamedTuple):

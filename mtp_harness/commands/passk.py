@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 
 from mtp_harness.files import user_path, write_whole
 from mtp_harness.results import result_file, samples
+from mtp_harness.results.documents import load
 from mtp_harness.results.find import read_each, results_of
-from mtp_harness.results.paired_documents import load
 from mtp_harness.results.protocol import Protocol, protocol_of, protocol_of_samples
 from mtp_harness.results.run import Run
 from mtp_harness.scoring.bootstrap import Estimate
 from mtp_harness.scoring.pass_at_k import KS, pass_at_k_each, read_ks
+from mtp_harness.scoring.programs import is_of_programs
 from mtp_harness.scoring.temperatures import honest, oracle, oracle_gain
 
 Counts = dict[str, tuple[int, int]]
@@ -126,7 +127,7 @@ def _read(path: Path) -> Answers | None:
     try:
         if not rows or samples.generation_of(rows[0]) is None:
             return None
-        if not (samples.is_judged(rows[0]) or samples.is_of_programs(file.task)):
+        if not (samples.is_judged(rows[0]) or is_of_programs(file.task)):
             return None
         return Answers(
             file,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mtp_harness.results.paired_documents import Score
+from mtp_harness.results.documents import Score
 from mtp_harness.scoring.bits_per_byte import bits_per_byte
 from mtp_harness.scoring.bootstrap import LEVEL, Estimate, replicates
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from mtp_harness.leaderboard.efficiency import data_needed
 from mtp_harness.leaderboard.scores import Key, Scores
+from mtp_harness.results.documents import Documents, load
 from mtp_harness.results.find import read_each
-from mtp_harness.results.paired_documents import Documents, load
 from mtp_harness.results.protocol import Protocol, protocol_of
 from mtp_harness.results.run import Model, Run
 from mtp_harness.scoring.bootstrap import Estimate
