@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mtp_harness.results.paired_documents import Documents, Score
+from mtp_harness.results.documents import Documents, Score
 from mtp_harness.results.protocol import Protocol
 from mtp_harness.results.run import Run
 from mtp_harness.scoring.bits_per_byte import bits_per_byte

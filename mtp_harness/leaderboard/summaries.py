@@ -48,14 +48,16 @@ def table(paths: Iterable[Path], eight: Sequence[str]) -> list[Row]:
     Raises:
         ValueError: There are two files for one of them, or none with ROUGE.
     """
-    read: dict[tuple[str, str], NDArray[np.float64]] = {}
-    for file, found in read_each(paths, _read):
-        if (file.model, file.task) in read and len(found):
-            raise ValueError(f"two files hold {file.task} of {file.model}: name the one to use")
-        if len(found):
-            read[file.model, file.task] = found
-    if not read:
+    found = [(path, matrix) for path, matrix in read_each(paths, _read) if len(matrix)]
+    if not found:
         raise ValueError("no samples with ROUGE were found: run a summary task with --log_samples")
+    named = samples.describe_each(path for path, _ in found)
+    read: dict[tuple[str, str], NDArray[np.float64]] = {}
+    for path, matrix in found:
+        file = named[path]
+        if (file.model, file.task) in read:
+            raise ValueError(f"two files hold {file.task} of {file.model}: name the one to use")
+        read[file.model, file.task] = matrix
     rows = []
     for model in sorted({model for model, _ in read}):
         scores = {
@@ -68,13 +70,14 @@ def table(paths: Iterable[Path], eight: Sequence[str]) -> list[Row]:
     return rows
 
 
-def _read(path: Path) -> tuple[samples.SamplesFile, NDArray[np.float64]]:
-    """Return a file's scores, [P, 30]; [0] where it is of no summaries."""
-    file, documents = samples.describe(path), list(samples.read(path))
+def _read(path: Path) -> tuple[Path, NDArray[np.float64]]:
+    """Return a file with its scores, [P, 30]; [0] where it is of no summaries."""
+    samples.describe(path)  # whose name says no task
+    documents = list(samples.read(path))
     if not any(SCORES[0] in one for one in documents):
-        return file, np.empty(0)
+        return path, np.empty(0)
     try:
-        return file, np.array([[float(one[name]) for name in SCORES] for one in documents])
+        return path, np.array([[float(one[name]) for name in SCORES] for one in documents])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} has a document without a score ({type(error).__name__}: {error}), expected "

@@ -12,8 +12,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from mtp_harness.leaderboard.board import Board, Key
+from mtp_harness.results.documents import Documents, load
 from mtp_harness.results.find import read_each
-from mtp_harness.results.paired_documents import Documents, load
 from mtp_harness.results.protocol import protocol_of
 from mtp_harness.results.run import Model, Run
 from mtp_harness.scoring.bootstrap import Estimate

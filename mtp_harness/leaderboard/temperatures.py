@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtp_harness.results import result_file, samples
+from mtp_harness.results.documents import load
 from mtp_harness.results.find import read_each, results_of
-from mtp_harness.results.paired_documents import load
 from mtp_harness.results.protocol import Protocol, protocol_of, protocol_of_samples
 from mtp_harness.results.run import Run
 from mtp_harness.scoring.bootstrap import Estimate
 from mtp_harness.scoring.pass_at_k import pass_at_k_each
+from mtp_harness.scoring.programs import is_of_programs
 from mtp_harness.scoring.temperatures import honest, oracle, oracle_gain
 
 Counts = dict[str, tuple[int, int]]
@@ -86,7 +87,8 @@ def read_answers(paths: Iterable[Path]) -> list[Answers]:
     found = [one for one in read_each(paths, _read) if one is not None]
     if not found:
         raise ValueError("no samples of programs were found: run with --log_samples")
-    return found
+    named = samples.describe_each(one.file.path for one in found)
+    return [one._replace(file=named[one.file.path]) for one in found]
 
 
 def _read(path: Path) -> Answers | None:
@@ -95,7 +97,7 @@ def _read(path: Path) -> Answers | None:
     try:
         if not rows or samples.generation_of(rows[0]) is None:
             return None
-        if not (samples.is_judged(rows[0]) or samples.is_of_programs(file.task)):
+        if not (samples.is_judged(rows[0]) or is_of_programs(file.task)):
             return None
         return Answers(
             file,

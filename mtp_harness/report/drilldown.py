@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtp_harness.results.paired_documents import Score, scores_of
+from mtp_harness.results.documents import Score, scores_of
 from mtp_harness.results.run import Run
 from mtp_harness.results.samples import generation_of, read
 from mtp_harness.scoring.bits_per_byte import pooled_bits_per_byte

@@ -11,7 +11,6 @@ from itertools import compress
 from typing import Any, NamedTuple
 
 from mtp_harness.results import schema
-from mtp_harness.results.documents import counted, told_of
 from mtp_harness.results.result_file import ResultFile, Unreadable, number, whole
 
 Row = dict[str, Any]
@@ -147,11 +146,11 @@ def _version(told: Any) -> str:
 
 def documents_of(file: ResultFile, task: str, data_set: str | None) -> str | None:
     """Return which documents a task read: their hash, how many of how many, or both."""
-    sets = told_of(file, task)
+    sets = file.data_sets(task)
     about = next(iter(sets.values())) if len(sets) == 1 else sets.get(str(data_set))
     sha256 = about.get("sha256") if isinstance(about, dict) else None
     parts = [str(sha256)[:12]] if sha256 else []
-    read, whole = counted(file, task)
+    read, whole = file.counted(task)
     if whole is not None and (read != whole or not parts):
         parts.append(f"{read} of {whole}")
     return ", ".join(parts) or None
