@@ -12,10 +12,7 @@ FORMATS = ("terminal", "markdown", "csv", "json", "latex")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command.
-
-    Args:
-        argv: Its arguments.
+    """Run the command and return its exit status.
 
     Raises:
         ValueError: Runs cannot be compared, or a file cannot be read.

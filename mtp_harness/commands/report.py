@@ -16,10 +16,7 @@ DOCUMENTS = 200
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command.
-
-    Args:
-        argv: Its arguments.
+    """Run the command and return its exit status.
 
     Raises:
         ValueError: A file cannot be read.

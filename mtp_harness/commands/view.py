@@ -16,9 +16,9 @@ def parse(
     """Return the arguments of a command that reads results and can write its rows into a file.
 
     Args:
-        argv: Of the command.
-        name: Of the command.
-        description: Of the command.
+        argv: Of the command, as the next two are.
+        name: As it is called.
+        description: What it does.
         files: What it reads, such as `results_….json`.
         options: Its own options that take a text, each with its help.
     """
@@ -31,18 +31,14 @@ def parse(
 
 
 def show(lines: Iterable[str], rows: Iterable[Any], target: Path | None) -> None:
-    """Print lines, and write the rows that they show into a file where one is asked for.
-
-    Args:
-        lines: The text.
-        rows: Named tuples; estimates in them become JSON as named tuples do.
-        target: The file.
-    """
+    """Print lines, and write the named tuples that they show into a file where one is asked for."""
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     if target:
-        plain = [{name: _plain(value) for name, value in row._asdict().items()} for row in rows]
-        write_whole(target, json.dumps(plain, indent=2) + "\n")
+        write_whole(target, json.dumps([_plain(row) for row in rows], indent=2) + "\n")
 
 
 def _plain(value: Any) -> Any:
-    return value._asdict() if hasattr(value, "_asdict") else value
+    """Return a named tuple by its names, and those in it likewise."""
+    if not hasattr(value, "_asdict"):
+        return value
+    return {name: _plain(entry) for name, entry in value._asdict().items()}

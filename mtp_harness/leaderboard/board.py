@@ -31,28 +31,17 @@ KEPT = 256
 _TOLERANCE = 1e-6
 
 
-class Key(NamedTuple):
-    """One metric of one run, which is named by its place on the board."""
-
-    run: int
-    metric: str
-    filtered: str
+Key = tuple[int, str, str]
+"""Place of a run on its board, metric, filter."""
 
 
 class Pooled(NamedTuple):
-    """One metric of one run, from its documents.
+    """One metric of one run, from its documents."""
 
-    Attributes:
-        value: The metric.
-        documents: Their names, sorted.
-        sums: Of each, [P, C].
-        statistic: Pools them.
-    """
-
-    value: float
-    documents: list[str]
-    sums: Floats
-    statistic: Statistic
+    value: float  # the metric
+    documents: list[str]  # their names, sorted
+    sums: Floats  # of each, [P, C]
+    statistic: Statistic  # pools them
 
 
 @dataclass
@@ -62,15 +51,12 @@ class Board:
     A metric has an interval where its documents, pooled as a ratio, a perplexity or bits per byte,
     give the value that the results file states; one that is pooled in another way (a corpus score)
     has none.
-
-    Attributes:
-        documents: Of each run; None where it logged none.
     """
 
     task: str
     protocol: Protocol
     runs: list[Run] = field(default_factory=list)
-    documents: list[Documents | None] = field(default_factory=list)
+    documents: list[Documents | None] = field(default_factory=list)  # None where none were logged
 
     def metrics(self, place: int) -> dict[tuple[str, str], float]:
         """Return what the run at a place states, by (metric, filter); nothing that is NaN."""
@@ -80,7 +66,7 @@ class Board:
     @cached_property
     def _pooled(self) -> dict[Key, Pooled]:
         return {
-            Key(place, *name): pooled
+            (place, *name): pooled
             for place, documents in enumerate(self.documents)
             for name, value in (self.metrics(place) if documents else {}).items()
             if documents and (pooled := _pool(documents.scores.get(name, {}), value))
@@ -98,19 +84,14 @@ class Board:
         known = self._pooled.get(key)
         return estimate(known.value, self._drawn(key)) if known else None
 
-    def difference(self, key: Key, baseline: Key) -> Estimate | None:
-        """Return a metric less the baseline's, paired by document; None where that cannot be."""
-        drawn = self.drawn_gain(key, baseline)
+    def difference(self, key: Key, place: int) -> Estimate | None:
+        """Return a metric less that of the run at a place; None where that cannot be."""
+        drawn = self.drawn_gain(key, place)
         return None if drawn is None else estimate(*drawn)
 
-    def drawn_gain(self, key: Key, baseline: Key, relative: bool = False) -> Drawn | None:
-        """Return the same with all its replicates.
-
-        Args:
-            key: The metric.
-            baseline: What it is compared with.
-            relative: As a share of the baseline's; NaN where that is 0.
-        """
+    def drawn_gain(self, key: Key, place: int, relative: bool = False) -> Drawn | None:
+        """Return the same with its replicates, paired by document; relative to 0 it is NaN."""
+        baseline = (place, *key[1:])
         mine, its = self._pooled.get(key), self._pooled.get(baseline)
         if mine is None or its is None or mine.documents != its.documents:
             return None

@@ -11,7 +11,7 @@ Source: Gloeckle et al. 2024, figures 5 and S12.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,21 +21,13 @@ from mtp_harness.scoring.choice_metrics import METRICS
 
 
 class Row(NamedTuple):
-    """One model's scores.
-
-    Attributes:
-        model: Its label.
-        train_step: Of the checkpoint; None where the run did not say.
-        scores: Task → score in [0, 1], of those that were run.
-        limited: Tasks that were run on a part of their documents (`--limit`).
-        mean: The plain mean over the seven, in [0, 1]; None where one is missing.
-    """
+    """One model's scores."""
 
     model: str
-    train_step: int | None
-    scores: dict[str, float]
-    limited: list[str]
-    mean: float | None
+    train_step: int | None  # of the checkpoint; None where the run did not say
+    scores: dict[str, float]  # in [0, 1], of the tasks that were run
+    limited: list[str]  # tasks that were run on a part of their documents (`--limit`)
+    mean: float | None  # over the seven, in [0, 1]; None where one is missing
 
     @property
     def missing(self) -> list[str]:
@@ -44,10 +36,7 @@ class Row(NamedTuple):
 
 
 def table(places: Sequence[str]) -> list[Row]:
-    """Return a row for every model and training step in result files.
-
-    Args:
-        places: Results files, and folders with some below them.
+    """Return a row for every model and training step in results files, and in those below folders.
 
     Raises:
         FileNotFoundError: A place does not exist.
@@ -91,3 +80,17 @@ def _scores(one: run.Run) -> dict[str, float]:
             )
         scores[task] = float(stated[METRICS[task]])
     return scores
+
+
+def lines(rows: Iterable[Row]) -> Iterator[str]:
+    """Yield what is printed of rows."""
+    for row in rows:
+        step = "" if row.train_step is None else f" step {row.train_step}"
+        scores = "  ".join(
+            f"{task} {row.scores[task]:.2%}" for task in METRICS if task in row.scores
+        )
+        mean = f"no mean of 7: {', '.join(row.missing)} missing"
+        if row.mean is not None:
+            mean = f"mean of 7 {row.mean:.2%}"
+        limited = f"  run with --limit: {', '.join(row.limited)}" if row.limited else ""
+        yield f"{row.model}{step}  {mean}  ({scores}; head 1 only){limited}"

@@ -23,14 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtp_harness.leaderboard.board import Board, Drawn, Key, estimate, mean_of
+from mtp_harness.leaderboard.board import Board, Drawn, estimate, mean_of
 from mtp_harness.leaderboard.table import Leaderboard
 from mtp_harness.leaderboard.text import spanned
 from mtp_harness.leaderboard.verdicts import Verdict, decreases, grows, pool, reaches, side
 from mtp_harness.results.run import Model, Run
 from mtp_harness.results.samples import family_of
 from mtp_harness.results.sizes import in_short
-from mtp_harness.scoring.bootstrap import Estimate
 
 TIMING_SLACK = 0.05
 UNPAIRED = "no interval: fewer than two documents, or none logged (--log_samples)"
@@ -51,25 +50,15 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim, what these runs measured, and the verdict.
+    """A claim, what these runs measured, and the verdict."""
 
-    Attributes:
-        claim: In a reader's words.
-        source: Where it is made.
-        setting: What it was measured on there.
-        printed: Its numbers there, or that there are none.
-        findings: What these runs measured.
-        measured: The same in words, or what is missing.
-        verdict: By the rules above.
-    """
-
-    claim: str
-    source: str
-    setting: str
-    printed: str
-    findings: tuple[Finding, ...]
-    measured: str
-    verdict: Verdict
+    claim: str  # in a reader's words
+    source: str  # where it is made
+    setting: str  # what it was measured on there
+    printed: str  # its numbers there, or that there are none
+    findings: tuple[Finding, ...]  # what these runs measured
+    measured: str  # the same in words, or what is missing
+    verdict: Verdict  # by the rules above
 
 
 def judge(board: Leaderboard) -> list[Judged]:
@@ -106,7 +95,7 @@ def _differences(claim: Claim, leaderboard: Leaderboard) -> Iterator[Finding]:
             for name in _metrics(claim, board, place):
                 stated = (board.metrics(place).get(name), board.metrics(base).get(name))
                 relative = claim["rule"] == "more_by"
-                found = board.drawn_gain(Key(place, *name), Key(base, *name), relative)
+                found = board.drawn_gain((place, *name), base, relative)
                 if "mean" not in claim and stated == (0, 0):
                     nothing[who, board.task].append(name[0])
                 elif found is None:
@@ -193,15 +182,12 @@ def _reached(claim: Claim, leaderboard: Leaderboard) -> Iterator[Finding]:
             elif run.model.k == claim.get("k", run.model.k):
                 for name in board.metrics(place):
                     if re.fullmatch(claim["metrics"], name[0]):
-                        what, found = f"{board.task} {name[0]}", board.estimate(Key(place, *name))
-                        yield Finding(_called(run.model), *_judged_value(claim, what, found))
-
-
-def _judged_value(claim: Claim, what: str, found: Estimate | None) -> tuple[str, Verdict | None]:
-    if found is None:
-        return f"{what}: {UNPAIRED}", None
-    verdict = reaches(found.low, found.high, claim["value"])
-    return f"{what} {spanned(found, '{:.4g}'.format)}", verdict
+                        found = board.estimate((place, *name))
+                        what, verdict = f"{board.task} {name[0]}: {UNPAIRED}", None
+                        if found:
+                            what = f"{board.task} {name[0]} {spanned(found, '{:.4g}'.format)}"
+                            verdict = reaches(found.low, found.high, claim["value"])
+                        yield Finding(_called(run.model), what, verdict)
 
 
 def _reached_in_table(claim: Claim, board: Board, run: Run) -> Iterator[Finding]:
@@ -212,8 +198,15 @@ def _reached_in_table(claim: Claim, board: Board, run: Run) -> Iterator[Finding]
         if row.get("model", "self") in ("self", None)
         and row.get("category") == claim.get("category")
     ]
+    over = ""
     if claim.get("over_k_1"):
-        rows = _over_k_1(rows)
+        over = " (prefill included) over k = 1"
+        base = next((float(row["value"]) for row in rows if row["k"] == 1), 0.0)
+        rows = [
+            {**row, "value": float(row["value"]) / base, "low": None, "high": None}
+            for row in rows
+            if row["k"] != 1 and base > 0
+        ]
     if least := claim.get("least_batch"):
         largest = max((row["batch"] for row in rows), default=0)
         rows = [row for row in rows if row["batch"] == largest >= least]
@@ -225,36 +218,17 @@ def _reached_in_table(claim: Claim, board: Board, run: Run) -> Iterator[Finding]
         low, high = (best["value"] * (1 + sign * TIMING_SLACK) for sign in (-1, 1))
     places = ("category", "batch", "prompt_tokens", "k")
     cell = ", ".join(f"{name} {best[name]}" for name in places if best.get(name))
-    over = " (prefill included) over k = 1" if claim.get("over_k_1") else ""
     what = f"{board.task} {claim['metrics']}{over} {best['value']:.2f} at {cell}"
     yield Finding(_called(run.model), what, reaches(low, high, claim["value"]))
-
-
-def _rows(claim: Claim, board: Board, run: Run) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a probe's table that a claim is about, those without a value left out."""
-    for row in run.table(board.task, claim["table"]):
-        value = row["value"]
-        if row["metric"] == claim["metrics"] and value is not None and value == value:
-            yield row
-
-
-def _over_k_1(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of k > 1 as multiples of that of k = 1."""
-    base = next((float(row["value"]) for row in rows if row["k"] == 1), 0.0)
-    return [
-        {**row, "value": float(row["value"]) / base, "low": None, "high": None}
-        for row in rows
-        if row["k"] != 1 and base > 0
-    ]
 
 
 def _decreasing(claim: Claim, leaderboard: Leaderboard) -> Iterator[Finding]:
     for board in _boards(claim, leaderboard):
         for run in board.runs:
-            by_data: dict[str, list[dict[str, Any]]] = {}
+            by_data: dict[str, list[dict[str, Any]]] = defaultdict(list)
             for row in _rows(claim, board, run):
                 if row.get("offset"):
-                    by_data.setdefault(str(row.get("data_set")), []).append(row)
+                    by_data[str(row.get("data_set"))].append(row)
             for data_set, rows in by_data.items():
                 rows.sort(key=lambda row: int(row["offset"]))
                 if len(rows) > 1 and all(row.get("low") is not None for row in rows):
@@ -273,6 +247,14 @@ _RULES = {
 
 def _boards(claim: Claim, leaderboard: Leaderboard) -> list[Board]:
     return [b for b in leaderboard.boards.values() if re.fullmatch(claim["tasks"], b.task)]
+
+
+def _rows(claim: Claim, board: Board, run: Run) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a probe's table that a claim is about, those without a value left out."""
+    for row in run.table(board.task, claim["table"]):
+        value = row["value"]
+        if row["metric"] == claim["metrics"] and value is not None and value == value:
+            yield row
 
 
 def _is_about(claim: Claim, run: Run) -> bool:

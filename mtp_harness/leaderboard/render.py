@@ -38,6 +38,11 @@ def title(column: Column) -> str:
     return name if column.filtered in ("", "none") else f"{name} ({column.filtered})"
 
 
+def help_of(column: Column) -> str:
+    """Return what a column holds."""
+    return HELP.get(column.metric, f"{column.metric} of {column.task}")
+
+
 def number(value: float, column: Column) -> str:
     """Return a value as it is shown: shares with three decimals, speeds without."""
     if column.metric == SPEED or abs(value) >= 1000:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
-from mtp_harness.leaderboard.board import Board, Key
+from mtp_harness.leaderboard.board import Board
 from mtp_harness.results.documents import Documents, load
 from mtp_harness.results.find import read_each
 from mtp_harness.results.protocol import protocol_of
@@ -34,36 +34,22 @@ _NO_SCORE = re.compile(r".*_(low|high)90|accept_rate_.*|n_.*|looping|lossy|.*_pe
 
 
 class Column(NamedTuple):
-    """One metric of one task, under one protocol.
-
-    Attributes:
-        task: Name of the task.
-        metric: As the harness names it; `SPEED` for what the run decoded in its time.
-        filtered: The harness's filter.
-        protocol: Place of the protocol among the task's.
-        higher_is_better: None where nothing says so.
-    """
+    """One metric of one task, under one protocol."""
 
     task: str
-    metric: str
-    filtered: str
-    protocol: int
-    higher_is_better: bool | None
+    metric: str  # as the harness names it; `SPEED` for what the run decoded in its time
+    filtered: str  # the harness's filter
+    protocol: int  # place of the protocol among the task's
+    higher_is_better: bool | None  # None where nothing says so
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a run measured.
-
-    Attributes:
-        value: Of the metric.
-        interval: The same with its 90 % interval over documents; None where documents are unknown.
-        difference: To the baseline, paired by document; None for the baseline and without one.
-    """
+    """What a run measured."""
 
     value: float
-    interval: Estimate | None = None
-    difference: Estimate | None = None
+    interval: Estimate | None = None  # the same over documents; None where they are not known
+    difference: Estimate | None = None  # to the baseline, paired by document; None without one
 
 
 Cells = dict[tuple[Model, Column], Cell]
@@ -71,21 +57,13 @@ Cells = dict[tuple[Model, Column], Cell]
 
 @dataclass
 class Leaderboard:
-    """The whole table.
+    """The whole table."""
 
-    Attributes:
-        models: The rows.
-        columns: In order: by task, protocol, and what a reader looks for first.
-        cells: By (row, column); absent where nothing was measured.
-        boards: The runs behind each (task, place of the protocol).
-        baseline: The row that differences are over; None without one.
-    """
-
-    models: list[Model]
-    columns: list[Column]
-    cells: Cells
-    boards: dict[tuple[str, int], Board]
-    baseline: Model | None = None
+    models: list[Model]  # the rows
+    columns: list[Column]  # by task, protocol, and what a reader looks for first
+    cells: Cells  # absent where nothing was measured
+    boards: dict[tuple[str, int], Board]  # the runs behind each (task, place of the protocol)
+    baseline: Model | None = None  # the row that differences are over
     notes: list[str] = field(default_factory=list)
 
     def conflicts(self) -> list[str]:
@@ -105,9 +83,7 @@ class Leaderboard:
 def build(runs: Sequence[Run], baseline: str | None = None) -> Leaderboard:
     """Return the leaderboard of runs; where samples are damaged, their task is left out and named.
 
-    Args:
-        runs: In any order.
-        baseline: Label or whole name of the row that differences are over.
+    The baseline is the label or the whole name of the row that differences are over.
 
     Raises:
         ValueError: Two runs are one row's for one task, or no row is called like the baseline.
@@ -180,11 +156,7 @@ def _boards(runs: Sequence[Run]) -> dict[tuple[str, int], Board]:
 
 
 def _documents(run: Run, task: str) -> Documents | None:
-    """Return what a run's samples say of its documents; None where it logged none.
-
-    Raises:
-        ValueError: They are damaged, or not those of the results file.
-    """
+    """Return what a run's samples say of its documents; None where it logged none."""
     path = run.samples(task)
     if path is None:
         return None
@@ -231,8 +203,8 @@ def _cells(board: Board, columns: Sequence[Column], baseline: Model | None) -> C
             elif name in stated and TIMED.fullmatch(column.metric):
                 cells[run.model, column] = Cell(stated[name])  # a grid's cells are no sample of one
             elif name in stated:
-                key = Key(place, *name)
-                over = None if base in (None, place) else board.difference(key, Key(base, *name))
+                key = (place, *name)
+                over = None if base in (None, place) else board.difference(key, base)
                 cells[run.model, column] = Cell(stated[name], board.estimate(key), over)
     return cells
 

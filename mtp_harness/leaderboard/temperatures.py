@@ -8,7 +8,7 @@ were drawn in another way, as far as samples and the results beside them say, ar
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mtp_harness.leaderboard.text import spanned
 from mtp_harness.results import result_file, samples
 from mtp_harness.results.documents import load
 from mtp_harness.results.find import read_each, results_of
@@ -29,60 +30,41 @@ from mtp_harness.scoring.temperatures import honest, oracle, oracle_gain
 Counts = dict[str, tuple[int, int]]
 """Problem → answers judged, and right ones among them."""
 
+PERCENT = "{:.2%}".format
+
 _PASS = re.compile(r"pass@(\d+)(_sampled)?")
 
 
 class Answers(NamedTuple):
-    """What one samples file holds.
-
-    Attributes:
-        file: The file.
-        temperature: Of its answers; 0 where they are greedy.
-        counts: Of each problem.
-        ks: The k that it was scored with.
-        protocol: How the answers were drawn.
-    """
+    """What one samples file holds."""
 
     file: samples.SamplesFile
-    temperature: float
+    temperature: float  # 0 where the answers are greedy
     counts: Counts
-    ks: frozenset[int]
-    protocol: Protocol
+    ks: frozenset[int]  # that it was scored with
+    protocol: Protocol  # how the answers were drawn
 
 
 class Row(NamedTuple):
-    """One cell of the paper's table 1, with what stands behind it.
-
-    Attributes:
-        model: Folder of the samples.
-        task: Name without a temperature.
-        k: Of pass@k.
-        n_samples: Fewest judged answers of a problem.
-        n_problems: Problems with at least k judged answers at every temperature.
-        temperatures: That there are samples of.
-        best: The oracle temperature; None where several are best.
-        score: pass@k there; its interval chooses again in each replicate.
-        honest: pass@k at a temperature chosen on other problems; NaN for one temperature.
-        gain: Over the baseline, both at their oracle temperatures; None without one.
-    """
+    """One cell of the paper's table 1, with what stands behind it."""
 
     model: str
-    task: str
-    k: int
-    n_samples: int
-    n_problems: int
-    temperatures: list[float]
-    best: float | None
-    score: Estimate
-    honest: float
-    gain: Estimate | None
+    task: str  # without a temperature
+    k: int  # of pass@k
+    n_samples: int  # fewest judged answers of a problem
+    n_problems: int  # with at least k judged answers at every temperature
+    temperatures: list[float]  # that there are samples of
+    best: float | None  # the oracle temperature; None where several are best
+    score: Estimate  # pass@k there; its interval chooses again in each replicate
+    honest: float  # pass@k at a temperature chosen on other problems; NaN for one temperature
+    gain: Estimate | None  # over the baseline, both at their oracle temperatures
 
 
 def read_answers(paths: Iterable[Path]) -> list[Answers]:
     """Return what samples files of programs hold; damaged ones are named on stderr and left out.
 
     Raises:
-        ValueError: There is none.
+        ValueError: None does.
     """
     found = [one for one in read_each(paths, _read) if one is not None]
     if not found:
@@ -123,11 +105,7 @@ def _protocol(file: samples.SamplesFile) -> Protocol:
 
 
 def _refuse_other_protocols(found: Iterable[Answers]) -> None:
-    """Refuse answers to a task that differ in more than model and temperature.
-
-    Raises:
-        ValueError: There are some; the message names the first difference.
-    """
+    """Refuse answers to a task that differ in more than model and temperature."""
     first: dict[tuple[str, bool], Answers] = {}
     for one in found:
         same = first.setdefault((one.file.family, one.temperature == 0), one)
@@ -141,11 +119,7 @@ def _refuse_other_protocols(found: Iterable[Answers]) -> None:
 
 
 def _by_temperature(found: Iterable[Answers]) -> dict[tuple[str, str], dict[float, Answers]]:
-    """Return the answers of each (model, task), by temperature.
-
-    Raises:
-        ValueError: There are two files for one of them.
-    """
+    """Return the answers of each (model, task), by temperature; one file for each."""
     cells: dict[tuple[str, str], dict[float, Answers]] = defaultdict(dict)
     for one in found:
         file, temperature = one.file, one.temperature
@@ -168,11 +142,6 @@ def _count(row: dict[str, Any], path: Path) -> tuple[int, int]:
 
 def score(found: Sequence[Answers], ks: Iterable[int], baseline: str | None = None) -> list[Row]:
     """Return a row for every (model, task) and every k that its answers allow.
-
-    Args:
-        found: What `read_answers` returns.
-        ks: The k of pass@k.
-        baseline: Model that gains are over.
 
     Raises:
         ValueError: Answers cannot be compared, or no model is called like the baseline.
@@ -197,40 +166,53 @@ def score(found: Sequence[Answers], ks: Iterable[int], baseline: str | None = No
 def _row(
     model: str, task: str, k: int, own: dict[float, Counts], base: dict[float, Counts]
 ) -> Row | None:
-    problems = _judged(own, k)
-    if not problems:
+    problems = list(next(iter(own.values()), {}))
+    scores = _scores(own, problems, k)
+    known = ~np.isnan(scores).any(axis=1)
+    if not known.any():
         return None
-    temperatures = list(own)
-    matrix = _scores(own, problems, k)
-    best, means = oracle(matrix, temperatures), matrix.mean(axis=0)
-    is_tie = np.isclose(means, means.max()).sum() > 1
-    gain, its = None, set(_judged(base, k))
-    if common := [problem for problem in problems if problem in its]:
-        gain = oracle_gain(_scores(own, common, k), _scores(base, common, k))
+    temperatures, gain = list(own), None
+    best, means = oracle(scores[known], temperatures), scores[known].mean(axis=0)
+    its = _scores(base, problems, k)
+    if base and (common := known & ~np.isnan(its).any(axis=1)).any():
+        gain = oracle_gain(scores[common], its[common])
+    judged = [p for p, is_known in zip(problems, known, strict=True) if is_known]
     return Row(
         model=model,
         task=task,
         k=k,
-        n_samples=min(counts[p][0] for counts in own.values() for p in problems),
-        n_problems=len(problems),
+        n_samples=min(counts[p][0] for counts in own.values() for p in judged),
+        n_problems=len(judged),
         temperatures=temperatures,
-        best=None if is_tie else best.temperature,
+        best=None if np.isclose(means, means.max()).sum() > 1 else best.temperature,
         score=best.score,
-        honest=honest(matrix, temperatures) if len(temperatures) > 1 else float("nan"),
+        honest=honest(scores[known], temperatures) if len(temperatures) > 1 else float("nan"),
         gain=gain,
     )
 
 
-def _judged(own: dict[float, Counts], k: int) -> list[str]:
-    """Return the problems with at least k judged answers at every temperature."""
-    first = next(iter(own.values()), {})
-    return [p for p in first if all(counts.get(p, (0, 0))[0] >= k for counts in own.values())]
+def _scores(own: dict[float, Counts], problems: list[str], k: int) -> NDArray[np.float64]:
+    """Return pass@k of each problem at each temperature, [P, T]; NaN with fewer than k answers."""
+    scores = np.empty((len(problems), len(own)))
+    for column, counts in enumerate(own.values()):
+        pairs = np.array([counts.get(problem, (0, 0)) for problem in problems]).reshape(-1, 2)
+        scores[:, column] = pass_at_k_each(*pairs.T, k)
+    return scores
 
 
-def _scores(own: dict[float, Counts], problems: list[str], k: int) -> NDArray[Any]:
-    """Return pass@k of each problem at each temperature, [P, T]."""
-    columns = []
-    for counts in own.values():
-        n, c = zip(*(counts[p] for p in problems), strict=True)
-        columns.append(pass_at_k_each(n, c, k))
-    return np.stack(columns, axis=1)
+def lines(rows: Iterable[Row]) -> Iterator[str]:
+    """Yield what is printed of rows."""
+    for row in rows:
+        tried = ", ".join(f"{t:g}" for t in row.temperatures)
+        if row.best is None:
+            at = f"at the best of T={tried}, which several temperatures share"
+        elif len(row.temperatures) == 1:
+            at = f"at T={tried}"
+        else:
+            at = f"at T={row.best:g} (oracle of {tried})"
+        text = f"{row.model}  {row.task}  pass@{row.k}  {spanned(row.score, PERCENT)} {at}"
+        if not np.isnan(row.honest):
+            text += f"  honest {row.honest:.2%}"
+        if row.gain is not None:
+            text += f"  gain {spanned(row.gain, PERCENT)}"
+        yield f"{text}  n={row.n_samples}, {row.n_problems} problems"

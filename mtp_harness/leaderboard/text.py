@@ -28,13 +28,7 @@ def spanned(one: Estimate, write: Callable[[float], str]) -> str:
 
 
 def aligned(rows: Rows, gap: str = "  ", least: Sequence[int] = ()) -> str:
-    """Return rows as lines, each column as wide as its longest entry.
-
-    Args:
-        rows: Of equal length.
-        gap: Between columns.
-        least: Width that a column has at least, of each.
-    """
+    """Return rows as lines, each column as wide as its longest entry, or as `least` says."""
     longest = [max(map(len, column)) for column in zip(*rows, strict=True)]
     widths = list(map(max, longest, least)) if least else longest
     lines = (gap.join(map(str.ljust, row, widths)).rstrip() for row in rows)

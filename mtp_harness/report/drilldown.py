@@ -13,6 +13,9 @@ from mtp_harness.scoring.bits_per_byte import pooled_bits_per_byte
 
 Sample = Mapping[str, Any]
 
+Texts = dict[str, int]
+"""Texts with their numbers, each kept once: runs share their prompts."""
+
 ANSWERS_SHOWN = 3
 """Of one document of one run; the others are counted."""
 
@@ -25,25 +28,6 @@ _TITLES = ("task_id", "name", "title", "id", "question_id")
 _RIGHT_OR_WRONG = ("acc", "exact_match")
 
 
-class Texts:
-    """Texts by number, each kept once: runs share their prompts."""
-
-    def __init__(self) -> None:
-        """Begin without any."""
-        self.all: list[str] = []
-        self._places: dict[str, int] = {}
-
-    def place(self, text: str) -> int:
-        """Return the number of a text."""
-        if len(text) > TEXT_SHOWN:
-            left = len(text) - TEXT_SHOWN
-            text = f"{text[:TEXT_SHOWN]}\n… {left:,} more characters are in the samples file."
-        if text not in self._places:
-            self._places[text] = len(self.all)
-            self.all.append(text)
-        return self._places[text]
-
-
 def drilldown(
     runs: Sequence[Run], limit: int, sound: Container[tuple[Path, str]]
 ) -> dict[str, Any]:
@@ -54,7 +38,7 @@ def drilldown(
         limit: Documents of a task that the page holds; the others are counted.
         sound: Results file and task of the samples that are not damaged.
     """
-    texts = Texts()
+    texts: Texts = {}
     shown: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     left_out: dict[str, set[str]] = defaultdict(set)
     for place, run in enumerate(runs):
@@ -74,20 +58,28 @@ def drilldown(
             {"name": task, "n_left_out": len(left_out[task]), "documents": list(found.values())}
             for task, found in sorted(shown.items())
         ],
-        "texts": texts.all,
+        "texts": list(texts),
     }
+
+
+def _number(text: Any, texts: Texts) -> int:
+    """Return the number of a text."""
+    text = "" if text is None else str(text)
+    if len(text) > TEXT_SHOWN:
+        left = len(text) - TEXT_SHOWN
+        text = f"{text[:TEXT_SHOWN]}\n… {left:,} more characters are in the samples file."
+    return texts.setdefault(text, len(texts))
 
 
 def _document(sample: Sample, texts: Texts) -> dict[str, Any]:
     doc = sample["doc"] if isinstance(sample.get("doc"), dict) else {}
-    named = next((str(doc[name]) for name in _TITLES if doc.get(name) not in (None, "")), None)
-    title = str(sample["doc_id"]) if named is None else f"{sample['doc_id']}: {named}"
+    named = [str(doc[name]) for name in _TITLES if doc.get(name) not in (None, "")]
     target = sample.get("target")
     requests = _requests(sample)
     return {
-        "title": title[:80],
-        "prompt": texts.place(str(requests[0][0])) if requests and requests[0] else None,
-        "target": None if target in (None, "") else texts.place(str(target)),
+        "title": ": ".join([str(sample["doc_id"]), *named[:1]])[:80],
+        "prompt": _number(str(requests[0][0]), texts) if requests and requests[0] else None,
+        "target": None if target in (None, "") else _number(target, texts),
         "answers": [],
     }
 
@@ -106,11 +98,11 @@ def _answers(sample: Sample, run: int, texts: Texts) -> Iterator[dict[str, Any]]
     if generation_of(sample) is None:
         yield _answer(sample, {}) | whole | {"choices": list(_choices(sample, texts))}
         return
-    written = ["" if text is None else str(text) for some in sample["resps"] for text in some]
+    written = [text for some in sample["resps"] for text in some]
     judged = [*_judged(sample), *[{}] * len(written)]
     for place, text in enumerate(written[:ANSWERS_SHOWN]):
         more = len(written) - ANSWERS_SHOWN if place + 1 == ANSWERS_SHOWN else 0
-        own = {"text": texts.place(text), "n_more": more}
+        own = {"text": _number(text, texts), "n_more": more}
         yield _answer(sample, judged[place]) | whole | own
 
 
@@ -157,7 +149,7 @@ def _choices(sample: Sample, texts: Texts) -> Iterator[dict[str, Any]]:
         first = responses[0] if isinstance(responses, list) and responses else None
         if len(request) > 1 and isinstance(first, list) and first:
             logprob = _finite(first[0])
-            yield {"text": texts.place(str(request[1])), "logprob": logprob}
+            yield {"text": _number(str(request[1]), texts), "logprob": logprob}
 
 
 def _scores(sample: Sample) -> list[list[str]]:
