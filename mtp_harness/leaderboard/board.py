@@ -35,6 +35,16 @@ Key = tuple[int, str, str]
 """Place of a run on its board, metric, filter."""
 
 
+class Column(NamedTuple):
+    """One metric of one task, under one protocol."""
+
+    task: str
+    metric: str  # as the harness names it; `table.SPEED` for what the run decoded in its time
+    filtered: str  # the harness's filter
+    protocol: int  # place of the protocol among the task's
+    higher_is_better: bool | None  # None where nothing says so
+
+
 class Pooled(NamedTuple):
     """One metric of one run, from its documents."""
 
@@ -55,13 +65,14 @@ class Board:
 
     task: str
     protocol: Protocol
+    columns: list[Column] = field(default_factory=list)  # what a reader looks for first, first
     runs: list[Run] = field(default_factory=list)
     documents: list[Documents | None] = field(default_factory=list)  # None where none were logged
 
     def metrics(self, place: int) -> dict[tuple[str, str], float]:
         """Return what the run at a place states, by (metric, filter); nothing that is NaN."""
         stated = self.runs[place].metrics(self.task)
-        return {name: value for name, value in stated.items() if value == value}
+        return {name: float(value) for name, value in stated.items() if value == value}
 
     @cached_property
     def _pooled(self) -> dict[Key, Pooled]:

@@ -194,16 +194,15 @@ def _reached_in_table(claim: Claim, board: Board, run: Run) -> Iterator[Finding]
     """Yield the best cell, or the best one of the largest batch where the claim is about those."""
     rows = [
         row
-        for row in _rows(claim, board, run)
-        if row.get("model", "self") in ("self", None)
-        and row.get("category") == claim.get("category")
+        for row in run.table(board.task, claim["table"], claim["metrics"])
+        if row["baseline"] is None and row["category"] == claim.get("category")
     ]
     over = ""
     if claim.get("over_k_1"):
         over = " (prefill included) over k = 1"
-        base = next((float(row["value"]) for row in rows if row["k"] == 1), 0.0)
+        base = next((row["value"] for row in rows if row["k"] == 1), 0.0)
         rows = [
-            {**row, "value": float(row["value"]) / base, "low": None, "high": None}
+            {**row, "value": row["value"] / base, "low": None, "high": None}
             for row in rows
             if row["k"] != 1 and base > 0
         ]
@@ -212,12 +211,12 @@ def _reached_in_table(claim: Claim, board: Board, run: Run) -> Iterator[Finding]
         rows = [row for row in rows if row["batch"] == largest >= least]
     if not rows:
         return
-    best = max(rows, key=lambda row: float(row["value"]))
-    low, high = best.get("low"), best.get("high")
+    best = max(rows, key=lambda row: row["value"])
+    low, high = best["low"], best["high"]
     if low is None or high is None:
         low, high = (best["value"] * (1 + sign * TIMING_SLACK) for sign in (-1, 1))
     places = ("category", "batch", "prompt_tokens", "k")
-    cell = ", ".join(f"{name} {best[name]}" for name in places if best.get(name))
+    cell = ", ".join(f"{name} {best[name]}" for name in places if best[name])
     what = f"{board.task} {claim['metrics']}{over} {best['value']:.2f} at {cell}"
     yield Finding(_called(run.model), what, reaches(low, high, claim["value"]))
 
@@ -226,12 +225,12 @@ def _decreasing(claim: Claim, leaderboard: Leaderboard) -> Iterator[Finding]:
     for board in _boards(claim, leaderboard):
         for run in board.runs:
             by_data: dict[str, list[dict[str, Any]]] = defaultdict(list)
-            for row in _rows(claim, board, run):
-                if row.get("offset"):
-                    by_data[str(row.get("data_set"))].append(row)
+            for row in run.table(board.task, claim["table"], claim["metrics"]):
+                if row["offset"]:
+                    by_data[str(row["data_set"])].append(row)
             for data_set, rows in by_data.items():
-                rows.sort(key=lambda row: int(row["offset"]))
-                if len(rows) > 1 and all(row.get("low") is not None for row in rows):
+                rows.sort(key=lambda row: row["offset"])
+                if len(rows) > 1 and all(row["low"] is not None for row in rows):
                     values = ", ".join(f"{row['value']:.3f}" for row in rows)
                     what = f"{claim['metrics']} on {data_set} {values}"
                     verdict = decreases([(row["low"], row["high"]) for row in rows])
@@ -247,14 +246,6 @@ _RULES = {
 
 def _boards(claim: Claim, leaderboard: Leaderboard) -> list[Board]:
     return [b for b in leaderboard.boards.values() if re.fullmatch(claim["tasks"], b.task)]
-
-
-def _rows(claim: Claim, board: Board, run: Run) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a probe's table that a claim is about, those without a value left out."""
-    for row in run.table(board.task, claim["table"]):
-        value = row["value"]
-        if row["metric"] == claim["metrics"] and value is not None and value == value:
-            yield row
 
 
 def _is_about(claim: Claim, run: Run) -> bool:

@@ -127,12 +127,11 @@ def done(protocol: Protocol) -> str:
 
 def notes(board: Leaderboard) -> list[str]:
     """Return what a reader of the table should know."""
-    shown = {(column.task, column.protocol) for column in board.columns}
     hidden = [
         f"{task}: not shown, for none of its metrics is a known score, and nothing says of one "
         "that more is better."
-        for task, place in board.boards
-        if (task, place) not in shown
+        for (task, _), one in board.boards.items()
+        if not one.columns
     ]
     told = [*_efficiency(board), *_speed(board), *hidden, *board.notes]
     return [NOTE, *told, *map(str, stale.heads(board))]
@@ -150,11 +149,12 @@ def _efficiency(board: Leaderboard) -> Iterator[str]:
 
 def _speed(board: Leaderboard) -> list[str]:
     """Say what speeds were measured on, and whether they may be compared."""
-    timed = [column for column in board.columns if TIMED.fullmatch(column.metric)]
     rows: dict[str, set[str]] = {}
-    answers = any(column.metric == SPEED for column in timed)
-    for place in dict.fromkeys((column.task, column.protocol) for column in timed):
-        for run in board.boards[place].runs:
+    answers = any(column.metric == SPEED for column in board.columns)
+    for one in board.boards.values():
+        for run in (
+            one.runs if any(TIMED.fullmatch(column.metric) for column in one.columns) else ()
+        ):
             machine = run.machine or "unknown machine"
             where = f"{machine}, batch {run.batch}" if answers else machine
             rows.setdefault(where, set()).add(run.model.name)
@@ -167,12 +167,10 @@ def _speed(board: Leaderboard) -> list[str]:
 
 def _tables(board: Leaderboard, write: Callable[[str, str, Rows], str]) -> list[str]:
     """Return each task's table, by a function of the task, how it was done, and rows."""
-    shown: dict[tuple[str, int], list[Column]] = {}
-    for column in board.columns:
-        shown.setdefault((column.task, column.protocol), []).append(column)
     return [
-        write(place[0], done(board.boards[place].protocol), task_rows(board, columns))
-        for place, columns in shown.items()
+        write(task, done(one.protocol), task_rows(board, one.columns))
+        for (task, _), one in board.boards.items()
+        if one.columns
     ]
 
 

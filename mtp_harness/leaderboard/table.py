@@ -9,9 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple
 
-from mtp_harness.leaderboard.board import Board
+from mtp_harness.leaderboard.board import Board, Column
 from mtp_harness.results.documents import Documents, load
 from mtp_harness.results.find import read_each
 from mtp_harness.results.protocol import protocol_of
@@ -33,16 +32,6 @@ DATA = "data_needed"
 _NO_SCORE = re.compile(r".*_(low|high)90|accept_rate_.*|n_.*|looping|lossy|.*_per_forward.*|bypass")
 
 
-class Column(NamedTuple):
-    """One metric of one task, under one protocol."""
-
-    task: str
-    metric: str  # as the harness names it; `SPEED` for what the run decoded in its time
-    filtered: str  # the harness's filter
-    protocol: int  # place of the protocol among the task's
-    higher_is_better: bool | None  # None where nothing says so
-
-
 @dataclass(frozen=True)
 class Cell:
     """What a run measured."""
@@ -60,11 +49,15 @@ class Leaderboard:
     """The whole table."""
 
     models: list[Model]  # the rows
-    columns: list[Column]  # by task, protocol, and what a reader looks for first
     cells: Cells  # absent where nothing was measured
-    boards: dict[tuple[str, int], Board]  # the runs behind each (task, place of the protocol)
+    boards: dict[tuple[str, int], Board]  # by (task, place of the protocol)
     baseline: Model | None = None  # the row that differences are over
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def columns(self) -> list[Column]:
+        """Those of all boards."""
+        return [column for board in self.boards.values() for column in board.columns]
 
     def conflicts(self) -> list[str]:
         """Return how the runs of a task differ that cannot be compared, one sentence each."""
@@ -92,20 +85,16 @@ def build(runs: Sequence[Run], baseline: str | None = None) -> Leaderboard:
     models = sorted({run.model for run in runs}, key=_order)
     _refuse_namesakes(models)
     chosen = _named(models, baseline) if baseline is not None else None
-    board = Leaderboard(models, [], {}, boards, chosen)
-    for (_, place), own in boards.items():
-        columns = _columns(own, place)
-        cells = _cells(own, columns, chosen)
-        needed = data_needed(cells, columns[0]) if columns else {}
-        for column in columns:
-            if column.metric == DATA:
-                cells |= {(model, column): Cell(share) for model, share in needed.items()}
-            if column.metric != DATA or needed:
-                board.columns.append(column)
-        board.cells |= cells
-    if chosen:
-        board.notes += _unpaired(boards, chosen)
-    return board
+    cells: Cells = {}
+    for (_, place), board in boards.items():
+        columns = _columns(board, place)
+        own = _cells(board, columns, chosen)
+        needed = data_needed(own, columns[0]) if columns else {}
+        board.columns = [column for column in columns if column.metric != DATA or needed]
+        data = [column for column in board.columns if column.metric == DATA]
+        own |= {(model, of): Cell(share) for of in data for model, share in needed.items()}
+        cells |= own
+    return Leaderboard(models, cells, boards, chosen, [*_unpaired(boards, chosen)])
 
 
 def _refuse_namesakes(models: Sequence[Model]) -> None:
@@ -209,9 +198,9 @@ def _cells(board: Board, columns: Sequence[Column], baseline: Model | None) -> C
     return cells
 
 
-def _unpaired(boards: Mapping[tuple[str, int], Board], baseline: Model) -> Iterator[str]:
+def _unpaired(boards: Mapping[tuple[str, int], Board], baseline: Model | None) -> Iterator[str]:
     """Say for which tasks there is no difference to the baseline."""
-    for (task, _), board in boards.items():
+    for (task, _), board in boards.items() if baseline else ():
         if all(run.model != baseline for run in board.runs):
             yield f"{task}: no difference, {baseline.name} did not run it like this."
         elif None in board.documents:

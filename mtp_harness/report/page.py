@@ -125,18 +125,14 @@ def _table(board: Leaderboard) -> dict[str, Any]:
     lead = ["model", "n", "k", "parameters"]
     if any(model.train_tokens is not None for model in board.models):
         lead.append("training tokens")
-    groups: dict[tuple[str, int], list[Column]] = {}
     values: dict[Column, set[float]] = {column: set() for column in board.columns}
-    for column in board.columns:
-        groups.setdefault((column.task, column.protocol), []).append(column)
     for (_, column), cell in board.cells.items():
         values[column].add(cell.value)
     return {
         "lead": lead,
         "tasks": list(dict.fromkeys(column.task for column in board.columns)),
-        "groups": groups,
         "names": {of: f"{of[0]} ({of[1] + 1})" if of[1] else of[0] for of in board.boards},
-        "first": {columns[0] for columns in groups.values()},
+        "first": {one.columns[0] for one in board.boards.values() if one.columns},
         "best": {column: _best(column, its) for column, its in values.items()},
     }
 

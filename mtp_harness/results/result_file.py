@@ -85,6 +85,15 @@ class ResultFile:
         threads = f", {count} thread{'' if count == 1 else 's'}" if count else ""
         return f"{hardware['cpu']}{threads}"
 
+    def metrics(self, task: str) -> dict[tuple[str, str], Any]:
+        """Return what is stated of a task by (metric, filter), standard errors left out."""
+        found = {}
+        for name, value in self.content["results"][task].items():
+            metric, comma, filtered = name.partition(",")
+            if comma and value is not None and not metric.endswith("_stderr"):
+                found[metric, filtered] = value
+        return found
+
     def without_tables(self) -> "ResultFile":
         """Return the file without the probes' tables, which are most of what it holds."""
         config = self.content["config"]

@@ -108,10 +108,7 @@ def _flat(file: ResultFile, task: str) -> Iterator[Row]:
         "count": whole(file, f"n-samples of {task}", effective.get("effective"), least=0),
     }
     found: dict[str, Row] = {}
-    for key, value in file.content["results"][task].items():
-        metric, comma, _ = key.partition(",")
-        if not comma or metric.endswith("_stderr"):
-            continue
+    for (metric, _), value in file.metrics(task).items():
         of, end = metric, "value"
         for suffix, name in _ENDS.items():
             if metric.endswith(suffix):
