@@ -2,7 +2,8 @@
 
     config.mtp.tables.TASK.TABLE = {"columns": […], "rows": [[…], …]}
 
-They have thousands of rows, so what can be said of a column is said at once.
+They have thousands of rows, so what can be said of a column is said at once. Columns that
+`schema.COLUMNS` does not have are those of a user's own probe, and are kept.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,11 +64,8 @@ def blocks_of(file: ResultFile, task: str, name: str, table: Any) -> Iterator[Bl
 
 
 def _check_shape(where: str, names: list[Any], rows: Any) -> None:
-    if unknown := [name for name in names if not _known(name)]:
-        raise Unreadable(
-            f"{where} has the column {unknown[0]!r}, expected {', '.join(schema.DIMENSIONS)}: it "
-            "was written by another version of mtp-harness; update, or run again"
-        )
+    if unnamed := [name for name in names if not isinstance(name, str)]:
+        raise Unreadable(f"{where} has the column {unnamed[0]!r}, expected a name: run again")
     if lacking := [name for name in ("metric", "value") if name not in names]:
         raise Unreadable(f"{where} has no column {lacking[0]}, expected one: run again")
     if not isinstance(rows, list):
@@ -75,10 +73,6 @@ def _check_shape(where: str, names: list[Any], rows: Any) -> None:
     for place, entries in enumerate(rows, 1):
         if not isinstance(entries, list) or len(entries) != len(names):
             raise Unreadable(f"{where} has in row {place} not its {len(names)} entries: run again")
-
-
-def _known(column: Any) -> bool:
-    return column == "model" or (isinstance(column, str) and column in schema.COLUMNS)
 
 
 def _documents_of_rows(file: ResultFile, task: str, own: Columns) -> list[str | None]:
@@ -91,9 +85,12 @@ def _documents_of_rows(file: ResultFile, task: str, own: Columns) -> list[str | 
 
 
 def _typed(file: ResultFile, name: str, column: str, entries: Sequence[Any]) -> list[Any]:
-    """Return the entries of a column, as numbers where it is one of numbers."""
-    kind = schema.COLUMNS.get(column, "string")
+    """Return the entries of a column, as numbers where it is one of numbers.
+
+    A column that is not ours is one of numbers if it holds nothing else.
+    """
     types = set(map(type, entries)) - {type(None)}
+    kind = schema.COLUMNS.get(column, "Float64" if types and types <= {int, float} else "string")
     if kind == "string":
         return list(entries) if types <= {str} else [e if e is None else str(e) for e in entries]
     least, most, usual = (-1e300, 1e300, {int, float}) if kind == "Float64" else (0, 2**53, {int})

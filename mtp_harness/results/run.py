@@ -114,7 +114,7 @@ def find(places: Sequence[str]) -> list[Run]:
         ValueError: None of the files is a results file that tables can be made of. Where some
             are, the others are named and left out.
     """
-    return read_each(result_file.find(places), lambda found: _read(*found))
+    return result_file.told_apart(read_each(result_file.find(places), lambda one: _read(*one)))
 
 
 def _read(path: Path, name: str) -> Run:
