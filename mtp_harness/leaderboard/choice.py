@@ -29,11 +29,6 @@ class Row(NamedTuple):
     limited: list[str]  # tasks that were run on a part of their documents (`--limit`)
     mean: float | None  # over the seven, in [0, 1]; None where one is missing
 
-    @property
-    def missing(self) -> list[str]:
-        """The tasks without a score."""
-        return [task for task in METRICS if task not in self.scores]
-
 
 def table(places: Sequence[str]) -> list[Row]:
     """Return a row for every model and training step in results files, and in those below folders.
@@ -61,10 +56,10 @@ def table(places: Sequence[str]) -> list[Row]:
                 row.limited.append(task)
     if not rows:
         raise ValueError("no result of arc_challenge, copa, …: run --tasks mtp_choice -o FOLDER")
-    return [
-        row if row.missing else row._replace(mean=math.fsum(row.scores.values()) / len(METRICS))
-        for row in sorted(rows.values(), key=lambda row: (row.model, row.train_step or 0))
-    ]
+    for key, row in rows.items():
+        if row.scores.keys() == METRICS.keys():
+            rows[key] = row._replace(mean=math.fsum(row.scores.values()) / len(METRICS))
+    return sorted(rows.values(), key=lambda row: (row.model, row.train_step or 0))
 
 
 def _scores(one: run.Run) -> dict[str, float]:
@@ -86,11 +81,10 @@ def lines(rows: Iterable[Row]) -> Iterator[str]:
     """Yield what is printed of rows."""
     for row in rows:
         step = "" if row.train_step is None else f" step {row.train_step}"
-        scores = "  ".join(
-            f"{task} {row.scores[task]:.2%}" for task in METRICS if task in row.scores
-        )
-        mean = f"no mean of 7: {', '.join(row.missing)} missing"
+        known = [f"{task} {row.scores[task]:.2%}" for task in METRICS if task in row.scores]
+        missing = [task for task in METRICS if task not in row.scores]
+        mean = f"no mean of 7: {', '.join(missing)} missing"
         if row.mean is not None:
             mean = f"mean of 7 {row.mean:.2%}"
         limited = f"  run with --limit: {', '.join(row.limited)}" if row.limited else ""
-        yield f"{row.model}{step}  {mean}  ({scores}; head 1 only){limited}"
+        yield f"{row.model}{step}  {mean}  ({'  '.join(known)}; head 1 only){limited}"

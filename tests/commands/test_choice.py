@@ -54,7 +54,6 @@ def test_tasks_of_one_model_may_be_in_several_files(tmp_path):
     first, later = table([str(tmp_path)])
     assert first.mean == pytest.approx(sum(N1) / 7) and first.train_step == 2500
     assert later.scores == {"copa": 0.5} and later.mean is None
-    assert len(later.missing) == 6
 
 
 def test_lines_name_what_is_missing_and_what_was_limited(tmp_path, capsys):
