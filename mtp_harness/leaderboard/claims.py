@@ -180,14 +180,13 @@ def _reached(claim: Claim, leaderboard: Leaderboard) -> Iterator[Finding]:
             if "table" in claim:
                 yield from _reached_in_table(claim, board, run)
             elif run.model.k == claim.get("k", run.model.k):
-                for name in board.metrics(place):
-                    if re.fullmatch(claim["metrics"], name[0]):
-                        found = board.estimate((place, *name))
-                        what, verdict = f"{board.task} {name[0]}: {UNPAIRED}", None
-                        if found:
-                            what = f"{board.task} {name[0]} {spanned(found, '{:.4g}'.format)}"
-                            verdict = reaches(found.low, found.high, claim["value"])
-                        yield Finding(_called(run.model), what, verdict)
+                for name in _metrics(claim, board, place):
+                    found = board.estimate((place, *name))
+                    what, verdict = f"{board.task} {name[0]}: {UNPAIRED}", None
+                    if found:
+                        what = f"{board.task} {name[0]} {spanned(found, '{:.4g}'.format)}"
+                        verdict = reaches(found.low, found.high, claim["value"])
+                    yield Finding(_called(run.model), what, verdict)
 
 
 def _reached_in_table(claim: Claim, board: Board, run: Run) -> Iterator[Finding]:

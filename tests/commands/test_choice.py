@@ -1,8 +1,6 @@
 """The mean over the seven choice tasks, from result files."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -103,13 +101,3 @@ def test_two_scores_of_one_task_are_refused(tmp_path):
         table([str(tmp_path)])
     with pytest.raises(FileNotFoundError, match="no nowhere"):
         table(["nowhere"])
-
-
-@pytest.mark.parametrize("module", ["choice", "rouge"])
-def test_tables_of_result_files_need_neither_torch_nor_the_harness(module):
-    code = (
-        f"import sys, mtp_harness.commands.{module}\n"
-        "print(sorted({'torch', 'transformers', 'lm_eval', 'datasets'} & set(sys.modules)))"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "[]\n"
