@@ -127,8 +127,7 @@ def _boards(runs: Sequence[Run]) -> dict[tuple[str, int], Board]:
     pairs = [(run, task) for run in runs for task in run.tasks]
     for run, task, documents in read_each(pairs, lambda pair: (*pair, _documents(*pair))):
         protocol = protocol_of(run, task, documents)
-        fitting = (b for b in by_task[task] if not b.protocol.differences(protocol))
-        board = next(fitting, None)
+        board = next((b for b in by_task[task] if not b.protocol.differences(protocol)), None)
         if board is None:
             board = Board(task, protocol)
             by_task[task].append(board)
@@ -200,7 +199,9 @@ def _cells(board: Board, columns: Sequence[Column], baseline: Model | None) -> C
 
 def _unpaired(boards: Mapping[tuple[str, int], Board], baseline: Model | None) -> Iterator[str]:
     """Say for which tasks there is no difference to the baseline."""
-    for (task, _), board in boards.items() if baseline else ():
+    if baseline is None:
+        return
+    for (task, _), board in boards.items():
         if all(run.model != baseline for run in board.runs):
             yield f"{task}: no difference, {baseline.name} did not run it like this."
         elif None in board.documents:
