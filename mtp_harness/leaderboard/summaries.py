@@ -7,6 +7,7 @@ their plain average follows, as in Table S10; its interval resamples each benchm
 Source: Gloeckle et al. 2024, tables S8 to S10. Those models were finetuned on each benchmark.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -44,20 +45,18 @@ def table(paths: Iterable[Path], eight: Sequence[str]) -> list[Row]:
     if not found:
         raise ValueError("no samples with ROUGE were found: run a summary task with --log_samples")
     named = samples.describe_each(path for path, _ in found)
-    read: dict[tuple[str, str], NDArray[np.float64]] = {}
+    by_model: dict[str, dict[str, list[NDArray[np.float64]]]] = defaultdict(dict)
     for path, matrix in found:
-        file = named[path]
-        if (file.model, file.task) in read:
-            raise ValueError(f"two files hold {file.task} of {file.model}: name the one to use")
-        read[file.model, file.task] = matrix
+        model, task = named[path].model, named[path].task
+        if task in by_model[model]:
+            raise ValueError(f"two files hold {task} of {model}: name the one to use")
+        by_model[model][task] = [matrix]
     rows = []
-    for model in sorted({model for model, _ in read}):
-        scores = {
-            task: [matrix] for (owner, task), matrix in sorted(read.items()) if owner == model
-        }
-        if scores.keys() >= set(eight):
-            scores[AVERAGE] = [read[model, task] for task in eight]
-        for task, matrices in scores.items():
+    for model in sorted(by_model):
+        own = dict(sorted(by_model[model].items()))
+        if own.keys() >= set(eight):
+            own[AVERAGE] = [own[task][0] for task in eight]
+        for task, matrices in own.items():
             rows += _rows(model, task, matrices)
     return rows
 
