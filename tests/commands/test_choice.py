@@ -94,6 +94,13 @@ def test_a_damaged_file_is_named_and_the_others_count(tmp_path, capsys):
     assert "piqa 75.00%" in out and f"{torn} is not JSON" in err and err.count("\n") == 1
 
 
+def test_models_whose_names_end_alike_are_two(tmp_path):
+    for run in ("run1", "run2"):
+        path = write(tmp_path / run / "results_1.json", {"copa": 0.8})
+        path.write_text(path.read_text().replace("some/model", f"/ckpt/{run}/7B"))
+    assert [row.model for row in table([str(tmp_path)])] == ["run1/7B", "run2/7B"]
+
+
 def test_two_scores_of_one_task_are_refused(tmp_path):
     write(tmp_path / "a" / "results_1.json", {"copa": 0.8})
     write(tmp_path / "b" / "results_1.json", {"copa": 0.7})

@@ -78,6 +78,13 @@ def test_a_damaged_file_is_named_and_the_others_are_shown(tmp_path, capsys):
     assert f"{torn}:2 is not JSON" in err and f"{lacking} has a document without a score" in err
 
 
+def test_models_whose_names_end_alike_are_two(tmp_path):
+    for run in ("run1", "run2"):
+        write(tmp_path / f"__ckpt__{run}__7B", "xsum_mtp", np.zeros((2, 30)))
+    rows = table(samples.find([str(tmp_path)]), EIGHT)
+    assert {row.model for row in rows} == {"run1/7B", "run2/7B"}
+
+
 def test_refusals(tmp_path, capsys):
     write(tmp_path / "a" / "m", "xsum_mtp", np.zeros((2, 30)))
     write(tmp_path / "b" / "m", "xsum_mtp", np.zeros((2, 30)))
