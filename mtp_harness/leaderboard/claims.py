@@ -93,10 +93,10 @@ def _differences(claim: Claim, leaderboard: Leaderboard) -> Iterator[Finding]:
         for place, base in _pairs(claim, board):
             who = " against ".join(_called(board.runs[one].model) for one in (place, base))
             for name in _metrics(claim, board, place):
-                stated = (board.metrics(place).get(name), board.metrics(base).get(name))
+                stated = [board.metrics(one).get(name) for one in (place, base)]
                 relative = claim["rule"] == "more_by"
                 found = board.drawn_gain((place, *name), base, relative)
-                if "mean" not in claim and stated == (0, 0):
+                if "mean" not in claim and stated == [0, 0]:
                     nothing[who, board.task].append(name[0])
                 elif found is None:
                     unpaired[who, board.task] = None

@@ -176,7 +176,7 @@ def _row(
     its = _scores(base, problems, k)
     if base and (common := known & ~np.isnan(its).any(axis=1)).any():
         gain = oracle_gain(scores[common], its[common])
-    judged = [p for p, is_known in zip(problems, known, strict=True) if is_known]
+    judged = [problems[place] for place in np.flatnonzero(known)]
     return Row(
         model=model,
         task=task,
@@ -196,7 +196,7 @@ def _scores(own: dict[float, Counts], problems: list[str], k: int) -> NDArray[np
     scores = np.empty((len(problems), len(own)))
     for column, counts in enumerate(own.values()):
         pairs = np.array([counts.get(problem, (0, 0)) for problem in problems]).reshape(-1, 2)
-        scores[:, column] = pass_at_k_each(*pairs.T, k)
+        scores[:, column] = pass_at_k_each(pairs[:, 0], pairs[:, 1], k)
     return scores
 
 
