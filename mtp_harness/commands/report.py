@@ -12,8 +12,6 @@ from mtp_harness.files import user_path, write_whole
 if TYPE_CHECKING:
     from mtp_harness.report.page import Figure
 
-DOCUMENTS = 200
-
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit status.
@@ -75,8 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--documents",
         type=int,
-        default=DOCUMENTS,
+        default=200,
         metavar="N",
-        help=f"documents of each task in the page, the others are counted (default: {DOCUMENTS})",
+        help="documents of each task in the page, the others are counted (default: 200)",
     )
     return parser
