@@ -13,8 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtp_harness.files import user_path, write_whole
-from mtp_harness.results.find import GRADED, graded_copy, in_words, read_name
+from mtp_harness.files import user_path
+from mtp_harness.results.find import (
+    graded_copy,
+    in_words,
+    is_graded,
+    read_name,
+    source_of,
+    write_lines,
+)
 
 if TYPE_CHECKING:
     from mtp_harness.scoring.gradable import Gradable
@@ -82,21 +89,20 @@ def sources(places: Sequence[str], left_out: list[str]) -> list[Path]:
     from mtp_harness.results import samples
 
     found = samples.find_all(places)
-    copies = [path for path in found if path.name.endswith(GRADED)]
+    copies = [path for path in found if is_graded(path)]
     for copy in copies:
-        source = copy.with_name(copy.name.removesuffix(GRADED) + ".jsonl")
-        if source not in found:
+        if (source := source_of(copy)) not in found:
             left_out.append(f"{copy} is a graded copy: grade {source.name}")
     return [path for path in found if path not in copies]
 
 
 def _is_wanted(path: Path, places: Sequence[str]) -> bool:
     """Return whether a file was named, or its name says that it holds programs."""
-    from mtp_harness.results import samples
+    from mtp_harness.scoring.programs import is_of_programs
 
     named = read_name(path)
     is_named = path in map(user_path, places)
-    return is_named or (named is not None and samples.is_of_programs(named.task))
+    return is_named or (named is not None and is_of_programs(named.task))
 
 
 def grade_file(
@@ -132,7 +138,7 @@ def grade_file(
         metrics.append(_keep_decoding(row, own))
         lines.append({**row, **own, "grading": settings})
     copy = graded_copy(file.path)
-    write_whole(copy, "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))
+    write_lines(copy, (json.dumps(line, ensure_ascii=False) for line in lines))
     _show(found, metrics, ks)
     return copy
 

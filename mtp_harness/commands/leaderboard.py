@@ -7,22 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtp_harness.files import user_path, write_whole
-from mtp_harness.leaderboard.claims import judge
-from mtp_harness.leaderboard.render import FORMATS, plain_json
-from mtp_harness.leaderboard.table import build
-from mtp_harness.results import run
+
+FORMATS = ("terminal", "markdown", "csv", "json", "latex")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command.
-
-    Args:
-        argv: Its arguments.
+    """Run the command and return its exit status.
 
     Raises:
         ValueError: Runs cannot be compared, or a file cannot be read.
     """
     given = _parser().parse_args(argv)
+    from mtp_harness.leaderboard.claims import judge
+    from mtp_harness.leaderboard.render import FORMATS, plain_json
+    from mtp_harness.leaderboard.table import build
+    from mtp_harness.results import run
+
     found = run.find(given.results)
     board = build(found, given.baseline)
     if conflicts := board.conflicts():
@@ -37,18 +37,13 @@ def main(argv: Sequence[str]) -> int:
     else:
         sys.stdout.write(written)
     if given.mlflow:
-        _log(given.mlflow, [run.path for run in found], plain_json(board, claims))
+        from mtp_harness.results.tracking import log_run
+
+        with tempfile.TemporaryDirectory() as folder:
+            artifact = Path(folder) / "leaderboard.json"
+            write_whole(artifact, plain_json(board, claims))
+            log_run(given.mlflow, [run.path for run in found], [artifact])
     return 0
-
-
-def _log(uri: str, results_files: list[Path], table: str) -> None:
-    """Log the runs, and the leaderboard of them, in MLflow."""
-    from mtp_harness.results.tracking import log_run
-
-    with tempfile.TemporaryDirectory() as folder:
-        artifact = Path(folder) / "leaderboard.json"
-        write_whole(artifact, table)
-        log_run(uri, results_files, [artifact])
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,295 +1,31 @@
-"""`mtp-harness passk RESULTS`: pass@k over several temperatures, from samples files.
+"""`mtp-harness passk RESULTS`: pass@k over several temperatures, from samples files."""
 
-One row per model, task and k, with the oracle temperature as in the paper's tables 1 and S12, an
-honest one beside it, and with `--baseline` the gain over a model on the same problems. Answers that
-were drawn in another way, as far as samples and the results beside them say, are refused as
-`mtp-harness leaderboard` refuses them.
-"""
+from collections.abc import Sequence
 
-import argparse
-import json
-import re
-import sys
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
-
-from mtp_harness.files import user_path, write_whole
-from mtp_harness.results import result_file, samples
-from mtp_harness.results.find import read_each, results_of
-from mtp_harness.results.paired_documents import load
-from mtp_harness.results.protocol import Protocol, protocol_of, protocol_of_samples
-from mtp_harness.results.run import Run
-from mtp_harness.scoring.bootstrap import Estimate
-from mtp_harness.scoring.pass_at_k import KS, pass_at_k_each, read_ks
-from mtp_harness.scoring.temperatures import honest, oracle, oracle_gain
-
-Counts = dict[str, tuple[int, int]]
-"""Problem → answers judged, and right ones among them."""
-
-_PASS = re.compile(r"pass@(\d+)(_sampled)?")
-
-
-class Answers(NamedTuple):
-    """What one samples file holds.
-
-    Attributes:
-        file: The file.
-        temperature: Of its answers; 0 where they are greedy.
-        counts: Of each problem.
-        ks: The k that it was scored with.
-        protocol: How the answers were drawn.
-    """
-
-    file: samples.SamplesFile
-    temperature: float
-    counts: Counts
-    ks: frozenset[int]
-    protocol: Protocol
-
-
-class Row(NamedTuple):
-    """One cell of the paper's table 1, with what stands behind it.
-
-    Attributes:
-        model: Folder of the samples.
-        task: Name without a temperature.
-        k: Of pass@k.
-        n_samples: Fewest judged answers of a problem.
-        n_problems: Problems with at least k judged answers at every temperature.
-        temperatures: That there are samples of.
-        best: The oracle temperature; None where several are best.
-        score: pass@k there; its interval chooses again in each replicate.
-        honest: pass@k at a temperature chosen on other problems; NaN for one temperature.
-        gain: Over the baseline, both at their oracle temperatures; None without one.
-    """
-
-    model: str
-    task: str
-    k: int
-    n_samples: int
-    n_problems: int
-    temperatures: list[float]
-    best: float | None
-    score: Estimate
-    honest: float
-    gain: Estimate | None
+from mtp_harness.commands import view
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command.
-
-    Args:
-        argv: Its arguments.
-    """
-    parser = argparse.ArgumentParser(
-        prog="mtp-harness passk", description="Score pass@k over several temperatures."
+    """Run the command and return its exit status."""
+    given = view.parse(
+        argv,
+        "passk",
+        "Score pass@k over several temperatures.",
+        "samples_….jsonl",
+        k="such as 1,10,100; by default those of the samples",
+        baseline="model (folder name) that gains are over",
     )
-    parser.add_argument("results", nargs="+", help="samples_….jsonl files, or folders of them")
-    parser.add_argument("--k", help="such as 1,10,100; by default those of the samples")
-    parser.add_argument("--baseline", help="model (folder name) that gains are over")
-    parser.add_argument("--json", type=user_path, help="write the rows into this file, too")
-    given = parser.parse_args(argv)
+    from mtp_harness.leaderboard.temperatures import lines, read_answers, score
+    from mtp_harness.results import samples
+    from mtp_harness.scoring.pass_at_k import KS, read_ks
+
     asked = read_ks(given.k) if given.k is not None else ()
     found = read_answers(samples.find(given.results))
-    refuse_other_protocols(found)
     ks = asked or sorted(frozenset().union(*(one.ks for one in found))) or KS
-    table = score(counts_of(found), ks, given.baseline)
-    sys.stdout.write("".join(f"{_line(row)}\n" for row in table))
-    for k in sorted({*ks} - {row.k for row in table}):
-        sys.stdout.write(f"pass@{k} is left out: no task has {k} judged answers per problem\n")
-    if given.json:
-        write_whole(given.json, json.dumps([_plain(row) for row in table], indent=2) + "\n")
-    return 0
-
-
-def read_answers(paths: Iterable[Path]) -> list[Answers]:
-    """Return what samples files of programs hold; damaged ones are named on stderr and left out.
-
-    Raises:
-        ValueError: There is none.
-    """
-    found = [one for one in read_each(paths, _read) if one is not None]
-    if not found:
-        raise ValueError("no samples of programs were found: run with --log_samples")
-    return found
-
-
-def _read(path: Path) -> Answers | None:
-    """Return what a samples file holds; None where it holds no programs."""
-    file, rows = samples.describe(path), list(samples.read(path))
-    try:
-        if not rows or samples.generation_of(rows[0]) is None:
-            return None
-        if not (samples.is_judged(rows[0]) or samples.is_of_programs(file.task)):
-            return None
-        return Answers(
-            file,
-            samples.temperature_of(rows[0]),
-            {str(row["doc_id"]): _count(row, path) for row in rows},
-            frozenset(int(k[1]) for row in rows for name in row if (k := _PASS.fullmatch(name))),
-            _protocol(file),
-        )
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} has a line that is not a sample ({type(error).__name__}: {error}), expected "
-            "what lm_eval --log_samples writes: run again"
-        ) from None
-
-
-def _protocol(file: samples.SamplesFile) -> Protocol:
-    """Return how answers were drawn, as their results say it, or else the samples alone."""
-    documents, results = load(file.path), results_of(file.path)
-    if results is None:
-        return protocol_of_samples(documents)
-    run = Run(**vars(result_file.read(results, results.name)))
-    return protocol_of(run, file.task, documents)
-
-
-def refuse_other_protocols(found: Iterable[Answers]) -> None:
-    """Refuse answers to a task that differ in more than model and temperature.
-
-    Raises:
-        ValueError: There are some; the message names the first difference.
-    """
-    first: dict[tuple[str, bool], Answers] = {}
-    for one in found:
-        same = first.setdefault((one.file.family, one.temperature == 0), one)
-        its = replace(one.protocol, temperature=same.protocol.temperature)
-        if how := same.protocol.differences(its):
-            raise ValueError(
-                f"{one.file.family} of {same.file.path} and of {one.file.path} cannot be compared: "
-                f"{'; '.join(how)}. Expected answers that differ in their models and temperatures "
-                "alone: name the files that belong together"
-            )
-
-
-def counts_of(found: Iterable[Answers]) -> dict[tuple[str, str], dict[float, Counts]]:
-    """Return the counts of each (model, task), by temperature.
-
-    Raises:
-        ValueError: There are two files for one of them.
-    """
-    counts: dict[tuple[str, str], dict[float, Counts]] = defaultdict(dict)
-    origin: dict[tuple[str, str, float], Path] = {}
-    for file, temperature, own, _, _ in found:
-        key = (file.model, file.family, temperature)
-        if key in origin:
-            raise ValueError(
-                f"{file.path} and {origin[key]} are both {file.model}, {file.family} at "
-                f"temperature {temperature:g}; expected one: name the files to use"
-            )
-        origin[key] = file.path
-        counts[key[:2]][temperature] = own
-    return dict(counts)
-
-
-def _count(row: dict[str, Any], path: Path) -> tuple[int, int]:
-    verdicts = [answer.get("verdict") for answer in row.get("n_answers") or []]
-    if not verdicts or None in verdicts:
-        raise ValueError(f"{path} holds answers without verdicts: run `mtp-harness grade {path}`")
-    outcomes = [verdict["outcome"] for verdict in verdicts]
-    return len(outcomes) - outcomes.count("error"), outcomes.count("pass")
-
-
-def score(
-    counted: dict[tuple[str, str], dict[float, Counts]],
-    ks: Iterable[int],
-    baseline: str | None = None,
-) -> list[Row]:
-    """Return a row for every (model, task) and every k that its answers allow.
-
-    Args:
-        counted: What `counts_of` returns.
-        ks: The k of pass@k.
-        baseline: Model that gains are over.
-    """
-    models = sorted({model for model, _ in counted})
-    if baseline is not None and baseline not in models:
-        raise ValueError(f"baseline={baseline}; expected one of {', '.join(models)}: choose one")
-    rows = []
-    for (model, task), by_temperature in sorted(counted.items()):
-        base = counted.get((baseline, task)) if baseline not in (None, model) else None
-        for greedy in (True, False):  # apart: greedy answers are no temperature to choose
-            own, its = (_only(greedy, counts) for counts in (by_temperature, base or {}))
-            rows += [row for k in ks if (row := _row(model, task, k, own, its))]
-    return rows
-
-
-def _only(greedy: bool, by_temperature: dict[float, Counts]) -> dict[float, Counts]:
-    return {t: counts for t, counts in by_temperature.items() if (t == 0) is greedy}
-
-
-def _row(
-    model: str, task: str, k: int, own: dict[float, Counts], base: dict[float, Counts]
-) -> Row | None:
-    problems = _judged(own, k)
-    if not problems:
-        return None
-    temperatures = sorted(own)
-    matrix = _scores(own, problems, k)
-    best, means = oracle(matrix, temperatures), matrix.mean(axis=0)
-    is_tie = np.isclose(means, means.max()).sum() > 1
-    gain = None
-    if base and (common := [p for p in problems if p in set(_judged(base, k))]):
-        gain = oracle_gain(_scores(own, common, k), _scores(base, common, k))
-    return Row(
-        model=model,
-        task=task,
-        k=k,
-        n_samples=min(counts[p][0] for counts in own.values() for p in problems),
-        n_problems=len(problems),
-        temperatures=temperatures,
-        best=None if is_tie else best.temperature,
-        score=best.score,
-        honest=honest(matrix, temperatures) if len(temperatures) > 1 else float("nan"),
-        gain=gain,
-    )
-
-
-def _judged(by_temperature: dict[float, Counts], k: int) -> list[str]:
-    """Return the problems with at least k judged answers at every temperature."""
-    first, *others = by_temperature.values() if by_temperature else [{}]
-    return [
-        problem
-        for problem, (n, _) in first.items()
-        if n >= k and all(counts.get(problem, (0, 0))[0] >= k for counts in others)
+    rows = score(found, ks, given.baseline)
+    left_out = [
+        f"pass@{k} is left out: no task has {k} judged answers per problem"
+        for k in sorted({*ks} - {row.k for row in rows})
     ]
-
-
-def _scores(by_temperature: dict[float, Counts], problems: list[str], k: int) -> NDArray[Any]:
-    columns = []
-    for temperature in sorted(by_temperature):
-        n, c = zip(*(by_temperature[temperature][p] for p in problems), strict=True)
-        columns.append(pass_at_k_each(n, c, k))
-    return np.stack(columns, axis=1)  # [P, T]
-
-
-def _line(row: Row) -> str:
-    tried = ", ".join(f"{t:g}" for t in row.temperatures)
-    if row.best is None:
-        at = f"at the best of T={tried}, which several temperatures share"
-    elif len(row.temperatures) == 1:
-        at = f"at T={tried}"
-    else:
-        at = f"at T={row.best:g} (oracle of {tried})"
-    text = f"{row.model}  {row.task}  pass@{row.k}  {_percent(row.score)} {at}"
-    if not np.isnan(row.honest):
-        text += f"  honest {row.honest:.2%}"
-    if row.gain is not None:
-        text += f"  gain {_percent(row.gain)}"
-    return f"{text}  n={row.n_samples}, {row.n_problems} problems"
-
-
-def _percent(one: Estimate) -> str:
-    return f"{one.value:.2%} [{one.low:.2%}, {one.high:.2%}]"
-
-
-def _plain(row: Row) -> dict[str, Any]:
-    gain = None if row.gain is None else row.gain._asdict()
-    return {**row._asdict(), "score": row.score._asdict(), "gain": gain}
+    view.show([*lines(rows), *left_out], rows, given.json)
+    return 0

@@ -5,20 +5,16 @@ import base64
 import csv
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mtp_harness.files import user_path, write_whole
-from mtp_harness.leaderboard.table import build
-from mtp_harness.report.page import Figure, render
-from mtp_harness.results import run
 
-DOCUMENTS = 200
+if TYPE_CHECKING:
+    from mtp_harness.report.page import Figure
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command.
-
-    Args:
-        argv: Its arguments.
+    """Run the command and return its exit status.
 
     Raises:
         ValueError: A file cannot be read.
@@ -26,6 +22,10 @@ def main(argv: Sequence[str]) -> int:
     given = _parser().parse_args(argv)
     if given.documents < 1:
         raise ValueError(f"--documents {given.documents}, expected a whole number from 1")
+    from mtp_harness.leaderboard.table import build
+    from mtp_harness.report.page import render
+    from mtp_harness.results import run
+
     found = run.find(given.results)
     board = build(found, given.baseline)
     figures, refused = _figures(given.results)
@@ -36,9 +36,10 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _figures(results: Sequence[str]) -> tuple[list[Figure], list[str]]:
+def _figures(results: Sequence[str]) -> tuple[list["Figure"], list[str]]:
     """Return the figures that these results give, and why others are not there."""
     from mtp_harness.figures.catalogue import draw_all  # with pandas and matplotlib
+    from mtp_harness.report.page import Figure
     from mtp_harness.results.tidy import read_runs
 
     gallery = draw_all(read_runs(results), formats=["svg"])
@@ -72,8 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--documents",
         type=int,
-        default=DOCUMENTS,
+        default=200,
         metavar="N",
-        help=f"documents of each task in the page, the others are counted (default: {DOCUMENTS})",
+        help="documents of each task in the page, the others are counted (default: 200)",
     )
     return parser

@@ -57,7 +57,7 @@ def parts(tasks: list[Task]) -> list[str]:
     """Return the data sets of which a part was read, such as "HumanEval 20 of 164"."""
     said: dict[str, None] = {}
     for file, task in tasks:
-        read, whole = documents.counted(file, task)
+        read, whole = file.counted(task)
         if read is not None and whole is not None and read != whole and not _is_timed(task):
             said[f"{_name(task)} {read:,} of {whole:,}"] = None
     return list(said)
@@ -131,7 +131,7 @@ def _answers(file: ResultFile, task: str) -> Answers | None:
     generated = config.get("output_type", "generate_until") == "generate_until"
     if not (generated and config.get("generation_kwargs")) and task != DECODED:
         return None
-    read, _ = documents.counted(file, task)
+    read, _ = file.counted(task)
     if read is None:
         return None
     metrics = {key.partition(",")[0]: value for key, value in file.content["results"][task].items()}

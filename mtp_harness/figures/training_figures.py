@@ -5,7 +5,6 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from mtp_harness.commands import choice
 from mtp_harness.figures import diagrams, words
 from mtp_harness.figures.code_figures import nothing
 from mtp_harness.figures.figure import Figure
@@ -15,9 +14,10 @@ from mtp_harness.figures.style import GREY, Style
 from mtp_harness.figures.text_table import TextTable
 from mtp_harness.results import alike
 from mtp_harness.results.tidy import Results, frame
+from mtp_harness.scoring.choice_metrics import METRICS
 from mtp_harness.scoring.sample_efficiency import CHECKPOINTS, tokens_to_reach
 
-CHOICE = {task: name.partition(",")[0] for task, name in choice.METRICS.items()}
+CHOICE = {task: name.partition(",")[0] for task, name in METRICS.items()}
 """The seven tasks of figure S12, and the metric of the harness that is shown."""
 
 STEPS = range(2500, 25001, 2500)

@@ -23,17 +23,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtp_harness.leaderboard.scores import Drawn, Key, estimate, mean_of
-from mtp_harness.leaderboard.table import Board, Leaderboard
+from mtp_harness.leaderboard.board import Board, Drawn, estimate, mean_of
+from mtp_harness.leaderboard.table import Leaderboard
+from mtp_harness.leaderboard.text import spanned
 from mtp_harness.leaderboard.verdicts import Verdict, decreases, grows, pool, reaches, side
 from mtp_harness.results.run import Model, Run
 from mtp_harness.results.samples import family_of
 from mtp_harness.results.sizes import in_short
-from mtp_harness.scoring.bootstrap import Estimate
 
 TIMING_SLACK = 0.05
 UNPAIRED = "no interval: fewer than two documents, or none logged (--log_samples)"
 NO_NUMBER = "the paper prints no number for this"
+
+
+Claim = dict[str, Any]
+"""An entry of `claims.toml`."""
 
 
 class Finding(NamedTuple):
@@ -46,25 +50,15 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim, what these runs measured, and the verdict.
+    """A claim, what these runs measured, and the verdict."""
 
-    Attributes:
-        claim: In a reader's words.
-        source: Where it is made.
-        setting: What it was measured on there.
-        printed: Its numbers there, or that there are none.
-        findings: What these runs measured.
-        measured: The same in words, or what is missing.
-        verdict: By the rules above.
-    """
-
-    claim: str
-    source: str
-    setting: str
-    printed: str
-    findings: tuple[Finding, ...]
-    measured: str
-    verdict: Verdict
+    claim: str  # in a reader's words
+    source: str  # where it is made
+    setting: str  # what it was measured on there
+    printed: str  # its numbers there, or that there are none
+    findings: tuple[Finding, ...]  # what these runs measured
+    measured: str  # the same in words, or what is missing
+    verdict: Verdict  # by the rules above
 
 
 def judge(board: Leaderboard) -> list[Judged]:
@@ -73,55 +67,47 @@ def judge(board: Leaderboard) -> list[Judged]:
     return [_judge(claim, board) for claim in tomllib.loads(text)["claim"]]
 
 
-def _judge(claim: dict[str, Any], leaderboard: Leaderboard) -> Judged:
-    rule = claim["rule"]
-    findings = () if rule == "none" else tuple(_RULES[rule](claim, leaderboard))
-    measured = _in_words(findings) if findings else f"needs {claim['needs']}"
+def _judge(claim: Claim, board: Leaderboard) -> Judged:
+    findings = tuple(_RULES[claim["rule"]](claim, board)) if claim["rule"] in _RULES else ()
+    by_model: dict[str, dict[str, None]] = {}  # each model is named once
+    for one in findings:
+        by_model.setdefault(one.who, {})[one.what] = None
+    measured = "; ".join(f"{', '.join(what)} ({who})" for who, what in by_model.items())
     return Judged(
         claim["claim"],
         claim["source"],
         claim["setting"],
         claim["printed"] or NO_NUMBER,
         findings,
-        measured,
+        measured or f"needs {claim['needs']}",
         pool([finding.verdict for finding in findings if finding.verdict]),
     )
 
 
-def _in_words(findings: Sequence[Finding]) -> str:
-    """Return what was measured, each model named once."""
-    by_model: dict[str, dict[str, None]] = {}
-    for one in findings:
-        by_model.setdefault(one.who, {})[one.what] = None
-    return "; ".join(f"{', '.join(measured)} ({who})" for who, measured in by_model.items())
-
-
-# Findings -----------------------------------------------------------------------------------------
-
-
-def _differences(claim: dict[str, Any], leaderboard: Leaderboard) -> Iterator[Finding]:
+def _differences(claim: Claim, leaderboard: Leaderboard) -> Iterator[Finding]:
     """Yield one finding for each pair, task and metric; or for each pair, over all tasks."""
     compared: dict[str, list[tuple[str, str, Drawn]]] = defaultdict(list)
     nothing: dict[tuple[str, str], list[str]] = defaultdict(list)
     unpaired: dict[tuple[str, str], None] = {}
     for board in _boards(claim, leaderboard):
         for place, base in _pairs(claim, board):
-            who = " against ".join(_called(board.runs[one][0].model) for one in (place, base))
-            for metric, filtered in _metrics(claim, board, place):
-                key, other = Key(place, metric, filtered), Key(base, metric, filtered)
-                found = board.scores.drawn_gain(key, other, relative=claim["rule"] == "more_by")
-                if "mean" not in claim and _stated(board, key) == 0 == _stated(board, other):
-                    nothing[who, board.task].append(metric)
+            who = " against ".join(_called(board.runs[one].model) for one in (place, base))
+            for name in _metrics(claim, board, place):
+                stated = [board.metrics(one).get(name) for one in (place, base)]
+                relative = claim["rule"] == "more_by"
+                found = board.drawn_gain((place, *name), base, relative)
+                if "mean" not in claim and stated == [0, 0]:
+                    nothing[who, board.task].append(name[0])
                 elif found is None:
                     unpaired[who, board.task] = None
                 else:
-                    compared[who].append((board.task, metric, found))
+                    compared[who].append((board.task, name[0], found))
     for who, several in compared.items():
         if "mean" in claim:
             yield Finding(who, *_judged_mean(claim, several))
-            continue
-        for task, metric, drawn in several:
-            yield Finding(who, *_judged_gain(claim, f"{task} {metric}", drawn))
+        else:
+            for task, metric, drawn in several:
+                yield Finding(who, *_judged_gain(claim, f"{task} {metric}", drawn))
     for (who, task), metrics in nothing.items():
         more = f" and {len(metrics) - 1} more" if len(metrics) > 1 else ""
         yield Finding(who, f"{task} {metrics[0]}{more}: 0 against 0", "inconclusive")
@@ -129,13 +115,8 @@ def _differences(claim: dict[str, Any], leaderboard: Leaderboard) -> Iterator[Fi
         yield Finding(who, f"{task}: {UNPAIRED}", None)
 
 
-def _stated(board: Board, key: Key) -> float | None:
-    """Return what a run states, None where it does not."""
-    return board.metrics(key.run).get((key.metric, key.filtered))
-
-
 def _judged_mean(
-    claim: dict[str, Any], several: Sequence[tuple[str, str, Drawn]]
+    claim: Claim, several: Sequence[tuple[str, str, Drawn]]
 ) -> tuple[str, Verdict | None]:
     """Return in words what the mean over a claim's tasks is, and the verdict on it."""
     by_family: dict[str, list[Drawn]] = defaultdict(list)
@@ -147,18 +128,19 @@ def _judged_mean(
     return _judged_gain(claim, f"mean of {len(means)} tasks", mean_of(means))
 
 
-def _judged_gain(claim: dict[str, Any], what: str, drawn: Drawn) -> tuple[str, Verdict]:
+def _judged_gain(claim: Claim, what: str, drawn: Drawn) -> tuple[str, Verdict]:
     """Return in words what a gain is, and the verdict on it."""
     gain = estimate(*drawn)
     if gain is None:
         return f"{what}: a share of 0", "inconclusive"
     if claim["rule"] == "more_by":
-        return f"{what} {_relative(gain)}", grows(gain, claim["value"])
+        value, low, high = (f"{100 * share:+.3g}" for share in gain)
+        return f"{what} {value} % [{low}, {high}]", grows(gain, claim["value"])
     verdict = side(gain, claim.get("direction", "equal"), claim.get("margin", 0.0))
-    return f"{what} {_signed(gain)}", verdict
+    return f"{what} {spanned(gain, '{:+.4g}'.format)}", verdict
 
 
-def _metrics(claim: dict[str, Any], board: Board, place: int) -> list[tuple[str, str]]:
+def _metrics(claim: Claim, board: Board, place: int) -> list[tuple[str, str]]:
     """Return the metrics that a claim is about; for a mean the first one of each task."""
     found = [name for name in board.metrics(place) if re.fullmatch(claim["metrics"], name[0])]
     if "mean" not in claim:
@@ -167,18 +149,17 @@ def _metrics(claim: dict[str, Any], board: Board, place: int) -> list[tuple[str,
     return sorted(found, key=lambda name: order.index(name[0]))[:1]
 
 
-def _pairs(claim: dict[str, Any], board: Board) -> Iterator[tuple[int, int]]:
+def _pairs(claim: Claim, board: Board) -> Iterator[tuple[int, int]]:
     """Yield the places of a model with n heads, once whatever k, and of its n = 1."""
-    models = [run.model for run, _ in board.runs]
     most: dict[Model, int] = {}
-    for place, (run, _) in enumerate(board.runs):
+    for place, run in enumerate(board.runs):
         if run.model.n > 1 and _is_about(claim, run):
             same = run.model._replace(k=0)
-            if same not in most or models[most[same]].k < run.model.k:
+            if same not in most or board.runs[most[same]].model.k < run.model.k:
                 most[same] = place
     for place in most.values():
-        for base, (run, _) in enumerate(board.runs):
-            if run.model.n == 1 and _alike(board.runs[place][0], run):
+        for base, run in enumerate(board.runs):
+            if run.model.n == 1 and _alike(board.runs[place], run):
                 yield place, base
 
 
@@ -191,83 +172,64 @@ def _alike(one: Run, other: Run) -> bool:
     return mine.is_as_large_as(its) and same_training and len(vocabularies) < 2
 
 
-def _reached(claim: dict[str, Any], leaderboard: Leaderboard) -> Iterator[Finding]:
+def _reached(claim: Claim, leaderboard: Leaderboard) -> Iterator[Finding]:
     for board in _boards(claim, leaderboard):
-        for place, (run, _) in enumerate(board.runs):
+        for place, run in enumerate(board.runs):
             if not _is_about(claim, run):
                 continue
             if "table" in claim:
                 yield from _reached_in_table(claim, board, run)
             elif run.model.k == claim.get("k", run.model.k):
-                for metric, filtered in board.metrics(place):
-                    if re.fullmatch(claim["metrics"], metric):
-                        found = board.scores.estimate(Key(place, metric, filtered))
-                        yield Finding(
-                            _called(run.model),
-                            *_judged_value(claim, f"{board.task} {metric}", found),
-                        )
+                for name in _metrics(claim, board, place):
+                    found = board.estimate((place, *name))
+                    what, verdict = f"{board.task} {name[0]}: {UNPAIRED}", None
+                    if found:
+                        what = f"{board.task} {name[0]} {spanned(found, '{:.4g}'.format)}"
+                        verdict = reaches(found.low, found.high, claim["value"])
+                    yield Finding(_called(run.model), what, verdict)
 
 
-def _judged_value(
-    claim: dict[str, Any], what: str, found: Estimate | None
-) -> tuple[str, Verdict | None]:
-    if found is None:
-        return f"{what}: {UNPAIRED}", None
-    return f"{what} {_plain(found)}", reaches(found.low, found.high, claim["value"])
-
-
-def _reached_in_table(claim: dict[str, Any], board: Board, run: Run) -> Iterator[Finding]:
+def _reached_in_table(claim: Claim, board: Board, run: Run) -> Iterator[Finding]:
     """Yield the best cell, or the best one of the largest batch where the claim is about those."""
     rows = [
         row
-        for row in run.table(board.task, claim["table"])
-        if _is_known(row, claim)
-        and row.get("model", "self") in ("self", None)
-        and row.get("category") == claim.get("category")
+        for row in run.table(board.task, claim["table"], claim["metrics"])
+        if row["baseline"] is None and row["category"] == claim.get("category")
     ]
+    over = ""
     if claim.get("over_k_1"):
-        rows = _over_k_1(rows)
+        over = " (prefill included) over k = 1"
+        base = next((row["value"] for row in rows if row["k"] == 1), 0.0)
+        rows = [
+            {**row, "value": row["value"] / base, "low": None, "high": None}
+            for row in rows
+            if row["k"] != 1 and base > 0
+        ]
     if least := claim.get("least_batch"):
         largest = max((row["batch"] for row in rows), default=0)
         rows = [row for row in rows if row["batch"] == largest >= least]
     if not rows:
         return
-    best = max(rows, key=lambda row: float(row["value"]))
-    low, high = best.get("low"), best.get("high")
+    best = max(rows, key=lambda row: row["value"])
+    low, high = best["low"], best["high"]
     if low is None or high is None:
         low, high = (best["value"] * (1 + sign * TIMING_SLACK) for sign in (-1, 1))
     places = ("category", "batch", "prompt_tokens", "k")
-    cell = ", ".join(f"{name} {best[name]}" for name in places if best.get(name))
-    over = " (prefill included) over k = 1" if claim.get("over_k_1") else ""
+    cell = ", ".join(f"{name} {best[name]}" for name in places if best[name])
     what = f"{board.task} {claim['metrics']}{over} {best['value']:.2f} at {cell}"
     yield Finding(_called(run.model), what, reaches(low, high, claim["value"]))
 
 
-def _is_known(row: dict[str, Any], claim: dict[str, Any]) -> bool:
-    value = row["value"]
-    return row["metric"] == claim["metrics"] and value is not None and value == value
-
-
-def _over_k_1(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of k > 1 as multiples of that of k = 1."""
-    base = next((float(row["value"]) for row in rows if row["k"] == 1), 0.0)
-    return [
-        {**row, "value": float(row["value"]) / base, "low": None, "high": None}
-        for row in rows
-        if row["k"] != 1 and base > 0
-    ]
-
-
-def _decreasing(claim: dict[str, Any], leaderboard: Leaderboard) -> Iterator[Finding]:
+def _decreasing(claim: Claim, leaderboard: Leaderboard) -> Iterator[Finding]:
     for board in _boards(claim, leaderboard):
-        for run, _ in board.runs:
-            by_data: dict[str, list[dict[str, Any]]] = {}
-            for row in run.table(board.task, claim["table"]):
-                if _is_known(row, claim) and row.get("offset"):
-                    by_data.setdefault(str(row.get("data_set")), []).append(row)
+        for run in board.runs:
+            by_data: dict[str, list[dict[str, Any]]] = defaultdict(list)
+            for row in run.table(board.task, claim["table"], claim["metrics"]):
+                if row["offset"]:
+                    by_data[str(row["data_set"])].append(row)
             for data_set, rows in by_data.items():
-                rows.sort(key=lambda row: int(row["offset"]))
-                if len(rows) > 1 and all(row.get("low") is not None for row in rows):
+                rows.sort(key=lambda row: row["offset"])
+                if len(rows) > 1 and all(row["low"] is not None for row in rows):
                     values = ", ".join(f"{row['value']:.3f}" for row in rows)
                     what = f"{claim['metrics']} on {data_set} {values}"
                     verdict = decreases([(row["low"], row["high"]) for row in rows])
@@ -275,41 +237,26 @@ def _decreasing(claim: dict[str, Any], leaderboard: Leaderboard) -> Iterator[Fin
 
 
 _RULES = {
-    "difference": _differences,
-    "equal": _differences,
-    "more_by": _differences,
+    **dict.fromkeys(("difference", "equal", "more_by"), _differences),
     "at_least": _reached,
     "decreasing": _decreasing,
 }
 
 
-def _boards(claim: dict[str, Any], leaderboard: Leaderboard) -> list[Board]:
+def _boards(claim: Claim, leaderboard: Leaderboard) -> list[Board]:
     return [b for b in leaderboard.boards.values() if re.fullmatch(claim["tasks"], b.task)]
 
 
-def _is_about(claim: dict[str, Any], run: Run) -> bool:
+def _is_about(claim: Claim, run: Run) -> bool:
     if run.model.n != claim.get("n", run.model.n) or not run.model.is_lossless:
         return False
     told = {**run.model._asdict(), "vocab_size": run.vocab_size}
     for name in ("parameters", "train_tokens", "vocab_size"):
-        if name in claim:
-            value, (low, high) = told[name], claim[name]
-            if value is None or not low <= value <= high:
-                return False
+        low, high = claim.get(name, (None, None))
+        if low is not None and not (told[name] is not None and low <= told[name] <= high):
+            return False
     return True
 
 
 def _called(model: Model) -> str:
     return f"{model.name}, {in_short(model.parameters)} parameters"
-
-
-def _signed(one: Estimate) -> str:
-    return f"{one.value:+.4g} [{one.low:+.4g}, {one.high:+.4g}]"
-
-
-def _relative(one: Estimate) -> str:
-    return f"{100 * one.value:+.3g} % [{100 * one.low:+.3g}, {100 * one.high:+.3g}]"
-
-
-def _plain(one: Estimate) -> str:
-    return f"{one.value:.4g} [{one.low:.4g}, {one.high:.4g}]"

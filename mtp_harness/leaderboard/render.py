@@ -3,23 +3,75 @@
 import csv
 import io
 import json
-import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mtp_harness.leaderboard import stale
 from mtp_harness.leaderboard.claims import Judged
-from mtp_harness.leaderboard.table import DATA, SPEED, Cell, Column, Leaderboard, is_timed
-from mtp_harness.leaderboard.text import HELP, change, direction, interval, number, title
+from mtp_harness.leaderboard.table import DATA, SPEED, TIMED, Cell, Column, Leaderboard
+from mtp_harness.leaderboard.text import WIDTH, Rows, aligned, beside, pipes, tabular, wrapped
 from mtp_harness.results.protocol import Protocol
+from mtp_harness.scoring.bootstrap import Estimate
 
-Rows = list[list[str]]
-
-WIDTH = 100
 NOTE = (
     "[low, high]: 90 % interval by bootstrap over documents, + and -: paired difference to the "
     "baseline; an interval without width means that all documents scored alike."
 )
+
+_SHORT = {
+    "tokens_per_forward": "tokens/forward",
+    "tokens_per_forward_no_loops": "without loops",
+    SPEED: "tokens/s",
+    DATA: "data needed",
+}
+HELP = {
+    "tokens_per_forward": "tokens kept per trunk forward, summed over answers before dividing",
+    "tokens_per_forward_no_loops": "the same over answers that do not repeat themselves",
+    DATA: "training tokens at which the score of n = 1's last checkpoint is reached, ÷ its tokens",
+    SPEED: "decoded by the whole run, prefills included; depends on machine and batch",
+}
+
+
+def title(column: Column) -> str:
+    """Return a column's heading."""
+    name = _SHORT.get(column.metric, column.metric)
+    return name if column.filtered in ("", "none") else f"{name} ({column.filtered})"
+
+
+def help_of(column: Column) -> str:
+    """Return what a column holds."""
+    return HELP.get(column.metric, f"{column.metric} of {column.task}")
+
+
+def number(value: float, column: Column) -> str:
+    """Return a value as it is shown: shares with three decimals, speeds without."""
+    if column.metric == SPEED or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
+
+
+def interval(one: Estimate | None, column: Column) -> str:
+    """Return `[low, high]`; empty where there is none."""
+    return "" if one is None else f"[{number(one.low, column)}, {number(one.high, column)}]"
+
+
+def change(cell: Cell, column: Column) -> str:
+    """Return the difference to the baseline with its interval; empty where there is none."""
+    if cell.difference is None:
+        return ""
+    value = number(cell.difference.value, column)
+    sign = "" if value.startswith("-") else "+"
+    return f"{sign}{value} {interval(cell.difference, column)}"
+
+
+def direction(cell: Cell, column: Column) -> str:
+    """Return `better` or `worse` where the difference's interval leaves zero out, else nothing."""
+    if cell.difference is None or column.higher_is_better is None:
+        return ""
+    low, high = cell.difference.low, cell.difference.high
+    if low <= 0 <= high:
+        return ""
+    return "better" if (low > 0) is column.higher_is_better else "worse"
 
 
 def task_rows(board: Leaderboard, columns: Sequence[Column]) -> Rows:
@@ -27,11 +79,10 @@ def task_rows(board: Leaderboard, columns: Sequence[Column]) -> Rows:
 
     Models are rows where that fits the width, and otherwise whichever is narrower.
     """
-    cells = board.cells
-    models = [m for m in board.models if any((m, column) in cells for column in columns)]
+    models = [m for m in board.models if any((m, column) in board.cells for column in columns)]
     names = [f"{m.name}, baseline" if m == board.baseline else m.name for m in models]
     titles = [title(column) for column in columns]
-    grid = [[_written(cells.get((m, column)), column) for column in columns] for m in models]
+    grid = [[_written(board.cells.get((m, column)), column) for column in columns] for m in models]
     rows = _below_each_other("model", titles, names, grid)
     if _width(rows) <= WIDTH:
         return rows
@@ -41,7 +92,7 @@ def task_rows(board: Leaderboard, columns: Sequence[Column]) -> Rows:
 
 def _width(rows: Rows) -> int:
     """Return the letters of the longest line."""
-    return max(map(len, _aligned(rows).splitlines()))
+    return max(map(len, aligned(rows).splitlines()))
 
 
 def _written(cell: Cell | None, column: Column) -> tuple[str, str]:
@@ -64,59 +115,6 @@ def _below_each_other(
     return rows
 
 
-def notes(board: Leaderboard) -> list[str]:
-    """Return what a reader of the table should know."""
-    told = [*_efficiency(board), *_speed(board), *_without_columns(board), *board.notes]
-    return [NOTE, *told, *map(str, stale.heads(board))]
-
-
-def _without_columns(board: Leaderboard) -> list[str]:
-    """Name the tasks of which nothing is shown."""
-    return [
-        f"{task}: not shown, for none of its metrics is a known score, and nothing says of one "
-        "that more is better."
-        for task, _, columns in by_task(board)
-        if not columns
-    ]
-
-
-def _efficiency(board: Leaderboard) -> list[str]:
-    told = any(model.train_tokens is not None for model in board.models)
-    if any(column.metric == DATA for column in board.columns):
-        return [f"data needed: {HELP[DATA]}."]
-    if told:
-        return [
-            "data needed: no model with n > 1 has three checkpoints (train_tokens=…) between which "
-            "it reaches the score of an n = 1 of its size."
-        ]
-    return []
-
-
-def _speed(board: Leaderboard) -> list[str]:
-    """Say what speeds were measured on, and whether they may be compared."""
-    timed = [column for column in board.columns if is_timed(column.metric)]
-    rows: dict[str, set[str]] = {}
-    answers = any(column.metric == SPEED for column in timed)
-    for place in dict.fromkeys((column.task, column.protocol) for column in timed):
-        for run, _ in board.boards[place].runs:
-            machine = run.machine or "unknown machine"
-            where = f"{machine}, batch {run.batch}" if answers else machine
-            rows.setdefault(where, set()).add(run.model.name)
-    if len(rows) <= 1:
-        what = f"tokens/s: {HELP[SPEED]}; here" if answers else "timed on"
-        return [f"{what} {machine}." for machine in rows]
-    each = "; ".join(f"{machine}: {', '.join(sorted(rows[machine]))}" for machine in sorted(rows))
-    return [f"tokens/s of different machines or batches are no comparison: {each}."]
-
-
-def by_task(board: Leaderboard) -> list[tuple[str, Protocol, list[Column]]]:
-    """Return the columns of each task under each protocol."""
-    return [
-        (task, one.protocol, [c for c in board.columns if (c.task, c.protocol) == (task, place)])
-        for (task, place), one in board.boards.items()
-    ]
-
-
 def done(protocol: Protocol) -> str:
     """Return how a task was done, in one line."""
     samples = protocol.number_of_samples
@@ -127,56 +125,96 @@ def done(protocol: Protocol) -> str:
     )
 
 
+def notes(board: Leaderboard) -> list[str]:
+    """Return what a reader of the table should know."""
+    hidden = [
+        f"{task}: not shown, for none of its metrics is a known score, and nothing says of one "
+        "that more is better."
+        for (task, _), one in board.boards.items()
+        if not one.columns
+    ]
+    told = [*_efficiency(board), *_speed(board), *hidden, *board.notes]
+    return [NOTE, *told, *map(str, stale.heads(board))]
+
+
+def _efficiency(board: Leaderboard) -> Iterator[str]:
+    if any(column.metric == DATA for column in board.columns):
+        yield f"data needed: {HELP[DATA]}."
+    elif any(model.train_tokens is not None for model in board.models):
+        yield (
+            "data needed: no model with n > 1 has three checkpoints (train_tokens=…) between which "
+            "it reaches the score of an n = 1 of its size."
+        )
+
+
+def _speed(board: Leaderboard) -> list[str]:
+    """Say what speeds were measured on, and whether they may be compared."""
+    rows: dict[str, set[str]] = {}
+    answers = any(column.metric == SPEED for column in board.columns)
+    for one in board.boards.values():
+        for run in (
+            one.runs if any(TIMED.fullmatch(column.metric) for column in one.columns) else ()
+        ):
+            machine = run.machine or "unknown machine"
+            where = f"{machine}, batch {run.batch}" if answers else machine
+            rows.setdefault(where, set()).add(run.model.name)
+    if len(rows) <= 1:
+        what = f"tokens/s: {HELP[SPEED]}; here" if answers else "timed on"
+        return [f"{what} {machine}." for machine in rows]
+    each = "; ".join(f"{machine}: {', '.join(sorted(rows[machine]))}" for machine in sorted(rows))
+    return [f"tokens/s of different machines or batches are no comparison: {each}."]
+
+
+def _tables(board: Leaderboard, write: Callable[[str, str, Rows], str]) -> list[str]:
+    """Return each task's table, by a function of the task, how it was done, and rows."""
+    return [
+        write(task, done(one.protocol), task_rows(board, one.columns))
+        for (task, _), one in board.boards.items()
+        if one.columns
+    ]
+
+
 def terminal(board: Leaderboard, claims: Sequence[Judged]) -> str:
     """Return what the command prints."""
-    parts = []
-    for task, protocol, columns in by_task(board):
-        if columns:
-            parts.append(f"{task}: {done(protocol)}\n{_aligned(task_rows(board, columns))}")
-    parts.append("\n".join(_wrapped(line) for line in notes(board)))
+    parts = _tables(board, lambda task, how, rows: f"{task}: {how}\n{aligned(rows)}")
+    parts.append("\n".join(wrapped(line) for line in notes(board)))
     parts.append("\n".join(_claim_lines(claims)))
     return "\n\n".join(parts) + "\n"
 
 
-def _claim_lines(claims: Sequence[Judged]) -> list[str]:
-    """Return the claims that these runs speak to, then what the others need."""
-    lines = [f"{'the paper claims':<54} {'verdict':<13} these runs"]
+def _claim_lines(claims: Sequence[Judged]) -> Iterator[str]:
+    """Yield the claims that these runs speak to, then what the others need."""
+    yield f"{'the paper claims':<54} {'verdict':<13} these runs"
     for one in claims:
         if one.findings:
             said = f"{one.claim} ({one.source}: {one.printed})"
-            lines += _beside((said, 54), (one.verdict, 13), (one.measured, 54))
-    lines.append("inconclusive, as no run here speaks to them:")
-    lines += [_wrapped(f"- {one.claim}: {one.measured}") for one in claims if not one.findings]
-    return lines
+            yield from beside((said, 54), (one.verdict, 13), (one.measured, 54))
+    yield "inconclusive, as no run here speaks to them:"
+    for one in claims:
+        if not one.findings:
+            yield wrapped(f"- {one.claim}: {one.measured}")
 
 
 def markdown(board: Leaderboard, claims: Sequence[Judged]) -> str:
     """Return Markdown, a table for each task and one for the claims."""
-    parts = []
-    for task, protocol, columns in by_task(board):
-        if columns:
-            table = _pipes(task_rows(board, columns))
-            parts.append(f"### {task}\n\n{done(protocol)}\n\n{table}")
+    parts = _tables(board, lambda task, how, rows: f"### {task}\n\n{how}\n\n{pipes(rows)}")
     parts.append("\n".join(f"- {line}" for line in notes(board)))
     rows = [["claim", "where", "printed", "these runs", "verdict"]]
     rows += [[c.claim, c.source, c.printed, c.measured, c.verdict] for c in claims]
-    parts.append(f"### The paper's claims\n\n{_pipes(rows)}")
+    parts.append(f"### The paper's claims\n\n{pipes(rows)}")
     return "\n\n".join(parts) + "\n"
 
 
 def latex(board: Leaderboard, claims: Sequence[Judged]) -> str:
     """Return LaTeX `tabular`s (booktabs), one for each task and one for the claims."""
-    parts = []
-    for task, protocol, columns in by_task(board):
-        if columns:
-            rows = task_rows(board, columns)
-            spec = "l" + "r" * (len(rows[0]) - 1)
-            parts.append(f"% {task}: {done(protocol)}\n{_tabular(rows, spec)}")
-    parts += [f"% {line}" for line in notes(board)]
+    parts = _tables(
+        board,
+        lambda task, how, rows: f"% {task}: {how}\n{tabular(rows, 'l' + 'r' * (len(rows[0]) - 1))}",
+    )
     rows = [["claim", "where", "these runs", "verdict"]]
     rows += [[c.claim, c.source, c.measured, c.verdict] for c in claims]
-    parts.append(_tabular(rows, "p{5cm}p{3cm}p{6cm}l"))
-    return "\n\n".join(parts) + "\n"
+    said = [f"% {line}" for line in notes(board)]
+    return "\n\n".join([*parts, *said, tabular(rows, "p{5cm}p{3cm}p{6cm}l")]) + "\n"
 
 
 def comma_separated(board: Leaderboard, _: Sequence[Judged]) -> str:
@@ -225,72 +263,12 @@ def _long(board: Leaderboard) -> list[dict[str, Any]]:
             cell = board.cells.get((model, column))
             if cell is None:
                 continue
-            row = {"model": model.name, **model._asdict()}
-            row |= {"task": column.task, "protocol": column.protocol, "metric": column.metric}
-            row |= {"filter": column.filtered, "value": cell.value}
-            for name, one in (("", cell.interval), ("difference_", cell.difference)):
-                if name:
-                    row[name.rstrip("_")] = one.value if one else None
-                row |= {f"{name}low": one.low if one else None}
-                row |= {f"{name}high": one.high if one else None}
-            row["change"] = direction(cell, column) or None
-            rows.append(row)
+            mine, other = (one or (None, None, None) for one in (cell.interval, cell.difference))
+            rows.append(
+                {"model": model.name, **model._asdict()}
+                | {"task": column.task, "protocol": column.protocol, "metric": column.metric}
+                | {"filter": column.filtered, "value": cell.value, "low": mine[1], "high": mine[2]}
+                | dict(zip(("difference", "difference_low", "difference_high"), other, strict=True))
+                | {"change": direction(cell, column) or None}
+            )
     return rows
-
-
-def _aligned(rows: Rows) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
-
-
-def _wrapped(line: str) -> str:
-    return textwrap.fill(line, WIDTH, subsequent_indent="  ")
-
-
-def _beside(*columns: tuple[str, int]) -> list[str]:
-    """Return texts side by side, each wrapped to its width."""
-    wrapped = [textwrap.wrap(text, width, drop_whitespace=True) for text, width in columns]
-    lines = []
-    for place in range(max(map(len, wrapped))):
-        cells = [w[place] if place < len(w) else "" for w in wrapped]
-        padded = (cell.ljust(width) for cell, (_, width) in zip(cells, columns, strict=True))
-        lines.append(" ".join(padded).rstrip())
-    return lines
-
-
-def _pipes(rows: Rows) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    return "\n".join([line(rows[0]), "|" + "---|" * len(rows[0]), *map(line, rows[1:])])
-
-
-_LATEX = str.maketrans(
-    {
-        "&": r"\&",
-        "%": r"\%",
-        "$": r"\$",
-        "#": r"\#",
-        "_": r"\_",
-        "{": r"\{",
-        "}": r"\}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "\\": r"\textbackslash{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-    }
-)
-
-
-def _tabular(rows: Rows, spec: str) -> str:
-    # A line that begins with [ would be the optional argument of the \\ before it.
-    lines = [" & ".join(f"{{}}{cell.translate(_LATEX)}" for cell in row) + r" \\" for row in rows]
-    body = "\n".join(lines[1:])
-    return (
-        f"\\begin{{tabular}}{{{spec}}}\n\\toprule\n{lines[0]}\n\\midrule\n{body}\n"
-        "\\bottomrule\n\\end{tabular}"
-    )

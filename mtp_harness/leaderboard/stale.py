@@ -12,34 +12,24 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from mtp_harness.leaderboard.scores import Key
-from mtp_harness.leaderboard.table import Board, Leaderboard
+from mtp_harness.leaderboard.board import Board
+from mtp_harness.leaderboard.table import Leaderboard
 
 TASK = "mtp_heads"
 AGREEMENT = re.compile(r"(?P<data_set>.+)_tf_agree_(?P<offset>\d+)")
 
 
 class Head(NamedTuple):
-    """One head of a tuned model beside the baseline's.
+    """One head of a tuned model beside the baseline's."""
 
-    Attributes:
-        model: The tuned model.
-        data_set: What both read.
-        offset: The head, from 2 on.
-        before: The baseline's agreement with its own head 1.
-        after: The tuned model's.
-        low, high: Of the 90 % interval of after - before.
-        verdict: `stale`, `fresh` or `alike`.
-    """
-
-    model: str
-    data_set: str
-    offset: int
-    before: float
-    after: float
-    low: float
+    model: str  # the tuned one
+    data_set: str  # what both read
+    offset: int  # the head, from 2 on
+    before: float  # the baseline's agreement with its own head 1
+    after: float  # the tuned model's
+    low: float  # of the 90 % interval of after - before
     high: float
-    verdict: str
+    verdict: str  # `stale`, `fresh` or `alike`
 
     def __str__(self) -> str:
         """Return the line that is printed."""
@@ -54,32 +44,20 @@ def heads(board: Leaderboard) -> list[Head]:
     """Return every head of the models beside the baseline; none without a baseline."""
     found: list[Head] = []
     for (task, _), one in board.boards.items():
-        models = [run.model for run, _ in one.runs]
+        models = [run.model for run in one.runs]
         if task == TASK and board.baseline in models:
             base = models.index(board.baseline)
             for place in range(len(models)):
-                if place != base:
-                    found += _beside(one, place, base)
+                found += _beside(one, place, base) if place != base else ()
     return found
 
 
 def _beside(board: Board, place: int, base: int) -> Iterator[Head]:
-    before = board.metrics(base)
-    for (metric, filtered), after in board.metrics(place).items():
-        named = AGREEMENT.fullmatch(metric)
-        if not named:
-            continue
-        change = board.scores.difference(Key(place, metric, filtered), Key(base, metric, filtered))
-        if change is None:
-            continue
-        verdict = "stale" if change.high < 0 else "fresh" if change.low > 0 else "alike"
-        yield Head(
-            board.runs[place][0].model.name,
-            named["data_set"],
-            int(named["offset"]),
-            before[metric, filtered],
-            after,
-            change.low,
-            change.high,
-            verdict,
-        )
+    model, before = board.runs[place].model.name, board.metrics(base)
+    for name, after in board.metrics(place).items():
+        named = AGREEMENT.fullmatch(name[0])
+        change = board.difference((place, *name), base) if named else None
+        if named and change:
+            of = (model, named["data_set"], int(named["offset"]))
+            verdict = "stale" if change.high < 0 else "fresh" if change.low > 0 else "alike"
+            yield Head(*of, before[name], after, change.low, change.high, verdict)

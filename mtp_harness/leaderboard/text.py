@@ -1,61 +1,66 @@
-"""How numbers of the leaderboard are written, in every format alike."""
+"""Tables as text: what the leaderboard and the commands that print scores share."""
 
-from mtp_harness.leaderboard.table import DATA, SPEED, Cell, Column
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
+
 from mtp_harness.scoring.bootstrap import Estimate
 
-_SHORT = {
-    "tokens_per_forward": "tokens/forward",
-    "tokens_per_forward_no_loops": "without loops",
-    SPEED: "tokens/s",
-    DATA: "data needed",
-}
-HELP = {
-    "tokens_per_forward": "tokens kept per trunk forward, summed over answers before dividing",
-    "tokens_per_forward_no_loops": "the same over answers that do not repeat themselves",
-    DATA: "training tokens at which the score of n = 1's last checkpoint is reached, ÷ its tokens",
-    SPEED: "decoded by the whole run, prefills included; depends on machine and batch",
-}
+Rows = list[list[str]]
+
+WIDTH = 100
+
+_LATEX = str.maketrans(
+    {letter: f"\\{letter}" for letter in "&%$#_{}"}
+    | {
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "\\": r"\textbackslash{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+    }
+)
 
 
-def title(column: Column) -> str:
-    """Return a column's heading."""
-    name = _SHORT.get(column.metric, column.metric)
-    return name if column.filtered in ("", "none") else f"{name} ({column.filtered})"
+def spanned(one: Estimate, write: Callable[[float], str]) -> str:
+    """Return `value [low, high]`, each written by a function."""
+    return f"{write(one.value)} [{write(one.low)}, {write(one.high)}]"
 
 
-def help_of(column: Column) -> str:
-    """Return what a column holds."""
-    return HELP.get(column.metric, f"{column.metric} of {column.task}")
+def aligned(rows: Rows, gap: str = "  ", least: Sequence[int] = ()) -> str:
+    """Return rows as lines, each column as wide as its longest entry, or as `least` says."""
+    longest = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = list(map(max, longest, least)) if least else longest
+    lines = (gap.join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(lines)
 
 
-def number(value: float, column: Column) -> str:
-    """Return a value as it is shown: shares with three decimals, speeds without."""
-    if column.metric == SPEED or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
+def pipes(rows: Rows) -> str:
+    """Return rows as a table of Markdown, the first one its heading."""
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    head, *lines = [f"| {' | '.join(row)} |" for row in escaped]
+    return "\n".join([head, "|" + "---|" * len(rows[0]), *lines])
 
 
-def interval(one: Estimate | None, column: Column) -> str:
-    """Return `[low, high]`; empty where there is none."""
-    if one is None:
-        return ""
-    return f"[{number(one.low, column)}, {number(one.high, column)}]"
+def tabular(rows: Rows, spec: str) -> str:
+    """Return rows as a LaTeX `tabular` (booktabs), the first one its heading."""
+    # A line that begins with [ would be the optional argument of the \\ before it.
+    lines = [" & ".join(f"{{}}{cell.translate(_LATEX)}" for cell in row) + r" \\" for row in rows]
+    body = "\n".join(lines[1:])
+    return (
+        f"\\begin{{tabular}}{{{spec}}}\n\\toprule\n{lines[0]}\n\\midrule\n{body}\n"
+        "\\bottomrule\n\\end{tabular}"
+    )
 
 
-def change(cell: Cell, column: Column) -> str:
-    """Return the difference to the baseline with its interval; empty where there is none."""
-    if cell.difference is None:
-        return ""
-    value = number(cell.difference.value, column)
-    sign = "" if value.startswith("-") else "+"
-    return f"{sign}{value} {interval(cell.difference, column)}"
+def wrapped(line: str) -> str:
+    """Return a line at most `WIDTH` wide, what it continues on indented."""
+    return textwrap.fill(line, WIDTH, subsequent_indent="  ")
 
 
-def direction(cell: Cell, column: Column) -> str:
-    """Return `better` or `worse` where the difference's interval leaves zero out, else nothing."""
-    if cell.difference is None or column.higher_is_better is None:
-        return ""
-    low, high = cell.difference.low, cell.difference.high
-    if low <= 0 <= high:
-        return ""
-    return "better" if (low > 0) is column.higher_is_better else "worse"
+def beside(*columns: tuple[str, int]) -> Iterator[str]:
+    """Yield the lines of texts side by side, each wrapped to its width."""
+    lines = [textwrap.wrap(text, width) for text, width in columns]
+    for cells in zip_longest(*lines, fillvalue=""):
+        padded = (cell.ljust(width) for cell, (_, width) in zip(cells, columns, strict=True))
+        yield " ".join(padded).rstrip()

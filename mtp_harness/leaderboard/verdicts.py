@@ -20,6 +20,7 @@ Everything else is inconclusive.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 from mtp_harness.scoring.bootstrap import Estimate
@@ -29,38 +30,38 @@ Verdict = Literal["agree", "disagree", "inconclusive"]
 
 def pool(verdicts: Sequence[Verdict]) -> Verdict:
     """Return the verdict of several findings."""
-    if verdicts and all(verdict == "agree" for verdict in verdicts):
-        return "agree"
-    if "disagree" in verdicts and "agree" not in verdicts:
-        return "disagree"
-    return "inconclusive"
+    agree, disagree = "agree" in verdicts, "disagree" in verdicts
+    return _verdict(agree and set(verdicts) == {"agree"}, disagree and not agree)
 
 
 def side(difference: Estimate, direction: str, margin: float = 0.0) -> Verdict:
     """Return the verdict on a difference."""
     low, high = difference.low, difference.high
-    agree, disagree = {
+    rules = {
         "higher": (low > 0, high < 0),
         "lower": (high < 0, low > 0),
         "not lower": (low >= 0, high < 0),
         "equal": (-margin <= low and high <= margin, low > margin or high < -margin),
-    }[direction]
-    return "agree" if agree else "disagree" if disagree else "inconclusive"
+    }
+    return _verdict(*rules[direction])
 
 
 def grows(gain: Estimate, value: float) -> Verdict:
     """Return the verdict on a relative gain that is said to be `value`."""
-    return "disagree" if gain.high < value else "agree" if gain.low > 0 else "inconclusive"
+    return _verdict(gain.low > 0 and gain.high >= value, gain.high < value)
 
 
 def reaches(low: float, high: float, value: float) -> Verdict:
     """Return the verdict on a value that should be reached."""
-    return "agree" if low >= value else "disagree" if high < value else "inconclusive"
+    return _verdict(low >= value, high < value)
 
 
 def decreases(intervals: Sequence[tuple[float, float]]) -> Verdict:
     """Return the verdict on (low, high) that should fall from each to the next."""
-    steps = list(zip(intervals, intervals[1:], strict=False))
-    if steps and all(near[0] > far[1] for near, far in steps):
-        return "agree"
-    return "disagree" if any(near[1] < far[0] for near, far in steps) else "inconclusive"
+    steps = list(pairwise(intervals))
+    falls = [near[0] > far[1] for near, far in steps]
+    return _verdict(bool(steps) and all(falls), any(near[1] < far[0] for near, far in steps))
+
+
+def _verdict(agree: bool, disagree: bool) -> Verdict:
+    return "agree" if agree else "disagree" if disagree else "inconclusive"

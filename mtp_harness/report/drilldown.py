@@ -6,12 +6,15 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtp_harness.results.paired_documents import Score, scores_of
+from mtp_harness.results.documents import Score, scores_of
 from mtp_harness.results.run import Run
 from mtp_harness.results.samples import generation_of, read
 from mtp_harness.scoring.bits_per_byte import pooled_bits_per_byte
 
 Sample = Mapping[str, Any]
+
+Texts = dict[str, int]
+"""Texts with their numbers, each kept once: runs share their prompts."""
 
 ANSWERS_SHOWN = 3
 """Of one document of one run; the others are counted."""
@@ -25,25 +28,6 @@ _TITLES = ("task_id", "name", "title", "id", "question_id")
 _RIGHT_OR_WRONG = ("acc", "exact_match")
 
 
-class Texts:
-    """Texts by number, each kept once: runs share their prompts."""
-
-    def __init__(self) -> None:
-        """Begin without any."""
-        self.all: list[str] = []
-        self._places: dict[str, int] = {}
-
-    def place(self, text: str) -> int:
-        """Return the number of a text."""
-        if len(text) > TEXT_SHOWN:
-            left = len(text) - TEXT_SHOWN
-            text = f"{text[:TEXT_SHOWN]}\n… {left:,} more characters are in the samples file."
-        if text not in self._places:
-            self._places[text] = len(self.all)
-            self.all.append(text)
-        return self._places[text]
-
-
 def drilldown(
     runs: Sequence[Run], limit: int, sound: Container[tuple[Path, str]]
 ) -> dict[str, Any]:
@@ -54,7 +38,7 @@ def drilldown(
         limit: Documents of a task that the page holds; the others are counted.
         sound: Results file and task of the samples that are not damaged.
     """
-    texts = Texts()
+    texts: Texts = {}
     shown: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     left_out: dict[str, set[str]] = defaultdict(set)
     for place, run in enumerate(runs):
@@ -74,20 +58,28 @@ def drilldown(
             {"name": task, "n_left_out": len(left_out[task]), "documents": list(found.values())}
             for task, found in sorted(shown.items())
         ],
-        "texts": texts.all,
+        "texts": list(texts),
     }
+
+
+def _number(text: Any, texts: Texts) -> int:
+    """Return the number of a text."""
+    text = "" if text is None else str(text)
+    if len(text) > TEXT_SHOWN:
+        left = len(text) - TEXT_SHOWN
+        text = f"{text[:TEXT_SHOWN]}\n… {left:,} more characters are in the samples file."
+    return texts.setdefault(text, len(texts))
 
 
 def _document(sample: Sample, texts: Texts) -> dict[str, Any]:
     doc = sample["doc"] if isinstance(sample.get("doc"), dict) else {}
-    named = next((str(doc[name]) for name in _TITLES if doc.get(name) not in (None, "")), None)
-    title = str(sample["doc_id"]) if named is None else f"{sample['doc_id']}: {named}"
+    named = [str(doc[name]) for name in _TITLES if doc.get(name) not in (None, "")]
     target = sample.get("target")
     requests = _requests(sample)
     return {
-        "title": title[:80],
-        "prompt": texts.place(str(requests[0][0])) if requests and requests[0] else None,
-        "target": None if target in (None, "") else texts.place(str(target)),
+        "title": ": ".join([str(sample["doc_id"]), *named[:1]])[:80],
+        "prompt": _number(str(requests[0][0]), texts) if requests and requests[0] else None,
+        "target": None if target in (None, "") else _number(target, texts),
         "answers": [],
     }
 
@@ -100,42 +92,37 @@ def _requests(sample: Sample) -> list[list[Any]]:
 
 def _answers(sample: Sample, run: int, texts: Texts) -> Iterator[dict[str, Any]]:
     """Yield what is shown of one run's answers to a document."""
-    said = {"filter": sample["filter"], "scores": list(_scores(sample))}
+    whole = {"run": run, "scores": _scores(sample)}
+    if sample["filter"] != "none":
+        whole["scores"] = [["filter", sample["filter"]]]
     if generation_of(sample) is None:
-        verdict = _right_or_wrong(sample)
-        yield _answer(run, verdict, {}, said) | {"choices": list(_choices(sample, texts))}
+        yield _answer(sample, {}) | whole | {"choices": list(_choices(sample, texts))}
         return
-    texts_written = [
-        "" if text is None else str(text) for answers in sample["resps"] for text in answers
-    ]
-    judged = _judged(sample)
-    for place, text in enumerate(texts_written[:ANSWERS_SHOWN]):
-        own = judged[place] if place < len(judged) else {}
-        answer = _answer(run, own.get("verdict") or _right_or_wrong(sample), own, said)
-        answer["text"] = texts.place(text)
-        if place + 1 == ANSWERS_SHOWN:
-            answer["n_more"] = len(texts_written) - ANSWERS_SHOWN
-        yield answer
+    written = [text for some in sample["resps"] for text in some]
+    judged = [*_judged(sample), *[{}] * len(written)]
+    for place, text in enumerate(written[:ANSWERS_SHOWN]):
+        more = len(written) - ANSWERS_SHOWN if place + 1 == ANSWERS_SHOWN else 0
+        own = {"text": _number(text, texts), "n_more": more}
+        yield _answer(sample, judged[place]) | whole | own
 
 
-def _answer(
-    run: int, verdict: Mapping[str, Any], judged: Mapping[str, Any], said: Mapping[str, Any]
-) -> dict[str, Any]:
+def _answer(sample: Sample, judged: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what one answer's verdict and decode record say, as far as there are some."""
+    verdict = judged.get("verdict") or _right_or_wrong(sample)
     record = judged.get("decode") or {}
     verified = record.get("n_verified") or []
-    per_forward = record["n_kept"] / len(verified) if verified else None
     return {
-        "run": run,
+        "run": None,
         "text": None,
         "n_more": 0,
         "choices": [],
         "verdict": verdict.get("outcome"),
         "detail": verdict.get("detail") or "",
-        "scores": said["scores"] if said["filter"] == "none" else [["filter", said["filter"]]],
+        "scores": [],
         "n_verified": verified,
         "n_characters": record.get("n_characters"),
         "draft_heads": record.get("draft_heads", 1),
-        "tokens_per_forward": per_forward,
+        "tokens_per_forward": record["n_kept"] / len(verified) if verified else None,
         "ended_by": record.get("ended_by"),
         "looping": bool(record.get("looping")),
         "lossless": record.get("lossless", True),
@@ -145,21 +132,15 @@ def _answer(
 def _judged(sample: Sample) -> list[dict[str, Any]]:
     """Return each answer's verdict and decode record, under whatever name the task keeps them."""
     for value in sample.values():
-        if (
-            isinstance(value, list)
-            and value
-            and isinstance(value[0], dict)
-            and "decode" in value[0]
-        ):
-            return value
+        first = value[0] if isinstance(value, list) and value else None
+        if isinstance(first, dict) and "decode" in first:
+            return list(value)
     return []
 
 
 def _right_or_wrong(sample: Sample) -> dict[str, Any]:
-    for name in _RIGHT_OR_WRONG:
-        if sample.get(name) in (0, 1):
-            return {"outcome": "pass" if sample[name] == 1 else "fail"}
-    return {}
+    found = [sample[name] for name in _RIGHT_OR_WRONG if sample.get(name) in (0, 1)]
+    return {"outcome": "pass" if found[0] == 1 else "fail"} if found else {}
 
 
 def _choices(sample: Sample, texts: Texts) -> Iterator[dict[str, Any]]:
@@ -168,15 +149,17 @@ def _choices(sample: Sample, texts: Texts) -> Iterator[dict[str, Any]]:
         first = responses[0] if isinstance(responses, list) and responses else None
         if len(request) > 1 and isinstance(first, list) and first:
             logprob = _finite(first[0])
-            yield {"text": texts.place(str(request[1])), "logprob": logprob}
+            yield {"text": _number(str(request[1]), texts), "logprob": logprob}
 
 
-def _scores(sample: Sample) -> Iterator[list[str]]:
+def _scores(sample: Sample) -> list[list[str]]:
     shown = [pair for pair in scores_of(sample) if not pair[0].endswith(("_low90", "_high90"))]
-    for name, score in shown[:SCORES_SHOWN]:
-        counted = not isinstance(score, tuple) or any(score)  # of the document's own data set
-        if counted and not name.startswith(("accept_", "tokens_per_forward", "looping", "n_")):
-            yield [name, _written(score)]
+    return [
+        [name, _written(score)]
+        for name, score in shown[:SCORES_SHOWN]
+        if not name.startswith(("accept_", "tokens_per_forward", "looping", "n_"))
+        and (not isinstance(score, tuple) or any(score))  # of the document's own data set
+    ]
 
 
 def _written(score: Score) -> str:

@@ -8,42 +8,34 @@ security policy allows the one script and the one style whose hashes it names, a
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mtp_harness import __version__
-from mtp_harness.leaderboard import text
+from mtp_harness.leaderboard import render as text
 from mtp_harness.leaderboard.claims import Judged, judge
-from mtp_harness.leaderboard.render import done, notes
 from mtp_harness.leaderboard.table import Column, Leaderboard
 from mtp_harness.report.drilldown import drilldown
-from mtp_harness.report.provenance import provenance
-from mtp_harness.results.run import Model, Run
+from mtp_harness.results.run import Run
 from mtp_harness.results.sizes import in_short
 
 _HERE = Path(__file__).parent
 
+_NO_FACTS = frozenset({"totals", "tables", "documents", "versions", "hardware", "command"})
+"""Entries of `config.mtp` that are no facts of the provenance, or stand there already."""
+
 
 class Figure(NamedTuple):
-    """A figure as the page shows it.
+    """A figure as the page shows it."""
 
-    Attributes:
-        name: Such as `fig_s10`.
-        uri: The picture itself, as a `data:` address.
-        caption: What it shows.
-        columns: Of the table behind it.
-        rows: Its cells, as text.
-    """
-
-    name: str
-    uri: str
+    name: str  # such as `fig_s10`
+    uri: str  # the picture itself, as a `data:` address
     caption: str
-    columns: list[str]
-    rows: list[list[str]]
+    columns: list[str]  # of the table behind it
+    rows: list[list[str]]  # its cells, as text
 
 
 def render(
@@ -54,20 +46,12 @@ def render(
     title: str,
     limit: int,
 ) -> str:
-    """Return the page.
-
-    Args:
-        runs: Everything that it shows.
-        board: Their leaderboard.
-        figures: In order.
-        refused: Why other figures are not there.
-        title: Of the page.
-        limit: Documents of a task that the page holds.
-    """
+    """Return the page of runs, with why figures were refused and so many documents of a task."""
     order = {model: place for place, model in enumerate(board.models)}
-    sound = {(run.path, task) for (task, _), one in board.boards.items() for run, _ in one.runs}
+    sound = {(run.path, task) for (task, _), one in board.boards.items() for run in one.runs}
     documents = drilldown(sorted(runs, key=lambda run: order[run.model]), limit, sound)
-    style, script = (_source(name) for name in ("page.css", "page.js"))
+    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    claims = judge(board)
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -75,6 +59,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals |= {"text": text, "in_short": in_short, "measured": _measured}
     return environment.get_template("page.html.j2").render(
         title=title,
         version=__version__,
@@ -84,25 +69,18 @@ def render(
         script_hash=_hash(script),
         summary=_summary(board),
         facts=_facts(runs, board, documents),
-        leaderboard=_leaderboard(board),
-        claims=_claims(judge(board)),
-        figures={
-            "introduction": "Drawn from these runs; the table behind each is below it."
-            if figures
-            else "None of the figures can be drawn from these runs.",
-            "shown": [_shown(figure) for figure in figures],
-            "refused": list(refused),
-        },
-        documents=_documents(documents),
-        provenance={
-            "introduction": "Where every number comes from, one entry for each results file.",
-            "runs": provenance(runs),
-        },
+        board=board,
+        **_table(board),
+        verdicts=[claim.verdict for claim in claims],
+        judged=[claim for claim in claims if claim.findings],
+        open=[claim for claim in claims if not claim.findings],
+        figures=figures,
+        refused=refused,
+        has_documents=any(task["documents"] for task in documents["tasks"]),
+        documents=harmless_json(documents),
+        runs=runs,
+        provenance=_provenance,
     )
-
-
-def _source(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def _hash(source: str) -> str:
@@ -142,128 +120,49 @@ def _facts(
     ]
 
 
-def _leaderboard(board: Leaderboard) -> dict[str, Any]:
+def _table(board: Leaderboard) -> dict[str, Any]:
+    """Return what the table of the leaderboard needs beside the leaderboard itself."""
     lead = ["model", "n", "k", "parameters"]
-    if told := any(model.train_tokens is not None for model in board.models):
+    if any(model.train_tokens is not None for model in board.models):
         lead.append("training tokens")
-    groups = [
-        {"task": task, "title": task if not place else f"{task} ({place + 1})", "columns": list(c)}
-        for (task, place), c in groupby(board.columns, lambda c: (c.task, c.protocol))
-    ]
-    columns = [
-        {
-            "title": text.title(column),
-            "help": text.help_of(column),
-            "task": column.task,
-            "place": len(lead) + place,
-            "begins_group": _begins_group(board, place),
-            "higher_is_better": column.higher_is_better is not False,
-        }
-        for place, column in enumerate(board.columns)
-    ]
-    best = {column: _best(board, column) for column in board.columns}
+    values: dict[Column, set[float]] = {column: set() for column in board.columns}
+    for (_, column), cell in board.cells.items():
+        values[column].add(cell.value)
     return {
-        "introduction": "Values with 90 % intervals by bootstrap over documents."
-        + (f" Differences are to {board.baseline.name}, paired." if board.baseline else ""),
-        "warnings": [
-            f"{sentence}. They stand in columns of their own." for sentence in board.conflicts()
-        ],
-        "tasks": list(dict.fromkeys(column.task for column in board.columns)),
         "lead": lead,
-        "groups": groups,
-        "columns": columns,
-        "rows": [_row(board, model, best, told) for model in board.models],
-        "notes": [
-            *notes(board),
-            *(
-                f"{task if not place else f'{task} ({place + 1})'}: {done(one.protocol)}."
-                for (task, place), one in board.boards.items()
-            ),
-        ],
+        "tasks": list(dict.fromkeys(column.task for column in board.columns)),
+        "names": {of: f"{of[0]} ({of[1] + 1})" if of[1] else of[0] for of in board.boards},
+        "first": {one.columns[0] for one in board.boards.values() if one.columns},
+        "best": {column: _best(column, its) for column, its in values.items()},
     }
 
 
-def _begins_group(board: Leaderboard, place: int) -> bool:
-    column, before = board.columns[place], board.columns[place - 1] if place else None
-    return before is None or (column.task, column.protocol) != (before.task, before.protocol)
-
-
-def _best(board: Leaderboard, column: Column) -> float | None:
+def _best(column: Column, values: set[float]) -> float | None:
     """Return the best value of a column; None where none is, or all are alike."""
-    values = [cell.value for (_, at), cell in board.cells.items() if at == column]
-    if column.higher_is_better is None or len(set(values)) < 2:
+    if column.higher_is_better is None or len(values) < 2:
         return None
     return max(values) if column.higher_is_better else min(values)
 
 
-def _row(
-    board: Leaderboard, model: Model, best: dict[Column, float | None], told: bool
-) -> dict[str, Any]:
-    cells = []
-    for place, column in enumerate(board.columns):
-        cell = board.cells.get((model, column))
-        cells.append(
-            {
-                "task": column.task,
-                "begins_group": _begins_group(board, place),
-                "sort": "" if cell is None else repr(cell.value),
-                "text": "–" if cell is None else text.number(cell.value, column),
-                "interval": "" if cell is None else text.interval(cell.interval, column),
-                "change": "" if cell is None else text.change(cell, column),
-                "direction": "" if cell is None else text.direction(cell, column),
-                "best": cell is not None and cell.value == best[column],
-            }
-        )
-    lead = [
-        {"sort": model.name, "text": model.name},
-        {"sort": model.n, "text": model.n},
-        {"sort": model.k, "text": model.k},
-        {"sort": model.parameters or "", "text": in_short(model.parameters)},
-    ]
-    if told:
-        tokens = model.train_tokens
-        lead.append({"sort": "" if tokens is None else tokens, "text": in_short(tokens)})
-    words = f"{model.name} n={model.n} k={model.k}".lower()
-    return {
-        "words": words,
-        "lead": lead,
-        "cells": cells,
-        "is_baseline": model == board.baseline,
+def _measured(claim: Judged) -> list[str]:
+    return list(dict.fromkeys(finding.what for finding in claim.findings)) or [claim.measured]
+
+
+def _provenance(run: Run) -> list[tuple[str, str]]:
+    """Return where the numbers of a run come from, as text."""
+    content, mtp = run.content, run.mtp
+    facts = {
+        "results file": run.path.name,
+        "its SHA-256": run.sha256,
+        "command": mtp.get("command"),
+        "hardware": _pairs(mtp.get("hardware")),
+        "versions": _pairs(mtp.get("versions")) or f"lm_eval {content.get('lm_eval_version')}",
+        "task versions": _pairs(content.get("versions")),
+        "limit": content["config"].get("limit"),
     }
+    own = [(name.replace("_", " "), value) for name, value in mtp.items() if name not in _NO_FACTS]
+    return [(name, str(value)) for name, value in (*facts.items(), *own) if value is not None]
 
 
-def _claims(claims: Sequence[Judged]) -> dict[str, Any]:
-    n_agree, n_disagree = (sum(c.verdict == v for c in claims) for v in ("agree", "disagree"))
-    counts = [f"agree {n_agree}", f"disagree {n_disagree}"]
-    n_clear = n_agree + n_disagree
-    judged = [_claim(claim) for claim in claims if claim.findings]
-    unjudged = [_claim(claim) for claim in claims if not claim.findings]
-    return {
-        "introduction": f"{', '.join(counts)}, inconclusive {len(claims) - n_clear} of "
-        f"{len(claims)}. A verdict is about the runs at hand, whose models are named: the paper's "
-        "are far larger. The rules are fixed in mtp_harness/leaderboard/verdicts.py.",
-        "rows": judged,
-        "open": unjudged,
-    }
-
-
-def _claim(claim: Judged) -> dict[str, Any]:
-    findings = dict.fromkeys(finding.what for finding in claim.findings)
-    return {**vars(claim), "measured": list(findings) or [claim.measured]}
-
-
-def _shown(figure: Figure) -> dict[str, Any]:
-    alt = f"{figure.name}: {figure.caption}"
-    return {**figure._asdict(), "alt": alt}
-
-
-def _documents(documents: dict[str, Any]) -> dict[str, Any]:
-    shown = any(task["documents"] for task in documents["tasks"])
-    return {
-        "any": shown,
-        "introduction": "What each run answered. Colours tell which head proposed a token: heads "
-        "from 2 on draft, head 1 verifies and writes the rest."
-        if shown
-        else "These runs logged no samples: run with --log_samples.",
-        "json": harmless_json(documents),
-    }
+def _pairs(values: Mapping[str, Any] | None) -> str | None:
+    return ", ".join(f"{name} {value}" for name, value in values.items()) if values else None

@@ -5,16 +5,21 @@
 
 Results are known by what they hold, samples by the date that they share with their results.
 `mtp-harness grade` puts `samples_TASK_DATE.graded.jsonl` beside the samples; it is read instead of
-them, as long as it holds the same answers.
+them, as long as it holds the same answers. Each `.jsonl` may be a `.jsonl.gz`; where both are
+there, the one that is not compressed counts.
 """
 
+import gzip
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+
+from mtp_harness.files import write_whole
 
 Place = TypeVar("Place")
 Content = TypeVar("Content")
@@ -24,9 +29,11 @@ KEYS = frozenset({"results", "configs", "config"})
 """What every results file of the harness holds."""
 
 GRADED = ".graded.jsonl"
+PACKED = ".gz"
+ENDINGS = (".jsonl", ".jsonl" + PACKED)
 
 _DATED = re.compile(rf"(?P<what>.+)_(?P<date>{DATE})")
-_SAMPLES = re.compile(rf"samples_(?P<task>.+)_(?P<date>{DATE})(?P<graded>\.graded)?\.jsonl")
+_SAMPLES = re.compile(rf"samples_(?P<task>.+)_(?P<date>{DATE})(?P<graded>\.graded)?\.jsonl(\.gz)?")
 _BEGINNING = re.compile(rb'\s*\{\s*"results"\s*:')
 
 
@@ -108,12 +115,32 @@ def samples_of(results: Path, task: str) -> Path | None:
 
 def written_samples(results: Path, task: str) -> Path:
     """Return where the harness puts a task's samples, whether or not they are there."""
-    return results.with_name(f"samples_{task}_{_date_of(results)}.jsonl")
+    return _as_it_is(results.with_name(f"samples_{task}_{_date_of(results)}.jsonl"))
 
 
 def all_samples(results: Path) -> list[Path]:
     """Return the samples files of all tasks of a run, graded copies left out."""
-    return sorted(results.parent.glob(f"samples_*_{_date_of(results)}.jsonl"))
+    return _each_once(results.parent.glob(f"samples_*_{_date_of(results)}.jsonl*"))
+
+
+def samples_below(folder: Path) -> list[Path]:
+    """Return the samples files below a folder, graded copies among them, sorted."""
+    return _each_once(folder.rglob("samples_*.jsonl*"))
+
+
+def _each_once(found: Iterable[Path]) -> list[Path]:
+    return sorted({_as_it_is(_plain(path)) for path in found if path.name.endswith(ENDINGS)})
+
+
+def _plain(path: Path) -> Path:
+    """Return the name of a file before it was compressed."""
+    return path.with_suffix("") if path.suffix == PACKED else path
+
+
+def _as_it_is(plain: Path) -> Path:
+    """Return the compressed file where only that is there."""
+    packed = plain.with_name(plain.name + PACKED)
+    return packed if packed.is_file() and not plain.is_file() else plain
 
 
 def results_of(samples: Path) -> Path | None:
@@ -129,14 +156,47 @@ def read_name(samples: Path) -> SamplesName | None:
     return SamplesName(found["task"], found["date"], bool(found["graded"])) if found else None
 
 
+def is_graded(samples: Path) -> bool:
+    """Return whether a file is called as `mtp-harness grade` calls its copies."""
+    return _plain(samples).name.endswith(GRADED)
+
+
 def graded_copy(samples: Path) -> Path:
     """Return the place of the graded copy of a samples file."""
-    return samples.with_suffix(GRADED)
+    return _as_it_is(_plain(samples).with_suffix(GRADED))
+
+
+def source_of(graded: Path) -> Path:
+    """Return the place of the samples that a graded copy was made of."""
+    return _as_it_is(graded.with_name(_plain(graded).name.removesuffix(GRADED) + ".jsonl"))
 
 
 def _date_of(results: Path) -> str:
     found = _DATED.fullmatch(results.stem)
     return found["date"] if found else results.stem.removeprefix("results_")
+
+
+def lines_of(samples: Path) -> Iterator[bytes]:
+    """Yield the lines of a samples file, compressed or not.
+
+    Raises:
+        ValueError: It is compressed and damaged; the message names it.
+    """
+    with gzip.open(samples) if samples.suffix == PACKED else samples.open("rb") as lines:
+        try:
+            yield from lines
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(
+                f"{samples} cannot be unpacked ({error}), expected gzip: was it cut off? copy it "
+                "again, or run again"
+            ) from None
+
+
+def write_lines(samples: Path, lines: Iterable[str]) -> None:
+    """Write a samples file, compressed if its name says so; equal lines give equal bytes."""
+    text = "".join(f"{line}\n" for line in lines)
+    data = text.encode("utf-8", "backslashreplace")  # half characters, as `files` writes them
+    write_whole(samples, gzip.compress(data, mtime=0) if samples.suffix == PACKED else data)
 
 
 def refuse_other_answers(graded: Path) -> None:
@@ -145,7 +205,7 @@ def refuse_other_answers(graded: Path) -> None:
     Raises:
         ValueError: It does.
     """
-    written = graded.with_name(graded.name.removesuffix(GRADED) + ".jsonl")
+    written = source_of(graded)
     if not written.is_file():  # the copy was kept alone
         return
     states = tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in (graded, written))
@@ -164,13 +224,12 @@ def _hold_the_same(graded: Path, written: Path, _states: object) -> bool:
 def _answers(path: Path) -> list[Any]:
     """Return what identifies each line; a line that is damaged equals none."""
     found: list[Any] = []
-    with path.open("rb") as lines:
-        for line in lines:
-            try:
-                sample = json.loads(line)
-                found.append([sample.get(name) for name in ("doc_id", "filter", "resps")])
-            except (ValueError, RecursionError, AttributeError):
-                found.append(object())
+    for line in lines_of(path):
+        try:
+            sample = json.loads(line)
+            found.append([sample.get(name) for name in ("doc_id", "filter", "resps")])
+        except (ValueError, RecursionError, AttributeError):
+            found.append(object())
     return found
 
 

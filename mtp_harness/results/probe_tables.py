@@ -2,7 +2,8 @@
 
     config.mtp.tables.TASK.TABLE = {"columns": […], "rows": [[…], …]}
 
-They have thousands of rows, so what can be said of a column is said at once.
+They have thousands of rows, so what can be said of a column is said at once. Columns that
+`schema.COLUMNS` does not have are those of a user's own probe, and are kept.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,6 @@ from itertools import compress
 from typing import Any, NamedTuple
 
 from mtp_harness.results import schema
-from mtp_harness.results.documents import counted, told_of
 from mtp_harness.results.result_file import ResultFile, Unreadable, number, whole
 
 Row = dict[str, Any]
@@ -64,11 +64,8 @@ def blocks_of(file: ResultFile, task: str, name: str, table: Any) -> Iterator[Bl
 
 
 def _check_shape(where: str, names: list[Any], rows: Any) -> None:
-    if unknown := [name for name in names if not _known(name)]:
-        raise Unreadable(
-            f"{where} has the column {unknown[0]!r}, expected {', '.join(schema.DIMENSIONS)}: it "
-            "was written by another version of mtp-harness; update, or run again"
-        )
+    if unnamed := [name for name in names if not isinstance(name, str)]:
+        raise Unreadable(f"{where} has the column {unnamed[0]!r}, expected a name: run again")
     if lacking := [name for name in ("metric", "value") if name not in names]:
         raise Unreadable(f"{where} has no column {lacking[0]}, expected one: run again")
     if not isinstance(rows, list):
@@ -76,10 +73,6 @@ def _check_shape(where: str, names: list[Any], rows: Any) -> None:
     for place, entries in enumerate(rows, 1):
         if not isinstance(entries, list) or len(entries) != len(names):
             raise Unreadable(f"{where} has in row {place} not its {len(names)} entries: run again")
-
-
-def _known(column: Any) -> bool:
-    return column == "model" or (isinstance(column, str) and column in schema.COLUMNS)
 
 
 def _documents_of_rows(file: ResultFile, task: str, own: Columns) -> list[str | None]:
@@ -92,9 +85,12 @@ def _documents_of_rows(file: ResultFile, task: str, own: Columns) -> list[str | 
 
 
 def _typed(file: ResultFile, name: str, column: str, entries: Sequence[Any]) -> list[Any]:
-    """Return the entries of a column, as numbers where it is one of numbers."""
-    kind = schema.COLUMNS.get(column, "string")
+    """Return the entries of a column, as numbers where it is one of numbers.
+
+    A column that is not ours is one of numbers if it holds nothing else.
+    """
     types = set(map(type, entries)) - {type(None)}
+    kind = schema.COLUMNS.get(column, "Float64" if types and types <= {int, float} else "string")
     if kind == "string":
         return list(entries) if types <= {str} else [e if e is None else str(e) for e in entries]
     least, most, usual = (-1e300, 1e300, {int, float}) if kind == "Float64" else (0, 2**53, {int})
@@ -147,11 +143,11 @@ def _version(told: Any) -> str:
 
 def documents_of(file: ResultFile, task: str, data_set: str | None) -> str | None:
     """Return which documents a task read: their hash, how many of how many, or both."""
-    sets = told_of(file, task)
+    sets = file.data_sets(task)
     about = next(iter(sets.values())) if len(sets) == 1 else sets.get(str(data_set))
     sha256 = about.get("sha256") if isinstance(about, dict) else None
     parts = [str(sha256)[:12]] if sha256 else []
-    read, whole = counted(file, task)
+    read, whole = file.counted(task)
     if whole is not None and (read != whole or not parts):
         parts.append(f"{read} of {whole}")
     return ", ".join(parts) or None

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from mtp_harness.results.paired_documents import Documents
+from mtp_harness.results.documents import Documents
 from mtp_harness.results.run import Run
 
 

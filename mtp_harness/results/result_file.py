@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mtp_harness.files import user_path
 from mtp_harness.results.find import find_results, samples_of
+from mtp_harness.results.label import Model, labels_of, model_of
 
 SCHEMAS = (None, 1)
 """Versions of `config.mtp` that we understand; files from before it had one carry none."""
@@ -20,8 +22,14 @@ _NOT_SETTINGS = frozenset(
     "num_fewshot".split()
 )
 
+_PART = re.compile(r"\d+ of the test split's (\d+) documents")
+"""How a loader says that its file is a part of a test split."""
+
 LOSSY = {"all": "unverified", "synthetic": "synthetic acceptance"}
 """What `config.mtp.acceptance` is called where drafts are not verified."""
+
+
+File = TypeVar("File", bound="ResultFile")
 
 
 class Unreadable(ValueError):
@@ -37,12 +45,14 @@ class ResultFile:
         name: The same below the folder that was given, for tables.
         sha256: Of its bytes.
         content: What it holds.
+        alias: What its model is called beside other models, where that takes more.
     """
 
     path: Path
     name: str
     sha256: str
     content: Mapping[str, Any]
+    alias: str = ""
 
     @property
     def mtp(self) -> Mapping[str, Any]:
@@ -52,10 +62,13 @@ class ResultFile:
 
     @property
     def label(self) -> str:
-        """`label=…` of the model arguments, or the model's name."""
-        name = self.content.get("model_name") or self.mtp.get("pretrained") or "model"
-        written = " ".join(str(self.mtp.get("label") or Path(str(name)).name).split())
-        return written.encode("utf-8", "replace").decode()  # JSON may hold half characters
+        """What its model is called."""
+        return self.alias or labels_of([self.model_name])[self.model_name]
+
+    @property
+    def model_name(self) -> Model:
+        """What it says of its model's name."""
+        return model_of(self.content)
 
     @property
     def tasks(self) -> list[str]:
@@ -71,6 +84,15 @@ class ResultFile:
         count = hardware.get("threads")
         threads = f", {count} thread{'' if count == 1 else 's'}" if count else ""
         return f"{hardware['cpu']}{threads}"
+
+    def metrics(self, task: str) -> dict[tuple[str, str], Any]:
+        """Return what is stated of a task by (metric, filter), standard errors left out."""
+        found = {}
+        for name, value in self.content["results"][task].items():
+            metric, comma, filtered = name.partition(",")
+            if comma and value is not None and not metric.endswith("_stderr"):
+                found[metric, filtered] = value
+        return found
 
     def without_tables(self) -> "ResultFile":
         """Return the file without the probes' tables, which are most of what it holds."""
@@ -95,6 +117,19 @@ class ResultFile:
             ValueError: There is a graded copy with other answers than the samples.
         """
         return samples_of(self.path, task)
+
+    def data_sets(self, task: str) -> dict[str, Any]:
+        """Return what a run says of the data sets of a task: hash, source, how many documents."""
+        metadata = self.content["configs"].get(task, {}).get("metadata") or {}
+        told = (self.mtp.get("documents") or {}).get(task) or metadata.get("documents")
+        return told if isinstance(told, dict) else {}
+
+    def counted(self, task: str) -> tuple[int | None, int | None]:
+        """Return how many documents of a task were read, and how many its test split has."""
+        counts = (self.content.get("n-samples") or {}).get(task) or {}
+        sources = [str(about.get("source")) for about in self.data_sets(task).values()]
+        wholes = [int(found[1]) for source in sources if (found := _PART.search(source))]
+        return counts.get("effective"), wholes[0] if wholes else counts.get("original")
 
     def require_all(self, task: str, samples: Path, n_documents: int) -> None:
         """Refuse samples of a task that hold another number of documents than was scored.
@@ -142,6 +177,15 @@ def read(path: Path, name: str) -> ResultFile:
     file = ResultFile(path, name, hashlib.sha256(data).hexdigest(), content)
     _check(file)
     return file
+
+
+def told_apart(files: Sequence[File]) -> list[File]:
+    """Return files that stand side by side, no two models of which have one label."""
+    labels = labels_of(file.model_name for file in files)
+    return [
+        file if file.label == (label := labels[file.model_name]) else replace(file, alias=label)
+        for file in files
+    ]
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """What a results file says about the model and how it decoded."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtp_harness.results import result_file
 from mtp_harness.results.find import read_each
+from mtp_harness.results.probe_tables import Columns
 from mtp_harness.results.result_file import LOSSY, ResultFile
 from mtp_harness.results.sizes import in_short, same_size
 from mtp_harness.results.values import columns_of
@@ -59,8 +61,15 @@ class Model(NamedTuple):
         return same_size(self.parameters, other.parameters)
 
 
+@dataclass(frozen=True)
 class Run(ResultFile):
-    """One results file."""
+    """One results file with its numbers.
+
+    Attributes:
+        columns: The numbers, as columns of the tidy table.
+    """
+
+    columns: Columns = field(default_factory=dict, repr=False)
 
     @cached_property
     def model(self) -> Model:
@@ -89,21 +98,12 @@ class Run(ResultFile):
         """How many rows it decoded together."""
         return str(self.mtp.get("slots") or self.mtp.get("batch_size", "?"))
 
-    def metrics(self, task: str) -> dict[tuple[str, str], float]:
-        """Return the numbers of a task by (metric, filter), the standard errors left out."""
-        found = {}
-        for name, value in self.content["results"][task].items():
-            metric, comma, filtered = name.partition(",")
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if comma and is_number and not metric.endswith("_stderr"):
-                found[metric, filtered] = float(value)
-        return found
-
-    def table(self, task: str, name: str) -> Iterator[dict[str, Any]]:
+    def table(self, task: str, name: str, metric: str) -> Iterator[dict[str, Any]]:
         """Yield the rows of one of the tables that our probes write; none where there is none."""
-        table = (self.mtp.get("tables") or {}).get(task, {}).get(name)
-        for row in table["rows"] if table else ():
-            yield dict(zip(table["columns"], row, strict=True))
+        keys = zip(*(self.columns[key] for key in ("task", "table", "metric")), strict=True)
+        for place, key in enumerate(keys):
+            if key == (task, name, metric):
+                yield {column: entries[place] for column, entries in self.columns.items()}
 
 
 def find(places: Sequence[str]) -> list[Run]:
@@ -114,10 +114,9 @@ def find(places: Sequence[str]) -> list[Run]:
         ValueError: None of the files is a results file that tables can be made of. Where some
             are, the others are named and left out.
     """
-    return read_each(result_file.find(places), lambda found: _read(*found))
+    return result_file.told_apart(read_each(result_file.find(places), lambda one: _read(*one)))
 
 
 def _read(path: Path, name: str) -> Run:
     file = result_file.read(path, name)
-    columns_of(file)  # what no figure can be drawn from, no table shows either
-    return Run(**vars(file))
+    return Run(**vars(file), columns=columns_of(file))

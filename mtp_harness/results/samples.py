@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtp_harness.files import user_path
+from mtp_harness.results import result_file
 from mtp_harness.results.find import (
-    GRADED,
     all_samples,
     graded_copy,
+    is_graded,
+    lines_of,
     read_name,
     refuse_other_answers,
     results_of,
+    samples_below,
 )
-from mtp_harness.scoring.programs import BENCHMARKS
-from mtp_harness.scoring.thinking import TRUNCATED, FinalText, opens_thinking, without_thinking
+from mtp_harness.results.label import Model, labels_of, model_of_folder
 
 _JUDGED = ("verdict", "decode")
 _TEMPERATURE = re.compile(r"_t\d+(\.\d+)?$")
@@ -29,8 +31,8 @@ class SamplesFile(NamedTuple):
         path: The file.
         task: The task's name.
         family: The same without a temperature, so that a task at several of them is one.
-        model: The folder, which the harness names after the model; the model's own name where
-            `--output_path` named a file, so that the folder is the user's.
+        model: What its model is called. Where no results are beside the samples, the folder says
+            it, which the harness names after the model.
     """
 
     path: Path
@@ -40,51 +42,41 @@ class SamplesFile(NamedTuple):
 
 
 def describe(path: Path, task: str | None = None) -> SamplesFile:
-    """Return what a file's name says; `task` where it names no benchmark of programs."""
+    """Return what samples are of; `task` where that is not what their name says."""
+    return describe_each([path], task)[path]
+
+
+def describe_each(paths: Iterable[Path], task: str | None = None) -> dict[Path, SamplesFile]:
+    """Return the same of files that stand side by side, no two models of which have one label."""
+    models = {path: _model_of(path) for path in paths}
+    labels = labels_of(models.values())
+    return {path: _described(path, task, labels[model]) for path, model in models.items()}
+
+
+def _described(path: Path, task: str | None, label: str) -> SamplesFile:
     named = read_name(path)
-    name = named.task if named else None
-    if name is None or (task and not is_of_programs(name)):
-        name = task
-    if name is None:
+    task = task or (named.task if named else None)
+    if task is None:
         raise ValueError(
             f"{path.name} does not say its task; expected a name such as "
             "samples_humaneval_mtp_2026-01-31T12-00-00.jsonl: rename it, or give --task"
         )
-    return SamplesFile(path, name, family_of(name), _model_of(path))
+    return SamplesFile(path, task, family_of(task), label)
 
 
-def _model_of(path: Path) -> str:
-    """Return the model that samples are of."""
-    folder, results = path.resolve().parent.name, results_of(path)
-    if results is None or results.name.startswith("results_"):
-        return folder
+def _model_of(path: Path) -> Model:
+    results = results_of(path)
     try:
-        content = json.loads(results.read_bytes())
-        mtp = content["config"].get("mtp") or {}
-        return str(mtp.get("label") or content["model_name_sanitized"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return folder
+        if results is not None:
+            return result_file.read(results, results.name).model_name
+    except result_file.Unreadable:
+        pass  # whoever needs the results says what is wrong with them
+    return model_of_folder(path.resolve().parent.name)
 
 
 def family_of(task: str) -> str:
     """Return a task's name without a temperature, so that a task at several of them is one."""
     return _TEMPERATURE.sub("", task)
-
-
-def is_of_programs(task: str) -> bool:
-    """Return whether a task's name starts with that of a benchmark of programs."""
-    # Infilling asks for the middle of a program, which a prompt with its answer is not.
-    return task.startswith(tuple(BENCHMARKS)) and "infilling" not in task
-
-
-def benchmark_of(task: str) -> str:
-    """Return the benchmark that a task name starts with."""
-    if is_of_programs(task):
-        return next(name for name in BENCHMARKS if task.startswith(name))
-    raise ValueError(
-        f"{task} is no benchmark of programs; expected a name that starts with "
-        f"{', '.join(BENCHMARKS)}: give --task"
-    )
 
 
 def find(places: Iterable[str | Path]) -> list[Path]:
@@ -93,7 +85,7 @@ def find(places: Iterable[str | Path]) -> list[Path]:
     Of a file and its graded copy, the copy.
     """
     found = find_all(places)
-    return [path for path in found if path.name.endswith(GRADED) or graded_copy(path) not in found]
+    return [path for path in found if is_graded(path) or graded_copy(path) not in found]
 
 
 def find_all(places: Iterable[str | Path]) -> list[Path]:
@@ -107,7 +99,7 @@ def find_all(places: Iterable[str | Path]) -> list[Path]:
         if not place.exists():
             raise FileNotFoundError(f"no {place}: give samples_….jsonl files, or folders of them")
         if place.is_dir():
-            found |= dict.fromkeys(sorted(place.rglob("samples_*.jsonl")))
+            found |= dict.fromkeys(samples_below(place))
         elif place.suffix == ".json":
             written = all_samples(place)
             found |= dict.fromkeys(written)
@@ -132,20 +124,19 @@ def read_numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the same with the number of each line, from 1; blank lines are no samples."""
     if (named := read_name(path)) and named.is_graded:
         refuse_other_answers(path)
-    with path.open("rb") as lines:  # a wrong encoding is a damaged line
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                sample = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{path}:{number} is not JSON: {error}") from None
-            if not _is_sample(sample):
-                raise ValueError(
-                    f"{path}:{number} is no sample, expected what lm_eval --log_samples writes: "
-                    "run again"
-                )
-            yield number, sample
+    for number, line in enumerate(lines_of(path), 1):  # a wrong encoding is a damaged line
+        if not line.strip():
+            continue
+        try:
+            sample = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}:{number} is not JSON: {error}") from None
+        if not _is_sample(sample):
+            raise ValueError(
+                f"{path}:{number} is no sample, expected what lm_eval --log_samples writes: "
+                "run again"
+            )
+        yield number, sample
 
 
 def _is_sample(told: Any) -> bool:
@@ -192,29 +183,13 @@ def is_judged(sample: Mapping[str, Any]) -> bool:
     return isinstance(told, list) and any("verdict" in one for one in told)
 
 
-def final_texts(sample: Mapping[str, Any], answers: list[str]) -> list[FinalText]:
-    """Return a sample's answers without their thinking.
-
-    A run that counted truncated answers knew whether its model had cut off the thinking: what it
-    kept is no thinking, though the prompt opened a block.
-
-    Args:
-        sample: A line of the file.
-        answers: What the model wrote, in order.
-    """
-    opened = "arguments" in sample and opens_thinking(_arguments_of(sample)[0])
-    counted = sample["filtered_resps"] if TRUNCATED in sample else []
-    kept = iter([answer for some in counted for answer in some])
-    return [without_thinking(answer, opened and not next(kept, "")) for answer in answers]
-
-
 def generation_of(sample: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the generation arguments of a sample; None where nothing was generated."""
-    second = _arguments_of(sample)[1]
+    second = arguments_of(sample)[1]
     return dict(second) if isinstance(second, dict) and "until" in second else None
 
 
-def _arguments_of(sample: Mapping[str, Any]) -> list[Any]:
+def arguments_of(sample: Mapping[str, Any]) -> list[Any]:
     """Return the first two arguments of a sample's first request; None for those it lacks."""
     requests = sample["arguments"]
     each = requests.values() if isinstance(requests, dict) else requests

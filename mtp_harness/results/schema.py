@@ -5,10 +5,13 @@ A row is one number: what was measured (`task`, `data_set`, `metric`, `aspect`),
 `high` and the `count` of documents, tokens or steps behind it. What does not apply is missing,
 never 0. Shares are in [0, 1] and times in seconds; percentages exist in figures only.
 
+A user's own probe may add columns: they stand behind these, as numbers or text.
+
 Rows come from runs (`source` is "run") and from the paper (`source` names its table or figure).
 """
 
 import re
+from collections.abc import Iterable
 
 COLUMNS = {
     "source": "string",  # "run", or the paper's table or figure
@@ -87,6 +90,11 @@ OF_TIMES = ("mtp_speed", "mtp_speculative")
 """Tasks whose every metric belongs to times."""
 
 _AT = re.compile(r"pass@(\d+)")
+
+
+def not_ours(columns: Iterable[str]) -> list[str]:
+    """Return the columns that a user's own probe added."""
+    return [name for name in columns if name not in COLUMNS]
 
 
 def at(metric: str) -> int | None:

@@ -13,6 +13,7 @@ says which and why. Where two runs measured the same with the same settings, the
 """
 
 import gc
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 
 from mtp_harness.results import result_file, schema
-from mtp_harness.results.result_file import ResultFile, Unreadable
+from mtp_harness.results.result_file import ResultFile, Unreadable, told_apart
 from mtp_harness.results.values import columns_of
 
 
@@ -30,7 +31,7 @@ class Results(NamedTuple):
     """What a folder of runs holds.
 
     Attributes:
-        values: One number a row; see `schema.COLUMNS`.
+        values: One number a row; see `schema.COLUMNS`, behind which columns of users' own stand.
         files: The files behind them, by hash, without the tables that `values` has.
         problems: What was left out, one sentence each.
     """
@@ -61,8 +62,12 @@ def read_runs(places: Sequence[str | Path]) -> Results:
                 files[file.sha256] = file.without_tables()  # they are in the table now
             except Unreadable as error:
                 problems.append(str(error))
-    values, doubled = _newest(_joined(tables), files)
-    return Results(values, files, problems + doubled)
+    values = _joined(tables)
+    named = {file.sha256: file for file in told_apart(list(files.values()))}
+    if longer := {sha256: file.alias for sha256, file in named.items() if file.alias}:
+        values["label"] = values["run"].map(longer).astype("string").fillna(values["label"])
+    values, doubled = _newest(values, named)
+    return Results(values, named, problems + doubled)
 
 
 def table(results: Results, task: str, name: str, *metrics: str) -> pd.DataFrame:
@@ -94,6 +99,7 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 _ARROW = {"string": pa.large_string(), "Int64": pa.int64(), "Float64": pa.float64()}
 _PANDAS = {
+    pa.null(): pd.StringDtype(),
     pa.large_string(): pd.StringDtype(),
     pa.int64(): pd.Int64Dtype(),
     pa.float64(): pd.Float64Dtype(),
@@ -109,11 +115,16 @@ def _typed(columns: Mapping[str, list[Any]]) -> pa.Table:
 def _array(name: str, column: list[Any]) -> pa.Array:
     if column.count(None) == len(column):
         return pa.nulls(len(column))
-    kind = _SCHEMA.field(name).type
+    kind = _SCHEMA.field(name).type if name in schema.COLUMNS else _kind(column)
     try:
         return pa.array(column, kind, from_pandas=True)
     except (UnicodeEncodeError, pa.ArrowException):
         return pa.array(map(_text, column), kind)
+
+
+def _kind(column: list[Any]) -> pa.DataType:
+    """Return the type of a column that is not ours."""
+    return _ARROW["string" if any(isinstance(entry, str) for entry in column) else "Float64"]
 
 
 def _text(entry: object) -> str | None:
@@ -123,9 +134,23 @@ def _text(entry: object) -> str | None:
 
 def _joined(tables: Iterable[pa.Table]) -> pd.DataFrame:
     """Return tables below each other."""
+    tables = list(tables)
+    kinds: dict[str, set[pa.DataType]] = defaultdict(set)
+    for field in (field for table in tables for field in table.schema):
+        kinds[field.name].add(field.type)
+    for name in schema.not_ours(kinds):
+        if len(kinds[name] - {pa.null()}) > 1:  # numbers in one run, text in another
+            tables = [_as_text(table, name) for table in tables]
     whole = pa.concat_tables([_SCHEMA.empty_table(), *tables], promote_options="default")
     values: pd.DataFrame = whole.to_pandas(types_mapper=_PANDAS.get)
     return values
+
+
+def _as_text(table: pa.Table, name: str) -> pa.Table:
+    if name not in table.column_names:
+        return table
+    column = table[name].cast(pa.large_string())
+    return table.set_column(table.column_names.index(name), name, column)
 
 
 def to_csv(values: pd.DataFrame) -> str:
@@ -146,11 +171,11 @@ def _newest(
     values: pd.DataFrame, files: Mapping[str, ResultFile]
 ) -> tuple[pd.DataFrame, list[str]]:
     """Keep the newest of equal measurements, and name the others."""
-    same = [*SETTINGS, *schema.DIMENSIONS, "machine"]
+    same = [*SETTINGS, *schema.DIMENSIONS, *schema.not_ours(values), "hardware"]
     ordered = _several_times(values).sort_values(
         ["date", "run"], kind="stable", na_position="first"
     )
-    ordered = ordered.assign(machine=ordered["hardware"].where(_beside_times(ordered)))
+    ordered = ordered.assign(hardware=ordered["hardware"].where(_beside_times(ordered)))
     older = ordered.duplicated(same, keep="last")
     if not older.any():
         return values, []

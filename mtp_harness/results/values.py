@@ -23,20 +23,18 @@ _ENDS = {"_low90": "low", "_high90": "high"}
 
 
 def columns_of(file: ResultFile) -> Columns:
-    """Return every number of a results file, in the columns of `schema.COLUMNS`.
+    """Return every number of a results file, in the columns of `schema.COLUMNS` and tables' own.
 
     Raises:
         Unreadable: A number is none, or cannot be what its name says; the message names the file.
     """
-    run = _run(file)
-    columns: Columns = {name: [] for name in schema.COLUMNS}
-    for block in _all(file):
+    run, blocks = _run(file), list(_all(file))
+    own = (name for block in blocks for name in block.own)
+    columns: Columns = {name: [] for name in (*schema.COLUMNS, *own)}
+    for block in blocks:
+        shared = run | block.shared
         for name, column in columns.items():
-            if name in block.own:
-                column += block.own[name]
-            else:
-                entry = block.shared[name] if name in block.shared else run.get(name)
-                column += [entry] * block.n_rows
+            column += block.own[name] if name in block.own else [shared.get(name)] * block.n_rows
     _refuse_unfit(file, columns)
     _refuse_doubled(file, columns)
     return columns
@@ -108,10 +106,7 @@ def _flat(file: ResultFile, task: str) -> Iterator[Row]:
         "count": whole(file, f"n-samples of {task}", effective.get("effective"), least=0),
     }
     found: dict[str, Row] = {}
-    for key, value in file.content["results"][task].items():
-        metric, comma, _ = key.partition(",")
-        if not comma or metric.endswith("_stderr"):
-            continue
+    for (metric, _), value in file.metrics(task).items():
         of, end = metric, "value"
         for suffix, name in _ENDS.items():
             if metric.endswith(suffix):
@@ -183,9 +178,10 @@ def _refuse_unfit(file: ResultFile, columns: Columns) -> None:
 
 
 def _refuse_doubled(file: ResultFile, columns: Columns) -> None:
+    dimensions = [*schema.DIMENSIONS, *schema.not_ours(columns)]
     names = [
         name
-        for name in dict.fromkeys(("task", "table", "metric", *schema.DIMENSIONS))
+        for name in dict.fromkeys(("task", "table", "metric", *dimensions))
         if columns[name].count(None) < len(columns[name])
     ]
     places = list(zip(*(columns[name] for name in names), strict=True))
@@ -195,7 +191,7 @@ def _refuse_doubled(file: ResultFile, columns: Columns) -> None:
     for place in places:
         if place in seen:
             row = dict(zip(names, place, strict=True))
-            at = ", ".join(f"{k}={row[k]}" for k in schema.DIMENSIONS if row.get(k) is not None)
+            at = ", ".join(f"{k}={row[k]}" for k in dimensions if row.get(k) is not None)
             raise Unreadable(
                 f"{file.path}: {row['task']} has two values for {at}, expected one: run again"
             )

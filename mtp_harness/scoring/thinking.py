@@ -12,10 +12,11 @@ the decode record shows that nothing was cut off.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, Self
 
 from mtp_harness.decode.records import DecodeRecord
+from mtp_harness.results.samples import arguments_of
 
 TRUNCATED = "n_truncated_answers"
 """The metric: answers that end inside their thinking. They count as empty."""
@@ -91,3 +92,19 @@ def cut_off_by_budget(answer: str) -> bool:
 def n_truncated(results: Iterable[Iterable[str]]) -> int:
     """Return how many of a document's answers, as the harness hands them on, are truncated."""
     return sum(getattr(answer, "truncated", False) for answers in results for answer in answers)
+
+
+def final_texts(sample: Mapping[str, Any], answers: list[str]) -> list[FinalText]:
+    """Return a sample's answers without their thinking.
+
+    A run that counted truncated answers knew whether its model had cut off the thinking: what it
+    kept is no thinking, though the prompt opened a block.
+
+    Args:
+        sample: A line of the file.
+        answers: What the model wrote, in order.
+    """
+    opened = "arguments" in sample and opens_thinking(arguments_of(sample)[0])
+    counted = sample["filtered_resps"] if TRUNCATED in sample else []
+    kept = iter([answer for some in counted for answer in some])
+    return [without_thinking(answer, opened and not next(kept, "")) for answer in answers]

@@ -1,5 +1,6 @@
 """`mtp-harness leaderboard`: formats, refusals, damaged files, and what it imports."""
 
+import ast
 import csv
 import io
 import json
@@ -10,6 +11,7 @@ import sys
 import pytest
 
 from mtp_harness.cli import main
+from mtp_harness.commands.leaderboard import FORMATS as OFFERED
 from mtp_harness.leaderboard.render import FORMATS
 
 from ..leaderboard.result_files import write_run
@@ -104,6 +106,10 @@ def test_runs_that_cannot_be_compared_are_refused_in_one_sentence(two, capsys):
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "task version 1.1 against 9" in err
     assert str(two / "c") in err
+
+
+def test_every_format_is_offered():
+    assert tuple(FORMATS) == OFFERED
 
 
 def edited(path, change):
@@ -302,9 +308,38 @@ def test_mlflow_holds_the_runs_and_the_table(two, tmp_path, capsys, monkeypatch)
     assert [file.path for file in files] == ["figures/leaderboard.json"]
 
 
-@pytest.mark.parametrize("module", ["leaderboard", "report"])
-def test_neither_torch_nor_the_harness_is_imported(module):
-    heavy = "{'torch', 'lm_eval', 'transformers', 'datasets', 'pandas'}"
-    code = f"import sys, mtp_harness.commands.{module}; print({heavy} & set(sys.modules))"
+HEAVY = {"torch", "lm_eval", "transformers", "datasets", "pandas", "matplotlib"}
+
+
+def heavy_after(code):
+    """What a new process has imported of these when it has run some code."""
+    code = f"import sys\n{code}\nprint(sorted({HEAVY | {'numpy', 'jinja2'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    return set(ast.literal_eval(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("command", ["leaderboard", "report", "passk", "rouge", "choice"])
+@pytest.mark.parametrize("argument", ["--help", "--wrong"])
+def test_arguments_are_read_before_anything_heavy_is_imported(command, argument):
+    code = f"""
+from mtp_harness.cli import main
+try:
+    main([{command!r}, {argument!r}])
+except SystemExit:
+    pass
+"""
+    assert heavy_after(code) == set()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "leaderboard.render",
+        "leaderboard.temperatures",
+        "leaderboard.summaries",
+        "leaderboard.choice",
+        "report.page",
+    ],
+)
+def test_neither_torch_nor_the_harness_is_imported(module):
+    assert not heavy_after(f"import mtp_harness.{module}") & HEAVY

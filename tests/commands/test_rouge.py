@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 from mtp_harness.cli import main
-from mtp_harness.commands.rouge import AVERAGE, table
 from mtp_harness.data.summarization import BENCHMARKS
+from mtp_harness.leaderboard.summaries import AVERAGE, table
 from mtp_harness.results import samples
 from mtp_harness.scoring.bootstrap import high90, low90
 from mtp_harness.scoring.rouge import SCORES
 
+EIGHT = [f"{name}_mtp" for name in BENCHMARKS]
 GENERATOR = np.random.default_rng(7)
 
 
@@ -26,7 +27,7 @@ def write(folder, task, scores):
 def test_means_and_intervals_are_those_of_all_resamples(tmp_path):
     scores = GENERATOR.random((5, 30))
     path = write(tmp_path / "m", "xsum_mtp", scores)
-    rows = table([path])
+    rows = table([path], EIGHT)
     assert [row.metric for row in rows] == list(SCORES)
     draws = np.array(list(product(range(5), repeat=5)))
     for column, row in enumerate(rows):
@@ -43,7 +44,7 @@ def test_average_weighs_benchmarks_not_documents(tmp_path):
     matrices = [GENERATOR.random((size, 30)) for size in sizes]
     for name, matrix in zip(BENCHMARKS, matrices, strict=True):
         write(tmp_path / "m", f"{name}_mtp", matrix)
-    rows = [row for row in table(samples.find([str(tmp_path)])) if row.task == AVERAGE]
+    rows = [row for row in table(samples.find([str(tmp_path)]), EIGHT) if row.task == AVERAGE]
     expected = [np.mean([m[:, column].mean() for m in matrices]) for column in range(30)]
     assert [row.score.value for row in rows] == pytest.approx(expected)
     # The variance of a mean of independent means, to compare the width of the interval with.
@@ -51,7 +52,7 @@ def test_average_weighs_benchmarks_not_documents(tmp_path):
     width = rows[0].score.high - rows[0].score.low
     assert width == pytest.approx(2 * 1.6449 * variance**0.5, rel=0.05)
     (tmp_path / "m" / "samples_xsum_mtp_2026-01-31T12-00-00.jsonl").unlink()
-    assert not [row for row in table(samples.find([str(tmp_path)])) if row.task == AVERAGE]
+    assert not [row for row in table(samples.find([str(tmp_path)]), EIGHT) if row.task == AVERAGE]
 
 
 def test_printed_table(tmp_path, capsys):
@@ -75,6 +76,13 @@ def test_a_damaged_file_is_named_and_the_others_are_shown(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "a  xsum_mtp  2 documents" in out and "b  xsum_mtp" not in out
     assert f"{torn}:2 is not JSON" in err and f"{lacking} has a document without a score" in err
+
+
+def test_models_whose_names_end_alike_are_two(tmp_path):
+    for run in ("run1", "run2"):
+        write(tmp_path / f"__ckpt__{run}__7B", "xsum_mtp", np.zeros((2, 30)))
+    rows = table(samples.find([str(tmp_path)]), EIGHT)
+    assert {row.model for row in rows} == {"run1/7B", "run2/7B"}
 
 
 def test_refusals(tmp_path, capsys):

@@ -89,7 +89,8 @@ def test_samples_are_pooled_with_results_that_are_a_file(as_file, capsys):
 
 def test_choice_and_export_find_them(tmp_path, capsys):
     scores = {"piqa": {"acc_norm,none": 0.5}}
-    mtp = {"label": "m", "tables": {"mtp_speculative": {}}}
+    mtp = {"label": "m", "n_future_tokens": 2, "draft_heads": 2}
+    mtp |= {"tables": {"mtp_speculative": {}}}
     content = {"results": scores, "configs": {"piqa": {}}, "config": {"mtp": mtp}}
     (tmp_path / f"res_{DATE}.json").write_text(json.dumps(content))
     assert main(["choice", str(tmp_path)]) == 0

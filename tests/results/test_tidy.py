@@ -9,10 +9,10 @@ import time
 import pandas as pd
 import pytest
 
-from mtp_harness.results import schema
+from mtp_harness.results import run, schema
 from mtp_harness.results.tidy import frame, read_runs, to_csv
 
-from ..figures.damage import ODD, REMOVED, WHOLE, changed, places, write
+from ..figures.damage import NAME, ODD, REMOVED, WHOLE, changed, places, write
 
 MTP = ("config", "mtp")
 TABLE = (*MTP, "tables", "mtp_heads", "by_offset")
@@ -94,10 +94,6 @@ DAMAGED = {
     "a table without values": (
         changed(*TABLE, "columns", to="data_set offset metric low high count bin".split()),
         "has no column value",
-    ),
-    "an unknown column": (
-        changed(*TABLE, "columns", 1, to="shoe_size"),
-        "has the column 'shoe_size'",
     ),
     "a column that is a number": (changed(*TABLE, "columns", 1, to=7), "has the column 7"),
     "a short row": (changed(*TABLE, "rows", 1, to=["code"]), "has in row 2 not its 7 entries"),
@@ -230,6 +226,65 @@ def test_runs_of_other_settings_both_count(tmp_path):
     passed = values[values["metric"] == "pass@1"]
     assert sorted(passed["k"]) == [1, 4]
     assert [said for said in problems if "humaneval" in said] == []
+
+
+def probed(folder, label, columns, *rows):
+    """Write a run whose probe has a table and columns of its own."""
+    table = {"columns": [*columns.split(), "metric", "value"], "rows": [list(row) for row in rows]}
+    content = changed(*MTP, "tables", to={"my_probe": {"by_layer": table}})
+    content["config"]["mtp"]["label"] = label
+    return write(folder, content)
+
+
+def test_columns_and_tables_of_a_probe_of_ones_own_are_kept(tmp_path):
+    rows = [(3, "wide", "entropy", 0.5), (4, "wide", "entropy", 0.25), (3, None, "entropy", 1.5)]
+    probed(tmp_path / "a", "a", "layer kind", *rows)
+    write(tmp_path / "b")
+    values, _, problems = read_runs([tmp_path])
+    assert not problems
+    assert list(values.columns) == [*schema.COLUMNS, "layer", "kind"]
+    own = values[values["task"] == "my_probe"]
+    assert own["layer"].tolist() == [3, 4, 3] and str(own["layer"].dtype) == "Float64"
+    assert own["kind"].isna().tolist() == [False, False, True]
+    assert set(own["table"]) == {"by_layer"} and own["value"].tolist() == [0.5, 0.25, 1.5]
+    assert values[values["task"] == "mtp_heads"]["layer"].isna().all()
+    assert ",layer,kind\n" in to_csv(own) and ",3,wide\n" in to_csv(own)
+
+
+def test_columns_of_ones_own_tell_measurements_apart(tmp_path):
+    probed(tmp_path / "a", "a", "layer", (3, "entropy", 0.5))
+    probed(tmp_path / "b", "a", "layer", (4, "entropy", 0.25))
+    assert read_runs([tmp_path]).values["layer"].dropna().tolist() == [3, 4]
+    twice = probed(tmp_path / "c", "c", "layer", (3, "entropy", 0.5), (3, "entropy", 0.7))
+    (said,) = read_runs([tmp_path / "c"]).problems
+    assert said.startswith(f"{twice}: my_probe has two values for metric=entropy, layer=3.0, ")
+
+
+def test_numbers_of_one_run_and_words_of_another_are_words(tmp_path):
+    probed(tmp_path / "a", "a", "layer", (3, "entropy", 0.5))
+    probed(tmp_path / "b", "b", "layer", ("last", "entropy", 0.25), ("\ud800", "entropy", 0.25))
+    probed(tmp_path / "c", "c", "layer", (None, "entropy", 0.25))
+    values, _, problems = read_runs([tmp_path])
+    own = values[values["task"] == "my_probe"]
+    assert own["layer"].dropna().tolist() == ["3", "last", "?"] and not problems
+
+
+def test_a_column_of_ones_own_that_holds_nothing(tmp_path):
+    probed(tmp_path, "a", "layer", (None, "entropy", 0.5))
+    values, _, problems = read_runs([tmp_path])
+    assert values["layer"].isna().all() and not problems
+
+
+def test_two_models_of_one_name_are_two_models(tmp_path):
+    for place, name in enumerate(("/ckpt/run1/7B", "/ckpt/run2/7B", "/ckpt/run2/13B")):
+        content = changed("model_name", to=name)
+        write(tmp_path / str(place), content)
+    values, files, problems = read_runs([tmp_path])
+    assert values["label"].unique().tolist() == ["run1/7B", "run2/7B", "13B"] and not problems
+    assert [file.label for file in files.values()] == ["run1/7B", "run2/7B", "13B"]
+    assert [one.model.label for one in run.find([tmp_path])] == ["run1/7B", "run2/7B", "13B"]
+    (tmp_path / "1" / NAME).unlink()
+    assert read_runs([tmp_path]).values["label"].unique().tolist() == ["7B", "13B"]
 
 
 def test_csv_keeps_missing_apart_from_zero():

@@ -1,0 +1,163 @@
+"""Comparable runs of one task: their values, 90 % intervals and paired differences.
+
+All of it comes from one set of bootstrap replicates over documents (`scoring.bootstrap`), so that a
+difference compares models on the same drawn documents.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtp_harness.results.documents import Documents, Score
+from mtp_harness.results.protocol import Protocol
+from mtp_harness.results.run import Run
+from mtp_harness.scoring.bits_per_byte import bits_per_byte
+from mtp_harness.scoring.bootstrap import LEVEL, Estimate, replicates
+
+Floats = NDArray[np.float64]
+Statistic = Callable[[Floats], Floats]
+"""Takes sums or means over documents, [..., C], to values [...]."""
+
+Drawn = tuple[float, Floats]
+"""A gain: its value, and its replicates [R]."""
+
+KEPT = 256
+"""Metrics whose replicates are remembered, 80 kB each."""
+
+_TOLERANCE = 1e-6
+
+
+Key = tuple[int, str, str]
+"""Place of a run on its board, metric, filter."""
+
+
+class Column(NamedTuple):
+    """One metric of one task, under one protocol."""
+
+    task: str
+    metric: str  # as the harness names it; `table.SPEED` for what the run decoded in its time
+    filtered: str  # the harness's filter
+    protocol: int  # place of the protocol among the task's
+    higher_is_better: bool | None  # None where nothing says so
+
+
+class Pooled(NamedTuple):
+    """One metric of one run, from its documents."""
+
+    value: float  # the metric
+    documents: list[str]  # their names, sorted
+    sums: Floats  # of each, [P, C]
+    statistic: Statistic  # pools them
+
+
+@dataclass
+class Board:
+    """One task under one protocol, and the runs that did it so.
+
+    A metric has an interval where its documents, pooled as a ratio, a perplexity or bits per byte,
+    give the value that the results file states; one that is pooled in another way (a corpus score)
+    has none.
+    """
+
+    task: str
+    protocol: Protocol
+    columns: list[Column] = field(default_factory=list)  # what a reader looks for first, first
+    runs: list[Run] = field(default_factory=list)
+    documents: list[Documents | None] = field(default_factory=list)  # None where none were logged
+
+    def metrics(self, place: int) -> dict[tuple[str, str], float]:
+        """Return what the run at a place states, by (metric, filter); nothing that is NaN."""
+        stated = self.runs[place].metrics(self.task)
+        return {name: float(value) for name, value in stated.items() if value == value}
+
+    @cached_property
+    def _pooled(self) -> dict[Key, Pooled]:
+        return {
+            (place, *name): pooled
+            for place, documents in enumerate(self.documents)
+            for name, value in (self.metrics(place) if documents else {}).items()
+            if documents and (pooled := _pool(documents.scores.get(name, {}), value))
+        }
+
+    @cached_property
+    def _drawn(self) -> Callable[[Key], Floats]:
+        """A metric's replicates, [R]; metrics of the same documents share the draws."""
+        return lru_cache(KEPT)(
+            lambda key: self._pooled[key].statistic(replicates(self._pooled[key].sums))
+        )
+
+    def estimate(self, key: Key) -> Estimate | None:
+        """Return a metric with its interval; None where its documents are not known."""
+        known = self._pooled.get(key)
+        return estimate(known.value, self._drawn(key)) if known else None
+
+    def difference(self, key: Key, place: int) -> Estimate | None:
+        """Return a metric less that of the run at a place; None where that cannot be."""
+        drawn = self.drawn_gain(key, place)
+        return None if drawn is None else estimate(*drawn)
+
+    def drawn_gain(self, key: Key, place: int, relative: bool = False) -> Drawn | None:
+        """Return the same with its replicates, paired by document; relative to 0 it is NaN."""
+        baseline = (place, *key[1:])
+        mine, its = self._pooled.get(key), self._pooled.get(baseline)
+        if mine is None or its is None or mine.documents != its.documents:
+            return None
+        value, drawn = mine.value - its.value, self._drawn(key) - self._drawn(baseline)
+        if relative:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                value = value / its.value if its.value else np.nan
+                drawn = drawn / self._drawn(baseline)
+        return value, drawn
+
+
+def mean_of(drawn: Sequence[Drawn]) -> Drawn:
+    """Return the plain mean of gains on several tasks, each task drawn for itself."""
+    values, resampled = zip(*drawn, strict=True)
+    return float(np.mean(values)), np.mean(resampled, axis=0)
+
+
+def estimate(value: float, resampled: Floats) -> Estimate | None:
+    """Return a value with the interval of its replicates [R]; None where there is none."""
+    known = resampled[~np.isnan(resampled)]  # a replicate may have drawn no step at all
+    if not len(known) or np.isnan(value):
+        return None
+    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    # A gain over nothing is infinite, and between that and a number nothing can be interpolated.
+    low, high = np.quantile(known, ends, method="linear" if np.isfinite(known).all() else "nearest")
+    return Estimate(value, float(low), float(high))
+
+
+def _ratio(sums: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        quotient: Floats = sums[..., 0] / sums[..., 1]
+    return quotient
+
+
+def _perplexity(sums: Floats) -> Floats:
+    with np.errstate(over="ignore"):
+        return np.exp(_ratio(sums))
+
+
+_STATISTICS: dict[int, tuple[Statistic, ...]] = {2: (_ratio, _perplexity), 4: (bits_per_byte,)}
+"""What documents' sums are pooled to, by how many there are of each document."""
+
+
+def _pool(by_document: Mapping[str, Score], stated: float) -> Pooled | None:
+    """Return documents with what pools them to the stated value; None where nothing does."""
+    names = sorted(by_document)
+    scores = [by_document[name] for name in names]
+    rows = [score if isinstance(score, tuple) else (score, 1.0) for score in scores]
+    if sum(row[-1] > 0 for row in rows) < 2:
+        return None  # one document is no sample, and its interval would have no width
+    if len(set(map(len, rows))) != 1:
+        return None
+    sums = np.array(rows)  # [P, C]
+    for statistic in _STATISTICS.get(sums.shape[-1], ()):
+        value = float(statistic(sums.sum(axis=0)))
+        if abs(value - stated) <= _TOLERANCE * max(1.0, abs(stated)):
+            return Pooled(value, names, sums, statistic)
+    return None
