@@ -17,7 +17,7 @@ from typing import Any
 
 from mtp_harness.results import result_file
 from mtp_harness.results.documents import EMPTY, count_empty
-from mtp_harness.results.find import PACKED, write_lines
+from mtp_harness.results.find import PACKED, find_results, write_lines
 from mtp_harness.results.result_file import ResultFile
 from mtp_harness.results.samples import family_of, read
 from mtp_harness.results.values import columns_of
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--gallery", help="folder of results/ (default: cpu or gpu, by the run)")
     parser.add_argument("--into", type=Path, default=RESULTS, help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
-    for path, name in result_file.find(given.results):
+    for path, name in find_results(given.results).items():
         file = result_file.read(path, name)
         columns_of(file)  # what cannot be drawn does not come in
         written = bring(file, given.into, given.gallery, given.note)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtp_harness.results import result_file
-from mtp_harness.results.find import read_each
+from mtp_harness.results.find import find_results, read_each
 from mtp_harness.results.result_file import LOSSY, ResultFile
 from mtp_harness.results.sizes import in_short, same_size
 from mtp_harness.results.values import columns_of
@@ -16,14 +16,11 @@ class Model(NamedTuple):
     """What a row of the leaderboard stands for; equal for runs of other tasks.
 
     Attributes:
-        label: `label=…` of the model arguments, or the model's name.
+        label: What it is called.
         n: `n_future_tokens`; 1 for ordinary models.
         k: heads used in decoding.
         acceptance: of drafts: "exact", "all" (unverified, lossy) or "synthetic".
-        parameters: of the whole model; None where the harness did not count them.
-        train_tokens: seen in training; like the next two, None where the run was not told.
-        train_step: of the checkpoint.
-        train_seed: of the training.
+        parameters: of the whole model; like what follows, None where the run does not say it.
     """
 
     label: str
@@ -89,16 +86,6 @@ class Run(ResultFile):
         """How many rows it decoded together."""
         return str(self.mtp.get("slots") or self.mtp.get("batch_size", "?"))
 
-    def metrics(self, task: str) -> dict[tuple[str, str], float]:
-        """Return the numbers of a task by (metric, filter), the standard errors left out."""
-        found = {}
-        for name, value in self.content["results"][task].items():
-            metric, comma, filtered = name.partition(",")
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if comma and is_number and not metric.endswith("_stderr"):
-                found[metric, filtered] = float(value)
-        return found
-
     def table(self, task: str, name: str) -> Iterator[dict[str, Any]]:
         """Yield the rows of one of the tables that our probes write; none where there is none."""
         table = (self.mtp.get("tables") or {}).get(task, {}).get(name)
@@ -114,10 +101,11 @@ def find(places: Sequence[str]) -> list[Run]:
         ValueError: None of the files is a results file that tables can be made of. Where some
             are, the others are named and left out.
     """
-    return result_file.told_apart(read_each(result_file.find(places), lambda one: _read(*one)))
+    found = find_results(places).items()
+    return result_file.told_apart(read_each(found, lambda one: _read(*one)))
 
 
 def _read(path: Path, name: str) -> Run:
-    file = result_file.read(path, name)
-    columns_of(file)  # what no figure can be drawn from, no table shows either
-    return Run(**vars(file))
+    run = Run(**vars(result_file.read(path, name)))
+    columns_of(run)  # what no figure can be drawn from, no table shows either
+    return run
