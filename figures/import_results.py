@@ -2,9 +2,9 @@
 
 Results files and their samples are copied into `figures/results/cpu/LABEL/TASKS/`, or `gpu` where
 they were measured on one, less what says where they were made: absolute paths keep their last part,
-the environment's description is left out, and of samples only numbers, hashes and settings stay, no
-text. A note is shown on every figure that is drawn from the run. A file that was brought in before
-is written again, the same.
+the environment's description is left out, and of samples, which become `.jsonl.gz`, only numbers,
+hashes and settings stay, no text. A note is shown on every figure that is drawn from the run. A
+file that was brought in before is written again, the same.
 """
 
 import argparse
@@ -17,8 +17,9 @@ from typing import Any
 
 from mtp_harness.results import result_file
 from mtp_harness.results.documents import EMPTY, count_empty
+from mtp_harness.results.find import PACKED, find_results, write_lines
 from mtp_harness.results.result_file import ResultFile
-from mtp_harness.results.samples import family_of
+from mtp_harness.results.samples import family_of, read
 from mtp_harness.results.values import columns_of
 
 RESULTS = Path(__file__).parent / "results"
@@ -43,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--gallery", help="folder of results/ (default: cpu or gpu, by the run)")
     parser.add_argument("--into", type=Path, default=RESULTS, help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
-    for path, name in result_file.find(given.results):
+    for path, name in find_results(given.results).items():
         file = result_file.read(path, name)
         columns_of(file)  # what cannot be drawn does not come in
         written = bring(file, given.into, given.gallery, given.note)
@@ -68,9 +69,10 @@ def bring(file: ResultFile, into: Path, gallery: str | None, note: str | None) -
     path.write_text(json.dumps(anonymous(content), indent=None) + "\n", encoding="utf-8")
     for task in file.tasks:
         if samples := file.samples(task):
-            lines = samples.read_text(encoding="utf-8").splitlines()
-            kept = [json.dumps(without_texts(json.loads(line))) for line in lines]
-            (folder / samples.name).write_text("\n".join(kept) + "\n", encoding="utf-8")
+            plain = folder / samples.name.removesuffix(PACKED)
+            lines = (json.dumps(without_texts(sample)) for sample in read(samples))
+            write_lines(plain.with_name(plain.name + PACKED), lines)
+            plain.unlink(missing_ok=True)  # it would be read instead
     return path
 
 

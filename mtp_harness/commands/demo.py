@@ -6,14 +6,15 @@ Reads the run's samples, decodes the same prompts again with heads 1..k for ever
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtp_harness.commands.model_options import add_model_options, open_from_options
 from mtp_harness.files import user_path
+from mtp_harness.results import result_file
 from mtp_harness.results.find import results_below, written_samples
+from mtp_harness.results.samples import read
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,20 +46,15 @@ def newest(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], Path]:
     found = sorted(results_below(folder), key=lambda path: path.stat().st_mtime)
     if not found:
         raise FileNotFoundError(f"{folder} holds no results, {run}")
-    path = found[-1]
-    try:
-        config = json.loads(path.read_bytes())["config"].get("mtp")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{path} is no results file of lm_eval, {run}") from None
-    if config is None:
-        raise ValueError(f"{path} is not a run of --model mtp; expected one of a shipped model")
-    samples = written_samples(path, TASK)
+    file = result_file.read(found[-1], found[-1].name)
+    if not file.mtp:
+        raise ValueError(
+            f"{file.path} is not a run of --model mtp; expected one of a shipped model"
+        )
+    samples = written_samples(file.path, TASK)
     if not samples.is_file():
-        raise FileNotFoundError(f"{path} has no {samples.name} beside it, {run}")
-    try:
-        return config, [json.loads(line) for line in samples.open("rb")], path
-    except ValueError:
-        raise ValueError(f"{samples} has a line that is not JSON, {run}") from None
+        raise FileNotFoundError(f"{file.path} has no {samples.name} beside it, {run}")
+    return dict(file.mtp), list(read(samples)), file.path
 
 
 def main(argv: list[str]) -> int:
@@ -113,37 +109,34 @@ def screen(config: dict[str, Any], samples: list[dict[str, Any]], opened: Opened
     ]
     n_same = sum(s["resps"][0][0] == text for s, text in zip(samples, ntp_texts, strict=True))
     by_k, hardware = together["by_k"], provenance.hardware(model.device)
-    return "\n".join(
-        [
-            f"{name}, {config['n_future_tokens']} heads, greedy, {config['dtype']}, "
-            f"{hardware.get('gpu', hardware['cpu'])}, {hardware['threads']} CPU thread(s)",
-            "",
-            f"pass@1                   {n_passed} of {len(samples)}",
-            f"text identical to NTP    {n_same} of {len(samples)}",
-            "",
-            _row("heads used, k", {k: str(k) for k in by_k}),
-            _row("tokens per forward, all answers", _cells(by_k, "tokens_per_forward", ".3f")),
-            _row(
-                f"  without the {by_k[1]['n_looping']} that loop",
-                _cells(by_k, "tokens_per_forward_no_loops", ".3f"),
-            ),
-            _row(
-                "  text walk (real code)",
-                {k: f"{v:.3f}" for k, v in heads["text_walk_tokens_per_forward"].items()},
-            ),
-            _row(f"tokens/s, {len(samples)} prompts together", _cells(by_k, "tokens_per_s", ".0f")),
-            _row("  speedup over k = 1", _cells(by_k, "speedup", ".2f")),
-            _row(
-                f"tokens/s, {len(requests[:ALONE])} prompts one by one",
-                _cells(alone["by_k"], "tokens_per_s", ".0f"),
-            ),
-            _row("  speedup over k = 1", _cells(alone["by_k"], "speedup", ".2f")),
-            _row(
-                "accuracy of head k (real code)",
-                {k: f"{v:.3f}" for k, v in enumerate(heads["accuracy"], 1)},
-            ),
-        ]
-    )
+    walked, accuracy = heads["text_walk_tokens_per_forward"], enumerate(heads["accuracy"], 1)
+    speedup = "  speedup over k = 1"
+    rows = [
+        ("heads used, k", {k: str(k) for k in by_k}),
+        ("tokens per forward, all answers", _cells(by_k, "tokens_per_forward", ".3f")),
+        (
+            f"  without the {by_k[1]['n_looping']} that loop",
+            _cells(by_k, "tokens_per_forward_no_loops", ".3f"),
+        ),
+        ("  text walk (real code)", {k: f"{v:.3f}" for k, v in walked.items()}),
+        (f"tokens/s, {len(samples)} prompts together", _cells(by_k, "tokens_per_s", ".0f")),
+        (speedup, _cells(by_k, "speedup", ".2f")),
+        (
+            f"tokens/s, {len(requests[:ALONE])} prompts one by one",
+            _cells(alone["by_k"], "tokens_per_s", ".0f"),
+        ),
+        (speedup, _cells(alone["by_k"], "speedup", ".2f")),
+        ("accuracy of head k (real code)", {k: f"{v:.3f}" for k, v in accuracy}),
+    ]
+    head = [
+        f"{name}, {config['n_future_tokens']} heads, greedy, {config['dtype']}, "
+        f"{hardware.get('gpu', hardware['cpu'])}, {hardware['threads']} CPU thread(s)",
+        "",
+        f"pass@1                   {n_passed} of {len(samples)}",
+        f"text identical to NTP    {n_same} of {len(samples)}",
+        "",
+    ]
+    return "\n".join([*head, *(f"{said:<34}{_line(cells)}" for said, cells in rows)])
 
 
 def _request(sample: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Request:
@@ -158,5 +151,5 @@ def _cells(by_k: dict[int, dict[str, Any]], key: str, form: str) -> dict[int, st
     return {k: "-" if row[key] is None else format(row[key], form) for k, row in by_k.items()}
 
 
-def _row(label: str, cells: dict[int, str]) -> str:
-    return f"{label:<34}" + "".join(f"{cell:>9}" for cell in cells.values())
+def _line(cells: dict[int, str]) -> str:
+    return "".join(f"{cell:>9}" for cell in cells.values())

@@ -18,16 +18,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtp_harness.files import user_path, write_whole
+from mtp_harness.results import result_file
 from mtp_harness.results.find import read_each, results_below
+from mtp_harness.results.result_file import ResultFile
 
 TASK = "mtp_speculative"
 TOLERANCE = 0.02
 """Of the schema's own check of the mean."""
+
+_OF_ALL = (
+    "conditional_accept_rates marginal_accept_rates mean_accept_length "
+    "mean_accept_length_per_request"
+).split()
 
 
 class Steps(NamedTuple):
@@ -47,19 +54,27 @@ class Steps(NamedTuple):
         n_steps = sum(self.histogram.values())
         return sum(length * n for length, n in self.histogram.items()) / n_steps
 
-    @property
-    def mean_per_request(self) -> float:
-        """Mean over requests of their own mean accept length."""
-        return self.per_request[0] / self.per_request[1]
-
     def marginal(self) -> list[float]:
         """Return, per draft, the share of steps that verified it and all before it."""
-        n_steps, most = sum(self.histogram.values()), max(self.histogram)
-        verified = [
+        longer = [
             sum(n for length, n in self.histogram.items() if length > draft)
-            for draft in range(1, most)
+            for draft in range(1, max(self.histogram))
         ]
-        return [n / n_steps for n in verified]
+        return [n / sum(self.histogram.values()) for n in longer]
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a profile says of steps, of one category or of all."""
+        marginal = self.marginal()
+        before = [1.0, *marginal]
+        conditional = [m / b if b else 0.0 for m, b in zip(marginal, before, strict=False)]
+        return {
+            "mean_accept_length": round(self.mean, 6),
+            "mean_accept_length_per_request": round(self.per_request[0] / self.per_request[1], 6),
+            "num_requests": self.per_request[1],
+            "conditional_accept_rates": [round(rate, 6) for rate in conditional],
+            "marginal_accept_rates": [round(rate, 6) for rate in marginal],
+            "acceptance_length_histogram": {str(a): b for a, b in self.histogram.items()},
+        }
 
 
 def main(argv: list[str]) -> int:
@@ -77,22 +92,24 @@ def main(argv: list[str]) -> int:
     add("-k", "--draft-heads", type=int, metavar="K", help="heads decoded with (default: all)")
     add("-o", "--out", type=user_path, metavar="FILE", help="write there instead of to the screen")
     args = parser.parse_args(argv)
-    path, mtp = find_run(args.results)
+    file = find_run(args.results)
     try:
-        text = json.dumps(speculation_profile(mtp, args.draft_heads, path.name), indent=2) + "\n"
+        profile = speculation_profile(file.mtp, args.draft_heads, file.path.name)
     except (KeyError, TypeError, AttributeError, IndexError, ZeroDivisionError) as error:
         raise ValueError(
-            f"{path} has damaged tables of {TASK} ({type(error).__name__}: {error}): run it again"
+            f"{file.path} has damaged tables of {TASK} ({type(error).__name__}: {error}): run it "
+            "again"
         ) from None
+    text = json.dumps(profile, indent=2) + "\n"
     if args.out is None:
         sys.stdout.write(text)
-        return 0
-    write_whole(args.out, text)
+    else:
+        write_whole(args.out, text)
     return 0
 
 
-def find_run(place: Path) -> tuple[Path, dict[str, Any]]:
-    """Return the one results file of `TASK` at or below a place, and its `config.mtp`.
+def find_run(place: Path) -> ResultFile:
+    """Return the one results file of `TASK` at or below a place.
 
     Raises:
         FileNotFoundError: there is none.
@@ -102,8 +119,8 @@ def find_run(place: Path) -> tuple[Path, dict[str, Any]]:
     if not place.exists():
         raise FileNotFoundError(f"no {place}, expected a results_….json or a folder with one.")
     files = results_below(place) if place.is_dir() else [place]
-    read = read_each(files, lambda path: (path, _read(path)))
-    found = [(path, mtp) for path, mtp in read if TASK in mtp["tables"]]
+    read = read_each(files, lambda path: result_file.read(path, path.name))
+    found = [file for file in read if TASK in (file.mtp.get("tables") or {})]
     if not found:
         raise FileNotFoundError(
             f"{place} holds no run of {TASK}, expected the output of `lm_eval --model mtp --tasks "
@@ -112,20 +129,9 @@ def find_run(place: Path) -> tuple[Path, dict[str, Any]]:
     if len(found) > 1:
         raise ValueError(
             f"{place} holds {len(found)} runs of {TASK}, expected one: name one of the files, such "
-            f"as {found[-1][0]}."
+            f"as {found[-1].path}."
         )
     return found[0]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return `config.mtp` of a results file, with `tables` in it, which may be empty."""
-    try:
-        mtp = dict(json.loads(path.read_bytes())["config"].get("mtp") or {})
-        return mtp | {"tables": dict(mtp.get("tables") or {})}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ValueError(
-            f"{path} is no results file of lm_eval, expected a results_….json; name another."
-        ) from None
 
 
 def speculation_profile(
@@ -152,31 +158,37 @@ def speculation_profile(
             "many are right; export one with acceptance=exact."
         )
     by_category = steps_of(mtp["tables"][TASK], k)
-    whole = _pooled(by_category.values())
-    marginal = whole.marginal()
+    pooled = {other: _pooled(steps_of(mtp["tables"][TASK], other)) for other in range(2, n + 1)}
+    summary, model = pooled[k].summary(), _short(mtp["pretrained"])
     return {
         "schema_version": "1.0",
         "measured": True,
         "method": "mtp",
-        "draft_checkpoint": {"id": _short(mtp["pretrained"]), "heads": mtp.get("heads")},
-        "target_model": {"id": _short(mtp["pretrained"]), "dtype": mtp.get("dtype")},
+        "draft_checkpoint": {"id": model, "heads": mtp.get("heads")},
+        "target_model": {"id": model, "dtype": mtp.get("dtype")},
         "num_speculative_tokens": k - 1,
         "block_size": None,
         "max_supported_k": n - 1,
         "verification_method": "longest_prefix",
-        "conditional_accept_rates": _rounded(_conditional(marginal)),
-        "marginal_accept_rates": _rounded(marginal),
-        "mean_accept_length": round(whole.mean, 6),
-        "mean_accept_length_per_request": round(whole.mean_per_request, 6),
+        **{name: summary[name] for name in _OF_ALL},
         "accept_length_model": "measured_per_k",
         "accept_length_by_k": {
-            str(other - 1): round(_pooled(steps_of(mtp["tables"][TASK], other).values()).mean, 6)
-            for other in range(2, n + 1)
+            str(other - 1): round(steps.mean, 6) for other, steps in pooled.items()
         },
-        "acceptance_length_histogram": {str(a): b for a, b in whole.histogram.items()},
-        "per_category": {name: _summary(steps) for name, steps in by_category.items()},
-        "measurement_conditions": _conditions(mtp, source),
-        "validation": _validation(whole, marginal),
+        "acceptance_length_histogram": summary["acceptance_length_histogram"],
+        "per_category": {name: steps.summary() for name, steps in by_category.items()},
+        "measurement_conditions": {
+            "dataset": mtp.get("documents", {}).get(TASK),
+            "temperature": 0.0,
+            "draft_threshold": mtp.get("draft_threshold"),
+            "concurrency": mtp.get("batch_size"),
+            "engine": "mtp_harness",
+            "dtype": mtp.get("dtype"),
+            "hardware": mtp.get("hardware"),
+            "versions": mtp.get("versions"),
+            "results": source,
+        },
+        "validation": _validation(pooled[k]),
     }
 
 
@@ -200,8 +212,8 @@ def _rows(table: Mapping[str, Any], k: int) -> list[dict[str, Any]]:
     return [row for row in rows if row["k"] == k]
 
 
-def _pooled(parts: Any) -> Steps:
-    parts = list(parts)
+def _pooled(by_category: Mapping[str, Steps]) -> Steps:
+    parts = by_category.values()
     lengths = sorted({length for steps in parts for length in steps.histogram})
     return Steps(
         {length: sum(steps.histogram.get(length, 0) for steps in parts) for length in lengths},
@@ -209,38 +221,8 @@ def _pooled(parts: Any) -> Steps:
     )
 
 
-def _conditional(marginal: Sequence[float]) -> list[float]:
-    before = [1.0, *marginal]
-    return [m / b if b else 0.0 for m, b in zip(marginal, before, strict=False)]
-
-
-def _summary(steps: Steps) -> dict[str, Any]:
-    marginal = steps.marginal()
-    return {
-        "mean_accept_length": round(steps.mean, 6),
-        "mean_accept_length_per_request": round(steps.mean_per_request, 6),
-        "num_requests": steps.per_request[1],
-        "conditional_accept_rates": _rounded(_conditional(marginal)),
-        "marginal_accept_rates": _rounded(marginal),
-        "acceptance_length_histogram": {str(a): b for a, b in steps.histogram.items()},
-    }
-
-
-def _conditions(mtp: Mapping[str, Any], source: str) -> dict[str, Any]:
-    return {
-        "dataset": mtp.get("documents", {}).get(TASK),
-        "temperature": 0.0,
-        "draft_threshold": mtp.get("draft_threshold"),
-        "concurrency": mtp.get("batch_size"),
-        "engine": "mtp_harness",
-        "dtype": mtp.get("dtype"),
-        "hardware": mtp.get("hardware"),
-        "versions": mtp.get("versions"),
-        "results": source,
-    }
-
-
-def _validation(whole: Steps, marginal: Sequence[float]) -> dict[str, Any]:
+def _validation(whole: Steps) -> dict[str, Any]:
+    marginal = whole.marginal()
     implied = 1 + sum(marginal)
     rises = [
         {"position": i, "value": marginal[i], "previous": marginal[i - 1]}
@@ -263,7 +245,3 @@ def _validation(whole: Steps, marginal: Sequence[float]) -> dict[str, Any]:
 def _short(pretrained: str) -> str:
     """Return the last two parts of a name or path: profiles are published, folders are not."""
     return "/".join([part for part in pretrained.replace("\\", "/").split("/") if part][-2:])
-
-
-def _rounded(values: Sequence[float]) -> list[float]:
-    return [round(value, 6) for value in values]

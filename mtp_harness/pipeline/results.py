@@ -1,11 +1,12 @@
 """What a cell's folder holds: results of the harness that were written to the end, or not."""
 
-import json
 import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mtp_harness.results import result_file
 from mtp_harness.results.find import results_below, written_samples
+from mtp_harness.results.samples import read
 
 
 class Results(NamedTuple):
@@ -42,12 +43,16 @@ def complete_results(folder: Path, task: str) -> Results | None:
     then leaves torn files, which do not count.
     """
     for path in reversed(results_below(folder)):
-        content = _parsed(path.read_bytes())
-        counted = ((content or {}).get("n-samples") or {}).get(task)
-        if content is not None and counted and task in content.get("results", {}):
-            n_documents = counted["effective"]
-            if _documents(written_samples(path, task)) == n_documents:
-                return Results(path, content)
+        try:
+            content = dict(result_file.read(path, path.name).content)
+            samples = written_samples(path, task)
+            each = read(samples) if samples.is_file() else ()
+            n_documents = len({sample["doc_id"] for sample in each})
+        except ValueError:
+            continue
+        counted = (content.get("n-samples") or {}).get(task)
+        if counted and task in content["results"] and n_documents == counted["effective"]:
+            return Results(path, content)
     return None
 
 
@@ -55,25 +60,3 @@ def remove_results(folder: Path) -> None:
     """Remove what unfinished runs left in a cell's folder, the journal excepted."""
     for path in [*results_below(folder), *folder.glob("*/samples_*.jsonl")]:
         path.unlink()
-
-
-def _documents(samples: Path) -> int | None:
-    """Return how many documents a samples file has; None where a line is torn."""
-    if not samples.is_file():
-        return 0
-    seen = set()
-    with samples.open("rb") as lines:
-        for line in lines:
-            sample = _parsed(line)
-            if sample is None:
-                return None
-            seen.add(sample["doc_id"])
-    return len(seen)
-
-
-def _parsed(text: bytes) -> dict[str, Any] | None:
-    try:
-        content = json.loads(text)
-    except ValueError:
-        return None
-    return content if isinstance(content, dict) else None

@@ -1,8 +1,5 @@
 """What may stand side by side in one figure: runs of the same documents, asked in the same way."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
 import pandas as pd
 
 
@@ -45,9 +42,6 @@ def refuse_several_dtypes(scored: pd.DataFrame) -> None:
 
 def _refuse(rows: pd.DataFrame, column: str, what: str) -> None:
     if rows[column].nunique() > 1:
-        told = _told(rows.drop_duplicates(column).to_dict("records"), column)
+        each = rows.drop_duplicates(column).to_dict("records")
+        told = " and ".join(f"{row[column]} in {row['file']}" for row in each)
         raise ValueError(f"{what} ({told}), expected the same: run again, or leave some out")
-
-
-def _told(rows: Iterable[Mapping[Any, Any]], column: str) -> str:
-    return " and ".join(f"{row[column]} in {row['file']}" for row in rows)

@@ -29,7 +29,6 @@ class Documents:
     """The samples of one task of one run, as far as comparisons need them.
 
     Attributes:
-        n_documents: How many.
         documents: Hash over the documents and their ids.
         prompts: Hash over the prompts.
         n_samples: Answers per document.
@@ -95,12 +94,7 @@ def _hash(pairs: set[tuple[str, str]]) -> str:
 
 
 def scores(file: ResultFile, task: str, metric: str) -> dict[str, float] | None:
-    """Return a metric by document; None where the run logged no samples.
-
-    Args:
-        file: The run's results.
-        task: As the run calls it.
-        metric: As the run calls it, with `_sampled` where answers were.
+    """Return a metric, `_sampled` in its name, by document; None where no samples were logged.
 
     Raises:
         ValueError: The samples are damaged, do not have the metric, or are not those which the
@@ -122,12 +116,11 @@ def scores(file: ResultFile, task: str, metric: str) -> dict[str, float] | None:
         found[name] = float(value)
     file.require_all(task, path, len(found))
     mean = sum(found.values()) / len(found)
-    for key, stated in file.content["results"][task].items():
-        if key.partition(",")[0] == metric and isinstance(stated, int | float):
-            if not abs(mean - stated) <= 1e-6:
-                raise ValueError(
-                    f"{path} gives {metric} = {mean:g}, {file.path.name} says {stated:g}: run again"
-                )
+    for (named, _), stated in file.metrics(task).items():
+        if named == metric and not abs(mean - stated) <= 1e-6:
+            raise ValueError(
+                f"{path} gives {metric} = {mean:g}, {file.path.name} says {stated:g}: run again"
+            )
     return found
 
 

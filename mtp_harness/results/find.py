@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from mtp_harness.files import write_whole
+from mtp_harness.files import user_path, write_whole
 
 Place = TypeVar("Place")
 Content = TypeVar("Content")
@@ -45,7 +45,7 @@ class SamplesName(NamedTuple):
     is_graded: bool
 
 
-def find_results(places: Iterable[Path]) -> dict[Path, str]:
+def find_results(places: Iterable[str | Path]) -> dict[Path, str]:
     """Return the results files named, and those below folders, each with its name below the folder.
 
     A file that was cut off while it was written counts, so that its reader can say so.
@@ -54,8 +54,8 @@ def find_results(places: Iterable[Path]) -> dict[Path, str]:
         FileNotFoundError: A place does not exist, or no place holds a results file.
     """
     found: dict[Path, str] = {}
-    places = list(places)
-    for place in places:
+    given = [user_path(place) for place in places]
+    for place in given:
         if not place.exists():
             raise FileNotFoundError(
                 f"no {place}: give results_….json files, or folders with them below"
@@ -67,8 +67,8 @@ def find_results(places: Iterable[Path]) -> dict[Path, str]:
             found[place] = place.name
     if not found:
         raise FileNotFoundError(
-            f"{', '.join(map(str, places))} holds no results_….json: run `lm_eval --model mtp "
-            f"--tasks … --output_path {places[0]} --log_samples` first"
+            f"{', '.join(map(str, given))} holds no results_….json: run `lm_eval --model mtp "
+            f"--tasks … --output_path {given[0]} --log_samples` first"
         )
     return found
 

@@ -21,15 +21,7 @@ MOVED = ("tables", "documents")
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of a table.
-
-    Attributes:
-        place: one entry per dimension.
-        metric: what was measured.
-        value: how much; NaN where nothing was counted.
-        low, high: ends of its interval, None without one.
-        count: tokens, documents or steps behind it.
-    """
+    """One row of a table: its place has one entry per dimension, and NaN counted nothing."""
 
     place: tuple[Any, ...]
     metric: str

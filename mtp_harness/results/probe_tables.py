@@ -19,13 +19,7 @@ Columns = dict[str, list[Any]]
 
 
 class Block(NamedTuple):
-    """Rows that share most entries: the probes write thousands a file.
-
-    Attributes:
-        shared: What all rows have.
-        own: What differs, by column.
-        n_rows: How many there are.
-    """
+    """Rows that share most entries, and what differs, by column: the probes write thousands."""
 
     shared: Row
     own: Mapping[str, Sequence[Any]]
@@ -93,16 +87,11 @@ def _typed(file: ResultFile, name: str, column: str, entries: Sequence[Any]) -> 
     kind = schema.COLUMNS.get(column, "Float64" if types and types <= {int, float} else "string")
     if kind == "string":
         return list(entries) if types <= {str} else [e if e is None else str(e) for e in entries]
-    least, most, usual = (-1e300, 1e300, {int, float}) if kind == "Float64" else (0, 2**53, {int})
-    if types <= usual and all(entry is None or least <= entry < most for entry in entries):
-        return list(entries) if kind == "Int64" or int not in types else list(map(_float, entries))
-    if kind == "Float64":  # what is unusual is looked at one by one
+    if kind == "Float64":
         return [number(file, name, entry) for entry in entries]
+    if types <= {int} and all(entry is None or 0 <= entry < 2**53 for entry in entries):
+        return list(entries)
     return [whole(file, name, entry, least=0) for entry in entries]
-
-
-def _float(entry: float | None) -> float | None:
-    return None if entry is None else float(entry)
 
 
 def _check_offsets(where: str, offsets: Sequence[int | None], file: ResultFile) -> None:

@@ -16,19 +16,19 @@ class Protocol:
     drafted: head 1 alone fits any lossless rule.
     """
 
-    task_version: str
-    documents: str
-    prompts: str
-    few_shots: str
-    number_of_samples: str
-    temperature: str
-    top_p: str
-    top_k: str
-    stops: str
-    budget: str
-    draft_rule: str
-    dtype: str
-    settings: str
+    task_version: str = ""
+    documents: str = ""
+    prompts: str = ""
+    few_shots: str = ""
+    number_of_samples: str = ""
+    temperature: str = ""
+    top_p: str = ""
+    top_k: str = ""
+    stops: str = ""
+    budget: str = ""
+    draft_rule: str = ""
+    dtype: str = ""
+    settings: str = ""
 
     def differences(self, other: "Protocol") -> list[str]:
         """Return each difference in words, both values named; empty where there is none."""
@@ -41,27 +41,22 @@ class Protocol:
 
 
 def protocol_of(run: Run, task: str, documents: Documents | None) -> Protocol:
-    """Return how a run did a task.
-
-    Args:
-        run: The run.
-        task: One of its tasks.
-        documents: From the samples; None where the run logged none.
-    """
+    """Return how a run did a task, of which it logged `documents`, or None."""
     config = run.content["configs"][task]
     generation = documents.generation if documents else config.get("generation_kwargs")
     generates = config.get("output_type") == "generate_until" or bool(
         documents and documents.generation
     )
+    dtype = run.mtp.get("dtype") or run.content["config"].get("model_dtype") or "unknown"
     return Protocol(
         task_version=str((run.content.get("versions") or {}).get(task)),
         documents=_documents(run, task, documents),
         prompts=documents.prompts[:12] if documents else "not logged (--log_samples)",
         few_shots=str((run.content.get("n-shot") or {}).get(task, 0)),
         number_of_samples=str(documents.n_samples if documents else config.get("repeats", 1)),
-        draft_rule=_draft_rule(run) if generates else "",
-        dtype=_dtype(run),
-        settings=_settings(run, task),
+        draft_rule=str(run.mtp.get("draft_rule", "")) if generates and run.model.k > 1 else "",
+        dtype=str(dtype).removeprefix("torch."),
+        settings=", ".join(f"{key}={value}" for key, value in run.settings(task)) or "none",
         **_generation(dict(generation or {}) if generates else {}),
     )
 
@@ -69,32 +64,23 @@ def protocol_of(run: Run, task: str, documents: Documents | None) -> Protocol:
 def protocol_of_samples(documents: Documents) -> Protocol:
     """Return what samples say of how a task was done, where their results are not at hand."""
     return Protocol(
-        task_version="",
         documents=f"{documents.n_documents} with hash {documents.documents[:12]}",
         prompts=documents.prompts[:12],
-        few_shots="",
         number_of_samples=str(documents.n_samples),
-        draft_rule="",
-        dtype="",
-        settings="",
         **_generation(documents.generation or {}),
     )
 
 
 def _generation(how: Mapping[str, Any]) -> dict[str, str]:
-    sampled = bool(how.get("do_sample"))
+    sampled, given = bool(how.get("do_sample")), how.get("temperature")
+    temperature = 1.0 if given is None else given
     return {
-        "temperature": _temperature(how) if sampled else "0 (greedy)",
+        "temperature": f"{float(temperature):g}" if sampled else "0 (greedy)",
         "top_p": f"{float(how.get('top_p') or 1):g}" if sampled else "1",
         "top_k": f"{int(how.get('top_k') or 0)}" if sampled else "0",
         "stops": repr(how.get("until", [])),
         "budget": str(how.get("max_gen_toks", "none")),
     }
-
-
-def _temperature(how: Mapping[str, Any]) -> str:
-    given = how.get("temperature")
-    return f"{1.0 if given is None else float(given):g}"
 
 
 def _documents(run: Run, task: str, documents: Documents | None) -> str:
@@ -109,16 +95,3 @@ def _documents(run: Run, task: str, documents: Documents | None) -> str:
     if documents is None:
         return f"{count}, not logged (--log_samples)"
     return f"{count} with hash {documents.documents[:12]}"
-
-
-def _draft_rule(run: Run) -> str:
-    return str(run.mtp.get("draft_rule", "")) if run.model.k > 1 else ""
-
-
-def _dtype(run: Run) -> str:
-    named = run.mtp.get("dtype") or run.content["config"].get("model_dtype") or "unknown"
-    return str(named).removeprefix("torch.")
-
-
-def _settings(run: Run, task: str) -> str:
-    return ", ".join(f"{name}={value}" for name, value in run.settings(task)) or "none"

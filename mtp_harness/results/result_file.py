@@ -3,18 +3,17 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import UnionType
 from typing import Any, TypeVar
 
-from mtp_harness.files import user_path
-from mtp_harness.results.find import find_results, samples_of
+from mtp_harness.results.find import samples_of
 from mtp_harness.results.label import Model, labels_of, model_of
 
 SCHEMAS = (None, 1)
 """Versions of `config.mtp` that we understand; files from before it had one carry none."""
-
 
 # Of a task's metadata: shown under names of their own, or where things lie, or how they are graded.
 _NOT_SETTINGS = frozenset(
@@ -41,10 +40,8 @@ class ResultFile:
     """A results file.
 
     Attributes:
-        path: The file.
-        name: The same below the folder that was given, for tables.
+        name: Of the file below the folder that was given, for tables.
         sha256: Of its bytes.
-        content: What it holds.
         alias: What its model is called beside other models, where that takes more.
     """
 
@@ -61,19 +58,29 @@ class ResultFile:
         return told
 
     @property
-    def label(self) -> str:
-        """What its model is called."""
-        return self.alias or labels_of([self.model_name])[self.model_name]
-
-    @property
     def model_name(self) -> Model:
         """What it says of its model's name."""
         return model_of(self.content)
 
     @property
+    def label(self) -> str:
+        """What its model is called."""
+        return self.alias or labels_of([self.model_name])[self.model_name]
+
+    @property
     def tasks(self) -> list[str]:
         """The tasks with documents of their own; groups only pool their members."""
         return [task for task in self.content["results"] if task in self.content["configs"]]
+
+    def metrics(self, task: str) -> dict[tuple[str, str], float]:
+        """Return the numbers of a task by (metric, filter), the standard errors left out."""
+        found = {}
+        for name, value in self.content["results"][task].items():
+            metric, comma, filtered = name.partition(",")
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if comma and is_number and not metric.endswith("_stderr"):
+                found[metric, filtered] = float(value)
+        return found
 
     @property
     def machine(self) -> str | None:
@@ -85,7 +92,7 @@ class ResultFile:
         threads = f", {count} thread{'' if count == 1 else 's'}" if count else ""
         return f"{hardware['cpu']}{threads}"
 
-    def metrics(self, task: str) -> dict[tuple[str, str], Any]:
+    def stated(self, task: str) -> dict[tuple[str, str], Any]:
         """Return what is stated of a task by (metric, filter), standard errors left out."""
         found = {}
         for name, value in self.content["results"][task].items():
@@ -106,16 +113,12 @@ class ResultFile:
         # The harness copies the model arguments into every task's metadata.
         arguments = self.content["config"].get("model_args") or {}
         if isinstance(arguments, str):  # as `simple_evaluate` was given them
-            arguments = {part.partition("=")[0].strip() for part in arguments.split(",")}
-        hidden = _NOT_SETTINGS | set(arguments if isinstance(arguments, dict | set) else ())
+            arguments = {part.partition("=")[0].strip(): None for part in arguments.split(",")}
+        hidden = _NOT_SETTINGS | set(arguments if isinstance(arguments, dict) else ())
         return sorted((name, value) for name, value in metadata.items() if name not in hidden)
 
     def samples(self, task: str) -> Path | None:
-        """Return the samples file of a task, None where the run logged none.
-
-        Raises:
-            ValueError: There is a graded copy with other answers than the samples.
-        """
+        """Return what `samples_of` returns for a task."""
         return samples_of(self.path, task)
 
     def data_sets(self, task: str) -> dict[str, Any]:
@@ -144,15 +147,6 @@ class ResultFile:
                 f"{samples} holds {n_documents} documents, expected the {expected} of "
                 f"{self.path.name}: run again"
             )
-
-
-def find(places: Sequence[str | Path]) -> Iterator[tuple[Path, str]]:
-    """Yield results files, and those below folders, each with its name below the folder.
-
-    Raises:
-        FileNotFoundError: A place does not exist, or no place holds a results file.
-    """
-    yield from find_results(map(user_path, places)).items()
 
 
 def read(path: Path, name: str) -> ResultFile:
@@ -220,9 +214,8 @@ def _check(file: ResultFile) -> None:
         _expect(file, name, content.get(name) or {}, dict, "a table of tasks")
     for task, better in (content.get("higher_is_better") or {}).items():
         _expect(file, f"higher_is_better.{task}", better or {}, dict, "metrics by name")
-    counts = content.get("n-samples") or {}
-    _expect(file, "n-samples", counts, dict, "counts by task")
-    for task, counted in counts.items():
+    _expect(file, "n-samples", content.get("n-samples") or {}, dict, "counts by task")
+    for task, counted in (content.get("n-samples") or {}).items():
         _expect(file, f"n-samples.{task}", counted or {}, dict, "counts of documents")
     _expect(file, "config.mtp", content["config"].get("mtp") or {}, dict, "the model's settings")
     if file.mtp:
@@ -230,37 +223,36 @@ def _check(file: ResultFile) -> None:
 
 
 def _check_model(file: ResultFile) -> None:
-    schema = file.mtp.get("schema")
-    if schema not in SCHEMAS:
+    mtp = file.mtp
+    if mtp.get("schema") not in SCHEMAS:
         raise Unreadable(
-            f"{file.path} has schema {schema!r}, expected {SCHEMAS[-1]}: it was written by another "
-            "version of mtp-harness; update, or run again"
+            f"{file.path} has schema {mtp['schema']!r}, expected {SCHEMAS[-1]}: it was written by "
+            "another version of mtp-harness; update, or run again"
         )
-    n = whole(file, "n_future_tokens", file.mtp.get("n_future_tokens"), least=1)
-    k = whole(file, "draft_heads", file.mtp.get("draft_heads"), least=1)
+    n = whole(file, "n_future_tokens", mtp.get("n_future_tokens"), least=1)
+    k = whole(file, "draft_heads", mtp.get("draft_heads"), least=1)
     if n is None or k is None:
         missing = "n_future_tokens" if n is None else "draft_heads"
         raise Unreadable(f"{file.path} has no config.mtp.{missing}, expected it: run again")
     if k > n:
         raise Unreadable(f"{file.path} has draft_heads={k}, expected at most n = {n}: run again")
     for name in ("train_tokens", "train_step", "train_seed", "vocab_size"):
-        whole(file, name, file.mtp.get(name), least=0)
+        whole(file, name, mtp.get(name), least=0)
     for name in ("tables", "totals", "hardware", "documents", "versions"):
-        _expect(file, f"config.mtp.{name}", file.mtp.get(name) or {}, dict, "a table of names")
-    for task, sets in (file.mtp.get("documents") or {}).items():
-        _expect(file, f"config.mtp.documents.{task}", sets, dict, "data sets by name")
+        _expect(file, f"config.mtp.{name}", mtp.get(name) or {}, dict, "a table of names")
+    for task, sets in (mtp.get("documents") or {}).items():
+        where = f"config.mtp.documents.{task}"
+        _expect(file, where, sets, dict, "data sets by name")
         for name, about in sets.items():
-            where = f"config.mtp.documents.{task}.{name}"
-            _expect(file, where, about, dict, "what was read of a data set")
+            _expect(file, f"{where}.{name}", about, dict, "what was read of a data set")
             sha256 = about.get("sha256")  # None where the data set was not at hand
-            _expect(file, f"{where}.sha256", sha256 or "", str, "a hash")
-    totals = file.mtp.get("totals") or {}
+            _expect(file, f"{where}.{name}.sha256", sha256 or "", str, "a hash")
+    totals = mtp.get("totals") or {}
     whole(file, "n_answers", totals.get("n_answers"), least=0)
     _expect(file, "config.mtp.totals.timing", totals.get("timing") or {}, dict, "times by name")
     steps = totals.get("n_steps_by_verified_drafts") or []
     _expect(file, "config.mtp.totals.n_steps_by_verified_drafts", steps, list, "a list of counts")
-    label = file.mtp.get("label")
-    _expect(file, "config.mtp.label", label if label is not None else "", str, "a name")
+    _expect(file, "config.mtp.label", mtp.get("label"), str | None, "a name")
 
 
 def whole(file: ResultFile, name: str, value: Any, least: int | None = None) -> int | None:
@@ -292,6 +284,6 @@ def number(file: ResultFile, name: str, value: Any) -> float | None:
     return float(value)
 
 
-def _expect(file: ResultFile, name: str, value: Any, kind: type, expected: str) -> None:
+def _expect(file: ResultFile, name: str, value: Any, kind: type | UnionType, expected: str) -> None:
     if not isinstance(value, kind):
         raise Unreadable(f"{file.path}: {name} is {value!r:.60}, expected {expected}: run again")

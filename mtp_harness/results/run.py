@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtp_harness.results import result_file
-from mtp_harness.results.find import read_each
+from mtp_harness.results.find import find_results, read_each
 from mtp_harness.results.probe_tables import Columns
 from mtp_harness.results.result_file import LOSSY, ResultFile
 from mtp_harness.results.sizes import in_short, same_size
@@ -18,14 +18,11 @@ class Model(NamedTuple):
     """What a row of the leaderboard stands for; equal for runs of other tasks.
 
     Attributes:
-        label: `label=…` of the model arguments, or the model's name.
+        label: What it is called.
         n: `n_future_tokens`; 1 for ordinary models.
         k: heads used in decoding.
         acceptance: of drafts: "exact", "all" (unverified, lossy) or "synthetic".
-        parameters: of the whole model; None where the harness did not count them.
-        train_tokens: seen in training; like the next two, None where the run was not told.
-        train_step: of the checkpoint.
-        train_seed: of the training.
+        parameters: of the whole model; like what follows, None where the run does not say it.
     """
 
     label: str
@@ -114,7 +111,8 @@ def find(places: Sequence[str]) -> list[Run]:
         ValueError: None of the files is a results file that tables can be made of. Where some
             are, the others are named and left out.
     """
-    return result_file.told_apart(read_each(result_file.find(places), lambda one: _read(*one)))
+    found = find_results(places).items()
+    return result_file.told_apart(read_each(found, lambda one: _read(*one)))
 
 
 def _read(path: Path, name: str) -> Run:

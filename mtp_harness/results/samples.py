@@ -28,9 +28,7 @@ class SamplesFile(NamedTuple):
     """One task's samples.
 
     Attributes:
-        path: The file.
-        task: The task's name.
-        family: The same without a temperature, so that a task at several of them is one.
+        family: The task without a temperature, so that a task at several of them is one.
         model: What its model is called. Where no results are beside the samples, the folder says
             it, which the harness names after the model.
     """
@@ -140,17 +138,12 @@ def read_numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _is_sample(told: Any) -> bool:
-    if not isinstance(told, dict):
+    """Return whether requests have arguments by name or in order, and answers what tasks write."""
+    requests = told.get("arguments", []) if isinstance(told, dict) else None
+    if not isinstance(requests, dict | list):
         return False
-    return _are_requests(told.get("arguments", [])) and _are_answers(told.get("n_answers"))
-
-
-def _are_requests(told: Any) -> bool:
-    """Return whether these are requests, each with arguments by name or in order."""
-    each = told.values() if isinstance(told, dict) else told
-    if not isinstance(told, dict | list):
-        return False
-    return all(isinstance(one, dict | list) for one in each)
+    each = requests.values() if isinstance(requests, dict) else requests
+    return all(isinstance(one, dict | list) for one in each) and _are_answers(told.get("n_answers"))
 
 
 def _are_answers(told: Any) -> bool:

@@ -23,18 +23,13 @@ import pandas as pd
 import pyarrow as pa
 
 from mtp_harness.results import result_file, schema
+from mtp_harness.results.find import find_results
 from mtp_harness.results.result_file import ResultFile, Unreadable, told_apart
 from mtp_harness.results.values import columns_of
 
 
 class Results(NamedTuple):
-    """What a folder of runs holds.
-
-    Attributes:
-        values: One number a row; see `schema.COLUMNS`, behind which columns of users' own stand.
-        files: The files behind them, by hash, without the tables that `values` has.
-        problems: What was left out, one sentence each.
-    """
+    """What a folder of runs holds; `files` are without the tables that `values` has."""
 
     values: pd.DataFrame
     files: dict[str, ResultFile]
@@ -50,9 +45,9 @@ def read_runs(places: Sequence[str | Path]) -> Results:
     tables: list[pa.Table] = []
     files: dict[str, ResultFile] = {}
     problems: list[str] = []
-    found = list(result_file.find(places))
+    found = find_results(places)
     with _no_search_for_cycles():
-        for path, name in found:
+        for path, name in found.items():
             try:
                 file = result_file.read(path, name)
                 if (copy := files.get(file.sha256)) is not None:
@@ -115,16 +110,13 @@ def _typed(columns: Mapping[str, list[Any]]) -> pa.Table:
 def _array(name: str, column: list[Any]) -> pa.Array:
     if column.count(None) == len(column):
         return pa.nulls(len(column))
-    kind = _SCHEMA.field(name).type if name in schema.COLUMNS else _kind(column)
+    kind = _SCHEMA.field(name).type if name in schema.COLUMNS else pa.float64()
+    if name not in schema.COLUMNS and any(isinstance(entry, str) for entry in column):
+        kind = pa.large_string()
     try:
         return pa.array(column, kind, from_pandas=True)
     except (UnicodeEncodeError, pa.ArrowException):
         return pa.array(map(_text, column), kind)
-
-
-def _kind(column: list[Any]) -> pa.DataType:
-    """Return the type of a column that is not ours."""
-    return _ARROW["string" if any(isinstance(entry, str) for entry in column) else "Float64"]
 
 
 def _text(entry: object) -> str | None:

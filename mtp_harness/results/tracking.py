@@ -10,7 +10,6 @@ One results file is one MLflow run. What it gets:
 Reads JSON only. Needs the extra `mlflow`: `pip install 'mtp-harness[mlflow]'`.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtp_harness.files import expanded
+from mtp_harness.results import result_file
 from mtp_harness.results.find import all_samples
+from mtp_harness.results.result_file import ResultFile
 
 FILE_TAG = "mtp_harness.results_sha256"
 _BATCH = 100
@@ -30,12 +31,7 @@ _NOT_PARAMETERS = ("totals", "tables", "documents")
 
 
 class Logged(NamedTuple):
-    """A run in MLflow.
-
-    Attributes:
-        run_id: MLflow's.
-        new: whether it was not there before.
-    """
+    """A run in MLflow, by its id, and whether it was not there before."""
 
     run_id: str
     new: bool
@@ -47,17 +43,16 @@ def log_run(
     artifacts: Sequence[Path] = (),
     experiment: str = "mtp-harness",
 ) -> list[str]:
-    """Log results files, and what was made of them.
+    """Log results files, and figures, tables or folders of them; return the ids of the runs.
+
+    Artifacts of one results file belong to its run; those of several to a run of their own, the
+    last, which names the runs behind it.
 
     Args:
         uri: of the tracking server or store, such as `sqlite:///mlflow.db`.
-        results_files: `results_….json`; each is a run, logged once.
-        artifacts: figures, tables or folders of them. Those of one results file belong to its run;
-            those of several to a run of their own, which names the runs behind it.
+        results_files: each is a run, logged once.
+        artifacts: files and folders.
         experiment: MLflow's name for what belongs together.
-
-    Returns:
-        The ids of the runs, in order; last the one of the artifacts, where they have their own.
 
     Raises:
         ValueError: MLflow is not installed or cannot use the store, or a file is no results file.
@@ -81,7 +76,6 @@ class Store:
             ValueError: MLflow is not installed, or cannot use the store.
         """
         self.uri, self.experiment = _with_home(uri), experiment
-        uri = self.uri
         try:
             import mlflow
         except ImportError:
@@ -90,29 +84,22 @@ class Store:
             ) from None
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         with self._in_words():
-            self._client = mlflow.MlflowClient(tracking_uri=uri)
+            self._client = mlflow.MlflowClient(tracking_uri=self.uri)
             known = self._client.get_experiment_by_name(experiment)
             self._id = known.experiment_id if known else self._client.create_experiment(experiment)
 
     def log_results(
         self, path: Path, artifacts: Sequence[Path] = (), name: str | None = None
     ) -> Logged:
-        """Log one results file; where it is logged already, only add artifacts.
-
-        Args:
-            path: `results_….json`, with its samples beside it.
-            artifacts: figures of these results.
-            name: of the run; None means model and tasks.
-        """
-        data = path.read_bytes()
-        digest = hashlib.sha256(data).hexdigest()
-        content = _read(path, data)
+        """Log a results file, by default as its model and tasks; if it is there, add artifacts."""
+        file = result_file.read(path, path.name)
         with self._in_words():
-            run_id = self._finished_run(digest)
+            run_id = self._finished_run(file.sha256)
             new = run_id is None
             if run_id is None:
-                run_id = self._begin(name or _name(content), {FILE_TAG: digest})
-                self._log_numbers(run_id, content)
+                name = name or f"{file.label}/{'+'.join(file.content['results'])}"
+                run_id = self._begin(name, {FILE_TAG: file.sha256})
+                self._log_numbers(run_id, file)
                 self._client.log_artifact(run_id, str(path))
                 for samples in all_samples(path):
                     self._client.log_artifact(run_id, str(samples), "samples")
@@ -131,8 +118,7 @@ class Store:
         return run_id
 
     def _begin(self, name: str, tags: dict[str, str]) -> str:
-        run = self._client.create_run(self._id, run_name=name, tags=tags)
-        return str(run.info.run_id)
+        return str(self._client.create_run(self._id, run_name=name, tags=tags).info.run_id)
 
     def _finished_run(self, digest: str) -> str | None:
         """Return the run of a file; runs that were killed while they were logged are removed."""
@@ -144,13 +130,13 @@ class Store:
                 self._client.delete_run(run.info.run_id)
         return found
 
-    def _log_numbers(self, run_id: str, content: Mapping[str, Any]) -> None:
+    def _log_numbers(self, run_id: str, file: ResultFile) -> None:
         from mlflow.entities import Metric, Param
         from mlflow.utils.time import get_current_time_millis
 
         now = get_current_time_millis()
-        params = [Param(key, value) for key, value in parameters(content).items()]
-        metrics = [Metric(key, value, now, 0) for key, value in numbers(content).items()]
+        params = [Param(key, value) for key, value in parameters(file).items()]
+        metrics = [Metric(key, value, now, 0) for key, value in numbers(file).items()]
         for start in range(0, max(len(params), len(metrics)), _BATCH):
             part = slice(start, start + _BATCH)
             self._client.log_batch(run_id, params=params[part], metrics=metrics[part])
@@ -177,32 +163,28 @@ def _with_home(uri: str) -> str:
     return scheme + expanded(uri.removeprefix(scheme))
 
 
-def parameters(content: Mapping[str, Any]) -> dict[str, str]:
+def parameters(file: ResultFile) -> dict[str, str]:
     """Return the settings in a results file, flat, as text."""
+    content = file.content
     config = dict(content["config"])
-    mtp = config.pop("mtp", None) or {}
-    config["mtp"] = {key: value for key, value in mtp.items() if key not in _NOT_PARAMETERS}
+    config["mtp"] = {key: value for key, value in file.mtp.items() if key not in _NOT_PARAMETERS}
     config["tasks"] = list(content["results"])
-    for task, own in content.get("configs", {}).items():
+    for task, own in content["configs"].items():
         config[f"task.{task}.metadata"] = own.get("metadata")
-        config[f"task.{task}.num_fewshot"] = content.get("n-shot", {}).get(task)
+        config[f"task.{task}.num_fewshot"] = (content.get("n-shot") or {}).get(task)
     return {_word(key): _text(value) for key, value in _flat(config) if value is not None}
 
 
-def numbers(content: Mapping[str, Any]) -> dict[str, float]:
+def numbers(file: ResultFile) -> dict[str, float]:
     """Return the metrics in a results file, by the names that they have in MLflow."""
-    found = {}
-    for task, metrics in content["results"].items():
-        for key, value in metrics.items():
-            metric, _, filtered = key.partition(",")
-            if filtered and _is_number(value):
-                kept = metric if filtered == "none" else f"{metric}/{filtered}"
-                found[_word(f"{task}/{kept}")] = float(value)
-    totals = (content["config"].get("mtp") or {}).get("totals") or {}
-    for key, value in _flat(totals):
-        if _is_number(value):
-            found[_word(f"totals/{key}")] = float(value)
-    return found
+    named = {
+        f"{task}/{key.removesuffix(',none')}": value
+        for task, metrics in file.content["results"].items()
+        for key, value in metrics.items()
+        if key.partition(",")[2]
+    }
+    named |= {f"totals/{key}": value for key, value in _flat(file.mtp.get("totals") or {})}
+    return {_word(name): float(value) for name, value in named.items() if _is_number(value)}
 
 
 def _is_number(value: Any) -> bool:
@@ -225,19 +207,3 @@ def _word(name: str) -> str:
     """Return a name in the characters that MLflow allows."""
     spelled = name.replace("@", "_at_").replace(",", "/")
     return "".join(one if one.isalnum() or one in "_-./ " else "_" for one in spelled)
-
-
-def _read(path: Path, data: bytes) -> dict[str, Any]:
-    try:
-        content = json.loads(data)
-    except ValueError:
-        content = None
-    if not isinstance(content, dict) or not {"results", "config"} <= content.keys():
-        raise ValueError(f"{path} is no results_….json of lm_eval: name one, or run it again")
-    return content
-
-
-def _name(content: Mapping[str, Any]) -> str:
-    mtp = content["config"].get("mtp") or {}
-    model = mtp.get("label") or mtp.get("pretrained") or content.get("model_name") or "model"
-    return f"{model}/{'+'.join(content['results'])}"

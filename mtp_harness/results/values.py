@@ -106,13 +106,10 @@ def _flat(file: ResultFile, task: str) -> Iterator[Row]:
         "count": whole(file, f"n-samples of {task}", effective.get("effective"), least=0),
     }
     found: dict[str, Row] = {}
-    for (metric, _), value in file.metrics(task).items():
-        of, end = metric, "value"
-        for suffix, name in _ENDS.items():
-            if metric.endswith(suffix):
-                of, end = metric.removesuffix(suffix), name
-        measured = number(file, f"{task} {metric}", value)
-        if measured is not None:
+    for (metric, _), value in file.stated(task).items():
+        end = next((name for suffix, name in _ENDS.items() if metric.endswith(suffix)), "value")
+        of = metric if end == "value" else metric.rpartition("_")[0]
+        if (measured := number(file, f"{task} {metric}", value)) is not None:
             found.setdefault(of, {})[end] = measured
     for metric, values in found.items():
         if "value" in values:
@@ -123,7 +120,6 @@ def _flat(file: ResultFile, task: str) -> Iterator[Row]:
 
 
 def _named(metric: str) -> Row:
-    """Return what a flat metric's name says."""
     if found := _AT_OFFSET.fullmatch(metric):
         return {"metric": found[1], "offset": int(found[2])}
     if found := _ROUGE.fullmatch(metric):
@@ -135,11 +131,11 @@ def _named(metric: str) -> Row:
 def _totals(file: ResultFile) -> Iterator[Row]:
     totals = file.mtp.get("totals") or {}
     tasks = file.tasks
-    if not totals.get("n_steps") or not tasks:
+    if not totals.get("n_steps"):
         return
-    shared = decoding_of(file, tasks[0]) if len(tasks) == 1 else {}
+    shared: Row = {}
     if len(tasks) == 1:
-        shared["asked"] = probe_tables.asked_of(file, tasks[0])
+        shared = decoding_of(file, tasks[0]) | {"asked": probe_tables.asked_of(file, tasks[0])}
     shared |= {
         "task": "+".join(map(family_of, tasks)),
         "table": "totals",
@@ -184,11 +180,8 @@ def _refuse_doubled(file: ResultFile, columns: Columns) -> None:
         for name in dict.fromkeys(("task", "table", "metric", *dimensions))
         if columns[name].count(None) < len(columns[name])
     ]
-    places = list(zip(*(columns[name] for name in names), strict=True))
-    if len(set(places)) == len(places):
-        return
     seen: set[tuple[Any, ...]] = set()
-    for place in places:
+    for place in zip(*(columns[name] for name in names), strict=True):
         if place in seen:
             row = dict(zip(names, place, strict=True))
             at = ", ".join(f"{k}={row[k]}" for k in dimensions if row.get(k) is not None)

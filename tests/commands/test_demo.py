@@ -38,7 +38,9 @@ def test_demo_without_a_run_says_which_command_makes_one(tmp_path):
 
 
 def test_demo_of_another_model(tmp_path):
-    (tmp_path / "results_1.json").write_text('{"config": {"model": "hf"}}')
+    (tmp_path / "results_1.json").write_text(
+        json.dumps({"results": {"t": {}}, "configs": {"t": {}}, "config": {"model": "hf"}})
+    )
     with pytest.raises(ValueError, match="not a run of --model mtp"):
         demo.main([str(tmp_path)])
 

@@ -55,6 +55,7 @@ def run(**changed):
     return {
         "pretrained": "/home/me/models/org/model",
         "n_future_tokens": 3,
+        "draft_heads": 3,
         "heads": "parallel",
         "lossless": True,
         "tables": {"mtp_speculative": tables},
@@ -105,8 +106,8 @@ def test_what_has_no_profile(changed, k, said):
 
 
 def written(folder, name, mtp):
-    path = folder / name
-    path.write_text(json.dumps({"results": {}, "config": {"mtp": mtp}}))
+    path, tasks = folder / name, {"mtp_speculative": {}}
+    path.write_text(json.dumps({"results": tasks, "configs": tasks, "config": {"mtp": mtp}}))
     return path
 
 
@@ -116,7 +117,7 @@ def export(*arguments):
 
 def test_command_line(tmp_path, capsys):
     path = written(tmp_path, "results_2026-01-01T00-00-00.json", run())
-    written(tmp_path, "results_2026-01-02T00-00-00.json", {"tables": {"mtp_heads": {}}})
+    written(tmp_path, "results_2026-01-02T00-00-00.json", run(tables={"mtp_heads": {}}))
     assert export(tmp_path) == 0 == export(path, "-o", tmp_path / "new" / "profile.json")
     shown = json.loads(capsys.readouterr().out)
     assert shown == json.loads((tmp_path / "new" / "profile.json").read_text())
@@ -129,7 +130,7 @@ def test_a_damaged_file_is_named_and_the_other_run_is_exported(tmp_path, capsys)
     (tmp_path / "results_2.json").write_text('{"config"')
     assert export(tmp_path) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out) and "results_2.json is no results file" in err
+    assert json.loads(out) and "results_2.json is not JSON" in err
 
 
 def test_wrong_places_end_in_a_sentence(tmp_path, capsys):
@@ -145,5 +146,5 @@ def test_wrong_places_end_in_a_sentence(tmp_path, capsys):
     assert len(said) == 4
     assert "expected a results_….json or a folder" in said[0]
     assert "holds no run of mtp_speculative" in said[1]
-    assert "is no results file of lm_eval" in said[2]
+    assert "expected a results file of lm_eval" in said[2]
     assert "holds 2 runs of mtp_speculative, expected one" in said[3]

@@ -1,6 +1,7 @@
 """The committed gallery is what its results give, and its results say nothing of where they ran."""
 
 import getpass
+import gzip
 import importlib.util
 import json
 import re
@@ -8,10 +9,12 @@ import socket
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageChops
+from PIL.PngImagePlugin import PngInfo
 
 from mtp_harness.commands import leaderboard as leaderboard
 from mtp_harness.commands import report as report
-from mtp_harness.results import documents
+from mtp_harness.results import documents, samples
 from mtp_harness.results.tidy import read_runs
 
 from .damage import WHOLE, write
@@ -80,7 +83,8 @@ def test_results_hold_no_path_and_no_host():
     assert len(files) > 10
     names = {socket.gethostname(), getpass.getuser()} - {"localhost", "root", "runner"}
     for path in files:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
         assert (found := HOST.search(text)) is None, f"{path}: {found}"
         for name in names:
             assert not re.search(rf"\b{re.escape(name)}\b", text), f"{path}: {name}"
@@ -103,11 +107,16 @@ def test_import_takes_out_paths_hosts_and_texts_and_keeps_every_number(tmp_path)
     run.write_text(json.dumps(content))
     into = tmp_path / "results"
     arguments = [str(tmp_path / "from"), "--into", str(into), "--note", "timed on a busy machine"]
+    told = []
     for _ in range(2):  # the second time changes nothing
         assert import_results.main(arguments) == 0
+        told.append({path: path.read_bytes() for path in into.rglob("*") if path.is_file()})
+    assert told[0] == told[1] and len(told[0]) == 2
     (written,) = into.rglob("results_*.json")
     assert written.parent == into / "cpu" / "a model" / "humaneval_mtp"
-    text = "".join(path.read_text() for path in into.rglob("*") if path.is_file())
+    (packed,) = into.rglob("samples_*")
+    assert packed.name.endswith(".jsonl.gz")
+    text = gzip.decompress(packed.read_bytes()).decode() + written.read_text()
     assert not HOST.search(text) and "somebody" not in text and "secret" not in text
     kept = json.loads(written.read_text())
     assert kept["config"]["model_args"]["pretrained"] == "…/7B_200B_4"
@@ -121,14 +130,14 @@ def test_import_takes_out_paths_hosts_and_texts_and_keeps_every_number(tmp_path)
 def test_import_keeps_how_many_answers_were_empty(tmp_path):
     import_results = script("import_results")
     answers = [["secret", " "], ["", "\n"]]
-    samples = [{"pass@1": 0.5, "resps": [own], "filtered_resps": own} for own in answers]
+    rows = [{"pass@1": 0.5, "resps": [own], "filtered_resps": own} for own in answers]
     told = {"generation": {"do_sample": False, "until": []}, "repeats": 2}
     scores = {"humaneval_mtp": {"pass@1": 0.5}}
-    write_run(tmp_path / "from", metrics=scores, samples={"humaneval_mtp": samples}, **told)
+    write_run(tmp_path / "from", metrics=scores, samples={"humaneval_mtp": rows}, **told)
     into = tmp_path / "into"
     assert import_results.main([str(tmp_path / "from"), "--into", str(into)]) == 0
     (brought,) = into.rglob("samples_*")
-    kept = [json.loads(line) for line in brought.read_text().splitlines()]
+    kept = list(samples.read(brought))
     assert [one["n_empty_answers"] for one in kept] == [1, 2]
     (file,) = read_runs([into]).files.values()
     assert documents.empty_answers(file, "humaneval_mtp") == 3
@@ -163,3 +172,25 @@ def test_import_refuses_what_cannot_be_drawn(tmp_path):
     write(tmp_path, json.dumps(WHOLE)[:200].encode())
     with pytest.raises(ValueError, match="is not JSON"):
         script("import_results").main([str(tmp_path), "--into", str(tmp_path / "into")])
+
+
+def test_pictures_of_the_gallery_have_a_palette_and_say_where_they_come_from():
+    pictures = [path for path in GALLERY.rglob("*.png") if "studies" not in path.parts]
+    assert pictures
+    for path in pictures:
+        with Image.open(path) as picture:
+            assert picture.mode == "P", f"{path}: run `make figures`"
+            assert picture.text["Title"] == path.stem and "Source" in picture.text
+            assert round(picture.info["dpi"][0]) == 300
+
+
+def test_giving_a_palette_changes_no_colour_that_is_seen(tmp_path):
+    path = tmp_path / "a.png"
+    ramp = Image.linear_gradient("L").convert("RGB")
+    texts = PngInfo()
+    texts.add_text("Source", "x")
+    ramp.save(path, dpi=(300, 300), pnginfo=texts)
+    script("regenerate").give_palette(path)
+    with Image.open(path) as picture:
+        assert picture.mode == "P" and picture.text == {"Source": "x"}
+        assert not ImageChops.difference(picture.convert("RGB"), ramp).getbbox()

@@ -27,8 +27,9 @@ def write_results(folder, command="lm_eval", documents=2, lines=None):
     inner.mkdir(parents=True, exist_ok=True)
     content = {
         "results": {"humaneval_mtp": {"pass@1,none": 0.5}},
+        "configs": {"humaneval_mtp": {}},
         "n-samples": {"humaneval_mtp": {"original": 164, "effective": documents}},
-        "config": {"mtp": {"command": command}},
+        "config": {"mtp": {"command": command, "n_future_tokens": 4, "draft_heads": 2}},
     }
     path = inner / f"results_{STAMP}.json"
     path.write_text(json.dumps(content))

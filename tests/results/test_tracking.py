@@ -38,6 +38,8 @@ def results(folder, value=0.25):
             "use_cache": None,
             "mtp": {
                 "label": "n4",
+                "n_future_tokens": 4,
+                "draft_heads": 2,
                 "dtype": "float32",
                 "totals": {"n_answers": 2, "timing": {"tokens_per_s": 10.5}},
                 "tables": {"t": {"columns": [], "rows": []}},
@@ -137,7 +139,9 @@ def test_a_store_that_cannot_be_used():
 
 def test_what_is_no_results_file(tmp_path):
     (tmp_path / "results_x.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"results_x\.json is no results_….json of lm_eval"):
+    with pytest.raises(
+        ValueError, match=r"results_x\.json has no results, configs, config, expected"
+    ):
         log_run(f"sqlite:///{tmp_path}/mlflow.db", [tmp_path / "results_x.json"])
 
 
