@@ -7,7 +7,7 @@ Greedy answers are no temperature to choose: they count where nothing was sample
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,8 +20,6 @@ from mtp_harness.results.samples import family_of
 from mtp_harness.results.tidy import Results, frame
 from mtp_harness.results.values import decoding_of
 from mtp_harness.scoring.temperatures import oracle, oracle_gain
-
-T = TypeVar("T")
 
 
 class Cell(NamedTuple):
@@ -116,44 +114,51 @@ def gains(results: Results, tasks: tuple[str, ...]) -> pd.DataFrame:
     rows = []
     for cell in found:
         candidates = [other for other in found if _is_baseline(other.best, cell.best)]
-        base = the_baseline(candidates, [one.best["label"] for one in candidates], cell.best)
-        if base is None:
+        place = the_baseline([one.best for one in candidates], cell.best)
+        if place is None:
             continue
+        base = candidates[place]
         problems = cell.by_problem.index.intersection(base.by_problem.index)
         if problems.empty and not same(base.best["documents"], cell.best["documents"]):
             continue
-        score = float(base.best["value"])
-        row = plain(cell.best) | {"baseline": base.best["label"], "baseline_value": score}
-        row |= {"value": float(cell.best["value"]) - score, "low": None, "high": None}
-        row["run"] = f"{cell.runs} {base.runs}"
+        row = difference(cell.best, base.best) | {"run": f"{cell.runs} {base.runs}"}
         if len(problems):
             own, its = (np.ascontiguousarray(one.by_problem.loc[problems]) for one in (cell, base))
             gain = oracle_gain(own, its)
-            row |= {"value": gain.value, "low": gain.low, "high": gain.high}
-            row |= {"count": len(problems), "baseline_value": float(its.mean(axis=0).max())}
+            row |= gain._asdict() | {
+                "count": len(problems),
+                "baseline_value": float(its.mean(axis=0).max()),
+            }
         rows.append(row)
     return frame(rows)
 
 
-def the_baseline(candidates: Sequence[T], labels: Sequence[str], row: Any) -> T | None:
-    """Return the n = 1 that a model is compared with: that of its own label, or the only one.
+def the_baseline(candidates: Sequence[Any], row: Any) -> int | None:
+    """Return which n = 1 a model is compared with: that of its own label, or the only one.
 
     Args:
-        candidates: All n = 1 that it could be compared with.
-        labels: Of these, in the same order.
-        row: The model's; its `label` and `task` are used.
+        candidates: Rows of all n = 1 that it could be compared with.
+        row: The model's.
 
     Raises:
         ValueError: There are several, and none has its label.
     """
-    own = [one for one, label in zip(candidates, labels, strict=True) if label == row["label"]]
-    chosen = own or list(candidates)
+    labels = [one["label"] for one in candidates]
+    own = [place for place, label in enumerate(labels) if label == row["label"]]
+    chosen = own or list(range(len(labels)))
     if len(chosen) > 1:
         raise ValueError(
             f"{row['label']} could be compared with {' and '.join(labels)} on {row['task']}, "
             "expected one model with n = 1: leave the others out, or give pairs one label"
         )
     return chosen[0] if chosen else None
+
+
+def difference(row: Any, base: Any) -> dict[str, Any]:
+    """Return a row less that of n = 1, without an interval."""
+    changed = {"value": float(row["value"]) - float(base["value"]), "low": None, "high": None}
+    named = {"baseline": base["label"], "baseline_value": float(base["value"])}
+    return plain(row) | changed | named | {"run": f"{row['run']} {base['run']}"}
 
 
 def _is_baseline(other: Any, row: Any) -> bool:

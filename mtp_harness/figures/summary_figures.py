@@ -16,7 +16,7 @@ from mtp_harness.figures.rows import (
     shared,
     with_most_heads,
 )
-from mtp_harness.figures.scored import is_n1_of, same_size, the_baseline
+from mtp_harness.figures.scored import difference, is_n1_of, same_size, the_baseline
 from mtp_harness.figures.series import Entry
 from mtp_harness.results import alike
 from mtp_harness.results.sizes import in_short
@@ -98,13 +98,8 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
     found = []
     for _, row in rows.iterrows():
         pairs = [other for _, other in rows.iterrows() if _is_baseline(other, row)]
-        base = the_baseline(pairs, [one["label"] for one in pairs], row)
-        told = plain(row)
-        if base is not None:
-            told |= {"value": float(row["value"]) - float(base["value"]), "low": None, "high": None}
-            told |= {"baseline": base["label"], "baseline_value": float(base["value"])}
-            told |= {"run": f"{row['run']} {base['run']}"}
-        found.append(told)
+        place = the_baseline(pairs, row)
+        found.append(plain(row) if place is None else difference(row, pairs[place]))
     return in_rows(frame(found))
 
 

@@ -109,19 +109,19 @@ class TextTable:
     def _bold(self, cells: Cells) -> set[tuple[Entry, Entry]]:
         """Return the places of the numbers that are bold."""
         bold = set()
-        groups: dict[Entry, Cells] = {}
+        groups: dict[Entry, list[tuple[Entry, Entry]]] = {}
         places = [1 + self.rows.index(name) for name in self.best or ()]
         for (row, column), cell in cells.items():
             if cell.of_paper:
                 bold |= set() if cell.bold is None else {(row, column)}
             elif self.best is not None:
                 name = (column, *(row[place] for place in places))
-                groups.setdefault(name, {})[row, column] = cell
+                groups.setdefault(name, []).append((row, column))
         for group in groups.values():
-            for place, cell in group.items():
-                others = [float(one.value) for other, one in group.items() if other != place]
-                if others and cell.low is not None and float(cell.low) > max(others):
-                    bold.add(place)
+            *others, best = sorted(group, key=lambda place: float(cells[place].value))
+            low = cells[best].low
+            if others and low is not None and float(low) > float(cells[others[-1]].value):
+                bold.add(best)
         return bold
 
     def _heads(self, columns: Sequence[Entry]) -> Heads:
