@@ -9,7 +9,7 @@ from mtp_harness import lm as lm_module
 from mtp_harness.cli import main
 from mtp_harness.commands import measure
 from mtp_harness.data import humaneval, induction_texts, sources, texts
-from mtp_harness.figures import architecture
+from mtp_harness.figures.diagram_figures import architecture_of
 from mtp_harness.harness.task_options import problem
 from mtp_harness.lm import MTPLM
 from mtp_harness.models.load import detect, resolve
@@ -124,7 +124,7 @@ def test_checkpoint_of_a_result(home):
     config = {"n_future_tokens": 2, "num_hidden_layers": 4, "hidden_size": 8}
     (home / "model" / "config.json").write_text(json.dumps(config))
     file = ResultFile(home / "r", "r", "", {"config": {"mtp": {"pretrained": "~/model"}}})
-    assert architecture.of(file) is not None
+    assert architecture_of(file) is not None
 
 
 @pytest.mark.parametrize(

@@ -17,61 +17,8 @@ from mtp_harness.files import user_path, write_whole
 
 if TYPE_CHECKING:
     from mtp_harness.figures.catalogue import Gallery
-    from mtp_harness.results.tidy import Results
 
 FORMATS = ("png", "pdf", "svg")
-
-
-def main(argv: Sequence[str]) -> int:
-    """Run the command.
-
-    Args:
-        argv: Its arguments.
-
-    Returns:
-        0; 1 where nothing was drawn, or a figure that --only names was not.
-
-    Raises:
-        FileNotFoundError: There are no results.
-        ValueError: An argument makes no sense.
-    """
-    given = _parser().parse_args(argv)
-    formats = _chosen(given.format)
-    if not given.results and not given.paper_only:
-        raise ValueError("no results: name results_….json or folders of them, or use --paper-only")
-    if given.results and given.paper_only:
-        raise ValueError("--paper-only draws no results: leave them out, or use --paper")
-
-    from mtp_harness.figures import style
-    from mtp_harness.figures.catalogue import draw_all
-    from mtp_harness.results.tidy import read_runs
-
-    results = None if given.paper_only else read_runs(given.results)
-    palette = style.COLOUR_BLIND if given.colour_blind else style.PAPER
-    only = [name for name in map(str.strip, given.only.split(",")) if name]
-    if given.only and not only:
-        raise ValueError(f"--only {given.only} names no figure: name some, or leave it out")
-    gallery = draw_all(results, only, given.paper, palette, formats)
-    written = write(gallery, given.out)
-    sys.stdout.write(summary(gallery, given.out))
-    for problem in [*(results.problems if results else ()), *gallery.remarks()]:
-        sys.stderr.write(f"{problem}\n")
-    if given.mlflow and written:
-        _log(given.mlflow, results, written)
-    return 1 if not gallery.drawn or (only and gallery.refused) else 0
-
-
-def write(gallery: Gallery, folder: Path) -> list[Path]:
-    """Write each figure and the table that it shows, and return the files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for drawn in gallery.drawn:
-        contents = {"csv": drawn.csv.encode(), **drawn.pictures}
-        for kind, content in contents.items():
-            path = folder / f"{drawn.figure.name}.{kind}"
-            write_whole(path, content)
-            written.append(path)
-    return written
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,37 +47,77 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _chosen(given: str) -> list[str]:
-    formats = [kind.strip() for kind in given.split(",") if kind.strip()]
+def main(argv: Sequence[str]) -> int:
+    """Run the command.
+
+    Args:
+        argv: Its arguments.
+
+    Returns:
+        0; 1 where nothing was drawn, or a figure that --only names was not.
+
+    Raises:
+        FileNotFoundError: There are no results.
+        ValueError: An argument makes no sense.
+    """
+    given = _parser().parse_args(argv)
+    formats, only = _listed(given.format), _listed(given.only)
     if unknown := [kind for kind in formats if kind not in FORMATS]:
         raise ValueError(f"--format {unknown[0]}, expected png, pdf or svg, with commas between")
     if not formats:
         raise ValueError("--format is empty, expected png, pdf or svg, with commas between")
-    return list(dict.fromkeys(formats))
+    if not given.results and not given.paper_only:
+        raise ValueError("no results: name results_….json or folders of them, or use --paper-only")
+    if given.results and given.paper_only:
+        raise ValueError("--paper-only draws no results: leave them out, or use --paper")
+    if given.only and not only:
+        raise ValueError(f"--only {given.only} names no figure: name some, or leave it out")
+
+    from mtp_harness.figures import style
+    from mtp_harness.figures.catalogue import draw_all
+    from mtp_harness.results.tidy import read_runs
+    from mtp_harness.results.tracking import log_run
+
+    results = None if given.paper_only else read_runs(given.results)
+    palette = style.COLOUR_BLIND if given.colour_blind else style.PAPER
+    gallery = draw_all(results, only, given.paper, palette, formats)
+    written = write(gallery, given.out)
+    sys.stdout.write(summary(gallery, given.out))
+    for problem in [*(results.problems if results else ()), *gallery.remarks()]:
+        sys.stderr.write(f"{problem}\n")
+    if given.mlflow and written:
+        files = [file.path for file in results.files.values()] if results else []
+        ids = log_run(given.mlflow, files, written)
+        sys.stdout.write(f"logged as {len(ids)} runs in {given.mlflow}\n")
+    return 1 if not gallery.drawn or (only and gallery.refused) else 0
+
+
+def _listed(given: str) -> list[str]:
+    """Return the names between commas, each once."""
+    return list(dict.fromkeys(name for name in map(str.strip, given.split(",")) if name))
+
+
+def write(gallery: Gallery, folder: Path) -> list[Path]:
+    """Write each figure and the table that it shows, and return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for drawn in gallery.drawn:
+        for kind, content in {"csv": drawn.csv.encode(), **drawn.pictures}.items():
+            written.append(folder / f"{drawn.figure.name}.{kind}")
+            write_whole(written[-1], content)
+    return written
 
 
 def summary(gallery: Gallery, folder: Path) -> str:
     """Return what was drawn and what was not, with the commands that measure it."""
-    from mtp_harness.figures.catalogue import FIGURES
-
     names = [drawn.figure.name for drawn in gallery.drawn]
     lines = [f"{len(names)} drawn into {folder}: {', '.join(names) or 'none'}"]
     lines += gallery.objections()
     for drawn, what in ((True, "show the paper alone"), (False, "not drawn")):
-        missing = [name for name in gallery.missing if (name in gallery.refused) != drawn]
-        if not missing:
-            continue
-        lines.append(f"{len(missing)} {what}, because no run measured them:")
-        for command, group in gallery.commands(drawn).items():
-            lines.append(f"  {', '.join(group)}: run {command}")
-        if not drawn and any(FIGURES[name].paper for name in missing):
-            lines.append("  --paper-only draws those of the paper from its own numbers.")
+        commands = gallery.commands(drawn)
+        if missing := sum(map(len, commands.values())):
+            lines.append(f"{missing} {what}, because no run measured them:")
+        lines += [f"  {', '.join(own)}: run {command}" for command, own in commands.items()]
+    if gallery.paper_has():
+        lines.append("  --paper-only draws those of the paper from its own numbers.")
     return "\n".join(lines) + "\n"
-
-
-def _log(uri: str, results: Results | None, written: list[Path]) -> None:
-    from mtp_harness.results.tracking import log_run
-
-    files = [file.path for file in results.files.values()] if results else []
-    ids = log_run(uri, files, written)
-    sys.stdout.write(f"logged as {len(ids)} runs in {uri}\n")

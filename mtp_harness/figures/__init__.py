@@ -1,8 +1,8 @@
-"""Results of the harness, and the paper's numbers, as tidy tables and as the paper's figures.
+"""The paper's figures and tables, from results and from the paper's own numbers.
 
-    results_*.json ──result_file.read──▶ ResultFile ──values.values_of──▶ rows ─┐
-    paper/*.csv ─────────────────────────paper_data.read────────────────────────┴▶ one table
-                                                                                   schema.COLUMNS
+    results ──tidy.read_runs──▶ rows ──Figure.select──────┐
+    paper/*.csv ──paper_data.read──▶ ──Figure.from_paper──┴▶ one table ──Figure.draw──▶ picture
 
+A new figure is a module `…_figures.py` with `FIGURES`, and its line in `catalogue.MODULES`.
 Imports neither torch nor lm_eval, and reads JSON and CSV only.
 """

@@ -1,34 +1,36 @@
 """All figures and tables, in the order of the paper; what only we show comes last."""
 
 import difflib
+import re
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NamedTuple
 
-from mtp_harness.figures import (
-    code_figures,
-    probe_figures,
-    speed_figures,
-    summary_figures,
-    training_figures,
-)
-from mtp_harness.figures.figure import Drawn, Figure, NoData, draw
+from mtp_harness.figures.figure import Figure, NoData, Shown, draw
 from mtp_harness.figures.style import PAPER, Style
 from mtp_harness.results.tidy import Results
 
-_ORDER = (
-    "fig_1 fig_2 fig_3 fig_4 fig_5 fig_6 fig_7 fig_8 fig_s10 fig_s11 fig_s12 fig_s13 fig_s14 "
-    "fig_s15 fig_s16 table_1 table_s2 table_s3 table_s4 table_s5 table_s6 table_s7 table_s8 "
-    "table_s9 table_s10 table_s11 table_s12 fig_heads fig_positions fig_perplexity fig_acceptance "
-    "fig_speed fig_speed_by_size fig_sample_efficiency"
-).split()
+MODULES = (
+    "mtp_harness.figures.code_figures",
+    "mtp_harness.figures.diagram_figures",
+    "mtp_harness.figures.probe_figures",
+    "mtp_harness.figures.speed_figures",
+    "mtp_harness.figures.summary_figures",
+    "mtp_harness.figures.training_figures",
+)
+"""Each has `FIGURES`. A new one is a line here; its figures follow the paper's in this order."""
 
-_MODULES = (code_figures, training_figures, summary_figures, probe_figures, speed_figures)
+
+def _order(figure: Figure) -> tuple[str, str, int]:
+    """Sort `fig_3` before `fig_s10`, both before tables, and what the paper lacks behind all."""
+    found = re.fullmatch(r"(fig|table)_(s?)(\d+)", figure.name)
+    return (found[1], found[2], int(found[3])) if found else ("without a number", "", 0)
+
 
 FIGURES: dict[str, Figure] = {
     figure.name: figure
     for figure in sorted(
-        (figure for module in _MODULES for figure in module.FIGURES),
-        key=lambda figure: _ORDER.index(figure.name),
+        (figure for name in MODULES for figure in import_module(name).FIGURES), key=_order
     )
 }
 
@@ -42,7 +44,7 @@ class Gallery(NamedTuple):
         missing: Those that no run measured; with the paper's numbers they are drawn from those.
     """
 
-    drawn: list[Drawn]
+    drawn: list[Shown]
     refused: dict[str, str]
     missing: list[str]
 
@@ -71,10 +73,13 @@ class Gallery(NamedTuple):
         """
         names: dict[str, list[str]] = {}
         for name in self.missing:
-            if (name in self.refused) == drawn:
-                continue
-            names.setdefault(FIGURES[name].command, []).append(name)
+            if (name in self.refused) != drawn:
+                names.setdefault(FIGURES[name].command, []).append(name)
         return names
+
+    def paper_has(self) -> bool:
+        """Return whether the paper has numbers of a figure that no run measured and none shows."""
+        return any(FIGURES[name].paper for name in self.missing if name in self.refused)
 
 
 def draw_all(
@@ -87,7 +92,7 @@ def draw_all(
     """Draw all figures, or some.
 
     Args:
-        results: What `tables.read_runs` returns; None for the paper's own figures.
+        results: What `tidy.read_runs` returns; None for the paper's own figures.
         only: Names of those that are wanted; all of them where it is empty.
         paper: Whether to add the paper's numbers.
         style: `style.PAPER` or `style.COLOUR_BLIND`.
@@ -105,13 +110,15 @@ def draw_all(
     for name, figure in FIGURES.items():
         if only and name not in only:
             continue
+        measured = True
         try:
             drawn = draw(figure, results, paper, style, formats)
             gallery.drawn.append(drawn)
-            gallery.missing.extend([] if drawn.measured else [name])
+            measured = drawn.measured
         except NoData as error:
             gallery.refused[name] = str(error)
-            gallery.missing.append(name)
-        except ValueError as error:  # it shows nothing, damaged samples, two values for one point
+            measured = error.measured
+        except ValueError as error:  # damaged samples, two values for one point
             gallery.refused[name] = f"{name} is not drawn: {error}"
+        gallery.missing.extend([] if measured else [name])
     return gallery

@@ -24,8 +24,8 @@ def write(
     canvas: Canvas,
     shown: pd.DataFrame,
     files: Mapping[str, ResultFile],
-    protocols: tuple[str, str] = ("", ""),
-    left_out: str = "",
+    protocols: tuple[str, str],
+    left_out: str,
 ) -> None:
     """Write the footer of a figure.
 
@@ -37,11 +37,10 @@ def write(
         left_out: Why numbers of runs are not drawn.
     """
     own, paper = shown[~is_paper(shown)], shown[is_paper(shown)]
-    parts = list(_of_runs(own, files))
+    parts = list(_of_runs(own, files)) if len(own) else []
     parts += [f"Of the runs not drawn: {left_out}"] if left_out else []
-    parts += _of_paper(paper)
-    if (said := _differs(own, paper, *protocols)) is not None:
-        parts.append(said)
+    parts += [_of_paper(paper)] if len(paper) else []
+    parts += _differs(own, paper, *protocols) if len(own) and len(paper) else []
     width, height = canvas.get_size_inches()
     text = "\n".join(fill(part, max(30, int(width * 22))) for part in parts)
     canvas.set_size_inches(width, height + LINE * max(0, text.count("\n") - 1))
@@ -49,61 +48,51 @@ def write(
 
 
 def _of_runs(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> Iterator[str]:
-    if own.empty:
-        return
-    measured = own[own["task"] != "mtp_speed"]  # where the baseline is in the run itself
-    ordered = own.assign(size=own["parameters"].map(rounded, na_action="ignore")).sort_values(
-        ["size", "label"]
-    )
-    labels = list(dict.fromkeys([*ordered["label"].dropna(), *measured["baseline"].dropna()]))
-    named = words.listed(labels)
+    timed = own["task"] == "mtp_speed"  # where the baseline is in the run itself
+    size = own["parameters"].map(rounded, na_action="ignore")
+    labels = own.assign(size=size).sort_values(["size", "label"])["label"]
+    named = words.listed([*labels.dropna(), *own.loc[~timed, "baseline"].dropna()])
     hardware = [name for name in dict.fromkeys(own["hardware"].dropna()) if name not in named]
-    told = [f"Runs: {named}", ", ".join(hardware)]
-    speed = _settings(own[own["task"] == "mtp_speed"])
-    decoded = _of_answers(own, files)
-    told += [f"speedup: {speed}; tokens per forward: {decoded}"] if speed and decoded else []
-    told += [] if speed and decoded else [speed, decoded]
-    told += [_samples(own), _points(own)]
+    speed, decoded = _settings(own[timed]), _of_answers(own, files)
+    if speed and decoded:
+        speed, decoded = f"speedup: {speed}", f"tokens per forward: {decoded}"
+    told = [f"Runs: {named}", ", ".join(hardware), speed, decoded, _samples(own), _points(own)]
     yield "; ".join(filter(None, told))
     tasks = reading.tasks_of(own, files)
     counted = reading.answers(tasks)
     for name, said in (
         ("Read in part", reading.parts(tasks)),
         ("Texts read", reading.probed(own, tasks)),
-        ("Empty answers", list(reading.of_answers(counted, "empty"))),
-        ("Looped answers", list(reading.of_answers(counted, "looped"))),
+        ("Empty answers", reading.of_answers(counted, "empty")),
+        ("Looped answers", reading.of_answers(counted, "looped")),
         ("Per token, and not comparable between vocabularies", _vocabularies(tasks)),
     ):
-        if said:
-            yield f"{name}: {'; '.join(said)}"
+        if text := "; ".join(dict.fromkeys(said)):
+            yield f"{name}: {text}"
     yield from dict.fromkeys(own["note"].dropna())
 
 
-def _of_paper(rows: pd.DataFrame) -> Iterator[str]:
-    if rows.empty:
-        return
+def _of_paper(rows: pd.DataFrame) -> str:
     printed = ", ".join(dict.fromkeys(rows["source"]))
     settings = ", ".join(filter(None, (_settings(rows), _samples(rows))))
     bold = "; bold as printed" if rows["bold"].notna().any() else ""
-    yield f"Paper: {printed}, Gloeckle et al. 2024{f' ({settings})' if settings else ''}{bold}"
+    return f"Paper: {printed}, Gloeckle et al. 2024{f' ({settings})' if settings else ''}{bold}"
 
 
-def _differs(own: pd.DataFrame, paper: pd.DataFrame, asked: str, paper_asked: str) -> str | None:
-    """Return in what runs and the paper beside them were asked differently; None for nothing."""
-    if own.empty or paper.empty:
-        return None
+def _differs(own: pd.DataFrame, paper: pd.DataFrame, asked: str, paper_asked: str) -> Iterator[str]:
+    """Yield in what runs and the paper beside them were asked differently."""
     runs, its = [], []
     ways = list(dict.fromkeys(own["protocol"].dropna())) or [asked]
     if paper_asked and ways != [paper_asked]:
         runs += ways
         its.append(paper_asked)
-    sampled = own["at"].notna().any()
-    for name in (*DECODING, *(["n_samples"] if sampled else [])):
+    for name in (*DECODING, *(["n_samples"] if own["at"].notna().any() else [])):
         ours, theirs = (sorted(set(rows[name].dropna())) for rows in (own, paper))
         if len(theirs) == 1 and ours and ours != theirs:
             runs.append(" or ".join(words.entry(name, one) for one in ours))
             its.append(words.entry(name, theirs[0]))
-    return f"Protocol differs: runs {', '.join(runs)}; the paper {', '.join(its)}" if its else None
+    if its:
+        yield f"Protocol differs: runs {', '.join(runs)}; the paper {', '.join(its)}"
 
 
 def _settings(rows: pd.DataFrame) -> str:
@@ -127,28 +116,24 @@ def _points(rows: pd.DataFrame) -> str:
 
 def _of_answers(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> str:
     """Return in words how `mtp_speculative` decoded, which its tables leave to the file."""
-    runs = own.loc[own["task"] == "mtp_speculative", "run"].unique()
-    said: dict[str, None] = {}
-    for file in (files[run] for run in runs):
-        sets = (file.mtp.get("documents") or {}).get("mtp_speculative") or {}
-        sources = [str(about["source"]) for about in sets.values() if about.get("source")]
-        told_lengths = (about.get("new_tokens") for about in sets.values())
-        lengths = [length for length in told_lengths if type(length) is int]
-        told = [f"prompts of {' and '.join(sources)}" if sources else ""]
+    said = []
+    for run in own.loc[own["task"] == "mtp_speculative", "run"].unique():
+        file, task = files[run], "mtp_speculative"
+        abouts = reading.sets_of(file, task).values()
+        sources = " and ".join(str(about["source"]) for about in abouts if about.get("source"))
+        lengths = [one for one in reading.new_tokens(file, task) if one is not None]
+        told = [f"prompts of {sources}" if sources else ""]
         told += [f"at most {max(lengths)} new tokens" if lengths else ""]
-        told += [f"batch size {file.mtp['batch_size']}" if file.mtp.get("batch_size") else ""]
-        said[", ".join(filter(None, told))] = None
-    return "; ".join(filter(None, said))
+        told += [f"batch size {batch}" if (batch := file.mtp.get("batch_size")) else ""]
+        said.append(", ".join(filter(None, told)))
+    return "; ".join(filter(None, dict.fromkeys(said)))
 
 
 def _vocabularies(tasks: list[reading.Task]) -> list[str]:
     """Return the vocabularies of models that count in different tokens; nothing for one."""
-    sizes: dict[int, dict[str, None]] = {}
+    sizes: dict[int, list[str]] = {}
     for file, task in tasks:
         if task in PER_TOKEN and type(size := file.mtp.get("vocab_size")) is int:
-            sizes.setdefault(size, {})[file.label] = None
-    return (
-        [f"{size:,} ({words.listed(list(labels))})" for size, labels in sizes.items()]
-        if len(sizes) > 1
-        else []
-    )
+            sizes.setdefault(size, []).append(file.label)
+    told = [f"{size:,} ({words.listed(labels)})" for size, labels in sizes.items()]
+    return told if len(told) > 1 else []

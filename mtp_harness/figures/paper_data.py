@@ -18,11 +18,6 @@ from mtp_harness.results.tidy import frame
 FOLDER = Path(__file__).parent / "paper"
 
 
-def names() -> list[str]:
-    """Return the tables and figures that there is a file of."""
-    return sorted(path.stem for path in FOLDER.glob("*.csv"))
-
-
 def read(*chosen: str) -> pd.DataFrame:
     """Return the rows of one or more of the files, shares instead of percentages."""
     rows = []
@@ -35,12 +30,9 @@ def read(*chosen: str) -> pd.DataFrame:
 def _row(line: dict[str, str]) -> dict[str, Any]:
     scale = 100 if line.pop("unit", "") == "percent" else 1
     row: dict[str, Any] = {key: text for key, text in line.items() if text}
-    for name in schema.WHOLE:
-        if name in row:
-            row[name] = int(row[name])
-    for name in ("value", "low", "high"):
-        if name in row:
-            row[name] = float(row[name]) / scale
-    if "temperature" in row:
-        row["temperature"] = float(row["temperature"])
+    for name, text in row.items():
+        if schema.COLUMNS[name] == "Int64":
+            row[name] = int(text)
+        elif schema.COLUMNS[name] == "Float64":
+            row[name] = float(text) / (scale if name in ("value", "low", "high") else 1)
     return row | {"at": schema.at(row["metric"])}

@@ -1,15 +1,18 @@
 """Induction, arithmetic and GSM8K as in the paper; heads, positions and loss as only we show."""
 
+from functools import partial
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from mtp_harness.figures import words
 from mtp_harness.figures.figure import Figure
 from mtp_harness.figures.heat import Heat
-from mtp_harness.figures.induction import TWO_TOKENS, apart, induction, stories
 from mtp_harness.figures.lines import Lines
+from mtp_harness.figures.rows import Select, put, with_most_heads
+from mtp_harness.figures.series import Entry
 from mtp_harness.figures.style import GREY, Style
 from mtp_harness.results.tidy import Results, table
 
@@ -21,189 +24,172 @@ FEWEST = 100
 
 EXPRESSIONS = ("expressions as this package writes them", "does not say how it writes them")
 
+TWO_TOKENS = "names of two tokens"
+"""The paper's, for which its models' vocabulary was made."""
+
 IN_DOMAIN = 5
 """Operations in training; more are out of domain."""
 
 
-def arithmetic(results: Results) -> pd.DataFrame:
-    """Return accuracy by number of operations."""
-    return table(results, "mtp_arithmetic", "by_operations", "accuracy")
+def induction(results: Results) -> pd.DataFrame:
+    """Return how often head 1 knows a name that it has read before.
+
+    `protocol` says of how many tokens the names are, or bytes: byte models have no names of two.
+    """
+    rows = table(results, "mtp_induction", "by_data_set", "accuracy")
+    rows = rows[rows["offset"].fillna(1) == 1]
+    lengths = table(results, "mtp_induction", "by_data_set", "name_tokens")
+    by_place = lengths.groupby(["run", "data_set"])["value"].first()
+    places = zip(rows["run"], rows["data_set"], strict=True)
+    return put(rows, protocol=[_names(by_place.get(place)) for place in places])
 
 
-def without_pause(results: Results) -> pd.DataFrame:
-    """Return the same without pause tokens."""
-    rows = arithmetic(results)
-    return rows[rows["pause_tokens"].fillna(0) == 0].reset_index(drop=True)
+def _names(length: float | None) -> str:
+    if length is None:
+        return "names of unknown length"
+    return TWO_TOKENS if length == 2 else f"names of {length:g} bytes"
 
 
-def with_pause(results: Results) -> pd.DataFrame:
-    """Return the same with pause tokens."""
-    rows = arithmetic(results)
-    return rows[rows["pause_tokens"].fillna(0) > 0].reset_index(drop=True)
+def stories(results: Results) -> pd.DataFrame:
+    """Return the same on stories."""
+    rows = induction(results)
+    return rows[rows["data_set"] == "stories"]
 
 
-def domains(axes: Axes, panel: pd.DataFrame) -> None:
+def apart(rows: pd.DataFrame) -> pd.DataFrame:
+    """Give names of several lengths panels of their own: their recall does not compare."""
+    asked = rows["protocol"].fillna(TWO_TOKENS)
+    if asked.nunique() < 2:
+        return rows
+    own = rows["data_set"].map(lambda name: words.entry("data_set", name))
+    return put(rows, data_set=own + ", " + asked)
+
+
+def arithmetic(results: Results, pause: bool) -> pd.DataFrame:
+    """Return accuracy by number of operations, with or without pause tokens."""
+    rows = table(results, "mtp_arithmetic", "by_operations", "accuracy")
+    return rows[(rows["pause_tokens"].fillna(0) > 0) == pause]
+
+
+def domains(axes: Axes) -> None:
     """Mark where operations leave the domain of training."""
     axes.axvline(IN_DOMAIN + 0.5, color=GREY, linewidth=0.7, linestyle=":")
+    look: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 5.5, "color": GREY}
     for middle, text in ((3, "in-domain"), (8, "out-of-domain")):
-        axes.text(
-            middle,
-            1.0,
-            text,
-            transform=axes.get_xaxis_transform(),
-            ha="center",
-            va="bottom",
-            fontsize=5.5,
-            color=GREY,
-        )
+        axes.text(middle, 1.0, text, transform=axes.get_xaxis_transform(), **look)
 
 
 def gsm8k(results: Results) -> pd.DataFrame:
     """Return pass@k on GSM8K by temperature."""
     values = results.values
-    rows = values[
-        (values["task"] == "gsm8k_mtp") & values["at"].notna() & (values["temperature"] > 0)
-    ]
-    rows = rows.sort_values("k", kind="stable")
+    sampled = (values["temperature"] > 0) & values["at"].notna()
     same = ["label", "n", "train_tokens", "train_seed", "metric", "temperature", "n_samples"]
-    return rows.drop_duplicates(same, keep="last").sort_index().reset_index(drop=True)
+    return with_most_heads(values[(values["task"] == "gsm8k_mtp") & sampled], same)
 
 
 def heads(results: Results) -> pd.DataFrame:
     """Return what each head knows of real text."""
     shown = ("accuracy", "bits_per_byte", "tf_agree", "confidence")
     rows = table(results, "mtp_heads", "by_offset", *shown)
-    return rows[rows["offset"].notna()].reset_index(drop=True)
+    return rows[rows["offset"].notna()]
 
 
 def positions(results: Results) -> pd.DataFrame:
     """Return each head's accuracy by position in the window and by class of token."""
     buckets = table(results, "mtp_positions", "by_bucket", "accuracy")
     classes = table(results, "mtp_positions", "by_class", "accuracy")
-    if "part" in classes and (classes["part"] == "all").any():
+    if (classes["part"] == "all").any():
         classes = classes[classes["part"] == "all"]
-    rows = pd.concat([buckets, classes], ignore_index=True)
-    return rows[(rows["count"] >= FEWEST).fillna(True)].reset_index(drop=True)
+    rows = pd.concat([buckets, classes])
+    return rows[(rows["count"] >= FEWEST).fillna(True)]
 
 
-class Positions:
-    """A map of offsets and positions, and one of offsets and classes, for each model and text."""
-
-    def __call__(self, canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
-        """Draw the table."""
-        where = [
-            str(row["class"])
-            + ("" if pd.isna(row["part"]) or row["part"] == "all" else f", {row['part']}")
-            if pd.isna(row["position_from"])
-            else f"tokens {row['position_from']}–{row['position_to']}"
-            for _, row in shown.iterrows()
-        ]
-        named = shown.assign(where=where)
-        Heat(
-            ("where",),
-            ("offset",),
-            panels=("label", "data_set"),
-            form="{:.0f}",
-            row_words=lambda row: str(row[0]),
-            column_words=lambda column: str(column[0]),
-            xlabel="offset",
-            field=(0.34, 0.17),
-        )(canvas, named, style)
-        canvas.suptitle(f"accuracy (%), of at least {FEWEST} tokens", fontsize=7.5)
+def draw_positions(canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
+    """Draw maps of offsets and positions or classes, one for each model and text."""
+    Heat(
+        ("position_from", "position_to", "class", "part"),
+        ("offset",),
+        ("label", "data_set"),
+        _where,
+        lambda column: str(column[0]),
+        form="{:.0f}",
+        xlabel="offset",
+        field=(0.34, 0.17),
+    )(canvas, shown, style)
+    canvas.suptitle(f"accuracy (%), of at least {FEWEST} tokens", fontsize=7.5)
 
 
-def loss(results: Results) -> pd.DataFrame:
-    """Return cross-entropy by position, one line a head."""
-    return table(results, "mtp_perplexity", "by_position", "cross_entropy")
+def _where(row: Entry) -> str:
+    low, high, of_class, part = row
+    if low is not None:
+        return f"tokens {low}–{high}"
+    return str(of_class) if part in (None, "all") else f"{of_class}, {part}"
 
 
 def _pauses(entry: Any) -> str:
-    return (
-        f"({'a' if entry == 5 else 'b'}) {entry} pause tokens" if entry in (5, 10) else str(entry)
+    letter = {5: "(a) ", 10: "(b) "}.get(entry)
+    return f"{letter}{entry} pause tokens" if letter else str(entry)
+
+
+def _of_names(
+    name: str, caption: str, select: Select, paper: tuple[str, ...] = (), **look: Any
+) -> Figure:
+    shared: dict[str, Any] = {
+        "log_x": True,
+        "ticks": SIZES,
+        "ylabel": "accuracy",
+        "size": (2.9, 2.0),
+    }
+    lines = Lines("parameters", told=(), columns="data_set", **shared, **look)
+    protocols = ("", TWO_TOKENS)
+    return Figure(
+        name, caption, select, lines, INDUCTION, paper, together=apart, protocols=protocols
     )
 
 
+def _of_operations(name: str, caption: str, pause: bool = False, **look: Any) -> Figure:
+    lines = Lines("operations", percent=True, **look)
+    command = ARITHMETIC + (""" with `--metadata '{"pause_tokens": 5}'`""" if pause else "")
+    select = partial(arithmetic, pause=pause)
+    return Figure(name, caption, select, lines, command, protocols=EXPRESSIONS)
+
+
 FIGURES = (
-    Figure(
+    _of_names(
         "fig_7",
         "Induction on children stories by model size: accuracy on the second token of a name that "
         "was read before.",
         stories,
-        Lines(
-            "parameters",
-            told=(),
-            columns="data_set",
-            log_x=True,
-            ticks=SIZES,
-            ylabel="accuracy",
-            ylim=(0.0, 0.52),
-            size=(2.9, 2.0),
-        ),
-        INDUCTION,
-        ("fig_7",),
-        together=apart,
-        protocols=("", TWO_TOKENS),
+        ylim=(0.0, 0.52),
     ),
-    Figure(
+    _of_names(
         "fig_s14",
         "Induction by model size, on data of several qualities.",
         induction,
-        Lines(
-            "parameters",
-            told=(),
-            columns="data_set",
-            order=("stories", "books and stories"),
-            log_x=True,
-            ticks=SIZES,
-            ylabel="accuracy",
-            size=(2.9, 2.0),
-        ),
-        INDUCTION,
         ("fig_7", "fig_s14"),
-        together=apart,
-        protocols=("", TWO_TOKENS),
+        order=("stories", "books and stories"),
     ),
-    Figure(
+    _of_operations(
         "fig_8",
         "Polynomial arithmetic by number of operations.",
-        without_pause,
-        Lines("operations", percent=True, size=(3.1, 2.5), ylabel="accuracy (%)", decorate=domains),
-        ARITHMETIC,
-        ("fig_8",),
-        protocols=EXPRESSIONS,
+        size=(3.1, 2.5),
+        decorate=domains,
     ),
-    Figure(
+    _of_operations(
         "fig_s15",
         "Polynomial arithmetic with pause tokens before the answer.",
-        with_pause,
-        Lines(
-            "operations",
-            columns="pause_tokens",
-            percent=True,
-            size=(3.1, 2.5),
-            ylabel="accuracy (%)",
-            panel_words=_pauses,
-        ),
-        f"{ARITHMETIC} with `--metadata '{{\"pause_tokens\": 5}}'`",
-        ("fig_s15",),
-        protocols=EXPRESSIONS,
+        pause=True,
+        columns="pause_tokens",
+        size=(3.1, 2.5),
+        panel_words=_pauses,
     ),
-    Figure(
+    _of_operations(
         "fig_s16",
         "Polynomial arithmetic by number of operations and by model size.",
-        without_pause,
-        Lines(
-            "operations",
-            told=("parameters",),
-            dashed="parameters",
-            percent=True,
-            size=(4.4, 3.2),
-            ylabel="accuracy (%)",
-            decorate=domains,
-        ),
-        ARITHMETIC,
-        ("fig_s16",),
-        protocols=EXPRESSIONS,
+        told=("parameters",),
+        dashed="parameters",
+        size=(4.4, 3.2),
+        decorate=domains,
     ),
     Figure(
         "fig_s13",
@@ -220,7 +206,6 @@ FIGURES = (
             size=(2.6, 1.7),
         ),
         "`lm_eval --model mtp --tasks mtp_paper_gsm8k -o RESULTS`",
-        ("fig_s13",),
     ),
     Figure(
         "fig_heads",
@@ -242,13 +227,13 @@ FIGURES = (
         "Accuracy (%) of each head by position in the window and by class of token, of at least "
         f"{FEWEST} tokens each.",
         positions,
-        Positions(),
+        draw_positions,
         "`lm_eval --model mtp --tasks mtp_positions -o RESULTS`",
     ),
     Figure(
         "fig_perplexity",
         "Cross-entropy by position in the window, one line a head, 90 % intervals as bands.",
-        loss,
+        lambda results: table(results, "mtp_perplexity", "by_position", "cross_entropy"),
         Lines(
             "position",
             colour="offset",

@@ -1,7 +1,7 @@
 """What the runs of a figure read, and how many of their answers were empty or looped."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -15,26 +15,16 @@ Task = tuple[ResultFile, str]
 DECODED = "mtp_speculative"
 """Decodes answers of its own, with every number of heads."""
 
-TIMED = "mtp_speed"
-"""Decodes as many tokens as it was asked for, whatever they are."""
+
+def sets_of(file: ResultFile, task: str) -> Mapping[str, Mapping[str, Any]]:
+    """Return what a run says of the data sets that a probe read, by name."""
+    return (file.mtp.get("documents") or {}).get(task) or {}
 
 
-class Answers(NamedTuple):
-    """Answers of one model to one task.
-
-    Attributes:
-        data_set: Words for the task.
-        label: Of the model.
-        total: How many there are.
-        empty: How many have no text; None where nothing says it.
-        looped: How many repeat themselves; None where nothing says it.
-    """
-
-    data_set: str
-    label: str
-    total: int
-    empty: int | None
-    looped: int | None
+def new_tokens(file: ResultFile, task: str) -> list[int | None]:
+    """Return how many tokens a probe decoded at most, for each data set that it read."""
+    lengths = [about.get("new_tokens") for about in sets_of(file, task).values()]
+    return [length if type(length) is int else None for length in lengths]
 
 
 def tasks_of(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> list[Task]:
@@ -53,27 +43,24 @@ def tasks_of(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> list[Task]:
     return list(found.values())
 
 
-def parts(tasks: list[Task]) -> list[str]:
-    """Return the data sets of which a part was read, such as "HumanEval 20 of 164"."""
-    said: dict[str, None] = {}
+def parts(tasks: list[Task]) -> Iterator[str]:
+    """Yield the data sets of which a part was read, such as "HumanEval 20 of 164"."""
     for file, task in tasks:
         read, whole = file.counted(task)
         if read is not None and whole is not None and read != whole and not _is_timed(task):
-            said[f"{_name(task)} {read:,} of {whole:,}"] = None
-    return list(said)
+            yield f"{_name(task)} {read:,} of {whole:,}"
 
 
-def probed(own: pd.DataFrame, tasks: list[Task]) -> list[str]:
-    """Return how many texts of each kind the probes read, such as "code 18, prose 31".
+def probed(own: pd.DataFrame, tasks: list[Task]) -> Iterator[str]:
+    """Yield how many texts of each kind the probes read, such as "code 18, prose 31".
 
     Args:
         own: Rows of runs; a kind that none of them names is not told.
         tasks: What `tasks_of` returns for them.
     """
     kinds = tuple({*own["data_set"].dropna(), *own["category"].dropna()})
-    said: dict[str, None] = {}
     for file, task in tasks:
-        sets = (file.mtp.get("documents") or {}).get(task) or {}
+        sets = sets_of(file, task)
         counts = [
             f"{words.entry('data_set', name)} {about['n_documents']:,}"
             for name, about in sets.items()
@@ -81,52 +68,35 @@ def probed(own: pd.DataFrame, tasks: list[Task]) -> list[str]:
         ]
         quick = (file.content["configs"][task].get("metadata") or {}).get("quick") is True
         if counts and not _is_timed(task):
-            said[", ".join(counts) + (" (quick)" if quick else "")] = None
-    return list(said)
+            yield ", ".join(counts) + (" (quick)" if quick else "")
 
 
-def answers(tasks: list[Task]) -> list[Answers]:
-    """Return the answers of each model to each data set, over all files of the figure."""
-    found: dict[tuple[str, str], list[Answers]] = {}
-    for file, task in tasks:
-        if (one := _answers(file, task)) is not None:
-            found.setdefault((one.data_set, one.label), []).append(one)
-    return [
-        Answers(*key, sum(one.total for one in group), _sum(group, "empty"), _sum(group, "looped"))
-        for key, group in found.items()
-    ]
+def answers(tasks: list[Task]) -> pd.DataFrame:
+    """Return how many answers of each model to each data set are there, empty, and looped."""
+    each = [one for file, task in tasks if (one := _answers(file, task)) is not None]
+    counted = pd.DataFrame(each, columns=["data_set", "label", "total", "empty", "looped"])
+    counted = counted.astype({name: "Int64" for name in ("total", "empty", "looped")})
+    by_model = counted.groupby(["data_set", "label"], sort=False)
+    return by_model.sum(skipna=False).reset_index()
 
 
-def of_answers(counted: list[Answers], what: str) -> Iterator[str]:
-    """Yield by data set how many answers were empty, or looped, of how many.
-
-    Args:
-        counted: What `answers` returns.
-        what: `empty` or `looped`.
-    """
-    sets: dict[str, list[Answers]] = {}
-    for one in counted:
-        sets.setdefault(one.data_set, []).append(one)
-    for name, models in sets.items():
-        known = [(one, getattr(one, what)) for one in models]
-        if all(number is None for _, number in known):
+def of_answers(counted: pd.DataFrame, what: str) -> Iterator[str]:
+    """Yield by data set how many of the answers were empty, or looped: the column `what`."""
+    for name, models in counted.groupby("data_set", sort=False):
+        numbers, totals = models[what], models["total"]
+        if numbers.isna().all():
             if what == "empty" and name != words.entry("data_set", DECODED):
                 yield f"{name} not counted"
-        elif len(known) > words.FEW:
-            numbers = [number for _, number in known if number is not None]
-            totals = sorted({one.total for one in models})
-            yield f"{name} {_range(numbers)} of {_range(totals)} ({len(known)} models)"
+        elif len(models) > words.FEW:
+            yield f"{name} {_range(numbers)} of {_range(totals)} ({len(models)} models)"
         else:
-            each = (f"{one.label} {'?' if n is None else n} of {one.total:,}" for one, n in known)
-            yield f"{name} {', '.join(each)}"
+            each = zip(models["label"], numbers, totals, strict=True)
+            said = (f"{label} {'?' if pd.isna(n) else n} of {total:,}" for label, n, total in each)
+            yield f"{name} {', '.join(said)}"
 
 
-def _sum(group: list[Answers], name: str) -> int | None:
-    counts = [getattr(one, name) for one in group]
-    return None if None in counts else sum(counts)
-
-
-def _answers(file: ResultFile, task: str) -> Answers | None:
+def _answers(file: ResultFile, task: str) -> tuple[str, str, int, int | None, int | None] | None:
+    """Return data set, label and counts of a task's answers; None where it asked for none."""
     config = file.content["configs"][task]
     generated = config.get("output_type", "generate_until") == "generate_until"
     if not (generated and config.get("generation_kwargs")) and task != DECODED:
@@ -140,8 +110,7 @@ def _answers(file: ResultFile, task: str) -> Answers | None:
     empty = _count(metrics, "empty_answers_unicode", 1)
     if empty is None and task != DECODED:
         empty = documents.empty_answers(file, task)
-    looped = _count(metrics, "looping", total)
-    return Answers(_name(task), file.label, total, empty, looped)
+    return _name(task), file.label, total, empty, _count(metrics, "looping", total)
 
 
 def _count(metrics: Mapping[str, Any], name: str, times: int) -> int | None:
@@ -157,13 +126,14 @@ def _is_among(name: str, kinds: tuple[str, ...]) -> bool:
 
 
 def _is_timed(task: str) -> bool:
-    return task == TIMED or task.startswith(f"{TIMED}_")
+    """Return whether a task decodes as many tokens as it was asked for, whatever they are."""
+    return task == "mtp_speed" or task.startswith("mtp_speed_")
 
 
 def _name(task: str) -> str:
     return words.entry("data_set", family_of(task).removesuffix("_mtp"))
 
 
-def _range(numbers: list[int]) -> str:
-    low, high = min(numbers), max(numbers)
+def _range(numbers: "pd.Series[int]") -> str:
+    low, high = numbers.min(), numbers.max()
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"

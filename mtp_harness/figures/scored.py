@@ -7,12 +7,12 @@ Greedy answers are no temperature to choose: they count where nothing was sample
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from mtp_harness.figures.rows import MODEL, plain, printed
 from mtp_harness.results import alike, sizes
 from mtp_harness.results.documents import scores
 from mtp_harness.results.result_file import ResultFile
@@ -21,23 +21,17 @@ from mtp_harness.results.tidy import Results, frame
 from mtp_harness.results.values import decoding_of
 from mtp_harness.scoring.temperatures import oracle, oracle_gain
 
-T = TypeVar("T")
-
-MODEL = ["label", "n", "parameters", "train_tokens", "train_step", "train_seed"]
-
 
 class Cell(NamedTuple):
     """One model on one benchmark for one k of pass@k.
 
     Attributes:
         rows: One per temperature, lowest first.
-        by_problem: Scores of the problems in all of them, [P, T]; None without samples.
-        problems: Their names.
+        by_problem: Scores by problem, a column for each temperature; empty without samples.
     """
 
     rows: pd.DataFrame
-    by_problem: NDArray[np.float64] | None
-    problems: list[str]
+    by_problem: pd.DataFrame
 
     @property
     def runs(self) -> str:
@@ -50,11 +44,6 @@ class Cell(NamedTuple):
         return self.rows.loc[self.rows["value"].astype(float).idxmax()]
 
     @property
-    def is_sampled(self) -> bool:
-        """Whether answers were sampled: greedy ones have no temperature."""
-        return _is_sampled(self.rows.iloc[0])
-
-    @property
     def has_a_best(self) -> bool:
         """Whether one of several temperatures scores higher than all others."""
         values = self.rows["value"].astype(float)
@@ -63,13 +52,8 @@ class Cell(NamedTuple):
 
 def cells(results: Results, tasks: tuple[str, ...]) -> Iterator[Cell]:
     """Yield every model, benchmark and k that was run, in the order of the table."""
-    values = results.values
-    passed = values[
-        values["at"].notna()
-        & values["task"].isin(tasks)
-        & (values["table"] == "results")
-        & (values["acceptance"].fillna("exact") == "exact")
-    ]
+    values = printed(results)
+    passed = values[values["at"].notna() & values["task"].isin(tasks)]
     for _, rows in passed.groupby([*MODEL, "task", "at"], dropna=False, sort=True):
         sampled = rows[(rows["temperature"] > 0).fillna(False)]
         chosen = sampled if len(sampled) else rows
@@ -77,12 +61,10 @@ def cells(results: Results, tasks: tuple[str, ...]) -> Iterator[Cell]:
         # The text is the same for every k and batch size: of several runs the one with most heads.
         ordered = chosen.sort_values(["temperature", "n_samples", "k", "batch", "run"])
         one_each = ordered.drop_duplicates("temperature", keep="last").reset_index(drop=True)
-        yield Cell(one_each, *_by_problem(results, one_each))
+        yield Cell(one_each, _by_problem(results, one_each))
 
 
-def _by_problem(
-    results: Results, rows: pd.DataFrame
-) -> tuple[NDArray[np.float64] | None, list[str]]:
+def _by_problem(results: Results, rows: pd.DataFrame) -> pd.DataFrame:
     columns = []
     for _, row in rows.iterrows():
         file = results.files[row["run"]]
@@ -90,10 +72,9 @@ def _by_problem(
         task = next(task for task in file.tasks if _is_of(row, file, task))
         by_document = scores(file, task, row["metric"] + suffix)
         if by_document is None:
-            return None, []
-        columns.append(by_document)
-    shared = sorted(set.intersection(*(set(column) for column in columns)))
-    return np.array([[column[name] for column in columns] for name in shared]), shared
+            return pd.DataFrame()
+        columns.append(pd.Series(by_document))
+    return pd.concat(columns, axis="columns", join="inner").sort_index()
 
 
 def _is_of(row: Any, file: ResultFile, task: str) -> bool:
@@ -115,16 +96,14 @@ def best_of(found: Iterable[Cell]) -> pd.DataFrame:
     """Return the same for some cells."""
     rows = []
     for cell in found:
-        row = cell.best.to_dict()
-        if cell.by_problem is not None and len(cell.problems):
-            temperatures = [float(place) for place in range(len(cell.rows))]
-            best = oracle(cell.by_problem, temperatures)
-            row = cell.rows.loc[int(best.temperature)].to_dict()
-            row |= {"value": best.score.value, "low": best.score.low, "high": best.score.high}
-            row["run"] = cell.runs
-            row["count"] = len(cell.problems)
-        rows.append(row)
-    return frame(_plain(rows))
+        row = cell.best
+        if len(cell.by_problem):
+            places = [float(place) for place in range(len(cell.rows))]
+            best, score = oracle(np.ascontiguousarray(cell.by_problem), places)
+            row = cell.rows.loc[int(best)].to_dict() | score._asdict()
+            row |= {"run": cell.runs, "count": len(cell.by_problem)}
+        rows.append(plain(row))
+    return frame(rows)
 
 
 def gains(results: Results, tasks: tuple[str, ...]) -> pd.DataFrame:
@@ -135,38 +114,38 @@ def gains(results: Results, tasks: tuple[str, ...]) -> pd.DataFrame:
     rows = []
     for cell in found:
         candidates = [other for other in found if _is_baseline(other.best, cell.best)]
-        base = the_baseline(candidates, [one.best["label"] for one in candidates], cell.best)
-        if base is None:
+        place = the_baseline([one.best for one in candidates], cell.best)
+        if place is None:
             continue
-        row = cell.best.to_dict() | {"baseline": base.best["label"], "low": None, "high": None}
-        row["run"] = f"{cell.runs} {base.runs}"
-        row["baseline_value"] = base.best["value"]
-        row["value"] = float(cell.best["value"]) - float(base.best["value"])
-        shared = sorted(set(cell.problems) & set(base.problems))
-        if not shared and not same(base.best["documents"], cell.best["documents"]):
+        base = candidates[place]
+        problems = cell.by_problem.index.intersection(base.by_problem.index)
+        if problems.empty and not same(base.best["documents"], cell.best["documents"]):
             continue
-        if shared:
-            own, its = (_select(one, shared) for one in (cell, base))
+        row = difference(cell.best, base.best) | {"run": f"{cell.runs} {base.runs}"}
+        if len(problems):
+            own, its = (np.ascontiguousarray(one.by_problem.loc[problems]) for one in (cell, base))
             gain = oracle_gain(own, its)
-            row |= {"value": gain.value, "low": gain.low, "high": gain.high, "count": len(shared)}
-            row["baseline_value"] = float(its.mean(axis=0).max())
+            row |= gain._asdict() | {
+                "count": len(problems),
+                "baseline_value": float(its.mean(axis=0).max()),
+            }
         rows.append(row)
-    return frame(_plain(rows))
+    return frame(rows)
 
 
-def the_baseline(candidates: Sequence[T], labels: Sequence[str], row: Any) -> T | None:
-    """Return the n = 1 that a model is compared with: that of its own label, or the only one.
+def the_baseline(candidates: Sequence[Any], row: Any) -> int | None:
+    """Return which n = 1 a model is compared with: that of its own label, or the only one.
 
     Args:
-        candidates: All n = 1 that it could be compared with.
-        labels: Of these, in the same order.
-        row: The model's; its `label` and `task` are used.
+        candidates: Rows of all n = 1 that it could be compared with.
+        row: The model's.
 
     Raises:
         ValueError: There are several, and none has its label.
     """
-    own = [one for one, label in zip(candidates, labels, strict=True) if label == row["label"]]
-    chosen = own or list(candidates)
+    labels = [one["label"] for one in candidates]
+    own = [place for place, label in enumerate(labels) if label == row["label"]]
+    chosen = own or list(range(len(labels)))
     if len(chosen) > 1:
         raise ValueError(
             f"{row['label']} could be compared with {' and '.join(labels)} on {row['task']}, "
@@ -175,28 +154,31 @@ def the_baseline(candidates: Sequence[T], labels: Sequence[str], row: Any) -> T 
     return chosen[0] if chosen else None
 
 
+def difference(row: Any, base: Any) -> dict[str, Any]:
+    """Return a row less that of n = 1, without an interval."""
+    changed = {"value": float(row["value"]) - float(base["value"]), "low": None, "high": None}
+    named = {"baseline": base["label"], "baseline_value": float(base["value"])}
+    return plain(row) | changed | named | {"run": f"{row['run']} {base['run']}"}
+
+
 def _is_baseline(other: Any, row: Any) -> bool:
-    return bool(
-        other["n"] == 1
-        and row["n"] > 1
-        and other["task"] == row["task"]
-        and other["at"] == row["at"]
-        and same(other["n_samples"], row["n_samples"])
-        and is_trained_alike(other, row)
-        and same_size(other["parameters"], row["parameters"])
-    )
+    return is_n1_of(other, row, "task", "at", "n_samples") and same_size(other, row)
 
 
-def is_trained_alike(one: Any, other: Any) -> bool:
-    """Return whether training tokens and seed are the same; where unknown, the steps are."""
-    unknown = pd.isna(one["train_tokens"]) and pd.isna(other["train_tokens"])
-    keys = ["train_tokens", "train_seed", *(["train_step"] if unknown else [])]
-    return all(same(one[key], other[key]) for key in keys)
+def is_n1_of(other: Any, row: Any, *equal: str) -> bool:
+    """Return whether a row is of n = 1, another of n > 1, and they are equal in some columns.
+
+    These, and training tokens and seed; where both trainings' tokens are unknown, the steps.
+    """
+    unknown = pd.isna(row["train_tokens"]) and pd.isna(other["train_tokens"])
+    keys = [*equal, "train_tokens", "train_seed", *(["train_step"] if unknown else [])]
+    return other["n"] == 1 and row["n"] > 1 and all(same(other[key], row[key]) for key in keys)
 
 
 def same_size(one: Any, other: Any) -> bool:
-    """Return whether two counts of parameters are within 10 %; False where one is not known."""
-    return not (pd.isna(one) or pd.isna(other)) and sizes.same_size(one, other)
+    """Return whether parameters of two rows are within 10 %; False where one is not known."""
+    counts = one["parameters"], other["parameters"]
+    return not any(map(pd.isna, counts)) and sizes.same_size(*counts)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -204,14 +186,3 @@ def same(one: Any, other: Any) -> bool:
     if pd.isna(one) or pd.isna(other):
         return bool(pd.isna(one) and pd.isna(other))
     return bool(one == other)
-
-
-def _select(cell: Cell, problems: list[str]) -> NDArray[np.float64]:
-    assert cell.by_problem is not None
-    place = {name: i for i, name in enumerate(cell.problems)}
-    chosen: NDArray[np.float64] = cell.by_problem[[place[name] for name in problems]]
-    return chosen
-
-
-def _plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: None if pd.isna(v) else v for k, v in row.items()} for row in rows]

@@ -4,7 +4,7 @@ A series never mixes a run with the paper, nor measured acceptance with forced o
 are apart whatever else a figure asks for.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -15,16 +15,11 @@ from mtp_harness.figures.style import DASHES, MARKERS, PAPER_ALPHA, Style
 from mtp_harness.results.result_file import LOSSY
 from mtp_harness.results.sizes import rounded
 
+Entry = tuple[Any, ...]
+
 
 class Series(NamedTuple):
-    """One line.
-
-    Attributes:
-        label: Its legend.
-        rows: What it shows.
-        colour, dashes, marker, alpha, width: Its look.
-        from_paper: Whether it is the paper's.
-    """
+    """One line: its legend, what it shows, and its look."""
 
     label: str
     rows: pd.DataFrame
@@ -43,8 +38,7 @@ def is_paper(rows: pd.DataFrame) -> "pd.Series[bool]":
 
 def is_mixed(shown: pd.DataFrame) -> bool:
     """Return whether runs and the paper are in one figure."""
-    paper = is_paper(shown)
-    return bool(paper.any() and not paper.all())
+    return bool(is_paper(shown).nunique() > 1)
 
 
 def with_paper_named(shown: pd.DataFrame) -> pd.DataFrame:
@@ -53,6 +47,16 @@ def with_paper_named(shown: pd.DataFrame) -> pd.DataFrame:
         return shown
     marked = shown["label"] + " (paper)"
     return shown.assign(label=shown["label"].where(~is_paper(shown), marked))
+
+
+def entries(shown: pd.DataFrame, names: Sequence[str]) -> list[Entry]:
+    """Return the entries of some columns in each row, None for what is missing."""
+    return [known(row) for row in shown[list(names)].to_numpy(dtype=object)]
+
+
+def known(row: Iterable[Any]) -> Entry:
+    """Return entries with None for what is missing: so they are equal to themselves."""
+    return tuple(None if pd.isna(entry) else entry for entry in row)
 
 
 def refuse_doubled(shown: pd.DataFrame, place: Sequence[str]) -> None:
@@ -65,9 +69,8 @@ def refuse_doubled(shown: pd.DataFrame, place: Sequence[str]) -> None:
     Raises:
         ValueError: There are some.
     """
-    for _, rows in shown[shown.duplicated(list(place), keep=False)].groupby(
-        list(place), dropna=False, sort=False
-    ):
+    doubled = shown[shown.duplicated(list(place), keep=False)]
+    for _, rows in doubled.groupby(list(place), dropna=False, sort=False):
         files = " and ".join(dict.fromkeys(map(str, rows["file"])))
         raise ValueError(
             f"{rows['label'].iloc[0]} has two values of {rows['metric'].iloc[0]} for one place "
@@ -81,7 +84,6 @@ def series_of(
     colour: str,
     told: Sequence[str],
     style: Style,
-    mixed: bool,
     dashed: str | None = None,
 ) -> Iterator[Series]:
     """Yield the series of a figure, in a fixed order.
@@ -91,10 +93,9 @@ def series_of(
         colour: Column that sets the colour; n, k and offset set the dashes, too.
         told: Further columns that keep series apart; those that differ stand in the legend.
         style: Palette.
-        mixed: Whether runs and the paper are in one figure.
         dashed: Column that sets dashes and markers instead, the largest entry solid.
     """
-    frame = shown.assign(from_paper=is_paper(shown))
+    frame, mixed = shown.assign(from_paper=is_paper(shown)), is_mixed(shown)
     keys = ["from_paper", "acceptance", colour, *told]
     places: dict[tuple[bool, Any], int] = {}
     order = list(dict.fromkeys(frame[colour].dropna().sort_values()))
@@ -103,9 +104,8 @@ def series_of(
         from_paper, acceptance, value, *others = key
         place = places.setdefault((from_paper, value), 0)
         places[from_paper, value] += 1
-        number = int(value) if colour in ("n", "k", "offset") and not pd.isna(value) else None
         own = frame[frame["from_paper"] == from_paper]
-        parts = [words.entry(colour, value)] if frame[colour].nunique() > 1 or not told else []
+        parts = [words.entry(colour, value)] if len(order) > 1 or not told else []
         parts += [
             words.entry(name, other)
             for name, other in zip(told, others, strict=True)
@@ -113,19 +113,28 @@ def series_of(
         ]
         parts += [LOSSY[acceptance]] if acceptance in LOSSY else []
         parts += ["paper"] if mixed and from_paper else []
+        rank = order.index(value) if value in order else 0
+        below = len(lines) - 1 - lines.index(rows[dashed].iloc[0]) if lines else 0
+        shade, dashes = style.others[rank % len(style.others)], _BY_RANK[rank % 4]
+        if colour in ("n", "k", "offset") and not pd.isna(value):
+            shade, dashes = style.colour(int(value)), DASHES.get(int(value), "-")
         yield Series(
             label=", ".join(dict.fromkeys(filter(None, parts))) or str(rows["label"].iloc[0]),
             rows=rows,
-            colour=_shade(_colour(number, value, order, style), 0 if dashed else place),
-            dashes=_dashes(number, value, order, rows, dashed, lines),
-            marker=_marker(from_paper, place, rows, dashed, lines),
+            colour=_shade(shade, 0 if dashed else place),
+            dashes=_BELOW[below % 4] if dashed else dashes,
+            marker=("." if below else "x") if from_paper else MARKERS[place % len(MARKERS)],
             alpha=PAPER_ALPHA if mixed and from_paper else 1.0,
             width=0.9 if mixed and from_paper else 1.3,
             from_paper=bool(from_paper),
         )
 
 
-def _by_size(group: tuple[tuple[Any, ...], pd.DataFrame]) -> list[tuple[bool, Any]]:
+_BY_RANK = ("-", DASHES[2], DASHES[4], DASHES[3])
+_BELOW = ("-", DASHES[4], DASHES[2], DASHES[3])
+
+
+def _by_size(group: tuple[Entry, pd.DataFrame]) -> list[tuple[bool, Any]]:
     """Sort by size before name, and a model itself, which has no `baseline`, before baselines."""
     from_paper, acceptance, colour, *others = (
         (False, "") if pd.isna(entry) else (True, entry) for entry in group[0]
@@ -135,39 +144,8 @@ def _by_size(group: tuple[tuple[Any, ...], pd.DataFrame]) -> list[tuple[bool, An
     return [from_paper, acceptance, colour, of_size, *others]
 
 
-def _colour(number: int | None, value: Any, order: list[Any], style: Style) -> str:
-    if number is not None:
-        return style.colour(number)
-    return style.others[(order.index(value) if value in order else 0) % len(style.others)]
-
-
 def _shade(colour: str, place: int) -> str:
     """Return the colour of the place-th series of one n: as it is, darker, paler, darker still."""
     mixed_with, share = ((0.0, 0.0), (0.0, 0.38), (1.0, 0.4), (0.0, 0.6))[place % 4]
     red, green, blue = ((1 - share) * one + share * mixed_with for one in to_rgb(colour))
     return str(to_hex((red, green, blue)))
-
-
-def _dashes(
-    number: int | None,
-    value: Any,
-    order: list[Any],
-    rows: pd.DataFrame,
-    dashed: str | None,
-    lines: list[Any],
-) -> Any:
-    if dashed:
-        last = len(lines) - 1 - lines.index(rows[dashed].iloc[0]) if lines else 0
-        return ("-", DASHES[4], DASHES[2], DASHES[3])[last % 4]
-    if number is not None:
-        return DASHES.get(number, "-")
-    place = order.index(value) if value in order else 0
-    return ("-", DASHES[2], DASHES[4], DASHES[3])[place % 4]
-
-
-def _marker(
-    from_paper: bool, place: int, rows: pd.DataFrame, dashed: str | None, lines: list[Any]
-) -> str:
-    if from_paper:
-        return "." if dashed and rows[dashed].iloc[0] != lines[-1] else "x"
-    return MARKERS[place % len(MARKERS)]

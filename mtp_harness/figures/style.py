@@ -13,6 +13,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.patches import FancyBboxPatch
 
 MPLSTYLE = Path(__file__).with_name("paper.mplstyle")
 
@@ -21,18 +22,20 @@ RULE = "#222222"
 PAPER_ALPHA = 0.42
 """What makes the paper's values stand apart from a run's, in every figure."""
 
-DASHES: dict[int, str | tuple[int, tuple[float, ...]]] = {
-    1: "-",
-    2: (0, (4.2, 1.8)),
-    3: (0, (4.2, 1.6, 1.0, 1.6)),
-    4: (0, (1.0, 1.6)),
-    6: (0, (6.0, 1.4, 1.0, 1.4, 1.0, 1.4)),
-    8: (0, (2.4, 1.2)),
-    16: (0, (5.0, 1.2, 2.0, 1.2)),
-    32: (0, (0.8, 0.8)),
+LOOKS: dict[int, tuple[str, str, Any]] = {
+    1: ("#E07A5F", "#D55E00", "-"),
+    2: ("#3D405B", "#1F2A5C", (0, (4.2, 1.8))),
+    3: ("#F2CC8F", "#F0C24B", (0, (4.2, 1.6, 1.0, 1.6))),
+    4: ("#81B29A", "#2FA58E", (0, (1.0, 1.6))),
+    6: ("#9C6B98", "#CC79A7", (0, (6.0, 1.4, 1.0, 1.4, 1.0, 1.4))),
+    8: ("#5B8DB8", "#56B4E9", (0, (2.4, 1.2))),
+    16: ("#B5838D", "#000000", (0, (5.0, 1.2, 2.0, 1.2))),
+    32: ("#7A6C5D", "#999999", (0, (0.8, 0.8))),
 }
-MARKERS = ("o", "s", "^", "D", "v", "P", "*", "<", ">", "h")
+"""Of n or k: its colour in the paper, the same for colour-blind readers, and dashes."""
 
+DASHES = {number: dashes for number, (_, _, dashes) in LOOKS.items()}
+MARKERS = ("o", "s", "^", "D", "v", "P", "*", "<", ">", "h")
 
 TITLE_LINE = 0.13
 """Height of a line of a title, inches."""
@@ -48,6 +51,15 @@ def make_room_for_titles(canvas: Canvas, rows: Iterable[Iterable[Axes]]) -> None
     lines = sum(max(axes.get_title().count("\n") for axes in row) for row in rows)
     width, height = canvas.get_size_inches()
     canvas.set_size_inches(width, height + TITLE_LINE * lines)
+
+
+def rounded_box(axes: Axes, box: tuple[float, float, float, float], **look: Any) -> None:
+    """Draw a box: its left and lower edge, width and height."""
+    left, low, width, height = box
+    corners = "round,pad=0,rounding_size=0.08"
+    axes.add_patch(
+        FancyBboxPatch((left, low), width, height, boxstyle=corners, edgecolor=RULE, **look)
+    )
 
 
 LEGEND_LINE = 0.15
@@ -67,58 +79,27 @@ def legend_beside(canvas: Canvas, handles: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Style:
-    """A palette.
+    """A palette."""
 
-    Attributes:
-        name: Of the palette.
-        series: Colour of n, or of k.
-        others: Colours of what has no number, in order.
-        diverging: Matplotlib's name of the scale from loss to gain.
-        sequential: The same, from little to much.
-    """
-
-    name: str
-    series: Mapping[int, str]
-    others: tuple[str, ...]
-    diverging: str
-    sequential: str
+    series: Mapping[int, str]  # of n, or of k
+    others: tuple[str, ...]  # of what has no number, in order
+    diverging: str  # matplotlib's name of the scale from loss to gain
+    sequential: str  # the same, from little to much
 
     def colour(self, number: int) -> str:
         """Return the colour of n or k."""
-        if number in self.series:
-            return self.series[number]
-        return self.others[number % len(self.others)]
+        return self.series.get(number, self.others[number % len(self.others)])
 
 
 PAPER = Style(
-    name="paper",
-    series={
-        1: "#E07A5F",
-        2: "#3D405B",
-        3: "#F2CC8F",
-        4: "#81B29A",
-        6: "#9C6B98",
-        8: "#5B8DB8",
-        16: "#B5838D",
-        32: "#7A6C5D",
-    },
+    series={number: colour for number, (colour, _, _) in LOOKS.items()},
     others=("#E07A5F", "#3D405B", "#81B29A", "#F2CC8F", "#9C6B98", "#5B8DB8", "#7A6C5D"),
     diverging="RdYlGn",
     sequential="YlGn",
 )
 
 COLOUR_BLIND = Style(
-    name="colour-blind",
-    series={
-        1: "#D55E00",
-        2: "#1F2A5C",
-        3: "#F0C24B",
-        4: "#2FA58E",
-        6: "#CC79A7",
-        8: "#56B4E9",
-        16: "#000000",
-        32: "#999999",
-    },
+    series={number: colour for number, (_, colour, _) in LOOKS.items()},
     others=("#D55E00", "#1F2A5C", "#2FA58E", "#F0C24B", "#CC79A7", "#56B4E9", "#000000"),
     diverging="PuOr",
     sequential="cividis",

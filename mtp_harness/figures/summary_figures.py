@@ -1,14 +1,23 @@
 """Summaries: figure 6 and tables S8, S9, S10."""
 
-from typing import Any
-
 import pandas as pd
 
 from mtp_harness.figures import words
 from mtp_harness.figures.bars import Groups
 from mtp_harness.figures.figure import Figure
 from mtp_harness.figures.heat import Heat
-from mtp_harness.figures.scored import MODEL, is_trained_alike, same_size, the_baseline
+from mtp_harness.figures.rows import (
+    MODEL,
+    Select,
+    mean_of,
+    plain,
+    printed,
+    put,
+    shared,
+    with_most_heads,
+)
+from mtp_harness.figures.scored import difference, is_n1_of, same_size, the_baseline
+from mtp_harness.figures.series import Entry
 from mtp_harness.results import alike
 from mtp_harness.results.sizes import in_short
 from mtp_harness.results.tidy import Results, frame
@@ -30,19 +39,13 @@ COMMAND = "`lm_eval --model mtp --tasks mtp_summarization -o RESULTS` for n = 1 
 
 def rouge(results: Results) -> pd.DataFrame:
     """Return ROUGE of the summarisation tasks, answers of one k each."""
-    values = results.values
-    rows = values[
-        values["data_set"].isin(SUMMARIES)
-        & values["metric"].isin(METRICS)
-        & (values["table"] == "results")
-        & (values["acceptance"].fillna("exact") == "exact")
-    ]
-    rows = rows.sort_values("k", kind="stable")
+    values = printed(results)
+    rows = values[values["data_set"].isin(SUMMARIES) & values["metric"].isin(METRICS)]
     apart = [*MODEL, "data_set", "metric", "aspect", "asked", "documents", "temperature"]
-    one_each = rows.drop_duplicates(apart, keep="last")
+    one_each = with_most_heads(rows, apart)
     alike.refuse_other_documents(one_each)
     _refuse_several_temperatures(one_each)
-    return one_each.sort_index().reset_index(drop=True)
+    return one_each
 
 
 def _refuse_several_temperatures(rows: pd.DataFrame) -> None:
@@ -57,60 +60,34 @@ def _refuse_several_temperatures(rows: pd.DataFrame) -> None:
 
 def averages(results: Results) -> pd.DataFrame:
     """Return the means over the data sets that every model has, and their number in `data_set`."""
-    return _averages(rouge(results))
-
-
-def _averages(rows: pd.DataFrame) -> pd.DataFrame:
-    if rows.empty:
-        return rows
-    models = [set(own) for _, own in rows.groupby(MODEL, dropna=False)["data_set"]]
-    shared = sorted(set.intersection(*models))
-    if not shared:
-        return rows.iloc[:0]
-    name = shared[0] if len(shared) == 1 else f"average of {len(shared)}"
+    rows = rouge(results)
+    sets = sorted(shared(rows, "data_set", MODEL))
+    name = sets[0] if len(sets) == 1 else f"average of {len(sets)}"
+    rows = rows[rows["data_set"].isin(sets)]
     means = []
-    kept = rows[rows["data_set"].isin(shared)]
-    for key, group in kept.groupby([*MODEL, "metric", "aspect"], dropna=False, sort=False):
-        named = dict(zip([*MODEL, "metric", "aspect"], key, strict=True))
-        first = group.iloc[0]
-        means.append(
-            {k: None if pd.isna(v) else v for k, v in named.items()}
-            | {"source": "run", "run": " ".join(dict.fromkeys(group["run"])), "file": first["file"]}
-            | {"hardware": None if pd.isna(first["hardware"]) else first["hardware"]}
-            | {"task": "+".join(dict.fromkeys(group["task"])), "data_set": name}
-            | {"protocol": None if pd.isna(first["protocol"]) else first["protocol"]}
-            | {"value": float(group["value"].mean())}
-            | (_of_one(first) if len(group) == 1 else {})
-        )
+    for _, group in rows.groupby([*MODEL, "metric", "aspect"], dropna=False, sort=False):
+        kept = ["aspect", "protocol"]
+        if len(group) == 1:  # a mean over one data set has its documents and its interval
+            kept += ["documents", "asked", "count", "low", "high"]
+        means.append(mean_of(group, *kept, data_set=name))
     return frame(means)
 
 
-def _of_one(row: pd.Series) -> dict[str, Any]:
-    """Return what a mean over one data set shares with it: its documents, its interval."""
-    kept = ("documents", "asked", "count", "low", "high")
-    return {name: None if pd.isna(row[name]) else row[name] for name in kept}
+def _l_f1(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[(rows["metric"] == "rougeL") & (rows["aspect"] == "f1")]
 
 
 def rouge_l(results: Results) -> pd.DataFrame:
     """Return mean ROUGE-L F1, figure 6's bars."""
-    rows = averages(results)
-    return rows[(rows["metric"] == "rougeL") & (rows["aspect"] == "f1")].reset_index(drop=True)
+    return _l_f1(averages(results))
 
 
 def paper_rouge_l(rows: pd.DataFrame) -> pd.DataFrame:
     """Return figure 6's bars from table S9: the baseline, and the baseline plus the differences."""
     mean = rows[rows["task"] == "mtp_summarization"]
     base = mean[mean["n"] == 1].set_index("train_tokens")["value"]
-    added = [
-        0.0 if pd.isna(b) else float(base[t])
-        for b, t in zip(mean["baseline"], mean["train_tokens"], strict=True)
-    ]
-    absolute = mean["value"].astype(float) + added
-    return (
-        mean.assign(value=pd.array(absolute, dtype="Float64"), baseline=pd.NA, bold=pd.NA)
-        .astype({"baseline": "string", "bold": "Int64"})
-        .reset_index(drop=True)
-    )
+    added = mean["train_tokens"].map(base).where(mean["baseline"].notna(), 0.0)
+    return put(mean, value=mean["value"] + added, baseline=pd.NA, bold=pd.NA)
 
 
 def differences(rows: pd.DataFrame) -> pd.DataFrame:
@@ -118,74 +95,53 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
 
     A model without such a baseline is shown as it is, too.
     """
-    found: list[dict[str, Any]] = []
+    found = []
     for _, row in rows.iterrows():
-        plain = {k: None if pd.isna(v) else v for k, v in row.to_dict().items()}
-        if row["n"] == 1:
-            found.append(plain)
-            continue
-        pairs = rows[[_is_baseline(other, row) for _, other in rows.iterrows()]]
-        base = the_baseline(list(pairs.index), list(pairs["label"]), row)
-        if base is not None:
-            its = float(pairs.loc[base, "value"])
-            told = {"baseline": str(pairs.loc[base, "label"]), "baseline_value": its}
-            told["run"] = f"{row['run']} {pairs.loc[base, 'run']}"
-            plain |= told | {"value": float(row["value"]) - its, "low": None, "high": None}
-        found.append(plain)
-    return _in_columns(frame(found))
+        pairs = [other for _, other in rows.iterrows() if _is_baseline(other, row)]
+        place = the_baseline(pairs, row)
+        found.append(plain(row) if place is None else difference(row, pairs[place]))
+    return in_rows(frame(found))
 
 
-def _is_baseline(other: Any, row: Any) -> bool:
+def _is_baseline(other: pd.Series, row: pd.Series) -> bool:
     unknown = pd.isna(other["parameters"]) and pd.isna(row["parameters"])
-    return bool(
-        other["n"] == 1
-        and is_trained_alike(other, row)
-        and all(other[key] == row[key] for key in ("data_set", "metric", "aspect"))
-        and (unknown or same_size(other["parameters"], row["parameters"]))
-    )
-
-
-def _in_columns(rows: pd.DataFrame) -> pd.DataFrame:
-    """Order the columns as the paper does: n = 1 first, by training tokens."""
-    return rows.sort_values(["train_tokens", "n"], kind="stable").reset_index(drop=True)
+    equal = is_n1_of(other, row, "data_set", "metric", "aspect")
+    return equal and (unknown or same_size(other, row))
 
 
 def all_f1(results: Results) -> pd.DataFrame:
     """Return table S8: all metrics of all data sets."""
     rows = rouge(results)
-    return _in_rows(differences(rows[rows["aspect"] == "f1"].reset_index(drop=True)))
+    return differences(rows[rows["aspect"] == "f1"])
 
 
 def l_f1(results: Results) -> pd.DataFrame:
     """Return table S9: ROUGE-L F1 of all data sets, and their mean."""
-    rows = rouge(results)
-    rows = rows[(rows["metric"] == "rougeL") & (rows["aspect"] == "f1")].reset_index(drop=True)
     mean = rouge_l(results)
     averaged = mean[mean["data_set"].str.startswith("average")]
-    both = pd.concat([rows, averaged], ignore_index=True)
-    return _in_rows(differences(both))
+    return differences(pd.concat([_l_f1(rouge(results)), averaged]))
 
 
 def means(results: Results) -> pd.DataFrame:
     """Return table S10: means over the data sets, with precision and recall."""
-    return _in_rows(differences(averages(results)))
+    return differences(averages(results))
 
 
-def _in_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    aspects = ("f1", "precision", "recall")
-    metrics = ("epoch", *METRICS)
-    order = rows.assign(
-        _source=(rows["source"] != "run"),
-        _mean=rows["data_set"].str.startswith("average"),
-        _metric=[metrics.index(name) for name in rows["metric"]],
-        _aspect=[-1 if pd.isna(name) else aspects.index(name) for name in rows["aspect"]],
+def in_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Order rows as the paper's tables do: runs first, n = 1 before others."""
+    metrics, aspects = ("epoch", *METRICS), ("f1", "precision", "recall")
+    order = pd.DataFrame(
+        {
+            "source": rows["source"] != "run",
+            "mean": rows["data_set"].str.startswith("average"),
+            "data_set": rows["data_set"],
+            "metric": rows["metric"].map(metrics.index),
+            "aspect": [-1 if pd.isna(name) else aspects.index(name) for name in rows["aspect"]],
+            "train_tokens": rows["train_tokens"],
+            "n": rows["n"],
+        }
     )
-    keys = ["_source", "_mean", "data_set", "_metric", "_aspect", "train_tokens", "n"]
-    return (
-        order.sort_values(keys, kind="stable")
-        .drop(columns=["_source", "_mean", "_metric", "_aspect"])
-        .reset_index(drop=True)
-    )
+    return rows.loc[order.sort_values(list(order), kind="stable").index]
 
 
 def without_epochs(rows: pd.DataFrame) -> pd.DataFrame:
@@ -193,24 +149,34 @@ def without_epochs(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["metric"] != "epoch"] if (rows["source"] == "run").any() else rows
 
 
-def _column(entry: tuple[Any, ...]) -> str:
+def _column(entry: Entry) -> str:
     tokens, label, n, baseline = entry
     head = "" if tokens is None else in_short(float(tokens))
     named = f"n = {n}" if baseline is None else f"Δ n = {n}"
     return "\n".join(filter(None, (head, named, None if label == "7B" else label)))
 
 
-def _heat(rows: tuple[str, ...], panels: tuple[str, ...] = ()) -> Heat:
-    return Heat(
+def _table(
+    name: str, shown: str, select: Select, rows: tuple[str, ...], panels: tuple[str, ...] = ()
+) -> Figure:
+    heat = Heat(
         rows,
         ("train_tokens", "label", "n", "baseline"),
         panels,
+        lambda row: " ".join(words.entry(*one) for one in zip(rows, row, strict=True)),
+        _column,
         difference=True,
         counts=("epoch",),
-        column_words=_column,
-        row_words=lambda row: " ".join(
-            words.entry(name, one) for name, one in zip(rows, row, strict=True)
-        ),
+    )
+    return Figure(
+        name,
+        f"{shown} (%) of n = 1, and differences to it (points).",
+        select,
+        heat,
+        COMMAND,
+        from_paper=in_rows,
+        together=without_epochs,
+        protocols=PROTOCOLS,
     )
 
 
@@ -219,48 +185,14 @@ FIGURES = (
         "fig_6",
         "Average ROUGE-L F1 over the summarisation data sets that all models have.",
         rouge_l,
-        Groups(
-            "train_tokens",
-            columns="data_set",
-            ylabel="ROUGE-L F1 (%)",
-            from_zero=False,
-            share_y=False,
-        ),
+        Groups("train_tokens", "data_set", "ROUGE-L F1 (%)", zoomed=True),
         COMMAND,
         ("table_s9",),
         paper_rouge_l,
         protocols=PROTOCOLS,
         least=2,
     ),
-    Figure(
-        "table_s8",
-        "ROUGE F1 (%) of n = 1, and differences to it (points).",
-        all_f1,
-        _heat(("data_set", "metric")),
-        COMMAND,
-        ("table_s8",),
-        _in_rows,
-        without_epochs,
-        PROTOCOLS,
-    ),
-    Figure(
-        "table_s9",
-        "ROUGE-L F1 (%) of n = 1, and differences to it (points).",
-        l_f1,
-        _heat(("data_set",)),
-        COMMAND,
-        ("table_s9",),
-        _in_rows,
-        protocols=PROTOCOLS,
-    ),
-    Figure(
-        "table_s10",
-        "Average ROUGE (%) of n = 1, and differences to it (points).",
-        means,
-        _heat(("metric", "aspect"), ("data_set",)),
-        COMMAND,
-        ("table_s10",),
-        _in_rows,
-        protocols=PROTOCOLS,
-    ),
+    _table("table_s8", "ROUGE F1", all_f1, ("data_set", "metric")),
+    _table("table_s9", "ROUGE-L F1", l_f1, ("data_set",)),
+    _table("table_s10", "Average ROUGE", means, ("metric", "aspect"), ("data_set",)),
 )

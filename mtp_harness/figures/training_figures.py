@@ -1,15 +1,15 @@
-"""Training: its order and time (figures 2 and S11, table S5), and scores over checkpoints."""
+"""Training: its time (table S5), and scores over checkpoints (figures 5 and S12)."""
 
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 
-from mtp_harness.figures import diagrams, words
-from mtp_harness.figures.code_figures import nothing
+from mtp_harness.figures import words
 from mtp_harness.figures.figure import Figure
 from mtp_harness.figures.lines import Lines, in_percent
-from mtp_harness.figures.scored import MODEL, same, same_size
+from mtp_harness.figures.rows import MODEL, mean_of, nothing, plain, put
+from mtp_harness.figures.scored import same, same_size
 from mtp_harness.figures.style import GREY, Style
 from mtp_harness.figures.text_table import TextTable
 from mtp_harness.results import alike
@@ -34,29 +34,21 @@ CHOICE_COMMAND = (
 def choice_tasks(results: Results) -> pd.DataFrame:
     """Return the accuracies of the choice tasks of checkpoints whose step is known."""
     values = results.values
-    wanted = [values[(values["task"] == t) & (values["metric"] == m)] for t, m in CHOICE.items()]
-    rows = pd.concat(wanted)
-    rows = rows[rows["train_step"].notna() & (rows["table"] == "results")]
-    return rows.assign(metric=pd.array(["acc"] * len(rows), dtype="string")).reset_index(drop=True)
+    named = (values["metric"] == values["task"].map(CHOICE)) & (values["table"] == "results")
+    rows = values[named & values["train_step"].notna()]
+    return put(rows.sort_values("task", kind="stable"), metric="acc")
 
 
 def choice_mean(results: Results) -> pd.DataFrame:
     """Return the plain mean of the seven, for checkpoints that have all of them."""
     each = choice_tasks(results)
     alike.refuse_other_documents(each)
-    rows = []
-    for key, group in each.groupby(MODEL, dropna=False):
-        if set(group["task"]) == set(CHOICE):
-            named = {k: None if pd.isna(v) else v for k, v in zip(MODEL, key, strict=True)}
-            first = group.iloc[0]
-            rows.append(
-                named
-                | {"source": "run", "file": first["file"], "metric": "acc"}
-                | {"run": " ".join(dict.fromkeys(group["run"])), "hardware": first["hardware"]}
-                | {"task": "+".join(CHOICE), "data_set": f"average of {len(CHOICE)}"}
-                | {"value": float(group["value"].mean())}
-            )
-    return frame(rows)
+    means = [
+        mean_of(group, data_set=f"average of {len(CHOICE)}")
+        for _, group in each.groupby(MODEL, dropna=False)
+        if set(group["task"]) == set(CHOICE)
+    ]
+    return frame(means)
 
 
 LOWER_IS_BETTER = "bits_per_byte"
@@ -83,43 +75,28 @@ def efficiency(results: Results) -> pd.DataFrame:
         if one["train_tokens"].nunique() >= CHECKPOINTS
     ]
     reached = [row for curve in curves for base in curves if (row := _reached(curve, base))]
-    if not curves:
-        return frame([])
-    return pd.concat([*curves, frame(reached)], ignore_index=True)
+    return pd.concat([frame([]), *curves, frame(reached)], ignore_index=True)
 
 
 def _scored(values: pd.DataFrame) -> pd.DataFrame:
-    solved = values[
-        (values["metric"] == values["task"].map(CHOICE).fillna("pass@1"))
-        & (values["table"] == "results")
-    ]
-    solutions = values[
-        (values["task"] == "mtp_solutions")
-        & (values["metric"] == LOWER_IS_BETTER)
-        & (values["offset"] == 1)
-    ]
-    names = {
-        "solved": [words.entry("task", task) for task in solved["task"]],
-        "solutions": [f"{words.entry('data_set', s)} solutions" for s in solutions["data_set"]],
-    }
-    both = [
-        solved.assign(data_set=pd.array(names["solved"], dtype="string")),
-        solutions.assign(data_set=pd.array(names["solutions"], dtype="string")),
-    ]
-    rows = pd.concat(both)
-    return rows[rows["train_tokens"].notna()]
+    values = values[values["train_tokens"].notna()]
+    metric = values["task"].map(CHOICE).fillna("pass@1")
+    solved = values[(values["metric"] == metric) & (values["table"] == "results")]
+    of_head_1 = (values["metric"] == LOWER_IS_BETTER) & (values["offset"] == 1)
+    solutions = values[(values["task"] == "mtp_solutions") & of_head_1]
+    sets = [f"{words.entry('data_set', name)} solutions" for name in solutions["data_set"]]
+    return pd.concat(
+        [
+            put(solved, data_set=[words.entry("task", task) for task in solved["task"]]),
+            put(solutions, data_set=sets),
+        ]
+    )
 
 
 def _reached(curve: pd.DataFrame, base: pd.DataFrame) -> dict[str, Any] | None:
     own, its = curve.iloc[-1], base.iloc[-1]
-    if not (
-        own["n"] > 1
-        and its["n"] == 1
-        and own["data_set"] == its["data_set"]
-        and own["metric"] == its["metric"]
-        and same(own["dtype"], its["dtype"])
-        and same_size(own["parameters"], its["parameters"])
-    ):
+    equal = all(same(own[name], its[name]) for name in ("data_set", "metric", "dtype"))
+    if not (own["n"] > 1 and its["n"] == 1 and equal and same_size(own, its)):
         return None
     sign = -1 if own["metric"] == LOWER_IS_BETTER else 1
     scores = sign * curve["value"].astype(float)
@@ -127,10 +104,9 @@ def _reached(curve: pd.DataFrame, base: pd.DataFrame) -> dict[str, Any] | None:
     tokens = tokens_to_reach(points, sign * float(its["value"]))
     if tokens is None:
         return None
-    row = {k: None if pd.isna(v) else v for k, v in own.to_dict().items()}
     said = {"metric": REACHED.format(own["metric"]), "baseline": its["label"]}
     share = {"value": tokens / float(its["train_tokens"]), "baseline_value": float(its["value"])}
-    return row | said | share | {"train_tokens": round(tokens), "low": None, "high": None}
+    return plain(own) | said | share | {"train_tokens": round(tokens), "low": None, "high": None}
 
 
 class EfficiencyLines(Lines):
@@ -139,16 +115,15 @@ class EfficiencyLines(Lines):
     def __call__(self, canvas: Any, shown: pd.DataFrame, style: Any) -> None:
         """Draw the table."""
         reached = shown["metric"].str.startswith("tokens to reach")
-        scores = shown[~reached]
-        scores = in_percent(scores, scores["metric"] != LOWER_IS_BETTER)
+        scores = in_percent(shown[~reached], shown.loc[~reached, "metric"] != LOWER_IS_BETTER)
         super().__call__(canvas, scores, style)
         marks = shown[reached].sort_values("n")
-        panels = list(dict.fromkeys(scores["data_set"].sort_values()))
+        panels = sorted(set(scores["data_set"]))
         for axes, panel in zip(canvas.axes, panels, strict=False):
-            metric = scores[scores["data_set"] == panel]["metric"].iloc[0]
+            metric = scores.loc[scores["data_set"] == panel, "metric"].iloc[0]
             axes.set_ylabel("bits per byte" if metric == LOWER_IS_BETTER else f"{metric} (%)")
-            here = [row for _, row in marks[marks["data_set"] == panel].iterrows()]
-            for place, row in enumerate(here):
+            here = marks[marks["data_set"] == panel]
+            for place, (_, row) in enumerate(here.iterrows()):
                 _mark(axes, row, place, style)
 
 
@@ -170,30 +145,11 @@ def _mark(axes: Axes, row: Any, place: int, style: Style) -> None:
 
 FIGURES = (
     Figure(
-        "fig_2",
-        "Order of forwards and backwards in one training step, two parallel heads.",
-        nothing,
-        diagrams.Order(diagrams.PARALLEL),
-        "",
-        ("fig_2",),
-        is_diagram=True,
-    ),
-    Figure(
-        "fig_s11",
-        "Order of forwards and backwards in one training step, two causal heads.",
-        nothing,
-        diagrams.Order(diagrams.CAUSAL),
-        "",
-        ("fig_s11",),
-        is_diagram=True,
-    ),
-    Figure(
         "table_s5",
         "Training time of n heads, as a multiple of that of n = 1.",
         nothing,
-        TextTable(("label",), ("n",), lambda value: f"{value:.2f}"),
+        TextTable(("label",), ("n",)),
         "`mtp-harness train` for each n: its times are no results of the harness",
-        ("table_s5",),
     ),
     Figure(
         "fig_5",
@@ -201,7 +157,6 @@ FIGURES = (
         choice_mean,
         Lines("train_step", percent=True, ylabel="average accuracy (%)", ticks=tuple(STEPS[1::2])),
         CHOICE_COMMAND,
-        ("fig_5",),
         protocols=PROTOCOLS,
     ),
     Figure(
@@ -214,13 +169,11 @@ FIGURES = (
             columns="task",
             wrap=4,
             percent=True,
-            ylabel="accuracy (%)",
             size=(1.75, 1.7),
             ticks=tuple(STEPS[1::2]),
             paper_points=True,
         ),
         CHOICE_COMMAND,
-        ("fig_s12",),
         protocols=PROTOCOLS,
     ),
     Figure(

@@ -1,6 +1,6 @@
 """What columns, metrics and data sets are called on figures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -74,39 +74,38 @@ def axis(column: str) -> str:
     return AXES.get(column, column.replace("_", " "))
 
 
+ENTRIES = {
+    "batch": "batch size {}",
+    "prompt_tokens": "prompts of {} tokens",
+    "new_tokens": "{} new tokens",
+    "pause_tokens": "{} pause tokens",
+    "n": "n = {}",
+    "k": "k = {}",
+    "offset": "offset = {}",
+    "temperature": "{:g}",
+}
+
+
 def entry(column: str, value: Any) -> str:
     """Return one entry of a column as figures show it."""
     if pd.isna(value):
         return ""
-    if column == "parameters":
-        return in_short(value)
-    if column == "train_tokens":
-        return f"{in_short(value)} tokens"
+    if column in ("parameters", "train_tokens"):
+        return in_short(value) + (" tokens" if column == "train_tokens" else "")
     if column in ("data_set", "category", "task"):
         return DATA_SETS.get(str(value).removesuffix("_mtp"), str(value).replace("_", " "))
     if column == "metric":
         return metric(str(value))
     if column == "aspect":
         return str(value).replace("f1", "F1")
-    if column == "batch":
-        return f"batch size {value}"
-    if column == "prompt_tokens":
-        return f"prompts of {value} tokens"
-    if column == "new_tokens":
-        return f"{value} new tokens"
     if column == "n_samples":
         return f"{value} answer{'' if value == 1 else 's'} a problem"
-    if column == "pause_tokens":
-        return f"{value} pause tokens"
-    if column in ("n", "k", "offset"):
-        return f"{column} = {value}"
-    if column == "temperature":
-        return f"{value:g}"
-    return str(value)
+    return ENTRIES.get(column, "{}").format(value)
 
 
-def listed(names: Sequence[str]) -> str:
-    """Return names in a row; of more than a few, how many more there are."""
+def listed(given: Iterable[str]) -> str:
+    """Return names in a row, each once; of more than a few, how many more there are."""
+    names = list(dict.fromkeys(given))
     between = "; " if any("," in name for name in names) else ", "
     more = len(names) - FEW
     return between.join(names[:FEW]) + (f" and {more} more" if more > 0 else "")

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
-from mtp_harness.figures import style
+from mtp_harness.figures import catalogue, style
 from mtp_harness.figures.catalogue import FIGURES, draw_all
 from mtp_harness.figures.figure import NoData, draw, paint
 from mtp_harness.figures.series import is_paper, series_of
@@ -45,25 +45,37 @@ def test_the_figures_are_those_that_were_asked_for():
     assert sorted(FIGURES) == sorted(ISSUE)
 
 
+def test_figures_stand_in_the_order_of_the_paper_and_ours_behind():
+    names = list(FIGURES)
+    assert names[7:10] == ["fig_8", "fig_s10", "fig_s11"]
+    assert names[14:17] == ["fig_s16", "table_1", "table_s2"]
+    assert set(names[-len(OURS) :]) == OURS
+
+
+def test_every_file_of_figures_is_in_the_catalogue():
+    files = Path(catalogue.__file__).parent.glob("*_figures.py")
+    assert {f"mtp_harness.figures.{path.stem}" for path in files} == set(catalogue.MODULES)
+
+
 @pytest.mark.parametrize("name", sorted(set(ISSUE) - OURS))
 def test_paper_figure_is_drawn_from_the_paper_alone(name):
     drawn = draw(FIGURES[name], None)
-    assert is_paper(drawn.shown).all()
+    assert is_paper(drawn.table).all()
     assert has_ink(drawn.pictures["png"])
 
 
 @pytest.mark.parametrize("name", sorted(set(ISSUE) - NEVER_MEASURED))
 def test_figure_is_drawn_from_runs_and_beside_the_paper(name, everything):
     if not FIGURES[name].is_diagram:
-        assert not is_paper(FIGURES[name].table(everything, paper=False)).any()
+        assert not is_paper(FIGURES[name].show(everything, paper=False).table).any()
     both = draw(FIGURES[name], everything, paper=True)
-    assert is_paper(both.shown).any() == bool(FIGURES[name].paper)
+    assert is_paper(both.table).any() == bool(FIGURES[name].paper)
     assert has_ink(both.pictures["png"])
 
 
 @pytest.mark.parametrize("name", "fig_4 fig_5 fig_8 fig_s12 fig_s13 fig_s15 fig_s16".split())
 def test_percentages_are_those_of_the_table(name):
-    canvas, shown = Canvas(), FIGURES[name].table(None, paper=False)
+    canvas, shown = Canvas(), FIGURES[name].show(None, paper=False).table
     FIGURES[name].draw(canvas, shown, style.PAPER)
     highest = max(max(line.get_ydata()) for axes in canvas.axes for line in axes.get_lines()[:1])
     assert 0.1 * highest < 100 * shown["value"].max() < 10 * highest
@@ -79,7 +91,7 @@ def test_sample_efficiency_has_shares_in_percent_and_bits_as_they_are(tmp_path):
             told = {"metrics": metrics, "tables": tables, "train_tokens": tokens}
             write_run(tmp_path, f"model of {n}", n, **told)
     canvas = Canvas()
-    shown = FIGURES["fig_sample_efficiency"].table(read_runs([tmp_path]), paper=False)
+    shown = FIGURES["fig_sample_efficiency"].show(read_runs([tmp_path]), paper=False).table
     FIGURES["fig_sample_efficiency"].draw(canvas, shown, style.PAPER)
     seen = {axes.get_ylabel(): set(axes.get_lines()[0].get_ydata()) for axes in canvas.axes}
     assert seen == {"pass@1 (%)": {25.0}, "bits per byte": {1.9}}
@@ -155,7 +167,7 @@ def heads_of(documents, hardware="one", speed=1.0):
 def test_models_that_read_other_documents_are_not_drawn_together(tmp_path):
     write_run(tmp_path, "a", **heads_of("aaaaaaaaaaaa"))
     write_run(tmp_path, "b", **heads_of("aaaaaaaaaaaa"))
-    assert len(draw(FIGURES["fig_heads"], read_runs([tmp_path])).shown) == 2
+    assert len(draw(FIGURES["fig_heads"], read_runs([tmp_path])).table) == 2
     write_run(tmp_path, "c", **heads_of("bbbbbbbbbbbb"))
     said = draw_all(read_runs([tmp_path]), ["fig_heads"]).refused["fig_heads"]
     assert "its runs of mtp_heads read different documents of code (aaaaaaaaaaaa in " in said
@@ -167,8 +179,8 @@ def test_time_depends_on_the_machine_and_accuracy_does_not(tmp_path):
     write_run(tmp_path, "a", **heads_of("aaaaaaaaaaaa", "another", 2.5))
     results = read_runs([tmp_path])
     assert len(results.problems) == 1  # the accuracy of the older run is not shown
-    assert len(draw(FIGURES["fig_heads"], results).shown) == 1
-    speeds = draw(FIGURES["fig_s10"], results).shown
+    assert len(draw(FIGURES["fig_heads"], results).table) == 1
+    speeds = draw(FIGURES["fig_s10"], results).table
     shown = speeds[speeds["metric"] == "speedup"].set_index("hardware")["value"]
     assert shown.to_dict() == {"one": 1.5, "another": 2.5}
 
@@ -181,7 +193,7 @@ def test_architecture_is_that_of_the_models_own_configuration(tmp_path):
     for pretrained, blocks in (("mtp-bytes-n4", [8, 4]), (str(checkpoint), [28, 4])):
         folder = tmp_path / Path(pretrained).name / "runs"
         write_run(folder, metrics={"mbpp_mtp": {"pass@1": 0.5}}, pretrained=pretrained)
-        shown = draw(FIGURES["fig_1"], read_runs([folder])).shown
+        shown = draw(FIGURES["fig_1"], read_runs([folder])).table
         assert shown["metric"].tolist() == ["trunk blocks", "head blocks"]
         assert shown["value"].tolist() == blocks
     write_run(
@@ -191,7 +203,7 @@ def test_architecture_is_that_of_the_models_own_configuration(tmp_path):
 
 
 def test_seeds_are_averaged_and_their_points_are_kept(everything):
-    shown = draw(FIGURES["fig_8"], everything).shown
+    shown = draw(FIGURES["fig_8"], everything).table
     here = shown[(shown["label"] == "100M") & (shown["n"] == 2) & (shown["operations"] == 3)]
     assert sorted(here["train_seed"]) == [0, 1]
     assert here["value"].tolist() == pytest.approx(
@@ -206,7 +218,7 @@ def test_measured_and_forced_acceptance_never_share_a_series():
         for b in (1, 8)
     ]
     rows.append({"source": "Table S2", "label": "a", "k": 2, "batch": 1, "value": 1.5})
-    found = list(series_of(frame(rows), "k", ("label",), style.PAPER, mixed=True))
+    found = list(series_of(frame(rows), "k", ("label",), style.PAPER))
     assert len(found) == 4
     for one in found:
         assert one.rows["acceptance"].nunique(dropna=False) == 1
@@ -217,15 +229,15 @@ def test_measured_and_forced_acceptance_never_share_a_series():
 
 
 def test_paper_stands_apart_beside_runs(everything):
-    both = draw(FIGURES["fig_8"], everything, paper=True).shown
-    own = list(series_of(both, "n", ("label",), style.PAPER, mixed=True))
+    both = draw(FIGURES["fig_8"], everything, paper=True).table
+    own = list(series_of(both, "n", ("label",), style.PAPER))
     assert {one.alpha for one in own if one.from_paper} == {style.PAPER_ALPHA}
     assert {one.alpha for one in own if not one.from_paper} == {1.0}
     assert all("paper" in one.label for one in own if one.from_paper)
 
 
 def test_interval_of_latency_is_turned_around(everything):
-    shown = draw(FIGURES["fig_s10"], everything).shown
+    shown = draw(FIGURES["fig_s10"], everything).table
     latency = shown[(shown["metric"] == "latency over k = 1") & (shown["k"] == 4)].iloc[0]
     speedup = 1 + 3 * 0.6
     assert float(latency["value"]) == pytest.approx(1 / speedup)
@@ -235,11 +247,11 @@ def test_interval_of_latency_is_turned_around(everything):
 
 def drawn_on_canvas(name, results):
     """Return the canvas of a figure with the paper's numbers beside the runs', laid out."""
-    shown = FIGURES[name].table(results, paper=True)
+    shown = FIGURES[name].show(results, paper=True)
     with matplotlib.rc_context(fname=style.MPLSTYLE):
-        canvas = paint(FIGURES[name], shown, results.files if results else {}, style.PAPER)
+        canvas = paint(shown, results.files if results else {}, style.PAPER)
         canvas.draw_without_rendering()
-    return canvas, shown
+    return canvas, shown.table
 
 
 def footer_of(canvas):
@@ -259,7 +271,7 @@ def test_speedup_has_one_line_for_each_k_and_says_with_which_prompts(tmp_path):
         write_run(tmp_path, f"{n} heads, {size}", n, **told)
     results = read_runs([tmp_path])
     for name, where in (("fig_s10", ""), ("fig_speed_by_size", ", batch size 8")):
-        shown = FIGURES[name].table(results, paper=True)
+        shown = FIGURES[name].show(results, paper=True).table
         own = shown[~is_paper(shown)]
         assert set(own["label"]) == {"4 heads, 4", "4 heads, 40"}
         assert set(own["prompt_tokens"]) == {512}
@@ -402,13 +414,13 @@ def test_average_accuracy_needs_all_seven_tasks(tmp_path):
     write_run(tmp_path, metrics=metrics, train_step=100)
     assert "fig_5" in draw_all(read_runs([tmp_path]), ["fig_5"]).missing
     write_run(tmp_path, metrics=metrics | {"hellaswag": {"acc_norm": 0.85}}, train_step=200)
-    (row,) = draw(FIGURES["fig_5"], read_runs([tmp_path])).shown.to_dict("records")
+    (row,) = draw(FIGURES["fig_5"], read_runs([tmp_path])).table.to_dict("records")
     assert row["train_step"] == 200
     assert row["value"] == pytest.approx((6 * 0.5 + 0.85) / 7)
 
 
 def test_bandwidth_limit_is_speed_over_its_share(everything):
-    shown = draw(FIGURES["fig_speed"], everything).shown
+    shown = draw(FIGURES["fig_speed"], everything).table
     here = shown[(shown["label"] == "7B") & (shown["batch"] == 8) & (shown["k"] == 2)]
     here = here[here["baseline"].isna()]
     by_metric = here.set_index("metric")["value"]
@@ -417,7 +429,7 @@ def test_bandwidth_limit_is_speed_over_its_share(everything):
     )
     other = shown[shown["baseline"] == "n1"]  # another model's speed is a series of its own
     assert sorted(other["value"]) == pytest.approx([41, 41, 41 / 0.8, 41 / 0.8])
-    speeds = draw(FIGURES["fig_s10"], everything).shown
+    speeds = draw(FIGURES["fig_s10"], everything).table
     assert speeds["baseline"].isna().all()
 
 
@@ -426,7 +438,7 @@ def test_absent_panels_say_so_instead_of_standing_empty(tmp_path):
         scores = {"mbpp_mtp": {"pass@1": score, "pass@10": score}}
         scores["humaneval_mtp"] = {"pass@1": score}
         write_run(tmp_path, label, n, metrics=scores, parameters=100 + n)
-    own = FIGURES["fig_3"].table(read_runs([tmp_path]), paper=False)
+    own = FIGURES["fig_3"].show(read_runs([tmp_path]), paper=False).table
     assert set(own["label"]) == {"b"} and set(own["baseline"]) == {"a"}
     assert set(own["value"]) == set(own["baseline_value"]) == {0.25}
     canvas = Canvas()
@@ -471,8 +483,8 @@ def test_csv_of_a_figure_draws_it_again(everything):
     figure = FIGURES["fig_s13"]
     drawn = draw(figure, everything)
     again = pd.read_csv(io.StringIO(drawn.csv))
-    assert len(again) == len(drawn.shown)
-    assert again["value"].tolist() == pytest.approx(drawn.shown["value"].astype(float).tolist())
+    assert len(again) == len(drawn.table)
+    assert again["value"].tolist() == pytest.approx(drawn.table["value"].astype(float).tolist())
 
 
 def test_unknown_figure_is_answered_with_the_nearest():

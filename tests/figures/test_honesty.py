@@ -25,7 +25,7 @@ def painted(name, results, paper=True):
     shown = FIGURES[name].show(results, paper)
     files = results.files if results else {}
     with matplotlib.rc_context(fname=style.MPLSTYLE):
-        canvas = paint(FIGURES[name], shown.table, files, style.PAPER, shown.left_out)
+        canvas = paint(shown, files, style.PAPER)
     return canvas, shown.table, " ".join(canvas.get_supxlabel().split())
 
 
@@ -280,7 +280,7 @@ def test_nothing_but_zeros_is_not_drawn_and_one_line_says_so(tmp_path, name):
     (said,) = gallery.objections()
     assert said.startswith(f"{name} is not drawn: every score of n1, n4 is 0") and "\n" not in said
     gallery = draw_all(results, [name], paper=True, formats=())
-    assert is_paper(gallery.drawn[0].shown).all()
+    assert is_paper(gallery.drawn[0].table).all()
     (said,) = gallery.objections()
     assert said == f"{name} leaves out numbers of the runs: every score of n1, n4 is 0"
     _, _, said = painted(name, results)

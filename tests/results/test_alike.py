@@ -59,7 +59,7 @@ def test_what_changes_nothing_is_no_other_way(tmp_path):
             edited(path, versions={"humaneval_mtp": version})
         generating(tmp_path / "both", f"n{n}", n, "pass@1_sampled", **told)
     for folder, temperature in (("greedy", 0), ("both", 0.8)):
-        shown = draw(FIGURES["table_s7"], read_runs([tmp_path / folder])).shown
+        shown = draw(FIGURES["table_s7"], read_runs([tmp_path / folder])).table
         assert shown["temperature"].tolist() == [temperature] * 2
 
 
@@ -108,7 +108,7 @@ def test_the_mean_of_choice_tasks_is_of_one_kind_of_runs(tmp_path):
     chosen(tmp_path / "a", "one", 1, SEVEN[:3], hardware={"cpu": "a processor", "threads": 1})
     last = chosen(tmp_path / "b", "one", 1, SEVEN[3:], hardware={"cpu": "a processor"})
     before = draw(FIGURES["fig_5"], read_runs([tmp_path]))
-    assert before.shown["value"].tolist() == [0.5]
+    assert before.table["value"].tolist() == [0.5]
     edited(last, note="another file")
     assert draw(FIGURES["fig_5"], read_runs([tmp_path])).sources != before.sources
     chosen(tmp_path / "c", "four", 4, SEVEN, shots=5)
@@ -176,7 +176,7 @@ def test_what_two_machines_measured_stands_whole_for_each(tmp_path):
     for name, threads in (("a", 1), ("b", 32)):
         hardware = {"cpu": "a processor", "threads": threads}
         write_run(tmp_path / name, "four", 4, tables=tables, hardware=hardware)
-    shown = draw(FIGURES["table_s2"], read_runs([tmp_path])).shown
+    shown = draw(FIGURES["table_s2"], read_runs([tmp_path])).table
     assert shown.groupby(["label", "metric"]).size().to_dict() == {
         (f"four, a processor, {said}", metric): 2
         for said in ("1 thread", "32 threads")
