@@ -35,7 +35,7 @@ class Limits:
     """What one program may use.
 
     Processor time is what ends a loop, so that a busy machine changes no verdict; the time in all
-    is for what sleeps, and is three times as long.
+    is for what sleeps.
 
     Args:
         wall_s: Seconds from the program's first line to the end of its check; startup excluded.
@@ -43,7 +43,7 @@ class Limits:
         memory_bytes: Address space of each process.
         file_bytes: Size of one file, and of the program's folder as a whole.
         processes: Processes and threads, the program itself included.
-        open_files: Open file descriptors of each process.
+        open_files: Of each process.
         output_bytes: Size of one returned value on its way to the grader, written as JSON. What a
             program prints is thrown away unread.
     """
@@ -126,9 +126,9 @@ class Verdict(NamedTuple):
     """
 
     outcome: Outcome
-    kind: str
-    detail: str
-    wall_s: float
+    kind: str = ""
+    detail: str = ""
+    wall_s: float = 0.0
     rule: Rule = "values"
 
 
