@@ -19,15 +19,12 @@ from mtp_harness.sandbox.types import NOBODY, NoNamespaces
 
 
 def start(channel: socket.socket, box_bytes: int, errors: int) -> subprocess.Popen[bytes]:
-    """Start a zygote as process 1 of what bubblewrap makes.
+    """Start a zygote as process 1 of what bubblewrap makes; raises `NoNamespaces`.
 
     Args:
         channel: The zygote's end of its channel.
         box_bytes: Size of the program's folder.
         errors: File that bubblewrap writes its complaints to.
-
-    Raises:
-        NoNamespaces: There is no `bwrap`, or it may not be used.
     """
     bwrap = shutil.which("bwrap")
     if bwrap is None:
@@ -57,13 +54,9 @@ def complaint(errors: int) -> str:
 
 
 def _prepare() -> None:
-    """Make the new process what bubblewrap should be.
-
-    When memory runs out, programs go first. And root becomes nobody, since the kernel does not
-    count root's processes, in whatever namespace.
-    """
+    """Make the new process what bubblewrap should be."""
     linux.be_killed_first()
-    if os.geteuid() == 0:
+    if os.geteuid() == 0:  # whose processes the kernel does not count, in whatever namespace
         linux.become(NOBODY)
 
 

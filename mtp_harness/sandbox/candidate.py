@@ -49,15 +49,19 @@ class Objects:
     """The objects that the grader holds by number; 0 is the entry point.
 
     Args:
-        exports: What the program's test uses, in order.
-        keep: Give further objects a number when they are to be sent.
+        keep: Give further objects than the exports a number when they are to be sent.
     """
 
-    def __init__(self, exports: list[object], keep: bool) -> None:
-        """Number the exports."""
-        self.held = exports
-        self._numbers = {id(one): number for number, one in enumerate(exports)}
+    def __init__(self, keep: bool) -> None:
+        """Hold nothing yet."""
         self.keep = keep
+        self.held: list[object] = []
+        self._numbers: dict[int, int] = {}
+
+    def hold(self, exports: list[object]) -> None:
+        """Number what the program's test uses, in order."""
+        self.held = list(exports)
+        self._numbers = {id(one): number for number, one in enumerate(exports)}
 
     def number(self, value: object) -> int | None:
         """Return the number of an object, or None where objects are not kept."""
@@ -127,7 +131,7 @@ def _text(error: BaseException) -> str:
 
 
 class _Function:
-    """A function of the test's, which the program calls where the test is."""
+    """A function of the test's, which runs where the test is."""
 
     def __init__(self, session: "Session", number: int, name: str) -> None:
         self._session, self.number = session, number
@@ -147,12 +151,28 @@ class Session:
     _functions: dict[int, _Function] = field(default_factory=dict)
     _thrown: list[BaseException] = field(default_factory=list)
 
-    def ready(self, exports: list[object]) -> Reply:
-        """Return the reply that hands over what the test uses."""
+    def load(self, code: str, names: list[str]) -> Reply:
+        """Run a program's top level, and return what it defines of `names`, or why not."""
+        try:
+            compiled = compile(code, "<candidate>", "exec", dont_inherit=True)
+        except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
+            return ["syntax", f"{type(error).__name__}: {error}"[:_MESSAGE_CHARS]]
+        module = types.ModuleType(MODULE)
+        sys.modules[MODULE] = module  # dataclasses and pickling look their module up
+        try:
+            exec(compiled, module.__dict__)
+        except BaseException as error:
+            return self._failure(error)
+        if missing := [name for name in names if name not in module.__dict__]:
+            return ["no_entry_point", f"the program does not define {missing[0]!r}"]
+        exports = [module.__dict__[name] for name in names]
+        if not self._objects.keep and not callable(exports[0]):
+            return ["no_entry_point", f"the program's {names[0]!r} is no function"]
+        self._objects.hold(exports)
         try:
             return ["ready", self._pack(exports) if self._objects.keep else None]
         except BaseException as error:
-            return self.failure(error, "defines")
+            return self._failure(error, "defines")
 
     def send(self, reply: Reply) -> None:
         """Send a reply, or one that says that it is too large."""
@@ -189,16 +209,15 @@ class Session:
         try:
             value = OPERATIONS[operation](self._objects.held[number], *args, **kwargs)
         except StopIteration as error:
-            return ["end"] if operation == "next" else self.failure(error)
+            return ["end"] if operation == "next" else self._failure(error)
         except BaseException as error:
-            return self.failure(error)
+            return self._failure(error)
         try:
             return ["value", self._pack(value), self._pack(args) if self._objects.keep else None]
         except BaseException as error:
-            return self.failure(error)
+            return self._failure(error)
 
-    def failure(self, error: BaseException, what: str = "returned") -> Reply:
-        """Return the reply that says what went wrong."""
+    def _failure(self, error: BaseException, what: str = "returned") -> Reply:
         if isinstance(error, wire.Unsupported | NotJudgeable):
             return ["not_judgeable", f"{what} a value that holds {error}, which cannot be copied"]
         if isinstance(error, wire.TooLarge):
@@ -242,43 +261,17 @@ def serve(sock: socket.socket, max_reply: int) -> None:
     rule, code, names = cast(list[Any], wire.read_frame(sock))
     if rule == "stdio":
         script.run(sock, code, names)
-    exports, failure = _load(code, names, rule == "objects")
-    session = Session(sock, Objects(list(exports), rule == "objects"), max_reply)
-    if failure is not None:
-        session.send(failure if isinstance(failure, list) else session.failure(failure))
-        return
-    session.send(session.ready(exports))
-    while True:
+    session = Session(sock, Objects(rule == "objects"), max_reply)
+    loaded = session.load(code, names)
+    session.send(loaded)
+    while loaded[0] == "ready":
         session.send(session.do(cast(list[Any], wire.read_frame(sock))))
-
-
-def _load(
-    code: str, names: list[str], keep: bool
-) -> tuple[list[object], Reply | BaseException | None]:
-    """Return what a program defines of `names`, and why it cannot be judged, or None."""
-    try:
-        compiled = compile(code, "<candidate>", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
-        return [], ["syntax", f"{type(error).__name__}: {error}"[:_MESSAGE_CHARS]]
-    module = types.ModuleType(MODULE)
-    sys.modules[MODULE] = module  # dataclasses and pickling look their module up
-    try:
-        exec(compiled, module.__dict__)
-    except BaseException as error:
-        return [], error
-    if missing := [name for name in names if name not in module.__dict__]:
-        return [], ["no_entry_point", f"the program does not define {missing[0]!r}"]
-    exports = [module.__dict__[name] for name in names]
-    if not keep and not callable(exports[0]):
-        return [], ["no_entry_point", f"the program's {names[0]!r} is no function"]
-    return exports, None
 
 
 def run(sock: socket.socket, max_reply: int) -> None:
     """Serve, then end the process; never returns."""
     leave = os._exit  # held here, since the program may put something else in its place
-    # A program that forks and ends would race its child for the verdict: only its own process
-    # answers.
+    # A program that forks and ends would race its child for the verdict: only the parent answers.
     os.register_at_fork(after_in_child=sock.close)
     try:
         serve(sock, max_reply)

@@ -1,8 +1,8 @@
 """What a program's own classes become in the grader: named tuples, enumerations, exceptions.
 
 Such a value is a new one of a class made here, whose equality, order and hash are the builtin
-type's. What else its class has, methods for one, it asks the program for, by the handle that it
-carries under the rule `objects`.
+type's. What else its class has, it asks the program for, by the handle that it carries under the
+rule `objects`.
 """
 
 import collections
@@ -11,9 +11,7 @@ from typing import Any, cast
 from mtp_harness.sandbox.values import ERRORS
 from mtp_harness.sandbox.wire import Malformed, Unsupported
 
-_NAMES = 256
-_NAME_CHARS = 200
-_BASES = 16
+_NAMES, _NAME_CHARS, _BASES = 256, 200, 16
 
 
 class Foreign:

@@ -14,7 +14,7 @@ from mtp_harness.sandbox.foreign import ErrorClass, Foreign
 
 
 class Remote:
-    """What handles ask: the program in its process. Itself it stands for the entry point."""
+    """What handles ask: the program in its process. It stands for the entry point itself."""
 
     def operate(
         self, operation: str, number: int, args: Sequence[object], kwargs: dict[str, object]

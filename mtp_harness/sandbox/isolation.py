@@ -4,6 +4,7 @@ A probe counts as blocked only if its program ran to its end and what it tried h
 """
 
 import platform
+import select
 import socket
 import subprocess
 import sys
@@ -71,17 +72,12 @@ class IsolationReport:
 
 
 def self_test(mechanisms: Sequence[Mechanism] = MECHANISMS) -> IsolationReport:
-    """Run the probes and return what was blocked; takes well under a second.
-
-    Args:
-        mechanisms: What to isolate programs by: the first that works here.
-    """
+    """Run the probes under the first mechanism that works here, in well under a second."""
     check_platform()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.chmod(0o777)
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        listener.setblocking(False)
         sleep = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"]
         victim = subprocess.Popen(sleep, stdin=subprocess.DEVNULL)
         stack.callback(victim.wait)
@@ -95,7 +91,7 @@ def self_test(mechanisms: Sequence[Mechanism] = MECHANISMS) -> IsolationReport:
             name: verdict.outcome == "pass"
             for name, verdict in zip(programs, verdicts, strict=True)
         }
-        blocked["network"] &= not _was_called(listener)
+        blocked["network"] &= not select.select([listener], [], [], 0)[0]  # nobody has called
         blocked["outside_write"] &= not any(folder.iterdir())
         blocked["signal_outside"] &= victim.poll() is None
     return IsolationReport(
@@ -115,14 +111,6 @@ def check_platform() -> None:
             f"grading of model-written programs needs Linux, and this is {sys.platform}: "
             "generate with --predict_only here and grade the samples on Linux."
         )
-
-
-def _was_called(listener: socket.socket) -> bool:
-    try:
-        listener.accept()[0].close()
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _listed(names: list[str]) -> str:

@@ -37,13 +37,10 @@ class Launcher:
 
     Attributes:
         hello: What the zygote says of the isolation.
-
-    Raises:
-        NoNamespaces: That does not work here.
     """
 
     def __init__(self, limits: Limits, scratch: str, mechanism: Mechanism) -> None:
-        """Start the zygote and wait until it is ready."""
+        """Start the zygote, or raise `NoNamespaces`."""
         self.mechanism = mechanism
         self._limits = limits
         self._stopping = self._spent = False
@@ -163,10 +160,10 @@ def _asked_to(what: str) -> Iterator[None]:
 
 
 def map_users(pid: int) -> bool:
-    """Give the user namespace of process `pid` its user and group ids.
+    """Give the user namespace of process `pid` its users; returns whether there are two.
 
     As root the zygote stays root there and programs become nobody; otherwise both are the user who
-    runs this. Returns whether there are two.
+    runs this.
     """
     process, box = Path("/proc") / str(pid), rootfs.BOX_UID
     (process / "setgroups").write_text("deny")

@@ -31,6 +31,7 @@ class WorkerProcess:
     def __init__(self, limits: Limits, mechanisms: Sequence[Mechanism]) -> None:
         """Keep the settings."""
         self._limits = limits
+        self._falls_back = "process" in mechanisms
         self._config = {"limits": dataclasses.asdict(limits), "mechanisms": list(mechanisms)}
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._channel: socket.socket | None = None
@@ -46,7 +47,7 @@ class WorkerProcess:
             self._process = interpreter.start("worker", theirs, new_session=True)
         self._channel, self.pid = channel, self._process.pid
         scratch = ""
-        if "process" in self._config["mechanisms"]:
+        if self._falls_back:
             # Removed by this process, since the worker and its zygote may be killed.
             self._scratch = tempfile.TemporaryDirectory("", "mtp-harness-", None, True)
             scratch = self._scratch.name

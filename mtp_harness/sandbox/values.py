@@ -9,10 +9,11 @@ The types themselves cross by name, and so do the builtin exceptions and some fu
 
 import builtins
 import datetime
+import itertools
 import operator
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -28,8 +29,8 @@ class Kind(NamedTuple):
     put_together: Callable[[Parts], object]
 
 
-def _flat(mapping: Mapping[object, object]) -> Iterator[object]:
-    return (part for item in mapping.items() for part in item)
+def _flat(mapping: Mapping[object, object]) -> Iterable[object]:
+    return itertools.chain.from_iterable(mapping.items())
 
 
 def _paired(parts: Parts) -> dict[object, object]:
@@ -57,30 +58,33 @@ def _factory(value: "defaultdict[object, object]") -> object:
     return value.default_factory if known else None
 
 
-def _zone(value: datetime.datetime | datetime.time) -> datetime.timedelta | None:
-    """Return the fixed offset of a time, or None; other zones do not cross."""
-    if value.tzinfo is None or type(value.tzinfo) is datetime.timezone:
-        return value.utcoffset()
-    raise TypeError(f"{type(value).__name__} in the zone {value.tzinfo}")
+def _of_integers(kind: type, fields: str) -> Kind:
+    """Return how a value crosses that its type makes of the integers in these attributes."""
+    names = fields.split()
+
+    def put_together(parts: Parts) -> object:
+        return kind(*_exactly(parts, *len(names) * [int]))
+
+    return Kind(kind.__name__, operator.attrgetter(*names), put_together)
 
 
-def _in_zone(offset: datetime.timedelta | None) -> datetime.timezone | None:
-    return None if offset is None else datetime.timezone(offset)
+def _of_time(kind: type, fields: str) -> Kind:
+    """Return the same for a time, with its zone: a fixed offset or none; others do not cross."""
+    whole = _of_integers(kind, fields)
+
+    def take_apart(value: Any) -> Iterable[object]:
+        if value.tzinfo is not None and type(value.tzinfo) is not datetime.timezone:
+            raise TypeError(f"{kind.__name__} in the zone {value.tzinfo}")
+        return (*whole.take_apart(value), value.utcoffset())
+
+    def put_together(parts: Parts) -> object:
+        made: Any = whole.put_together(parts[:-1])
+        return made.replace(tzinfo=None if parts[-1] is None else datetime.timezone(parts[-1]))
+
+    return Kind(kind.__name__, take_apart, put_together)
 
 
-def _fields(*names: str, zoned: bool = False) -> Callable[[Any], tuple[object, ...]]:
-    """Return what takes those attributes of a value, and its zone."""
-
-    def take_apart(value: Any) -> tuple[object, ...]:
-        zone = (_zone(value),) if zoned else ()
-        return (*(getattr(value, name) for name in names), *zone)
-
-    return take_apart
-
-
-_SPAN = _fields("start", "stop", "step")
-_DATE = ("year", "month", "day")
-_TIME = ("hour", "minute", "second", "microsecond")
+_DATE, _TIME = "year month day", "hour minute second microsecond"
 
 KINDS: dict[type, Kind] = {
     list: Kind("l", iter, list),
@@ -88,8 +92,8 @@ KINDS: dict[type, Kind] = {
     set: Kind("s", iter, set),
     frozenset: Kind("f", iter, frozenset),
     dict: Kind("d", _flat, _paired),
-    range: Kind("range", _SPAN, lambda p: range(*_exactly(p, int, int, int))),
-    slice: Kind("slice", _SPAN, lambda p: slice(*p)),
+    range: _of_integers(range, "start stop step"),
+    slice: Kind("slice", operator.attrgetter("start", "stop", "step"), lambda p: slice(*p)),
     bytearray: Kind("bytearray", lambda v: (bytes(v),), lambda p: bytearray(*_exactly(p, bytes))),
     deque: Kind("deque", lambda v: (v.maxlen, *v), lambda p: deque(p[1:], p[0])),
     Counter: Kind("Counter", _flat, lambda p: Counter(_paired(p))),
@@ -97,45 +101,18 @@ KINDS: dict[type, Kind] = {
     defaultdict: Kind("defaultdict", lambda v: (_factory(v), *_flat(v)), _defaultdict),
     types.MappingProxyType: Kind("proxy", _flat, lambda p: types.MappingProxyType(_paired(p))),
     type({}.keys()): Kind("keys", iter, lambda p: dict.fromkeys(p).keys()),
-    type({}.items()): Kind(
-        "items", lambda v: (part for item in v for part in item), lambda p: _paired(p).items()
-    ),
+    type({}.items()): Kind("items", itertools.chain.from_iterable, lambda p: _paired(p).items()),
     type({}.values()): Kind("values", iter, lambda p: dict(enumerate(p)).values()),
-    Fraction: Kind(
-        "Fraction", _fields("numerator", "denominator"), lambda p: Fraction(*_exactly(p, int, int))
-    ),
+    Fraction: _of_integers(Fraction, "numerator denominator"),
     Decimal: Kind("Decimal", lambda v: (str(v),), lambda p: Decimal(*_exactly(p, str))),
-    datetime.date: Kind(
-        "date", _fields(*_DATE), lambda p: datetime.date(*_exactly(p, int, int, int))
-    ),
-    datetime.time: Kind(
-        "time",
-        _fields(*_TIME, zoned=True),
-        lambda p: datetime.time(*_exactly(p[:4], *4 * [int])).replace(tzinfo=_in_zone(*p[4:])),
-    ),
-    datetime.datetime: Kind(
-        "datetime",
-        _fields(*_DATE, *_TIME, zoned=True),
-        lambda p: datetime.datetime(*_exactly(p[:7], *7 * [int])).replace(tzinfo=_in_zone(*p[7:])),
-    ),
-    datetime.timedelta: Kind(
-        "timedelta",
-        _fields("days", "seconds", "microseconds"),
-        lambda p: datetime.timedelta(*_exactly(p, int, int, int)),
-    ),
+    datetime.date: _of_integers(datetime.date, _DATE),
+    datetime.time: _of_time(datetime.time, _TIME),
+    datetime.datetime: _of_time(datetime.datetime, f"{_DATE} {_TIME}"),
+    datetime.timedelta: _of_integers(datetime.timedelta, "days seconds microseconds"),
     datetime.timezone: Kind(
         "timezone", lambda v: (v.utcoffset(None),), lambda p: datetime.timezone(*p)
     ),
 }
-PUT_TOGETHER: dict[str, Callable[[Parts], object]] = {
-    "i": lambda p: int(_exactly(p, str)[0], 16),
-    "b": lambda p: bytes.fromhex(*_exactly(p, str)),
-    "c": lambda p: complex(*_exactly(p, float, float)),
-    "y": lambda p: _named(*_exactly(p, str)),
-    **{kind.tag: kind.put_together for kind in KINDS.values()},
-}
-"""What makes a value of the parts behind a tag; anything it raises says that they are no value."""
-
 # Raised in `map(candidate, …)`, these would end the loop instead of the check.
 LOOP_ENDS = (StopIteration, StopAsyncIteration)
 ERRORS: dict[str, type[Exception]] = {
@@ -167,11 +144,16 @@ _FUNCTIONS: dict[object, str] = {
 }
 """Functions that cross by name: those by which nobody gets hold of anything that is not given."""
 _KINDS_OF_FUNCTION = (types.BuiltinFunctionType, types.MethodDescriptorType)
-_NAMED = {**_TYPES, **{name: function for function, name in _FUNCTIONS.items()}}
+_NAMED: dict[str, object] = {**_TYPES, **{name: function for function, name in _FUNCTIONS.items()}}
 
-
-def _named(name: str) -> object:
-    return _NAMED[name]
+PUT_TOGETHER: dict[str, Callable[[Parts], object]] = {
+    "i": lambda p: int(_exactly(p, str)[0], 16),
+    "b": lambda p: bytes.fromhex(*_exactly(p, str)),
+    "c": lambda p: complex(*_exactly(p, float, float)),
+    "y": lambda p: _NAMED[_exactly(p, str)[0]],
+    **{kind.tag: kind.put_together for kind in KINDS.values()},
+}
+"""What makes a value of the parts behind a tag; anything it raises says that they are no value."""
 
 
 def name_of(value: object) -> str | None:

@@ -55,8 +55,8 @@ class Packer:
     """Turns values into trees that JSON can hold.
 
     Args:
-        max_size: A lower bound of a tree's length as JSON must not exceed this. A value that is
-            held many times over counts as often as it would be sent, so packing ends early.
+        max_size: What a lower bound of a tree's length as JSON must not exceed. A value that is
+            held many times over counts as often.
         other: Returns the tree of a value of any other type, or raises `Unsupported`; it gets
             the value, and what packs parts of it.
     """
@@ -110,7 +110,6 @@ def unpack(tree: object, resolve: Resolve | None = None, depth: int = 0) -> obje
     Args:
         tree: What `Packer.pack` made.
         resolve: Returns the value of a tag that is unknown here, from the tag and its parts.
-            Without it, such tags are malformed.
         depth: How deep in another tree it is.
     """
     if not isinstance(tree, list):
@@ -144,16 +143,12 @@ def send_frame(sock: socket.socket, message: object, max_bytes: int | None = Non
 def read_frame(
     sock: socket.socket, max_bytes: int | None = None, deadline: float | None = None
 ) -> object:
-    """Read one JSON message.
+    """Read one JSON message; raises `Closed`, `Malformed` or `TimeoutError`.
 
     Args:
         sock: A connected stream socket.
         max_bytes: Longest message to accept.
-        deadline: `time.monotonic()` at which to give up with `TimeoutError`.
-
-    Raises:
-        Closed: The other side closed before or inside the message.
-        Malformed: The message is too long or is not JSON.
+        deadline: `time.monotonic()` at which to give up.
     """
     (length,) = _HEADER.unpack(_read(sock, _HEADER.size, deadline))
     if max_bytes is not None and length > max_bytes:
