@@ -30,10 +30,16 @@ def start(channel: socket.socket, box_bytes: int, errors: int) -> subprocess.Pop
     if bwrap is None:
         raise NoNamespaces("bubblewrap: not installed")
     python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
-    inside = interpreter.command(python, "zygote", channel.fileno())
+    options = ["--unshare-all", "--unshare-user", *_no_more_users(bwrap)]
+    options += ["--die-with-parent", "--as-pid-1", "--new-session"]
+    for name, value in interpreter.environment().items():
+        options += ["--setenv", name, value]
+    options += _files([python, str(interpreter.FOLDER)])
+    # Last: what is still writable when the root is not.
+    options += [*_folder(rootfs.BOX, box_bytes), "--remount-ro", "/", "--chdir", "/"]
     try:
         return subprocess.Popen(
-            [bwrap, *_options(bwrap, python, box_bytes), "--", *inside],
+            [bwrap, *options, "--", *interpreter.command(python, "zygote", channel.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,
@@ -58,16 +64,6 @@ def _prepare() -> None:
     linux.be_killed_first()
     if os.geteuid() == 0:  # whose processes the kernel does not count, in whatever namespace
         linux.become(NOBODY)
-
-
-def _options(bwrap: str, python: str, box_bytes: int) -> list[str]:
-    options = ["--unshare-all", "--unshare-user", *_no_more_users(bwrap)]
-    options += ["--die-with-parent", "--as-pid-1", "--new-session"]
-    for name, value in interpreter.environment().items():
-        options += ["--setenv", name, value]
-    options += _files([python, str(interpreter.FOLDER)])
-    # Last: what is still writable when the root is not.
-    return [*options, *_folder(rootfs.BOX, box_bytes), "--remount-ro", "/", "--chdir", "/"]
 
 
 def _no_more_users(bwrap: str) -> list[str]:

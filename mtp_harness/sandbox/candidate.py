@@ -45,79 +45,10 @@ class NotJudgeable(BaseException):
     """Something that does not cross. Not an `Exception`, so that programs let it pass."""
 
 
-class Objects:
-    """The objects that the grader holds by number; 0 is the entry point.
-
-    Args:
-        keep: Give further objects than the exports a number when they are to be sent.
-    """
-
-    def __init__(self, keep: bool) -> None:
-        """Hold nothing yet."""
-        self.keep = keep
-        self.held: list[object] = []
-        self._numbers: dict[int, int] = {}
-
-    def hold(self, exports: list[object]) -> None:
-        """Number what the program's test uses, in order."""
-        self.held = list(exports)
-        self._numbers = {id(one): number for number, one in enumerate(exports)}
-
-    def number(self, value: object) -> int | None:
-        """Return the number of an object, or None where objects are not kept."""
-        if not self.keep:
-            return None
-        # Held here, the object lives on, so that no other one gets its id.
-        number = self._numbers.setdefault(id(value), len(self.held))
-        if number == len(self.held):
-            self.held.append(value)
-        return number
-
-    def tree(self, value: object, tree: wire.Tree) -> object:
-        """Return the tree of a value that is no plain one: what it is made of, and its number."""
-        if isinstance(value, _Function):
-            return ["p", value.number]
-        if isinstance(value, BaseException):
-            args = tree(_plain_args(value))
-            return ["X", self.number(value), self._class_tree(type(value)), args, _text(value)]
-        if isinstance(value, type) and issubclass(value, BaseException):
-            return self._class_tree(value)
-        if isinstance(value, tuple) and hasattr(value, "_fields"):
-            items = tuple(tree(item) for item in tuple.__iter__(value))
-            names = ["l", *type(value)._fields]
-            return ["N", self.number(value), type(value).__name__, names, ["t", *items]]
-        if isinstance(value, enum.Enum) and (isinstance(value, int | str) or not self.keep):
-            name = None if value.name is None else str(value.name)
-            if isinstance(value, int):  # a member may count as what it is
-                worth: object = int.__int__(value)
-            else:
-                worth = str.__str__(value) if isinstance(value, str) else value.value
-            shown = [isinstance(value, int | str), str(value)[:_MESSAGE_CHARS], repr(value)]
-            return ["M", self.number(value), type(value).__name__, name, tree(worth), *shown]
-        if not self.keep and isinstance(value, Iterator):
-            return ["n", *(tree(item) for item in value)]
-        number = self.number(value)
-        if number is None:
-            raise wire.Unsupported(type(value).__name__)
-        kind = type(value)
-        defined = set().union(*map(vars, kind.__mro__))  # `hasattr` would ask the metaclass, too
-        can = [name for name in wire.SPECIAL if f"__{name}__" in defined]
-        can += [wire.IDENTITY] if kind.__eq__ is object.__eq__ else []
-        return ["o", number, " ".join(can)]
-
-    def _class_tree(self, kind: type[BaseException]) -> object:
-        """Return the tree of a class of exceptions: its number, name, and what it derives from."""
-        if ERRORS.get(kind.__name__) is kind:
-            return ["y", kind.__name__]
-        bases = (one for one in kind.__bases__ if issubclass(one, Exception))
-        above = [self._class_tree(one) for one in bases if one is not Exception]
-        return ["x", self.number(kind), kind.__name__, *above]
-
-
 def _plain_args(error: BaseException) -> tuple[object, ...] | None:
     """Return the arguments of an exception, or None where they are not plain."""
     try:
-        wire.Packer(_MESSAGE_CHARS).pack(error.args)
+        wire.pack(error.args, _MESSAGE_CHARS)
     except Exception:
         return None
     return error.args
@@ -143,11 +74,18 @@ class _Function:
 
 @dataclass
 class Session:
-    """The conversation with the grader about one program."""
+    """The conversation with the grader about one program.
 
-    _sock: socket.socket
-    _objects: Objects
-    _max_reply: int
+    Args:
+        keep: The grader holds objects by number; if not, it holds the entry point only, as 0.
+        held: These objects, exports first.
+    """
+
+    sock: socket.socket
+    max_reply: int
+    keep: bool
+    held: list[object] = field(default_factory=list)
+    _numbers: dict[int, int] = field(default_factory=dict)
     _functions: dict[int, _Function] = field(default_factory=dict)
     _thrown: list[BaseException] = field(default_factory=list)
 
@@ -166,20 +104,21 @@ class Session:
         if missing := [name for name in names if name not in module.__dict__]:
             return ["no_entry_point", f"the program does not define {missing[0]!r}"]
         exports = [module.__dict__[name] for name in names]
-        if not self._objects.keep and not callable(exports[0]):
+        if not self.keep and not callable(exports[0]):
             return ["no_entry_point", f"the program's {names[0]!r} is no function"]
-        self._objects.hold(exports)
+        self.held += exports
+        self._numbers |= {id(one): number for number, one in enumerate(exports)}
         try:
-            return ["ready", self._pack(exports) if self._objects.keep else None]
+            return ["ready", self._pack(exports) if self.keep else None]
         except BaseException as error:
             return self._failure(error, "defines")
 
     def send(self, reply: Reply) -> None:
         """Send a reply, or one that says that it is too large."""
         try:
-            wire.send_frame(self._sock, reply, self._max_reply)
+            wire.send_frame(self.sock, reply, self.max_reply)
         except wire.TooLarge as error:
-            wire.send_frame(self._sock, ["output", f"returned a value that is too large: {error}"])
+            wire.send_frame(self.sock, ["output", f"returned a value that is too large: {error}"])
 
     def call_back(self, number: int, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
         """Have the grader call a function of the test's; meanwhile it may ask for more."""
@@ -189,7 +128,7 @@ class Session:
             raise NotJudgeable(str(error)) from None
         self.send(request)
         while True:
-            message = cast(list[Any], wire.read_frame(self._sock))
+            message = cast(list[Any], wire.read_frame(self.sock))
             if message[0] == "returned":
                 return self._unpack(message[1])
             if message[0] == "threw":
@@ -207,13 +146,13 @@ class Session:
         operation, number, *given = request
         args, kwargs = (cast(Any, self._unpack(one)) for one in given)
         try:
-            value = OPERATIONS[operation](self._objects.held[number], *args, **kwargs)
+            value = OPERATIONS[operation](self.held[number], *args, **kwargs)
         except StopIteration as error:
             return ["end"] if operation == "next" else self._failure(error)
         except BaseException as error:
             return self._failure(error)
         try:
-            return ["value", self._pack(value), self._pack(args) if self._objects.keep else None]
+            return ["value", self._pack(value), self._pack(args) if self.keep else None]
         except BaseException as error:
             return self._failure(error)
 
@@ -229,8 +168,58 @@ class Session:
                 return ["raised", ["T", number]]
         return ["raised", self._pack(error)]
 
+    def _number(self, value: object) -> int | None:
+        """Return the number of an object, or None where objects are not kept."""
+        if not self.keep:
+            return None
+        # Held here, the object lives on, so that no other one gets its id.
+        number = self._numbers.setdefault(id(value), len(self.held))
+        if number == len(self.held):
+            self.held.append(value)
+        return number
+
+    def _tree(self, value: object, tree: wire.Tree) -> object:
+        """Return the tree of a value that is no plain one: what it is made of, and its number."""
+        if isinstance(value, _Function):
+            return ["p", value.number]
+        if isinstance(value, BaseException):
+            args = tree(_plain_args(value))
+            return ["X", self._number(value), self._class_tree(type(value)), args, _text(value)]
+        if isinstance(value, type) and issubclass(value, BaseException):
+            return self._class_tree(value)
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            items = tuple(tree(item) for item in tuple.__iter__(value))
+            names = ["l", *type(value)._fields]
+            return ["N", self._number(value), type(value).__name__, names, ["t", *items]]
+        if isinstance(value, enum.Enum) and (isinstance(value, int | str) or not self.keep):
+            name = None if value.name is None else str(value.name)
+            if isinstance(value, int):  # a member may count as what it is
+                worth: object = int.__int__(value)
+            else:
+                worth = str.__str__(value) if isinstance(value, str) else value.value
+            shown = [isinstance(value, int | str), str(value)[:_MESSAGE_CHARS], repr(value)]
+            return ["M", self._number(value), type(value).__name__, name, tree(worth), *shown]
+        if not self.keep and isinstance(value, Iterator):
+            return ["n", *(tree(item) for item in value)]
+        number = self._number(value)
+        if number is None:
+            raise wire.Unsupported(type(value).__name__)
+        kind = type(value)
+        defined = set().union(*map(vars, kind.__mro__))  # `hasattr` would ask the metaclass, too
+        can = [name for name in wire.SPECIAL if f"__{name}__" in defined]
+        can += [wire.IDENTITY] if kind.__eq__ is object.__eq__ else []
+        return ["o", number, " ".join(can)]
+
+    def _class_tree(self, kind: type[BaseException]) -> object:
+        """Return the tree of a class of exceptions: its number, name, and what it derives from."""
+        if ERRORS.get(kind.__name__) is kind:
+            return ["y", kind.__name__]
+        bases = (one for one in kind.__bases__ if issubclass(one, Exception))
+        above = [self._class_tree(one) for one in bases if one is not Exception]
+        return ["x", self._number(kind), kind.__name__, *above]
+
     def _pack(self, value: object) -> object:
-        return wire.Packer(self._max_reply, self._objects.tree).pack(value)
+        return wire.pack(value, self.max_reply, self._tree)
 
     def _unpack(self, tree: object) -> object:
         return wire.unpack(tree, self._resolve)
@@ -238,7 +227,7 @@ class Session:
     def _resolve(self, tag: str, parts: list[Any]) -> object:
         match tag, parts:
             case "o", [int() as number]:
-                return self._objects.held[number]
+                return self.held[number]
             case "p", [int() as number, str() as name]:
                 return self._functions.setdefault(number, _Function(self, number, name))
             case "n", items:
@@ -261,7 +250,7 @@ def serve(sock: socket.socket, max_reply: int) -> None:
     rule, code, names = cast(list[Any], wire.read_frame(sock))
     if rule == "stdio":
         script.run(sock, code, names)
-    session = Session(sock, Objects(rule == "objects"), max_reply)
+    session = Session(sock, max_reply, keep=rule == "objects")
     loaded = session.load(code, names)
     session.send(loaded)
     while loaded[0] == "ready":

@@ -16,15 +16,8 @@ from mtp_harness.sandbox.foreign import ErrorClass, Foreign
 class Remote:
     """What handles ask: the program in its process. It stands for the entry point itself."""
 
-    def operate(
-        self, operation: str, number: int, args: Sequence[object], kwargs: dict[str, object]
-    ) -> object:
-        """Have one of `candidate.OPERATIONS` done on the object of that number."""
-        raise NotImplementedError
-
-    def stop(self, kind: str, detail: str) -> NoReturn:
-        """Settle on a failure and leave the check."""
-        raise NotImplementedError
+    operate: Callable[[str, int, Sequence[object], dict[str, object]], object]
+    stop: Callable[[str, str], NoReturn]
 
 
 class Handle:

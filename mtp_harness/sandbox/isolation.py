@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from mtp_harness.sandbox.pool import WorkerPool
 from mtp_harness.sandbox.system_calls import MACHINES
@@ -49,7 +49,7 @@ class IsolationReport:
     """
 
     sufficient: bool
-    mechanism: Mechanism
+    mechanism: Mechanism = "process"
     namespaces: list[str] = field(default_factory=list)
     filter: str = ""
     probes: dict[str, bool] = field(default_factory=dict)
@@ -86,7 +86,7 @@ def self_test(mechanisms: Sequence[Mechanism] = MECHANISMS) -> IsolationReport:
         stack.callback(pool.close)
         programs = _probes(listener.getsockname()[1], folder / uuid.uuid4().hex, victim.pid)
         verdicts = pool.grade(list(programs.values()))
-        hello = pool.workers[0].hello
+        hello: dict[str, Any] = pool.workers[0].hello  # the other fields of a report
         blocked = {
             name: verdict.outcome == "pass"
             for name, verdict in zip(programs, verdicts, strict=True)
@@ -94,14 +94,7 @@ def self_test(mechanisms: Sequence[Mechanism] = MECHANISMS) -> IsolationReport:
         blocked["network"] &= not select.select([listener], [], [], 0)[0]  # nobody has called
         blocked["outside_write"] &= not any(folder.iterdir())
         blocked["signal_outside"] &= victim.poll() is None
-    return IsolationReport(
-        sufficient=all(blocked[name] for name in REQUIRED),
-        mechanism=cast(Mechanism, hello.get("mechanism", "process")),
-        namespaces=cast(list[str], hello.get("namespaces", [])),
-        filter=str(hello.get("filter", "")),
-        probes=blocked,
-        detail=str(hello.get("reason", "")),
-    )
+    return IsolationReport(all(blocked[name] for name in REQUIRED), probes=blocked, **hello)
 
 
 def check_platform() -> None:

@@ -46,21 +46,18 @@ class Launcher:
         self._stopping = self._spent = False
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(START_S)
-        with theirs:
-            if mechanism == "bubblewrap":
-                self.hello = self._start_in_bubblewrap(theirs)
-            else:
-                self._process = interpreter.start("zygote", theirs)
-                self.hello = self._set_up(scratch)
-
-    def _start_in_bubblewrap(self, theirs: socket.socket) -> dict[str, object]:
         errors = os.memfd_create("errors")
         try:
-            self._process = bubblewrap.start(theirs, self._limits.file_bytes, errors)
-            theirs.close()
-            return self._set_up("")
+            with theirs:
+                if mechanism == "bubblewrap":
+                    self._process = bubblewrap.start(theirs, limits.file_bytes, errors)
+                else:
+                    self._process = interpreter.start("zygote", theirs)
+            self.hello = self._set_up(scratch if mechanism == "process" else "")
         except Fault:
-            raise NoNamespaces(bubblewrap.complaint(errors)) from None
+            if mechanism == "bubblewrap":
+                raise NoNamespaces(bubblewrap.complaint(errors)) from None
+            raise
         finally:
             os.close(errors)
 

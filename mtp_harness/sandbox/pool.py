@@ -36,7 +36,7 @@ class WorkerProcess:
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._channel: socket.socket | None = None
         self.pid: int | None = None
-        self.hello: dict[str, object] = {}
+        self.hello: dict[str, Any] = {}
 
     def start(self) -> socket.socket:
         """Start the process if there is none, and wait until it says what isolates it."""
@@ -54,11 +54,11 @@ class WorkerProcess:
             Path(scratch).chmod(0o711)
         try:
             wire.send_frame(channel, {**self._config, "scratch": scratch})
-            hello = wire.read_frame(channel, deadline=time.monotonic() + _START_S)
+            hello = cast(Any, wire.read_frame(channel, deadline=time.monotonic() + _START_S))
         except (OSError, EOFError) as error:
             self.kill()
             raise WorkerLost(f"a grader worker did not start: {error!r}") from None
-        self.hello = cast(dict[str, object], hello)
+        self.hello = hello
         return channel
 
     def grade(self, program: Program) -> Verdict:

@@ -6,7 +6,6 @@ sets among the arguments are brought up to date after each call. Functions among
 here, whenever the program calls them.
 """
 
-import contextlib
 import operator
 import socket
 import sys
@@ -103,7 +102,7 @@ class RemoteFunction(Remote):
     def operate(
         self, operation: str, number: int, args: Sequence[object], kwargs: dict[str, object]
     ) -> object:
-        """Have the program do it, and return or raise what comes of it."""
+        """Have one of `candidate.OPERATIONS` done on the object of that number."""
         if self.settled is not None:
             raise Stop
         self._send([operation, number, self._pack(list(args)), self._pack(kwargs)])
@@ -131,9 +130,10 @@ class RemoteFunction(Remote):
     def _reply(self) -> list[object]:
         """Return the next reply; what the program calls before it is called."""
         while True:
+            limit = sys.getrecursionlimit()
+            sys.setrecursionlimit(min(limit, RECURSION))
             try:
-                with _limited_recursion():
-                    reply = wire.read_frame(self._sock, self._max_reply, self.deadline)
+                reply = wire.read_frame(self._sock, self._max_reply, self.deadline)
             except TimeoutError:
                 self.out_of_time()
             except (wire.Closed, OSError):
@@ -141,6 +141,8 @@ class RemoteFunction(Remote):
                 self.stop("exception", "the process ended before it answered")
             except wire.Malformed as error:
                 self.stop("output", f"unreadable answer: {error}")
+            finally:
+                sys.setrecursionlimit(limit)
             match reply:
                 case ["callback", int() as number, args, kwargs]:
                     given = (self._unpack(one, self._resolve_argument) for one in (args, kwargs))
@@ -200,13 +202,13 @@ class RemoteFunction(Remote):
         builtin = next(one for one in type(error).__mro__ if one in ERRORS.values())
         kind = ["y", builtin.__name__] if number is None else ["o", number]
         try:
-            return kind, wire.Packer(_MESSAGE_BYTES, self._tree).pack(error.args)
+            return kind, wire.pack(error.args, _MESSAGE_BYTES, self._tree)
         except (wire.Unsupported, wire.TooLarge):
             return kind, ["t", str(error)[:500]]
 
     def _pack(self, value: object) -> object:
         try:
-            return wire.Packer(_ARGUMENT_BYTES, self._tree).pack(value)
+            return wire.pack(value, _ARGUMENT_BYTES, self._tree)
         except (wire.Unsupported, wire.TooLarge) as error:
             self.stop("not_judgeable", f"the test passes what cannot be sent: {error}")
 
@@ -280,16 +282,6 @@ class RemoteFunction(Remote):
         if number not in self._error_classes:
             self._error_classes[number] = foreign.error_class(name, above, handle)
         return self._error_classes[number]
-
-
-@contextlib.contextmanager
-def _limited_recursion() -> Iterator[None]:
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(min(limit, RECURSION))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(limit)
 
 
 def _is_callback(value: object) -> TypeGuard[Callable[..., object]]:

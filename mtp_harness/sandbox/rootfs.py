@@ -40,10 +40,8 @@ _SYSTEM = (
 def visible_paths() -> dict[str, str]:
     """Return what of this machine a program may read: path → the same without symbolic links."""
     stdlib = str(Path(os.__file__).parent)
-    found = [*_SYSTEM, str(Path(stdlib).parent), stdlib, *sys.path]
-    libdir = sysconfig.get_config_var("LIBDIR")
-    if isinstance(libdir, str):
-        found.append(libdir)
+    libdir = str(sysconfig.get_config_var("LIBDIR"))
+    found = [*_SYSTEM, str(Path(stdlib).parent), stdlib, *sys.path, libdir]
     if stdlib.startswith("/nix/store/"):
         found.append("/nix/store")
     real = {path: os.path.realpath(path) for path in (*found, *DEVICES) if path.startswith("/")}
@@ -86,7 +84,11 @@ def enter_new_root(box_bytes: int) -> None:
     for path, real in steps:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         if path == real:
-            _bind(real)
+            if Path(_OLD + real).is_dir():
+                Path(real).mkdir(exist_ok=True)
+            else:
+                Path(real).touch()
+            linux.mount(_OLD + real, real, None, linux.MS_BIND | linux.MS_REC)
         elif not Path(path).exists():
             Path(path).symlink_to(real)
     for packages in package_folders(steps):
@@ -128,15 +130,6 @@ def empty_box() -> bool:
 def _inodes_in_box() -> int:
     usage = os.statvfs(BOX)
     return usage.f_files - usage.f_ffree
-
-
-def _bind(real: str) -> None:
-    """Show one path of the old root in the new one."""
-    if Path(_OLD + real).is_dir():
-        Path(real).mkdir(exist_ok=True)
-    else:
-        Path(real).touch()
-    linux.mount(_OLD + real, real, None, linux.MS_BIND | linux.MS_REC)
 
 
 def package_folders(steps: Iterable[tuple[str, str]]) -> Iterator[Path]:

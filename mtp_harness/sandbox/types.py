@@ -74,8 +74,8 @@ Rule = Literal["values", "objects", "stdio"]
 - `values`: the test calls one function; arguments and results are copied.
 - `objects`: besides, what cannot be copied stays with the program and the test gets a handle on it,
   and lists, dicts and sets among the arguments are changed as the program changed them.
-- `stdio`: there is no test; the program is run as a script, once per case in a process of its own,
-  and its standard output is compared with the expected one, token by token and in order.
+- `stdio`: the program is run as a script, once per case in a process of its own, and its standard
+  output is compared with the expected one, token by token and in order.
 """
 
 

@@ -7,7 +7,7 @@ Scalars are JSON's own. Everything else is a list whose first item is a tag:
 Types are matched exactly, so an object with its own `__eq__`, a `str` subclass for one, has no way
 across: what arrives is made of values of builtin types and of the standard library's (`values`).
 Reading is safe whatever the bytes are; it ends in a value or in `Malformed`. What else may cross is
-up to the two sides: `Packer` and `unpack` take a function for it.
+up to the two sides: `pack` and `unpack` take a function for it.
 """
 
 import json
@@ -51,29 +51,27 @@ class Closed(EOFError):
     """The other side is gone."""
 
 
-class Packer:
-    """Turns values into trees that JSON can hold.
+def pack(
+    value: object, max_size: int, other: Callable[[object, Tree], object] | None = None
+) -> object:
+    """Return a tree of `value` that JSON can hold, or raise `Unsupported` or `TooLarge`.
 
     Args:
-        max_size: What a lower bound of a tree's length as JSON must not exceed. A value that is
+        value: What is to cross.
+        max_size: What a lower bound of the tree's length as JSON must not exceed. A value that is
             held many times over counts as often.
         other: Returns the tree of a value of any other type, or raises `Unsupported`; it gets
             the value, and what packs parts of it.
     """
+    return _Packer(max_size, other).tree(value, 0)
 
-    def __init__(
-        self, max_size: int, other: Callable[[object, Tree], object] | None = None
-    ) -> None:
-        """Keep the limits."""
+
+class _Packer:
+    def __init__(self, max_size: int, other: Callable[[object, Tree], object] | None) -> None:
         self._max_size = self._left = max_size
         self._other = other
 
-    def pack(self, value: object) -> object:
-        """Return the tree of `value`, or raise `Unsupported` or `TooLarge`."""
-        self._left = self._max_size
-        return self._tree(value, 0)
-
-    def _tree(self, value: object, depth: int) -> object:
+    def tree(self, value: object, depth: int) -> object:
         kind = type(value)
         # Every item takes two characters at least, with its comma.
         self._left -= 2 + (len(value) if type(value) is str or type(value) is bytes else 0)
@@ -92,13 +90,13 @@ class Packer:
                 parts = KINDS[kind].take_apart(value)
             except TypeError as error:
                 raise Unsupported(str(error)) from None
-            return [KINDS[kind].tag, *(self._tree(part, depth + 1) for part in parts)]
+            return [KINDS[kind].tag, *(self.tree(part, depth + 1) for part in parts)]
         name = name_of(value)
         if name is not None:
             return ["y", name]
         if self._other is None:
             raise Unsupported(kind.__name__)
-        return self._other(value, lambda part: self._tree(part, depth + 1))
+        return self._other(value, lambda part: self.tree(part, depth + 1))
 
 
 Resolve = Callable[[str, list[object]], object]
@@ -108,7 +106,7 @@ def unpack(tree: object, resolve: Resolve | None = None, depth: int = 0) -> obje
     """Return the value of a tree, or raise `Malformed`.
 
     Args:
-        tree: What `Packer.pack` made.
+        tree: What `pack` made.
         resolve: Returns the value of a tag that is unknown here, from the tag and its parts.
         depth: How deep in another tree it is.
     """

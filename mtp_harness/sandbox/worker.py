@@ -65,9 +65,9 @@ class Worker:
         try:
             launcher = self._ready()
         except Fault as fault:
-            return {"mechanism": "process", "namespaces": [], "reason": one_line(str(fault))}
-        reason = "; ".join(filter(None, (self._reason, str(launcher.hello.get("reason", "")))))
-        return {"mechanism": launcher.mechanism, **launcher.hello, "reason": reason}
+            return {"mechanism": "process", "namespaces": [], "detail": one_line(str(fault))}
+        detail = "; ".join(filter(None, (self._reason, str(launcher.hello.get("detail", "")))))
+        return {"mechanism": launcher.mechanism, **launcher.hello, "detail": detail}
 
     def close(self) -> None:
         """End the zygote and what runs in it."""
@@ -78,15 +78,13 @@ class Worker:
     def _ready(self) -> Launcher:
         if self._launcher is not None and not self._launcher.usable():
             self.close()
-        if self._launcher is None:
-            self._launcher = self._start()
-        return self._launcher
-
-    def _start(self) -> Launcher:
+        if self._launcher is not None:
+            return self._launcher
         refusals: list[str] = []
         for mechanism in self.mechanisms:
             try:
-                return Launcher(self.limits, self.scratch, mechanism)
+                self._launcher = Launcher(self.limits, self.scratch, mechanism)
+                return self._launcher
             except NoNamespaces as error:
                 refusals.append(str(error))
             self._reason = one_line("; ".join(refusals))

@@ -30,6 +30,7 @@ import socket
 import struct
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -81,7 +82,7 @@ def main(control_fd: int) -> None:
     found = seccomp.ready(only_unix=settings.mechanism == "bubblewrap")
     hello: dict[str, object] = {"namespaces": list(linux.NAMESPACES) if settings.isolated else []}
     if isinstance(found, str):
-        hello["reason"] = found
+        hello["detail"] = found
     else:
         settings, hello["filter"] = settings._replace(filter=found), found.name
     control.send(json.dumps(hello).encode())
@@ -92,16 +93,12 @@ def main(control_fd: int) -> None:
 
 
 def _warm_up() -> None:
-    """Go through what every child does once, here.
-
-    What the interpreter prepares at first use is then there before the fork, not after each.
-    """
+    """Have what the interpreter prepares at first use be there before the fork, not after each."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         wire.send_frame(ours, ["values", "def f(x):\n    return x\n", ["f"]])
-        packer = wire.Packer(2**16)
         for value in (1, 2.5, "a", b"a", None, True, [1], (1,), {1}, {1: 2}):
-            wire.send_frame(ours, ["call", 0, packer.pack([value]), packer.pack({})])
+            wire.send_frame(ours, ["call", 0, *(wire.pack(one, 2**16) for one in ([value], {}))])
         ours.shutdown(socket.SHUT_WR)
         with contextlib.suppress(wire.Closed):
             candidate.serve(theirs, 2**16)
@@ -188,14 +185,10 @@ def _wait(control: socket.socket, pid: int) -> bool:
     """Wait until the program ends or the grader has no more patience; True if it ended."""
     process = os.pidfd_open(pid)
     try:
-        poll = select.poll()
-        poll.register(process, select.POLLIN)
-        poll.register(control, select.POLLIN)
-        ended = any(descriptor == process for descriptor, _ in poll.poll())
-        if not ended and (message := control.recv(16, socket.MSG_PEEK)):
-            poll.unregister(control)
-            ended = bool(poll.poll(int(message)))
-        return ended
+        ready: Sequence[object] = select.select([process, control], [], [])[0]
+        if process not in ready and (message := control.recv(16, socket.MSG_PEEK)):
+            ready = select.select([process], [], [], int(message) / 1000)[0]
+        return process in ready
     finally:
         os.close(process)
 
@@ -240,7 +233,6 @@ def _kill_descendants(group: int | None) -> None:
 
 
 def _become_candidate(data_fd: int, settings: _Settings, folder: str) -> NoReturn:
-    """Turn this forked child into the one that runs the program."""
     channel = socket.socket(fileno=data_fd)
     try:
         os.setsid()
