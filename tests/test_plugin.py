@@ -163,7 +163,8 @@ def isolation(monkeypatch):
     """The sandbox's answer to the self-test; its `asked` counts how often it ran."""
     from mtp_harness.sandbox import IsolationReport
 
-    state = SimpleNamespace(report=IsolationReport(False, {}, "process", "no namespaces"), asked=0)
+    report = IsolationReport(False, "process", detail="no namespaces")
+    state = SimpleNamespace(report=report, asked=0)
 
     def self_test():
         state.asked += 1

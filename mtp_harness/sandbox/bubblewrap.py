@@ -6,37 +6,40 @@ the zygote cannot mount anything, so it empties the program's folder, and ends w
 Set-uid, bubblewrap does not bound the size of that folder, and refuses.
 """
 
-import contextlib
 import os
 import shutil
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
-from mtp_harness.sandbox import interpreter, linux, rootfs
+import mtp_harness.sandbox.interpreter as interpreter
+import mtp_harness.sandbox.linux as linux
+import mtp_harness.sandbox.rootfs as rootfs
 from mtp_harness.sandbox.types import NOBODY, NoNamespaces
 
 
 def start(channel: socket.socket, box_bytes: int, errors: int) -> subprocess.Popen[bytes]:
-    """Start a zygote as process 1 of what bubblewrap makes.
+    """Start a zygote as process 1 of what bubblewrap makes; raises `NoNamespaces`.
 
     Args:
         channel: The zygote's end of its channel.
         box_bytes: Size of the program's folder.
         errors: File that bubblewrap writes its complaints to.
-
-    Raises:
-        NoNamespaces: There is no `bwrap`, or it may not be used.
     """
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise NoNamespaces("bubblewrap: not installed")
     python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
-    inside = interpreter.command(python, "zygote", channel.fileno())
+    options = ["--unshare-all", "--unshare-user", *_no_more_users(bwrap)]
+    options += ["--die-with-parent", "--as-pid-1", "--new-session"]
+    for name, value in interpreter.environment().items():
+        options += ["--setenv", name, value]
+    options += _files([python, str(interpreter.FOLDER)])
+    # Last: what is still writable when the root is not.
+    options += [*_folder(rootfs.BOX, box_bytes), "--remount-ro", "/", "--chdir", "/"]
     try:
         return subprocess.Popen(
-            [bwrap, *_options(bwrap, python, box_bytes), "--", *inside],
+            [bwrap, *options, "--", *interpreter.command(python, "zygote", channel.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,
@@ -57,53 +60,29 @@ def complaint(errors: int) -> str:
 
 
 def _prepare() -> None:
-    """Make the new process what bubblewrap should be.
-
-    When memory runs out, programs go first. And root becomes nobody, since the kernel does not
-    count root's processes, in whatever namespace.
-    """
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    if os.geteuid() == 0:
+    """Make the new process what bubblewrap should be."""
+    linux.be_killed_first()
+    if os.geteuid() == 0:  # whose processes the kernel does not count, in whatever namespace
         linux.become(NOBODY)
 
 
-def _options(bwrap: str, python: str, box_bytes: int) -> list[str]:
-    options = ["--unshare-all", "--unshare-user", *_no_more_users(bwrap)]
-    options += ["--die-with-parent", "--as-pid-1", "--new-session"]
-    for name, value in interpreter.environment().items():
-        options += ["--setenv", name, value]
-    options += _files([python, str(interpreter.FOLDER)])
-    # Last: what is still writable when the root is not.
-    return [*options, *_folder(rootfs.BOX, box_bytes), "--remount-ro", "/", "--chdir", "/"]
-
-
 def _no_more_users(bwrap: str) -> list[str]:
-    """Return the option against user namespaces inside, where this bubblewrap has it."""
+    """Return the option against user namespaces inside, where this `bwrap` has it."""
     known = subprocess.run([bwrap, "--help"], capture_output=True, text=True).stdout
     return ["--disable-userns"] if "--disable-userns" in known else []
 
 
 def _files(further: list[str]) -> list[str]:
     """Return the options that show what `rootfs` shows, and `further` paths, read-only."""
+    steps = list(rootfs.layout({**rootfs.visible_paths(), **{one: one for one in further}}))
     options: list[str] = []
-    shown: list[str] = []
-    linked: list[str] = []
-    for path, real in {**rootfs.visible_paths(), **{one: one for one in further}}.items():
-        if not _within(real, shown):
-            options += ["--dev-bind" if real in rootfs.DEVICES else "--ro-bind", real, real]
-            shown.append(real)
-        if real != path and not _within(path, [*shown, *linked]):
-            options += ["--symlink", real, path]
-            linked.append(path)
-    for packages in sorted({os.path.realpath(one) for one in rootfs.package_folders(shown)}):
+    for path, real in steps:
+        bind = "--dev-bind" if real in rootfs.DEVICES else "--ro-bind"
+        options += [bind if path == real else "--symlink", real, path]
+    for packages in sorted({os.path.realpath(one) for one in rootfs.package_folders(steps)}):
         options += [*_folder(packages, 4096), "--remount-ro", packages]
     return options
 
 
 def _folder(path: str, size_bytes: int) -> list[str]:
     return ["--size", str(size_bytes), "--tmpfs", path]
-
-
-def _within(path: str, folders: list[str]) -> bool:
-    return any(path == one or path.startswith(one + "/") for one in folders)

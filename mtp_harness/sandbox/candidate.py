@@ -4,6 +4,7 @@ The program shares this process and can write to its reply channel itself. All t
 way to return a value: which value is right is known to the grader alone.
 """
 
+import builtins
 import enum
 import operator
 import os
@@ -11,54 +12,31 @@ import socket
 import sys
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
 
-from mtp_harness.sandbox import script, wire
+import mtp_harness.sandbox.script as script
+import mtp_harness.sandbox.wire as wire
+from mtp_harness.sandbox.values import ERRORS
 
 MODULE = "candidate"  # not `__main__`: what a program guards with that name is not to run
 _MESSAGE_CHARS = 500
 
 Reply = list[object]
 
-_BINARY = "add sub mul truediv floordiv mod pow lshift rshift and_ or_ xor matmul"
-_UNARY = "abs invert neg pos"
-
-
-def _enter(thing: Any) -> object:
-    return type(thing).__enter__(thing)
-
-
-def _exit(thing: Any) -> object:
-    return type(thing).__exit__(thing, None, None, None)
-
-
+_OF_OPERATOR = (
+    *("abs", "call", "delitem", "getitem", "invert", "neg", "pos", "setitem"),
+    *wire.BINARY,
+    *(f"i{name.rstrip('_')}" for name in wire.BINARY),
+)
+_BUILTIN = "delattr float format getattr int iter len next repr reversed round setattr str"
 OPERATIONS: dict[str, Callable[..., object]] = {
-    "call": operator.call,
-    "delattr": delattr,
-    "delitem": operator.delitem,
-    "enter": _enter,
-    "exit": _exit,
-    "float": float,
-    "format": format,
-    "getattr": getattr,
-    "getitem": operator.getitem,
-    "int": int,
+    **{name: getattr(operator, name) for name in _OF_OPERATOR},
+    **{name: getattr(builtins, name) for name in _BUILTIN.split()},
+    "enter": lambda thing: type(thing).__enter__(thing),
+    "exit": lambda thing: type(thing).__exit__(thing, None, None, None),
     "isinstance": lambda kind, thing: isinstance(thing, kind),
     "issubclass": lambda kind, other: issubclass(other, kind),
-    "iter": iter,
-    "len": len,
-    "next": next,
-    "repr": repr,
-    "reversed": reversed,
-    "round": round,
-    "setattr": setattr,
-    "setitem": operator.setitem,
-    "str": str,
-    **{name: getattr(operator, name) for name in f"{_BINARY} {_UNARY}".split()},
-    **{
-        f"i{name.rstrip('_')}": getattr(operator, f"i{name.rstrip('_')}")
-        for name in _BINARY.split()
-    },
 }
 """What a check may do with an object of the program's: nothing that compares or decides."""
 
@@ -67,84 +45,10 @@ class NotJudgeable(BaseException):
     """Something that does not cross. Not an `Exception`, so that programs let it pass."""
 
 
-class Objects:
-    """The objects that the grader holds by number; 0 is the entry point.
-
-    Args:
-        exports: What the program's test uses, in order.
-        keep: Give further objects a number when they are to be sent.
-    """
-
-    def __init__(self, exports: list[object], keep: bool) -> None:
-        """Number the exports."""
-        self._held = exports
-        self._numbers = {id(one): number for number, one in enumerate(exports)}
-        self.keep = keep
-
-    def __getitem__(self, number: int) -> object:
-        """Return the object of that number."""
-        return self._held[number]
-
-    def number(self, value: object) -> int | None:
-        """Return the number of an object, or None where objects are not kept."""
-        if not self.keep:
-            return None
-        # Held here, the object lives on, so that no other one gets its id.
-        number = self._numbers.setdefault(id(value), len(self._held))
-        if number == len(self._held):
-            self._held.append(value)
-        return number
-
-    def tree(self, value: object, tree: wire.Tree) -> object:
-        """Return the tree of a value that is no plain one: what it is made of, and its number."""
-        if isinstance(value, _Function):
-            return ["p", value.number]
-        if isinstance(value, BaseException):
-            kind, args = _kind(self, type(value)), tree(_plain_args(value))
-            return ["X", self.number(value), kind, args, _text(value)]
-        if isinstance(value, type) and issubclass(value, BaseException):
-            return _kind(self, value)
-        if isinstance(value, tuple) and hasattr(value, "_fields"):
-            items = tuple(tree(item) for item in tuple.__iter__(value))
-            names = ["l", *type(value)._fields]
-            return ["N", self.number(value), type(value).__name__, names, ["t", *items]]
-        if isinstance(value, enum.Enum) and (isinstance(value, int | str) or not self.keep):
-            name = None if value.name is None else str(value.name)
-            of = [self.number(value), type(value).__name__, name]
-            shown = [isinstance(value, int | str), str(value)[:_MESSAGE_CHARS], repr(value)]
-            return ["M", *of, tree(_worth(value)), *shown]
-        if not self.keep and isinstance(value, Iterator):
-            return ["n", *(tree(item) for item in value)]
-        number = self.number(value)
-        if number is None:
-            raise wire.Unsupported(type(value).__name__)
-        kind = type(value)
-        defined = set().union(*map(vars, kind.__mro__))  # `hasattr` would ask the metaclass, too
-        can = [name for name in wire.SPECIAL if f"__{name}__" in defined]
-        can += [wire.IDENTITY] if kind.__eq__ is object.__eq__ else []
-        return ["o", number, " ".join(can)]
-
-
-def _worth(value: enum.Enum) -> object:
-    """Return what an enumeration's member counts as."""
-    if isinstance(value, int):
-        return int.__int__(value)
-    return str.__str__(value) if isinstance(value, str) else value.value
-
-
-def _kind(objects: Objects, kind: type[BaseException]) -> object:
-    """Return the tree of a class of exceptions: its number, its name, and what it derives from."""
-    if wire.ERRORS.get(kind.__name__) is kind:
-        return ["y", kind.__name__]
-    bases = (one for one in kind.__bases__ if issubclass(one, Exception))
-    above = [_kind(objects, one) for one in bases if one is not Exception]
-    return ["x", objects.number(kind), kind.__name__, *above]
-
-
 def _plain_args(error: BaseException) -> tuple[object, ...] | None:
     """Return the arguments of an exception, or None where they are not plain."""
     try:
-        wire.Packer(_MESSAGE_CHARS).pack(error.args)
+        wire.pack(error.args, _MESSAGE_CHARS)
     except Exception:
         return None
     return error.args
@@ -158,7 +62,7 @@ def _text(error: BaseException) -> str:
 
 
 class _Function:
-    """A function of the test's, which the program calls where the test is."""
+    """A function of the test's, which runs where the test is."""
 
     def __init__(self, session: "Session", number: int, name: str) -> None:
         self._session, self.number = session, number
@@ -168,34 +72,53 @@ class _Function:
         return self._session.call_back(self.number, args, kwargs)
 
 
+@dataclass
 class Session:
-    """The conversation with the grader about one program."""
+    """The conversation with the grader about one program.
 
-    def __init__(self, sock: socket.socket, objects: Objects, max_reply: int) -> None:
-        """Keep the channel."""
-        self._sock = sock
-        self._objects = objects
-        self._max_reply = max_reply
-        self._functions: dict[int, _Function] = {}
-        self._thrown: list[BaseException] = []
+    Args:
+        keep: The grader holds objects by number; if not, it holds the entry point only, as 0.
+        held: These objects, exports first.
+    """
 
-    def ready(self, exports: list[object]) -> Reply:
-        """Return the reply that hands over what the test uses."""
+    sock: socket.socket
+    max_reply: int
+    keep: bool
+    held: list[object] = field(default_factory=list)
+    _numbers: dict[int, int] = field(default_factory=dict)
+    _functions: dict[int, _Function] = field(default_factory=dict)
+    _thrown: list[BaseException] = field(default_factory=list)
+
+    def load(self, code: str, names: list[str]) -> Reply:
+        """Run a program's top level, and return what it defines of `names`, or why not."""
         try:
-            return ["ready", self._pack(exports) if self._objects.keep else None]
+            compiled = compile(code, "<candidate>", "exec", dont_inherit=True)
+        except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
+            return ["syntax", f"{type(error).__name__}: {error}"[:_MESSAGE_CHARS]]
+        module = types.ModuleType(MODULE)
+        sys.modules[MODULE] = module  # dataclasses and pickling look their module up
+        try:
+            exec(compiled, module.__dict__)
+        except BaseException as error:
+            return self._failure(error)
+        if missing := [name for name in names if name not in module.__dict__]:
+            return ["no_entry_point", f"the program does not define {missing[0]!r}"]
+        exports = [module.__dict__[name] for name in names]
+        if not self.keep and not callable(exports[0]):
+            return ["no_entry_point", f"the program's {names[0]!r} is no function"]
+        self.held += exports
+        self._numbers |= {id(one): number for number, one in enumerate(exports)}
+        try:
+            return ["ready", self._pack(exports) if self.keep else None]
         except BaseException as error:
             return self._failure(error, "defines")
 
     def send(self, reply: Reply) -> None:
         """Send a reply, or one that says that it is too large."""
         try:
-            wire.send_frame(self._sock, reply, self._max_reply)
+            wire.send_frame(self.sock, reply, self.max_reply)
         except wire.TooLarge as error:
-            wire.send_frame(self._sock, ["output", f"returned a value that is too large: {error}"])
-
-    def answer(self, request: list[Any]) -> None:
-        """Do what the grader asks for, and say what came of it."""
-        self.send(self._do(request))
+            wire.send_frame(self.sock, ["output", f"returned a value that is too large: {error}"])
 
     def call_back(self, number: int, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
         """Have the grader call a function of the test's; meanwhile it may ask for more."""
@@ -205,12 +128,12 @@ class Session:
             raise NotJudgeable(str(error)) from None
         self.send(request)
         while True:
-            message = cast(list[Any], wire.read_frame(self._sock))
+            message = cast(list[Any], wire.read_frame(self.sock))
             if message[0] == "returned":
                 return self._unpack(message[1])
             if message[0] == "threw":
                 self._throw(*(self._unpack(part) for part in message[1:]))
-            self.answer(message)
+            self.send(self.do(message))
 
     def _throw(self, kind: Any, args: Any, at: Any) -> NoReturn:
         """Raise here what a function of the test's raised there; `at` is its number there."""
@@ -218,20 +141,18 @@ class Session:
         self._thrown += [error] if at == len(self._thrown) else []
         raise error
 
-    def _do(self, request: list[Any]) -> Reply:
-        operation, number, args, kwargs = request
-        args, kwargs = (
-            cast(list[Any], self._unpack(args)),
-            cast(dict[str, Any], self._unpack(kwargs)),
-        )
+    def do(self, request: list[Any]) -> Reply:
+        """Do what the grader asks for, and return what came of it."""
+        operation, number, *given = request
+        args, kwargs = (cast(Any, self._unpack(one)) for one in given)
         try:
-            value = OPERATIONS[operation](self._objects[number], *args, **kwargs)
+            value = OPERATIONS[operation](self.held[number], *args, **kwargs)
         except StopIteration as error:
             return ["end"] if operation == "next" else self._failure(error)
         except BaseException as error:
             return self._failure(error)
         try:
-            return ["value", self._pack(value), self._pack(args) if self._objects.keep else None]
+            return ["value", self._pack(value), self._pack(args) if self.keep else None]
         except BaseException as error:
             return self._failure(error)
 
@@ -247,16 +168,66 @@ class Session:
                 return ["raised", ["T", number]]
         return ["raised", self._pack(error)]
 
+    def _number(self, value: object) -> int | None:
+        """Return the number of an object, or None where objects are not kept."""
+        if not self.keep:
+            return None
+        # Held here, the object lives on, so that no other one gets its id.
+        number = self._numbers.setdefault(id(value), len(self.held))
+        if number == len(self.held):
+            self.held.append(value)
+        return number
+
+    def _tree(self, value: object, tree: wire.Tree) -> object:
+        """Return the tree of a value that is no plain one: what it is made of, and its number."""
+        if isinstance(value, _Function):
+            return ["p", value.number]
+        if isinstance(value, BaseException):
+            args = tree(_plain_args(value))
+            return ["X", self._number(value), self._class_tree(type(value)), args, _text(value)]
+        if isinstance(value, type) and issubclass(value, BaseException):
+            return self._class_tree(value)
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            items = tuple(tree(item) for item in tuple.__iter__(value))
+            names = ["l", *type(value)._fields]
+            return ["N", self._number(value), type(value).__name__, names, ["t", *items]]
+        if isinstance(value, enum.Enum) and (isinstance(value, int | str) or not self.keep):
+            name = None if value.name is None else str(value.name)
+            if isinstance(value, int):  # a member may count as what it is
+                worth: object = int.__int__(value)
+            else:
+                worth = str.__str__(value) if isinstance(value, str) else value.value
+            shown = [isinstance(value, int | str), str(value)[:_MESSAGE_CHARS], repr(value)]
+            return ["M", self._number(value), type(value).__name__, name, tree(worth), *shown]
+        if not self.keep and isinstance(value, Iterator):
+            return ["n", *(tree(item) for item in value)]
+        number = self._number(value)
+        if number is None:
+            raise wire.Unsupported(type(value).__name__)
+        kind = type(value)
+        defined = set().union(*map(vars, kind.__mro__))  # `hasattr` would ask the metaclass, too
+        can = [name for name in wire.SPECIAL if f"__{name}__" in defined]
+        can += [wire.IDENTITY] if kind.__eq__ is object.__eq__ else []
+        return ["o", number, " ".join(can)]
+
+    def _class_tree(self, kind: type[BaseException]) -> object:
+        """Return the tree of a class of exceptions: its number, name, and what it derives from."""
+        if ERRORS.get(kind.__name__) is kind:
+            return ["y", kind.__name__]
+        bases = (one for one in kind.__bases__ if issubclass(one, Exception))
+        above = [self._class_tree(one) for one in bases if one is not Exception]
+        return ["x", self._number(kind), kind.__name__, *above]
+
     def _pack(self, value: object) -> object:
-        return wire.Packer(self._max_reply, self._objects.tree).pack(value)
+        return wire.pack(value, self.max_reply, self._tree)
 
     def _unpack(self, tree: object) -> object:
-        return wire.unpack(tree, 0, self._resolve)
+        return wire.unpack(tree, self._resolve)
 
     def _resolve(self, tag: str, parts: list[Any]) -> object:
         match tag, parts:
             case "o", [int() as number]:
-                return self._objects[number]
+                return self.held[number]
             case "p", [int() as number, str() as name]:
                 return self._functions.setdefault(number, _Function(self, number, name))
             case "n", items:
@@ -279,43 +250,17 @@ def serve(sock: socket.socket, max_reply: int) -> None:
     rule, code, names = cast(list[Any], wire.read_frame(sock))
     if rule == "stdio":
         script.run(sock, code, names)
-    exports, failure = _load(code, [name for name in names if name], rule == "objects")
-    session = Session(sock, Objects(list(exports), rule == "objects"), max_reply)
-    if failure is not None:
-        session.send(failure if isinstance(failure, list) else session._failure(failure))
-        return
-    session.send(session.ready(exports))
-    while True:
-        session.answer(cast(list[Any], wire.read_frame(sock)))
-
-
-def _load(
-    code: str, names: list[str], keep: bool
-) -> tuple[list[object], Reply | BaseException | None]:
-    """Return what a program defines of `names`, and why it cannot be judged, or None."""
-    try:
-        compiled = compile(code, "<candidate>", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
-        return [], ["syntax", f"{type(error).__name__}: {error}"[:_MESSAGE_CHARS]]
-    module = types.ModuleType(MODULE)
-    sys.modules[MODULE] = module  # dataclasses and pickling look their module up
-    try:
-        exec(compiled, module.__dict__)
-    except BaseException as error:
-        return [], error
-    if missing := [name for name in names if name not in module.__dict__]:
-        return [], ["no_entry_point", f"the program does not define {missing[0]!r}"]
-    exports = [module.__dict__[name] for name in names]
-    if not keep and not callable(exports[0]):
-        return [], ["no_entry_point", f"the program's {names[0]!r} is no function"]
-    return exports, None
+    session = Session(sock, max_reply, keep=rule == "objects")
+    loaded = session.load(code, names)
+    session.send(loaded)
+    while loaded[0] == "ready":
+        session.send(session.do(cast(list[Any], wire.read_frame(sock))))
 
 
 def run(sock: socket.socket, max_reply: int) -> None:
     """Serve, then end the process; never returns."""
     leave = os._exit  # held here, since the program may put something else in its place
-    # A program that forks and ends would race its child for the verdict: only its own process
-    # answers.
+    # A program that forks and ends would race its child for the verdict: only the parent answers.
     os.register_at_fork(after_in_child=sock.close)
     try:
         serve(sock, max_reply)

@@ -14,8 +14,8 @@ import time
 import types
 from collections.abc import Iterator
 
-from mtp_harness.sandbox.remote import RECURSION, Fault, Finding, RemoteFunction, Stop
-from mtp_harness.sandbox.types import Program, one_line
+from mtp_harness.sandbox.remote import RECURSION, Fault, RemoteFunction, Stop
+from mtp_harness.sandbox.types import Program, Verdict, one_line
 
 _ALARM_GRACE_S = 0.25
 
@@ -24,19 +24,13 @@ class Check:
     """The trusted `check` of one program, loaded and ready to be run."""
 
     def __init__(self, program: Program, remote: RemoteFunction) -> None:
-        """Run preamble and test in a namespace where `entry_point` is the stand-in.
-
-        Raises:
-            Fault: The trusted source does not run.
-        """
+        """Run preamble and test, where `entry_point` is the stand-in; raises `Fault`."""
         self._remote = remote
         namespace: dict[str, object] = {"__name__": "check"}
         _as_new()
         try:
-            self._sources = [
-                _compiled(program.preamble, "<preamble>"),
-                _compiled(program.test, "<test>"),
-            ]
+            named = {"<preamble>": program.preamble, "<test>": program.test}
+            self._sources = [_compiled(source, name) for name, source in named.items()]
             for source in self._sources:
                 exec(source, namespace)
         except Exception as error:
@@ -49,50 +43,47 @@ class Check:
         namespace[program.entry_point] = remote
         self._namespace = namespace
 
-    def run(self) -> Finding:
-        """Return what the check finds of a program that has just begun.
-
-        Whatever touches a value of the program's is done in here, under the alarm.
-        """
+    def run(self) -> Verdict:
+        """Return what the check finds; all that touches the program's values is under its alarm."""
         armed = True
 
         def ring(_number: int, _frame: types.FrameType | None) -> None:
             if armed:
                 self._remote.out_of_time()
 
-        finding = Finding("pass", "", "")
+        verdict = Verdict("pass")
         left_s = max(self._remote.deadline - time.monotonic(), 0.0) + _ALARM_GRACE_S
         signal.signal(signal.SIGALRM, ring)
         try:
             # The signal comes again and again: a test with a bare `except` swallows the first ones.
             signal.setitimer(signal.ITIMER_REAL, left_s, _ALARM_GRACE_S)
-            finding = self._judge()
+            verdict = self._judge()
         except Stop:
             pass  # then `settled` says why
         finally:
             armed = False
             signal.setitimer(signal.ITIMER_REAL, 0)
-        return self._remote.settled or finding
+        return self._remote.settled or verdict
 
-    def _judge(self) -> Finding:
+    def _judge(self) -> Verdict:
         try:
             self._remote.load()
             self._namespace.update(self._remote.exported)
             self._check(self._remote)
+            return Verdict("pass")
         except Stop:
             raise
         except BaseException as error:
             return self._raised(error)
-        return Finding("pass", "", "")
 
-    def _raised(self, error: BaseException) -> Finding:
+    def _raised(self, error: BaseException) -> Verdict:
         if any(error is one for one in self._remote.raised):
-            return Finding("fail", "exception", _shown(error))
+            return Verdict("fail", "exception", _shown(error))
         if isinstance(error, AssertionError):
-            return Finding("fail", "wrong_answer", _text(error))
+            return Verdict("fail", "wrong_answer", _text(error))
         if self._is_of_the_test(error):
-            return Finding("error", "test", _shown(error))
-        return Finding("fail", "wrong_answer", one_line(f"the check raised {_shown(error)}"))
+            return Verdict("error", "test", _shown(error))
+        return Verdict("fail", "wrong_answer", one_line(f"the check raised {_shown(error)}"))
 
     def _is_of_the_test(self, error: BaseException) -> bool:
         """Return whether the test lacks a name or a module, whatever the program answers."""
@@ -129,11 +120,8 @@ def _text(error: BaseException) -> str:
 
 
 def _as_new() -> None:
-    """Undo what an earlier test may have changed in this process.
-
-    Tests draw random inputs, too: every program gets the same ones.
-    """
-    random.seed(0)
+    """Undo what an earlier test may have changed in this process."""
+    random.seed(0)  # tests draw random inputs: every program gets the same ones
     decimal.setcontext(decimal.Context())
     sys.setrecursionlimit(RECURSION)
     sys.set_int_max_str_digits(sys.int_info.default_max_str_digits)

@@ -7,21 +7,13 @@ _consent = False
 
 
 def consent_given() -> bool:
-    """Return whether the run in progress was started with `--confirm_run_unsafe_code`.
-
-    The harness hands the flag to no task. A task that grades programs asks here whether it may go
-    on where the sandbox's self-test finds that it cannot isolate them.
-    """
+    """Return whether it was started with `--confirm_run_unsafe_code`, which no task is told."""
     return _consent
 
 
 @contextmanager
 def consent_for_this_run(given: bool) -> Iterator[None]:
-    """Have `consent_given` answer for one run.
-
-    Args:
-        given: Whether the run was started with `--confirm_run_unsafe_code`.
-    """
+    """Have `consent_given` answer so for one run."""
     global _consent
     before, _consent = _consent, given
     try:

@@ -1,18 +1,17 @@
 """What a program's own classes become in the grader: named tuples, enumerations, exceptions.
 
 Such a value is a new one of a class made here, whose equality, order and hash are the builtin
-type's. What else its class has, methods for one, it asks the program for, by the handle that it
-carries under the rule `objects`.
+type's. What else its class has, it asks the program for, by the handle that it carries under the
+rule `objects`.
 """
 
 import collections
 from typing import Any, cast
 
-from mtp_harness.sandbox import wire
+from mtp_harness.sandbox.values import ERRORS
+from mtp_harness.sandbox.wire import Malformed, Unsupported
 
-_NAMES = 256
-_NAME_CHARS = 200
-_BASES = 16
+_NAMES, _NAME_CHARS, _BASES = 256, 200, 16
 
 
 class Foreign:
@@ -37,17 +36,17 @@ def record(
     """Return a named tuple; raises `ValueError` or `TypeError` where it cannot be one."""
     key = (name, *fields)
     if key not in made:
-        refuse_long(*key)
+        _refuse_long(*key)
         made[key] = type(name, (Foreign, collections.namedtuple(name, fields)), {})
     value = cast(Any, made[key])._make(items)
     value._handle = handle
     return cast(object, value)
 
 
-def refuse_long(*names: str) -> None:
+def _refuse_long(*names: str) -> None:
     """Refuse names that no honest program has: classes would take the grader's memory and time."""
     if len(names) > _NAMES or max(map(len, names)) > _NAME_CHARS:
-        raise wire.Malformed(f"over {_NAMES} names, or one of over {_NAME_CHARS} letters")
+        raise Malformed(f"over {_NAMES} names, or one of over {_NAME_CHARS} letters")
 
 
 class Member(Foreign):
@@ -56,7 +55,7 @@ class Member(Foreign):
     name: str | None
     value: object
     _owner: str
-    _shown: tuple[str, str]
+    _shown: tuple[str, ...]
 
     def __eq__(self, other: object) -> bool:
         """Return whether it is the same member."""
@@ -92,32 +91,20 @@ class StrMember(Member, str):
     __eq__, __hash__ = str.__eq__, str.__hash__
 
 
+_COUNTING: dict[type, Any] = {int: IntMember, str: StrMember}
+
+
 def member(
-    owner: str,
-    name: str | None,
-    value: object,
-    counts: bool,
-    shown: tuple[str, str],
-    handle: object,
+    owner: str, name: object, value: object, counts: bool, shown: tuple[str, ...], handle: object
 ) -> object:
     """Return a member of an enumeration; it may count as the number or the text that it is."""
-    made: Any
-    if not counts:
-        made = Member()
-    elif type(value) is int:
-        made = IntMember(value)
-    elif type(value) is str:
-        made = StrMember(value)
-    else:
-        raise wire.Malformed("a member that counts as neither number nor text")
-    made.name, made.value, made._owner, made._shown, made._handle = (
-        name,
-        value,
-        owner,
-        shown,
-        handle,
-    )
-    return cast(object, made)
+    if not isinstance(name, str | None) or len(shown) != 2:
+        raise Malformed("a member without name, text and picture")
+    if counts and type(value) not in _COUNTING:
+        raise Malformed("a member that counts as neither number nor text")
+    made = _COUNTING[type(value)](value) if counts else Member()
+    vars(made).update(name=name, value=value, _owner=owner, _shown=shown, _handle=handle)
+    return made
 
 
 def plain(value: Any) -> object:
@@ -128,25 +115,20 @@ def plain(value: Any) -> object:
         return tuple(value)
     if isinstance(value, StrMember):
         return str.__str__(value)
-    raise wire.Unsupported(type(value).__name__)
+    raise Unsupported(type(value).__name__)
 
 
 class ErrorClass(type):
     """The class of classes that stand for a program's exceptions, so that `except` knows them."""
 
     _handle: Any = None
+    __getattr__ = Foreign.__getattr__  # of the class itself
 
     def __call__(cls, *args: object, **kwargs: object) -> Any:
         """Have the program make one, where it can be asked."""
         if cls._handle is None:
             return super().__call__(*args, **kwargs)
         return cls._handle(*args, **kwargs)
-
-    def __getattr__(cls, name: str) -> object:
-        """Ask the program for what is not known here."""
-        if cls._handle is None:
-            raise AttributeError(name)
-        return getattr(cls._handle, name)
 
 
 class ForeignError(Foreign, metaclass=ErrorClass):
@@ -161,11 +143,11 @@ class ForeignError(Foreign, metaclass=ErrorClass):
 
 def error_class(name: str, above: list[type], handle: object) -> type[Exception]:
     """Return a class for exceptions of that name, below the classes `above`."""
-    refuse_long(name, *(one.__name__ for one in above))
+    _refuse_long(name, *(one.__name__ for one in above))
     if len(above) > _BASES:
-        raise wire.Malformed(f"{name} derives from over {_BASES} classes")
-    if not all(one in wire.ERRORS.values() or type(one) is ErrorClass for one in above):
-        raise wire.Malformed(f"{name} derives from what is no exception")
+        raise Malformed(f"{name} derives from over {_BASES} classes")
+    if not all(one in ERRORS.values() or type(one) is ErrorClass for one in above):
+        raise Malformed(f"{name} derives from what is no exception")
     if not any(type(one) is ErrorClass for one in above):
         above = [ForeignError, *(above or [Exception])]
     return cast(type[Exception], ErrorClass(name, tuple(above), {"_handle": handle}))
@@ -175,17 +157,13 @@ def error(kind: Any, args: object, text: str, handle: object) -> Exception:
     """Return an exception as the program has it."""
     known = args if isinstance(args, tuple) else (text,)
     if type(kind) is not ErrorClass:
-        if kind not in wire.ERRORS.values():
-            raise wire.Malformed("what is no exception was raised")
-        return _builtin(kind, known, text)
+        if kind not in ERRORS.values():
+            raise Malformed("what is no exception was raised")
+        try:
+            return cast(Exception, kind(*known))
+        except TypeError:  # the Unicode errors want five arguments, groups their exceptions
+            return error(error_class(kind.__name__, [], None), None, text, None)
     new: Any = kind.__new__
     made = new(kind, *known)
     made._text, made._handle = text, handle
     return cast(Exception, made)
-
-
-def _builtin(kind: type[Exception], args: tuple[object, ...], text: str) -> Exception:
-    try:
-        return kind(*args)
-    except TypeError:  # the Unicode errors want five arguments, groups their exceptions
-        return error(error_class(kind.__name__, [], None), None, text, None)

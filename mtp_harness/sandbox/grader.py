@@ -4,21 +4,19 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Self
 
-from mtp_harness.sandbox.isolation import IsolationReport, check_platform, self_test
+from mtp_harness.sandbox.isolation import check_platform, self_test
 from mtp_harness.sandbox.pool import WorkerPool
 from mtp_harness.sandbox.types import MECHANISMS, Limits, Program, Verdict
 
 
 def default_workers() -> int:
-    """Return one more than the processors that this process may use.
+    """Return one more than this process's share of the processors.
 
-    A worker waits for its program and the program for it, so that one worker cannot keep a
-    processor busy. The ranks of a distributed run on one machine share its processors.
+    A worker and its program wait for each other, so that one worker keeps no processor busy.
     """
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of a distributed run on this machine
     return len(os.sched_getaffinity(0)) // ranks + 1
 
 
@@ -29,8 +27,7 @@ class Grader:
 
     Args:
         limits: What every program may use.
-        workers: How many programs to grade at once; by default as many as keep this process's share
-            of the processors busy.
+        workers: How many programs to grade at once; by default `default_workers()`.
         consent: Run programs even where the self-test finds that they are not isolated.
 
     Raises:
@@ -43,12 +40,11 @@ class Grader:
     ) -> None:
         """Run the self-test; workers start with the first programs."""
         check_platform()
-        self._limits = limits or Limits()
-        self._consent = consent
+        self._limits, self._consent = limits or Limits(), consent
         self._n_workers = default_workers() if workers is None else workers
         if self._n_workers < 1:
             raise ValueError(f"workers={workers} but at least one must grade")
-        self._report: IsolationReport = self_test()
+        self._report = self_test()
         if not consent:
             self._report.require()
         # What the self-test found then holds for every program: no worker falls back later.
@@ -77,11 +73,6 @@ class Grader:
         """Return this grader."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """End the workers."""
         self.close()

@@ -10,13 +10,13 @@ from pathlib import Path
 # these may import stay out of a process that programs are forked from.
 _BOOTSTRAP = """
 import importlib, sys, types
-folder, module, descriptor = sys.argv[1:]
+module, descriptor, *folders = sys.argv[1:]
 del sys.argv[1:], sys.orig_argv[1:]
-for name, path in (("mtp_harness", folder), ("mtp_harness.sandbox", folder + "/sandbox")):
-    package = types.ModuleType(name)
-    package.__path__ = [path]
-    sys.modules[name] = package
-importlib.import_module("mtp_harness.sandbox." + module).main(int(descriptor))
+above, package, _ = module.split(".")
+for name, folder in zip((above, above + "." + package), folders):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [folder]
+importlib.import_module(module).main(int(descriptor))
 """
 FOLDER = Path(__file__).resolve().parent
 _FLAGS = ("-s", "-S", "-P", "-B")  # no site-packages, no user site, no script folder, no .pyc files
@@ -25,7 +25,7 @@ _FLAGS = ("-s", "-S", "-P", "-B")  # no site-packages, no user site, no script f
 def start(
     module: str, channel: socket.socket, new_session: bool = False
 ) -> subprocess.Popen[bytes]:
-    """Start `mtp_harness.sandbox.<module>.main(channel)` in a fresh interpreter.
+    """Start the `main(channel)` of a module of this package in a fresh interpreter.
 
     Besides its environment there is the PATH that bubblewrap is found by.
     """
@@ -43,7 +43,8 @@ def start(
 
 def command(python: str, module: str, descriptor: int) -> list[str]:
     """Return the command line that runs `module` with its channel at `descriptor`."""
-    return [python, *_FLAGS, "-c", _BOOTSTRAP, str(FOLDER.parent), module, str(descriptor)]
+    folders = (str(FOLDER.parent), str(FOLDER))
+    return [python, *_FLAGS, "-c", _BOOTSTRAP, f"{__package__}.{module}", str(descriptor), *folders]
 
 
 def environment() -> dict[str, str]:
@@ -53,10 +54,8 @@ def environment() -> dict[str, str]:
     the loader binds all functions at once, because every forked program would otherwise bind them
     again.
     """
-    names = {"PYTHONHASHSEED": "0", "LD_BIND_NOW": "1"}
-    if "LD_LIBRARY_PATH" in os.environ:
-        names["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
-    return names
+    passed_on = {name: text for name, text in os.environ.items() if name == "LD_LIBRARY_PATH"}
+    return {"PYTHONHASHSEED": "0", "LD_BIND_NOW": "1", **passed_on}
 
 
 def end(process: subprocess.Popen[bytes], patience_s: float) -> None:

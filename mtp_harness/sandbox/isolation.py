@@ -4,6 +4,7 @@ A probe counts as blocked only if its program ran to its end and what it tried h
 """
 
 import platform
+import select
 import socket
 import subprocess
 import sys
@@ -11,9 +12,9 @@ import tempfile
 import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from mtp_harness.sandbox.pool import WorkerPool
 from mtp_harness.sandbox.system_calls import MACHINES
@@ -40,30 +41,23 @@ class IsolationReport:
 
     Args:
         sufficient: Keyrings, network, writing outside and signalling are all blocked.
-        probes: Name of a probe → whether what it tried was blocked.
         mechanism: What programs are isolated by.
-        detail: Why by nothing better.
         namespaces: Which namespaces every program is in.
         filter: Name of the filter on every program's system calls; empty if there is none.
+        probes: Name of a probe → whether what it tried was blocked.
+        detail: Why programs are isolated by nothing better.
     """
 
     sufficient: bool
-    probes: dict[str, bool]
-    mechanism: Mechanism
-    detail: str = ""
-    namespaces: tuple[str, ...] = ()
+    mechanism: Mechanism = "process"
+    namespaces: list[str] = field(default_factory=list)
     filter: str = ""
+    probes: dict[str, bool] = field(default_factory=dict)
+    detail: str = ""
 
     def describe(self) -> dict[str, object]:
         """Return the report as plain values, for the results file."""
-        return {
-            "sufficient": self.sufficient,
-            "mechanism": self.mechanism,
-            "namespaces": list(self.namespaces),
-            "filter": self.filter,
-            "probes": dict(self.probes),
-            "detail": self.detail,
-        }
+        return asdict(self)
 
     def require(self) -> None:
         """Raise `IsolationError` unless the isolation is sufficient."""
@@ -78,40 +72,29 @@ class IsolationReport:
 
 
 def self_test(mechanisms: Sequence[Mechanism] = MECHANISMS) -> IsolationReport:
-    """Run the probes and return what was blocked; takes well under a second.
-
-    Args:
-        mechanisms: What to isolate programs by: the first that works here.
-    """
+    """Run the probes under the first mechanism that works here, in well under a second."""
     check_platform()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.chmod(0o777)
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        listener.setblocking(False)
-        victim = _start_victim()
+        sleep = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"]
+        victim = subprocess.Popen(sleep, stdin=subprocess.DEVNULL)
         stack.callback(victim.wait)
         stack.callback(victim.kill)
         pool = WorkerPool(_LIMITS, 1, mechanisms)
         stack.callback(pool.close)
         programs = _probes(listener.getsockname()[1], folder / uuid.uuid4().hex, victim.pid)
         verdicts = pool.grade(list(programs.values()))
-        hello = pool.workers[0].hello
+        hello: dict[str, Any] = pool.workers[0].hello  # the other fields of a report
         blocked = {
             name: verdict.outcome == "pass"
             for name, verdict in zip(programs, verdicts, strict=True)
         }
-        blocked["network"] &= not _was_called(listener)
+        blocked["network"] &= not select.select([listener], [], [], 0)[0]  # nobody has called
         blocked["outside_write"] &= not any(folder.iterdir())
         blocked["signal_outside"] &= victim.poll() is None
-    return IsolationReport(
-        sufficient=all(blocked[name] for name in REQUIRED),
-        probes=blocked,
-        mechanism=cast(Mechanism, hello.get("mechanism", "process")),
-        namespaces=tuple(cast(list[str], hello.get("namespaces", []))),
-        filter=str(hello.get("filter", "")),
-        detail=str(hello.get("reason", "")),
-    )
+    return IsolationReport(all(blocked[name] for name in REQUIRED), probes=blocked, **hello)
 
 
 def check_platform() -> None:
@@ -121,19 +104,6 @@ def check_platform() -> None:
             f"grading of model-written programs needs Linux, and this is {sys.platform}: "
             "generate with --predict_only here and grade the samples on Linux."
         )
-
-
-def _start_victim() -> subprocess.Popen[bytes]:
-    sleeper = "import time; time.sleep(60)"
-    return subprocess.Popen([sys.executable, "-I", "-S", "-c", sleeper], stdin=subprocess.DEVNULL)
-
-
-def _was_called(listener: socket.socket) -> bool:
-    try:
-        listener.accept()[0].close()
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _listed(names: list[str]) -> str:
@@ -150,36 +120,33 @@ def probe(argument):
         return "blocked"
     return "done"
 """
-_BODIES = {
-    # Where the call's number is not known, nothing says that it is denied.
-    "keyrings": "if argument and call(argument, b'user', b'm', b'x', 1, -4) < 0: raise OSError",
-    "network": "socket.create_connection(('127.0.0.1', argument), 0.2)",
-    "outside_write": "open(argument, 'w').write('x')",
-    "signal_outside": "os.kill(argument if argument != os.getpid() else 0x7fffffff, 9)",
-    # To the first process of a pid namespace, this signal says nothing; the sender lives on too.
-    "signal_parent": "os.kill(os.getppid(), 9); time.sleep(0.05); raise OSError",
-    "other_processes": "os.listdir(f'/proc/{argument}')",
-    "memory": "bytearray(argument)",
-}
 
 
 def _probes(port: int, path: Path, victim: int) -> dict[str, Program]:
     machine = MACHINES.get(platform.machine())
-    arguments: dict[str, object] = {
-        "keyrings": machine.numbers["add_key"] if machine else None,
-        "network": port,
-        "outside_write": str(path),
-        "signal_outside": victim,
-        "signal_parent": None,
-        "other_processes": victim,
-        "memory": 2 * _LIMITS.memory_bytes,
+    tried = {
+        # Where the call's number is not known, nothing says that it is denied.
+        "keyrings": (
+            "if argument and call(argument, b'user', b'm', b'x', 1, -4) < 0: raise OSError",
+            machine.numbers["add_key"] if machine else None,
+        ),
+        "network": ("socket.create_connection(('127.0.0.1', argument), 0.2)", port),
+        "outside_write": ("open(argument, 'w').write('x')", str(path)),
+        "signal_outside": (
+            "os.kill(argument if argument != os.getpid() else 0x7fffffff, 9)",
+            victim,
+        ),
+        # The first process of a pid namespace does not hear this signal, and the sender lives on.
+        "signal_parent": ("os.kill(os.getppid(), 9); time.sleep(0.05); raise OSError", None),
+        "other_processes": ("os.listdir(f'/proc/{argument}')", victim),
+        "memory": ("bytearray(argument)", 2 * _LIMITS.memory_bytes),
     }
     return {
         name: Program(
             code=_CODE.format(body=body),
             entry_point="probe",
-            test=f"def check(candidate): assert candidate({arguments[name]!r}) == 'blocked'",
+            test=f"def check(candidate): assert candidate({argument!r}) == 'blocked'",
             name=name,
         )
-        for name, body in _BODIES.items()
+        for name, (body, argument) in tried.items()
     }

@@ -1,16 +1,22 @@
 """The grader's handle on a zygote: start it, have programs' processes forked, have them killed."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from mtp_harness.sandbox import bubblewrap, interpreter, rootfs, script, zygote
-from mtp_harness.sandbox.remote import START_S, Fault, Finding
-from mtp_harness.sandbox.types import NOBODY, Limits, Mechanism, NoNamespaces
+import mtp_harness.sandbox.bubblewrap as bubblewrap
+import mtp_harness.sandbox.interpreter as interpreter
+import mtp_harness.sandbox.rootfs as rootfs
+import mtp_harness.sandbox.script as script
+import mtp_harness.sandbox.zygote as zygote
+from mtp_harness.sandbox.remote import START_S, Fault
+from mtp_harness.sandbox.types import NOBODY, Limits, Mechanism, NoNamespaces, Verdict
 
 
 class Ended(NamedTuple):
@@ -31,33 +37,27 @@ class Launcher:
 
     Attributes:
         hello: What the zygote says of the isolation.
-
-    Raises:
-        NoNamespaces: That does not work here.
     """
 
     def __init__(self, limits: Limits, scratch: str, mechanism: Mechanism) -> None:
-        """Start the zygote and wait until it is ready."""
+        """Start the zygote, or raise `NoNamespaces`."""
         self.mechanism = mechanism
         self._limits = limits
         self._stopping = self._spent = False
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(START_S)
-        with theirs:
-            if mechanism == "bubblewrap":
-                self.hello = self._start_in_bubblewrap(theirs)
-            else:
-                self._process = interpreter.start("zygote", theirs)
-                self.hello = self._set_up(scratch)
-
-    def _start_in_bubblewrap(self, theirs: socket.socket) -> dict[str, object]:
         errors = os.memfd_create("errors")
         try:
-            self._process = bubblewrap.start(theirs, self._limits.file_bytes, errors)
-            theirs.close()
-            return self._set_up("")
+            with theirs:
+                if mechanism == "bubblewrap":
+                    self._process = bubblewrap.start(theirs, limits.file_bytes, errors)
+                else:
+                    self._process = interpreter.start("zygote", theirs)
+            self.hello = self._set_up(scratch if mechanism == "process" else "")
         except Fault:
-            raise NoNamespaces(bubblewrap.complaint(errors)) from None
+            if mechanism == "bubblewrap":
+                raise NoNamespaces(bubblewrap.complaint(errors)) from None
+            raise
         finally:
             os.close(errors)
 
@@ -75,16 +75,12 @@ class Launcher:
             raise
 
     def _tell(self, message: dict[str, object]) -> None:
-        try:
+        with _asked_to("listen"):
             self._control.send(json.dumps(message).encode())
-        except OSError as error:
-            raise Fault("grader", f"the zygote does not listen: {error}") from None
 
     def _hear(self) -> dict[str, object]:
-        try:
+        with _asked_to("answer"):
             answer = json.loads(self._control.recv(2**16) or b"{}")
-        except OSError as error:
-            raise Fault("grader", f"the zygote does not answer: {error}") from None
         if "error" in answer:
             raise NoNamespaces(answer["error"])
         if not answer:
@@ -101,59 +97,50 @@ class Launcher:
         """Have a new process forked and return the channel to it."""
         ours, theirs = socket.socketpair()
         try:
-            with theirs:
+            with theirs, _asked_to("listen"):
                 socket.send_fds(self._control, [b"run"], [theirs.fileno()])
-        except OSError as error:
+        except Fault:
             ours.close()
-            raise Fault("grader", f"the zygote does not listen: {error}") from None
+            raise
         return ours
 
     def stop(self, patience_s: float = 0.0) -> None:
-        """Have the program and all that it started killed; returns before that is done.
+        """Have the program and all that it started killed, once it had time to end by itself.
 
-        Args:
-            patience_s: How long the program may still take to end by itself.
+        Returns before that is done.
         """
-        try:
+        with _asked_to("listen"):
             self._control.send(b"%d" % max(0, round(1000 * patience_s)))
-        except OSError as error:
-            raise Fault("grader", f"the zygote does not listen: {error}") from None
         self._stopping = True
 
     def ended(self) -> Ended:
         """Wait until the stopped program is gone and return how it ended."""
-        try:
+        with _asked_to("answer"):
             status = self._control.recv(64)
-        except OSError as error:
-            raise Fault("grader", f"the zygote does not answer: {error}") from None
         if len(status) != zygote.STATUS.size:
             raise Fault("grader", "the zygote ended")
         self._stopping = False
         *ended, self._spent = zygote.STATUS.unpack(status)
         return Ended(*ended)
 
-    def why(self) -> Finding:
-        """Return what it says about a stopped program that its process ended unasked."""
-        return self.verdict(self.ended())
-
-    def verdict(self, ended: Ended) -> Finding:
+    def verdict(self, ended: Ended) -> Verdict:
         """Return what the end of a process says about its program, which was not to end."""
         wait_status, cpu_s, by_itself = ended
         if os.WIFEXITED(wait_status):
             code = os.WEXITSTATUS(wait_status)
             if code == script.EXIT_MEMORY:
-                return Finding("fail", "memory", "out of memory")
+                return Verdict("fail", "memory", "out of memory")
             if code == script.EXIT_SYNTAX:
-                return Finding("fail", "syntax", "the program is not Python")
-            return Finding("fail", "exception", f"the process left with exit code {code}")
+                return Verdict("fail", "syntax", "the program is not Python")
+            return Verdict("fail", "exception", f"the process left with exit code {code}")
         number = os.WTERMSIG(wait_status)
         if number == signal.SIGXCPU or cpu_s >= self._limits.cpu_s:
-            return Finding("fail", "timeout", f"not done after {self._limits.cpu_s} s of processor")
+            return Verdict("fail", "timeout", f"not done after {self._limits.cpu_s} s of processor")
         if number == signal.SIGKILL and not by_itself:
-            return Finding("fail", "exception", "the program closed its channel")
+            return Verdict("fail", "exception", "the program closed its channel")
         if number == signal.SIGKILL:
-            return Finding("fail", "memory", "killed by the kernel, as it does when memory is out")
-        return Finding("fail", "exception", f"the process died of {signal.Signals(number).name}")
+            return Verdict("fail", "memory", "killed by the kernel, as it does when memory is out")
+        return Verdict("fail", "exception", f"the process died of {signal.Signals(number).name}")
 
     def close(self) -> None:
         """End the zygote and what runs in it."""
@@ -161,27 +148,34 @@ class Launcher:
         interpreter.end(self._process, 1.0)
 
 
+@contextlib.contextmanager
+def _asked_to(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Fault("grader", f"the zygote does not {what}: {error}") from None
+
+
 def map_users(pid: int) -> bool:
-    """Give the user namespace of process `pid` its user and group ids.
+    """Give the user namespace of process `pid` its users; returns whether there are two.
 
     As root the zygote stays root there and programs become nobody; otherwise both are the user who
-    runs this. Returns whether there are two.
+    runs this.
     """
-    (Path("/proc") / str(pid) / "setgroups").write_text("deny")
-    maps = [f"{rootfs.BOX_UID} {os.geteuid()} 1\n", f"{rootfs.BOX_UID} {os.getegid()} 1\n"]
-    two_users = False
-    if os.geteuid() == 0:
-        both = f"0 0 1\n{rootfs.BOX_UID} {NOBODY} 1\n"
-        two_users = _write_maps(pid, [both, both])
-    if not two_users and not _write_maps(pid, maps):
+    process, box = Path("/proc") / str(pid), rootfs.BOX_UID
+    (process / "setgroups").write_text("deny")
+    both = f"0 0 1\n{box} {NOBODY} 1\n"
+    if os.geteuid() == 0 and _write_maps(process, both, both):
+        return True
+    if not _write_maps(process, f"{box} {os.geteuid()} 1\n", f"{box} {os.getegid()} 1\n"):
         raise NoNamespaces("uid_map: not permitted")
-    return two_users
+    return False
 
 
-def _write_maps(pid: int, maps: list[str]) -> bool:
+def _write_maps(process: Path, users: str, groups: str) -> bool:
     try:
-        for name, text in zip(("uid_map", "gid_map"), maps, strict=True):
-            (Path("/proc") / str(pid) / name).write_text(text)
+        (process / "uid_map").write_text(users)
+        (process / "gid_map").write_text(groups)
     except OSError:
         return False
     return True

@@ -4,40 +4,30 @@ import contextlib
 import ctypes
 import os
 import resource
+from collections.abc import Callable
+from pathlib import Path
 
-CLONE_NEWNS = 0x00020000
-CLONE_NEWUTS = 0x04000000
-CLONE_NEWIPC = 0x08000000
-CLONE_NEWUSER = 0x10000000
-CLONE_NEWPID = 0x20000000
-CLONE_NEWNET = 0x40000000
 NAMESPACES = {
-    "user": CLONE_NEWUSER,
-    "mount": CLONE_NEWNS,
-    "pid": CLONE_NEWPID,
-    "net": CLONE_NEWNET,
-    "ipc": CLONE_NEWIPC,
-    "uts": CLONE_NEWUTS,
+    "ipc": 0x08000000,
+    "mount": 0x00020000,
+    "net": 0x40000000,
+    "pid": 0x20000000,
+    "user": 0x10000000,
+    "uts": 0x04000000,
 }
+"""The namespaces that programs are in, and the flags that ask the kernel for new ones."""
 CLONE_NEWCGROUP = 0x02000000
 
-MS_RDONLY = 0x1
-MS_NOSUID = 0x2
-MS_NODEV = 0x4
-MS_NOEXEC = 0x8
-MS_BIND = 0x1000
-MS_REC = 0x4000
-MS_PRIVATE = 0x40000
+MS_RDONLY, MS_NOSUID, MS_NODEV = 0x1, 0x2, 0x4
+MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 _MNT_DETACH = 2
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_DUMPABLE = 4
-_PR_SET_CHILD_SUBREAPER = 36
-_PR_SET_NO_NEW_PRIVS = 38
+PR_SET_DUMPABLE = 4  # 0: processes of the same user cannot read this one's memory
+PR_SET_CHILD_SUBREAPER = 36  # 1: it becomes the parent of descendants whose own parent ends
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 _SYS_MOUNT_SETATTR = 442  # the same number on every architecture that Python has wheels for
-_AT_FDCWD = -100
-_AT_RECURSIVE = 0x8000
+_AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _ATTR_RDONLY_NOSUID = 0x1 | 0x2
 _CAPABILITY_VERSION = 0x20080522
 
@@ -55,78 +45,70 @@ def _check(result: int, what: str) -> None:
         raise OSError(number, os.strerror(number), what)
 
 
-def _call(name: str, *args: object) -> None:
+def _long(value: object) -> object:
+    return ctypes.c_long(value) if isinstance(value, int) else value
+
+
+def call(name: str, *args: int | str | object) -> None:
+    """Call a function of the C library that returns 0, or raise `OSError`."""
     try:
         function = getattr(_libc, name)
     except AttributeError:
         raise OSError(f"the C library has no {name}") from None
-    _check(function(*args), name)
+    given = (one.encode() if isinstance(one, str) else _long(one) for one in args)
+    _check(function(*given), name)
 
 
 def system_call(number: int, *args: object) -> None:
     """Make the system call of that number; raises `OSError`."""
-    longs = (ctypes.c_long(one) if isinstance(one, int) else one for one in args)
-    _check(_libc.syscall(ctypes.c_long(number), *longs), f"system call {number}")
-
-
-def unshare(flags: int) -> None:
-    """Move this process (for pids: its children) into new namespaces."""
-    _call("unshare", ctypes.c_int(flags))
+    _check(_libc.syscall(*map(_long, (number, *args))), f"system call {number}")
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
     """Mount `source` on `target`."""
-    _call(
-        "mount",
-        source.encode(),
-        target.encode(),
-        kind.encode() if kind else None,
-        ctypes.c_ulong(flags),
-        options.encode() or None,
-    )
+    call("mount", source, target, kind, flags, options or None)
 
 
 def detach(target: str) -> None:
     """Unmount `target` now, whoever still uses it."""
-    _call("umount2", target.encode(), ctypes.c_int(_MNT_DETACH))
-
-
-def pivot_root(new_root: str, old_root: str) -> None:
-    """Make `new_root` the root of this mount namespace and move the present one to `old_root`."""
-    _call("pivot_root", new_root.encode(), old_root.encode())
+    call("umount2", target, _MNT_DETACH)
 
 
 def make_read_only(path: str) -> None:
     """Make the mount at `path` and every mount below it read-only and without set-uid files."""
     attributes = (ctypes.c_uint64 * 4)(_ATTR_RDONLY_NOSUID, 0, 0, 0)
     system_call(
-        _SYS_MOUNT_SETATTR,
-        _AT_FDCWD,
-        path.encode(),
-        _AT_RECURSIVE,
-        ctypes.byref(attributes),
-        ctypes.sizeof(attributes),
+        *(_SYS_MOUNT_SETATTR, _AT_FDCWD, path.encode(), _AT_RECURSIVE),
+        *(ctypes.byref(attributes), ctypes.sizeof(attributes)),
     )
 
 
-def _prctl(option: int, value: int) -> None:
-    longs = (ctypes.c_ulong(argument) for argument in (value, 0, 0, 0))
-    _call("prctl", ctypes.c_int(option), *longs)
+def prctl(option: int, value: int) -> None:
+    """Set one of this process's `PR_SET_…`."""
+    call("prctl", option, value, 0, 0, 0)
 
 
 def die_with_parent(signal_number: int) -> None:
     """Have the kernel send this process `signal_number` when its parent ends."""
-    _prctl(_PR_SET_PDEATHSIG, signal_number)
+    prctl(_PR_SET_PDEATHSIG, signal_number)
 
 
-def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent ends."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+def be_killed_first() -> None:
+    """Have the kernel take this process before others when memory runs out."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def forbid_tracing() -> None:
-    """Keep processes of the same user from reading this one's memory."""
-    _prctl(_PR_SET_DUMPABLE, 0)
+def possible(function: Callable[[], object]) -> bool:
+    """Try in a child of this process whether a function raises nothing."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            function()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(pid, 0)[1] == 0
 
 
 def become(uid: int) -> None:
@@ -157,7 +139,7 @@ def ipc_objects() -> int:
 
 def give_up_privileges() -> None:
     """Drop every capability, and the means of getting one back by running a file."""
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
     nothing = (ctypes.c_uint32 * 6)()
-    _call("capset", ctypes.byref(header), ctypes.byref(nothing))
+    call("capset", ctypes.byref(header), ctypes.byref(nothing))

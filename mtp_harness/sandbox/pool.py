@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
-from mtp_harness.sandbox import interpreter, wire
+import mtp_harness.sandbox.interpreter as interpreter
+import mtp_harness.sandbox.wire as wire
 from mtp_harness.sandbox.types import Limits, Mechanism, Program, Verdict, one_line
 
 # From a program's beginning on, a worker answers within the program's own time and this much more.
@@ -30,12 +31,12 @@ class WorkerProcess:
     def __init__(self, limits: Limits, mechanisms: Sequence[Mechanism]) -> None:
         """Keep the settings."""
         self._limits = limits
-        self._mechanisms = mechanisms
+        self._falls_back = "process" in mechanisms
         self._config = {"limits": dataclasses.asdict(limits), "mechanisms": list(mechanisms)}
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._channel: socket.socket | None = None
         self.pid: int | None = None
-        self.hello: dict[str, object] = {}
+        self.hello: dict[str, Any] = {}
 
     def start(self) -> socket.socket:
         """Start the process if there is none, and wait until it says what isolates it."""
@@ -45,31 +46,25 @@ class WorkerProcess:
         with theirs:
             self._process = interpreter.start("worker", theirs, new_session=True)
         self._channel, self.pid = channel, self._process.pid
-        scratch = self._make_scratch() if "process" in self._mechanisms else ""
+        scratch = ""
+        if self._falls_back:
+            # Removed by this process, since the worker and its zygote may be killed.
+            self._scratch = tempfile.TemporaryDirectory("", "mtp-harness-", None, True)
+            scratch = self._scratch.name
+            Path(scratch).chmod(0o711)
         try:
             wire.send_frame(channel, {**self._config, "scratch": scratch})
-            hello = wire.read_frame(channel, deadline=time.monotonic() + _START_S)
+            hello = cast(Any, wire.read_frame(channel, deadline=time.monotonic() + _START_S))
         except (OSError, EOFError) as error:
             self.kill()
             raise WorkerLost(f"a grader worker did not start: {error!r}") from None
-        self.hello = cast(dict[str, object], hello)
+        self.hello = hello
         return channel
-
-    def _make_scratch(self) -> str:
-        """Make the folder for programs outside namespaces.
-
-        This process removes it, since the worker and its zygote may be killed.
-        """
-        self._scratch = tempfile.TemporaryDirectory("", "mtp-harness-", ignore_cleanup_errors=True)
-        Path(self._scratch.name).chmod(0o711)
-        return self._scratch.name
 
     def grade(self, program: Program) -> Verdict:
         """Return this worker's verdict; raises `WorkerLost`."""
         channel = self.start()
-        patience_s = _START_S
-        if program.cases:
-            patience_s += self._limits.wall_s * len(program.cases)
+        patience_s = _START_S + self._limits.wall_s * len(program.cases)
         try:
             channel.settimeout(patience_s)
             wire.send_frame(channel, dataclasses.asdict(program))
@@ -103,43 +98,28 @@ class WorkerProcess:
 
 
 class WorkerPool:
-    """Grades programs on several workers at once.
-
-    Args:
-        limits: What every program may use.
-        workers: How many worker processes.
-        mechanisms: What may isolate programs, best first.
-    """
+    """Grades programs on several workers at once; each starts when it gets its first program."""
 
     def __init__(self, limits: Limits, workers: int, mechanisms: Sequence[Mechanism]) -> None:
-        """Prepare the workers; each starts when it gets its first program."""
+        """Prepare the workers, whose programs are isolated by the first mechanism that works."""
         self.workers = [WorkerProcess(limits, mechanisms) for _ in range(workers)]
 
     def grade(self, programs: Sequence[Program]) -> list[Verdict]:
         """Return one verdict per program, in their order."""
-        verdicts: list[Verdict | None] = [None] * len(programs)
-        todo: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for index in range(len(programs)):
-            todo.put(index)
-
-        def work(worker: WorkerProcess) -> None:
-            while True:
-                try:
-                    index = todo.get_nowait()
-                except queue.Empty:
-                    return
-                verdicts[index] = _grade(worker, programs[index])
-
         busy = self.workers[: len(programs)]
-        with ThreadPoolExecutor(max(len(busy), 1)) as threads:
+        idle: queue.SimpleQueue[WorkerProcess] = queue.SimpleQueue()
+        for worker in busy:
+            idle.put(worker)
+
+        def grade(program: Program) -> Verdict:
+            worker = idle.get()
             try:
-                for future in [threads.submit(work, worker) for worker in busy]:
-                    future.result()
-            except BaseException:
-                while not todo.empty():  # let the other threads end
-                    todo.get()
-                raise
-        return cast(list[Verdict], verdicts)
+                return _grade(worker, program)
+            finally:
+                idle.put(worker)
+
+        with ThreadPoolExecutor(max(len(busy), 1)) as threads:
+            return list(threads.map(grade, programs))
 
     def close(self) -> None:
         """End all workers."""
@@ -149,13 +129,12 @@ class WorkerPool:
 
 def _grade(worker: WorkerProcess, program: Program) -> Verdict:
     """Try again once where the machinery failed: it may have been killed by accident."""
-    verdict = Verdict("error", "grader", "", 0.0, program.rule)
     for _ in range(_ATTEMPTS):
         try:
             verdict = worker.grade(program)
         except WorkerLost as error:
             verdict = Verdict("error", "grader", one_line(str(error)), 0.0, program.rule)
-        if verdict.outcome != "error" or verdict.kind != "grader":
+        if verdict[:2] != ("error", "grader"):
             break
     if verdict.outcome == "error" and program.name:
         return verdict._replace(detail=one_line(f"{program.name}: {verdict.detail}"))

@@ -1,15 +1,11 @@
-"""The grader's end of a program: the stand-in that a check calls, and handles on what stays there.
+"""The grader's end of a program: the stand-in that a check calls.
 
 Under the rule `values` every argument and every result is a copy. Under the rule `objects` what
-cannot be copied stays in the program's process and the check gets a `Handle`. A handle passes
-attributes, calls, items, iteration, arithmetic, `with` and `str` on. It is equal to nothing but
-itself and is neither true nor false, and `in` goes through its items: no object is ever asked to
-compare itself with what the test expects. Lists, dicts and sets among the arguments are brought up
-to date after each call. Functions among the arguments run here, whenever the program calls them.
+cannot be copied stays in the program's process and the check gets a `Handle`, and lists, dicts and
+sets among the arguments are brought up to date after each call. Functions among the arguments run
+here, whenever the program calls them.
 """
 
-import contextlib
-import functools
 import operator
 import socket
 import sys
@@ -17,10 +13,13 @@ import time
 import types
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, NoReturn, TypeGuard, cast
+from typing import Any, Literal, NoReturn, TypeGuard, cast
 
-from mtp_harness.sandbox import foreign, wire
-from mtp_harness.sandbox.types import FAIL_KINDS, Limits, Outcome, Program, one_line
+import mtp_harness.sandbox.foreign as foreign
+import mtp_harness.sandbox.wire as wire
+from mtp_harness.sandbox.handles import Handle, Remote, handle_class, number_of
+from mtp_harness.sandbox.types import FAIL_KINDS, Limits, Outcome, Program, Verdict, one_line
+from mtp_harness.sandbox.values import ERRORS, LOOP_ENDS
 
 START_S = 10.0
 _MESSAGE_BYTES = 8192  # what a reply that carries an error message may have
@@ -42,15 +41,7 @@ class Stop(BaseException):
     """The verdict is settled: leave the check. Not an `Exception`, so that tests let it pass."""
 
 
-class Finding(NamedTuple):
-    """A verdict without its time."""
-
-    outcome: Outcome
-    kind: str
-    detail: str
-
-
-class RemoteFunction:
+class RemoteFunction(Remote):
     """Calls the program's function in the program's process.
 
     Args:
@@ -74,35 +65,27 @@ class RemoteFunction:
         self._max_reply = limits.output_bytes + _MESSAGE_BYTES
         self._keeps_objects = keeps_objects
         self._handles: dict[int, Handle] = {}
-        self._error_classes: dict[int, type[Exception]] = {}
+        self._error_classes: dict[object, type[Exception]] = {}
         self._record_classes: foreign.Classes = {}
         self._functions: list[Callable[..., object]] = []
         self._thrown: list[Exception] = []
         self._names: list[str] = []
         self.started = time.monotonic()
         self.deadline = self.started + START_S
-        self.settled: Finding | None = None
+        self.settled: Verdict | None = None
         self.raised: list[Exception] = []
         self.gone = False
         self.exported: dict[str, object] = {}
 
     def begin(self, program: Program) -> None:
-        """Hand the program over to its process; the time limit starts when that is ready for it.
-
-        Raises:
-            Fault: There is no such process.
-        """
+        """Hand the program over to its process; the time limit starts when that is ready for it."""
         self._names = [name for name in (program.entry_point, *program.exports) if name]
         begin(self._sock, [program.rule, program.code, self._names])
         self.started = time.monotonic()
         self.deadline = self.started + self._limits.wall_s
 
     def load(self) -> None:
-        """Wait until the program's top level has run.
-
-        Raises:
-            Stop: The program failed.
-        """
+        """Wait until the program's top level has run."""
         exported = self._expect(self._reply(), "ready")
         if self._keeps_objects:
             if not isinstance(exported, list) or len(exported) != len(self._names):
@@ -112,8 +95,7 @@ class RemoteFunction:
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Return what the program's function returns for these arguments, or raise what it raises.
 
-        Raises:
-            Stop: The program failed in a way that no check can want.
+        `Stop` is raised where the program fails in a way that no check can want.
         """
         return self.operate("call", 0, args, kwargs)
 
@@ -128,8 +110,8 @@ class RemoteFunction:
 
     def stop(self, kind: str, detail: str) -> NoReturn:
         """Settle on a failure, unless there is one already, and leave the check."""
-        outcome: Outcome = "fail" if kind in FAIL_KINDS else "error"
-        self.settled = self.settled or Finding(outcome, kind, one_line(detail))
+        whose: Outcome = "fail" if kind in FAIL_KINDS else "error"
+        self.settled = self.settled or Verdict(whose, kind, one_line(detail))
         raise Stop
 
     def out_of_time(self) -> NoReturn:
@@ -148,9 +130,10 @@ class RemoteFunction:
     def _reply(self) -> list[object]:
         """Return the next reply; what the program calls before it is called."""
         while True:
+            limit = sys.getrecursionlimit()
+            sys.setrecursionlimit(min(limit, RECURSION))
             try:
-                with _limited_recursion():
-                    reply = wire.read_frame(self._sock, self._max_reply, self.deadline)
+                reply = wire.read_frame(self._sock, self._max_reply, self.deadline)
             except TimeoutError:
                 self.out_of_time()
             except (wire.Closed, OSError):
@@ -158,17 +141,16 @@ class RemoteFunction:
                 self.stop("exception", "the process ended before it answered")
             except wire.Malformed as error:
                 self.stop("output", f"unreadable answer: {error}")
+            finally:
+                sys.setrecursionlimit(limit)
             match reply:
                 case ["callback", int() as number, args, kwargs]:
-                    self._call_back(
-                        number,
-                        self._unpack(args, self._resolve_argument),
-                        self._unpack(kwargs, self._resolve_argument),
-                    )
-                    continue
-            if isinstance(reply, list):
-                return reply
-            self.stop("output", "unreadable answer")
+                    given = (self._unpack(one, self._resolve_argument) for one in (args, kwargs))
+                    self._call_back(number, *given)
+                case list():
+                    return reply
+                case _:
+                    self.stop("output", "unreadable answer")
 
     def _expect(self, reply: list[object], wanted: str, args: Sequence[object] = ()) -> object:
         """Return what was answered, and bring the arguments up to date."""
@@ -192,58 +174,47 @@ class RemoteFunction:
     def _raise(self, error: object, fatal: bool) -> NoReturn:
         if not isinstance(error, Exception):
             self.stop("output", "unreadable answer")
-        if isinstance(error, wire.LOOP_ENDS):
-            self.stop("exception", f"{type(error).__name__}: {error}")
         if isinstance(error, MemoryError):
             self.stop("memory", f"MemoryError: {error}")
-        if fatal:
+        if fatal or isinstance(error, LOOP_ENDS):
             self.stop("exception", f"{type(error).__name__}: {error}")
         self.raised.append(error)
         raise error
 
     def _call_back(self, number: int, args: object, kwargs: object) -> None:
-        """Call a function of the test's for the program, and send what it returns or raises.
-
-        An assertion in it is the test's: the program cannot swallow it.
-        """
+        """Call a function of the test's for the program, and send what it returns or raises."""
         known = 0 <= number < len(self._functions)
         if not known or not isinstance(args, list) or not isinstance(kwargs, dict):
             self.stop("output", "unreadable answer")
-        function = self._functions[number]
         try:
-            value = function(*args, **kwargs)
-        except AssertionError as error:
+            value = self._functions[number](*args, **kwargs)
+        except AssertionError as error:  # the test's own: the program cannot swallow it
             self.stop("wrong_answer", str(error))
         except Exception as error:
             self._thrown.append(error)
-            at = len(self._thrown) - 1
-            self._send(["threw", self._kind(error), self._args(error), at])
+            self._send(["threw", *self._class_and_args(error), len(self._thrown) - 1])
         else:
             self._send(["returned", self._pack(value)])
 
-    def _kind(self, error: Exception) -> object:
-        """Return the tree of an exception's class, or of the builtin one that it derives from."""
-        number = _number(type(error))
-        if number is not None:
-            return ["o", number]
-        kind = next(one for one in type(error).__mro__ if one in wire.ERRORS.values())
-        return ["y", kind.__name__]
-
-    def _args(self, error: Exception) -> object:
+    def _class_and_args(self, error: Exception) -> tuple[object, object]:
+        """Return the trees of both; a class of the test's is the builtin one it derives from."""
+        number = number_of(type(error))
+        builtin = next(one for one in type(error).__mro__ if one in ERRORS.values())
+        kind = ["y", builtin.__name__] if number is None else ["o", number]
         try:
-            return wire.Packer(_MESSAGE_BYTES, self._tree).pack(error.args)
+            return kind, wire.pack(error.args, _MESSAGE_BYTES, self._tree)
         except (wire.Unsupported, wire.TooLarge):
-            return ["t", str(error)[:500]]
+            return kind, ["t", str(error)[:500]]
 
     def _pack(self, value: object) -> object:
         try:
-            return wire.Packer(_ARGUMENT_BYTES, self._tree).pack(value)
+            return wire.pack(value, _ARGUMENT_BYTES, self._tree)
         except (wire.Unsupported, wire.TooLarge) as error:
             self.stop("not_judgeable", f"the test passes what cannot be sent: {error}")
 
     def _tree(self, value: object, tree: wire.Tree) -> object:
         """Return the tree of an argument that is no plain value."""
-        number = _number(value)
+        number = number_of(value)
         if number is not None:
             return ["o", number]
         if _is_callback(value):
@@ -258,7 +229,7 @@ class RemoteFunction:
 
     def _unpack(self, tree: object, resolve: wire.Resolve | None = None) -> object:
         try:
-            return wire.unpack(tree, 0, resolve or self._resolve)
+            return wire.unpack(tree, resolve or self._resolve)
         except wire.Malformed as error:
             self.stop("output", f"unreadable answer: {error}")
 
@@ -270,24 +241,15 @@ class RemoteFunction:
             case "o", [int() as number, str() as can] if self._keeps_objects:
                 return self._handle(number, can)
             case "N", [number, str() as name, list() as fields, tuple() as items]:
-                handle = self._handle_or_none(number)
+                handle = self._handle(number)
                 return foreign.record(name, fields, items, handle, self._record_classes)
-            case "M", [
-                number,
-                str() as owner,
-                str() | None as name,
-                value,
-                bool() as counts,
-                *shown,
-            ]:
-                text, picture = shown
-                both = (str(text), str(picture))
-                handle = self._handle_or_none(number)
-                return foreign.member(owner, name, value, counts, both, handle)
+            case "M", [number, str() as owner, name, value, bool() as counts, *shown]:
+                handle = self._handle(number)
+                return foreign.member(owner, name, value, counts, tuple(map(str, shown)), handle)
             case "x", [number, str() as name, *above]:
                 return self._error_class(number, name, above)
             case "X", [number, kind, args, str() as text]:
-                return foreign.error(kind, args, text, self._handle_or_none(number))
+                return foreign.error(kind, args, text, self._handle(number))
             case "p", [int() as number]:
                 return self._functions[number]
         raise wire.Malformed(f"unknown tag {tag!r}"[:200])
@@ -301,199 +263,25 @@ class RemoteFunction:
             self.stop("not_judgeable", "the program gives a function of the test's to another one")
         return self._resolve(tag, parts)
 
-    def _handle(self, number: int, can: str) -> "Handle":
-        found = self._handles.get(number)
-        if found is None:
-            kind = _handle_class(frozenset(can.split()).intersection(wire.SPECIAL))
-            found = self._handles[number] = kind(self, number, wire.IDENTITY in can.split())
-        return found
-
-    def _handle_or_none(self, number: object, can: str = wire.IDENTITY) -> "Handle | None":
+    def _handle(self, number: object, can: str = wire.IDENTITY) -> Handle | None:
+        """Return the one handle on an object, where there is a number."""
         if number is None:
             return None
         if type(number) is not int or not self._keeps_objects:
             raise wire.Malformed("a number where no objects are kept")
-        return self._handle(number, can)
+        if number not in self._handles:
+            does = frozenset(can.split())
+            kind = handle_class(does.intersection(wire.SPECIAL))
+            self._handles[number] = kind(self, number, wire.IDENTITY in does)
+        return self._handles[number]
 
     def _error_class(self, number: object, name: str, above: list[type]) -> type[Exception]:
-        handle = self._handle_or_none(number, f"call {wire.IDENTITY}")
+        handle = self._handle(number, f"call {wire.IDENTITY}")
         if handle is None:
             return foreign.error_class(name, above, None)
-        found = self._error_classes.get(cast(int, number))
-        if found is None:
-            found = foreign.error_class(name, above, handle)
-            self._error_classes[cast(int, number)] = found
-        return found
-
-
-class Handle:
-    """A check's hold on an object that stays in the program's process.
-
-    Two handles are the same, and equal, when the object is. All attributes are the object's; what
-    only some objects can, its subclasses have (`_handle_class`).
-    """
-
-    __slots__ = ("_by_identity", "_number", "_remote")
-
-    def __init__(self, remote: RemoteFunction, number: int, by_identity: bool) -> None:
-        """Keep where the object is, and whether its class leaves equality to Python."""
-        object.__setattr__(self, "_remote", remote)
-        object.__setattr__(self, "_number", number)
-        object.__setattr__(self, "_by_identity", by_identity)
-
-    def __getattribute__(self, name: str) -> Any:
-        """Return the object's attribute."""
-        if name == "__mro_entries__":  # asked of what a class of the test's derives from
-            _refuse(self, "to derive from")
-        return Handle if name == "__class__" else _do(self, "getattr", name)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        """Set the object's attribute."""
-        _do(self, "setattr", name, value)
-
-    def __delattr__(self, name: str) -> None:
-        """Delete the object's attribute."""
-        _do(self, "delattr", name)
-
-    def __str__(self) -> str:
-        """Return what the object says it is."""
-        return str(_plain(self, "str", str))
-
-    def __repr__(self) -> str:
-        """Return how the object shows itself."""
-        return str(_plain(self, "repr", str))
-
-    def __format__(self, spec: str) -> str:
-        """Return what the object says it is, in some format."""
-        return str(_plain(self, "format", str, spec))
-
-    def __int__(self) -> int:
-        """Return the object as an integer."""
-        return int(_plain(self, "int", int))
-
-    def __float__(self) -> float:
-        """Return the object as a float."""
-        return float(_plain(self, "float", float))
-
-    def __instancecheck__(self, instance: object) -> bool:
-        """Return whether a value is an instance of the class that this is."""
-        return _do(self, "isinstance", instance) is True
-
-    def __subclasscheck__(self, other: object) -> bool:
-        """Return whether a class is below the class that this is."""
-        return _do(self, "issubclass", other) is True
-
-    def __eq__(self, other: object) -> bool:
-        """Return whether it is the same object; an equality of its class's own is not asked."""
-        if self is other:
-            return True
-        if not object.__getattribute__(self, "_by_identity"):
-            _refuse(self, "a comparison by")
-        return False
-
-    def __hash__(self) -> int:
-        """Return a hash that is the object's own."""
-        return hash(object.__getattribute__(self, "_number"))
-
-    def __bool__(self) -> bool:
-        """Leave the check: what an object thinks of itself decides nothing."""
-        _refuse(self, "a plain value and got")
-
-    def __contains__(self, item: object) -> bool:
-        """Go through the object's items; an object without any decides nothing."""
-        if not hasattr(type(self), "__iter__"):
-            _refuse(self, "membership decided by")
-        return any(item is one or item == one for one in cast(Any, self))
-
-    def __lt__(self, other: object) -> bool:
-        """Leave the check."""
-        _refuse(self, "a comparison by")
-
-    __le__ = __gt__ = __ge__ = __lt__
-
-
-def _do(handle: Handle, operation: str, *args: object, **kwargs: object) -> Any:
-    remote: RemoteFunction = object.__getattribute__(handle, "_remote")
-    return remote.operate(operation, object.__getattribute__(handle, "_number"), args, kwargs)
-
-
-def _refuse(handle: Handle, what: str) -> NoReturn:
-    remote: RemoteFunction = object.__getattribute__(handle, "_remote")
-    remote.stop("not_judgeable", f"the test needs {what} an object of the program's")
-
-
-def _plain(handle: Handle, operation: str, kind: type, *args: object) -> Any:
-    value = _do(handle, operation, *args)
-    if type(value) is not kind:
-        _refuse(handle, f"a plain {kind.__name__} from")
-    return value
-
-
-def _passed_on(operation: str) -> Callable[..., object]:
-    def method(self: Handle, *args: object, **kwargs: object) -> object:
-        return _do(self, operation, *args, **kwargs)
-
-    method.__doc__ = f"Have `{operation}` done by the object."
-    return method
-
-
-def _arithmetic(operation: str) -> Callable[..., object]:
-    def method(self: Handle, other: object) -> object:
-        # With a value of the test's, the result could be whatever the test expects.
-        if _number(other) is None:
-            _refuse(self, f"`{operation}` with a plain value by")
-        return _do(self, operation, other)
-
-    method.__doc__ = f"Have `{operation}` done by the object, with another one of the program's."
-    return method
-
-
-for _name in "add sub mul truediv floordiv mod pow lshift rshift and or xor matmul".split():
-    _operation = f"{_name}_" if _name in ("and", "or") else _name
-    setattr(Handle, f"__{_name}__", _arithmetic(_operation))
-    setattr(Handle, f"__r{_name}__", _arithmetic(_operation))  # never with another object
-    setattr(Handle, f"__i{_name}__", _arithmetic(f"i{_name}"))
-for _name in "abs delitem invert neg pos reversed round setitem".split():
-    setattr(Handle, f"__{_name}__", _passed_on(_name))
-
-
-def _leave(self: Handle, *error: object) -> None:
-    """Leave the object's context; it cannot swallow what the test raised in there."""
-    _do(self, "exit")
-
-
-def _length(self: Handle) -> int:
-    """Ask the object."""
-    return int(_plain(self, "len", int))
-
-
-_SPECIAL: dict[str, dict[str, Callable[..., object]]] = {
-    "call": {"__call__": _passed_on("call")},
-    "enter": {"__enter__": _passed_on("enter"), "__exit__": _leave},
-    "getitem": {"__getitem__": _passed_on("getitem")},
-    "iter": {"__iter__": _passed_on("iter")},
-    "len": {"__len__": _length},
-    "next": {"__next__": _passed_on("next")},
-}
-
-
-@functools.lru_cache(maxsize=256)
-def _handle_class(can: frozenset[str]) -> type[Handle]:
-    """Return the class of handles on objects that can do these of `wire.SPECIAL`."""
-    methods: dict[str, object] = {"__slots__": ()}
-    for name in can & _SPECIAL.keys():
-        methods |= _SPECIAL[name]
-    return type("Handle", (Handle,), methods)
-
-
-@contextlib.contextmanager
-def _limited_recursion() -> Iterator[None]:
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(min(limit, RECURSION))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(limit)
+        if number not in self._error_classes:
+            self._error_classes[number] = foreign.error_class(name, above, handle)
+        return self._error_classes[number]
 
 
 def _is_callback(value: object) -> TypeGuard[Callable[..., object]]:
@@ -515,28 +303,14 @@ def begin(sock: socket.socket, message: object) -> None:
         raise Fault("grader", f"no process for the program: it said {reply!r}")
 
 
-def _number(value: object) -> int | None:
-    """Return the number of what stands for an object of the program's, or None."""
-    if type(value) is RemoteFunction:
-        return 0
-    if isinstance(value, foreign.Foreign) or type(value) is foreign.ErrorClass:
-        value = cast(Any, value)._handle
-    is_handle = issubclass(type(value), Handle)
-    return cast(int, object.__getattribute__(value, "_number")) if is_handle else None
-
-
 def _update(args: Sequence[object], after: object) -> None:
     """Make the arguments of a call what the program made of them, in place."""
-    if not isinstance(after, list):
-        return
-    for mine, theirs in zip(args, after, strict=False):
+    changed = cast(Any, after if isinstance(after, list) else ())
+    for mine, theirs in zip(args, changed, strict=False):
         if type(mine) is not type(theirs):
             continue
         if isinstance(mine, list | bytearray):
-            mine[:] = cast(Any, theirs)
-        elif isinstance(mine, deque):
+            mine[:] = theirs
+        elif isinstance(mine, deque | dict | set):
             mine.clear()
-            mine.extend(cast(Any, theirs))
-        elif isinstance(mine, dict | set):
-            mine.clear()
-            mine.update(cast(Any, theirs))
+            (mine.extend if isinstance(mine, deque) else mine.update)(theirs)

@@ -15,10 +15,10 @@ import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from mtp_harness.sandbox import linux
+import mtp_harness.sandbox.linux as linux
 
 BOX = "/box"
 BOX_UID = 1000
@@ -40,16 +40,34 @@ _SYSTEM = (
 def visible_paths() -> dict[str, str]:
     """Return what of this machine a program may read: path → the same without symbolic links."""
     stdlib = str(Path(os.__file__).parent)
-    found = [*_SYSTEM, str(Path(stdlib).parent), stdlib, *sys.path]
-    libdir = sysconfig.get_config_var("LIBDIR")
-    if isinstance(libdir, str):
-        found.append(libdir)
+    libdir = str(sysconfig.get_config_var("LIBDIR"))
+    found = [*_SYSTEM, str(Path(stdlib).parent), stdlib, *sys.path, libdir]
     if stdlib.startswith("/nix/store/"):
         found.append("/nix/store")
     real = {path: os.path.realpath(path) for path in (*found, *DEVICES) if path.startswith("/")}
     usable = {path: target for path, target in real.items() if Path(target).exists()}
     # Folders before what lies inside them, so that nothing is bound twice.
     return dict(sorted(usable.items(), key=lambda item: (len(item[1]), item[0])))
+
+
+def layout(paths: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield what to put into a new root so that every path of `visible_paths` leads where it does.
+
+    It is twice the same real path, to be bound, or a symbolic link and what it points to.
+    """
+    shown: list[str] = []
+    linked: list[str] = []
+    for path, real in paths.items():
+        if not _within(real, shown):
+            shown.append(real)
+            yield real, real
+        if real != path and not _within(path, [*shown, *linked]):
+            linked.append(path)
+            yield path, real
+
+
+def _within(path: str, folders: Iterable[str]) -> bool:
+    return any(path == one or path.startswith(one + "/") for one in folders)
 
 
 def enter_new_root(box_bytes: int) -> None:
@@ -59,14 +77,21 @@ def enter_new_root(box_bytes: int) -> None:
     """
     linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
     linux.mount("root", _BASE, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=1m,mode=755")
-    paths = visible_paths()
+    steps = list(layout(visible_paths()))
     Path(_BASE + _OLD).mkdir()
-    linux.pivot_root(_BASE, _BASE + _OLD)
+    linux.call("pivot_root", _BASE, _BASE + _OLD)
     os.chdir("/")
-    shown: list[str] = []
-    for path, real in paths.items():
-        _show(path, real, shown)
-    for packages in package_folders(shown):
+    for path, real in steps:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        if path == real:
+            if Path(_OLD + real).is_dir():
+                Path(real).mkdir(exist_ok=True)
+            else:
+                Path(real).touch()
+            linux.mount(_OLD + real, real, None, linux.MS_BIND | linux.MS_REC)
+        elif not Path(path).exists():
+            Path(path).symlink_to(real)
+    for packages in package_folders(steps):
         linux.mount("none", str(packages), "tmpfs", linux.MS_RDONLY, "size=4k")
     Path(BOX).mkdir()
     _close_doors()
@@ -107,27 +132,11 @@ def _inodes_in_box() -> int:
     return usage.f_files - usage.f_ffree
 
 
-def _show(path: str, real: str, shown: list[str]) -> None:
-    """Bind one path of the old root into the new one; symbolic links are remade."""
-    if not any(real == one or real.startswith(one + "/") for one in shown):
-        target = Path(real)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if Path(_OLD + real).is_dir():
-            target.mkdir(exist_ok=True)
-        else:
-            target.touch()
-        linux.mount(_OLD + real, real, None, linux.MS_BIND | linux.MS_REC)
-        shown.append(real)
-    if real != path and not Path(path).exists():
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).symlink_to(real)
-
-
-def package_folders(shown: list[str]) -> Iterator[Path]:
-    """Find the folders of installed packages inside those that are shown: they are covered."""
-    for folder in shown:
+def package_folders(steps: Iterable[tuple[str, str]]) -> Iterator[Path]:
+    """Find the folders of installed packages inside what a layout binds: they are covered."""
+    for folder in (Path(path) for path, real in steps if path == real):
         for pattern in ("python*/site-packages", "python*/dist-packages"):
-            yield from (one for one in Path(folder).glob(pattern) if one.is_dir())
+            yield from (one for one in folder.glob(pattern) if one.is_dir())
 
 
 def _close_doors() -> None:

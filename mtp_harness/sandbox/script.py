@@ -18,13 +18,7 @@ EXIT_SYNTAX = 72
 
 
 def run(sock: socket.socket, code: str, text: str) -> NoReturn:
-    """Run `code` as `__main__` with `text` as its standard input.
-
-    Args:
-        sock: Becomes the program's standard output.
-        code: The program.
-        text: What it can read.
-    """
+    """Run `code` as `__main__`; its standard input is `text`, its standard output `sock`."""
     leave = os._exit  # held here, since the program may put something else in its place
     given = os.memfd_create("input")
     os.dup2(given, 0)

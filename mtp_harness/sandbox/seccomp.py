@@ -11,12 +11,11 @@ of the call, the architecture and the arguments' values, not what they point to.
 
 import ctypes
 import errno
-import os
 import platform
 import struct
 from collections.abc import Sequence
 
-from mtp_harness.sandbox import linux
+import mtp_harness.sandbox.linux as linux
 from mtp_harness.sandbox.system_calls import MACHINES, SPECIAL
 
 _ALLOW = 0x7FFF0000
@@ -31,7 +30,6 @@ _UNIX_ONLY = (1,)
 _PROTOCOLS = (0, 6, 17)  # the family's own, TCP, UDP: others may load a module into the kernel
 _IPPROTO_IPV6, _IPV6_FLOWLABEL_MGR = 41, 32  # flow labels outlive their socket
 
-
 Instruction = tuple[int, int, int, int]
 
 
@@ -39,16 +37,12 @@ def program(machine: str, families: Sequence[int] = _FAMILIES) -> list[Instructi
     """Return the filter's instructions: code, jump if true, jump if false, constant.
 
     Args:
-        machine: As `platform.machine` names it.
+        machine: As `platform.machine` names it; raises `OSError` for one that is not known here.
         families: Families of the sockets that may be opened.
-
-    Raises:
-        OSError: The numbers of that machine's calls are not known here.
     """
     known = MACHINES.get(machine)
     if known is None:
         raise OSError(f"no table of system calls for {machine}")
-    denied = [number for name, number in known.numbers.items() if name not in SPECIAL]
     of = known.numbers
     deny: Instruction = (_RETURN, 0, 0, _DENY | errno.EPERM)
     allow: Instruction = (_RETURN, 0, 0, _ALLOW)
@@ -62,11 +56,9 @@ def program(machine: str, families: Sequence[int] = _FAMILIES) -> list[Instructi
         (_EQUAL, 0, 1, of["clone3"]),
         (_RETURN, 0, 0, _DENY | errno.ENOSYS),
     ]
-    for number in denied:
+    for number in (number for name, number in of.items() if name not in SPECIAL):
         made += [(_EQUAL, 0, 1, number), deny]
-    new_namespace = linux.CLONE_NEWCGROUP
-    for flag in linux.NAMESPACES.values():
-        new_namespace |= flag
+    new_namespace = linux.CLONE_NEWCGROUP | sum(linux.NAMESPACES.values())
     made += [(_EQUAL, 0, 4, of["clone"]), _argument(0)]
     made += [(_ANY_BIT, 0, 1, new_namespace), deny, allow]
     inside = [_argument(0), *_one_of(families), deny, _argument(2), *_one_of(_PROTOCOLS)]
@@ -91,17 +83,10 @@ class _Program(ctypes.Structure):
 
 
 class Filter:
-    """A filter that is ready to be installed, as often as there are programs.
+    """A filter that is ready to be installed, as often as there are programs."""
 
-    Args:
-        only_unix: Sockets of the network's families are denied, too.
-
-    Raises:
-        OSError: There is none for this machine.
-    """
-
-    def __init__(self, only_unix: bool = False) -> None:
-        """Put it together."""
+    def __init__(self, only_unix: bool) -> None:
+        """Put it together; raises `OSError` where there is none for this machine."""
         machine = platform.machine()
         self.name = f"seccomp {machine}"
         made = program(machine, _UNIX_ONLY if only_unix else _FAMILIES)
@@ -111,11 +96,7 @@ class Filter:
         self._install = MACHINES[machine].install
 
     def install(self) -> None:
-        """Bind this process, and all that it starts, to the filter for good.
-
-        Raises:
-            OSError: The kernel refuses.
-        """
+        """Bind this process, and all that it starts, to the filter for good."""
         mode = (_MODE_FILTER, _FLAG_NO_SLOWDOWN)
         linux.system_call(self._install, *mode, ctypes.byref(self._program))
 
@@ -123,18 +104,17 @@ class Filter:
 def ready(only_unix: bool) -> Filter | str:
     """Return the filter for this machine, or why there is none.
 
-    It is tried in a child: what a kernel offers shows only when it is asked.
+    Args:
+        only_unix: Sockets of the network's families are denied, too.
     """
     try:
         made = Filter(only_unix)
     except OSError as error:
         return str(error)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            linux.give_up_privileges()
-            made.install()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    return made if os.waitpid(pid, 0)[1] == 0 else "the kernel refuses seccomp filters"
+
+    def install() -> None:
+        linux.give_up_privileges()
+        made.install()
+
+    # What a kernel offers shows only when it is asked.
+    return made if linux.possible(install) else "the kernel refuses seccomp filters"

@@ -9,67 +9,65 @@ import math
 import re
 import socket
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from mtp_harness.sandbox.remote import Finding, begin
-from mtp_harness.sandbox.types import Limits, one_line
+from mtp_harness.sandbox.remote import begin
+from mtp_harness.sandbox.types import Limits, Verdict, one_line
 
 _TOLERANCE = 1e-6
 _FRACTION = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(\.\d*)?[eE][+-]?\d+)", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
+@dataclass
 class Script:
     """One run of a program on one input.
 
     Args:
         sock: The channel to the program's process.
         limits: Bound the time and the output.
-
-    Attributes:
         started: When the process was ready for the program.
         failure: Why the output is no answer, if it is none.
+        patience_s: How long the program may still take to end once it has written everything.
     """
 
-    def __init__(self, sock: socket.socket, limits: Limits) -> None:
-        """Keep the channel."""
-        self._sock = sock
-        self._limits = limits
-        self.started = time.monotonic()
-        self.failure: Finding | None = None
+    sock: socket.socket
+    limits: Limits
+    started: float = field(default_factory=time.monotonic)
+    failure: Verdict | None = None
+    patience_s: float = 0.0
 
     def output(self, code: str, text: str, expected_bytes: int) -> bytes:
         """Run the program on the input `text` and return what it writes until it ends."""
-        begin(self._sock, ["stdio", code, text])
+        begin(self.sock, ["stdio", code, text])
         self.started = time.monotonic()
-        room = max(self._limits.output_bytes, 2 * expected_bytes)
-        written = bytearray()
-        while self.failure is None:
-            try:
-                self._sock.settimeout(max(self.left_s(), 0.001))
-                part = self._sock.recv(2**16)
-            except TimeoutError:
-                self.failure = self.late()
-            except ConnectionError:
-                break
-            else:
-                if not part:
-                    break
+        room = max(self.limits.output_bytes, 2 * expected_bytes)
+        written, part = bytearray(), b"more"
+        try:
+            while part:
+                self.sock.settimeout(max(self._left_s(), 0.001))
+                part = self.sock.recv(2**16)
                 written += part
                 if len(written) > room:
-                    self.failure = Finding("fail", "output", f"wrote more than {room} bytes")
+                    self.failure = Verdict("fail", "output", f"wrote more than {room} bytes")
+                    return b""
+        except TimeoutError:
+            self.failure = self.late()
+            return b""
+        except ConnectionError:
+            pass
+        self.patience_s = self._left_s()
         return bytes(written)
 
-    def left_s(self) -> float:
-        """Return how long the program may still run."""
-        return self.started + self._limits.wall_s - time.monotonic()
+    def _left_s(self) -> float:
+        return self.started + self.limits.wall_s - time.monotonic()
 
-    def late(self) -> Finding:
+    def late(self) -> Verdict:
         """Return the finding that the program took too long."""
-        return Finding("fail", "timeout", f"not done after {self._limits.wall_s:g} s")
+        return Verdict("fail", "timeout", f"not done after {self.limits.wall_s:g} s")
 
 
-def compare(written: bytes, expected: str) -> Finding:
+def compare(written: bytes, expected: str) -> Verdict:
     """Return whether the output is the expected one."""
     got, wanted = written.decode(errors="replace").split(), expected.split()
     for index, (one, other) in enumerate(zip(got, wanted, strict=False), 1):
@@ -77,7 +75,7 @@ def compare(written: bytes, expected: str) -> Finding:
             return _wrong(f"token {index} is {one[:40]!r}, expected {other[:40]!r}")
     if len(got) != len(wanted):
         return _wrong(f"{len(got)} tokens, expected {len(wanted)}")
-    return Finding("pass", "", "")
+    return Verdict("pass")
 
 
 def same_token(got: str, expected: str) -> bool:
@@ -89,11 +87,5 @@ def same_token(got: str, expected: str) -> bool:
     return math.isclose(float(got), float(expected), rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
 
 
-def of_case(finding: Finding, number: int, cases: Sequence[object]) -> Finding:
-    """Return a failure with the number of the case that showed it."""
-    where = f"case {number} of {len(cases)}: " if len(cases) > 1 else ""
-    return finding._replace(detail=one_line(where + finding.detail))
-
-
-def _wrong(detail: str) -> Finding:
-    return Finding("fail", "wrong_answer", one_line(detail))
+def _wrong(detail: str) -> Verdict:
+    return Verdict("fail", "wrong_answer", one_line(detail))

@@ -13,58 +13,32 @@ class Machine(NamedTuple):
 
 # What the filter looks into instead of denying it.
 SPECIAL = ("clone", "clone3", "socket", "socketpair", "setsockopt")
-_NAMES = """
-add_key request_key keyctl
-io_uring_setup io_uring_enter io_uring_register
-ptrace process_vm_readv process_vm_writev process_madvise kcmp pidfd_getfd
-bpf perf_event_open userfaultfd fanotify_init
-mount umount2 pivot_root chroot unshare setns
-open_tree move_mount fsopen fsconfig fsmount fspick mount_setattr
-open_by_handle_at name_to_handle_at quotactl acct swapon swapoff
-kexec_load kexec_file_load init_module finit_module delete_module reboot syslog
-sethostname setdomainname settimeofday clock_settime clock_adjtime adjtimex
-ioprio_set migrate_pages move_pages
-shmget msgget semget mq_open
-inotify_init1 io_setup vmsplice personality quotactl_fd statmount listmount open_tree_attr
-""".split()
-_X86_64 = """
-248 249 250
-425 426 427
-101 310 311 440 312 438
-321 298 323 300
-165 166 155 161 272 308
-428 429 430 431 432 433 442
-304 303 179 163 167 168
-246 320 175 313 176 169 103
-170 171 164 227 305 159
-251 256 279
-29 68 64 240
-294 206 278 135 443 457 458 467
-56 435 41 53 54
+# Name, number on x86_64, number on aarch64.
+_CALLS = """
+add_key 248 217, request_key 249 218, keyctl 250 219,
+io_uring_setup 425 425, io_uring_enter 426 426, io_uring_register 427 427,
+ptrace 101 117, process_vm_readv 310 270, process_vm_writev 311 271, process_madvise 440 440,
+kcmp 312 272, pidfd_getfd 438 438,
+bpf 321 280, perf_event_open 298 241, userfaultfd 323 282, fanotify_init 300 262,
+mount 165 40, umount2 166 39, pivot_root 155 41, chroot 161 51, unshare 272 97, setns 308 268,
+open_tree 428 428, move_mount 429 429, fsopen 430 430, fsconfig 431 431, fsmount 432 432,
+fspick 433 433, mount_setattr 442 442,
+open_by_handle_at 304 265, name_to_handle_at 303 264, quotactl 179 60, acct 163 89,
+swapon 167 224, swapoff 168 225,
+kexec_load 246 104, kexec_file_load 320 294, init_module 175 105, finit_module 313 273,
+delete_module 176 106, reboot 169 142, syslog 103 116,
+sethostname 170 161, setdomainname 171 162, settimeofday 164 170, clock_settime 227 112,
+clock_adjtime 305 266, adjtimex 159 171,
+ioprio_set 251 30, migrate_pages 256 238, move_pages 279 239,
+shmget 29 194, msgget 68 186, semget 64 190, mq_open 240 180,
+inotify_init1 294 26, io_setup 206 0, vmsplice 278 75, personality 135 92, quotactl_fd 443 443,
+statmount 457 457, listmount 458 458, open_tree_attr 467 467,
+clone 56 220, clone3 435 435, socket 41 198, socketpair 53 199, setsockopt 54 208
 """
-_AARCH64 = """
-217 218 219
-425 426 427
-117 270 271 440 272 438
-280 241 282 262
-40 39 41 51 97 268
-428 429 430 431 432 433 442
-265 264 60 89 224 225
-104 294 105 273 106 142 116
-161 162 170 112 266 171
-30 238 239
-194 186 190 180
-26 0 75 92 443 457 458 467
-220 435 198 199 208
-"""
+_ROWS = [row.split() for row in _CALLS.split(",")]
 _X86_ONLY = {"iopl": 172, "ioperm": 173, "modify_ldt": 154, "inotify_init": 253}
 
-
-def _numbers(text: str) -> dict[str, int]:
-    return dict(zip((*_NAMES, *SPECIAL), map(int, text.split()), strict=True))
-
-
 MACHINES = {
-    "x86_64": Machine(0xC000003E, 317, _numbers(_X86_64) | _X86_ONLY),
-    "aarch64": Machine(0xC00000B7, 277, _numbers(_AARCH64)),
+    "x86_64": Machine(0xC000003E, 317, {name: int(x86) for name, x86, _ in _ROWS} | _X86_ONLY),
+    "aarch64": Machine(0xC00000B7, 277, {name: int(arm) for name, _, arm in _ROWS}),
 }

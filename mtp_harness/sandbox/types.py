@@ -35,7 +35,7 @@ class Limits:
     """What one program may use.
 
     Processor time is what ends a loop, so that a busy machine changes no verdict; the time in all
-    is for what sleeps, and is three times as long.
+    is for what sleeps.
 
     Args:
         wall_s: Seconds from the program's first line to the end of its check; startup excluded.
@@ -43,7 +43,7 @@ class Limits:
         memory_bytes: Address space of each process.
         file_bytes: Size of one file, and of the program's folder as a whole.
         processes: Processes and threads, the program itself included.
-        open_files: Open file descriptors of each process.
+        open_files: Of each process.
         output_bytes: Size of one returned value on its way to the grader, written as JSON. What a
             program prints is thrown away unread.
     """
@@ -74,8 +74,8 @@ Rule = Literal["values", "objects", "stdio"]
 - `values`: the test calls one function; arguments and results are copied.
 - `objects`: besides, what cannot be copied stays with the program and the test gets a handle on it,
   and lists, dicts and sets among the arguments are changed as the program changed them.
-- `stdio`: there is no test; the program is run as a script, once per case in a process of its own,
-  and its standard output is compared with the expected one, token by token and in order.
+- `stdio`: the program is run as a script, once per case in a process of its own, and its standard
+  output is compared with the expected one, token by token and in order.
 """
 
 
@@ -126,9 +126,9 @@ class Verdict(NamedTuple):
     """
 
     outcome: Outcome
-    kind: str
-    detail: str
-    wall_s: float
+    kind: str = ""
+    detail: str = ""
+    wall_s: float = 0.0
     rule: Rule = "values"
 
 

@@ -4,25 +4,19 @@ It runs the trusted tests, so that a test that hangs or dies takes neither the h
 other workers with it, and owns the zygote that the programs are forked from.
 """
 
-import os
 import resource
 import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
-from mtp_harness.sandbox import stdio, wire
+import mtp_harness.sandbox.stdio as stdio
+import mtp_harness.sandbox.wire as wire
 from mtp_harness.sandbox.checking import Check
-from mtp_harness.sandbox.launcher import Ended, Launcher
-from mtp_harness.sandbox.remote import Fault, Finding, RemoteFunction
-from mtp_harness.sandbox.types import (
-    Limits,
-    Mechanism,
-    NoNamespaces,
-    Program,
-    Verdict,
-    one_line,
-)
+from mtp_harness.sandbox.launcher import Launcher
+from mtp_harness.sandbox.remote import Fault, RemoteFunction
+from mtp_harness.sandbox.types import Limits, Mechanism, NoNamespaces, Program, Verdict, one_line
 
 # A test that makes much of a little answer must not take the machine's memory.
 _MEMORY_BYTES = 4 * 2**30
@@ -42,14 +36,14 @@ def main(channel_fd: int) -> None:
     try:
         wire.send_frame(channel, worker.open())
         while True:
-            fields = cast(dict[str, Any], wire.read_frame(channel))
-            program = Program(**fields)
+            program = Program(**cast(dict[str, Any], wire.read_frame(channel)))
             verdict = worker.grade(program, begun=lambda: wire.send_frame(channel, wire.BEGUN))
             wire.send_frame(channel, list(verdict))
     except (wire.Closed, ConnectionError):
         worker.close()
 
 
+@dataclass
 class Worker:
     """Grades one program at a time.
 
@@ -60,22 +54,20 @@ class Worker:
             the way.
     """
 
-    def __init__(self, limits: Limits, scratch: str, mechanisms: Sequence[Mechanism]) -> None:
-        """Keep the settings; `open` starts the zygote."""
-        self._limits = limits
-        self._scratch = scratch
-        self._mechanisms = mechanisms
-        self._launcher: Launcher | None = None
-        self._reason = ""
+    limits: Limits
+    scratch: str
+    mechanisms: Sequence[Mechanism]
+    _launcher: Launcher | None = None
+    _reason: str = ""
 
     def open(self) -> dict[str, object]:
         """Start the zygote and return what isolates it, and why nothing better does."""
         try:
             launcher = self._ready()
         except Fault as fault:
-            return {"mechanism": "process", "namespaces": [], "reason": one_line(str(fault))}
-        reason = "; ".join(filter(None, (self._reason, str(launcher.hello.get("reason", "")))))
-        return {"mechanism": launcher.mechanism, **launcher.hello, "reason": reason}
+            return {"mechanism": "process", "namespaces": [], "detail": one_line(str(fault))}
+        detail = "; ".join(filter(None, (self._reason, str(launcher.hello.get("detail", "")))))
+        return {"mechanism": launcher.mechanism, **launcher.hello, "detail": detail}
 
     def close(self) -> None:
         """End the zygote and what runs in it."""
@@ -86,15 +78,13 @@ class Worker:
     def _ready(self) -> Launcher:
         if self._launcher is not None and not self._launcher.usable():
             self.close()
-        if self._launcher is None:
-            self._launcher = self._start()
-        return self._launcher
-
-    def _start(self) -> Launcher:
+        if self._launcher is not None:
+            return self._launcher
         refusals: list[str] = []
-        for mechanism in self._mechanisms:
+        for mechanism in self.mechanisms:
             try:
-                return Launcher(self._limits, self._scratch, mechanism)
+                self._launcher = Launcher(self.limits, self.scratch, mechanism)
+                return self._launcher
             except NoNamespaces as error:
                 refusals.append(str(error))
             self._reason = one_line("; ".join(refusals))
@@ -108,60 +98,54 @@ class Worker:
         started = time.monotonic()
         try:
             if program.rule == "stdio":
-                finding, wall_s = self._grade_script(program)
+                verdict = self._grade_script(program)
             else:
-                finding, wall_s = self._grade(program, begun)
+                verdict = self._grade(program, begun)
         except Exception as error:
             fault = error if isinstance(error, Fault) else Fault("grader", repr(error))
-            finding, wall_s = _error(fault), time.monotonic() - started
-        if finding.outcome == "error" and finding.kind == "grader":
+            wall_s = time.monotonic() - started
+            verdict = Verdict("error", fault.kind, one_line(str(fault)), wall_s)
+        if verdict[:2] == ("error", "grader"):
             self.close()  # the next program gets a new zygote
-        return Verdict(*finding, wall_s, program.rule)
+        return verdict._replace(rule=program.rule)
 
-    def _grade(self, program: Program, begun: Callable[[], object]) -> tuple[Finding, float]:
+    def _grade(self, program: Program, begun: Callable[[], object]) -> Verdict:
         launcher = self._ready()
         with launcher.launch() as channel:
-            remote = RemoteFunction(channel, self._limits, program.rule == "objects")
+            remote = RemoteFunction(channel, self.limits, program.rule == "objects")
             try:
                 check = Check(program, remote)
                 remote.begin(program)
                 begun()
-                finding = check.run()
+                verdict = check.run()
             finally:
                 launcher.stop()
             wall_s = time.monotonic() - remote.started
-        return (launcher.why() if remote.gone else finding), wall_s
+        if remote.gone:
+            verdict = launcher.verdict(launcher.ended())
+        return verdict._replace(wall_s=wall_s)
 
-    def _grade_script(self, program: Program) -> tuple[Finding, float]:
+    def _grade_script(self, program: Program) -> Verdict:
         """Run a script on one case after the other, up to the first that it fails."""
-        wall_s, finding = 0.0, Finding("pass", "", "")
+        wall_s = 0.0
         for number, (text, expected) in enumerate(program.cases, 1):
             launcher = self._ready()
             with launcher.launch() as channel:
-                script = stdio.Script(channel, self._limits)
-                patience_s = 0.0
+                script = stdio.Script(channel, self.limits)
                 try:
                     written = script.output(program.code, text, len(expected))
-                    # What has written everything has not ended yet, and its exit code counts, too.
-                    patience_s = 0.0 if script.failure else script.left_s()
                 finally:
-                    launcher.stop(patience_s)
+                    # What has written everything has not ended yet, and its exit code counts, too.
+                    launcher.stop(script.patience_s)
                 ended = launcher.ended()
             wall_s += time.monotonic() - script.started
-            failure = script.failure or _end_of_script(launcher, script, ended)
-            finding = failure or stdio.compare(written, expected)
-            if finding.outcome != "pass":
-                return stdio.of_case(finding, number, program.cases), wall_s
-        return finding, wall_s
-
-
-def _end_of_script(launcher: Launcher, script: stdio.Script, ended: Ended) -> Finding | None:
-    """Return why a script that has closed its output has failed, or None."""
-    if not ended.by_itself:
-        return script.late()
-    left_well = os.WIFEXITED(ended.wait_status) and os.WEXITSTATUS(ended.wait_status) == 0
-    return None if left_well else launcher.verdict(ended)
-
-
-def _error(fault: Fault) -> Finding:
-    return Finding("error", fault.kind, one_line(str(fault)))
+            verdict = script.failure or stdio.compare(written, expected)
+            if script.failure is None and not ended.by_itself:
+                verdict = script.late()
+            elif script.failure is None and ended.wait_status != 0:
+                verdict = launcher.verdict(ended)
+            if verdict.outcome != "pass":
+                where = f"case {number} of {len(program.cases)}: " if program.cases[1:] else ""
+                detail = one_line(where + verdict.detail)
+                return verdict._replace(detail=detail, wall_s=wall_s)
+        return Verdict("pass", wall_s=wall_s)

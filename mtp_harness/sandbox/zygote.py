@@ -30,10 +30,15 @@ import socket
 import struct
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from mtp_harness.sandbox import candidate, linux, rootfs, seccomp, wire
+import mtp_harness.sandbox.candidate as candidate
+import mtp_harness.sandbox.linux as linux
+import mtp_harness.sandbox.rootfs as rootfs
+import mtp_harness.sandbox.seccomp as seccomp
+import mtp_harness.sandbox.wire as wire
 from mtp_harness.sandbox.types import NOBODY, Limits, Mechanism
 
 # wait status, processor seconds, ended before it was stopped, was the last one here
@@ -47,8 +52,8 @@ _PRELOAD = (
 class _Settings(NamedTuple):
     limits: Limits
     mechanism: Mechanism
-    child_uid: int | None
-    extra_processes: int
+    child_uid: int | None = None
+    extra_processes: int = 0  # that are not the program's but count as if they were
     filter: seccomp.Filter | None = None
 
     @property
@@ -64,12 +69,10 @@ def main(control_fd: int) -> None:
     for name in _PRELOAD.split():
         importlib.import_module(name)
     os.environ.clear()
-    with contextlib.suppress(OSError):  # when memory runs out, programs go first
-        Path("/proc/self/oom_score_adj").write_text("1000")
+    linux.be_killed_first()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    limits = Limits(**config["limits"])
     try:
-        settings = _enter(config["mechanism"], control, limits)
+        settings = _enter(config["mechanism"], Limits(**config["limits"]), control)
     except OSError as error:
         reason = f"{error.filename or 'setup'}: {error.strerror or error}"
         control.send(json.dumps({"error": reason}).encode())
@@ -77,10 +80,12 @@ def main(control_fd: int) -> None:
     _warm_up()
     # bubblewrap leaves the loopback device up, so that a connection would outlive its program.
     found = seccomp.ready(only_unix=settings.mechanism == "bubblewrap")
-    settings = settings._replace(filter=None if isinstance(found, str) else found)
-    namespaces = sorted(linux.NAMESPACES) if settings.isolated else []
-    filtered = {"reason": found} if isinstance(found, str) else {"filter": found.name}
-    control.send(json.dumps({"namespaces": namespaces, **filtered}).encode())
+    hello: dict[str, object] = {"namespaces": list(linux.NAMESPACES) if settings.isolated else []}
+    if isinstance(found, str):
+        hello["detail"] = found
+    else:
+        settings, hello["filter"] = settings._replace(filter=found), found.name
+    control.send(json.dumps(hello).encode())
     gc.collect()
     gc.freeze()
     with contextlib.suppress(ConnectionError):
@@ -88,36 +93,44 @@ def main(control_fd: int) -> None:
 
 
 def _warm_up() -> None:
-    """Go through what every child does once, here.
-
-    What the interpreter prepares at first use is then there before the fork, not after each.
-    """
+    """Have what the interpreter prepares at first use be there before the fork, not after each."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         wire.send_frame(ours, ["values", "def f(x):\n    return x\n", ["f"]])
-        packer = wire.Packer(2**16)
         for value in (1, 2.5, "a", b"a", None, True, [1], (1,), {1}, {1: 2}):
-            wire.send_frame(ours, ["call", 0, packer.pack([value]), packer.pack({})])
+            wire.send_frame(ours, ["call", 0, *(wire.pack(one, 2**16) for one in ([value], {}))])
         ours.shutdown(socket.SHUT_WR)
         with contextlib.suppress(wire.Closed):
             candidate.serve(theirs, 2**16)
     del sys.modules[candidate.MODULE]
 
 
-def _enter(mechanism: Mechanism, control: socket.socket, limits: Limits) -> _Settings:
-    if mechanism == "namespaces":
-        return _isolate(control, limits)
-    return _in_bubblewrap(limits) if mechanism == "bubblewrap" else _without(limits)
+def _enter(mechanism: Mechanism, limits: Limits, control: socket.socket) -> _Settings:
+    """Enter what isolates programs, or do what is possible where the kernel allows nothing."""
+    if mechanism == "process":
+        linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+        nobody = os.geteuid() == 0 and linux.possible(_read_as_nobody)
+        return _Settings(limits, mechanism, NOBODY if nobody else None)
+    ours = mechanism == "namespaces"
+    two_users = ours and _make_namespaces(control)
+    if os.getpid() != 1:
+        raise OSError("not the first process of its own pid namespace")
+    if ours:
+        rootfs.enter_new_root(limits.file_bytes)
+    linux.prctl(linux.PR_SET_DUMPABLE, 0)
+    if not ours and not rootfs.empty_box():
+        raise OSError("no folder for programs")
+    if two_users:
+        return _Settings(limits, mechanism, rootfs.BOX_UID)
+    # This process counts, too, and so does the one that made the namespaces.
+    return _Settings(limits, mechanism, None, 2 if ours else 1)
 
 
-def _isolate(control: socket.socket, limits: Limits) -> _Settings:
-    """Enter new namespaces; returns in process 1 of the new pid namespace."""
+def _make_namespaces(control: socket.socket) -> bool:
+    """Return, as process 1 of new ones, whether they have two users."""
     with contextlib.suppress(OSError):
         os.setgroups([])  # works for root only
-    flags = 0
-    for flag in linux.NAMESPACES.values():
-        flags |= flag
-    linux.unshare(flags)
+    linux.call("unshare", sum(linux.NAMESPACES.values()))
     control.send(b'{"unshared": true}')
     mapped = json.loads(control.recv(2**16))  # the grader has written this namespace's user ids
     first = os.fork()
@@ -126,43 +139,12 @@ def _isolate(control: socket.socket, limits: Limits) -> _Settings:
         os.waitpid(first, 0)
         os._exit(0)
     linux.die_with_parent(signal.SIGKILL)
-    if os.getpid() != 1:
-        raise OSError("not the first process of its own pid namespace")
-    rootfs.enter_new_root(limits.file_bytes)
-    linux.forbid_tracing()
-    if mapped["two_users"]:
-        return _Settings(limits, "namespaces", rootfs.BOX_UID, 0)
-    return _Settings(limits, "namespaces", None, 2)  # this process and its parent count, too
+    return bool(mapped["two_users"])
 
 
-def _in_bubblewrap(limits: Limits) -> _Settings:
-    """Take what bubblewrap has made."""
-    if os.getpid() != 1:
-        raise OSError("not the first process of its own pid namespace")
-    linux.forbid_tracing()
-    if not rootfs.empty_box():
-        raise OSError("no folder for programs")
-    return _Settings(limits, "bubblewrap", None, 1)
-
-
-def _without(limits: Limits) -> _Settings:
-    """Do what is possible where the kernel allows no namespaces."""
-    linux.adopt_orphans()
-    child_uid = NOBODY if os.geteuid() == 0 and _nobody_can_run() else None
-    return _Settings(limits, "process", child_uid, 0)
-
-
-def _nobody_can_run() -> bool:
-    """Try whether a child of ours can become nobody and still read the standard library."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            linux.become(NOBODY)
-            os.close(os.open(os.__file__, os.O_RDONLY))
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(pid, 0)[1] == 0
+def _read_as_nobody() -> None:
+    linux.become(NOBODY)
+    os.close(os.open(os.__file__, os.O_RDONLY))
 
 
 def _serve(control: socket.socket, settings: _Settings, scratch: str) -> None:
@@ -203,14 +185,10 @@ def _wait(control: socket.socket, pid: int) -> bool:
     """Wait until the program ends or the grader has no more patience; True if it ended."""
     process = os.pidfd_open(pid)
     try:
-        poll = select.poll()
-        poll.register(process, select.POLLIN)
-        poll.register(control, select.POLLIN)
-        ended = any(descriptor == process for descriptor, _ in poll.poll())
-        if not ended and (message := control.recv(16, socket.MSG_PEEK)):
-            poll.unregister(control)
-            ended = bool(poll.poll(int(message)))
-        return ended
+        ready: Sequence[object] = select.select([process, control], [], [])[0]
+        if process not in ready and (message := control.recv(16, socket.MSG_PEEK)):
+            ready = select.select([process], [], [], int(message) / 1000)[0]
+        return process in ready
     finally:
         os.close(process)
 
@@ -255,7 +233,6 @@ def _kill_descendants(group: int | None) -> None:
 
 
 def _become_candidate(data_fd: int, settings: _Settings, folder: str) -> NoReturn:
-    """Turn this forked child into the one that runs the program."""
     channel = socket.socket(fileno=data_fd)
     try:
         os.setsid()

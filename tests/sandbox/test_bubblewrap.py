@@ -45,8 +45,8 @@ def test_it_takes_over_where_our_own_namespaces_are_refused(no_namespaces):
     try:
         hello = worker.open()
         if hello["mechanism"] != "bubblewrap":
-            pytest.skip(f"needs bubblewrap: {hello['reason']}")
-        assert hello["reason"] == "uid_map: not permitted"
+            pytest.skip(f"needs bubblewrap: {hello['detail']}")
+        assert hello["detail"] == "uid_map: not permitted"
         assert hello["namespaces"] == ["ipc", "mount", "net", "pid", "user", "uts"]
         assert worker.grade(Program(HONEST, "f", ADDS))[:3] == ("pass", "", "")
     finally:
@@ -79,7 +79,7 @@ def test_refusal_is_one_sentence_and_the_next_in_line_is_tried(
     try:
         hello = loose.open()
         assert (hello["mechanism"], hello["namespaces"]) == ("process", [])
-        assert reason in str(hello["reason"])
+        assert reason in str(hello["detail"])
     finally:
         loose.close()
 

@@ -102,7 +102,7 @@ def test_no_worker_is_no_grader():
 
 
 def test_sufficient_report_forbids_falling_back(monkeypatch):
-    report = IsolationReport(True, {}, "namespaces")
+    report = IsolationReport(True, "namespaces")
     monkeypatch.setattr(grader_module, "self_test", lambda: report)
     assert all(w._config["mechanisms"] == ["namespaces"] for w in Grader()._pool.workers)
 

@@ -98,9 +98,8 @@ with Grader(workers=1, consent=True) as grader:
 
     def test_consent_is_asked_for_in_one_sentence(self, monkeypatch):
         probes = {"keyrings": True, "network": False, "outside_write": True, "signal_outside": True}
-        report = IsolationReport(
-            False, {**probes, "signal_parent": False}, "process", "unshare: no"
-        )
+        probes["signal_parent"] = False
+        report = IsolationReport(False, "process", probes=probes, detail="unshare: no")
         monkeypatch.setattr(grader_module, "self_test", lambda: report)
         with pytest.raises(IsolationError) as caught:
             Grader()

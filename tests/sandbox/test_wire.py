@@ -73,7 +73,7 @@ VALUES = [
 
 
 def crossed(value: object) -> object:
-    text = json.dumps(wire.Packer(10**6).pack(value))
+    text = json.dumps(wire.pack(value, 10**6))
     return wire.unpack(json.loads(text))
 
 
@@ -138,7 +138,7 @@ FOREIGN = [
 @pytest.mark.parametrize("inside", [lambda v: v, lambda v: [v], lambda v: (1, {2: v})])
 def test_other_types_do_not_cross(value, inside):
     with pytest.raises(wire.Unsupported):
-        wire.Packer(10**6).pack(inside(value))
+        wire.pack(inside(value), 10**6)
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
@@ -157,22 +157,21 @@ def test_what_a_mapping_of_the_standard_library_can_do_survives():
 
 
 def test_size_and_depth_are_bounded():
-    packer = wire.Packer(100)
-    packer.pack("x" * 98)
-    packer.pack([0] * 49)
+    wire.pack("x" * 98, 100)
+    wire.pack([0] * 49, 100)
     for value in ([0] * 50, "x" * 99, b"x" * 99, [["x" * 30]] * 3):
         with pytest.raises(wire.TooLarge):
-            packer.pack(value)
+            wire.pack(value, 100)
     nested: list[object] = []
     for _ in range(wire.MAX_DEPTH):
         nested = [nested]
     assert crossed(nested) == nested
     with pytest.raises(wire.TooLarge):
-        wire.Packer(10**6).pack([nested])
+        wire.pack([nested], 10**6)
     cycle: list[object] = []
     cycle.append(cycle)
     with pytest.raises(wire.TooLarge):
-        wire.Packer(10**6).pack(cycle)
+        wire.pack(cycle, 10**6)
 
 
 MALFORMED = [
