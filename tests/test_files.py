@@ -29,11 +29,10 @@ EXCEPTIONS = {
     "models/convert.py": "writes a scratch folder, compares it, renames it",
     "pipeline/run.py": "a log that grows while a cell runs; a lock that holds nothing",
     "probes/hardware.py": "a switch of the kernel's",
-    "sandbox/bubblewrap.py": "a switch of the kernel's",
+    "sandbox/linux.py": "switches of the kernel's",
     "sandbox/launcher.py": "a switch of the kernel's",
     "sandbox/rootfs.py": "a switch of the kernel's",
     "sandbox/script.py": "a program's own output",
-    "sandbox/zygote.py": "a switch of the kernel's",
     "commands/train.py": "into the draft of files.whole_files",
     "training/loop.py": "into a draft of files.whole",
 }

@@ -65,7 +65,7 @@ def test_what_a_loader_is_given(home, monkeypatch):
         given.append(pretrained)
         raise ValueError
 
-    monkeypatch.setattr(lm_module, "load_with", load)
+    monkeypatch.setattr("mtp_harness.models.load.load_with", load)
     for pretrained in ("~/x", "./x", "org/name"):
         with pytest.raises(ValueError):
             MTPLM(pretrained=pretrained, loader="a:b", device="cpu")
