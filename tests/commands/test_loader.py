@@ -67,10 +67,10 @@ def test_inspect_holds_another_tokenizer_against_a_checkpoint(tmp_path, capsys):
 def test_demo_opens_the_model_by_the_loader_of_the_run(tmp_path, monkeypatch, capsys):
     name = "parallel_toy:load"
     run = {"pretrained": name, "loader": name, "dtype": "float32", "device": "cpu"}
-    config = {"model": "mtp", "mtp": {**run, "n_future_tokens": 3}}
-    (tmp_path / "results_1.json").write_text(
-        json.dumps({"results": {}, "configs": {}, "config": config})
-    )
+    config = {"model": "mtp", "mtp": {**run, "n_future_tokens": 3, "draft_heads": 3}}
+    task = {"humaneval_mtp": {"pass@1,create_test": 0.0}}
+    written = {"results": task, "configs": task, "config": config}
+    (tmp_path / "results_1.json").write_text(json.dumps(written))
     arguments = {"arg_0": "def f():", "arg_1": {"max_gen_toks": 6, "until": ["\nclass"]}}
     sample = {"arguments": {"gen_args_0": arguments}, "resps": [["no such text"]], "pass@1": 0}
     (tmp_path / "samples_humaneval_mtp_1.jsonl").write_text(json.dumps(sample) + "\n")
