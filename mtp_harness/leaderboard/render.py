@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mtp_harness.leaderboard import stale
+from mtp_harness.leaderboard.board import Column
 from mtp_harness.leaderboard.claims import Judged
-from mtp_harness.leaderboard.table import DATA, SPEED, TIMED, Cell, Column, Leaderboard
+from mtp_harness.leaderboard.table import DATA, SPEED, TIMED, Cell, Leaderboard
 from mtp_harness.leaderboard.text import WIDTH, Rows, aligned, beside, pipes, tabular, wrapped
 from mtp_harness.results.protocol import Protocol
 from mtp_harness.scoring.bootstrap import Estimate

@@ -16,8 +16,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mtp_harness import __version__
 from mtp_harness.leaderboard import render as text
+from mtp_harness.leaderboard.board import Column
 from mtp_harness.leaderboard.claims import Judged, judge
-from mtp_harness.leaderboard.table import Column, Leaderboard
+from mtp_harness.leaderboard.table import Leaderboard
 from mtp_harness.report.drilldown import drilldown
 from mtp_harness.results.run import Run
 from mtp_harness.results.sizes import in_short
