@@ -107,8 +107,8 @@ def build(args: argparse.Namespace) -> MTPLlamaForCausalLM:
     )
     torch.manual_seed(args.seed)
     model = MTPLlamaForCausalLM(config)
-    device: str = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
+    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(args.device)
     return model
 
 
