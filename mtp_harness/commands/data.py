@@ -50,15 +50,10 @@ _TWIN = re.compile(r"_t\d+(\.\d+)?$")
 
 
 class Status(NamedTuple):
-    """What was found for one task.
+    """What was found for one task."""
 
-    Attributes:
-        state: `there`, `part` of the documents, `made` by the task itself, `damaged`, or `missing`.
-        detail: Where it is, what is wrong with it, or what to provide.
-    """
-
-    state: str
-    detail: str
+    state: str  # `there`, `part` of the documents, `made` by the task itself, `damaged`, `missing`
+    detail: str  # where it is, what is wrong with it, or what to provide
 
 
 def main(argv: Sequence[str]) -> int:
@@ -93,10 +88,8 @@ def _parser() -> argparse.ArgumentParser:
 def check_tasks(names: Sequence[str] = (), data_dir: str | None = None) -> dict[str, Status]:
     """Return what was found, by task.
 
-    Args:
-        names: Tasks or groups of this package. If empty all of them, but for a task's twins at
-            other temperatures, which read the same documents.
-        data_dir: Folder to look in first.
+    Without names it is all of this package, but for a task's twins at other temperatures, which
+    read the same documents.
 
     Raises:
         ValueError: There is no such task or group, or no such folder.

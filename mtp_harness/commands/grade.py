@@ -4,40 +4,38 @@ Every file gets a copy beside it, `….graded.jsonl`, with the verdicts and metr
 would have put into the samples. Whatever verdicts were there are made again.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mtp_harness.files import user_path, write_whole
-from mtp_harness.results import samples
 from mtp_harness.results.find import GRADED, graded_copy, in_words, read_name
-from mtp_harness.sandbox import Grader
-from mtp_harness.scoring.bootstrap import estimate
-from mtp_harness.scoring.code_task import refuse_errors, score_document
-from mtp_harness.scoring.gradable import Gradable, load
-from mtp_harness.scoring.pass_at_k import KS, read_ks
-from mtp_harness.scoring.thinking import TRUNCATED
+
+if TYPE_CHECKING:
+    from mtp_harness.scoring.gradable import Gradable
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command.
-
-    Args:
-        argv: Its arguments.
-
-    Returns:
-        1 where a file that was named, or one of programs below a folder, could not be graded.
+    """Run the command; 1 where a file of programs that was named or found could not be graded.
 
     Raises:
         ValueError: There is nothing to grade, or an argument makes no sense.
     """
     given = _parser().parse_args(argv)
+
+    from mtp_harness.scoring.pass_at_k import read_ks
+
     ks = read_ks(given.k) if given.k is not None else ()
     if given.workers is not None and given.workers < 1:
         raise ValueError(f"--workers {given.workers}, expected a whole number from 1")
+
+    from mtp_harness.scoring.gradable import load
+
     n_graded, status = 0, 0
     left_out: list[str] = []
     for path in sources(given.samples, left_out):
@@ -79,10 +77,10 @@ def _parser() -> argparse.ArgumentParser:
 def sources(places: Sequence[str], left_out: list[str]) -> list[Path]:
     """Return the samples to grade: no graded copies, which are what grading writes.
 
-    Args:
-        places: Files and folders.
-        left_out: Gets a sentence for each copy that was named, or is left without its source.
+    `left_out` gets a sentence for each copy that was named, or is left without its source.
     """
+    from mtp_harness.results import samples
+
     found = samples.find_all(places)
     copies = [path for path in found if path.name.endswith(GRADED)]
     for copy in copies:
@@ -94,28 +92,31 @@ def sources(places: Sequence[str], left_out: list[str]) -> list[Path]:
 
 def _is_wanted(path: Path, places: Sequence[str]) -> bool:
     """Return whether a file was named, or its name says that it holds programs."""
+    from mtp_harness.results import samples
+
     named = read_name(path)
     is_named = path in map(user_path, places)
     return is_named or (named is not None and samples.is_of_programs(named.task))
 
 
 def grade_file(
-    found: Gradable,
-    ks: tuple[int, ...] = (),
-    workers: int | None = None,
-    consent: bool = False,
+    found: Gradable, ks: Sequence[int] = (), workers: int | None = None, consent: bool = False
 ) -> Path:
     """Grade one file, write its graded copy and print its scores.
 
     Args:
         found: The samples.
-        ks: The k of every pass@k; those of `KS` that fit if empty.
+        ks: The k of every pass@k; those of `pass_at_k.KS` that fit if empty.
         workers: Programs graded at once; as many as keep the machine busy if None.
         consent: Run programs even where nothing isolates them.
 
     Returns:
         The graded copy.
     """
+    from mtp_harness.sandbox import Grader
+    from mtp_harness.scoring.code_task import refuse_errors, score_document
+    from mtp_harness.scoring.pass_at_k import KS
+
     file, benchmark, each, suffix = found
     with Grader(benchmark.limits, workers=workers, consent=consent) as grader:
         verdicts = grader.grade([program for one in each for program in one.programs])
@@ -125,8 +126,9 @@ def grade_file(
     ks = ks or tuple(k for k in KS if k <= max(fewest, 1))
     remaining, metrics, lines = iter(verdicts), [], []
     for row, answers, _ in each:
-        graded = [answer.judged(next(remaining)) for answer in answers]
-        own = score_document(row["doc"], [graded], ks, suffix)
+        for answer in answers:
+            answer.verdict = next(remaining)
+        own = score_document(row["doc"], [answers], ks, suffix)
         metrics.append(_keep_decoding(row, own))
         lines.append({**row, **own, "grading": settings})
     copy = graded_copy(file.path)
@@ -144,28 +146,32 @@ def _keep_decoding(row: dict[str, Any], metrics: dict[str, Any]) -> dict[str, An
     return metrics
 
 
-def _show(found: Gradable, metrics: list[dict[str, Any]], ks: tuple[int, ...]) -> None:
-    errors = sum(own["n_grading_errors"] for own in metrics)
+def _show(found: Gradable, metrics: list[dict[str, Any]], ks: Sequence[int]) -> None:
+    from mtp_harness.scoring.bootstrap import estimate
+    from mtp_harness.scoring.thinking import TRUNCATED
+
+    def counted(name: str) -> int:
+        return sum(own[name] for own in metrics)
+
     n_answers = sum(len(one.answers) for one in found.samples)
-    sys.stdout.write(
+    lines = [
         f"{found.file.model} {found.file.task}: {n_answers} answers to {len(metrics)} problems, "
-        f"{errors} grading errors\n"
-    )
-    if refused := sum(own["n_not_judgeable"] for own in metrics):
-        sys.stdout.write(f"  {refused} programs could not be judged and fail\n")
-    if truncated := sum(own[TRUNCATED] for own in metrics):
-        sys.stdout.write(f"  {truncated} answers end inside <think> and count as empty\n")
+        f"{counted('n_grading_errors')} grading errors"
+    ]
+    if refused := counted("n_not_judgeable"):
+        lines.append(f"  {refused} programs could not be judged and fail")
+    if truncated := counted(TRUNCATED):
+        lines.append(f"  {truncated} answers end inside <think> and count as empty")
     for k in ks:
         name = f"pass@{k}{found.suffix}"
         scores = [own[name] for own in metrics if name in own]
         if not scores:
-            sys.stdout.write(f"  {name} is left out: no problem has {k} judged answers\n")
+            lines.append(f"  {name} is left out: no problem has {k} judged answers")
             continue
         value, low, high = estimate(scores)
         over = "" if len(scores) == len(metrics) else f", over {len(scores)} problems"
-        sys.stdout.write(
-            f"  {name:20} {value:7.2%}   90 % interval {low:.2%} to {high:.2%}{over}\n"
-        )
+        lines.append(f"  {name:20} {value:7.2%}   90 % interval {low:.2%} to {high:.2%}{over}")
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mtp_harness.data.rows import read_utf8
+
 EXCLUDED_FOLDERS = frozenset(
     "__pycache__ dist-packages encodings idle_test pydoc_data site-packages test tests".split()
 )
@@ -43,15 +45,10 @@ _TABLE_LINE = re.compile(r"^[ \t(\[{'\"]*[-+]?[0-9]", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Document:
-    r"""One document of a corpus.
+    """One document of a corpus."""
 
-    Attributes:
-        name: file name relative to the library's folder, or `pydoc` topic.
-        text: content, line ends as `\n`.
-    """
-
-    name: str
-    text: str
+    name: str  # file name relative to the library's folder, or `pydoc` topic
+    text: str  # line ends as \n
 
     @cached_property
     def sha256(self) -> str:
@@ -61,17 +58,11 @@ class Document:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents in a fixed order, with a hash over their names and contents.
+    """Documents in a fixed order, and the Python that they come from."""
 
-    Attributes:
-        name: `code` or `prose`.
-        python_version: the Python the documents come from.
-        documents: sorted by name.
-    """
-
-    name: str
+    name: str  # `code` or `prose`
     python_version: str
-    documents: tuple[Document, ...]
+    documents: tuple[Document, ...]  # sorted by name
 
     @cached_property
     def sha256(self) -> str:
@@ -108,11 +99,7 @@ def is_generated(text: str) -> bool:
 
 
 def code_corpus(stdlib: Path | None = None) -> Corpus:
-    """Return the standard library's source as a corpus.
-
-    Args:
-        stdlib: folder to read instead of the running Python's library; the corpus still carries
-            the running Python's version.
+    """Return the source of the standard library, or of another folder, as a corpus.
 
     Raises:
         FileNotFoundError: this Python has no readable library source (frozen or zipped builds).
@@ -123,8 +110,8 @@ def code_corpus(stdlib: Path | None = None) -> Corpus:
         name = path.relative_to(folder)
         if any(part in EXCLUDED_FOLDERS or part.startswith("config-") for part in name.parts[:-1]):
             continue
-        text = _read(path)
-        if text is not None and text.strip() and not is_generated(text):
+        text = read_utf8(path)
+        if text.strip() and not is_generated(text):
             documents.append(Document(name.as_posix(), text))
     if not documents:
         raise FileNotFoundError(
@@ -141,12 +128,3 @@ def prose_corpus() -> Corpus:
 
     documents = (Document(name, topics[name]) for name in sorted(topics))
     return Corpus("prose", platform.python_version(), tuple(documents))
-
-
-def _read(path: Path) -> str | None:
-    r"""Return a file's text with `\n` line ends, or None if it is no UTF-8 text."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        return None
-    return None if "\0" in text else text

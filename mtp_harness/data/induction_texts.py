@@ -24,7 +24,7 @@ def load(
     stories: str | None = None,
     **_metadata: Any,
 ) -> Splits:
-    """Return the templates.
+    """Return the split `test`, one row per template, stories and code in turns.
 
     Args:
         quick: `QUICK_TEXTS` of each kind.
@@ -32,10 +32,6 @@ def load(
         seed: of the generated stories.
         density: how often they name rather than describe a character.
         stories: folder with stories to read instead, one `.txt` each.
-
-    Returns:
-        The split `test`: one row per text, with its `data_set` (stories or code), `name`, `source`,
-        `sha256` (of the template) and `text`. Kinds take turns.
 
     Raises:
         ValueError: an argument is not what it should be.

@@ -81,11 +81,8 @@ def completed(row: dict[str, Any]) -> dict[str, Any]:
         if isinstance(n, ast.Import | ast.ImportFrom)
         and any((alias.asname or alias.name).split(".")[0] in used for alias in n.names)
     ]
-    return plain | {
-        "entry_point": entry,
-        "exports": others + classes,
-        "imports": "\n".join(imports),
-    }
+    found = {"entry_point": entry, "exports": others + classes, "imports": "\n".join(imports)}
+    return plain | found
 
 
 def _names(source: str) -> set[str]:

@@ -1,7 +1,5 @@
 """Real functions with gaps for their most used local names: the induction probe's code variant."""
 
-from __future__ import annotations
-
 import ast
 import math
 from collections.abc import Iterator
@@ -20,10 +18,6 @@ def renamed_functions(corpus: Corpus, count: int) -> list[Template]:
     Two local names of each become gaps wherever they are used as names: the two used most, at least
     `MIN_MENTIONS` times. Attributes, keywords and text keep theirs. Functions that use names in
     other ways (`global`, f-strings) are not taken.
-
-    Args:
-        corpus: Python source.
-        count: how many at most.
     """
     n = len(corpus.documents)
     if not n:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
@@ -58,6 +59,15 @@ def beginning(text: str, n_bytes: int) -> str:
     part = encoded[:n_bytes].decode(errors="ignore")
     lines = part[: part.rfind("\n") + 1]
     return lines if lines.strip() else part
+
+
+def read_utf8(path: Path) -> str:
+    r"""Return a file's text with `\n` line ends; none if it is no UTF-8, or holds a NUL byte."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return "" if "\0" in text else text
 
 
 def whole(name: str, given: Any, least: int) -> int:

@@ -21,34 +21,20 @@ ENV_FOLDER = "MTP_HARNESS_DATA"
 
 
 class Source(NamedTuple):
-    """One benchmark's files.
+    """One benchmark's files."""
 
-    Attributes:
-        title: The benchmark's name in messages.
-        files: Names to look for in the folder, with `*` for any part of a name, best first.
-        repository: Data set on the hub.
-        pattern: Its files there.
-        columns: What every row has to have.
-        revision: Branch of the repository; None for its main one.
-    """
-
-    title: str
-    files: tuple[str, ...]
-    repository: str
-    pattern: str
-    columns: tuple[str, ...] = ()
-    revision: str | None = None
+    title: str  # the benchmark's name in messages
+    files: tuple[str, ...]  # names to look for in the folder, best first; `*` is any part of one
+    repository: str  # data set on the hub
+    pattern: str  # its files there
+    columns: tuple[str, ...] = ()  # what every row has to have
+    revision: str | None = None  # branch of the repository; None for its main one
 
 
 def read_rows(
     source: Source, data_dir: str | None = None, at_most: int | None = None
 ) -> list[dict[str, Any]]:
-    """Return the rows of all files of a benchmark, in the order of the files.
-
-    Args:
-        source: The benchmark's files.
-        data_dir: Folder to look in first.
-        at_most: Read this many rows; None for all.
+    """Return the rows of all files of a benchmark, or the first, in the order of the files.
 
     Raises:
         FileNotFoundError: There is no file.
@@ -91,11 +77,7 @@ def find_in(places: Sequence[Path], names: Sequence[str]) -> list[Path]:
 
 
 def folders(data_dir: str | None) -> list[Path]:
-    """Return the folders to look in, in order.
-
-    Raises:
-        ValueError: One is named that does not exist.
-    """
+    """Return the folders to look in, in order; one that does not exist is refused."""
     given = {"data_dir": data_dir, ENV_FOLDER: os.environ.get(ENV_FOLDER)}
     named = {name: user_path(folder) for name, folder in given.items() if folder}
     for name, folder in named.items():
@@ -126,11 +108,7 @@ def _from_hub(source: Source, offline: bool) -> list[Path]:
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one file: Parquet, or JSON lines, which may be gzipped.
-
-    Raises:
-        ValueError: It is damaged.
-    """
+    """Yield the rows of one file: Parquet, or JSON lines, which may be gzipped."""
     if path.suffix == ".parquet":
         import pyarrow.parquet
 
@@ -160,11 +138,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def damage_named(path: Path) -> Iterator[None]:
-    """Name the file in what its form's own reader says of a damaged one.
-
-    Raises:
-        ValueError: It is damaged, or cannot be read.
-    """
+    """Name the file, in a ValueError, in what its form's own reader says of a damaged one."""
     try:
         yield
     except (EOFError, OSError, UnicodeDecodeError, zlib.error, ValueError) as error:
@@ -188,10 +162,7 @@ def describe(
 ) -> dict[str, Any]:
     """Return what tells two sets of documents apart, as plain JSON values.
 
-    Args:
-        rows: The documents.
-        columns: What counts of them: `bytes` and `sha256` are over these texts, in UTF-8.
-        source: Where they are from.
+    `bytes` and `sha256` are over the texts of these columns, in UTF-8.
     """
     digest, count, size = hashlib.sha256(), 0, 0
     for row in rows:

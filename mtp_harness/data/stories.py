@@ -12,8 +12,6 @@ Source of the test: Gloeckle et al. 2024, section 4.1, which renames the charact
 of a data set that it does not name.
 """
 
-from __future__ import annotations
-
 import logging
 import random
 import re
@@ -21,6 +19,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from mtp_harness.data.rows import spread
 
 _log = logging.getLogger(__name__)
 
@@ -82,14 +82,8 @@ _SENTENCES = (
 def generated_stories(count: int, seed: int, density: float) -> list[Template]:
     """Return stories with two or three characters, the same for the same arguments.
 
-    Args:
-        count: how many.
-        seed: of the draws.
-        density: the chance that a character is named rather than described, 0 … 1, each time after
-            it has been introduced.
-
-    Raises:
-        ValueError: the density is no probability.
+    Density is the chance that a character is named rather than described, 0 … 1, each time after it
+    has been introduced.
     """
     if not 0 <= density <= 1:
         raise ValueError(
@@ -143,14 +137,9 @@ def folder_stories(folder: Path, count: int) -> list[Template]:
     """Return the stories of a folder that name somebody, evenly spread over its `.txt` files.
 
     A name is a capitalised word that is written in lower case nowhere in the story, stands in the
-    middle of a sentence at least once, and is there at least `MIN_MENTIONS` times.
-
-    Args:
-        folder: with a story in each `.txt` file, UTF-8.
-        count: how many at most.
-
-    Of more than `MOST_NAMES` names in a story the first ones are replaced. Files that are no UTF-8,
-    or hold characters that stand for names here, are left out with a warning.
+    middle of a sentence at least once, and is there at least `MIN_MENTIONS` times. Of more than
+    `MOST_NAMES` names in a story the first ones are replaced. Files that are no UTF-8, or hold
+    characters that stand for names here, are left out with a warning.
 
     Raises:
         FileNotFoundError: there is no such folder, or no file holds such a story.
@@ -159,27 +148,24 @@ def folder_stories(folder: Path, count: int) -> list[Template]:
         raise FileNotFoundError(f"stories={folder} is no folder, expected one with .txt files")
     found, left_out = [], []
     for path in sorted(folder.rglob("*.txt")):
+        name = path.relative_to(folder).as_posix()
         try:
             text = path.read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError):
             text = gap(0)
         if gaps(text):
-            left_out.append(path.relative_to(folder).as_posix())
-        elif names := names_in(text)[:MOST_NAMES]:
-            found.append(Template(path.relative_to(folder).as_posix(), _with_gaps(text, names)))
+            left_out.append(name)
+        elif named := names_in(text)[:MOST_NAMES]:
+            found.append(Template(name, _with_gaps(text, named)))
     if left_out:
-        _log.warning(
-            "%s: no UTF-8 text, or with private characters, left out: %s",
-            folder,
-            ", ".join(left_out),
-        )
+        names = ", ".join(left_out)
+        _log.warning("%s: no UTF-8 text, or with private characters, left out: %s", folder, names)
     if not found:
         raise FileNotFoundError(
             f"{folder} holds no .txt file with a name that occurs {MIN_MENTIONS} times, expected "
             "one story per file: name another folder"
         )
-    count = min(count, len(found))
-    return [found[i * len(found) // count] for i in range(count)]
+    return spread(found, count)
 
 
 def names_in(story: str) -> list[str]:

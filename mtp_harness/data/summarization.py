@@ -19,83 +19,42 @@ from mtp_harness.data.sources import Source, find_files, read_rows
 MAX_SHOTS = 64
 """Documents kept for few-shot prompts, the first of their split."""
 
-_CONVERTED = "refs/convert/parquet"
-
 
 class Benchmark(NamedTuple):
-    """One benchmark's columns and place.
+    """One benchmark's columns and place."""
 
-    Attributes:
-        title: Its name in messages.
-        document: Column with the text.
-        summary: Column with the reference.
-        n_test: Documents of the whole test split.
-        repository: Data set on the hub.
-        pattern: Its files there; `{split}` stands for the split.
-        revision: Their branch; None for the main one.
-    """
-
-    title: str
-    document: str
-    summary: str
-    n_test: int
-    repository: str
-    pattern: str
-    revision: str | None = _CONVERTED
+    title: str  # its name in messages
+    document: str  # column with the text
+    summary: str  # column with the reference
+    n_test: int  # documents of the whole test split
+    repository: str  # data set on the hub
+    folder: str = "default"  # of its files there
+    converted: bool = True  # whether that is on the hub's branch of Parquet files
 
 
 BENCHMARKS = {
     "cnn_dailymail": Benchmark(
-        "CNN/DailyMail",
-        "article",
-        "highlights",
-        11_490,
-        "abisee/cnn_dailymail",
-        "3.0.0/{split}-*.parquet",
-        None,
+        "CNN/DailyMail", "article", "highlights", 11_490, "abisee/cnn_dailymail", "3.0.0", False
     ),
-    "multi_news": Benchmark(
-        "Multi-News",
-        "document",
-        "summary",
-        5_622,
-        "alexfabbri/multi_news",
-        "default/{split}/*.parquet",
-    ),
+    "multi_news": Benchmark("Multi-News", "document", "summary", 5_622, "alexfabbri/multi_news"),
     "orangesum": Benchmark(
-        "OrangeSum (abstracts)",
-        "text",
-        "summary",
-        1_500,
-        "EdinburghNLP/orange_sum",
-        "abstract/{split}/*.parquet",
+        "OrangeSum (abstracts)", "text", "summary", 1_500, "EdinburghNLP/orange_sum", "abstract"
     ),
     "pn_summary": Benchmark(
-        "pn-summary",
-        "article",
-        "summary",
-        5_593,
-        "HooshvareLab/pn_summary",
-        "1.0.0/{split}/*.parquet",
+        "pn-summary", "article", "summary", 5_593, "HooshvareLab/pn_summary", "1.0.0"
     ),
-    "samsum": Benchmark(
-        "SAMSum", "dialogue", "summary", 819, "knkarthick/samsum", "default/{split}/*.parquet"
-    ),
-    "thaisum": Benchmark(
-        "ThaiSum", "body", "summary", 11_000, "nakhun/thaisum", "thaisum/{split}/*.parquet"
-    ),
+    "samsum": Benchmark("SAMSum", "dialogue", "summary", 819, "knkarthick/samsum"),
+    "thaisum": Benchmark("ThaiSum", "body", "summary", 11_000, "nakhun/thaisum", "thaisum"),
     "wikisummary": Benchmark(
         "WikiSummary",
         "article",
         "highlights",
         5_074,
         "community-datasets/wiki_summary",
-        "data/{split}-*.parquet",
-        None,
+        "data",
+        converted=False,
     ),
-    "xsum": Benchmark(
-        "XSum", "document", "summary", 11_334, "EdinburghNLP/xsum", "default/{split}/*.parquet"
-    ),
+    "xsum": Benchmark("XSum", "document", "summary", 11_334, "EdinburghNLP/xsum"),
 }
 
 
@@ -110,9 +69,9 @@ def source(benchmark: str, split: str = "test") -> Source:
         title,
         tuple(files),
         known.repository,
-        known.pattern.format(split=split),
+        f"{known.folder}/{split}{'/' if known.converted else '-'}*.parquet",
         (known.document, known.summary),
-        known.revision,
+        "refs/convert/parquet" if known.converted else None,
     )
 
 

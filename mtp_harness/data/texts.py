@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtp_harness.data.corpus import Corpus, Document, code_corpus, prose_corpus
-from mtp_harness.data.rows import Splits, beginning, in_turns, splits
+from mtp_harness.data.rows import Splits, beginning, in_turns, read_utf8, splits
 from mtp_harness.files import expanded, user_path
 
 _log = logging.getLogger(__name__)
@@ -48,22 +48,10 @@ def load(
     seed: int = 0,
     **_metadata: object,
 ) -> Splits:
-    """Return the texts.
+    """Return the split `test`, one row per document, data sets in turns.
 
-    Args:
-        quick: read less; see `QUICK`.
-        folder: text files to read instead of the default data sets.
-        dataset: Hugging Face data set to read instead of them.
-        dataset_config: its configuration.
-        split: its split.
-        column: its column that holds the text.
-        max_bytes: see `Limits`; None means that of `DEFAULT`.
-        max_document_bytes: see `Limits`.
-        seed: of the order in which documents are drawn.
-
-    Returns:
-        The split `test`: one row per document, with its `data_set`, `kind` (code or text), `name`,
-        `source`, `sha256` (of the text that is read) and `text`. Data sets take turns.
+    A row has `data_set`, `kind` (code or text), `name`, `source`, `text` and `sha256`, of the text
+    that is read. The bytes are those of `Limits`, by default `DEFAULT`'s.
 
     Raises:
         FileNotFoundError: there is no such folder or data set.
@@ -107,8 +95,8 @@ def _of_folder(folder: Path) -> list[list[dict[str, str]]]:
     rows = list(_files(folder))
     by_kind = [[row for row in rows if row["kind"] == kind] for kind in (CODE, TEXT)]
     if all(by_kind):
-        rows = [{**row, "data_set": f"{row['data_set']}_{row['kind']}"} for row in rows]
-        by_kind = [[row for row in rows if row["kind"] == kind] for kind in (CODE, TEXT)]
+        for row in rows:
+            row["data_set"] += f"_{row['kind']}"
     return [rows for rows in by_kind if rows] or [[]]
 
 
@@ -120,11 +108,8 @@ def _files(folder: Path) -> Iterator[dict[str, str]]:
         inside = path.relative_to(folder)
         if not path.is_file() or any(part.startswith(".") for part in inside.parts):
             continue
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError):
-            text = ""
-        if not text.strip() or "\0" in text:
+        text = read_utf8(path)
+        if not text.strip():
             n_left_out += 1
             continue
         kind = CODE if path.suffix in (".py", ".pyi") else TEXT

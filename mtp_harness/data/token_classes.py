@@ -20,16 +20,8 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import NamedTuple
 
-CODE_CLASSES = (
-    "keyword",
-    "identifier",
-    "number",
-    "string",
-    "comment",
-    "operator",
-    "newline",
-    "whitespace",
-    "untokenisable",
+CODE_CLASSES = tuple(
+    "keyword identifier number string comment operator newline whitespace untokenisable".split()
 )
 TEXT_CLASSES = ("word", "number", "punctuation", "space")
 ROLL_UP: dict[str, dict[str, tuple[str, ...]]] = {
@@ -44,6 +36,8 @@ CLASSES = {"code": CODE_CLASSES, "text": TEXT_CLASSES}
 
 _TEXT = re.compile(r"(?P<space>\s+)|(?P<number>\d[\w.,]*(?<=\w))|(?P<word>[^\W_]\w*)|[^\w\s]+|_+")
 _GAP = re.compile(r"(?P<newline>\\?\r?\n|\f)|(?P<whitespace>[^\S\n]+)|[^\s\\]+|\\")
+_OF_TYPE = {kinds.NUMBER: "number", kinds.STRING: "string", kinds.COMMENT: "comment"}
+_OF_TYPE[kinds.OP] = "operator"
 _STARTS = {getattr(kinds, "FSTRING_START", -1), getattr(kinds, "TSTRING_START", -1)}
 _ENDS = {getattr(kinds, "FSTRING_END", -1), getattr(kinds, "TSTRING_END", -1)}
 
@@ -57,18 +51,12 @@ class Lexeme(NamedTuple):
 
 
 def lexemes(text: str, kind: str) -> list[Lexeme]:
-    """Return a text's lexemes, which cover it without a gap.
-
-    Args:
-        text: any text.
-        kind: `code` or `text`.
-    """
-    return list(_of_code(text) if kind == "code" else _of_text(text))
-
-
-def _of_text(text: str) -> Iterator[Lexeme]:
-    for match in _TEXT.finditer(text):
-        yield Lexeme(match.start(), match.end(), match.lastgroup or "punctuation")
+    """Return the lexemes of a text of a kind (`code` or `text`), which cover it without a gap."""
+    if kind == "code":
+        return list(_of_code(text))
+    return [
+        Lexeme(*match.span(), match.lastgroup or "punctuation") for match in _TEXT.finditer(text)
+    ]
 
 
 def _of_code(text: str) -> Iterator[Lexeme]:
@@ -92,7 +80,7 @@ def _gap(text: str, begin: int, end: int, at_line_start: bool) -> Iterator[Lexem
         if name == "whitespace" and at_line_start:
             name = "newline"
         at_line_start = name == "newline"
-        yield Lexeme(match.start(), match.end(), name)
+        yield Lexeme(*match.span(), name)
 
 
 def _python_tokens(text: str) -> Iterator[Lexeme]:
@@ -120,9 +108,4 @@ def _class_of(one: tokenize.TokenInfo) -> str | None:
     """Return a token's class; None for what `_gap` sorts."""
     if one.type == kinds.NAME:
         return "keyword" if keyword.iskeyword(one.string) else "identifier"
-    return {
-        kinds.NUMBER: "number",
-        kinds.STRING: "string",
-        kinds.COMMENT: "comment",
-        kinds.OP: "operator",
-    }.get(one.type)
+    return _OF_TYPE.get(one.type)

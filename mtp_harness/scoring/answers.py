@@ -33,24 +33,17 @@ _QUOTES = ('"""', "'''")
 
 
 class Block(NamedTuple):
-    """What two fences of an answer enclose.
-
-    Attributes:
-        code: The text between them, without the indentation of the first.
-        language: What stands behind the opening fence.
-    """
+    """What two fences of an answer enclose, without the indentation of the first."""
 
     code: str
-    language: str
+    language: str  # what stands behind the opening fence
 
 
 def code_of(answer: str, wanted: str = "") -> str:
     """Return the code in an answer.
 
-    Args:
-        answer: What the model wrote.
-        wanted: Name of the function that the code should define; empty for any, and then a block
-            that is marked as Python comes before others.
+    Without the name of a function that is wanted, a block that is marked as Python comes before
+    others.
     """
     fences = list(_FENCE.finditer(answer))
     if not fences or _parsed(answer):
@@ -67,23 +60,18 @@ def code_of(answer: str, wanted: str = "") -> str:
     return _chosen(blocks, wanted)
 
 
-def defines(code: str, name: str) -> bool:
-    """Return whether code defines a function at its top level."""
-    return re.search(rf"^(async )?def {re.escape(name)}\b", code, re.MULTILINE) is not None
-
-
 def below(front: str, code: str) -> str:
     """Return code below what is put in front of it, with its future imports above both.
 
     Future imports are legal at the head of a file only, where just comments, a docstring and other
     future imports may precede them; those that the code has elsewhere stay what they are, an error.
     """
-    tree = _tree(code) if "__future__" in code else None
+    tree = (_tree(code) if "__future__" in code else None) or ast.Module([], [])
     last = 0
-    for number, node in enumerate(tree.body if tree else []):
+    for number, node in enumerate(tree.body):
         if isinstance(node, ast.ImportFrom) and node.module == "__future__":
             last = node.end_lineno or 0
-        elif number or not _is_docstring(node):
+        elif number or ast.get_docstring(tree, clean=False) is None:
             break
     lines = io.StringIO(code, newline="").readlines()
     head = "".join(lines[:last])
@@ -120,16 +108,17 @@ def _comes_first(before: str, first: re.Match[str], blocks: list[Block], wanted:
 
 def _chosen(blocks: list[Block], wanted: str) -> str:
     if wanted:
-        fitting = [block for block in blocks if defines(block.code, wanted)]
+        fitting = [block for block in blocks if _holds(block.code, wanted, indented="")]
         fitting += [block for block in blocks if _holds(block.code, wanted)]
     else:
         fitting = [block for block in blocks if _PYTHON.match(block.language)]
     return (fitting or blocks)[0].code
 
 
-def _holds(code: str, name: str) -> bool:
+def _holds(code: str, name: str, indented: str = r"[ \t]*") -> bool:
     """Return whether code defines a function or a method."""
-    return re.search(rf"^[ \t]*(async )?def {re.escape(name)}\b", code, re.MULTILINE) is not None
+    found = re.search(rf"^{indented}(async )?def {re.escape(name)}\b", code, re.MULTILINE)
+    return found is not None
 
 
 def _blocks(answer: str, fences: list[re.Match[str]]) -> Iterator[Block]:
@@ -192,11 +181,6 @@ def _acts(node: ast.stmt) -> bool:
         return True
     calls = (call.func for call in ast.walk(node) if isinstance(call, ast.Call))
     return any(isinstance(f, ast.Name) and hasattr(builtins, f.id) for f in calls)
-
-
-def _is_docstring(node: ast.stmt) -> bool:
-    value = node.value if isinstance(node, ast.Expr) else None
-    return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
 def _parsed(text: str) -> list[ast.stmt] | None:

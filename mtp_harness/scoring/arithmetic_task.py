@@ -15,6 +15,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 from lm_eval.api.task import ConfigurableTask
@@ -33,7 +34,7 @@ PAUSES = ("_", ".", " .", "…", " _", "#")
 """Texts tried as pause tokens, in order."""
 
 _SYMBOLS = frozenset("0123456789()-+*@=\n")
-"""What expressions are written in (`data.polynomials`)."""
+"""What expressions are written in (`data.arithmetic`)."""
 
 SCORED = "n_answers"
 """The metric that carries each answer to the table; printed, it is their number."""
@@ -52,7 +53,6 @@ class ArithmeticTask(ConfigurableTask):  # type: ignore[misc]
         """Build the task from its YAML."""
         self.pause = PAUSES[0]
         self.pauses_fit = True
-        self._kinds: dict[str, list[int]] = {}
         own = {key: value for key, value in config.items() if key != "class"}
         own["metadata"] = with_numbers(own.get("metadata") or {})
         own["metric_list"] = []  # or the harness adds its own exact match
@@ -73,20 +73,18 @@ class ArithmeticTask(ConfigurableTask):  # type: ignore[misc]
                 "without digits, brackets, operators, '=' and line breaks: choose another."
             )
         fitting = (p for p in ([given] if given else PAUSES) if _is_token(lm, p, wanted))
-        found = next(fitting, None)
+        said = found = next(fitting, None)
         if found is None:
             self.pauses_fit = False
-            tried = repr(given) if given else f"none of {' '.join(map(repr, PAUSES))}"
-            said = f"left out: {tried} is a token of its own in this tokenizer"
-            if given:
-                said = f"left out: {tried} is no token of its own in this tokenizer"
+            tried = f"{given!r} is no" if given else f"none of {' '.join(map(repr, PAUSES))} is a"
+            said = f"left out: {tried} token of its own in this tokenizer"
             _log.warning(
                 "%s: expressions with pause tokens are %s; name another as pause in the metadata",
                 self.config.task,
                 said,
             )
         else:
-            self.pause, said = found, found
+            self.pause = found
         self.set_config("metadata", {"pause": said}, update=True)
 
     def test_docs(self) -> Any:
@@ -110,34 +108,31 @@ class ArithmeticTask(ConfigurableTask):  # type: ignore[misc]
         answer = results[0][0] if isinstance(results[0], list) else results[0]
         right = int(is_right(str(answer), doc["answer"]))
         metrics: dict[str, Any] = {}
-        for m in self._all("operations"):
-            mine = doc["operations"] == m and not doc["pause_tokens"]
-            metrics[f"accuracy_{m}"] = (right, 1) if mine else (0, 0)
-        for pause in self._all("pause_tokens"):
-            mine = doc["pause_tokens"] == pause
-            metrics[f"accuracy_pause_{pause}"] = (right, 1) if mine else (0, 0)
+        for name, (column, value) in self._accuracies.items():
+            mine = doc[column] == value and not (column == "operations" and doc["pause_tokens"])
+            metrics[name] = (right, 1) if mine else (0, 0)
         kind = {name: doc[name] for name in ("operations", "pause_tokens", "expression", "answer")}
         return {**metrics, SCORED: {**kind, "right": right}}
 
-    def _all(self, column: str) -> list[int]:
-        """Return the values of a column; what documents there are is settled when it is asked."""
-        if column not in self._kinds:
-            self._kinds[column] = sorted(set(self.eval_docs[column]))
-        return self._kinds[column]
+    @cached_property
+    def _accuracies(self) -> dict[str, tuple[str, int]]:
+        """Column and value of each flat metric; what documents there are is settled by then."""
+        names = {"operations": "accuracy_{}", "pause_tokens": "accuracy_pause_{}"}
+        return {
+            name.format(value): (column, value)
+            for column, name in names.items()
+            for value in sorted(set(self.eval_docs[column]))
+        }
 
     def aggregation(self) -> dict[str, Callable[[list[Any]], float]]:
         """Return how each metric is pooled."""
         known: dict[str, Callable[[list[Any]], float]] = super().aggregation()
-        return known | dict.fromkeys(self._accuracies(), ratio_of_sums) | {SCORED: self._pool}
+        return known | dict.fromkeys(self._accuracies, ratio_of_sums) | {SCORED: self._pool}
 
     def higher_is_better(self) -> dict[str, bool]:
         """Return which way each metric is good."""
         known: dict[str, bool] = super().higher_is_better()
-        return known | dict.fromkeys(self._accuracies(), True)
-
-    def _accuracies(self) -> list[str]:
-        by_m = [f"accuracy_{m}" for m in self._all("operations")]
-        return by_m + [f"accuracy_pause_{pause}" for pause in self._all("pause_tokens")]
+        return known | dict.fromkeys(self._accuracies, True)
 
     def _pool(self, answers: list[dict[str, Any]]) -> int:
         """Leave table and documents for `results.long_table.move`; return the number of answers."""

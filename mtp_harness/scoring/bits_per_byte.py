@@ -6,8 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-NATS_PER_BIT = math.log(2)
-
 
 def bits_per_byte(means: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return bits per byte [...] of the columns nats, scored tokens, tokens, bytes [..., 4].
@@ -17,7 +15,7 @@ def bits_per_byte(means: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     nats, scored, tokens, n_bytes = np.moveaxis(means, -1, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        per_byte: NDArray[np.float64] = nats / scored * tokens / n_bytes / NATS_PER_BIT
+        per_byte: NDArray[np.float64] = nats / scored * tokens / n_bytes / math.log(2)
     return per_byte
 
 

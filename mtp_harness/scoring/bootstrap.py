@@ -23,6 +23,9 @@ SEED = 0
 BLOCK = 1000
 """Replicates computed at once."""
 
+_COLUMNS = 128
+"""Ratios computed at once."""
+
 
 class Estimate(NamedTuple):
     """A mean over problems with its interval; all three NaN where there is no problem."""
@@ -35,16 +38,7 @@ class Estimate(NamedTuple):
 def replicates(
     scores: ArrayLike, n_replicates: int = REPLICATES, seed: int = SEED
 ) -> NDArray[np.float64]:
-    """Return the means of resampled problems.
-
-    Args:
-        scores: One row per problem, one column per thing compared, [P, C].
-        n_replicates: R.
-        seed: Of the draws; they are the same for equal P, whatever the scores.
-
-    Returns:
-        One row per replicate, [R, C].
-    """
+    """Return the means [R, C] of resampled problems [P, C]; equal P give equal draws."""
     matrix = np.asarray(scores, dtype=np.float64)
     n_problems = len(matrix)
     means = [block @ matrix / n_problems for block in _draws(n_problems, n_replicates, seed)]
@@ -66,9 +60,7 @@ def _draws(n_problems: int, n_replicates: int, seed: int) -> list[NDArray[np.int
 
 def estimate(
     scores: ArrayLike,
-    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
-    n_replicates: int = REPLICATES,
-    seed: int = SEED,
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]] = lambda means: means[:, 0],
 ) -> Estimate:
     """Return a statistic of column means with its 90 % interval.
 
@@ -76,16 +68,13 @@ def estimate(
         scores: One row per problem, [P] or [P, C].
         statistic: Takes means [R, C] to values [R], such as a maximum or a difference of columns;
             by default the first column.
-        n_replicates: R.
-        seed: Of the draws.
     """
     matrix = np.asarray(scores, dtype=np.float64)
     if not len(matrix):
         return Estimate(np.nan, np.nan, np.nan)
     matrix = matrix.reshape(len(matrix), -1)
-    of = statistic or (lambda means: means[:, 0])
-    low, high = _interval(of(replicates(matrix, n_replicates, seed)))
-    return Estimate(float(of(matrix.mean(axis=0)[None])[0]), low, high)
+    value = float(statistic(matrix.mean(axis=0)[None])[0])
+    return Estimate(value, *_interval(statistic(replicates(matrix))))
 
 
 def low90(values: Sequence[float]) -> float:
@@ -102,21 +91,12 @@ def high90(values: Sequence[float]) -> float:
 
 
 def ratios(
-    numerators: ArrayLike,
-    denominators: ArrayLike,
-    n_replicates: int = REPLICATES,
-    seed: int = SEED,
+    numerators: ArrayLike, denominators: ArrayLike, n_replicates: int = REPLICATES
 ) -> list[Estimate]:
-    """Return the ratio of sums of every column with its 90 % interval.
+    """Return the ratio of sums [C] of problems [P, C], each with its 90 % interval.
 
     A replicate in which a column's denominators are all zero has no say in that column. Without a
     problem there is no ratio: NaN.
-
-    Args:
-        numerators: One row per problem, [P, C].
-        denominators: The same shape.
-        n_replicates: R.
-        seed: Of the draws.
     """
     top = np.asarray(numerators, dtype=np.float64)
     bottom = np.asarray(denominators, dtype=np.float64)
@@ -127,16 +107,11 @@ def ratios(
         values = top.sum(axis=0) / bottom.sum(axis=0)
         for at in range(0, top.shape[1], _COLUMNS):
             some = slice(at, at + _COLUMNS)
-            drawn = replicates(top[:, some], n_replicates, seed)
-            drawn /= replicates(bottom[:, some], n_replicates, seed)
-            found += [
-                Estimate(float(value), *_interval(column))
-                for value, column in zip(values[some], drawn.T, strict=True)
-            ]
+            drawn = replicates(top[:, some], n_replicates)
+            drawn /= replicates(bottom[:, some], n_replicates)
+            pairs = zip(values[some], drawn.T, strict=True)
+            found += [Estimate(float(value), *_interval(column)) for value, column in pairs]
     return found
-
-
-_COLUMNS = 128
 
 
 def _interval(drawn: NDArray[np.float64]) -> tuple[float, float]:
@@ -146,14 +121,3 @@ def _interval(drawn: NDArray[np.float64]) -> tuple[float, float]:
         return (np.nan, np.nan)
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return (float(low), float(high))
-
-
-def gain(scores: ArrayLike, baseline: ArrayLike) -> Estimate:
-    """Return how much better a model is than its baseline on the same problems, figure 3's bar.
-
-    Args:
-        scores: The model's score per problem, [P].
-        baseline: The baseline's score on the same problems, in the same order, [P].
-    """
-    pair = np.stack([np.asarray(scores), np.asarray(baseline)], axis=1)
-    return estimate(pair, lambda means: means[:, 0] - means[:, 1])

@@ -57,27 +57,20 @@ class CodeEval(evaluate.Metric):  # type: ignore[misc]
     - arguments that cannot be copied: modules, locks, open files, objects of the reference's own
       classes.
 
-    Args:
-        consent: Run programs even where the self-test finds that they are not isolated.
-        **kwargs: Those of `evaluate.Metric`.
     """
 
     def __init__(self, consent: bool = False, **kwargs: Any) -> None:
-        """Keep the consent."""
+        """Keep the consent to run programs even where the self-test finds them not isolated."""
         self._consent = consent
         super().__init__(**kwargs)
 
     def _info(self) -> evaluate.MetricInfo:
+        text = datasets.Value("string")
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
             inputs_description=_INPUTS,
-            features=datasets.Features(
-                {
-                    "predictions": datasets.Sequence(datasets.Value("string")),
-                    "references": datasets.Value("string"),
-                }
-            ),
+            features=datasets.Features(predictions=datasets.Sequence(text), references=text),
         )
 
     def _compute(
@@ -90,11 +83,8 @@ class CodeEval(evaluate.Metric):  # type: ignore[misc]
     ) -> tuple[dict[str, float], Results]:
         """Return the scores, and per problem what became of each program."""
         owners = [task for task, programs in enumerate(predictions) for _ in programs]
-        programs = [
-            program_of(code, reference)
-            for codes, reference in zip(predictions, references, strict=True)
-            for code in codes
-        ]
+        pairs = zip(predictions, references, strict=True)
+        programs = [program_of(code, reference) for codes, reference in pairs for code in codes]
         cpu_s = max(1, math.ceil(timeout))
         limits = Limits(wall_s=3.0 * cpu_s, cpu_s=cpu_s)
         with Grader(limits, num_workers, self._consent) as grader:
@@ -104,27 +94,18 @@ class CodeEval(evaluate.Metric):  # type: ignore[misc]
         results: Results = defaultdict(list)
         for task, verdict in zip(owners, verdicts, strict=True):
             results[task].append(_result(task, len(results[task]), verdict))
-        totals = [len(results[task]) for task in range(len(predictions))]
+        totals = list(map(len, predictions))
         right = [sum(one["passed"] for _, one in results[task]) for task in range(len(predictions))]
-        scores = {
-            f"pass@{n}": float(pass_at_k_each(totals, right, n).mean())
-            for n in k
-            if totals and min(totals) >= n
-        }
+        fitting = [n for n in k if totals and min(totals) >= n]
+        scores = {f"pass@{n}": float(pass_at_k_each(totals, right, n).mean()) for n in fitting}
         return scores, dict(results)
 
 
 def program_of(code: str, reference: str) -> Program:
     """Return a program whose test are the statements of a reference."""
-    names = free_names(reference)
-    first, *others = names or [""]
-    return Program(
-        code=code,
-        entry_point=first,
-        test=check_of_statements(reference),
-        rule="objects",
-        exports=others,
-    )
+    first, *others = free_names(reference) or [""]
+    test = check_of_statements(reference)
+    return Program(code=code, entry_point=first, test=test, rule="objects", exports=others)
 
 
 def _result(task: int, number: int, verdict: Verdict) -> tuple[int, dict[str, Any]]:
@@ -136,9 +117,5 @@ def _result(task: int, number: int, verdict: Verdict) -> tuple[int, dict[str, An
     said = {"pass": "passed", "timeout": "timed out"}.get(verdict.kind or "pass")
     failed = "not judgeable" if verdict.kind == "not_judgeable" else "failed"
     text = said or f"{failed}: {verdict.detail or verdict.kind}"
-    return number, {
-        "task_id": task,
-        "passed": verdict.outcome == "pass",
-        "result": text,
-        "completion_id": number,
-    }
+    about = {"task_id": task, "passed": verdict.outcome == "pass", "result": text}
+    return number, {**about, "completion_id": number}

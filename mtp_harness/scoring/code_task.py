@@ -26,6 +26,8 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lm_eval.api.instance import Instance
+
 from mtp_harness.errors import UserError
 from mtp_harness.harness.shots import tokens_of
 from mtp_harness.sandbox import Grader, Verdict
@@ -76,17 +78,15 @@ class CodeTask(SampledTask):
             super().set_config("metadata", {"num_fewshot": said}, update=True)
             _log.warning("%s: num_fewshot is %s", self.config.task, said)
 
-    def apply_filters(self) -> None:
+    def judge(self, answers: Sequence[tuple[Instance, FinalText]]) -> None:
         """Grade all answers of this rank as one stream."""
-        answers = self.answers()
-        verdicts: Sequence[Verdict | None] = [None] * len(answers)
-        if "bypass" not in self._metric_fn_list:
-            made = [self.benchmark.program(instance.doc, text) for instance, text in answers]
-            with Grader(self.benchmark.limits, consent=consent_given()) as grader:
-                graded = verdicts = grader.grade(made)
-                self.set_config("metadata", {"grading": grader.settings()}, update=True)
-            refuse_errors(graded, self.config.task)
-        self.hand_on(text.judged(v) for (_, text), v in zip(answers, verdicts, strict=True))
+        made = [self.benchmark.program(instance.doc, text) for instance, text in answers]
+        with Grader(self.benchmark.limits, consent=consent_given()) as grader:
+            verdicts = grader.grade(made)
+            self.set_config("metadata", {"grading": grader.settings()}, update=True)
+        refuse_errors(verdicts, self.config.task)
+        for (_, text), verdict in zip(answers, verdicts, strict=True):
+            text.verdict = verdict
 
     def score(self, doc: Any, results: list[list[FinalText]]) -> dict[str, Any]:
         """Return the metrics of one document."""

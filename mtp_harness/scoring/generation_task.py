@@ -6,8 +6,9 @@ is no part of the answer (`thinking`), metrics of decoding are pooled.
 `SampledTask` adds several answers per document, as the metadata asks for (`NSamples`).
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any, ClassVar, NamedTuple
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_aggregation
@@ -31,6 +32,19 @@ from mtp_harness.scoring.thinking import (
 FILTER = "none"
 
 
+class Metric(NamedTuple):
+    """How a metric is pooled over documents, and whether more is better (None: nobody says)."""
+
+    pooled: Callable[[list[Any]], float]
+    more_is_better: bool | None = None
+
+
+def with_interval(name: str, more_is_better: bool | None) -> dict[str, Metric]:
+    """Return a metric that is pooled as its mean, and the ends of the interval around it."""
+    ends = {f"{name}_low90": Metric(low90), f"{name}_high90": Metric(high90)}
+    return {name: Metric(get_aggregation("mean"), more_is_better), **ends}
+
+
 class GenerationTask(ConfigurableTask):  # type: ignore[misc]
     """A task of generated answers.
 
@@ -43,7 +57,7 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
     """
 
     columns: ClassVar[tuple[str, ...]] = ()
-    instruction: str = ""
+    instruction = ""
     chat_stops: tuple[str, ...] = ()
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -77,9 +91,8 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
     def doc_to_text(self, doc: Any, doc_to_text: Any = None) -> Any:
         """Return the prompt, or the question to an instruct model."""
         text = super().doc_to_text(doc, doc_to_text)
-        if not self._chat or not self.instruction:
-            return text
-        return self.instruction.format(prompt=text)
+        is_question = self._chat and self.instruction
+        return self.instruction.format(prompt=text) if is_question else text
 
     def note(self, **facts: Any) -> None:
         """Write something into the task's metadata, which the results hold."""
@@ -99,12 +112,18 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
         opened = opens_thinking(instance.args[0])
         return opened and (not self._model_cuts or cut_off_by_budget(answer))
 
-    def hand_on(self, answers: Iterable[str]) -> None:
-        """Give `process_results` these answers, which stand for `self.answers()` one by one."""
+    def apply_filters(self) -> None:
+        """Judge all answers of this rank as one stream, and hand them on with their records."""
+        answers = self.answers()
+        if "bypass" not in self._metric_fn_list:
+            self.judge(answers)
         for instance in self.instances:
             instance.filtered_resps[FILTER] = []
-        for (instance, _), answer in zip(self.answers(), answers, strict=True):
-            instance.filtered_resps[FILTER].append(answer)
+        for instance, text in answers:
+            instance.filtered_resps[FILTER].append(text)
+
+    def judge(self, answers: Sequence[tuple[Instance, FinalText]]) -> None:
+        """Give answers their verdicts, where they are right or wrong."""
 
     def process_results(self, doc: Any, results: Any) -> dict[str, Any]:
         """Return the metrics of one document; the harness's own where only answers are wanted."""
@@ -116,18 +135,23 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
         """Return the metrics of one document from its answers."""
         raise NotImplementedError
 
+    def metrics(self) -> dict[str, Metric]:
+        """Return the metrics that a YAML cannot name; the offsets depend on the model."""
+        rates = ("accept_rate_prefix", "accept_rate_cond")
+        names = [f"{rate}_{offset}" for offset in range(2, MAX_OFFSET + 1) for rate in rates]
+        known = {"lossy": Metric(max), TRUNCATED: Metric(sum, False)}
+        return known | dict.fromkeys(names, Metric(ratio_of_sums))
+
     def aggregation(self) -> dict[str, Callable[[list[Any]], float]]:
-        """Return how each metric is pooled; the offsets depend on the model."""
+        """Return how each metric is pooled."""
         known: dict[str, Callable[[list[Any]], float]] = super().aggregation()
-        known |= {"lossy": max, TRUNCATED: sum}
-        for offset in range(2, MAX_OFFSET + 1):
-            for name in (f"accept_rate_prefix_{offset}", f"accept_rate_cond_{offset}"):
-                known[name] = ratio_of_sums
-        return known
+        return known | {name: metric.pooled for name, metric in self.metrics().items()}
 
     def higher_is_better(self) -> dict[str, bool]:
         """Return which way each metric is good."""
-        return {**super().higher_is_better(), TRUNCATED: False}
+        ways = {name: metric.more_is_better for name, metric in self.metrics().items()}
+        known: dict[str, bool] = super().higher_is_better()
+        return known | {name: way for name, way in ways.items() if way is not None}
 
 
 class SampledTask(GenerationTask):
@@ -154,18 +178,9 @@ class SampledTask(GenerationTask):
         """What tells this run's pass@k from that of the other way of decoding."""
         return SUFFIX if (self.config.generation_kwargs or {}).get("do_sample") else ""
 
-    def aggregation(self) -> dict[str, Callable[[list[Any]], float]]:
-        """Return how each metric is pooled; the names depend on k."""
-        known = super().aggregation()
-        for name in (f"pass@{k}{suffix}" for k in self.ks for suffix in ("", SUFFIX)):
-            known |= {
-                name: get_aggregation("mean"),
-                f"{name}_low90": low90,
-                f"{name}_high90": high90,
-            }
+    def metrics(self) -> dict[str, Metric]:
+        """Return the metrics that a YAML cannot name; the names depend on k."""
+        known = super().metrics()
+        for k, suffix in product(self.ks, ("", SUFFIX)):
+            known |= with_interval(f"pass@{k}{suffix}", True if suffix == self.suffix else None)
         return known
-
-    def higher_is_better(self) -> dict[str, bool]:
-        """Return which way each metric is good; the names depend on k."""
-        known = super().higher_is_better()
-        return known | {f"pass@{k}{self.suffix}": True for k in self.ks}

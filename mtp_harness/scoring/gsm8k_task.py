@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+from lm_eval.api.instance import Instance
+
 from mtp_harness.data.gsm8k import value_of
 from mtp_harness.scoring.code_task import score_document
 from mtp_harness.scoring.generation_task import SampledTask
@@ -19,15 +21,10 @@ _FINAL = re.compile(r"[Tt]he answer is:?\s*(?P<number>[-$]*\d[\d,]*(?:\.\d+)?|[-
 
 
 class FinalAnswer(NamedTuple):
-    """The verdict on one answer.
-
-    Attributes:
-        outcome: Whether it is right.
-        given: Its final number as written; None where there is none.
-    """
+    """The verdict on one answer."""
 
     outcome: Literal["pass", "fail"]
-    given: str | None
+    given: str | None  # its final number as written
 
 
 class GSM8KTask(SampledTask):
@@ -35,11 +32,10 @@ class GSM8KTask(SampledTask):
 
     columns = ("question", "target")
 
-    def apply_filters(self) -> None:
+    def judge(self, answers: Sequence[tuple[Instance, FinalText]]) -> None:
         """Compare every answer's final number with the reference's."""
-        self.hand_on(
-            text.judged(judge(instance.doc["final"], text)) for instance, text in self.answers()
-        )
+        for instance, text in answers:
+            text.verdict = judge(instance.doc["final"], text)
 
     def score(self, doc: Any, results: list[list[FinalText]]) -> dict[str, Any]:
         """Return the metrics of one document."""
@@ -62,12 +58,7 @@ def score_problem(
 
 
 def judge(reference: str, answer: str) -> FinalAnswer:
-    """Return whether an answer's final number is the reference's.
-
-    Args:
-        reference: A number, as text.
-        answer: What the model wrote.
-    """
+    """Return whether an answer's final number is the reference's, which is text, too."""
     found = _FINAL.search(answer)
     if found is None:
         return FinalAnswer("fail", None)

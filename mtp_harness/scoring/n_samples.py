@@ -15,18 +15,10 @@ SUFFIX = "_sampled"
 
 @dataclass(frozen=True)
 class NSamples:
-    """One task's sampling.
-
-    Args:
-        n_samples: Answers per problem.
-        temperature: 0 for greedy decoding.
-        ks: The k of every pass@k that is reported.
-        top_p: Smallest set of tokens of this probability; None for all.
-        top_k: This many most likely tokens; None for all.
-    """
+    """One task's sampling: as many answers per problem, and the k of every pass@k."""
 
     n_samples: int = 1
-    temperature: float = 0.0
+    temperature: float = 0.0  # 0: greedy
     ks: tuple[int, ...] = (1,)
     top_p: float | None = None
     top_k: int | None = None
@@ -51,12 +43,11 @@ class NSamples:
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> Self | None:
         """Read the metadata; None where it says nothing about sampling."""
-        if not any(key in metadata for key in ("n_samples", "temperature", "k")):
+        if not metadata.keys() & {"n_samples", "temperature", "k"}:
             return None
-        given = metadata.get("k", 1)
+        given, top_p, top_k = metadata.get("k", 1), metadata.get("top_p"), metadata.get("top_k")
+        ks = given if isinstance(given, list | tuple) else [given]
         try:
-            ks = given if isinstance(given, list | tuple) else [given]
-            top_p, top_k = metadata.get("top_p"), metadata.get("top_k")
             return cls(
                 n_samples=_whole("n_samples", metadata.get("n_samples", 1)),
                 temperature=_number("temperature", metadata.get("temperature", 0.0)),

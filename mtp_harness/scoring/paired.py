@@ -31,7 +31,7 @@ class Scorer:
         requests: Sequence[Request],
         to_text: Callable[[list[int]], str],
     ) -> None:
-        """Bind the problems and the requests that were made of them, in the same order."""
+        """Bind problems, and the requests that were made of them, in the same order."""
         self.grader, self.problems, self.requests = grader, problems, requests
         self.to_text = to_text
         self._verdicts: dict[tuple[int, str], bool | None] = {}  # None: could not be judged

@@ -23,11 +23,7 @@ KS = (1, 10, 100)
 
 
 def read_ks(text: str) -> tuple[int, ...]:
-    """Return the k that a command line names, `1,10,100`.
-
-    Raises:
-        ValueError: One is no whole number from 1.
-    """
+    """Return the k that a command line names, `1,10,100`."""
     parts = [part.strip() for part in text.split(",")]
     # No number of answers has more digits, and Python reads no more than some thousands.
     if wrong := [part for part in parts if not re.fullmatch(r"0*[1-9][0-9]{0,9}", part)]:
@@ -40,16 +36,12 @@ def read_ks(text: str) -> tuple[int, ...]:
 def pass_at_k(n: int, c: int, k: int) -> float:
     """Return the unbiased estimate of pass@k for one problem.
 
+    It is exactly 0 for c = 0 and exactly 1 for n − c < k.
+
     Args:
         n: Answers graded; answers whose grading ended in an error do not count.
         c: Right ones among them, 0…n.
-        k: 1…n.
-
-    Returns:
-        A probability in [0, 1]; exactly 0 for c = 0 and exactly 1 for n − c < k.
-
-    Raises:
-        ValueError: The numbers do not fit together; with k > n the estimate does not exist.
+        k: 1…n; with k > n the estimate does not exist.
     """
     if not 0 <= c <= n:
         raise ValueError(f"c={c} right of n={n} answers; expected 0 <= c <= n")
@@ -60,16 +52,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def pass_at_k_each(n: ArrayLike, c: ArrayLike, k: int) -> NDArray[np.float64]:
-    """Return the estimate for every problem at once.
-
-    Args:
-        n: Answers graded per problem, [P].
-        c: Right ones among them, [P].
-        k: One k for all of them.
-
-    Returns:
-        Probabilities, [P]; NaN where fewer than k answers were graded.
-    """
+    """Return `pass_at_k` of every problem, [P]; NaN where fewer than k answers were graded."""
     pairs, place = np.unique(np.stack([np.asarray(n), np.asarray(c)]), axis=1, return_inverse=True)
     values = [pass_at_k(int(a), int(b), k) if a >= k else math.nan for a, b in pairs.T]
     found: NDArray[np.float64] = np.array(values, dtype=np.float64)[place.reshape(-1)]

@@ -117,23 +117,16 @@ def script(doc: Doc, answer: str, front: str = "") -> Program:
 class Benchmark(NamedTuple):
     """All that is particular to one benchmark.
 
-    Attributes:
-        load: Reads its documents: the `custom_dataset` of its YAML.
-        program: Makes a program of a document and an answer.
-        columns: What `program` needs of a document in a samples file.
-        limits: Of one program.
-        instruction: Puts the prompt as a question to an instruct model; the bare prompt if empty.
-        chat_stops: What stops an instruct model.
-        complete: Adds the columns that `load` derives to a document of the harness's own task.
-        given: What `complete` needs of that.
+    A document of the harness's own task lacks what `load` derives: `complete` adds that, and needs
+    the columns `given` for it.
     """
 
-    load: Callable[..., Any]
-    program: Callable[[Doc, str], Program]
-    columns: tuple[str, ...]
-    limits: Limits = Limits()
-    instruction: str = ""
-    chat_stops: tuple[str, ...] = ()
+    load: Callable[..., Any]  # reads its documents: the `custom_dataset` of its YAML
+    program: Callable[[Doc, str], Program]  # of a document and an answer
+    columns: tuple[str, ...]  # what `program` needs of a document in a samples file
+    limits: Limits = Limits()  # of one program
+    instruction: str = ""  # puts the prompt as a question to an instruct model, if any
+    chat_stops: tuple[str, ...] = ()  # what stops an instruct model
     complete: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     given: tuple[str, ...] = ()
 
@@ -167,16 +160,12 @@ BENCHMARKS = {
 
 
 def benchmark_read_by(config: Mapping[str, Any]) -> Benchmark:
-    """Return the benchmark whose documents a task reads, or else that its name starts with.
-
-    Args:
-        config: The task's YAML, with its functions.
-    """
+    """Return the benchmark whose documents a task reads, or else that its name starts with."""
     load, task = config.get("custom_dataset"), str(config.get("task"))
-    by_load = [known for known in BENCHMARKS.values() if known.load is load]
-    by_name = [known for name, known in BENCHMARKS.items() if task.startswith(name)]
-    for known in by_load + by_name:
-        return known
+    found = [known for known in BENCHMARKS.values() if known.load is load]
+    found += [known for name, known in BENCHMARKS.items() if task.startswith(name)]
+    if found:
+        return found[0]
     raise UserError(
         f"{task}: neither its name nor its custom_dataset is that of a benchmark of programs "
         f"({', '.join(BENCHMARKS)}): add it to mtp_harness.scoring.programs.BENCHMARKS."
@@ -198,23 +187,15 @@ def check_of_statements(source: str) -> str:
 
 def free_names(source: str) -> list[str]:
     """Return the names that statements use and neither define nor find among the builtins."""
-    nodes = list(ast.walk(parse(source)))
-    bound = {node.id for node in nodes if isinstance(node, ast.Name) and not _loads(node)}
-    bound |= {node.arg for node in nodes if isinstance(node, ast.arg)}
-    bound |= {
-        node.name
-        for node in nodes
-        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.ExceptHandler) and node.name
-    }
-    bound |= {
-        (alias.asname or alias.name).split(".")[0]
-        for node in nodes
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for alias in node.names
-    }
-    used = dict.fromkeys(node.id for node in nodes if isinstance(node, ast.Name) and _loads(node))
+    used, bound = dict[str, None](), set[str | None]()
+    for node in ast.walk(parse(source)):
+        match node:
+            case ast.Name(id=name, ctx=ast.Load()):
+                used[name] = None
+            case ast.Name(id=name) | ast.arg(arg=name):
+                bound.add(name)
+            case ast.FunctionDef() | ast.ClassDef() | ast.ExceptHandler():
+                bound.add(node.name)
+            case ast.alias():
+                bound.add((node.asname or node.name).split(".")[0])
     return [name for name in used if name not in bound and not hasattr(builtins, name)]
-
-
-def _loads(node: ast.Name) -> bool:
-    return isinstance(node.ctx, ast.Load)

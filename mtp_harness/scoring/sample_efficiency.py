@@ -13,15 +13,13 @@ CHECKPOINTS = 3
 
 
 def tokens_to_reach(points: Sequence[tuple[float, float]], score: float) -> float | None:
-    """Return the training tokens at which checkpoints first reach a score.
+    """Return the training tokens at which checkpoints first reach a score; more is better.
+
+    None with fewer than three checkpoints, and where it is not first reached between two of them.
 
     Args:
         points: (training tokens, score) of each checkpoint, by tokens.
-        score: To reach; more is better.
-
-    Returns:
-        None with fewer than three checkpoints, and where the score is not first reached between
-        two of them.
+        score: To reach.
     """
     if len(points) < CHECKPOINTS or points[0][1] >= score:
         return None

@@ -16,16 +16,14 @@ The paper finetuned a model on each benchmark. Here a base model reads a prompt,
 `metadata.protocol` says which, and what draws them beside the paper's says "protocol differs".
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from lm_eval.api.registry import get_aggregation
 
 from mtp_harness.data import summarization
 from mtp_harness.errors import UserError
-from mtp_harness.scoring.bootstrap import high90, low90
 from mtp_harness.scoring.decoding import decoding_metrics
-from mtp_harness.scoring.generation_task import GenerationTask
+from mtp_harness.scoring.generation_task import GenerationTask, Metric, with_interval
 from mtp_harness.scoring.rouge import COUNTS, SCORES, rouge
 from mtp_harness.scoring.thinking import TRUNCATED, FinalText, n_truncated
 
@@ -80,36 +78,20 @@ class SummaryTask(GenerationTask):
         """Return an example's answer; to an instruct model without a base model's marks."""
         return doc["summary"] if self._chat else super().doc_to_target(doc, doc_to_target)
 
-    def apply_filters(self) -> None:
-        """Hand on the answers without their thinking, with their records."""
-        self.hand_on([text for _, text in self.answers()])
-
     def score(self, doc: Any, results: list[list[FinalText]]) -> dict[str, Any]:
         """Return the metrics of one document."""
         return score_summary(doc, results)
 
-    def aggregation(self) -> dict[str, Callable[[list[Any]], float]]:
-        """Return how each metric is pooled."""
-        known = super().aggregation()
-        known |= {name: get_aggregation("mean") for name in SCORES}
-        known |= {f"{name}_low90": low90 for name in F1S}
-        known |= {f"{name}_high90": high90 for name in F1S}
-        return known | {name: sum for name in (*COUNTS, "truncated_prompts")}
-
-    def higher_is_better(self) -> dict[str, bool]:
-        """Return which way each metric is good."""
-        known = super().higher_is_better()
-        known |= {name: True for name in SCORES}
-        return known | {name: False for name in (*COUNTS, "truncated_prompts")}
+    def metrics(self) -> dict[str, Metric]:
+        """Return the metrics that a YAML cannot name."""
+        known = super().metrics() | dict.fromkeys(SCORES, Metric(get_aggregation("mean"), True))
+        for name in F1S:
+            known |= with_interval(name, True)
+        return known | dict.fromkeys((*COUNTS, "truncated_prompts"), Metric(sum, False))
 
 
 def score_summary(doc: dict[str, Any], results: list[list[FinalText]]) -> dict[str, Any]:
-    """Return the metrics of one document; of several answers the mean, and of counts the sum.
-
-    Args:
-        doc: Its columns; `summary` is the reference.
-        results: The answers, as the harness hands them on.
-    """
+    """Return the metrics of one document; of several answers the mean, and of counts the sum."""
     answers = [answer for some in results for answer in some]
     scored = [rouge(doc["summary"], str(answer)) for answer in answers]
     metrics: dict[str, Any] = {

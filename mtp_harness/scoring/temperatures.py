@@ -38,11 +38,9 @@ def oracle(scores: ArrayLike, temperatures: list[float]) -> OracleScore:
 
 
 def oracle_gain(scores: ArrayLike, baseline: ArrayLike) -> Estimate:
-    """Return the difference of two models' oracle scores on the same problems.
+    """Return the difference of two models' oracle scores, [P, T] and [P, U], on the same problems.
 
-    Args:
-        scores: The model's score of each problem at each temperature, [P, T].
-        baseline: The baseline's, [P, U], rows in the same order.
+    The rows of both are in the same order.
     """
     first = np.asarray(scores, dtype=np.float64)
     both = np.concatenate([first, np.asarray(baseline, dtype=np.float64)], axis=1)
@@ -50,27 +48,17 @@ def oracle_gain(scores: ArrayLike, baseline: ArrayLike) -> Estimate:
     return estimate(both, lambda means: _best(means[:, :split]) - _best(means[:, split:]))
 
 
-def honest(
-    scores: ArrayLike, temperatures: list[float], splits: int = SPLITS, seed: int = SEED
-) -> float:
+def honest(scores: ArrayLike, temperatures: list[float], splits: int = SPLITS) -> float:
     """Return the mean score on one half at the temperature that is best on the other.
 
-    Args:
-        scores: Score of each problem at each temperature, [P, T].
-        temperatures: T of them, in the order of the columns.
-        splits: How many random halves to choose on.
-        seed: Of the splits.
-
-    Returns:
-        A mean in the scores' unit; NaN with fewer than two problems.
+    NaN with fewer than two problems; the arguments are those of `oracle`.
     """
     matrix, _ = _in_order(scores, temperatures)
     n_problems = len(matrix)
     if n_problems < 2:
         return float("nan")
-    orders = np.random.default_rng(seed).permuted(
-        np.tile(np.arange(n_problems), (splits, 1)), axis=1
-    )
+    every = np.tile(np.arange(n_problems), (splits, 1))
+    orders = np.random.default_rng(SEED).permuted(every, axis=1)
     half = n_problems // 2
     chosen = matrix[orders[:, :half]].mean(axis=1).argmax(axis=1)  # [splits]
     others = matrix[orders[:, half:]].mean(axis=1)  # [splits, T]

@@ -46,23 +46,13 @@ class FinalText(str):
 
     truncated: bool
     record: DecodeRecord | None
-    verdict: Judgement | None
+    verdict: Judgement | None = None
 
-    def __new__(
-        cls,
-        text: str,
-        truncated: bool,
-        record: DecodeRecord | None,
-        verdict: Judgement | None = None,
-    ) -> Self:
+    def __new__(cls, text: str, truncated: bool, record: DecodeRecord | None) -> Self:
         """Return the text with what is known of it."""
         self = super().__new__(cls, text)
-        self.truncated, self.record, self.verdict = truncated, record, verdict
+        self.truncated, self.record = truncated, record
         return self
-
-    def judged(self, verdict: Judgement | None) -> Self:
-        """Return the same with its verdict."""
-        return type(self)(self, self.truncated, self.record, verdict)
 
     def described(self) -> dict[str, Any]:
         """Return how it was decoded, as plain JSON values."""

@@ -1,6 +1,8 @@
 """`mtp-harness grade` on files of all kinds, and what `passk` makes of them."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -287,3 +289,14 @@ def test_passk_names_a_damaged_file_and_goes_on(tmp_path, capsys):
     code, out, err = passk(capsys, tmp_path, "--k", "1")
     assert code == 0 and out.startswith("m  humaneval_mtp  pass@1  50.00%")
     assert f"{path}:1 is not JSON" in err
+
+
+@pytest.mark.parametrize("name", ["grade", "data"])
+def test_saying_how_it_is_used_loads_nothing_heavy(name):
+    code = (
+        f"import sys\nfrom mtp_harness.commands.{name} import main\n"
+        "try:\n    main(['--help'])\nfinally:\n"
+        "    assert not {'torch', 'lm_eval', 'datasets', 'numpy', 'yaml'} & sys.modules.keys()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("usage: "), done.stderr

@@ -12,7 +12,7 @@ from mtp_harness.data.arithmetic import load
 from mtp_harness.errors import UserError
 from mtp_harness.scoring.arithmetic_task import by_operations, is_right
 
-from ..data.test_polynomials import value_of
+from ..data.test_arithmetic import value_of
 
 
 class Solver(LM):

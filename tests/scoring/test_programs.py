@@ -7,6 +7,7 @@ import pytest
 
 from mtp_harness.data import apps, codecontests, humaneval, mbpp
 from mtp_harness.data.python_source import parse
+from mtp_harness.errors import UserError
 from mtp_harness.sandbox import Grader, Limits
 from mtp_harness.scoring import answers, programs
 from mtp_harness.scoring.answers import code_of, normalised
@@ -372,3 +373,20 @@ class TestAnswers:
 )
 def test_free_names(source, names):
     assert sorted(programs.free_names(source)) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ({"task": "mine", "custom_dataset": apps.load}, "apps"),
+        ({"task": "mbpp_of_mine", "custom_dataset": print}, "mbpp"),
+        ({"task": "humaneval_again", "custom_dataset": codecontests.load}, "codecontests"),
+    ],
+)
+def test_a_task_is_of_the_benchmark_whose_documents_it_reads(config, name):
+    assert programs.benchmark_read_by(config) is BENCHMARKS[name]
+
+
+def test_a_task_of_no_benchmark_is_refused():
+    with pytest.raises(UserError, match="mine: neither its name nor its custom_dataset"):
+        programs.benchmark_read_by({"task": "mine", "custom_dataset": print})

@@ -7,8 +7,7 @@ import pytest
 from rouge_score import rouge_scorer
 
 from mtp_harness.scoring import rouge as module
-from mtp_harness.scoring.rouge import COUNTS, SCORES, rouge
-from mtp_harness.scoring.unicode_tokenizer import UnicodeTokenizer
+from mtp_harness.scoring.rouge import COUNTS, SCORES, UnicodeTokenizer, rouge
 
 from ..data.text_fixtures import PERSIAN, THAI, articles
 
