@@ -311,6 +311,9 @@ def _update(args: Sequence[object], after: object) -> None:
             continue
         if isinstance(mine, list | bytearray):
             mine[:] = theirs
-        elif isinstance(mine, deque | dict | set):
+        elif isinstance(mine, deque):
             mine.clear()
-            (mine.extend if isinstance(mine, deque) else mine.update)(theirs)
+            mine.extend(theirs)
+        elif isinstance(mine, dict | set):
+            mine.clear()
+            mine.update(theirs)
