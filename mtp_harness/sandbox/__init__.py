@@ -9,9 +9,9 @@ Three kinds of processes, none forked from the one before:
 
 A program never shares a process with a test or an expected value, and a verdict is made where the
 program has no say. `checking` has the grader's side of that, `candidate` the program's, `wire`
-what crosses between them (`library_values`, `foreign`), `zygote`, `rootfs`, `bubblewrap` and
+what crosses between them (`values`, `foreign`), `zygote`, `rootfs`, `bubblewrap` and
 `seccomp` the isolation. How they meet is the program's `rule`, and stands in its verdict: copies,
-objects by handle (`remote`), or a script with standard input and output (`script`, `stdio`).
+objects by handle (`handles`), or a script with standard input and output (`script`, `stdio`).
 """
 
 from mtp_harness.sandbox.grader import Grader

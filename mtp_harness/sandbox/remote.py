@@ -305,12 +305,16 @@ def begin(sock: socket.socket, message: object) -> None:
 
 def _update(args: Sequence[object], after: object) -> None:
     """Make the arguments of a call what the program made of them, in place."""
-    changed = cast(Any, after if isinstance(after, list) else ())
-    for mine, theirs in zip(args, changed, strict=False):
+    if not isinstance(after, list):
+        return
+    for mine, theirs in zip(args, after, strict=False):
         if type(mine) is not type(theirs):
             continue
         if isinstance(mine, list | bytearray):
-            mine[:] = theirs
-        elif isinstance(mine, deque | dict | set):
+            mine[:] = cast(Any, theirs)
+        elif isinstance(mine, deque):
             mine.clear()
-            (mine.extend if isinstance(mine, deque) else mine.update)(theirs)
+            mine.extend(cast(Any, theirs))
+        elif isinstance(mine, dict | set):
+            mine.clear()
+            mine.update(cast(Any, theirs))

@@ -81,16 +81,17 @@ class _Packer:
             return value
         if type(value) is int:
             return value if -_WORD <= value < _WORD else ["i", hex(value)]
+        if kind in KINDS:
+            tag, take_apart, _ = KINDS[kind]
+            try:
+                parts = take_apart(value)
+            except TypeError as error:
+                raise Unsupported(str(error)) from None
+            return [tag, *[self.tree(part, depth + 1) for part in parts]]
         if type(value) is bytes:
             return ["b", value.hex()]
         if type(value) is complex:
             return ["c", value.real, value.imag]
-        if kind in KINDS:
-            try:
-                parts = KINDS[kind].take_apart(value)
-            except TypeError as error:
-                raise Unsupported(str(error)) from None
-            return [KINDS[kind].tag, *(self.tree(part, depth + 1) for part in parts)]
         name = name_of(value)
         if name is not None:
             return ["y", name]

@@ -30,7 +30,6 @@ import socket
 import struct
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -98,7 +97,8 @@ def _warm_up() -> None:
     with ours, theirs:
         wire.send_frame(ours, ["values", "def f(x):\n    return x\n", ["f"]])
         for value in (1, 2.5, "a", b"a", None, True, [1], (1,), {1}, {1: 2}):
-            wire.send_frame(ours, ["call", 0, *(wire.pack(one, 2**16) for one in ([value], {}))])
+            args, kwargs = wire.pack([value], 2**16), wire.pack({}, 2**16)
+            wire.send_frame(ours, ["call", 0, args, kwargs])
         ours.shutdown(socket.SHUT_WR)
         with contextlib.suppress(wire.Closed):
             candidate.serve(theirs, 2**16)
@@ -185,9 +185,10 @@ def _wait(control: socket.socket, pid: int) -> bool:
     """Wait until the program ends or the grader has no more patience; True if it ended."""
     process = os.pidfd_open(pid)
     try:
-        ready: Sequence[object] = select.select([process, control], [], [])[0]
+        waited: list[int | socket.socket] = [process, control]
+        ready, _, _ = select.select(waited, [], [])
         if process not in ready and (message := control.recv(16, socket.MSG_PEEK)):
-            ready = select.select([process], [], [], int(message) / 1000)[0]
+            ready, _, _ = select.select(waited[:1], [], [], int(message) / 1000)
         return process in ready
     finally:
         os.close(process)
