@@ -67,7 +67,7 @@ class Slots(step.Batch):
         columns = torch.arange(longest, device=self.device)
         positions = torch.where(columns < lengths[:, None], columns, self.cache.trash)
         self.cache.fill(torch.tensor(slots, device=self.device), positions)
-        return self.drafter.fill(tokens, lengths, self.known(positions))
+        return self.drafter.fill(self, tokens, lengths, self.known(positions))
 
     def share(self, source: int, targets: Sequence[int], length: int) -> None:
         """Give a prompt's columns, its first `length`, to other slots."""
@@ -98,7 +98,7 @@ class Slots(step.Batch):
         first = choose(logits, self.sampling, key, at[:, None])[:, 0]  # [b]
         self.text[rows, at] = first
         self.pending[rows], self.limit[rows], self.keys[rows] = at, limit, key
-        self.drafter.start(rows, prompts, prefilled)
+        self.drafter.start(self, rows, prompts, prefilled)
         return torch.stack([first, self.n_draft[rows]], 1)
 
     def stop(self, slots: Sequence[int]) -> None:

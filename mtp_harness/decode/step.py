@@ -79,7 +79,8 @@ class Drafter(Protocol):
     """How one kind of heads reads prompts, reads a window and drafts; one file in `drafters` each.
 
     It runs the trunk itself, and so takes the states that it needs: the last layer's for parallel
-    and sequential heads, those of several layers for an EAGLE-3 drafter.
+    and sequential heads, those of several layers for an EAGLE-3 drafter. It keeps no hold of the
+    batch, whose cache must go when the batch goes.
 
     Attributes:
         captures: Whether a step does the same whatever was drafted, so that a CUDA graph holds it.
@@ -87,18 +88,26 @@ class Drafter(Protocol):
 
     captures: bool
 
-    def fill(self, tokens: Tensor, lengths: Tensor, positions: Tensor) -> list[Prefilled]:
+    def fill(
+        self, batch: Batch, tokens: Tensor, lengths: Tensor, positions: Tensor
+    ) -> list[Prefilled]:
         """Run prompts [b, T], padded on the right, through trunk and heads."""
 
     def start(
-        self, rows: Tensor, prompts: Sequence[Sequence[int]], prefilled: Sequence[Prefilled]
+        self,
+        batch: Batch,
+        rows: Tensor,
+        prompts: Sequence[Sequence[int]],
+        prefilled: Sequence[Prefilled],
     ) -> None:
         """Draft behind the first token of `rows` [b], which stands in the text."""
 
-    def read(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, batch: Batch, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return head 1's logits [B, T, V] of a window, and what `draft` needs of this forward."""
 
-    def draft(self, forward: Tensor, positions: Tensor, accepted: Tensor, live: Tensor) -> None:
+    def draft(
+        self, batch: Batch, forward: Tensor, positions: Tensor, accepted: Tensor, live: Tensor
+    ) -> None:
         """Write drafts behind the last accepted token of each row, and how many, at most k - 1."""
 
 
@@ -118,7 +127,7 @@ def step(batch: Batch, drafter: Drafter, n_tokens: int, width: int) -> Tensor:
     tokens = batch.text.gather(1, positions)  # y0 d1 d2 ..
 
     # Verify: head 1's own choice after the pending token and after each draft.
-    logits, forward = drafter.read(tokens, positions)
+    logits, forward = drafter.read(batch, tokens, positions)
     choices = choose(logits, batch.sampling, batch.keys, positions + 1)  # t0 t1 t2 .., [B, T]
 
     # Accept: the agreeing prefix of the drafts, and head 1's token after it, the bonus.
@@ -133,6 +142,6 @@ def step(batch: Batch, drafter: Drafter, n_tokens: int, width: int) -> Tensor:
     batch.cache.keep(accepted + 1)
 
     # Draft: behind the last accepted token.
-    drafter.draft(forward, positions, accepted, live)
+    drafter.draft(batch, forward, positions, accepted, live)
     batch.pending.add_(torch.where(live, accepted + 1, 0))
     return torch.cat([choices, accepted[:, None], batch.n_draft[:, None]], 1)

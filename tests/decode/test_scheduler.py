@@ -1,11 +1,14 @@
 """What goes into which slot, and what happens when memory runs out."""
 
+import gc
 import logging
 import random
+import weakref
 
 import pytest
 import torch
 
+from mtp_harness.decode import step as step_module
 from mtp_harness.decode.acceptance import Rule
 from mtp_harness.decode.cache import SlotCache, bytes_per_slot
 from mtp_harness.decode.engine import Engine, OutOfSlots, Request
@@ -273,3 +276,23 @@ def test_right_drafts_taken_unverified_are_the_models_text():
 def test_a_threshold_that_is_no_probability(threshold):
     with pytest.raises(ValueError, match=f"draft_threshold={threshold}, expected a probability"):
         Rule(threshold)
+
+
+@pytest.mark.parametrize("kind", ["parallel_toy", "sequential_toy"])
+def test_the_cache_is_freed_as_soon_as_the_answers_are_there(kind, monkeypatch):
+    """Not when Python next looks for circles: on a GPU the next run would find no memory."""
+    caches = []
+
+    class Watched(SlotCache):
+        def __init__(self, *args):
+            super().__init__(*args)
+            caches.append(weakref.ref(self))
+
+    monkeypatch.setattr(step_module, "SlotCache", Watched)
+    engine = Engine(example(kind), 3, [], letters, slots=2)
+    gc.disable()
+    try:
+        engine.generate([Request(prompt, 6) for prompt in ([1, 2, 3], [4, 5])])
+        assert len(caches) == 1 and caches[0]() is None
+    finally:
+        gc.enable()

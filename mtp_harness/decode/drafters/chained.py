@@ -19,13 +19,15 @@ class ChainedDrafter:
 
     def __init__(self, batch: Batch) -> None:
         """Bind the batch."""
-        self.batch, self.model, self.k = batch, batch.model, batch.k
+        self.model, self.k = batch.model, batch.k
         self.n_tail = max(0, self.k - 2)
         self.tail: Tensor | None = None  # states of head 1 at p - n_tail .. p - 1, [B, n_tail, D]
 
-    def fill(self, tokens: Tensor, lengths: Tensor, positions: Tensor) -> list[Prefilled]:
+    def fill(
+        self, batch: Batch, tokens: Tensor, lengths: Tensor, positions: Tensor
+    ) -> list[Prefilled]:
         """Run modules over the prompts; provisional where the next tokens are not known yet."""
-        cache = self.batch.cache
+        cache = batch.cache
         trunk = self.model.trunk(tokens, positions, cache)  # [b, T, D]
         first = states = self.model.head(1, trunk, None, positions, cache)
         for offset in range(2, self.k + 1):
@@ -41,10 +43,14 @@ class ChainedDrafter:
         return [Prefilled(*both) for both in zip(logits, tails, strict=True)]
 
     def start(
-        self, rows: Tensor, prompts: Sequence[Sequence[int]], prefilled: Sequence[Prefilled]
+        self,
+        batch: Batch,
+        rows: Tensor,
+        prompts: Sequence[Sequence[int]],
+        prefilled: Sequence[Prefilled],
     ) -> None:
         """Draft from the last tokens of prompts, now that the token after them is known."""
-        batch, trash = self.batch, self.batch.cache.trash
+        trash = batch.cache.trash
         for row, prompt in zip(rows.tolist(), prompts, strict=True):  # modules read tokens ahead
             batch.text[row, : len(prompt)] = torch.tensor(prompt, device=batch.device)
         states = torch.stack([prompt.tail for prompt in prefilled if prompt.tail is not None])
@@ -57,33 +63,37 @@ class ChainedDrafter:
         new[rows] = True
         stand = torch.where(new, batch.pending - 1, trash)[:, None]
         before = batch.n_draft.clone()
-        self._run_modules(last, stand, torch.zeros_like(batch.rows), trash)
+        self._run_modules(batch, last, stand, torch.zeros_like(batch.rows), trash)
         batch.n_draft.copy_(torch.where(new, batch.n_draft, before))
-        self._keep_tail(last, torch.ones_like(batch.rows), new)
+        self._keep_tail(batch, last, torch.ones_like(batch.rows), new)
 
-    def read(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, batch: Batch, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Run the trunk and head 1; return its logits and states."""
-        known = self.batch.known(positions)
-        trunk = self.model.trunk(tokens, known, self.batch.cache)
-        first = self.model.head(1, trunk, None, known, self.batch.cache)
+        known = batch.known(positions)
+        trunk = self.model.trunk(tokens, known, batch.cache)
+        first = self.model.head(1, trunk, None, known, batch.cache)
         return self.model.logits(1, first), first
 
-    def draft(self, forward: Tensor, positions: Tensor, accepted: Tensor, live: Tensor) -> None:
+    def draft(
+        self, batch: Batch, forward: Tensor, positions: Tensor, accepted: Tensor, live: Tensor
+    ) -> None:
         """Draft t+2 .. t+k from the last accepted position t."""
-        self._run_modules(forward, positions, accepted, self.batch.cache.width)
-        self._keep_tail(forward, accepted + 1, live)
+        self._run_modules(batch, forward, positions, accepted, batch.cache.width)
+        self._keep_tail(batch, forward, accepted + 1, live)
 
-    def _run_modules(self, first: Tensor, positions: Tensor, last: Tensor, width: int) -> None:
+    def _run_modules(
+        self, batch: Batch, first: Tensor, positions: Tensor, last: Tensor, width: int
+    ) -> None:
         """Run heads 2..k over the call and the tail before it, each on the draft before its own.
 
         Args:
+            batch: gets the drafts.
             first: head 1's states, [B, T, D].
             positions: int64 [B, T].
             last: index within the call of the last accepted position, [B].
             width: see `SlotCache.at`.
         """
-        batch = self.batch
-        states, positions, last = self._with_tail(first, positions, last)
+        states, positions, last = self._with_tail(batch, first, positions, last)
         batch.cache.at(positions, width)
         known = batch.known(positions)
         stand = positions[batch.rows, last]  # t
@@ -101,12 +111,12 @@ class ChainedDrafter:
         batch.n_draft.copy_(count)
 
     def _with_tail(
-        self, first: Tensor, positions: Tensor, last: Tensor
+        self, batch: Batch, first: Tensor, positions: Tensor, last: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Put the `n_tail` positions before the window in front of states and positions."""
         if self.tail is None or self.n_tail == 0:
             return first, positions, last
-        trash = self.batch.cache.trash
+        trash = batch.cache.trash
         back = torch.arange(-self.n_tail, 0, device=positions.device)
         before = positions[:, :1] + back  # [B, n_tail]
         dead = (positions[:, :1] == trash) | (before < 0)
@@ -114,10 +124,11 @@ class ChainedDrafter:
         whole = torch.cat([self.tail, first], 1), torch.cat([before, positions], 1)
         return (*whole, last + self.n_tail)
 
-    def _keep_tail(self, first: Tensor, start: Tensor, which: Tensor) -> None:
+    def _keep_tail(self, batch: Batch, first: Tensor, start: Tensor, which: Tensor) -> None:
         """Remember head 1's states at the `n_tail` positions before the next pending token.
 
         Args:
+            batch: whose rows they are.
             first: [B, T, D], this call's states; the current tail goes before them.
             start: int64 [B], where the new tail begins in tail + call.
             which: bool [B], the rows that go on.
@@ -125,6 +136,6 @@ class ChainedDrafter:
         if self.tail is None or self.n_tail == 0:
             return
         states = torch.cat([self.tail, first], 1)
-        index = start[:, None] + self.batch.ahead[: self.n_tail]
-        new = states[self.batch.rows[:, None], index]
+        index = start[:, None] + batch.ahead[: self.n_tail]
+        new = states[batch.rows[:, None], index]
         self.tail.copy_(torch.where(which[:, None, None], new, self.tail))

@@ -19,30 +19,35 @@ class ParallelDrafter:
         That is more arithmetic, but reads a shared unembedding, as large as a layer or two, once.
         A GPU waits for weights (measured up to 168 tokens of a 7B model), a CPU for arithmetic.
         """
-        self.batch, self.model, self.k = batch, batch.model, batch.k
+        self.model, self.k = batch.model, batch.k
         on_gpu = batch.device.type == "cuda"
         self.at_once = self.k > 1 and self.model.shared_unembedding and on_gpu
 
-    def fill(self, tokens: Tensor, lengths: Tensor, positions: Tensor) -> list[Prefilled]:
+    def fill(
+        self, batch: Batch, tokens: Tensor, lengths: Tensor, positions: Tensor
+    ) -> list[Prefilled]:
         """Run prompts; the heads' outputs are needed at the last token alone."""
-        trunk = self.model.trunk(tokens, positions, self.batch.cache)  # [b, T, D]
-        logits = self._logits_at(range(1, self.k + 1), trunk, positions, lengths - 1)
+        trunk = self.model.trunk(tokens, positions, batch.cache)  # [b, T, D]
+        logits = self._logits_at(batch, range(1, self.k + 1), trunk, positions, lengths - 1)
         return [Prefilled(of_prompt) for of_prompt in logits]
 
     def start(
-        self, rows: Tensor, prompts: Sequence[Sequence[int]], prefilled: Sequence[Prefilled]
+        self,
+        batch: Batch,
+        rows: Tensor,
+        prompts: Sequence[Sequence[int]],
+        prefilled: Sequence[Prefilled],
     ) -> None:
         """Draft from the prompts' own logits."""
-        batch = self.batch
         logits = torch.stack([prompt.logits for prompt in prefilled])[:, 1:]  # [b, k-1, V]
         positions = batch.pending[rows][:, None] + batch.ahead[1 : self.k]
         drafts, count = batch.choose_drafts(logits, batch.keys[rows], positions)
         batch.text[rows[:, None], positions] = drafts
         batch.n_draft[rows] = count
 
-    def read(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, batch: Batch, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Run the trunk and head 1, or all heads at once."""
-        known, cache = self.batch.known(positions), self.batch.cache
+        known, cache = batch.known(positions), batch.cache
         trunk = self.model.trunk(tokens, known, cache)  # [B, T, D]
         last = self.k if self.at_once else 1
         heads = [self.model.head(i, trunk, None, known, cache) for i in range(1, last + 1)]
@@ -51,27 +56,28 @@ class ParallelDrafter:
         logits = self.model.logits(1, torch.stack(heads, 2))  # [B, T, k, V]
         return logits[:, :, 0], logits[:, :, 1:]
 
-    def draft(self, forward: Tensor, positions: Tensor, accepted: Tensor, live: Tensor) -> None:
+    def draft(
+        self, batch: Batch, forward: Tensor, positions: Tensor, accepted: Tensor, live: Tensor
+    ) -> None:
         """Draft t+2 .. t+k from the last accepted position t."""
         if self.k == 1:
             return
-        batch = self.batch
         if self.at_once:
             logits = forward[batch.rows, accepted]  # [B, k-1, V]
         else:
             offsets = range(2, self.k + 1)
-            logits = self._logits_at(offsets, forward, batch.known(positions), accepted)
+            logits = self._logits_at(batch, offsets, forward, batch.known(positions), accepted)
         ahead = positions[batch.rows, accepted][:, None] + batch.ahead[2:]
         drafts, count = batch.choose_drafts(logits, batch.keys, ahead)
         batch.text.scatter_(1, ahead, drafts)
         batch.n_draft.copy_(count)
 
     def _logits_at(
-        self, offsets: Iterable[int], trunk: Tensor, positions: Tensor, last: Tensor
+        self, batch: Batch, offsets: Iterable[int], trunk: Tensor, positions: Tensor, last: Tensor
     ) -> Tensor:
         """Return logits of heads at one token per row, `last` [B]; [B, heads, V]."""
         states = {
-            offset: self.model.head_at(offset, trunk, positions, self.batch.cache, last)
+            offset: self.model.head_at(offset, trunk, positions, batch.cache, last)
             for offset in offsets
         }
         if self.model.shared_unembedding:
