@@ -24,12 +24,12 @@ from mtp_harness.harness.shots import fit_shots
 from mtp_harness.results import long_table
 from mtp_harness.sandbox.consent import consent_for_this_run
 
-MODEL_NAME = "mtp"
-MODEL_TARGET = "mtp_harness.lm:MTPLM"
+MODELS = {"mtp": "mtp_harness.lm:MTPLM"}
+"""What `--model` may say → `module:class`; an entry point of pyproject.toml says the same."""
 
 
 def add_model(models: ModuleType) -> None:
-    """Add the lazy name `mtp` to the model registry.
+    """Add the lazy names of our models to the model registry.
 
     Args:
         models: `lm_eval.models`, already run: the registry loads the built-in names only while it
@@ -37,16 +37,16 @@ def add_model(models: ModuleType) -> None:
     """
     from lm_eval.api import registry
 
-    if MODEL_NAME in registry.model_registry or _found_by_entry_point(registry):
-        return
-    registry.model_registry.register(MODEL_NAME, target=MODEL_TARGET)
+    for name, target in MODELS.items():
+        if name not in registry.model_registry and not _found_by_entry_point(registry, name):
+            registry.model_registry.register(name, target=target)
 
 
-def _found_by_entry_point(registry: ModuleType) -> bool:
-    """Return whether this `lm_eval` reads entry points, and ours is there to be read."""
+def _found_by_entry_point(registry: ModuleType, name: str) -> bool:
+    """Return whether this `lm_eval` reads entry points, and the model's is there to be read."""
     reads_entry_points = hasattr(registry, "import_plugins")
     return reads_entry_points and bool(
-        importlib.metadata.entry_points(group="lm_eval.models", name=MODEL_NAME)
+        importlib.metadata.entry_points(group="lm_eval.models", name=name)
     )
 
 

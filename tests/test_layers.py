@@ -1,6 +1,7 @@
 """Imports point one way, and each third-party library has its home.
 
-    cli → commands → pipeline → lm → probes → harness → decode → models
+    cli → commands → pipeline, training
+    lm → probes → harness → decode → models
     tasks (YAML) → scoring, probes, data, sandbox
     figures, leaderboard, report → results, scoring (statistics)
 
@@ -30,19 +31,17 @@ ALLOWED = {
     "data": {"errors", "files"},
     "models": {"errors", "files"},
     "decode": {"errors", "models"},
-    "harness": {"errors", "files", "decode", "models", "sandbox", "results"},
-    "scoring": {"data", "decode", "errors", "files", "harness", "results", "sandbox"},
+    "harness": {"errors", "files", "decode", "models", "sandbox"},
+    "scoring": {"data", "decode", "errors", "harness", "results", "sandbox"},
     "probes": {"data", "decode", "errors", "harness", "models", "results", "scoring"},
-    "lm": {"decode", "errors", "files", "harness", "models", "probes"},
+    "lm": {"errors", "files", "harness", "models", "probes"},
     "plugin": {"errors", "files", "harness", "lm", "results", "sandbox"},
     "_startup": {"plugin"},
-    "training": {"data", "errors", "files", "models"},
+    "training": {"files", "models"},
     "figures": {"errors", "files", "results", "scoring"},
     "leaderboard": {"errors", "results", "scoring"},
     "report": {"errors", "files", "leaderboard", "results", "scoring"},
-    "pipeline": {
-        *("errors", "files", "harness", "lm", "models", "results", "sandbox", "scoring"),
-    },
+    "pipeline": {"files", "harness", "models", "results", "sandbox", "scoring"},
     "commands": {
         *("_startup", "data", "decode", "errors", "figures", "files", "harness", "leaderboard"),
         *("models", "pipeline", "probes", "report", "results", "sandbox", "scoring", "training"),

@@ -13,7 +13,7 @@ def main(argv: Sequence[str]) -> int:
         "Score pass@k over several temperatures.",
         "samples_….jsonl",
         k="such as 1,10,100; by default those of the samples",
-        baseline="model (folder name) that gains are over",
+        baseline="model (its label) that gains are over",
     )
     from mtp_harness.leaderboard.temperatures import lines, read_answers, score
     from mtp_harness.results import samples

@@ -143,6 +143,13 @@ def test_all_problems_of_a_folder_at_once(folder, capsys):
     assert len(found["problems"]) == 5
 
 
+def test_keys_without_a_number_are_unexpected_like_others(folder, capsys):
+    path = folder / "model.safetensors"
+    odd = {"extra_heads.x.weight": torch.zeros(2), "model.layers.y.weight": torch.zeros(2)}
+    save_file(load_file(path) | odd, path, metadata={"format": "pt"})
+    assert report(capsys, folder)["unexpected"] == ["extra_heads.x.weight", "model.layers.y.weight"]
+
+
 def test_truncated_weights_and_bad_config_are_both_said(folder, capsys):
     (folder / "model.safetensors").write_bytes(b"x" * 9)
     config = json.loads((folder / "config.json").read_text())

@@ -115,6 +115,7 @@ def describe_sizes(summary: Summary, config: Any, shapes: Mapping[str, Shape] | 
         return
     n, n_trunk = config.n_future_tokens, summary.trunk_layers
     parts, heads = dict.fromkeys(("embedding", "trunk", "norm", "unembedding"), 0), [0] * n
+    trunk, extra = ([str(i) for i in range(count)] for count in (n_trunk, n - 1))
     for name, shape in shapes.items():
         match name.split("."):
             case ["model", "embed_tokens", "weight"]:
@@ -123,11 +124,11 @@ def describe_sizes(summary: Summary, config: Any, shapes: Mapping[str, Shape] | 
                 parts["norm"] += prod(shape)
             case ["lm_head", "weight"]:
                 parts["unembedding"] += prod(shape)
-            case ["model", "layers", layer, *_] if int(layer) < n_trunk:
+            case ["model", "layers", layer, *_] if layer in trunk:
                 parts["trunk"] += prod(shape)
-            case ["model", "layers", layer, *_] if int(layer) == n_trunk:
+            case ["model", "layers", layer, *_] if layer == str(n_trunk):
                 heads[0] += prod(shape)
-            case ["extra_heads" | "extra_lm_heads", index, *_] if int(index) + 1 < n:
+            case ["extra_heads" | "extra_lm_heads", index, *_] if index in extra:
                 heads[int(index) + 1] += prod(shape)
     summary.parameters |= {**parts, "heads": heads}
 
