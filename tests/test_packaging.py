@@ -269,8 +269,8 @@ def test_refusal_is_one_sentence_without_a_traceback(installed, folder):
         "    def require(self): raise RuntimeError('add --confirm_run_unsafe_code')\n"
         "def self_test(): return Report()\n"
     )
-    shutil.rmtree(blind.site / "mtp_harness/sandbox")
-    (blind.site / "mtp_harness/sandbox.py").write_text(stub)
+    sandbox = blind.site / "mtp_harness/sandbox/__init__.py"
+    sandbox.write_text(sandbox.read_text() + stub)
     asked = ("--tasks", "graded_capitals", "--include_path", "mine")
     run = blind.lm_eval("--model", "dummy", *asked, folder=folder)
     assert run.returncode == 1

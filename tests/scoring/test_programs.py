@@ -1,6 +1,7 @@
 """Answers become programs, and reference solutions pass as such."""
 
 import json
+import time
 from collections import Counter
 
 import pytest
@@ -25,6 +26,13 @@ def grader():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return str(write_all(tmp_path_factory.mktemp("data")))
+
+
+def plain_seconds(row):
+    """Processor time of a reference solution and its tests, without a sandbox."""
+    began, names = time.process_time(), {}
+    exec("\n".join([row["code"], *row["test_list"]]), names)
+    return time.process_time() - began
 
 
 SQ = "def sq(x):\n    return x * x\n"
@@ -55,8 +63,14 @@ class TestMBPP:
         rows = mbpp.read_problems(str(shared_data))
         made = [programs.mbpp(row, row["code"]) for row in rows]
         verdicts = grader.grade(made)
-        failed = [(p.name, v) for p, v in zip(made, verdicts, strict=True) if v.outcome != "pass"]
-        assert failed == [] and len(verdicts) == 974
+        failed = {p.name: v for p, v in zip(made, verdicts, strict=True) if v.outcome != "pass"}
+        # One of them takes 2 s where this was written, and up to 5 s on a slow or shared machine.
+        verdict = failed.pop("MBPP/123", None)
+        if verdict is not None:
+            (row,) = [row for row in rows if row["task_id"] == 123]
+            assert verdict.kind == "timeout"
+            assert plain_seconds(row) > 0.7 * BENCHMARKS["mbpp"].limits.cpu_s
+        assert failed == {} and len(verdicts) == 974
         assert Counter(v.rule for v in verdicts) == {"values": 971, "objects": 3}
 
     @pytest.mark.slow
