@@ -15,7 +15,7 @@ parallel head does not: every result that compares heads says which kind it meas
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -68,6 +68,7 @@ class MultiHeadModel(nn.Module, ABC):
     """A language model with a trunk and n heads; head 1 is the next-token head."""
 
     sequential: bool = False  # whether head k reads state k-1 and the token at t+k-1
+    reused: bool = False  # whether heads 2..n are one sequential module, which drafts on by itself
     shared_unembedding: bool = False  # whether `logits` is the same function for every head
 
     @property
@@ -150,31 +151,3 @@ class MultiHeadModel(nn.Module, ABC):
 def at_index(states: Tensor, index: Tensor) -> Tensor:
     """Return the state at `index` [B] of every row of [B, T, ...]; [B, 1, ...]."""
     return states[torch.arange(len(index), device=index.device), index][:, None]
-
-
-def head_states(
-    model: MultiHeadModel,
-    tokens: Tensor,
-    heads: int | None = None,
-    following: Tensor | None = None,
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield (offset, state [B, T, D]) for heads 1..`heads`, teacher-forced on `tokens` [B, T].
-
-    Sequential heads read the true tokens in between. Where the token at t+offset-1 lies beyond what
-    is given (the last offset-1 positions) they read token 0.
-
-    `heads` is k, by default n; `following` are the tokens after each row, int64 [B, any number].
-    """
-    k, length = heads or model.n_future_tokens, tokens.shape[1]
-    text = torch.cat([tokens, following], 1) if following is not None else tokens
-    trunk = model.trunk(tokens)
-    previous = trunk
-    for offset in range(1, k + 1):
-        ahead = None
-        if model.sequential and offset > 1:
-            ahead = torch.zeros_like(tokens)
-            known = text[:, offset - 1 : offset - 1 + length]  # none in rows shorter than that
-            ahead[:, : known.shape[1]] = known
-        state = model.head(offset, previous if model.sequential else trunk, ahead)
-        yield offset, state
-        previous = state

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mtp_harness.models.interface import MultiHeadModel, head_states
+from mtp_harness.models.head_states import head_states
+from mtp_harness.models.interface import MultiHeadModel
 
 MAX_CHARACTERS = 4000
 MAX_TOKENS = 512

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 
 from mtp_harness.decode.cache import bytes_per_slot
-from mtp_harness.models.interface import MultiHeadModel, head_states
+from mtp_harness.models.head_states import head_states
+from mtp_harness.models.interface import MultiHeadModel
 
 BUFFER_BYTES = {"cpu": 2**28, "cuda": 2**31}
 """Read in one go: far more than caches hold."""

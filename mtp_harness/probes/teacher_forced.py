@@ -18,7 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mtp_harness.models.interface import MultiHeadModel, head_states
+from mtp_harness.models.head_states import head_states
+from mtp_harness.models.interface import MultiHeadModel
 
 
 class HeadScores(NamedTuple):

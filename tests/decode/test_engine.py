@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mtp_harness.decode.engine import Engine, Request
-from mtp_harness.models.interface import head_states
+from mtp_harness.models.head_states import head_states
 from mtp_harness.models.load import load_model
 from mtp_harness.probes.teacher_forced import hits, walk
 

@@ -80,7 +80,7 @@ def _compare(folder: Path, files: SafetensorsFiles) -> KeyReport | None:
     for name in _LAYER_KEYS:
         if isinstance(content.get(name), int) and content[name] > _MANY_LAYERS:
             checks.refuse_more_layers(f"{CONFIG_FILE}: {name}", content[name], len(files.shapes))
-    with _quietly():
+    with quietly():
         model = _built(folder)
         return None if model is None else _verdict(model, files)
 
@@ -152,7 +152,7 @@ def _verdict(model: Any, files: SafetensorsFiles) -> KeyReport | None:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Keep transformers from reporting and from drawing progress bars."""
     log: Any = transformers.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()

@@ -1,0 +1,187 @@
+"""A checkpoint of a sequential family: transformers loads the trunk, this loads the modules.
+
+transformers leaves the modules' weights out without a word. Here they are read strictly both ways,
+from the same files, before the trunk is loaded.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from mtp_harness.models.checkpoints.checks import listing, read_json
+from mtp_harness.models.checkpoints.config_file import CONFIG_FILE
+from mtp_harness.models.checkpoints.ordinary_folder import asking_transformers, quietly
+from mtp_harness.models.checkpoints.safetensors_folder import SafetensorsFiles
+from mtp_harness.models.families import Family, family_of, modules_in, promised, text_part
+from mtp_harness.models.sequential import Modules, SequentialModel, modules_config
+
+
+def load_sequential(
+    folder: Path, dtype: torch.dtype | None = None, heads: int | None = None, **arguments: Any
+) -> SequentialModel:
+    """Load trunk and modules, in evaluation mode.
+
+    Args:
+        folder: holds `config.json` and safetensors.
+        dtype: type of the weights; None means what the configuration says.
+        heads: as for `SequentialModel`.
+        **arguments: of transformers' `from_pretrained` for the trunk.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: the modules that the configuration promises are absent or incomplete, or
+            weights are left over, have another shape, or are packed.
+    """
+    content = read_json(folder / CONFIG_FILE)
+    family = family_of(content)
+    assert family is not None, "detected by its model_type"
+    files = SafetensorsFiles(folder)
+    n_trunk = int(text_part(content)["num_hidden_layers"])
+    n = count_modules(folder, content, family, files, n_trunk)
+    with asking_transformers(str(folder)), quietly():
+        main: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=trunk_config(folder, content, family),
+            dtype=dtype or "auto",
+            local_files_only=True,
+            **arguments,
+        )
+    weights = module_weights(folder, files, family, n_trunk, n)
+    modules = _filled(folder, main, family, n, weights)
+    _refuse_weights_of_its_own(folder, files, family, n_trunk, main)
+    model = SequentialModel(main, modules, family, heads)
+    model.eval()
+    return model
+
+
+def trunk_config(folder: Path, content: Mapping[str, Any], family: Family) -> Any:
+    """Return the configuration of the trunk as transformers builds it."""
+    if family.trunk is None:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    rest = {
+        name: value for name, value in content.items() if name not in ("model_type", "auto_map")
+    }
+    return AutoConfig.for_model(family.trunk, **rest)
+
+
+def count_modules(
+    folder: Path,
+    content: Mapping[str, Any],
+    family: Family,
+    files: SafetensorsFiles,
+    n_trunk: int,
+) -> int:
+    """Return how many modules a folder holds.
+
+    Raises:
+        ValueError: it is not the number that the configuration promises, or the family's keys are
+            of another kind than the modules can be.
+    """
+    if text_part(content).get("mtp_use_dedicated_embeddings"):
+        raise ValueError(
+            f"{folder / CONFIG_FILE}: mtp_use_dedicated_embeddings is true, expected modules that "
+            "share the trunk's embeddings: modules with their own are not supported"
+        )
+    found, said = modules_in(family, files.shapes, n_trunk), promised(content)
+    if found == said or (found and not said):
+        return found
+    if not found:
+        raise ValueError(
+            f"{folder / CONFIG_FILE} promises {said} module{'s' * (said > 1)} and the weights hold "
+            f"none (keys such as {family.example(n_trunk)}); copies for other engines leave them "
+            "out: fetch the original checkpoint, or use --model hf for the trunk alone"
+        )
+    raise ValueError(
+        f"{folder / CONFIG_FILE} promises {said} module{'s' * (said > 1)} and the weights hold "
+        f"{found}, expected the same number: correct it or fetch the weights again"
+    )
+
+
+def module_weights(
+    folder: Path, files: SafetensorsFiles, family: Family, n_trunk: int, n: int
+) -> dict[str, Tensor]:
+    """Return the modules' weights by their names in `Modules`; what all share, once for each.
+
+    Raises:
+        ValueError: some are no plain floating-point numbers.
+    """
+    keys = [key for key in files.shapes if family.place(key, n_trunk)]
+    packed = [key for key in keys if files.dtypes[key] is None]
+    if packed:
+        raise ValueError(
+            f"{folder} holds module weights that are not plain floating-point numbers "
+            f"({listing(packed)}), expected float32, float16 or bfloat16: fetch the checkpoint "
+            "whose modules are not quantised"
+        )
+    weights = {}
+    for key in keys:
+        module, name = family.place(key, n_trunk) or (None, "")
+        if not name.startswith("="):
+            for k in range(n) if module is None else [module]:
+                weights[f"layers.{k}.{name}"] = files.read(key)
+    return weights
+
+
+def _filled(folder: Path, main: Any, family: Family, n: int, weights: dict[str, Tensor]) -> Modules:
+    """Return modules with these weights; experts that are stored one by one are joined.
+
+    Raises:
+        ValueError: weights are missing, left over, or of another shape.
+    """
+    trunk = main.get_decoder()
+    config = modules_config(trunk.config, family, n)
+    load: Any = Modules.from_pretrained
+    with asking_transformers(f"the modules of {folder}"), quietly():
+        modules, info = load(
+            None,
+            trunk,
+            trunk.config.num_hidden_layers,
+            config=config,
+            state_dict=weights,
+            dtype=main.dtype,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    wrong = [
+        f"{name} is {list(found)}, expected {list(expected)}"
+        for name, found, expected in sorted(info["mismatched_keys"])
+    ]
+    kinds = {
+        "missing": sorted(info["missing_keys"]),
+        "unexpected": sorted(info["unexpected_keys"]),
+        "wrong shape": wrong,
+    }
+    clauses = [f"{kind}: {listing(names)}" for kind, names in kinds.items() if names]
+    if clauses:
+        raise ValueError(
+            f"the module weights in {folder} are not those that its {CONFIG_FILE} describes: "
+            f"{'; '.join(clauses)} (names as in transformers' MtpLayer); fetch them again"
+        )
+    filled: Modules = modules.to(main.device)
+    return filled
+
+
+def _refuse_weights_of_its_own(
+    folder: Path, files: SafetensorsFiles, family: Family, n_trunk: int, main: Any
+) -> None:
+    """Refuse modules whose embeddings or unembedding are not the trunk's.
+
+    Raises:
+        ValueError: says which.
+    """
+    shared = {
+        "embed_tokens.weight": main.get_input_embeddings().weight,
+        "lm_head.weight": main.get_output_embeddings().weight,
+    }
+    for key in files.shapes:
+        _, name = family.place(key, n_trunk) or (None, "")
+        trunk = shared.get(name.removeprefix("=")) if name.startswith("=") else None
+        if trunk is not None and not torch.equal(files.read(key).to(trunk), trunk):
+            raise ValueError(
+                f"{folder}: {key} is not the trunk's own, expected modules that share the trunk's "
+                "embeddings and unembedding: modules with their own are not supported"
+            )

@@ -1,0 +1,156 @@
+"""The table of sequential families: how each names its modules' weights, and how it reads them.
+
+    row of a family     keys of a checkpoint      transformers' MtpLayer
+    DeepSeek-V3         model.layers.61.enorm  →  enorm        of the embedding
+                        model.layers.61.hnorm  →  hnorm        of the state before
+                        model.layers.61.eh_proj → eh_proj      of both, joined
+                        the rest               →  mtp_block    a layer like the trunk's
+                        shared_head.norm       →  post_norm
+
+A family that fits is one more row here and a fixture in `tests/models/test_families.py`.
+
+Source: the families' own releases and vLLM's model code; each row's fixtures hold its logits.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+COUNTS = ("mtp_num_hidden_layers", "num_mtp_layers", "num_nextn_predict_layers")
+"""Keys of a configuration that promise a number of modules."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row of the table.
+
+    Attributes:
+        keys: pattern of the modules' keys, without the rest; its group `k`, where it takes part, is
+            the module, and keys without one belong to all modules.
+        names: beginning of the rest → its name in `MtpLayer`; other rests are the block's.
+        repeated: beginnings of rests that repeat a weight of the trunk → which one.
+        after_trunk: whether k goes on from the trunk's last layer, instead of beginning at 0.
+        hidden_first: whether `eh_proj` reads the state before the embedding.
+        reads_normed: whether module 1 reads the trunk's states after the final norm.
+        passes_normed: whether a module passes its states on after its `post_norm`.
+        zeroes_first: whether the embedding of the token after position 0 is replaced by zeros, as
+            engines do for some families and transformers does for none.
+        trunk: the type of the trunk, where transformers has none of the family's name.
+    """
+
+    keys: str
+    names: Mapping[str, str]
+    repeated: Mapping[str, str]
+    after_trunk: bool = False
+    hidden_first: bool = False
+    reads_normed: bool = True
+    passes_normed: bool = True
+    zeroes_first: bool = False
+    trunk: str | None = None
+
+    def as_engines_do(self) -> "Family":
+        """Return the row in the form of vLLM, which zeroes position 0 but for Qwen's families."""
+        return replace(self, zeroes_first=self is not _QWEN)
+
+    def example(self, n_trunk: int) -> str:
+        """Return a key that a module of this family has."""
+        name = next(name for name, new in self.names.items() if new == "eh_proj")
+        start = re.sub(r"\(\?:.*\)\?$", "", self.keys).replace("\\", "")
+        return start.replace("(?P<k>d+)", str(n_trunk if self.after_trunk else 0)) + name
+
+    def place(self, key: str, n_trunk: int) -> tuple[int | None, str] | None:
+        """Return which module a key belongs to, counted from 0, and its name in `MtpLayer`.
+
+        The module is None for what all modules share; the whole is None for keys of the trunk. A
+        name that begins with `=` is the trunk's weight that the tensor repeats.
+
+        Args:
+            key: of a checkpoint.
+            n_trunk: layers of the trunk.
+        """
+        found = re.match(self.keys, key)
+        if found is None:
+            return None
+        k, rest = found["k"], key[found.end() :]
+        module = None if k is None else int(k) - (n_trunk if self.after_trunk else 0)
+        if module is not None and module < 0:  # a layer of the trunk
+            return None
+        for name, new in self.names.items():
+            if rest.startswith(f"{name}."):
+                return module, new + rest[len(name) :]
+        for name, weight in self.repeated.items():
+            if rest.startswith(f"{name}."):
+                return module, f"={weight}{rest[len(name) :]}"
+        return module, f"mtp_block.{rest}"
+
+
+_QWEN = Family(
+    r"mtp\.(?:layers\.(?P<k>\d+)\.)?",
+    {
+        "fc": "eh_proj",
+        "pre_fc_norm_embedding": "enorm",
+        "pre_fc_norm_hidden": "hnorm",
+        "norm": "post_norm",
+    },
+    {},
+)
+_DEEPSEEK = Family(
+    r"model\.layers\.(?P<k>\d+)\.",
+    {"enorm": "enorm", "hnorm": "hnorm", "eh_proj": "eh_proj", "shared_head.norm": "post_norm"},
+    {"embed_tokens": "embed_tokens", "shared_head.head": "lm_head"},
+    after_trunk=True,
+)
+_MIMO = Family(
+    r"model\.mtp_layers\.(?P<k>\d+)\.",
+    {
+        "input_proj": "eh_proj",
+        "token_layernorm": "enorm",
+        "hidden_layernorm": "hnorm",
+        "final_layernorm": "post_norm",
+    },
+    {},
+    hidden_first=True,
+    reads_normed=False,
+    trunk="qwen2",
+)
+
+FAMILIES: Mapping[str, Family] = {
+    "qwen3_5": _QWEN,  # Qwen3.5, 3.6 and 3.8, dense; the folders with a vision tower, too
+    "qwen3_5_text": _QWEN,
+    "qwen3_5_moe": _QWEN,
+    "qwen3_5_moe_text": _QWEN,
+    "qwen3_next": _QWEN,
+    "deepseek_v3": _DEEPSEEK,  # and R1, V3.1
+    "glm4_moe": _DEEPSEEK,  # GLM-4.5 to 4.7
+    "mimo": _MIMO,
+}
+"""By `model_type` of a checkpoint's configuration."""
+
+
+def text_part(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the part of a configuration that describes the language model."""
+    part = content.get("text_config")
+    return part if isinstance(part, Mapping) else content
+
+
+def family_of(content: Mapping[str, Any]) -> Family | None:
+    """Return the row of a checkpoint; None where its configuration is of no family here.
+
+    Args:
+        content: of `config.json`.
+    """
+    return FAMILIES.get(str(content.get("model_type")))
+
+
+def promised(content: Mapping[str, Any]) -> int:
+    """Return how many modules a configuration promises; 0 where it says nothing of them."""
+    part = text_part(content)
+    counts = [part[name] for name in COUNTS if isinstance(part.get(name), int)]
+    return max(counts, default=0)
+
+
+def modules_in(family: Family, keys: Iterable[str], n_trunk: int) -> int:
+    """Return how many modules the keys of a checkpoint are of."""
+    places = [place for key in keys if (place := family.place(key, n_trunk))]
+    return 1 + max((module for module, _ in places if module is not None), default=-1)

@@ -1,0 +1,126 @@
+"""The states of every head at all positions of a text (teacher-forced).
+
+Parallel heads read the trunk; chained modules read the state of the module before at the same
+position; one module is read as it decodes, where it drafts on by itself (`reused`).
+
+Decoding from position t, that module first reads (state t, token t+1) at position t, as it did at
+every position before; then its own state and the next token at position t+1, and so on, and it sees
+its own entries after t besides those of the text:
+
+    offset     reads at position     sees entries of
+    2          t                     the first pass at 0..t
+    3          t+1                   the first pass at 0..t, the second at t
+    4          t+2                   the first pass at 0..t, the second and third at t
+
+So pass j runs all t at once, and its queries see the first pass causally and later ones at their
+own t alone. Teacher-forced: the tokens are the text's.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtp_harness.models.interface import MultiHeadModel
+
+
+def head_states(
+    model: MultiHeadModel,
+    tokens: Tensor,
+    heads: int | None = None,
+    following: Tensor | None = None,
+    chained: bool = False,
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (offset, state [B, T, D]) for heads 1..`heads`, teacher-forced on `tokens` [B, T].
+
+    Sequential heads read the true tokens in between. Where the token at t+offset-1 lies beyond what
+    is given (the last offset-1 positions) they read token 0. One module is read as it decodes
+    (`reused_states`).
+
+    Args:
+        model: any `MultiHeadModel`.
+        tokens: int64 [B, T].
+        heads: k, 1..n; default n.
+        following: the tokens after each row, int64 [B, any number].
+        chained: read one module as several are: state k-1 at the same position, which is what
+            losses that train it measure.
+    """
+    k, length = heads or model.n_future_tokens, tokens.shape[1]
+    text = torch.cat([tokens, following], 1) if following is not None else tokens
+
+    def ahead(offset: int) -> Tensor:
+        """Return the tokens at t+offset-1."""
+        found = torch.zeros_like(tokens)
+        known = text[:, offset - 1 : offset - 1 + length]  # none in rows shorter than that
+        found[:, : known.shape[1]] = known
+        return found
+
+    trunk = model.trunk(tokens)
+    state = model.head(1, trunk)
+    yield 1, state
+    if model.reused and not chained:
+        yield from reused_states(model, state, ahead, k)
+        return
+    for offset in range(2, k + 1):
+        if model.sequential:
+            state = model.head(offset, state, ahead(offset))
+        else:
+            state = model.head(offset, trunk)
+        yield offset, state
+
+
+class Passes:
+    """The keys and values of all passes so far; what a block needs of a `KeyValueCache`.
+
+    Attributes:
+        mask: bool [1, 1, T, passes * T].
+    """
+
+    def __init__(self, length: int, device: torch.device) -> None:
+        """Begin with the first pass over `length` tokens."""
+        here = torch.arange(length, device=device)
+        self.mask = (here <= here[:, None])[None, None]
+        self._own = (here == here[:, None])[None, None]
+        self._held: dict[int, tuple[Tensor, Tensor]] = {}
+        self._bias: Tensor | None = None
+
+    def next(self) -> None:
+        """Begin the next pass."""
+        self.mask = torch.cat([self.mask, self._own], -1)
+        self._bias = None
+
+    def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any) -> tuple[Tensor, Tensor]:
+        """Add [B, H, T, d] keys and values of this pass; return those of all."""
+        if layer_idx in self._held:
+            keys, values = self._held[layer_idx]
+            key, value = torch.cat([keys, key], 2), torch.cat([values, value], 2)
+        self._held[layer_idx] = key, value
+        return key, value
+
+    def bias(self, dtype: torch.dtype, repeats: int, last: Tensor | None = None) -> Tensor:
+        """Return the mask as numbers to add to scores."""
+        if self._bias is None:
+            zero = torch.zeros((), dtype=dtype, device=self.mask.device)
+            self._bias = torch.where(self.mask, zero, torch.finfo(dtype).min)
+        return self._bias
+
+
+def reused_states(
+    model: MultiHeadModel, first: Tensor, ahead: Callable[[int], Tensor], heads: int
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (offset, state [B, T, D]) for offsets 2..`heads` of one module.
+
+    Args:
+        model: its head 2 is the module.
+        first: state_1, [B, T, D].
+        ahead: gives the tokens at t+offset-1, int64 [B, T], for an offset.
+        heads: k.
+    """
+    passes: Any = Passes(first.shape[1], first.device)
+    here = torch.arange(first.shape[1], device=first.device).expand(first.shape[:2])
+    state = first
+    for offset in range(2, heads + 1):
+        state = model.head(2, state, ahead(offset), here + offset - 2, passes)
+        yield offset, state
+        passes.next()

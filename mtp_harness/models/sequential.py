@@ -1,0 +1,216 @@
+"""Sequential modules on a trunk of transformers: the one adapter that serves every family.
+
+The trunk is transformers' own model, and its forward is called as it is; a module is its
+`MtpLayer`, filled as the family's row in `families` says:
+
+    z       = trunk(tokens), before the final norm
+    state_1 = norm(z), or z where the family's module reads the trunk before its norm
+    state_k = block(eh_proj([enorm(embedding of the token at t+k-1), hnorm(state_{k-1})]))
+              and post_norm of it where the family passes that on
+
+With one module, heads 2, 3, ... are that module again (`reused`); with several, head k is module
+k-1.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_layers import MtpLayer
+
+from mtp_harness.models.families import Family
+from mtp_harness.models.interface import KeyValueCache, LayerShape, MultiHeadModel
+
+MOST_REUSED = 8
+"""The last offset that one module is asked for."""
+
+DEFAULT_REUSED = 4
+"""Heads of a checkpoint with one module where nothing else is asked for."""
+
+
+class Modules(PreTrainedModel):
+    """What a family's loader fills: `layers.k`, one `MtpLayer` a module.
+
+    Args:
+        config: of `modules_config`.
+        trunk: transformers' decoder, whose kinds of layer and norm the modules have.
+        n_trunk: its number of layers, from which cache indices go on.
+    """
+
+    base_model_prefix = "modules"
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
+
+    def __init__(self, config: Any, trunk: Any, n_trunk: int) -> None:
+        """Build the layers."""
+        super().__init__(config)
+        self.layers = nn.ModuleList(
+            MtpLayer(config, type(trunk.layers[-1]), type(trunk.norm), index)
+            for index in range(n_trunk, config.num_hidden_layers)
+        )
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """Return False: transformers' conversions of keys hold, as all layers are its own."""
+        return False
+
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        return True
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        return True
+
+
+def modules_config(config: Any, family: Family, n: int) -> Any:
+    """Return a trunk's configuration with n layers more, all of full attention and with experts."""
+    longer = copy.deepcopy(config)
+    longer.num_hidden_layers = config.num_hidden_layers + n
+    for name, kind in (("layer_types", "full_attention"), ("mlp_layer_types", "sparse")):
+        if (kinds := getattr(config, name, None)) is not None:
+            setattr(longer, name, [*kinds, *[kind] * n])
+    longer.mtp_hidden_states_first = family.hidden_first
+    return longer
+
+
+class SequentialModel(MultiHeadModel):
+    """A trunk of transformers with sequential modules.
+
+    Attributes:
+        family: the row in use; tests and `inspect --probe` exchange it.
+        reused: whether one module serves all offsets from 2 on.
+    """
+
+    sequential = True
+
+    def __init__(self, main: Any, modules: Modules, family: Family, heads: int | None = None):
+        """Put trunk and modules together.
+
+        Args:
+            main: transformers' causal language model; it must not be used apart from here: its
+                final norm is taken out.
+            modules: of the same type and on the same device.
+            family: how they are read.
+            heads: n; None means as many as there are modules, and one, or `DEFAULT_REUSED` where
+                there is only one module.
+        """
+        super().__init__()
+        self.main, self.modules_, self.family = main, modules, family
+        self.config = main.config
+        self.base: Any = main.get_decoder()
+        self.norm, self.base.norm = self.base.norm, nn.Identity()
+        for layer in modules.layers:
+            layer.use_post_norm = False  # see `_passed_on`
+        self.reused = len(modules.layers) == 1
+        self._n = heads or (DEFAULT_REUSED if self.reused else 1 + len(modules.layers))
+        self.train(main.training)
+
+    @property
+    def n_future_tokens(self) -> int:
+        """The number of heads, n."""
+        return self._n
+
+    @property
+    def max_positions(self) -> int:
+        """The longest sequence the trunk was built for, in tokens."""
+        return int(self.base.config.max_position_embeddings)
+
+    @property
+    def shared_unembedding(self) -> bool:  # type: ignore[override]
+        """Whether states of all heads go through the unembedding alone."""
+        return self.family.reads_normed and self.family.passes_normed
+
+    def layer_shapes(self, heads: int) -> list[LayerShape]:
+        """Return the cache layers of the trunk and of the modules that heads 1..`heads` use."""
+        config = self.base.config
+        width = getattr(config, "head_dim", None) or (
+            config.hidden_size // config.num_attention_heads
+        )
+        used = min(heads - 1, len(self.modules_.layers))
+        one = LayerShape(config.num_key_value_heads, width)
+        return [one] * (config.num_hidden_layers + used)
+
+    def trunk(
+        self, tokens: Tensor, positions: Tensor | None = None, cache: KeyValueCache | None = None
+    ) -> Tensor:
+        """Return the trunk's states before its final norm; see `MultiHeadModel.trunk`."""
+        if cache is None and positions is None:
+            states: Tensor = self.base(tokens, use_cache=False).last_hidden_state
+            return states
+        found = self.base(
+            tokens,
+            attention_mask=self._mask(tokens, cache),
+            position_ids=self._positions(tokens, positions),
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        states = found.last_hidden_state
+        return states
+
+    def head(
+        self,
+        offset: int,
+        states: Tensor,
+        tokens: Tensor | None = None,
+        positions: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """See `MultiHeadModel.head`; states of offset 1 are what module 1 reads."""
+        if offset == 1:
+            return self.norm(states) if self.family.reads_normed else states
+        assert tokens is not None
+        layer = self._layer(offset)
+        positions = self._positions(tokens, positions)
+        embeddings = self.main.get_input_embeddings()(tokens)  # [B, T, D]
+        if self.family.zeroes_first:
+            embeddings = torch.where(positions[..., None] == 0, 0, embeddings)
+        found: Tensor = layer(
+            embeddings,
+            states,
+            position_embeddings=self._rotary(embeddings, positions),
+            attention_mask=self._mask(tokens, cache),
+            position_ids=positions,
+            past_key_values=cache,
+        )
+        return layer.post_norm(found) if self.family.passes_normed else found
+
+    def logits(self, offset: int, states: Tensor) -> Tensor:
+        """Return logits [..., V] of states [..., D] of head `offset`."""
+        if offset == 1:
+            normed = states if self.family.reads_normed else self.norm(states)
+        else:
+            normed = states if self.family.passes_normed else self._layer(offset).post_norm(states)
+        found: Tensor = self.main.lm_head(normed)
+        return found
+
+    def _layer(self, offset: int) -> Any:
+        return self.modules_.layers[0 if self.reused else offset - 2]
+
+    def _positions(self, tokens: Tensor, positions: Tensor | None) -> Tensor:
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device)
+        return positions.expand(tokens.shape)
+
+    def _rotary(self, like: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the trunk's cos and sin at positions [B, T]."""
+        if hasattr(
+            self.base.rotary_emb, "mrope_section"
+        ):  # a text stands at one place in each grid
+            positions = positions.expand(3, *positions.shape)
+        found: tuple[Tensor, Tensor] = self.base.rotary_emb(like, positions)
+        return found
+
+    def _mask(self, tokens: Tensor, cache: KeyValueCache | None) -> Tensor | None:
+        """Return numbers to add to scores, [1 or B, 1, T, S]; None where attention is causal."""
+        if cache is not None and cache.mask is not None:
+            return cache.bias(self.dtype, 1)
+        if self.base.config._attn_implementation != "eager":  # these are causal without a mask
+            return None
+        length = tokens.shape[1]
+        lowest = torch.finfo(self.dtype).min
+        return torch.full(
+            (1, 1, length, length), lowest, dtype=self.dtype, device=tokens.device
+        ).triu(1)

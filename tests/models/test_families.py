@@ -1,0 +1,281 @@
+"""Sequential families: what loads, and that its numbers are those of vLLM and of transformers."""
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+from transformers.modeling_layers import MtpModel
+
+from mtp_harness.models.checkpoints.sequential_folder import load_sequential
+from mtp_harness.models.families import FAMILIES
+from mtp_harness.models.head_states import head_states
+
+from .family_checkpoints import CONFIGS, MODULES_OF, QWEN, write
+
+EAGER = {"attn_implementation": "eager", "experts_implementation": "eager"}
+
+
+@pytest.fixture
+def in_float64(monkeypatch):
+    """Lift what transformers computes in float32 whatever the type: norms, rotary, delta rule."""
+
+    class Torch:
+        def __getattr__(self, name):
+            return torch.float64 if name == "float32" else getattr(torch, name)
+
+        def __setattr__(self, name, value):
+            setattr(torch, name, value)
+
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    for name in set(MODULES_OF.values()):
+        module = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
+        monkeypatch.setattr(module, "torch", Torch())
+
+
+@pytest.fixture(scope="module")
+def fixtures(shared_data):
+    folder = shared_data / "families"
+    if not folder.is_dir():
+        pytest.skip(f"needs the checkpoints in {folder}")
+    return folder
+
+
+def text(rows, length, seed=0):
+    return torch.randint(0, 200, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("single_experts", [True, False], ids=["single experts", "joined experts"])
+@pytest.mark.parametrize("shards", [False, True], ids=["one file", "shards"])
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("family", CONFIGS)
+def test_every_parameter_loads_equal(tmp_path, family, n, shards, single_experts):
+    main, made = write(tmp_path, family, n, single_experts, shards, torch.float32)
+    model = load_sequential(tmp_path)
+    found, expected = model.modules_.layers.state_dict(), made.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    trunk = {k.replace("base.", "model.", 1): v for k, v in model.main.state_dict().items()}
+    assert all(torch.equal(trunk[k], v) for k, v in main.state_dict().items() if k in trunk)
+    assert torch.equal(model.norm.weight, main.get_decoder().norm.weight)
+    assert model.reused == (n == 1) and model.n_future_tokens == (4 if n == 1 else 1 + n)
+
+
+@pytest.mark.parametrize("name", ["glm4_moe", "qwen3_5_full"])
+@torch.no_grad()
+def test_the_logits_of_module_1_are_vllm_s(fixtures, name):
+    told = np.load(fixtures / "vllm" / f"{name}.npz")
+    model = load_sequential(fixtures / "vllm" / name, torch.float32)
+    model.family = model.family.as_engines_do()
+    prompt, ahead = (torch.tensor(told[key])[None].long() for key in ("prompt", "mtp_input_ids"))
+    states = dict(head_states(model, prompt, 2, ahead[:, -1:]))
+    expected = torch.tensor(told["mtp_logits"])
+    assert torch.equal(ahead[0, :-1], prompt[0, 1:])
+    assert (model.logits(2, states[2])[0] - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert (states[1][0] - torch.tensor(told["trunk_hidden"])).abs().max() < 1e-5 * states[1].max()
+    swapped = model.modules_.config
+    swapped.mtp_hidden_states_first = not swapped.mtp_hidden_states_first
+    wrong = model.logits(2, dict(head_states(model, prompt, 2, ahead[:, -1:]))[2])[0]
+    assert (wrong - expected).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@torch.no_grad()
+def test_a_reused_module_is_read_as_a_plain_loop_reads_it(tmp_path, in_float64, family):
+    write(tmp_path, family)
+    model = load_sequential(tmp_path, heads=4, **EAGER)
+    tokens = text(2, 12)
+    states = dict(head_states(model, tokens))
+    first = states[1]
+    for row in range(2):
+        for t in range(12 - 4):
+            for offset, expected in one_by_one(model, tokens[row], first[row], t, 4):
+                assert (states[offset][row, t] - expected).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@torch.no_grad()
+def test_module_1_is_the_formula_of_its_family(tmp_path, in_float64, family):
+    """From the weights by hand; only the block is transformers' (MiMo: no other oracle here)."""
+    main, made = write(tmp_path, family)
+    base, layer, tokens, before = main.get_decoder(), made[0], text(2, 9), []
+    hook = base.norm.register_forward_pre_hook(lambda _, given: before.append(given[0]))
+    normed = base(tokens).last_hidden_state
+    hook.remove()
+
+    def rms(states, weight):
+        scale = torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + main.config.rms_norm_eps)
+        return states * scale * (weight + (1 if family in QWEN else 0))
+
+    ahead = torch.nn.functional.pad(tokens[:, 1:], (0, 1))
+    embedding = rms(main.get_input_embeddings().weight[ahead], layer.enorm.weight)
+    state = rms(before[0] if family == "mimo" else normed, layer.hnorm.weight)
+    both = [state, embedding] if family == "mimo" else [embedding, state]
+    positions = torch.arange(9).expand(2, 9)
+    grids = positions.expand(3, 2, 9) if family.startswith("qwen3_5") else positions
+    lowest = torch.finfo(torch.float64).min
+    out = layer.mtp_block(
+        torch.cat(both, -1) @ layer.eh_proj.weight.T,
+        attention_mask=torch.full((9, 9), lowest, dtype=torch.float64).triu(1)[None, None],
+        position_embeddings=base.rotary_emb(embedding, grids),
+        position_ids=positions,
+    )
+    expected = main.lm_head(rms(out, layer.post_norm.weight))
+    model = load_sequential(tmp_path, **EAGER)
+    found = model.logits(2, dict(head_states(model, tokens, 2))[2])
+    assert (found - expected).abs().max() < 1e-12
+
+
+class Growing:
+    """Keys and values of one row, token after token."""
+
+    mask = None
+
+    def __init__(self):
+        self.held = {}
+
+    def update(self, key, value, layer_idx, *_):
+        if layer_idx in self.held:
+            keys, values = self.held[layer_idx]
+            key, value = torch.cat([keys, key], 2), torch.cat([values, value], 2)
+        self.held[layer_idx] = key, value
+        return key, value
+
+
+def one_by_one(model, tokens, first, t, k):
+    """Yield what a decoder's module makes at t: token by token, one cache, positions that go on."""
+    cache, layer = Growing(), model.modules_.layers[0]
+
+    def call(token, state, at):
+        position = torch.tensor([[at]])
+        embedding = model.main.get_input_embeddings()(token[None, None])
+        made = layer(
+            embedding,
+            state[None, None],
+            position_embeddings=model._rotary(embedding, position),
+            attention_mask=None,  # one token sees all that is there
+            position_ids=position,
+            past_key_values=cache,
+        )
+        return layer.post_norm(made)[0, 0]
+
+    for s in range(t + 1):
+        state = call(tokens[s + 1], first[s], s)
+    yield 2, state
+    for offset in range(3, k + 1):
+        state = call(tokens[t + offset - 1], state, t + offset - 2)
+        yield offset, state
+
+
+@torch.no_grad()
+def test_chained_modules_are_transformers_own(tmp_path, in_float64):
+    main, made = write(tmp_path, "deepseek_v3", 2)
+    model = load_sequential(tmp_path, **EAGER)
+    theirs = MtpModel(main, 2).double().eval()
+    theirs.layers.load_state_dict(made.state_dict())
+    tokens = text(2, 12)
+    states = main.model(tokens).last_hidden_state
+    for offset, found in head_states(model, tokens):
+        if offset > 1:
+            ahead = torch.nn.functional.pad(tokens, (0, offset - 1))[:, offset - 1 :]
+            positions = torch.arange(1, 13).expand(2, 12)
+            states = theirs.forward_layer(offset - 2, states, positions, None, input_ids=ahead)
+        assert (found - states).abs().max() < 1e-12
+    one = load_sequential(tmp_path, heads=3, **EAGER)
+    one.reused = True  # module 1 alone
+    chained, reused = (dict(head_states(one, tokens, chained=way)) for way in (True, False))
+    assert torch.equal(chained[2], reused[2])
+    assert (chained[3] - reused[3])[:, :-3].abs().max() > 0.01
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@torch.no_grad()
+def test_the_trunk_is_transformers_own(tmp_path, family):
+    main, _ = write(tmp_path, family, dtype=torch.float32)
+    model = load_sequential(tmp_path, **EAGER)
+    tokens = text(3, 14)
+    assert torch.equal(model.next_token_logits(tokens), main(tokens).logits)
+
+
+WITHOUT = {
+    "absent": "promises 1 module and the weights hold none .keys such as",
+    "fewer": "promises 2 modules and the weights hold 1",
+    "missing": "missing: layers.0.eh_proj.weight .names as in transformers' MtpLayer",
+    "left over": "unexpected: layers.0.mtp_block.odd.weight",
+    "shape": r"wrong shape: layers.0.enorm.weight is \[3\], expected \[64\]",
+    "packed": "not plain floating-point numbers",
+    "own head": "shared_head.head.weight is not the trunk's own",
+    "dedicated": "mtp_use_dedicated_embeddings is true",
+}
+
+
+@pytest.mark.parametrize("damage", WITHOUT)
+def test_what_is_wrong_is_one_sentence(tmp_path, damage):
+    main, _ = write(tmp_path, "glm4_moe", dtype=torch.float32)
+    at = f"model.layers.{main.config.num_hidden_layers}."
+    path, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    tensors, content = load_file(path), json.loads(config.read_text())
+    if damage == "absent":
+        tensors = {key: one for key, one in tensors.items() if not key.startswith(at)}
+    elif damage == "fewer":
+        content["num_nextn_predict_layers"] = 2
+    elif damage == "missing":
+        del tensors[at + "eh_proj.weight"]
+    elif damage == "left over":
+        tensors[at + "odd.weight"] = torch.zeros(2)
+    elif damage == "shape":
+        tensors[at + "enorm.weight"] = torch.zeros(3)
+    elif damage == "packed":
+        tensors[at + "eh_proj.weight"] = torch.zeros(64, 128, dtype=torch.float8_e4m3fn)
+    elif damage == "own head":
+        tensors[at + "shared_head.head.weight"] = torch.zeros(200, 64)
+    elif damage == "dedicated":
+        content["mtp_use_dedicated_embeddings"] = True
+    save_file(tensors, path, metadata={"format": "pt"})
+    config.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=WITHOUT[damage]) as caught:
+        load_sequential(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_with_a_vision_tower_gives_its_text_model(tmp_path):
+    main, made = write(tmp_path, "qwen3_5_text", dtype=torch.float32)
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text())
+    whole = {
+        "model_type": "qwen3_5",
+        "architectures": ["Qwen3_5ForConditionalGeneration"],
+        "text_config": content,
+        "vision_config": {"model_type": "qwen3_5", "depth": 1},
+    }
+    path.write_text(json.dumps(whole))
+    weights = tmp_path / "model.safetensors"
+    tensors = {
+        key.replace("model.", "model.language_model.", 1): one
+        for key, one in load_file(weights).items()
+    }
+    tensors["model.visual.patch_embed.proj.weight"] = torch.zeros(2, 2)
+    save_file(tensors, weights, metadata={"format": "pt"})
+    model = load_sequential(tmp_path, **EAGER)
+    tokens = text(2, 9)
+    assert torch.equal(model.next_token_logits(tokens), main(tokens).logits)
+    found = model.modules_.layers.state_dict()
+    assert all(torch.equal(found[name], one) for name, one in made.state_dict().items())
+
+
+def test_the_harness_s_own_way_to_the_trunk_gives_the_same(tmp_path):
+    """`--model hf` loads the folder without a word about the modules: same logits, by AutoModel."""
+    write(tmp_path, "glm4_moe", dtype=torch.float32)
+    model = load_sequential(tmp_path, **EAGER)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, **EAGER).eval()
+    tokens = text(1, 9)
+    with torch.no_grad():
+        assert torch.equal(model.next_token_logits(tokens), theirs(tokens).logits)
+
+
+def test_each_row_has_a_checkpoint_here():
+    """A family is a row and a fixture: see `family_checkpoints.CONFIGS`."""
+    assert FAMILIES.keys() - {"qwen3_5", "qwen3_5_moe"} == CONFIGS.keys()
