@@ -43,13 +43,13 @@ class SlotCache:
         """
         self.trash = length
 
-        def stored(shape: LayerShape) -> Tensor:
+        def stored(shape: LayerShape, width: int) -> Tensor:
             # Not empty memory: a masked NaN would still spread through the softmax's product.
-            size = (slots, length + 1, shape.n_kv_heads, shape.head_dim)
+            size = (slots, length + 1, shape.n_kv_heads, width)
             return torch.zeros(size, dtype=dtype, device=shape.device or device)
 
-        self.keys = [stored(shape) for shape in shapes]
-        self.values = [stored(shape) for shape in shapes]
+        self.keys = [stored(shape, shape.widths[0]) for shape in shapes]
+        self.values = [stored(shape, shape.widths[1]) for shape in shapes]
         self._all_rows = torch.arange(slots, device=device)
         self.mask: Tensor | None = None
         self.fill(self._all_rows, self._all_rows[:, None])
@@ -153,5 +153,5 @@ class SlotCache:
 
 def bytes_per_slot(shapes: Sequence[LayerShape], length: int, dtype: torch.dtype) -> int:
     """Return what one row of `length` tokens takes in a `SlotCache`."""
-    per_token = sum(2 * shape.n_kv_heads * shape.head_dim for shape in shapes)
+    per_token = sum(shape.n_kv_heads * sum(shape.widths) for shape in shapes)
     return per_token * (length + 1) * dtype.itemsize

@@ -28,6 +28,12 @@ class LayerShape(NamedTuple):
     n_kv_heads: int
     head_dim: int
     device: torch.device | None = None  # None: the model's
+    value_dim: int | None = None  # where values are not as wide as keys (DeepSeek's latents)
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Of a head's keys and values."""
+        return self.head_dim, self.head_dim if self.value_dim is None else self.value_dim
 
 
 class KeyValueCache(Protocol):

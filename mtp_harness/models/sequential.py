@@ -126,11 +126,14 @@ class SequentialModel(MultiHeadModel):
     def layer_shapes(self, heads: int) -> list[LayerShape]:
         """Return the cache layers of the trunk and of the modules that heads 1..`heads` use."""
         config = self.base.config
-        width = getattr(config, "head_dim", None) or (
-            config.hidden_size // config.num_attention_heads
-        )
         used = min(heads - 1, len(self.modules_.layers))
-        one = LayerShape(config.num_key_value_heads, width)
+        if getattr(config, "kv_lora_rank", None):  # MLA keeps latents
+            one = LayerShape(1, config.kv_lora_rank, value_dim=config.qk_rope_head_dim)
+        else:
+            width = getattr(config, "head_dim", None) or (
+                config.hidden_size // config.num_attention_heads
+            )
+            one = LayerShape(config.num_key_value_heads, width)
         return [one] * (config.num_hidden_layers + used)
 
     def trunk(
@@ -207,8 +210,8 @@ class SequentialModel(MultiHeadModel):
         """Return numbers to add to scores, [1 or B, 1, T, S]; None where attention is causal."""
         if cache is not None and cache.mask is not None:
             return cache.bias(self.dtype, 1)
-        if self.base.config._attn_implementation != "eager":  # these are causal without a mask
-            return None
+        if cache is None and self.base.config._attn_implementation != "eager":
+            return None  # these are causal without a mask
         length = tokens.shape[1]
         lowest = torch.finfo(self.dtype).min
         return torch.full(
