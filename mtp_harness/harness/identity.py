@@ -85,6 +85,7 @@ class IdentifiedLM(GeneratingLM):
             "weights_sha256": provenance.weights_sha256(self.checkpoint_folder) if local else None,
             "n_future_tokens": self.model.n_future_tokens if heads else 1,
             "heads": ("sequential" if self.model.sequential else "parallel") if heads else "none",
+            **({"reading": self.model.reading} if heads and self.model.sequential else {}),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "max_length": self.max_length,
         }

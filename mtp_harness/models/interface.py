@@ -78,6 +78,11 @@ class MultiHeadModel(nn.Module, ABC):
     shared_unembedding: bool = False  # whether `logits` is the same function for every head
 
     @property
+    def reading(self) -> str:
+        """How sequential heads beyond the first module are read; results say it."""
+        return "reused" if self.reused else "chained"
+
+    @property
     @abstractmethod
     def n_future_tokens(self) -> int:
         """The number of heads, n."""

@@ -2,6 +2,7 @@
 
     params.json, consolidated*.pth      Meta's release           checkpoints/meta.py
     config.json, model_type mtp_llama   this package's folders   checkpoints/safetensors_folder.py
+    config.json of a family, modules    DeepSeek-V3, GLM-4.5, …  checkpoints/sequential_folder.py
     any other config.json, or a name    an ordinary causal LM    checkpoints/ordinary_folder.py
     anything else                       by the user's function   checkpoints/user_loader.py
 
@@ -27,11 +28,12 @@ from mtp_harness.models.checkpoints.meta_params import PARAMS_FILE
 from mtp_harness.models.checkpoints.ordinary_folder import ORDINARY
 from mtp_harness.models.checkpoints.safetensors_files import CONFIG_FILE
 from mtp_harness.models.checkpoints.safetensors_folder import MTP_LLAMA, tokenizer_of_ours
+from mtp_harness.models.checkpoints.sequential_folder import SEQUENTIAL
 from mtp_harness.models.checkpoints.tokenizer_folder import check_vocabulary, holds_tokenizer
 from mtp_harness.models.checkpoints.user_loader import load_with
 from mtp_harness.models.interface import MultiHeadModel
 
-LAYOUTS = (MTP_LLAMA, META, ORDINARY)
+LAYOUTS = (MTP_LLAMA, META, SEQUENTIAL, ORDINARY)
 """The first that recognises a folder has it; a new one is a file in `checkpoints/` and a line."""
 
 SHIPPED_MODELS = ("mtp-bytes-n4", "mtp-bytes-n1")
@@ -60,7 +62,7 @@ def open_model(
     """Load a model with all its heads, and its tokenizer, once it is sure that they fit.
 
     Args:
-        pretrained: a folder in Meta's or this package's layout, or the name of a shipped model;
+        pretrained: a folder with several heads, or the name of a shipped model;
             None means the first of these, or whatever the loader makes of None.
         loader: `module:function` of the user's, called with `pretrained`; returns a model.
         tokenizer: its name or folder, or the tokenizer itself; None means the checkpoint's own.

@@ -23,12 +23,14 @@ class ReusedDrafter:
     captures = False
 
     def __init__(self, batch: Batch) -> None:
-        """Bind the batch."""
-        self.batch, self.model, self.k = batch, batch.model, batch.k
+        """Look at the model."""
+        self.model, self.k = batch.model, batch.k
 
-    def fill(self, tokens: Tensor, lengths: Tensor, positions: Tensor) -> list[Prefilled]:
+    def fill(
+        self, batch: Batch, tokens: Tensor, lengths: Tensor, positions: Tensor
+    ) -> list[Prefilled]:
         """Run trunk and module; provisional at the last token, whose next is not known yet."""
-        cache = self.batch.cache
+        cache = batch.cache
         trunk = self.model.trunk(tokens, positions, cache)  # [b, T, D]
         first = self.model.head(1, trunk, None, positions, cache)
         if self.k > 1:
@@ -40,12 +42,15 @@ class ReusedDrafter:
         return [Prefilled(*both) for both in zip(logits[:, None], last[:, None], strict=True)]
 
     def start(
-        self, rows: Tensor, prompts: Sequence[Sequence[int]], prefilled: Sequence[Prefilled]
+        self,
+        batch: Batch,
+        rows: Tensor,
+        prompts: Sequence[Sequence[int]],
+        prefilled: Sequence[Prefilled],
     ) -> None:
         """Draft from the last tokens of prompts, now that the token after them is known."""
         if self.k == 1:
             return
-        batch = self.batch
         tails = torch.stack([prompt.tail for prompt in prefilled if prompt.tail is not None])
         states = tails.new_zeros(len(batch.rows), 1, tails.shape[-1])  # [B, 1, D]
         states[rows] = tails
@@ -53,35 +58,44 @@ class ReusedDrafter:
         new[rows] = True
         stand = torch.where(new, batch.pending - 1, batch.cache.trash)
         before = batch.n_draft.clone()
-        self._draft(states, stand[:, None], torch.zeros_like(stand), new, batch.cache.trash)
+        self._draft(batch, states, stand[:, None], torch.zeros_like(stand), new, batch.cache.trash)
         batch.n_draft.copy_(torch.where(new, batch.n_draft, before))
 
-    def read(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, batch: Batch, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Run the trunk and head 1."""
-        known, cache = self.batch.known(positions), self.batch.cache
+        known, cache = batch.known(positions), batch.cache
         trunk = self.model.trunk(tokens, known, cache)  # [B, T, D]
         first = self.model.head(1, trunk, None, known, cache)
         return self.model.logits(1, first), first
 
-    def draft(self, forward: Tensor, positions: Tensor, accepted: Tensor, live: Tensor) -> None:
+    def draft(
+        self, batch: Batch, forward: Tensor, positions: Tensor, accepted: Tensor, live: Tensor
+    ) -> None:
         """Run the module over the window, then on from the last accepted position t."""
         if self.k > 1:
-            width = self.batch.cache.width + self.k
-            self._draft(forward, positions, accepted, live, min(width, self.batch.cache.trash))
+            width = batch.cache.width + self.k
+            self._draft(batch, forward, positions, accepted, live, min(width, batch.cache.trash))
 
     def _draft(
-        self, states: Tensor, positions: Tensor, last: Tensor, live: Tensor, width: int
+        self,
+        batch: Batch,
+        states: Tensor,
+        positions: Tensor,
+        last: Tensor,
+        live: Tensor,
+        width: int,
     ) -> None:
         """Draft t+2 .. t+k.
 
         Args:
+            batch: gets the drafts.
             states: state 1 of the call's tokens, [B, T, D].
             positions: theirs, int64 [B, T].
             last: index of t within the call, int64 [B].
             live: rows that go on, bool [B].
             width: see `SlotCache.at`.
         """
-        batch, cache, model = self.batch, self.batch.cache, self.model
+        cache, model = batch.cache, self.model
         cache.at(positions, width)
         later = batch.text.gather(1, positions + 1)
         read = model.head(2, states, later, batch.known(positions), cache)

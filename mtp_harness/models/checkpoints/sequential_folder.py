@@ -1,10 +1,11 @@
 """A checkpoint of a sequential family: transformers loads the trunk, this loads the modules.
 
 transformers leaves the modules' weights out without a word. Here they are read strictly both ways,
-from the same files, before the trunk is loaded.
+from the same files. The families are rows of `models.families`.
 """
 
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,28 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from mtp_harness.models.checkpoints.checks import listing, read_json
-from mtp_harness.models.checkpoints.config_file import CONFIG_FILE
-from mtp_harness.models.checkpoints.ordinary_folder import asking_transformers, quietly
-from mtp_harness.models.checkpoints.safetensors_folder import SafetensorsFiles
-from mtp_harness.models.families import Family, family_of, modules_in, promised, text_part
-from mtp_harness.models.sequential import Modules, SequentialModel, modules_config
+from mtp_harness.models.checkpoints.checks import KeyReport, listing, read_json
+from mtp_harness.models.checkpoints.layout import Layout, Summary
+from mtp_harness.models.checkpoints.ordinary_folder import (
+    ORDINARY,
+    asking_transformers,
+    quietly,
+)
+from mtp_harness.models.checkpoints.safetensors_files import CONFIG_FILE, SafetensorsFiles
+from mtp_harness.models.families import (
+    FAMILIES,
+    Family,
+    family_of,
+    modules_in,
+    promised,
+    text_part,
+)
+from mtp_harness.models.sequential import (
+    DEFAULT_REUSED,
+    Modules,
+    SequentialModel,
+    modules_config,
+)
 
 
 def load_sequential(
@@ -146,17 +163,15 @@ def _filled(folder: Path, main: Any, family: Family, n: int, weights: dict[str, 
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    wrong = [
-        f"{name} is {list(found)}, expected {list(expected)}"
-        for name, found, expected in sorted(info["mismatched_keys"])
-    ]
-    kinds = {
-        "missing": sorted(info["missing_keys"]),
-        "unexpected": sorted(info["unexpected_keys"]),
-        "wrong shape": wrong,
-    }
-    clauses = [f"{kind}: {listing(names)}" for kind, names in kinds.items() if names]
-    if clauses:
+    report = KeyReport(
+        missing=sorted(info["missing_keys"]),
+        unexpected=sorted(info["unexpected_keys"]),
+        wrong_shapes=[
+            f"{name} is {list(found)}, expected {list(expected)}"
+            for name, found, expected in sorted(info["mismatched_keys"])
+        ],
+    )
+    if clauses := report.clauses():
         raise ValueError(
             f"the module weights in {folder} are not those that its {CONFIG_FILE} describes: "
             f"{'; '.join(clauses)} (names as in transformers' MtpLayer); fetch them again"
@@ -185,3 +200,58 @@ def _refuse_weights_of_its_own(
                 f"{folder}: {key} is not the trunk's own, expected modules that share the trunk's "
                 "embeddings and unembedding: modules with their own are not supported"
             )
+
+
+def _recognises(folder: Path) -> bool:
+    """Return whether a folder is of a family that promises modules, or holds some.
+
+    Trunks with linear attention are left to transformers, with one head, until they can be decoded.
+    """
+    content = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
+    family = family_of(content)
+    if family is None or "linear_attention" in text_part(content).get("layer_types", ()):
+        return False
+    if promised(content):
+        return True
+    try:
+        keys = SafetensorsFiles(folder).shapes
+    except (ValueError, OSError):  # transformers may take other files
+        return False
+    return modules_in(family, keys, int(text_part(content).get("num_hidden_layers", 0))) > 0
+
+
+def _n_future_tokens(folder: Path) -> int:
+    content = read_json(folder / CONFIG_FILE)
+    n_trunk = int(text_part(content)["num_hidden_layers"])
+    family = FAMILIES[content["model_type"]]
+    n = count_modules(folder, content, family, SafetensorsFiles(folder), n_trunk)
+    return DEFAULT_REUSED if n == 1 else n + 1
+
+
+def _describe(summary: Summary, folder: Path) -> Path | None:
+    """Fill in what is known without loading: of the trunk as of an ordinary model, and modules."""
+    found = ORDINARY.describe(summary, folder)
+    summary.notes = [note for note in summary.notes if "sequential prediction module" not in note]
+    summary.n_future_tokens = summary.attempt(lambda: _n_future_tokens(folder))
+    if summary.n_future_tokens:
+        content = read_json(folder / CONFIG_FILE)
+        n_trunk = int(text_part(content)["num_hidden_layers"])
+        family, files = FAMILIES[content["model_type"]], SafetensorsFiles(folder)
+        n = count_modules(folder, content, family, files, n_trunk)
+        sizes = [prod(shape) for key, shape in files.shapes.items() if family.place(key, n_trunk)]
+        summary.notes.append(
+            f"{n} sequential module{'s' * (n > 1)}, {sum(sizes):,} parameters"
+            + (", which drafts on by itself" if n == 1 else "")
+        )
+    return found
+
+
+SEQUENTIAL = Layout(
+    name="sequential",
+    title="transformers folder with sequential modules",
+    recognises=_recognises,
+    n_future_tokens=_n_future_tokens,
+    tokenizer=ORDINARY.tokenizer,
+    describe=_describe,
+    load=load_sequential,
+)
