@@ -145,6 +145,9 @@ def _heads(summary: Summary, layout: Layout | None) -> str | None:
     if layout and layout.ordinary:
         return "n = 1" + (f", {trunk} layers" if trunk is not None else "")
     depth = "" if trunk is None else f", one layer each on a trunk of {trunk} layers"
+    if summary.modules:
+        which = "one module" if summary.modules == 1 else f"{summary.modules} modules"
+        depth = f", by {which} on a trunk of {trunk} layers"
     return f"n = {n} (offsets 1 to {n}){depth}"
 
 

@@ -1,4 +1,4 @@
-"""One module that drafts on by itself: the text of plain decoding, and transformers' own accepts."""
+"""One module that drafts on by itself: plain decoding's text, and transformers' own accepts."""
 
 import json
 

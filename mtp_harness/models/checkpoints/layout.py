@@ -33,6 +33,7 @@ class Summary:
     architecture: str | None = None  # the model class
     n_future_tokens: int | None = None
     trunk_layers: int | None = None  # blocks that all heads share
+    modules: int | None = None  # sequential ones
     width: int | None = None
     ffn_width: int | None = None
     attention_heads: int | None = None  # per layer, as are key/value heads

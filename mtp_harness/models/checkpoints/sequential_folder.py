@@ -57,7 +57,7 @@ def load_sequential(
     family = family_of(content)
     assert family is not None, "detected by its model_type"
     files = SafetensorsFiles(folder)
-    n_trunk = int(text_part(content)["num_hidden_layers"])
+    n_trunk = _n_trunk(content)
     n = count_modules(folder, content, family, files, n_trunk)
     with asking_transformers(str(folder)), quietly():
         main: Any = AutoModelForCausalLM.from_pretrained(
@@ -220,11 +220,18 @@ def _recognises(folder: Path) -> bool:
     return modules_in(family, keys, int(text_part(content).get("num_hidden_layers", 0))) > 0
 
 
-def _n_future_tokens(folder: Path) -> int:
+def _count(folder: Path) -> int:
     content = read_json(folder / CONFIG_FILE)
-    n_trunk = int(text_part(content)["num_hidden_layers"])
     family = FAMILIES[content["model_type"]]
-    n = count_modules(folder, content, family, SafetensorsFiles(folder), n_trunk)
+    return count_modules(folder, content, family, SafetensorsFiles(folder), _n_trunk(content))
+
+
+def _n_trunk(content: Mapping[str, Any]) -> int:
+    return int(text_part(content)["num_hidden_layers"])
+
+
+def _n_future_tokens(folder: Path) -> int:
+    n = _count(folder)
     return DEFAULT_REUSED if n == 1 else n + 1
 
 
@@ -232,17 +239,14 @@ def _describe(summary: Summary, folder: Path) -> Path | None:
     """Fill in what is known without loading: of the trunk as of an ordinary model, and modules."""
     found = ORDINARY.describe(summary, folder)
     summary.notes = [note for note in summary.notes if "sequential prediction module" not in note]
-    summary.n_future_tokens = summary.attempt(lambda: _n_future_tokens(folder))
-    if summary.n_future_tokens:
-        content = read_json(folder / CONFIG_FILE)
-        n_trunk = int(text_part(content)["num_hidden_layers"])
-        family, files = FAMILIES[content["model_type"]], SafetensorsFiles(folder)
-        n = count_modules(folder, content, family, files, n_trunk)
+    summary.n_future_tokens = None
+    summary.modules = n = summary.attempt(lambda: _count(folder))
+    if n:
+        summary.n_future_tokens = DEFAULT_REUSED if n == 1 else n + 1
+        content, files = read_json(folder / CONFIG_FILE), SafetensorsFiles(folder)
+        family, n_trunk = FAMILIES[content["model_type"]], _n_trunk(content)
         sizes = [prod(shape) for key, shape in files.shapes.items() if family.place(key, n_trunk)]
-        summary.notes.append(
-            f"{n} sequential module{'s' * (n > 1)}, {sum(sizes):,} parameters"
-            + (", which drafts on by itself" if n == 1 else "")
-        )
+        summary.notes.append(f"parameters of modules: {sum(sizes):,}")
     return found
 
 
