@@ -102,8 +102,9 @@ class SequentialModel(MultiHeadModel):
         self.config = main.config
         self.base: Any = main.get_decoder()
         self.norm, self.base.norm = self.base.norm, nn.Identity()
+        layer: Any
         for layer in modules.layers:
-            layer.use_post_norm = False  # see `_passed_on`
+            layer.use_post_norm = False  # `head` or `logits` applies it, as the row says
         self.reused = len(modules.layers) == 1
         self._n = heads or (DEFAULT_REUSED if self.reused else 1 + len(modules.layers))
         self.train(main.training)
