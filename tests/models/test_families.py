@@ -25,7 +25,7 @@ def in_float64(monkeypatch):
 
     class Torch:
         def __getattr__(self, name):
-            return torch.float64 if name == "float32" else getattr(torch, name)
+            return torch.float64 if name in ("float", "float32") else getattr(torch, name)
 
         def __setattr__(self, name, value):
             setattr(torch, name, value)
