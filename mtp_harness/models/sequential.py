@@ -23,11 +23,13 @@ from transformers.modeling_layers import MtpLayer
 from mtp_harness.models.families import Family
 from mtp_harness.models.interface import KeyValueCache, LayerShape, MultiHeadModel
 
-MOST_REUSED = 8
-"""The last offset that one module is asked for."""
-
 DEFAULT_REUSED = 4
 """Heads of a checkpoint with one module where nothing else is asked for."""
+
+
+def heads_of(n_modules: int) -> int:
+    """Return n where nothing else is asked for."""
+    return DEFAULT_REUSED if n_modules == 1 else 1 + n_modules
 
 
 class Modules(PreTrainedModel):
@@ -106,7 +108,7 @@ class SequentialModel(MultiHeadModel):
         for layer in modules.layers:
             layer.use_post_norm = False  # `head` or `logits` applies it, as the row says
         self.reused = len(modules.layers) == 1
-        self._n = heads or (DEFAULT_REUSED if self.reused else 1 + len(modules.layers))
+        self._n = heads or heads_of(len(modules.layers))
         self.train(main.training)
 
     @property

@@ -39,6 +39,18 @@ class KeyReport(NamedTuple):
             ],
         )
 
+    @classmethod
+    def of_loading(cls, info: Mapping[str, Any]) -> "KeyReport":
+        """Return what transformers' `output_loading_info` says."""
+        return cls(
+            missing=sorted(info["missing_keys"]),
+            unexpected=sorted(info["unexpected_keys"]),
+            wrong_shapes=[
+                f"{name} is {list(found)}, expected {list(expected)}"
+                for name, found, expected in sorted(info["mismatched_keys"])
+            ],
+        )
+
     def clauses(self) -> list[str]:
         """Return one clause per kind of difference; none where nothing differs."""
         kinds = zip(("missing", "unexpected", "wrong shape"), self, strict=True)

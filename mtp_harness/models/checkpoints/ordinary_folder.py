@@ -30,9 +30,7 @@ from mtp_harness.models.checkpoints.safetensors_files import (
     no_such_model,
 )
 from mtp_harness.models.checkpoints.tokenizer_folder import folder_tokenizer, tokenizer_file
-
-SEQUENTIAL_KEYS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers")
-"""Where other families declare modules that transformers does not load as heads."""
+from mtp_harness.models.families import COUNTS
 
 _OTHER_WEIGHTS = ("*.safetensors", "pytorch_model*.bin*", "adapter_model*", "*.gguf")
 """What transformers can be told to take instead of the two names for safetensors."""
@@ -141,13 +139,9 @@ def _verdict(model: Any, files: SafetensorsFiles) -> KeyReport | None:
     except Exception:  # a conversion on the way that needs numbers: its outcome is not known
         return None
     parameters = dict(model.named_parameters())
-    return KeyReport(
-        missing=sorted(name for name in info["missing_keys"] if name in parameters),
-        unexpected=[],
-        wrong_shapes=[
-            f"{name} is {list(found)}, expected {list(expected)}"
-            for name, found, expected in sorted(info["mismatched_keys"])
-        ],
+    found = KeyReport.of_loading(info)
+    return found._replace(
+        missing=[name for name in found.missing if name in parameters], unexpected=[]
     )
 
 
@@ -179,7 +173,7 @@ def _describe(summary: Summary, folder: Path) -> Path | None:
     inner = config.get("text_config")  # where a model that also sees keeps what is about text
     summary.vocabulary = (inner if isinstance(inner, dict) else config).get("vocab_size")
     summary.context = config.get("max_position_embeddings")
-    if modules := next((config[key] for key in SEQUENTIAL_KEYS if config.get(key)), 0):
+    if modules := next((config[key] for key in COUNTS if config.get(key)), 0):
         summary.notes.append(
             f"declares {modules} sequential prediction module(s), which are not loaded: n = 1"
         )

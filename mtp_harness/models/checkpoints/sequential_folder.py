@@ -30,9 +30,9 @@ from mtp_harness.models.families import (
     text_part,
 )
 from mtp_harness.models.sequential import (
-    DEFAULT_REUSED,
     Modules,
     SequentialModel,
+    heads_of,
     modules_config,
 )
 
@@ -163,15 +163,7 @@ def _filled(folder: Path, main: Any, family: Family, n: int, weights: dict[str, 
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    report = KeyReport(
-        missing=sorted(info["missing_keys"]),
-        unexpected=sorted(info["unexpected_keys"]),
-        wrong_shapes=[
-            f"{name} is {list(found)}, expected {list(expected)}"
-            for name, found, expected in sorted(info["mismatched_keys"])
-        ],
-    )
-    if clauses := report.clauses():
+    if clauses := KeyReport.of_loading(info).clauses():
         raise ValueError(
             f"the module weights in {folder} are not those that its {CONFIG_FILE} describes: "
             f"{'; '.join(clauses)} (names as in transformers' MtpLayer); fetch them again"
@@ -231,8 +223,7 @@ def _n_trunk(content: Mapping[str, Any]) -> int:
 
 
 def _n_future_tokens(folder: Path) -> int:
-    n = _count(folder)
-    return DEFAULT_REUSED if n == 1 else n + 1
+    return heads_of(_count(folder))
 
 
 def _describe(summary: Summary, folder: Path) -> Path | None:
@@ -242,7 +233,7 @@ def _describe(summary: Summary, folder: Path) -> Path | None:
     summary.n_future_tokens = None
     summary.modules = n = summary.attempt(lambda: _count(folder))
     if n:
-        summary.n_future_tokens = DEFAULT_REUSED if n == 1 else n + 1
+        summary.n_future_tokens = heads_of(n)
         content, files = read_json(folder / CONFIG_FILE), SafetensorsFiles(folder)
         family, n_trunk = FAMILIES[content["model_type"]], _n_trunk(content)
         sizes = [prod(shape) for key, shape in files.shapes.items() if family.place(key, n_trunk)]
