@@ -31,6 +31,7 @@ HOOKS = {
     "lm_eval.models": "add_model",
     "lm_eval.tasks.manager": "add_tasks",
     "lm_eval.evaluator": "add_checks",
+    "lm_eval._cli.run": "add_closing",
 }
 
 

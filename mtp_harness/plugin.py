@@ -1,7 +1,7 @@
-"""What a stock `lm_eval` gets from us: the model's name, our tasks, and checks before a run.
+"""What a stock `lm_eval` gets from us: the model's name, our tasks, checks before a run, an ending.
 
-`_startup` calls `add_model`, `add_tasks` and `add_checks`, each with the `lm_eval` module that has
-just been imported. All three can be called again without effect.
+`_startup` calls `add_model`, `add_tasks`, `add_checks` and `add_closing`, each with the `lm_eval`
+module that has just been imported. All can be called again without effect.
 
 The checks run inside `lm_eval.evaluator.simple_evaluate`, before the model loads. A run that calls
 `lm_eval.evaluator.evaluate` directly passes no checks and gives no consent; a task that grades
@@ -10,18 +10,23 @@ programs then depends on its own self-test.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib.metadata
 import inspect
+import sys
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from mtp_harness import tasks_dir
+from mtp_harness.errors import UserError
 from mtp_harness.files import user_path
 from mtp_harness.harness.checks import check_before_load
 from mtp_harness.harness.shots import fit_shots
+from mtp_harness.harness.task_index import our_index
 from mtp_harness.results import long_table
+from mtp_harness.results.closing import closing
 from mtp_harness.sandbox.consent import consent_for_this_run
 
 MODELS = {"mtp": "mtp_harness.lm:MTPLM"}
@@ -87,9 +92,11 @@ def add_checks(evaluator: ModuleType) -> None:
         *("model", "tasks", "task_manager", "confirm_run_unsafe_code", "predict_only"),
         *("metadata", "model_args"),
     )
+    saving = ("evaluation_tracker", "log_samples")
     caching = ("cache_requests", "rewrite_requests_cache")
 
     def simple_evaluate(original: Any, call: inspect.BoundArguments) -> Any:
+        _refuse_misspelt_model(call.arguments["model"])
         check_before_load(
             **{name: call.arguments[name] for name in checked},
             cache_requests=any(call.arguments[name] for name in caching),
@@ -97,14 +104,74 @@ def add_checks(evaluator: ModuleType) -> None:
         with consent_for_this_run(bool(call.arguments["confirm_run_unsafe_code"])):
             results = original(*call.args, **call.kwargs)
         long_table.move(results)
+        output = getattr(call.arguments["evaluation_tracker"], "output_path", None)
+        _finished[:] = [Finished(results, output, call.arguments["log_samples"])]
         return results
 
     def evaluate(original: Any, call: inspect.BoundArguments) -> Any:
         fit_shots(call.arguments["lm"], call.arguments["task_dict"])
         return original(*call.args, **call.kwargs)
 
-    _wrap(evaluator, "simple_evaluate", simple_evaluate, *checked, *caching)
+    _wrap(evaluator, "simple_evaluate", simple_evaluate, *checked, *caching, *saving)
     _wrap(evaluator, "evaluate", evaluate, "lm", "task_dict")
+
+
+def _refuse_misspelt_model(model: Any) -> None:
+    from lm_eval.api import registry
+
+    if isinstance(model, str) and model not in registry.model_registry:
+        for near in difflib.get_close_matches(model, MODELS, 1):
+            raise UserError(f"there is no --model {model}; did you mean {near}?")
+
+
+class Finished(NamedTuple):
+    """A run that ended.
+
+    Attributes:
+        results: None on ranks but the first.
+        output: the folder that the command line writes them to.
+        logged: whether answers are saved beside them.
+    """
+
+    results: dict[str, Any] | None
+    output: str | None
+    logged: bool
+
+
+_finished: list[Finished] = []
+"""The run that ended last in this process, for the command line's ending."""
+
+
+def add_closing(run: ModuleType) -> None:
+    """Make the command line end a run of our model with its scores, and name misspelt tasks."""
+
+    def execute(original: Any, call: inspect.BoundArguments) -> None:
+        _finished.clear()
+        try:
+            original(*call.args)
+        except ValueError as error:
+            if said := _misspelt(str(error)):
+                raise UserError(said) from error
+            raise
+        for results, output, logged in _finished:
+            if results and results["config"]["model"] in MODELS:
+                lines = closing(results, output and str(output), logged)
+                sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+    _wrap(run.Run, "_execute", execute, "args")
+
+
+def _misspelt(error: str) -> str | None:
+    """Return a sentence for names that are nearly ours, in the harness's words for unknown ones."""
+    names, start = sorted(our_index()), "Tasks not found: "
+    unknown = error.removeprefix(start).split(", ") if error.startswith(start) else []
+    near = [difflib.get_close_matches(name, names, 1) for name in unknown]
+    if not any(near):
+        return None
+    meant = ", ".join(found[0] for found in near if found)
+    return (
+        f"there is no task {', '.join(unknown)}; did you mean {meant}? `lm_eval ls tasks` has all."
+    )
 
 
 def _wrap(owner: Any, name: str, around: Callable[..., Any], *parameters: str) -> None:
@@ -131,4 +198,5 @@ def _wrap(owner: Any, name: str, around: Callable[..., Any], *parameters: str) -
         return around(original, call)
 
     wrapped.mtp_harness_original = original  # type: ignore[attr-defined]
-    setattr(owner, name, wrapped)
+    static = isinstance(inspect.getattr_static(owner, name), staticmethod)
+    setattr(owner, name, staticmethod(wrapped) if static else wrapped)

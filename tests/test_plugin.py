@@ -269,14 +269,19 @@ def evaluator():
         predict_only=False,
         confirm_run_unsafe_code=False,
         metadata=None,
+        evaluation_tracker=None,
+        log_samples=True,
     ):
         evaluator.seen.append((model, consent_given()))
         if model == "failing":
             raise RuntimeError
-        return "results"
+        return evaluator.returned
 
     evaluator = SimpleNamespace(
-        simple_evaluate=simple_evaluate, evaluate=lambda lm, task_dict: None, seen=[]
+        returned="results",
+        simple_evaluate=simple_evaluate,
+        evaluate=lambda lm, task_dict: None,
+        seen=[],
     )
     plugin.add_checks(evaluator)
     plugin.add_checks(evaluator)  # a second time changes nothing
@@ -304,6 +309,12 @@ def test_refused_run_never_starts(evaluator, task_manager, isolation):
     assert evaluator.seen == []
 
 
+def test_a_misspelt_model_of_ours_is_one_sentence(evaluator):
+    with pytest.raises(UserError, match="no --model mpt; did you mean mtp?"):
+        evaluator.simple_evaluate("mpt")
+    assert evaluator.seen == []
+
+
 def test_changed_simple_evaluate_is_left_alone():
     evaluator = SimpleNamespace(simple_evaluate=lambda model: model)
     with pytest.raises(TypeError, match="no parameter tasks"):
@@ -322,6 +333,58 @@ def test_real_simple_evaluate_refuses_before_it_loads(task_manager, isolation, m
         lm_eval.simple_evaluate(
             model="dummy", model_args={}, tasks=["t_grading"], task_manager=task_manager
         )
+
+
+# ---------------------------------------------------------------- the command line's ending
+
+
+@pytest.fixture
+def command(evaluator):
+    """A stand-in for the harness's command, which calls `simple_evaluate` with what a test sets."""
+
+    class Run:
+        @staticmethod
+        def _execute(args):
+            if args.fails:
+                raise ValueError(args.fails)
+            evaluator.simple_evaluate("m", log_samples=False, evaluation_tracker=args.tracker)
+
+    plugin.add_closing(SimpleNamespace(Run=Run))
+    plugin.add_closing(SimpleNamespace(Run=Run))
+    return Run()._execute  # bound as the harness binds it
+
+
+@pytest.mark.parametrize(("model", "lines"), [("mtp", 2), ("hf", 0)])
+def test_a_run_of_our_model_ends_with_its_scores(command, evaluator, capsys, model, lines):
+    evaluator.returned = {
+        "config": {"model": model},
+        "results": {"t": {"acc,none": 0.25, "acc_stderr,none": 0.125}},
+    }
+    command(SimpleNamespace(fails=None, tracker=SimpleNamespace(output_path="out")))
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == lines
+    assert not lines or (said[0] == "t     acc 0.250 ± 0.125" and "report out" in said[1])
+
+
+def test_a_rank_without_results_says_nothing(command, evaluator, capsys):
+    evaluator.returned = None
+    command(SimpleNamespace(fails=None, tracker=None))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_misspelt_task_of_ours_is_one_sentence(command):
+    with pytest.raises(UserError, match="no task humanevl_mtp, x; did you mean humaneval_mtp?"):
+        command(SimpleNamespace(fails="Tasks not found: humanevl_mtp, x"))
+    for other in ("Tasks not found: qqqq", "something else"):
+        with pytest.raises(ValueError, match=other) as caught:
+            command(SimpleNamespace(fails=other))
+        assert not isinstance(caught.value, UserError)
+
+
+def test_the_harness_has_what_the_ending_hooks_into():
+    from lm_eval._cli.run import Run
+
+    assert isinstance(inspect.getattr_static(Run, "_execute"), staticmethod)
 
 
 # ---------------------------------------------------------------- the start-up file

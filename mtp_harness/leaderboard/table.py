@@ -15,13 +15,10 @@ from mtp_harness.results.documents import Documents, load
 from mtp_harness.results.find import read_each
 from mtp_harness.results.protocol import protocol_of
 from mtp_harness.results.run import Model, Run
+from mtp_harness.results.schema import QUALITY
 from mtp_harness.scoring.bootstrap import Estimate
 from mtp_harness.scoring.sample_efficiency import tokens_to_reach
 
-QUALITY = re.compile(
-    r"pass(@|_at_)\d+(_sampled)?|exact_match|acc(_norm)?|rouge(1|2|L)_f1"
-    r"|(\w+_)?(accuracy|bits_per_byte|tf_agree|effective_horizon|perplexity|text_walk_\w+)(_\d+)?"
-)
 SPEED = "tokens_per_s"
 TIMED = re.compile(rf"{SPEED}|(speedup|tokens_per_second)_\d+")
 """Metrics that depend on the machine."""

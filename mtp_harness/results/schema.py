@@ -86,6 +86,12 @@ _NEVER_NEGATIVE = re.compile(
 TIMED = re.compile(r"(tokens_per_second|seconds|latency|speedup|bandwidth|peak_memory)\w*")
 """Metrics that depend on the machine."""
 
+QUALITY = re.compile(
+    r"pass(@|_at_)\d+(_sampled)?|exact_match|acc(_norm)?|rouge(1|2|L)_f1"
+    r"|(\w+_)?(accuracy|bits_per_byte|tf_agree|effective_horizon|perplexity|text_walk_\w+)(_\d+)?"
+)
+"""Metrics that are scores, as the harness prints them."""
+
 OF_TIMES = ("mtp_speed", "mtp_speculative")
 """Tasks whose every metric belongs to times."""
 

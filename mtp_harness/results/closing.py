@@ -1,0 +1,99 @@
+"""The lines that end a run on the terminal: scores, how it decoded, and the next command.
+
+    humaneval_mtp  pass@1 0.125 [0.085, 0.171], 164 documents
+    decoding       3.811 tokens per forward, 146 tokens/s, k = 4
+    next           mtp-harness report results/
+
+They repeat what the harness's table says in 17 rows, for whoever looks for one number.
+"""
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mtp_harness.results.schema import QUALITY
+
+MOST_TASKS = 8
+"""Tasks that have a line; the table above has all."""
+MOST_SCORES = 3
+"""Scores in a task's line."""
+
+_AT_OFFSET = re.compile(r"(?P<name>(?!pass_at_).+)_(?P<offset>\d+)")
+
+
+def closing(content: Mapping[str, Any], output: str | None, logged: bool) -> list[str]:
+    """Return the lines; none where no score of ours is among the results.
+
+    Args:
+        content: of a results file.
+        output: the folder that it was written to; None where it was not.
+        logged: whether answers were saved beside it.
+    """
+    rows = [*_scores(content)]
+    if len(rows) > MOST_TASKS:
+        rows[MOST_TASKS:] = [("…", f"{len(rows) - MOST_TASKS} more tasks, in the table above")]
+    if not rows:
+        return []
+    rows += _decoding(content.get("config", {}).get("mtp") or {})
+    rows.append(("next", _next(output, logged)))
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:{width}}  {said}" for name, said in rows]
+
+
+def _scores(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (task, its scores) for each task with a score."""
+    for task, results in content["results"].items():
+        values = {
+            key.removesuffix(",none"): value
+            for key, value in results.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        if parts := _parts(values)[:MOST_SCORES]:
+            n = (content.get("n-samples") or {}).get(task, {}).get("effective")
+            documents = [f"{n} document{'s' * (n != 1)}"] if n else []
+            yield task, ", ".join(parts + documents)
+
+
+def _parts(values: Mapping[str, float]) -> list[str]:
+    """Return each score, those by offset together: what has an interval first, then accuracies."""
+    series: dict[str, list[tuple[int, float]]] = {}
+    ranked: list[tuple[int, str]] = []
+    for name, value in values.items():
+        if not QUALITY.fullmatch(name):
+            continue
+        if found := _AT_OFFSET.fullmatch(name):
+            series.setdefault(found["name"], []).append((int(found["offset"]), value))
+            continue
+        low, high = (values.get(f"{name}_{end}90") for end in ("low", "high"))
+        error = values.get(f"{name}_stderr")
+        around = f" ± {error:.3f}" if error is not None else ""
+        interval = around if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+        ranked.append((0 if interval else 2, f"{name} {value:.3f}{interval}"))
+    for name, by_offset in series.items():
+        numbers, offsets = " ".join(f"{value:.3f}" for _, value in by_offset), [*dict(by_offset)]
+        at = f"offset{'s' * (len(offsets) > 1)} {', '.join(map(str, offsets))}"
+        ranked.append((1 if name.endswith("accuracy") else 3, f"{name} {numbers} at {at}"))
+    return [part for _, part in sorted(ranked, key=lambda one: one[0])]
+
+
+def _decoding(mtp: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield how the run decoded, if it did."""
+    totals = mtp.get("totals") or {}
+    if not totals.get("n_steps"):
+        return
+    k, auto = mtp["draft_heads"], mtp.get("draft_heads_auto")
+    speed = (totals.get("timing") or {}).get("tokens_per_s")
+    parts = [f"{totals['tokens_per_forward']:.3f} tokens per forward"]
+    parts += [] if speed is None else [f"{speed:,.0f} tokens/s"]
+    parts.append(f"k = {k}" + (", the fastest on the first requests" if auto else ""))
+    if not mtp.get("lossless", True):
+        parts.append("lossy: drafts were not verified")
+    yield "decoding", ", ".join(parts)
+
+
+def _next(output: str | None, logged: bool) -> str:
+    if output is None:
+        return "nothing was saved: run it with -o results/ --log_samples to go on from here"
+    command = f"mtp-harness report {shlex.quote(output)}"
+    return command if logged else f"{command} (with --log_samples it shows every answer)"
