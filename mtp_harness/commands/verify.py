@@ -246,5 +246,13 @@ def _ending(rows: Sequence[Row], names: Sequence[str]) -> str:
         lines.append(f"and {len(pairs) - N_SHOWN} more (-o FILE writes all)")
     n_tokens = sum(row.comparison.n_tokens for row in rows)
     n_errors = sum(not difference.near_tie for _, difference in pairs)
-    lines.append(f"{n_tokens} tokens: {len(pairs) - n_errors} near ties, {n_errors} errors")
+    n_near = len(pairs) - n_errors
+    if not pairs:
+        lines.append(f"identical: all {n_tokens} tokens are those of NTP")
+    else:
+        lines.append(
+            f"{'ERROR' if n_errors else 'different by rounding alone'}: in {n_tokens} tokens "
+            f"{n_near} near tie{'s' * (n_near != 1)}, which rounding explains, and {n_errors} "
+            f"error{'s' * (n_errors != 1)}, which it does not"
+        )
     return "\n".join(lines)

@@ -9,6 +9,7 @@ import yaml
 from mtp_harness import cli, tasks_dir
 from mtp_harness.commands import verify
 from mtp_harness.decode.cache import SlotCache
+from mtp_harness.decode.compare import Comparison, Difference
 from mtp_harness.sandbox import IsolationError
 
 SMALL = "--prompts 2 --new-tokens 24 --device cpu".split()
@@ -37,7 +38,7 @@ def test_the_shipped_model_has_no_difference(tmp_path, capsys):
     assert found["prompts"] == ["HumanEval/0", "HumanEval/1"]
     assert found["versions"]["torch"] and found["hardware"]["cpu"] and found["command"]
     n_tokens = sum(one["tokens"] for one in found["comparisons"])
-    assert shown.endswith(f"\n{n_tokens} tokens: 0 near ties, 0 errors\n")
+    assert shown.endswith(f"\nidentical: all {n_tokens} tokens are those of NTP\n")
     assert len(shown.splitlines()) < 20 and max(map(len, shown.splitlines())) < 130
 
 
@@ -65,8 +66,19 @@ def test_an_error_gives_exit_status_1(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().out
     name = f"HumanEval/{first['prompt']}, token {first['position']}: {first['other']}, NTP"
     assert f"ERROR: batch 2, k = 3, {name} {first['ntp']}; gap " in shown
-    assert f"0 near ties, {three['errors']} errors\n" in shown
+    n_errors = three["errors"]
+    said = f" 0 near ties, which rounding explains, and {n_errors} error"
+    assert shown.splitlines()[-1].startswith("ERROR: in ") and said in shown
     assert len(shown.splitlines()) < 24
+
+
+def test_near_ties_alone_are_no_error():
+    tie = Difference(0, 3, 5, 6, gap=1e-6, logit_difference=1e-6, rounding=1e-6)
+    row = verify.Row(Comparison(2, 1, 1, n_answers=2, n_tokens=40, differences=(tie,)), None)
+    assert verify._ending([row], ["a", "b"]).splitlines()[-1] == (
+        "different by rounding alone: in 40 tokens 1 near tie, which rounding explains, and 0 "
+        "errors, which it does not"
+    )
 
 
 def test_where_programs_cannot_be_isolated_only_the_score_is_missing(tmp_path, monkeypatch, capsys):
@@ -85,7 +97,7 @@ def test_where_programs_cannot_be_isolated_only_the_score_is_missing(tmp_path, m
 def test_a_model_with_one_head_is_compared_across_batch_sizes(capsys):
     arguments = ["mtp-bytes-n1", *SMALL, "--batch", "1,2"]
     assert verify.main(arguments) == 0
-    assert "0 near ties, 0 errors" in capsys.readouterr().out
+    assert "identical: all " in capsys.readouterr().out
     with pytest.raises(ValueError, match="^mtp-bytes-n1 has 1 head, which leaves nothing to "):
         verify.main(["mtp-bytes-n1", *SMALL, "--batch", "1"])
 
