@@ -480,6 +480,14 @@ def test_padding_is_answered_and_not_counted(plain, ordinary):
     assert lm.get_model_info()["mtp"]["totals"]["n_answers"] == 2
 
 
+def test_what_the_trainer_wrote_down_is_in_the_results_unless_told_otherwise():
+    names = ("label", "train_tokens", "train_step", "train_seed")
+    trained = MTPLM(device="cpu").get_model_info()["mtp"]
+    assert [trained[name] for name in names] == [None, 8600 * 98304, 8600, 0]
+    told = MTPLM(device="cpu", train_tokens=7, label="mine").get_model_info()["mtp"]
+    assert [told[name] for name in names] == ["mine", 7, 8600, 0]
+
+
 def test_repeats_are_all_counted(shipped):
     before = shipped.get_model_info()["mtp"]["totals"]["n_answers"]
     (request,) = asks(CODE[:1], repeats=3)

@@ -8,9 +8,14 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tqdm import tqdm
+
 from mtp_harness.files import user_path, whole_files, write_whole
+from mtp_harness.results.sizes import in_short
 from mtp_harness.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -58,12 +63,24 @@ def main(argv: Sequence[str]) -> int:
 
     if args.n > LOOKAHEAD:
         raise ValueError(f"--n {args.n}: at most {LOOKAHEAD} heads.")
+    if (args.out / "config.json").exists():
+        raise ValueError(
+            f"{args.out} holds a model, expected a folder without one: name another. (A run that "
+            "was stopped goes on by itself when its command is given again.)"
+        )
     text = load(args.data)
     chosen = {name: getattr(args, name) for name in SETTABLE}
     recipe = Recipe(**chosen, data_sha256=text.report["data_sha256"])
+    if recipe.steps <= recipe.warmup:
+        sys.stderr.write(
+            f"note: the learning rate warms up for {recipe.warmup} steps and the run has "
+            f"{recipe.steps}: it never reaches its peak. Lower --warmup.\n"
+        )
+    batch, held_out = batches(text.data, recipe), text.held_out_windows(recipe.context)
     model = build(args)
     args.out.mkdir(parents=True, exist_ok=True)
-    curve = train(model, batches(text.data, recipe), recipe, args.out, _print_line)
+    with tqdm(total=recipe.steps, unit="step", desc="train") as bar:
+        curve = train(model, batch, recipe, args.out, partial(_show, bar), held_out)
     record = {
         "command": shlex.join(["mtp-harness", "train", *argv]),
         "recipe": asdict(recipe),
@@ -80,6 +97,7 @@ def main(argv: Sequence[str]) -> int:
         byte_tokenizer(recipe.context).save_pretrained(draft)
         write_whole(draft / "training.json", json.dumps(record, indent=1) + "\n")
     (args.out / "state.pt").unlink(missing_ok=True)
+    sys.stdout.write(_ending(args.out, record))
     return 0
 
 
@@ -112,6 +130,22 @@ def build(args: argparse.Namespace) -> MTPLlamaForCausalLM:
     return model
 
 
-def _print_line(line: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+def _show(bar: tqdm[Any], line: dict[str, Any]) -> None:
+    """Move the bar to a line of the curve; its losses are by head, in nats per byte."""
+    losses = {"loss": line["loss_nats"], "held out": line.get("held_out_nats")}
+    said = {name: " ".join(f"{one:.2f}" for one in nats) for name, nats in losses.items() if nats}
+    bar.set_postfix(said, refresh=False)
+    bar.update(line["step"] - bar.n)
+
+
+def _ending(out: Path, record: dict[str, Any]) -> str:
+    """Return what was saved, and what can be done with it."""
+    last = record["curve"][-1]
+    seen, loss = in_short(last["tokens"]), last.get("held_out_nats", last["loss_nats"])
+    which = "held-out loss" if "held_out_nats" in last else "loss on the last batch"
+    return (
+        f"saved to {out}: {record['parameters']:,} parameters, {seen} bytes seen, {which} "
+        f"{' '.join(f'{one:.3f}' for one in loss)} nats per byte, by head\n"
+        f"next: lm_eval --model mtp --model_args pretrained={shlex.quote(str(out))} --tasks "
+        "mtp_heads -o results/ --log_samples\n"
+    )

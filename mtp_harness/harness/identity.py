@@ -53,9 +53,11 @@ class IdentifiedLM(GeneratingLM):
             }
         else:
             info = super().get_model_info()
+        local = is_local(self.pretrained)
+        recorded = provenance.trained(self.checkpoint_folder) if local else {}
         mtp = {
             "schema": SCHEMA,
-            **self._checkpoint,
+            **{k: recorded.get(k) if v is None else v for k, v in self._checkpoint.items()},
             **identity,
             **self._decoding(),
             "vocab_size": self.vocab_size,

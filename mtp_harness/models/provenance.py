@@ -1,6 +1,7 @@
 """Where a number comes from: versions, hardware, command."""
 
 import hashlib
+import json
 import os
 import platform
 import shlex
@@ -82,6 +83,20 @@ def weights_sha256(folder: Path) -> str | None:
     for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def trained(folder: Path) -> dict[str, int]:
+    """Return what the trainer wrote down of a checkpoint: tokens seen, steps and seed.
+
+    Nothing where there is no `training.json` of `mtp-harness train`.
+    """
+    try:
+        record = json.loads((folder / "training.json").read_text("utf-8"))
+        last, seed = record["curve"][-1], record["recipe"]["seed"]
+        found = {"train_tokens": last["tokens"], "train_step": last["step"], "train_seed": seed}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+    return found if all(type(value) is int for value in found.values()) else {}
 
 
 def _cpu_name() -> str:

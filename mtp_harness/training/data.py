@@ -15,6 +15,12 @@ from mtp_harness.training.recipe import Recipe
 LOOKAHEAD = 8
 """Bytes each window carries beyond its context, the same for every n: the same batches."""
 
+HELD_OUT = 0.02
+"""The share of a text, its end, that is not trained on."""
+
+HELD_OUT_WINDOWS = 8
+"""The most windows of it that the loss is taken on."""
+
 Bytes = NDArray[np.uint8]
 
 
@@ -23,15 +29,22 @@ class Text(NamedTuple):
 
     data: Bytes
     report: dict[str, Any]
+    held_out: Bytes = np.zeros(0, np.uint8)
+
+    def held_out_windows(self, context: int) -> Bytes | None:
+        """Return windows of the held-out text, [W, context + `LOOKAHEAD`]; None if none fits."""
+        width = context + LOOKAHEAD
+        count = min(HELD_OUT_WINDOWS, len(self.held_out) // width)
+        return self.held_out[: count * width].reshape(count, width) if count else None
 
 
 def load(path: Path) -> Text:
     """Return the text in a file, in the files of a folder, or in `PATH.npy`.
 
     Args:
-        path: a file is one document; a folder has one in each file, by name. `PATH.npy` holds the
-            bytes of all documents, is mapped into memory, and has its report in `PATH.json`:
-            examples/training_text writes both.
+        path: a file is one document; a folder has one in each file, by name; their end is held
+            out. `PATH.npy` holds the bytes of all documents, is mapped into memory, and has its
+            report in `PATH.json`: examples/training_text writes both, and nothing is held out.
 
     Raises:
         FileNotFoundError: there is nothing of the three.
@@ -54,7 +67,9 @@ def load(path: Path) -> Text:
     joined = b"".join(b"\0" + document for document in documents)
     counts = {"n_documents": len(documents), "n_bytes": len(joined)}
     digest = hashlib.sha256(joined).hexdigest()
-    return Text(np.frombuffer(joined, dtype=np.uint8), {**counts, "data_sha256": digest})
+    whole = np.frombuffer(joined, dtype=np.uint8)
+    end = len(whole) - round(HELD_OUT * len(whole))
+    return Text(whole[:end], {**counts, "data_sha256": digest}, whole[end:])
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from mtp_harness.files import whole
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.training.cuda_graphs import CudaGradients, CudaMuon
 from mtp_harness.training.data import LOOKAHEAD
-from mtp_harness.training.loss import backward_head_by_head
+from mtp_harness.training.loss import backward_head_by_head, losses_of
 from mtp_harness.training.recipe import Recipe
 
 
@@ -103,6 +103,7 @@ def train(
     recipe: Recipe,
     folder: Path,
     report: Callable[[dict[str, Any]], None],
+    held_out: np.ndarray[Any, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Train `model` in place; return the curve.
 
@@ -113,6 +114,7 @@ def train(
         recipe: see `Recipe`.
         folder: holds `state.pt`, which the caller deletes when the result is saved.
         report: called with each line of the curve.
+        held_out: integer tokens [W, context + `LOOKAHEAD`] whose loss stands in each line, too.
 
     Raises:
         ValueError: `folder` holds the state of a run with another recipe or model, or the loss
@@ -142,6 +144,8 @@ def train(
         at_save = (step + 1) % recipe.save_every == 0
         if at_log or at_save:  # a diverged state must not be saved either
             line = _line(step, nats, norm, recipe, time.perf_counter() - started)
+        if at_log and held_out is not None:
+            line["held_out_nats"] = _held_out(model, held_out)
         if at_log:
             curve.append(line)
             report(line)
@@ -149,6 +153,15 @@ def train(
             checkpoint.save(step + 1, curve, time.perf_counter() - started)
     model.eval()
     return curve
+
+
+def _held_out(model: MultiHeadModel, windows: np.ndarray[Any, Any]) -> list[float]:
+    """Return each head's loss in nats, a window at a time; compiled blocks would compile again."""
+    end = windows.shape[1] - LOOKAHEAD + model.n_future_tokens
+    rows = torch.from_numpy(windows[:, :end].astype(np.int64)).to(model.device)
+    with torch.compiler.set_stance("force_eager"):
+        losses = torch.stack([losses_of(model, row[None]) for row in rows]).mean(0)
+    return [round(value, 5) for value in losses.tolist()]
 
 
 def _line(step: int, nats: Tensor, norm: Tensor, recipe: Recipe, wall_s: float) -> dict[str, Any]:

@@ -32,6 +32,20 @@ def head_loss(model: MultiHeadModel, offset: int, trunk: Tensor, targets: Tensor
     return cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
 
+@torch.no_grad()
+def losses_of(model: MultiHeadModel, tokens: Tensor) -> Tensor:
+    """Return the n mean losses in nats, [n], of tokens int64 [B, T + n]; nothing is trained."""
+    n = model.n_future_tokens
+    length = tokens.shape[1] - n
+    trunk = model.trunk(tokens[:, :length])  # [B, T, D]
+    return torch.stack(
+        [
+            head_loss(model, offset, trunk, tokens[:, offset : offset + length])
+            for offset in range(1, n + 1)
+        ]
+    )
+
+
 def backward_head_by_head(model: MultiHeadModel, tokens: Tensor) -> Tensor:
     """Accumulate the gradients of L_n, holding one head's activations and logits at a time.
 

@@ -98,12 +98,28 @@ def test_train_records_what_it_did(trained, text):
     assert record["versions"]["torch"] == torch.__version__
 
 
-def test_one_line_of_the_curve_is_printed_as_json(text, tmp_path, capsys):
+def test_the_end_says_where_the_model_is_and_what_to_do_next(text, tmp_path, capsys):
+    out = tmp_path / "m"
     arguments = ["--n", "1", *SMALL, "--steps", "4", "--log-every", "2"]
-    assert main(["train", str(tmp_path / "m"), "--data", str(text), *arguments]) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["step"] for line in lines] == [2, 4]
-    assert load_model(str(tmp_path / "m"), None).config.replicated_unembeddings is False
+    assert main(["train", str(out), "--data", str(text), *arguments]) == 0
+    said = capsys.readouterr()
+    saved, then = said.out.splitlines()
+    record = json.loads((out / "training.json").read_text())
+    assert [line["step"] for line in record["curve"]] == [2, 4]
+    (loss,) = record["curve"][-1]["loss_nats"]
+    assert saved.startswith(f"saved to {out}: ") and f"last batch {loss:.3f} nats" in saved
+    assert then.startswith(f"next: lm_eval --model mtp --model_args pretrained={out} ")
+    assert "100%" in said.err and "4/4" in said.err and f"loss={loss:.2f}" in said.err
+    assert "note: the learning rate warms up for 5 steps and the run has 4" in said.err
+    assert load_model(str(out), None).config.replicated_unembeddings is False
+
+
+def test_a_folder_with_a_model_is_left_alone(trained, text, capsys):
+    out, arguments = trained
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert main(["train", *arguments]) == 2
+    assert "holds a model, expected a folder without one" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 @pytest.mark.parametrize(
@@ -134,6 +150,7 @@ def test_a_folder_of_text_can_be_trained_on(tmp_path):
     arguments = [str(tmp_path / "m"), "--data", str(tmp_path / "text"), *SMALL, "--steps", "2"]
     assert main(["train", *arguments]) == 0
     record = json.loads((tmp_path / "m" / "training.json").read_text())
+    assert len(record["curve"][-1]["held_out_nats"]) == 4
     assert record["data"]["n_documents"] == 2
     assert record["recipe"]["data_sha256"] == record["data"]["data_sha256"]
 

@@ -1,6 +1,7 @@
 """What a results file says about where its numbers come from."""
 
 import hashlib
+import json
 import platform
 import shlex
 import subprocess
@@ -89,3 +90,21 @@ def test_git_revision_marks_changed_files(checkout):
     assert provenance.git_revision() == head
     (checkout / "mtp_harness" / "models" / "provenance.py").write_text("# changed\n")
     assert provenance.git_revision() == head + "+dirty"
+
+
+RECORD = {"curve": [{"tokens": 5, "step": 1}, {"tokens": 10, "step": 2}], "recipe": {"seed": 3}}
+
+
+def test_what_the_trainer_wrote_down_is_read(tmp_path):
+    (tmp_path / "training.json").write_text(json.dumps(RECORD))
+    assert provenance.trained(tmp_path) == {"train_tokens": 10, "train_step": 2, "train_seed": 3}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, "{", "[]", "{}", '{"curve": []}', json.dumps(RECORD | {"recipe": {"seed": "3"}})],
+)
+def test_another_program_s_record_says_nothing(tmp_path, content):
+    if content is not None:
+        (tmp_path / "training.json").write_text(content)
+    assert provenance.trained(tmp_path) == {}

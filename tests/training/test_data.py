@@ -33,6 +33,18 @@ def test_byte_0_in_a_document_is_refused_with_the_file_s_name(tmp_path):
         load(tmp_path)
 
 
+def test_the_end_of_a_text_is_held_out_and_the_rest_is_trained_on(tmp_path):
+    content = bytes(np.random.default_rng(0).integers(1, 128, 9_999).astype(np.uint8))
+    (tmp_path / "a.txt").write_bytes(content)
+    text = load(tmp_path / "a.txt")
+    assert bytes(text.data) + bytes(text.held_out) == b"\0" + content
+    assert len(text.held_out) == 200
+    windows = text.held_out_windows(context=30)
+    assert windows.shape == (5, 38) and windows.tobytes() == bytes(text.held_out[:190])
+    assert text.held_out_windows(context=10).shape == (8, 18)
+    assert text.held_out_windows(context=193) is None
+
+
 def test_batches_depend_on_seed_and_step_only():
     data = np.arange(1000, dtype=np.uint16).astype(np.uint8)
     batches = Batches(data, context=16, rows=8, extra=4, seed=3)

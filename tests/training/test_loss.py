@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
-from mtp_harness.training.loss import backward_head_by_head
+from mtp_harness.training.loss import backward_head_by_head, losses_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -70,6 +70,14 @@ def test_gradients_and_losses_are_those_of_the_sum(monkeypatch, n, replicated):
         assert expected[name].abs().max() > 1e-6, f"{name} has no gradient to compare"
         difference = (parameter.grad - expected[name]).abs().max()
         assert difference < 1e-12, f"{name}: {difference}"
+
+
+def test_losses_without_training_are_the_same(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
+    network, tokens = model(3), tokens_for(3)
+    found = losses_of(network, tokens)
+    assert torch.allclose(found, all_losses(network, tokens).detach(), rtol=0, atol=1e-12)
+    assert all(p.grad is None for p in network.parameters()) and not found.requires_grad
 
 
 @pytest.mark.parametrize(
