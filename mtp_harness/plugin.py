@@ -117,11 +117,18 @@ def add_checks(evaluator: ModuleType) -> None:
 
 
 def _refuse_misspelt_model(model: Any) -> None:
+    if not isinstance(model, str) or model in MODELS:
+        return
+    near = difflib.get_close_matches(model, MODELS, 1)
+    if near and model not in _known_models():
+        raise UserError(f"there is no --model {model}; did you mean {near[0]}?")
+
+
+def _known_models() -> set[str]:
+    import lm_eval.models  # noqa: F401 - fills the registry, which is empty until then
     from lm_eval.api import registry
 
-    if isinstance(model, str) and model not in registry.model_registry:
-        for near in difflib.get_close_matches(model, MODELS, 1):
-            raise UserError(f"there is no --model {model}; did you mean {near}?")
+    return set(registry.model_registry.keys())
 
 
 class Finished(NamedTuple):

@@ -165,6 +165,7 @@ def test_places_that_are_not_there_are_named_in_full(home, capsys, command):
 
 def test_numbers_of_a_measurement(home, monkeypatch):
     monkeypatch.setattr(measure, "measure", lambda args: {"n": 1})
+    monkeypatch.setattr(measure, "screen", lambda found: "")
     assert main(["measure", "mtp-bytes-n4", "-o", "~/new/m.json"]) == 0
     assert json.loads((home / "new" / "m.json").read_text()) == {"n": 1}
 

@@ -315,6 +315,12 @@ def test_a_misspelt_model_of_ours_is_one_sentence(evaluator):
     assert evaluator.seen == []
 
 
+def test_our_model_is_known_before_the_registry_is_filled(evaluator, monkeypatch):
+    monkeypatch.setattr(plugin, "_known_models", set)
+    evaluator.simple_evaluate("mtp")
+    assert [model for model, _ in evaluator.seen] == ["mtp"]
+
+
 def test_changed_simple_evaluate_is_left_alone():
     evaluator = SimpleNamespace(simple_evaluate=lambda model: model)
     with pytest.raises(TypeError, match="no parameter tasks"):

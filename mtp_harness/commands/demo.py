@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtp_harness.commands.model_options import add_model_options, open_from_options
+from mtp_harness.commands.view import acceptance_rows, by_k, decoding_rows
 from mtp_harness.files import user_path
 from mtp_harness.results import result_file
 from mtp_harness.results.find import results_below, written_samples
@@ -27,6 +28,9 @@ WINDOWS, WINDOW = 16, 2048
 
 ALONE = 5
 """Problems decoded at batch size 1."""
+
+TRIALS = 2
+"""Timings of every k."""
 
 
 TASK = "humaneval_mtp"
@@ -95,8 +99,8 @@ def screen(config: dict[str, Any], samples: list[dict[str, Any]], opened: Opened
 
     name, (model, tokenizer) = config["pretrained"], opened
     requests = [_request(sample, tokenizer) for sample in samples]
-    together, ntp = measure_decoding(model, tokenizer, requests, len(requests))
-    alone, _ = measure_decoding(model, tokenizer, requests[:ALONE], 1)
+    together, ntp = measure_decoding(model, tokenizer, requests, len(requests), TRIALS)
+    alone, _ = measure_decoding(model, tokenizer, requests[:ALONE], 1, TRIALS)
     text = windows(code_corpus(), plain_encode(tokenizer), tokenizer.bos_token_id, WINDOW, WINDOWS)
     heads = measure_heads(model, text)
     n_passed = sum(sample["pass@1"] == 1 for sample in samples)
@@ -108,25 +112,13 @@ def screen(config: dict[str, Any], samples: list[dict[str, Any]], opened: Opened
         for answer, request in zip(ntp, requests, strict=True)
     ]
     n_same = sum(s["resps"][0][0] == text for s, text in zip(samples, ntp_texts, strict=True))
-    by_k, hardware = together["by_k"], provenance.hardware(model.device)
-    walked, accuracy = heads["text_walk_tokens_per_forward"], enumerate(heads["accuracy"], 1)
-    speedup = "  speedup over k = 1"
+    hardware, walked = provenance.hardware(model.device), heads["text_walk_tokens_per_forward"]
     rows = [
-        ("heads used, k", {k: str(k) for k in by_k}),
-        ("tokens per forward, all answers", _cells(by_k, "tokens_per_forward", ".3f")),
-        (
-            f"  without the {by_k[1]['n_looping']} that loop",
-            _cells(by_k, "tokens_per_forward_no_loops", ".3f"),
-        ),
-        ("  text walk (real code)", {k: f"{v:.3f}" for k, v in walked.items()}),
-        (f"tokens/s, {len(samples)} prompts together", _cells(by_k, "tokens_per_s", ".0f")),
-        (speedup, _cells(by_k, "speedup", ".2f")),
-        (
-            f"tokens/s, {len(requests[:ALONE])} prompts one by one",
-            _cells(alone["by_k"], "tokens_per_s", ".0f"),
-        ),
-        (speedup, _cells(alone["by_k"], "speedup", ".2f")),
-        ("accuracy of head k (real code)", {k: f"{v:.3f}" for k, v in accuracy}),
+        *acceptance_rows(together["by_k"]),
+        ("  text walk (real code)", [f"{value:.3f}" for value in walked.values()]),
+        *decoding_rows(together["by_k"], f"{len(samples)} prompts together"),
+        *decoding_rows(alone["by_k"], f"{len(requests[:ALONE])} prompts one by one"),
+        ("accuracy of head k (real code)", [f"{value:.3f}" for value in heads["accuracy"]]),
     ]
     head = [
         f"{name}, {config['n_future_tokens']} heads, greedy, {config['dtype']}, "
@@ -136,7 +128,7 @@ def screen(config: dict[str, Any], samples: list[dict[str, Any]], opened: Opened
         f"text identical to NTP    {n_same} of {len(samples)}",
         "",
     ]
-    return "\n".join([*head, *(f"{said:<34}{_line(cells)}" for said, cells in rows)])
+    return "\n".join([*head, by_k(rows), *filter(None, [provenance.busy()])])
 
 
 def _request(sample: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Request:
@@ -145,11 +137,3 @@ def _request(sample: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Requ
     arguments = sample["arguments"]["gen_args_0"]
     prompt, kwargs = arguments["arg_0"], arguments["arg_1"]
     return Request(tokenizer.encode(prompt), kwargs["max_gen_toks"], tuple(kwargs["until"]))
-
-
-def _cells(by_k: dict[int, dict[str, Any]], key: str, form: str) -> dict[int, str]:
-    return {k: "-" if row[key] is None else format(row[key], form) for k, row in by_k.items()}
-
-
-def _line(cells: dict[int, str]) -> str:
-    return "".join(f"{cell:>9}" for cell in cells.values())

@@ -8,9 +8,11 @@ windows of the running Python's standard library; greedy decoding of prompts fro
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from mtp_harness.commands.model_options import add_model_options, open_from_options
+from mtp_harness.commands.view import acceptance_rows, by_k, decoding_rows
 from mtp_harness.files import user_path, write_whole
 
 
@@ -27,24 +29,59 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--new-tokens", type=int, default=256, help="default %(default)s")
     parser.add_argument("--batch", type=int, default=20, help="rows together (default %(default)s)")
     parser.add_argument("--device", help="default: the GPU where there is one")
-    parser.add_argument("-o", "--out", type=user_path, help="write the JSON here")
+    parser.add_argument(
+        "--trials", type=int, default=3, help="timings of every k (default %(default)s)"
+    )
+    parser.add_argument("-o", "--out", type=user_path, help="write everything there, as JSON")
     return parser
 
 
 def main(argv: list[str]) -> int:
-    """Measure a model and print or write JSON."""
+    """Measure a model, print a table and write JSON where it is asked for."""
     parser = _parser()
     args = parser.parse_args(argv)
     if not (args.pretrained or args.loader):
         parser.error("the following arguments are required: pretrained")
-    for name in ("windows", "window", "prompts", "prompt_tokens", "new_tokens", "batch"):
+    for name in ("windows", "window", "prompts", "prompt_tokens", "new_tokens", "batch", "trials"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: at least 1")
-    text = json.dumps(measure(args), indent=1) + "\n"
-    sys.stdout.write(text)
+    found = measure(args)
+    sys.stdout.write(screen(found))
     if args.out:
-        write_whole(args.out, text)
+        write_whole(args.out, json.dumps(found, indent=1) + "\n")
     return 0
+
+
+def screen(found: Mapping[str, Any]) -> str:
+    """Return what was measured as a table."""
+    from mtp_harness.models import provenance
+
+    heads, decoding, hardware = (found[name] for name in ("heads", "decoding", "hardware"))
+    n_prompts, batch = decoding["n_prompts"], decoding["batch_size"]
+    same = [f"{row['identical_to_ntp']}/{n_prompts}" for row in decoding["by_k"].values()]
+    rows = [
+        ("head k", map(str, decoding["by_k"])),
+        ("accuracy", [f"{value:.3f}" for value in heads["accuracy"]]),
+        ("bits per token", [f"{value:.3f}" for value in heads["bits_per_token"]]),
+        *acceptance_rows(decoding["by_k"]),
+        (
+            "  text walk (real text)",
+            [f"{value:.3f}" for value in heads["text_walk_tokens_per_forward"].values()],
+        ),
+        ("answers identical to NTP", same),
+        *decoding_rows(decoding["by_k"], f"batch {batch}"),
+    ]
+    lines = [
+        f"{found['pretrained']}, {found['parameters']:,} parameters, greedy, float32, "
+        f"{hardware.get('gpu', hardware['cpu'])}, {hardware['threads']} CPU thread(s)",
+        f"the standard library of Python {found['corpus']['python_version']}: "
+        f"{heads['n_windows']} windows of {heads['window_tokens']} tokens scored, {n_prompts} "
+        "prompts continued",
+        "",
+        by_k(rows),
+        *filter(None, [provenance.busy()]),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -75,7 +112,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "corpus": described,
         "heads": measure_heads(model, text),
-        "decoding": measure_decoding(model, tokenizer, requests, args.batch)[0],
+        "decoding": measure_decoding(model, tokenizer, requests, args.batch, args.trials)[0],
         "versions": provenance.versions(),
         "hardware": provenance.hardware(model.device),
         "command": provenance.command(),

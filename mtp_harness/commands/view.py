@@ -1,9 +1,9 @@
-"""What the commands that print tables of scores share: their arguments, and their rows as JSON."""
+"""What the commands that print tables share: arguments, rows as JSON, and rows by k."""
 
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,33 @@ def show(lines: Iterable[str], rows: Iterable[Any], target: Path | None) -> None
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     if target:
         write_whole(target, json.dumps([_plain(row) for row in rows], indent=2) + "\n")
+
+
+def by_k(rows: Iterable[tuple[str, Iterable[str]]]) -> str:
+    """Return lines with a label and a cell for each k or head."""
+    return "\n".join(f"{label:<34}{''.join(f'{c:>10}' for c in cells)}" for label, cells in rows)
+
+
+def decoding_rows(
+    measured: Mapping[int, Mapping[str, Any]], what: str
+) -> Iterator[tuple[str, Any]]:
+    """Yield the timings of `model_card.measure_decoding`, by k."""
+    rows = measured.values()
+    trials = len(measured[1]["wall_s_trials"])
+    yield f"tokens/s, {what}", [f"{row['tokens_per_s']:.0f}" for row in rows]
+    ranges = [row["tokens_per_s_range"] for row in rows]
+    yield f"  lowest to highest of {trials} trials", [f"{a:.0f}-{b:.0f}" for a, b in ranges]
+    yield "  speedup over k = 1", [f"{row['speedup']:.2f}" for row in rows]
+
+
+def acceptance_rows(measured: Mapping[int, Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Yield the counts of `model_card.measure_decoding`, by k."""
+    rows = measured.values()
+    yield "heads used, k", map(str, measured)
+    yield "tokens per forward, all answers", [f"{row['tokens_per_forward']:.3f}" for row in rows]
+    without = [row["tokens_per_forward_no_loops"] for row in rows]
+    label = f"  without the {measured[1]['n_looping']} that loop"
+    yield label, ["-" if one is None else f"{one:.3f}" for one in without]
 
 
 def _plain(value: Any) -> Any:

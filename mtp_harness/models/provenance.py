@@ -64,6 +64,14 @@ def hardware(device: Any) -> dict[str, Any]:
     }
 
 
+def busy() -> str | None:
+    """Return a note for timings where more programs want to run than there are cores."""
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    if load <= cores + 0.5:  # this process counts as one
+        return None
+    return f"note: the machine is busy (load {load:.1f} on {cores} cores): timings are too slow"
+
+
 def environment(device: Any) -> dict[str, Any]:
     """Return versions, hardware, revision and command, for results computed on a `torch.device`."""
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -53,29 +54,36 @@ def measure_decoding(
     tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[Request],
     batch: int,
+    trials: int,
 ) -> tuple[dict[str, Any], list[Answer]]:
     """Decode the requests with every k; return what each gave, and NTP's answers.
 
-    Every k is timed on the same requests after one short run of it; wall time includes the prefill.
+    Every k is timed on the same requests after one short run of it, one k after the other in each
+    of the trials; wall time includes the prefill, and its median is reported beside all of them.
     """
     warm_up = [Request(request.prompt, 8) for request in requests[:batch]]
+    ks = range(1, model.n_future_tokens + 1)
     to_text = shown(tokenizer)
-    by_k: dict[int, dict[str, Any]] = {}
-    ntp: list[Answer] = []
-    for k in range(1, model.n_future_tokens + 1):
-        engine = Engine(model, k, [tokenizer.eos_token_id], to_text, slots=batch)
+    engines = {k: Engine(model, k, [tokenizer.eos_token_id], to_text, slots=batch) for k in ks}
+    for engine in engines.values():
         engine.generate(warm_up)
-        began = time.perf_counter()
-        answers = engine.generate(requests)
-        wall_s = time.perf_counter() - began
-        ntp = ntp or answers
-        by_k[k] = _summary(answers, ntp, wall_s)
-        by_k[k]["speedup"] = by_k[1]["wall_s"] / wall_s
-    return {"n_prompts": len(requests), "batch_size": batch, "by_k": by_k}, ntp
+    answers: dict[int, list[Answer]] = {}
+    seconds: dict[int, list[float]] = {k: [] for k in ks}
+    for _ in range(trials):
+        for k, engine in engines.items():
+            began = time.perf_counter()
+            answers[k] = engine.generate(requests)
+            seconds[k].append(time.perf_counter() - began)
+    by_k = {k: _summary(answers[k], answers[1], seconds[k]) for k in ks}
+    for k in ks:
+        ratios = [one / other for one, other in zip(seconds[1], seconds[k], strict=True)]
+        by_k[k]["speedup"] = median(ratios)
+    return {"n_prompts": len(requests), "batch_size": batch, "by_k": by_k}, answers[1]
 
 
-def _summary(answers: list[Answer], ntp: list[Answer], wall_s: float) -> dict[str, Any]:
+def _summary(answers: list[Answer], ntp: list[Answer], seconds: list[float]) -> dict[str, Any]:
     records = [answer.record for answer in answers]
+    n_tokens = sum(len(answer.tokens) for answer in answers)
     not_looping = [record for record in records if not record.looping]
     pooled = Acceptance.pool(records)
     without_loops = Acceptance.pool(not_looping).tokens_per_forward if not_looping else None
@@ -85,6 +93,8 @@ def _summary(answers: list[Answer], ntp: list[Answer], wall_s: float) -> dict[st
         "tokens_per_forward": pooled.tokens_per_forward,
         "tokens_per_forward_no_loops": without_loops,
         "accept_rate_prefix": pooled.accept_rate_prefix(),
-        "wall_s": wall_s,
-        "tokens_per_s": sum(len(answer.tokens) for answer in answers) / wall_s,
+        "wall_s": median(seconds),
+        "wall_s_trials": seconds,
+        "tokens_per_s": n_tokens / median(seconds),
+        "tokens_per_s_range": [n_tokens / max(seconds), n_tokens / min(seconds)],
     }

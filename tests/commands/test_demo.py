@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from operator import truediv
 
 import pytest
 
@@ -45,21 +46,31 @@ def test_demo_of_another_model(tmp_path):
         demo.main([str(tmp_path)])
 
 
-def test_measure_writes_what_it_prints(tmp_path, capsys):
+def test_measure_prints_a_table_of_what_it_writes(tmp_path, capsys):
     sizes = "--windows 2 --window 128 --prompts 2 --prompt-tokens 32 --new-tokens 24 --batch 2"
     out = tmp_path / "new" / "numbers.json"
     arguments = ["mtp-bytes-n4", *sizes.split(), "--device", "cpu", "-o", str(out)]
     assert measure.main(arguments) == 0
     found = json.loads(out.read_text())
-    assert found == json.loads(capsys.readouterr().out)
     assert found["heads"]["n_states"] == 2 * (128 - 4)
     by_k = found["decoding"]["by_k"]
     assert [row["identical_to_ntp"] for row in by_k.values()] == [2] * 4
     assert by_k["1"]["tokens_per_forward"] == 1.0
+    cells = {line[:34].strip(): line[34:].split() for line in capsys.readouterr().out.splitlines()}
+    assert cells["accuracy"] == [f"{one:.3f}" for one in found["heads"]["accuracy"]]
+    assert cells["answers identical to NTP"] == ["2/2"] * 4
+    for k, row in by_k.items():
+        seconds = sorted(row["wall_s_trials"])
+        n_tokens = round(row["tokens_per_s"] * seconds[1])  # the median of three
+        low, high = (round(n_tokens / one) for one in (seconds[2], seconds[0]))
+        assert cells["lowest to highest of 3 trials"][int(k) - 1] == f"{low}-{high}"
+        ratios = map(truediv, by_k["1"]["wall_s_trials"], row["wall_s_trials"])
+        assert row["speedup"] == sorted(ratios)[1]
 
 
 @pytest.mark.parametrize(
-    "argument", ["--windows 0", "--window 0", "--prompts 0", "--batch 0", "--window 5000"]
+    "argument",
+    ["--windows 0", "--window 0", "--prompts 0", "--batch 0", "--window 5000", "--trials 0"],
 )
 def test_measure_refuses_sizes_that_cannot_be(argument):
     with pytest.raises(ValueError, match=argument):

@@ -92,6 +92,13 @@ def test_git_revision_marks_changed_files(checkout):
     assert provenance.git_revision() == head + "+dirty"
 
 
+@pytest.mark.parametrize(("load", "said"), [(0.3, False), (2.4, False), (2.6, True)])
+def test_a_busy_machine_is_named(monkeypatch, load, said):
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0, 0))
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1})
+    assert (provenance.busy() or "").startswith(f"note: the machine is busy (load {load}") == said
+
+
 RECORD = {"curve": [{"tokens": 5, "step": 1}, {"tokens": 10, "step": 2}], "recipe": {"seed": 3}}
 
 
