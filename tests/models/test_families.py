@@ -200,6 +200,30 @@ def test_the_trunk_is_transformers_own(tmp_path, family):
     assert torch.equal(model.next_token_logits(tokens), main(tokens).logits)
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("family", CONFIGS)
+@torch.no_grad()
+def test_a_row_of_a_ragged_batch_is_the_row_alone(tmp_path, in_float64, family, side, attention):
+    """Right padding is what the harness has, and causality takes care of it."""
+    main, _ = write(tmp_path, family)
+    model = load_sequential(tmp_path, **{**EAGER, "attn_implementation": attention})
+    rows = [text(1, length, seed=length) for length in (3, 14, 9)]
+    pads = [(14 - row.shape[1], 0) if side == "left" else (0, 14 - row.shape[1]) for row in rows]
+    tokens = torch.cat(
+        [torch.nn.functional.pad(row, pad, value=7) for row, pad in zip(rows, pads, strict=True)]
+    )
+    left = torch.tensor(pads)[:, :1]
+    positions = torch.arange(14) - left if side == "left" else None
+    first = model.head(1, model.trunk(tokens, positions))
+    second = model.head(2, first, tokens.roll(-1, 1), positions)
+    for i, row in enumerate(rows):
+        here = slice(pads[i][0], pads[i][0] + row.shape[1])
+        assert (model.logits(1, first[i, here]) - main(row).logits[0]).abs().max() < 1e-11
+        bare = model.head(2, model.head(1, model.trunk(row)), row.roll(-1, 1))
+        assert (second[i, here] - bare[0])[:-1].abs().max() < 1e-11  # the last reads another token
+
+
 WITHOUT = {
     "absent": "promises 1 module and the weights hold none .keys such as",
     "fewer": "promises 2 modules and the weights hold 1",
