@@ -105,7 +105,10 @@ def test_the_logits_of_module_1_are_vllm_s(fixtures, name):
 
 @pytest.mark.parametrize("family", CONFIGS)
 @torch.no_grad()
-def test_a_reused_module_is_read_as_a_plain_loop_reads_it(tmp_path, in_float64, family):
+def test_a_reused_module_is_read_as_a_plain_loop_reads_it(
+    tmp_path, in_float64, monkeypatch, family
+):
+    monkeypatch.setattr("mtp_harness.models.head_states.PIECE", 5)  # 12 tokens in three pieces
     write(tmp_path, family)
     model = load_sequential(tmp_path, heads=4, **EAGER)
     tokens = text(2, 12)
