@@ -70,40 +70,62 @@ def head_states(
         yield offset, state
 
 
+PIECE = 512
+"""Positions of a later pass that are read at once: memory does not grow with the square of T."""
+
+
 class Passes:
-    """The keys and values of all passes so far; what a block needs of a `KeyValueCache`.
+    """The keys and values of all passes so far; what the module's block needs of a `KeyValueCache`.
 
     Attributes:
-        mask: bool [1, 1, T, passes * T].
+        mask: of positions a..b-1 in the second and later passes, bool [1, 1, b-a, b + n (b-a)] with
+            n of them; None in the first pass, which is causal.
     """
 
-    def __init__(self, length: int, device: torch.device) -> None:
-        """Begin with the first pass over `length` tokens."""
-        here = torch.arange(length, device=device)
-        self.mask = (here <= here[:, None])[None, None]
-        self._own = (here == here[:, None])[None, None]
-        self._held: dict[int, tuple[Tensor, Tensor]] = {}
-        self._bias: Tensor | None = None
+    mask: Tensor | None = None
+
+    def __init__(self) -> None:
+        """Begin with the first pass."""
+        self._done: list[tuple[Tensor, Tensor]] = []
+        self._pieces: list[tuple[Tensor, Tensor]] = []
 
     def next(self) -> None:
         """Begin the next pass."""
-        self.mask = torch.cat([self.mask, self._own], -1)
-        self._bias = None
+        self._done.append(_joined(self._pieces))
+        self._pieces = []
 
-    def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any) -> tuple[Tensor, Tensor]:
-        """Add [B, H, T, d] keys and values of this pass; return those of all."""
-        if layer_idx in self._held:
-            keys, values = self._held[layer_idx]
-            key, value = torch.cat([keys, key], 2), torch.cat([values, value], 2)
-        self._held[layer_idx] = key, value
-        return key, value
+    def at(self, start: int, end: int) -> None:
+        """Say which positions the next call of a later pass reads; in order."""
+        self._start, self._end = start, end
+        device = self._done[0][0].device
+        here = torch.arange(start, end, device=device)[:, None]
+        causal = torch.arange(end, device=device) <= here
+        own = torch.arange(start, end, device=device) == here
+        self.mask = torch.cat([causal, *[own] * len(self._done)], -1)[None, None]
+
+    def update(self, key: Tensor, value: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+        """Add [B, H, b-a, d] keys and values of this pass; return those that the call may see."""
+        self._pieces.append((key, value))
+        if not self._done:
+            return key, value
+        starts = [0, *[self._start] * (len(self._done) - 1)]
+        seen = [
+            (keys[:, :, start : self._end], values[:, :, start : self._end])
+            for start, (keys, values) in zip(starts, self._done, strict=True)
+        ]
+        return _joined([*seen, (key, value)])
 
     def bias(self, dtype: torch.dtype, repeats: int, last: Tensor | None = None) -> Tensor:
         """Return the mask as numbers to add to scores."""
-        if self._bias is None:
-            zero = torch.zeros((), dtype=dtype, device=self.mask.device)
-            self._bias = torch.where(self.mask, zero, torch.finfo(dtype).min)
-        return self._bias
+        assert self.mask is not None
+        zero = torch.zeros((), dtype=dtype, device=self.mask.device)
+        return torch.where(self.mask, zero, torch.finfo(dtype).min)
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return keys and values [B, H, some, d] one after the other."""
+    keys, values = zip(*parts, strict=True)
+    return torch.cat(keys, 2), torch.cat(values, 2)
 
 
 def reused_states(
@@ -117,10 +139,20 @@ def reused_states(
         ahead: gives the tokens at t+offset-1, int64 [B, T], for an offset.
         heads: k.
     """
-    passes: Any = Passes(first.shape[1], first.device)
-    here = torch.arange(first.shape[1], device=first.device).expand(first.shape[:2])
-    state = first
-    for offset in range(2, heads + 1):
-        state = model.head(2, state, ahead(offset), here + offset - 2, passes)
-        yield offset, state
+    if heads < 2:
+        return
+    passes: Any = Passes()
+    length = first.shape[1]
+    here = torch.arange(length, device=first.device).expand(first.shape[:2])
+    state = model.head(2, first, ahead(2), here, passes)
+    yield 2, state
+    for offset in range(3, heads + 1):
         passes.next()
+        tokens, pieces = ahead(offset), []
+        for start in range(0, length, PIECE):
+            some = slice(start, min(start + PIECE, length))
+            passes.at(some.start, some.stop)
+            positions = here[:, some] + offset - 2
+            pieces.append(model.head(2, state[:, some], tokens[:, some], positions, passes))
+        state = torch.cat(pieces, 1)
+        yield offset, state

@@ -142,18 +142,21 @@ class SequentialModel(MultiHeadModel):
     def trunk(
         self, tokens: Tensor, positions: Tensor | None = None, cache: KeyValueCache | None = None
     ) -> Tensor:
-        """Return the trunk's states before its final norm; see `MultiHeadModel.trunk`."""
-        if cache is None and positions is None:
-            states: Tensor = self.base(tokens, use_cache=False).last_hidden_state
-            return states
-        found = self.base(
-            tokens,
-            attention_mask=self._mask(tokens, cache),
-            position_ids=self._positions(tokens, positions),
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
-        states = found.last_hidden_state
+        """Return the trunk's states before its final norm; see `MultiHeadModel.trunk`.
+
+        Without a cache, positions below 0 are those of padding, which no other token sees.
+        """
+        arguments: dict[str, Any] = {}
+        if cache is not None:
+            arguments["attention_mask"] = self._mask(tokens, cache)
+            arguments["position_ids"] = self._positions(tokens, positions)
+            arguments["past_key_values"] = cache
+        elif positions is not None:  # linear attention knows padding by a mask of two dimensions
+            arguments["attention_mask"] = (positions >= 0).long()
+            arguments["position_ids"] = positions.clamp(min=0)
+        states: Tensor = self.base(
+            tokens, use_cache=cache is not None, **arguments
+        ).last_hidden_state
         return states
 
     def head(
@@ -168,7 +171,7 @@ class SequentialModel(MultiHeadModel):
         if offset == 1:
             return self.norm(states) if self.family.reads_normed else states
         assert tokens is not None
-        layer = self._layer(offset)
+        layer, mask = self._layer(offset), self._mask(tokens, cache, positions)
         positions = self._positions(tokens, positions)
         embeddings = self.main.get_input_embeddings()(tokens)  # [B, T, D]
         if self.family.zeroes_first:
@@ -177,7 +180,7 @@ class SequentialModel(MultiHeadModel):
             embeddings,
             states,
             position_embeddings=self._rotary(embeddings, positions),
-            attention_mask=self._mask(tokens, cache),
+            attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
         )
@@ -209,14 +212,20 @@ class SequentialModel(MultiHeadModel):
         found: tuple[Tensor, Tensor] = self.base.rotary_emb(like, positions)
         return found
 
-    def _mask(self, tokens: Tensor, cache: KeyValueCache | None) -> Tensor | None:
+    def _mask(
+        self, tokens: Tensor, cache: KeyValueCache | None, positions: Tensor | None = None
+    ) -> Tensor | None:
         """Return numbers to add to scores, [1 or B, 1, T, S]; None where attention is causal."""
         if cache is not None and cache.mask is not None:
             return cache.bias(self.dtype, 1)
-        if cache is None and self.base.config._attn_implementation != "eager":
+        padded = cache is None and positions is not None  # perhaps: see `trunk`
+        if cache is None and not padded and self.base.config._attn_implementation != "eager":
             return None  # these are causal without a mask
         length = tokens.shape[1]
         lowest = torch.finfo(self.dtype).min
-        return torch.full(
+        causal = torch.full(
             (1, 1, length, length), lowest, dtype=self.dtype, device=tokens.device
         ).triu(1)
+        if positions is None or not padded:
+            return causal
+        return causal.masked_fill((positions < 0)[:, None, None], lowest)

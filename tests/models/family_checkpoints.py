@@ -89,11 +89,11 @@ MODULES_OF = {  # transformers' file with the trunk's layers
 QWEN = ("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next")
 
 
-def trunk(family, dtype=torch.float64, seed=0):
+def trunk(family, dtype=torch.float64, seed=0, sizes=None):
     """Return a tiny random trunk of transformers, in evaluation mode."""
     torch.manual_seed(seed)
     name, more = CONFIGS[family]
-    config = getattr(transformers, name)(**{**BASE, **more})
+    config = getattr(transformers, name)(**{**BASE, **more, **(sizes or {})})
     model = AutoModelForCausalLM.from_config(
         config, attn_implementation="eager", experts_implementation="eager"
     )
@@ -184,28 +184,45 @@ def experts(key, tensor):
     return {key: tensor}
 
 
-def write(folder, family, n=1, single_experts=True, shards=False, dtype=torch.float64):
-    """Write a checkpoint; return its trunk and its modules as they were made."""
-    main = trunk(family, dtype)
+def write(
+    folder,
+    family,
+    n=1,
+    single_experts=True,
+    shards=False,
+    dtype=torch.float64,
+    sizes=None,
+    fill=lambda module, name: None,
+):
+    """Write a checkpoint; return its trunk and its modules as they were made.
+
+    Experts are single or joined in both. `sizes` go over the family's configuration, and `fill`
+    gives trunk and modules other weights.
+    """
+    main = trunk(family, dtype, sizes=sizes)
     made = layers(main, family, n)
+    fill(main, "trunk")
+    fill(made, "modules")
     count = "mtp_num_hidden_layers" if family.startswith("qwen3_5") else "num_nextn_predict_layers"
     setattr(main.config, count, n)
     main.save_pretrained(folder)
-    added = keys_of(family, main, made, single_experts)
-    tensors = load_file(folder / "model.safetensors")
-    if shards:
-        save_file(added, folder / "model-00002-of-00002.safetensors", metadata={"format": "pt"})
-        (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
-        index = {
-            "metadata": {},
-            "weight_map": {
-                **dict.fromkeys(tensors, "model-00001-of-00002.safetensors"),
-                **dict.fromkeys(added, "model-00002-of-00002.safetensors"),
-            },
-        }
+    path = folder / "model.safetensors"
+    tensors = load_file(path)  # experts one by one
+    if not single_experts:
+        tied = {"lm_head.weight"} if main.config.tie_word_embeddings else set()
+        tensors = {k: v.clone() for k, v in main.state_dict().items() if k not in tied}
+    tensors |= keys_of(family, main, made, single_experts)
+    if shards:  # each file has every other tensor, of trunk and modules alike
+        path.unlink()
+        files = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+        place = {key: files[i % 2] for i, key in enumerate(sorted(tensors))}
+        for file in files:
+            part = {key: tensor for key, tensor in tensors.items() if place[key] == file}
+            save_file(part, folder / file, metadata={"format": "pt"})
+        index = {"metadata": {}, "weight_map": place}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     else:
-        save_file(tensors | added, folder / "model.safetensors", metadata={"format": "pt"})
+        save_file(tensors, path, metadata={"format": "pt"})
     if family == "mimo":
         path = folder / "config.json"
         content = json.loads(path.read_text()) | {"model_type": "mimo"}

@@ -48,20 +48,41 @@ def text(rows, length, seed=0):
     return torch.randint(0, 200, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
+def assert_equal_weights(model, main, made):
+    """Compare every parameter and buffer of a loaded checkpoint with those that were written."""
+    found, expected = model.modules_.layers.state_dict(), made.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    found, expected = model.main.state_dict(), main.state_dict()
+    assert torch.equal(model.norm.weight, expected.pop("model.norm.weight"))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 @pytest.mark.parametrize("single_experts", [True, False], ids=["single experts", "joined experts"])
 @pytest.mark.parametrize("shards", [False, True], ids=["one file", "shards"])
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize("family", CONFIGS)
 def test_every_parameter_loads_equal(tmp_path, family, n, shards, single_experts):
     main, made = write(tmp_path, family, n, single_experts, shards, torch.float32)
+    stored = {key for file in tmp_path.glob("*.safetensors") for key in load_file(file)}
+    assert any("experts.0.gate_proj" in key for key in stored) == (
+        single_experts and family not in ("mimo", "qwen3_5_text")
+    )
     model = load_sequential(tmp_path)
-    found, expected = model.modules_.layers.state_dict(), made.state_dict()
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-    trunk = {k.replace("base.", "model.", 1): v for k, v in model.main.state_dict().items()}
-    assert all(torch.equal(trunk[k], v) for k, v in main.state_dict().items() if k in trunk)
-    assert torch.equal(model.norm.weight, main.get_decoder().norm.weight)
+    assert_equal_weights(model, main, made)
     assert model.reused == (n == 1) and model.n_future_tokens == (4 if n == 1 else 1 + n)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_tied_embeddings_load_equal(tmp_path, family):
+    """Small members of the families have no unembedding of their own."""
+    tied = {"tie_word_embeddings": True}
+    main, made = write(tmp_path, family, dtype=torch.float32, sizes=tied)
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+    model = load_sequential(tmp_path)
+    assert_equal_weights(model, main, made)
+    assert model.main.lm_head.weight is model.main.get_input_embeddings().weight
 
 
 @pytest.mark.parametrize("name", ["glm4_moe", "qwen3_5_full"])
@@ -84,7 +105,10 @@ def test_the_logits_of_module_1_are_vllm_s(fixtures, name):
 
 @pytest.mark.parametrize("family", CONFIGS)
 @torch.no_grad()
-def test_a_reused_module_is_read_as_a_plain_loop_reads_it(tmp_path, in_float64, family):
+def test_a_reused_module_is_read_as_a_plain_loop_reads_it(
+    tmp_path, in_float64, monkeypatch, family
+):
+    monkeypatch.setattr("mtp_harness.models.head_states.PIECE", 5)  # 12 tokens in three pieces
     write(tmp_path, family)
     model = load_sequential(tmp_path, heads=4, **EAGER)
     tokens = text(2, 12)
@@ -200,6 +224,30 @@ def test_the_trunk_is_transformers_own(tmp_path, family):
     assert torch.equal(model.next_token_logits(tokens), main(tokens).logits)
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("family", CONFIGS)
+@torch.no_grad()
+def test_a_row_of_a_ragged_batch_is_the_row_alone(tmp_path, in_float64, family, side, attention):
+    """Right padding is what the harness has, and causality takes care of it."""
+    main, _ = write(tmp_path, family)
+    model = load_sequential(tmp_path, **{**EAGER, "attn_implementation": attention})
+    rows = [text(1, length, seed=length) for length in (3, 14, 9)]
+    pads = [(14 - row.shape[1], 0) if side == "left" else (0, 14 - row.shape[1]) for row in rows]
+    tokens = torch.cat(
+        [torch.nn.functional.pad(row, pad, value=7) for row, pad in zip(rows, pads, strict=True)]
+    )
+    left = torch.tensor(pads)[:, :1]
+    positions = torch.arange(14) - left if side == "left" else None
+    first = model.head(1, model.trunk(tokens, positions))
+    second = model.head(2, first, tokens.roll(-1, 1), positions)
+    for i, row in enumerate(rows):
+        here = slice(pads[i][0], pads[i][0] + row.shape[1])
+        assert (model.logits(1, first[i, here]) - main(row).logits[0]).abs().max() < 1e-11
+        bare = model.head(2, model.head(1, model.trunk(row)), row.roll(-1, 1))
+        assert (second[i, here] - bare[0])[:-1].abs().max() < 1e-11  # the last reads another token
+
+
 WITHOUT = {
     "absent": "promises 1 module and the weights hold none .keys such as",
     "fewer": "promises 2 modules and the weights hold 1",
@@ -241,15 +289,17 @@ def test_what_is_wrong_is_one_sentence(tmp_path, damage):
     assert "\n" not in str(caught.value)
 
 
-def test_a_checkpoint_with_a_vision_tower_gives_its_text_model(tmp_path):
-    main, made = write(tmp_path, "qwen3_5_text", dtype=torch.float32)
+@pytest.mark.parametrize("kind", ["Qwen3_5", "Qwen3_5Moe"])
+def test_a_checkpoint_with_a_vision_tower_gives_its_text_model(tmp_path, kind):
+    name = {"Qwen3_5": "qwen3_5", "Qwen3_5Moe": "qwen3_5_moe"}[kind]
+    main, made = write(tmp_path, f"{name}_text", dtype=torch.float32)
     path = tmp_path / "config.json"
     content = json.loads(path.read_text())
     whole = {
-        "model_type": "qwen3_5",
-        "architectures": ["Qwen3_5ForConditionalGeneration"],
+        "model_type": name,
+        "architectures": [f"{kind}ForConditionalGeneration"],
         "text_config": content,
-        "vision_config": {"model_type": "qwen3_5", "depth": 1},
+        "vision_config": {"model_type": name, "depth": 1},
     }
     path.write_text(json.dumps(whole))
     weights = tmp_path / "model.safetensors"
@@ -262,8 +312,7 @@ def test_a_checkpoint_with_a_vision_tower_gives_its_text_model(tmp_path):
     model = load_sequential(tmp_path, **EAGER)
     tokens = text(2, 9)
     assert torch.equal(model.next_token_logits(tokens), main(tokens).logits)
-    found = model.modules_.layers.state_dict()
-    assert all(torch.equal(found[name], one) for name, one in made.state_dict().items())
+    assert_equal_weights(model, main, made)
 
 
 def test_the_harness_s_own_way_to_the_trunk_gives_the_same(tmp_path):

@@ -1,5 +1,6 @@
 """Probes against double loops over positions and heads, and by hand."""
 
+import itertools
 import math
 
 import pytest
@@ -7,7 +8,15 @@ import torch
 from torch import nn
 
 from mtp_harness.models.interface import MultiHeadModel
-from mtp_harness.probes.teacher_forced import HeadScores, Walk, hits, read, score_heads, walk
+from mtp_harness.probes.teacher_forced import (
+    HeadScores,
+    Walk,
+    _compare,
+    hits,
+    read,
+    score_heads,
+    walk,
+)
 
 from ..decode.models_for_tests import example, random_llama
 
@@ -123,6 +132,33 @@ class Fixed(MultiHeadModel):
 
     def logits(self, offset, states):
         return self.p.log().expand(*states.shape[:-1], 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_comparison_is_what_its_fields_say(dtype):
+    """Whole numbers, so that many logits are equal; by definition, in float64."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randint(-3, 4, (2, 30, 17), generator=generator).to(dtype)
+    target = torch.randint(0, 17, (2, 30), generator=generator)
+    found = _compare(logits, target)
+    p = logits.double().softmax(-1)
+    for row, t in itertools.product(range(2), range(30)):
+        own, wanted = p[row, t], int(target[row, t])
+        order = sorted(range(17), key=lambda i: (-float(logits[row, t, i]), i))
+        one_hot = torch.nn.functional.one_hot(target[row, t], 17)
+        told = [float(field[row, t]) for field in found]
+        assert told == pytest.approx(
+            [
+                float(order[0] == wanted),
+                -float(own[wanted].log()),
+                order.index(wanted),
+                float(own.max()),
+                float((own - one_hot).square().sum()),
+                order[0],
+            ],
+            rel=1e-6,
+            abs=1e-6,
+        )
 
 
 def test_scores_by_hand():
