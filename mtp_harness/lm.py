@@ -4,7 +4,8 @@
 log-likelihood tasks, batching of them, chat templates and devices are inherited; they read head 1.
 
     pretrained=PATH | NAME        Meta's layout, this package's, or any causal LM (n = 1)
-    draft_heads=k | auto          self-speculative decoding with heads 1..k (default n; 1 is NTP)
+    draft_heads=k | auto          self-speculative decoding with heads 1..k (default n; 1 is NTP);
+                                  one module that drafts on by itself has n = max(k, 4), k up to 8
     draft_threshold=p             stop drafting at the first head less sure than this; lossless
     acceptance=exact | all        all: drafts are accepted unverified, which is lossy
     seed=s                        of sampling; default: the run's --seed
@@ -96,6 +97,8 @@ class MTPLM(IdentifiedLM):
             name: kwargs.get(name) for name in ("prefix_token_id", "think_end_token")
         }
         self._user_model: MultiHeadModel | None = None
+        k = own.get("draft_heads")
+        self._heads = k if isinstance(k, int) else None
         if loader:
             self._open(given)
         if kwargs.get("parallelize") and not self._ordinary:
@@ -143,7 +146,7 @@ class MTPLM(IdentifiedLM):
     def _open(self, pretrained: str | None) -> None:
         tokenizer = self._arguments.get("tokenizer")
         self._user_model, self._user_tokenizer = open_model(
-            pretrained, self._loader, tokenizer=tokenizer
+            pretrained, self._loader, tokenizer=tokenizer, heads=self._heads
         )
 
     def _get_config(self, pretrained: str, **kwargs: Any) -> None:

@@ -9,9 +9,11 @@ from lm_eval.tasks import TaskManager
 
 from mtp_harness import tasks_dir
 from mtp_harness.commands.inspect import main as inspect
+from mtp_harness.commands.verify import main as verify
 from mtp_harness.lm import MTPLM
-from mtp_harness.models.load import detect
+from mtp_harness.models.load import detect, load_model, n_future_tokens
 
+from .models.byte_families import write_bytes
 from .models.family_checkpoints import write
 
 
@@ -36,6 +38,31 @@ def test_folders_of_families_are_recognised(tmp_path, family, layout, n):
     write(tmp_path, family, dtype=torch.float32)
     found = detect(str(tmp_path))
     assert (found.name, found.n_future_tokens(tmp_path)) == (layout, n)
+
+
+@pytest.mark.parametrize(
+    ("modules", "most", "n_of"),
+    [(1, 8, {None: 4, 1: 4, 4: 4, 5: 5, 8: 8}), (2, 3, {None: 3, 1: 3, 3: 3})],
+)
+def test_so_many_heads_as_are_asked_for(tmp_path, monkeypatch, modules, most, n_of):
+    folder = write_bytes(tmp_path, "glm4_moe", modules)
+    for heads, n in n_of.items():
+        assert n_future_tokens(folder, heads) == n
+        assert load_model(folder, heads=heads).n_future_tokens == n
+    lm = MTPLM(folder, device="cpu", draft_heads=most)
+    assert lm.model.n_future_tokens == lm.decoder().k == most
+    assert lm.get_model_info()["mtp"]["n_future_tokens"] == most
+    at_most = "at most " if modules == 1 else ""
+    refused = f"draft_heads={most + 1}, but this checkpoint has {at_most}{most} heads; "
+    refused += f"choose 1 to {most}."
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)  # reads weights
+    for asking in (
+        lambda: MTPLM(folder, device="cpu", draft_heads=most + 1),
+        lambda: verify([folder, "--draft-heads", str(most + 1), "--device", "cpu"]),
+    ):
+        with pytest.raises(ValueError) as caught:
+            asking()
+        assert str(caught.value) == refused
 
 
 def test_inspect_says_what_the_module_is(folder, capsys):

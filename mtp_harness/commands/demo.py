@@ -82,7 +82,10 @@ def _open(config: dict[str, Any], args: argparse.Namespace) -> Opened:
     if args.pretrained == args.loader:  # the run named none: it carries the loader's name
         args.pretrained = None
     return open_from_options(
-        args, dtype=getattr(torch, config["dtype"]), device=torch.device(config["device"])
+        args,
+        dtype=getattr(torch, config["dtype"]),
+        device=torch.device(config["device"]),
+        heads=config["n_future_tokens"],
     )
 
 

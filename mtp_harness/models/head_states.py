@@ -16,7 +16,7 @@ So pass j runs all t at once, and its queries see the first pass causally and la
 own t alone. Teacher-forced: the tokens are the text's.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -46,27 +46,52 @@ def head_states(
         chained: read one module as several are: state k-1 at the same position, which is what
             losses that train it measure.
     """
-    k, length = heads or model.n_future_tokens, tokens.shape[1]
-    text = torch.cat([tokens, following], 1) if following is not None else tokens
-
-    def ahead(offset: int) -> Tensor:
-        """Return the tokens at t+offset-1."""
-        found = torch.zeros_like(tokens)
-        known = text[:, offset - 1 : offset - 1 + length]  # none in rows shorter than that
-        found[:, : known.shape[1]] = known
-        return found
-
+    k, ahead = heads or model.n_future_tokens, tokens_ahead(tokens, following)
     trunk = model.trunk(tokens)
     state = model.head(1, trunk)
     yield 1, state
     if model.reused and not chained:
         yield from reused_states(model, state, ahead, k)
         return
+    if model.sequential:
+        yield from chained_states(model, state, ahead, range(2, k + 1))
+        return
     for offset in range(2, k + 1):
-        if model.sequential:
-            state = model.head(offset, state, ahead(offset))
-        else:
-            state = model.head(offset, trunk)
+        yield offset, model.head(offset, trunk)
+
+
+def tokens_ahead(tokens: Tensor, following: Tensor | None) -> Callable[[int], Tensor]:
+    """Return what gives the tokens at t+offset-1, int64 [B, T], for an offset.
+
+    Arguments and what lies beyond are as for `head_states`.
+    """
+    text, length = tokens, tokens.shape[1]
+    if following is not None:
+        text = torch.cat([tokens, following], 1)
+
+    def ahead(offset: int) -> Tensor:
+        found = torch.zeros_like(tokens)
+        known = text[:, offset - 1 : offset - 1 + length]  # none in rows shorter than that
+        found[:, : known.shape[1]] = known
+        return found
+
+    return ahead
+
+
+def chained_states(
+    model: MultiHeadModel, before: Tensor, ahead: Callable[[int], Tensor], offsets: Iterable[int]
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (offset, state [B, T, D]) for offsets in order, each read at the same positions.
+
+    Args:
+        model: a sequential one.
+        before: the state of the offset before the first, [B, T, D].
+        ahead: as `tokens_ahead` gives it.
+        offsets: from 2 on.
+    """
+    state = before
+    for offset in offsets:
+        state = model.head(offset, state, ahead(offset))
         yield offset, state
 
 
@@ -136,7 +161,7 @@ def reused_states(
     Args:
         model: its head 2 is the module.
         first: state_1, [B, T, D].
-        ahead: gives the tokens at t+offset-1, int64 [B, T], for an offset.
+        ahead: as `tokens_ahead` gives it.
         heads: k.
     """
     if heads < 2:

@@ -58,6 +58,7 @@ def open_model(
     tokenizer: str | PreTrainedTokenizerBase | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
+    heads: int | None = None,
 ) -> Opened:
     """Load a model with all its heads, and its tokenizer, once it is sure that they fit.
 
@@ -68,11 +69,12 @@ def open_model(
         tokenizer: its name or folder, or the tokenizer itself; None means the checkpoint's own.
         dtype: type of the weights; None means as stored, or as the loader has it.
         device: None means the CPU, or where the loader put it.
+        heads: as for `n_future_tokens`; a loader knows its own.
 
     Raises:
         FileNotFoundError: a folder or file is missing.
-        ValueError: they cannot be loaded, a loader came without a tokenizer, or the tokenizer has
-            ids for which the model has no row.
+        ValueError: they cannot be loaded, there are fewer heads than asked for, a loader came
+            without a tokenizer, or the tokenizer has ids for which the model has no row.
     """
     name = pretrained or loader or DEFAULT_MODEL
     if loader:
@@ -84,7 +86,7 @@ def open_model(
             )
         model = model.to(dtype=dtype).eval()
     else:
-        model = load_model(name, dtype)
+        model = load_model(name, dtype, heads)
     if tokenizer is None or isinstance(tokenizer, str):
         tokenizer = load_tokenizer(tokenizer or name)
     vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
@@ -147,13 +149,37 @@ def detect(pretrained: str) -> Layout:
 
 
 @in_words()
-def n_future_tokens(pretrained: str) -> int:
-    """Return how many heads a checkpoint says it has, without reading its weights; see `detect`."""
-    return detect(pretrained).n_future_tokens(Path(resolve(pretrained)))
+def n_future_tokens(pretrained: str, heads: int | None = None) -> int:
+    """Return n of a checkpoint, without reading its weights; see `detect`.
+
+    One module that drafts on by itself has four heads, or as many more as are asked for, up to 8.
+
+    Args:
+        pretrained: as for `detect`.
+        heads: how many will be used; None asks for none in particular.
+
+    Raises:
+        FileNotFoundError: as `detect`.
+        ValueError: as `detect`, or the checkpoint has fewer heads.
+    """
+    layout, folder = detect(pretrained), Path(resolve(pretrained))
+    n = most = layout.n_future_tokens(folder)
+    if heads is None:
+        return n
+    if layout.most_heads:
+        most = layout.most_heads(folder)
+    if not 1 <= heads <= most:
+        raise ValueError(
+            f"draft_heads={heads}, but this checkpoint has {'at most ' * (most > n)}{most} "
+            f"{'head' if most == 1 else 'heads'}; choose 1{f' to {most}' if most > 1 else ''}."
+        )
+    return max(n, heads)
 
 
 @in_words()
-def load_model(pretrained: str, dtype: torch.dtype | None = None) -> MultiHeadModel:
+def load_model(
+    pretrained: str, dtype: torch.dtype | None = None, heads: int | None = None
+) -> MultiHeadModel:
     """Load a checkpoint with heads, on the CPU and in evaluation mode; see `open_model`."""
     if not is_local(pretrained):
         raise ValueError(
@@ -166,7 +192,9 @@ def load_model(pretrained: str, dtype: torch.dtype | None = None) -> MultiHeadMo
             f"{pretrained} is an ordinary causal language model, expected a checkpoint with "
             "several heads: load it with transformers' AutoModelForCausalLM"
         )
-    return layout.load(Path(resolve(pretrained)), dtype)
+    n = None if heads is None else n_future_tokens(pretrained, heads)
+    chosen = () if layout.most_heads is None else (n,)
+    return layout.load(Path(resolve(pretrained)), dtype, *chosen)
 
 
 @in_words()

@@ -23,13 +23,18 @@ from transformers.modeling_layers import MtpLayer
 from mtp_harness.models.families import Family
 from mtp_harness.models.interface import KeyValueCache, LayerShape, MultiHeadModel
 
-DEFAULT_REUSED = 4
-"""Heads of a checkpoint with one module where nothing else is asked for."""
+DEFAULT_REUSED, MOST_REUSED = 4, 8
+"""Heads of a checkpoint with one module where nothing else is asked for, and at most."""
 
 
 def heads_of(n_modules: int) -> int:
     """Return n where nothing else is asked for."""
     return DEFAULT_REUSED if n_modules == 1 else 1 + n_modules
+
+
+def most_heads_of(n_modules: int) -> int:
+    """Return the largest n that may be asked for."""
+    return MOST_REUSED if n_modules == 1 else 1 + n_modules
 
 
 class Modules(PreTrainedModel):

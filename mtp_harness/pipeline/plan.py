@@ -1,7 +1,6 @@
 """From a suite to its cells, and everything that can be refused before one of them runs."""
 
 from pathlib import Path
-from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 
@@ -68,7 +67,8 @@ def _check_model(model: Model) -> bool:
         if loader:
             find_loader(loader)
         else:
-            _check_heads(arguments.get("draft_heads"), n_future_tokens(pretrained))
+            k = arguments.get("draft_heads")
+            n_future_tokens(pretrained, k if isinstance(k, int) else None)
         tokenizer = arguments.get("tokenizer")
         if isinstance(tokenizer, str) and is_local(tokenizer):
             load_tokenizer(tokenizer)
@@ -80,14 +80,6 @@ def _check_model(model: Model) -> bool:
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"model {model.label}: {error}") from error
     return True
-
-
-def _check_heads(k: Any, n: int) -> None:
-    if isinstance(k, int) and not 1 <= k <= n:
-        raise ValueError(
-            f"draft_heads={k}, but this checkpoint has {n} {'head' if n == 1 else 'heads'}; "
-            f"choose 1{f' to {n}' if n > 1 else ''}."
-        )
 
 
 def _check_task(task: SingleTask) -> None:

@@ -25,7 +25,7 @@ from mtp_harness.errors import UserError
 from mtp_harness.harness.generation_args import place_of
 from mtp_harness.harness.protocol import HeadsModel
 from mtp_harness.models.interface import LayerShape, MultiHeadModel
-from mtp_harness.probes.teacher_forced import Reading, read
+from mtp_harness.probes.teacher_forced import Reading, read, read_both
 from mtp_harness.probes.windows import Span, spans
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class TextQuestion:
             for a log-likelihood of lm_eval. Without it, a text stands after the prefix token (BOS).
         as_rolling: encode as lm_eval's rolling log-likelihood does, which reads a tokenizer's own
             BOS after the prefix token.
+        chained: whether `measure` takes one module in its other reading, too.
     """
 
     measure: Callable[[TextReading], dict[str, Any]] = field(repr=False, compare=False)
@@ -61,6 +62,7 @@ class TextQuestion:
     usual_stride: int | None = None
     context: str = ""
     as_rolling: bool = False
+    chained: bool = field(default=False, compare=False)  # so that readings are shared
 
     def spans(self, n_states: int, longest: int, where: str) -> list[Span]:
         """Return the windows of a text for a model with a context of `longest` tokens."""
@@ -86,6 +88,8 @@ class TextReading:
         characters: of the N scored tokens; a slow tokenizer does not say, nor a question with an
             encoding of its own. Few measures ask, and it takes longer than tokenizing.
         heads: a `Reading` [N, n]; none until the first window has come in.
+        chained: offsets 3..n of one module chained, [N, n-2], where a question asks for it; else
+            [N, 0].
         position: of each state in the window that scored it, int64 [N].
         n_tokens_read: tokens that were read for it, over all windows.
     """
@@ -94,6 +98,7 @@ class TextReading:
     first_target: int
     characters: Characters = lambda: None
     heads: Reading = field(default_factory=lambda: Reading.empty(0, 0))
+    chained: Reading = field(default_factory=lambda: Reading.empty(0, 0))
     position: Tensor = field(default_factory=lambda: torch.zeros(0))
     n_tokens_read: int = 0
 
@@ -156,19 +161,21 @@ class _Text:
     asked: list[int]  # places of the requests
     reading: TextReading
     spans: list[Span]
+    both: bool = False  # whether one module is read chained, too
 
     @property
     def n_states(self) -> int:
         return len(self.reading.tokens) - 1
 
-    def put(self, span: Span, part: Reading) -> bool:
+    def put(self, span: Span, heads: Reading, chained: Reading) -> bool:
         """Keep what a window [T, n] scored; return whether the text has been read to its end."""
         reading = self.reading
         if not reading.n_tokens_read:
-            reading.heads = Reading.empty(self.n_states, part.right.shape[-1])
+            reading.heads = Reading.empty(self.n_states, heads.right.shape[-1])
+            reading.chained = Reading.empty(self.n_states, chained.right.shape[-1])
             places = [torch.arange(s.first, s.end) - s.start for s in self.spans]
             reading.position = torch.cat(places)
-        for whole, own in zip(reading.heads, part, strict=True):
+        for whole, own in zip((*reading.heads, *reading.chained), (*heads, *chained), strict=True):
             whole[span.first : span.end] = own[span.first - span.start : span.end - span.start]
         reading.n_tokens_read += span.end - span.start
         return span.end == self.n_states
@@ -183,17 +190,21 @@ def answer(lm: HeadsModel, requests: Sequence[Instance], quiet: bool) -> list[An
     n_read = sum(span.end - span.start for span in every)
     _log.info("%d tokens of text, read %.2f times over", n_states, n_read / max(1, n_states))
     with tqdm(total=len(every), disable=quiet, desc="Running head_logprobs requests") as bar:
-        for text, span, reading in _windows(lm, model_of(lm), texts):
-            if text.put(span, reading):
+        for text, span, *readings in _windows(lm, model_of(lm), texts):
+            if text.put(span, *readings):
                 for place in text.asked:
                     answers[place] = requests[place].args[1].measure(text.reading)
-                text.reading.heads = Reading.empty(0, 0)
+                text.reading.heads = text.reading.chained = Reading.empty(0, 0)
             bar.update()
     return answers
 
 
 def _texts(lm: HeadsModel, requests: Sequence[Instance]) -> list[_Text]:
-    """Return the texts to read, longest first, so that too large a batch fails early."""
+    """Return the texts to read, longest first, so that too large a batch fails early.
+
+    Those that one module reads in both ways come before the others.
+    """
+    reused = model_of(lm).reused
     texts: dict[tuple[str, TextQuestion], _Text] = {}
     for place, request in enumerate(requests):
         content, ask = key = request.args  # questions are equal but for what they measure
@@ -206,7 +217,8 @@ def _texts(lm: HeadsModel, requests: Sequence[Instance]) -> list[_Text]:
             found = ask.spans(len(encoded.tokens) - 1, lm.max_length, place_of(request))
             texts[key] = _Text([], encoded, found)
         texts[key].asked.append(place)
-    return sorted(texts.values(), key=lambda text: -text.n_states)
+        texts[key].both |= reused and ask.chained
+    return sorted(texts.values(), key=lambda text: (not text.both, -text.n_states))
 
 
 def _encode(lm: HeadsModel, content: str, ask: TextQuestion) -> TextReading:
@@ -236,23 +248,26 @@ def _of_any_length(tokenizer: Any) -> Iterator[None]:
 
 def _windows(
     lm: HeadsModel, model: MultiHeadModel, texts: list[_Text]
-) -> Iterator[tuple[_Text, Span, Reading]]:
-    """Yield every window's reading [T, n] on the CPU, in order within a text."""
+) -> Iterator[tuple[_Text, Span, Reading, Reading]]:
+    """Yield every window's two readings [T, ..] on the CPU, in order within a text."""
     rows = [(text, span) for text in texts for span in text.spans]
     at = 0
     while at < len(rows):
-        first = rows[at][1]  # of the longest text that is left
+        longest, first = rows[at]
         fitting = max(1, AUTO_TOKENS // (first.end - first.start))
         size = fitting if lm.batch_size == "auto" else lm.batch_size
-        batch = rows[at : at + int(size)]
-        reading = _read(model, batch, lm.device)
+        batch = [row for row in rows[at : at + int(size)] if row[0].both == longest.both]
+        readings = _read(model, batch, lm.device)
         for row, (text, span) in enumerate(batch):
-            yield text, span, Reading(*(part[row] for part in reading))
+            heads, chained = (Reading(*(part[row] for part in one)) for one in readings)
+            yield text, span, heads, chained
         at += len(batch)
 
 
-def _read(model: MultiHeadModel, batch: list[tuple[_Text, Span]], device: Any) -> Reading:
-    """Read windows together, [B, T, n]; causal attention keeps what follows a row out of it."""
+def _read(
+    model: MultiHeadModel, batch: list[tuple[_Text, Span]], device: Any
+) -> tuple[Reading, Reading]:
+    """Read windows together, [B, T, ..]; causal attention keeps what follows a row out of it."""
     length, n = max(span.end - span.start for _, span in batch), model.n_future_tokens
     table = torch.zeros(len(batch), length + n, dtype=torch.long)
     for row, (text, span) in zip(table, batch, strict=True):
@@ -260,10 +275,14 @@ def _read(model: MultiHeadModel, batch: list[tuple[_Text, Span]], device: Any) -
         row[: len(part)] = part
     table = table.to(device)
     try:
-        reading = read(model, table[:, :length], following=table[:, length:])
+        if batch[0][0].both:
+            heads, chained = read_both(model, table[:, :length], table[:, length:])
+        else:
+            heads = read(model, table[:, :length], following=table[:, length:])
+            chained = Reading.empty(len(batch), length, 0)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"{len(batch)} windows of {length} tokens do not fit into the memory of {device}; "
             "lower batch_size or --metadata window."
         ) from error
-    return Reading(*(part.cpu() for part in reading))
+    return Reading(*(part.cpu() for part in heads)), Reading(*(part.cpu() for part in chained))

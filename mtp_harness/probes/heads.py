@@ -9,7 +9,13 @@ targets all lie in the document. Confidence is the largest probability in float3
                        tokens: bins are pooled over all documents before the difference is taken
     tf_agree           head i at t predicts what head 1 predicts at t+i-1
     tf_prefix          so do heads 2..i, all of them
+    accuracy_cond      accuracy over the states where heads 2..i-1 are all right, as in decoding,
+                       where a draft counts after verified ones (`accept_rate_cond`)
     effective_horizon  the largest offset with an accuracy of at least .5; 0 if there is none
+
+One module is read as it decodes, where it drafts on by itself (`config.mtp.reading` is `reused`).
+Beside that stands, from offset 3 on, what losses that train it measure: `chained_` and a metric is
+of head i as it reads state i-1 at the same position. At offsets 1 and 2 both are equal.
 """
 
 from collections.abc import Iterator, Sequence
@@ -46,6 +52,7 @@ def measure(reading: TextReading) -> Measured:
     n, heads = reading.n, reading.heads
     common = reading.has_target().all(-1)  # [N]: states with all n targets
     right, rank = heads.right[common], heads.rank[common]
+    again = reading.chained.right[common]  # [N, n-2] or [N, 0]
     agree, prefix = agreement(reading)
     walked = walk(heads.right, start=0, end=len(reading.tokens))
     return Measured(
@@ -54,17 +61,31 @@ def measure(reading: TextReading) -> Measured:
         n_tokens_read=reading.n_tokens_read,
         n_states=int(common.sum()),
         right=right.sum(0).tolist(),
+        right_up_to=right_up_to(right),
         right_5=(rank < 5).sum(0).tolist(),
         right_20=(rank < 20).sum(0).tolist(),
         nats=heads.nats[common].double().sum(0).tolist(),
         confidence=heads.confidence[common].double().sum(0).tolist(),
         brier=heads.brier[common].double().sum(0).tolist(),
+        chained_right=again.sum(0).tolist(),
+        chained_right_up_to=right_up_to(torch.cat([right[:, :2], again], 1))[2:],
+        chained_nats=reading.chained.nats[common].double().sum(0).tolist(),
         agree=agree[common].sum(0).tolist(),
         prefix=prefix[common].sum(0).tolist(),
         bins=[in_bins(heads.confidence[common, i], right[:, i]) for i in range(n)],
         walk_kept=walked.n_kept,
         walk_steps=walked.n_steps,
     )
+
+
+def right_up_to(right: torch.Tensor) -> list[int]:
+    """Return for each head i of [N, n] in how many states heads 2..i are all right.
+
+    Head 1's number is that of all states.
+    """
+    first = torch.ones_like(right[:, :1])
+    found: list[int] = torch.cat([first, right[:, 1:]], 1).long().cumprod(-1).sum(0).tolist()
+    return found
 
 
 def agreement(reading: TextReading) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,6 +114,9 @@ def _by_offset(some: Sequence[Measured]) -> Iterator[Cell]:
     states = column(some, "n_states")[:, None]  # [P, 1]
     for metric, name in MEANS.items():
         yield from ratio_cells(places, metric, column(some, name), states)
+    yield from _chained(some, states)
+    run = column(some, "right_up_to")
+    yield from ratio_cells(places[1:], "accuracy_cond", run[:, 1:], run[:, :-1])
     for metric, name in (("tf_agree", "agree"), ("tf_prefix", "prefix")):
         yield from ratio_cells(places[1:], metric, column(some, name)[:, 1:], states)
     nats, size = column(some, "nats"), [column(some, name) for name in ("n_tokens", "n_bytes")]
@@ -106,6 +130,19 @@ def _by_offset(some: Sequence[Measured]) -> Iterator[Cell]:
     yield statistic_cell((None,), "effective_horizon", known, horizon, count)
     kept, steps = (column(some, name)[:, None] for name in ("walk_kept", "walk_steps"))
     yield from ratio_cells([(None,)], "text_walk_tokens_per_forward", kept, steps)
+
+
+def _chained(some: Sequence[Measured], states: NDArray[np.float64]) -> Iterator[Cell]:
+    """Yield the chained reading of one module from offset 3 on; nothing of other models."""
+    names = ("chained_right", "chained_right_up_to", "chained_nats")
+    right, run, nats = (column(some, name) for name in names)
+    if not right.size:
+        return
+    places = [(offset,) for offset in range(3, 3 + right.shape[1])]
+    before = np.concatenate([column(some, "right_up_to")[:, 1:2], run[:, :-1]], 1)
+    yield from ratio_cells(places, "chained_accuracy", right, states)
+    yield from ratio_cells(places, "chained_accuracy_cond", run, before)
+    yield from ratio_cells(places, "chained_cross_entropy", nats, states)
 
 
 def _reliability(some: Sequence[Measured]) -> Iterator[Cell]:
@@ -150,7 +187,7 @@ class HeadsTask(ProbeTask):
 
     def question(self, doc: dict[str, Any]) -> TextQuestion:
         """Return the question: windows as long as the context, none overlapping."""
-        return TextQuestion(measure, window=self.window)
+        return TextQuestion(measure, window=self.window, chained=True)
 
     def values(self, measured: Measured) -> dict[str, Sequence[float]]:
         """Return what every head knows by offset, and the text walk."""
@@ -162,6 +199,11 @@ class HeadsTask(ProbeTask):
             found[f"bits_per_byte_{i + 1}"] = (measured["nats"][i], *size)
             if i:
                 found[f"tf_agree_{i + 1}"] = (measured["agree"][i], states)
+            if i > 1:  # at offset 2 it is the accuracy
+                run = measured["right_up_to"]
+                found[f"accuracy_cond_{i + 1}"] = (run[i], run[i - 1])
+        for offset, count in enumerate(measured["chained_right"], 3):
+            found[f"chained_accuracy_{offset}"] = (count, states)
         walked = (measured["walk_kept"], measured["walk_steps"])
         found["text_walk_tokens_per_forward"] = walked
         found["effective_horizon"] = [*right, states]

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mtp_harness.models.head_states import head_states
+from mtp_harness.models.head_states import chained_states, head_states, tokens_ahead
 from mtp_harness.models.interface import MultiHeadModel
 
 
@@ -80,7 +80,6 @@ CHUNK = 2**26
 """Logits that are in memory at once: [B, T, V] of one head is read in pieces of so many numbers."""
 
 
-@torch.no_grad()
 def read(
     model: MultiHeadModel,
     tokens: Tensor,
@@ -89,6 +88,8 @@ def read(
 ) -> Reading:
     """Read rows of text with heads 1..k in one forward, [B, T, k].
 
+    One module is read as it decodes (`models.head_states`).
+
     Args:
         model: any `MultiHeadModel`.
         tokens: int64 [B, T].
@@ -96,18 +97,53 @@ def read(
         following: int64 [B, F], the tokens after each row: targets that no state of the row reads.
             Without them, targets beyond the row's end are absent.
     """
-    k = heads or model.n_future_tokens
+    found, _ = _read(model, tokens, heads or model.n_future_tokens, following, chained=False)
+    return found
+
+
+def read_both(
+    model: MultiHeadModel, tokens: Tensor, following: Tensor | None = None
+) -> tuple[Reading, Reading]:
+    """Return what `read` does, and offsets 3..n of one module chained, [B, T, n-2].
+
+    The second is [B, T, 0] for other models: they are read in one way. Offsets 1 and 2 are equal in
+    both.
+    """
+    return _read(model, tokens, model.n_future_tokens, following, chained=model.reused)
+
+
+@torch.no_grad()
+def _read(
+    model: MultiHeadModel, tokens: Tensor, k: int, following: Tensor | None, chained: bool
+) -> tuple[Reading, Reading]:
     text = torch.cat([tokens, following], 1) if following is not None else tokens
     found = Reading.empty(*tokens.shape, k, device=tokens.device)
+    again = Reading.empty(*tokens.shape, max(0, k - 2) * chained, device=tokens.device)
+    second = None  # state 2, from which both go on
     for offset, state in head_states(model, tokens, k, following):
-        target = text[:, offset : offset + tokens.shape[1]]  # [B, T or fewer]
-        size = state.shape[0] * model.logits(offset, state[:1, :1]).shape[-1]
-        for at in range(0, target.shape[1], max(1, CHUNK // size)):
-            here = slice(at, min(at + max(1, CHUNK // size), target.shape[1]))
-            logits = model.logits(offset, state[:, here])  # [B, chunk, V]
-            for whole, part in zip(found, _compare(logits, target[:, here]), strict=True):
-                whole[:, here, offset - 1] = part
-    return found
+        _score(model, offset, state, text, found, offset - 1)
+        second = state if offset == 2 else second
+    if chained and second is not None:
+        rest = range(3, k + 1)
+        for offset, state in chained_states(model, second, tokens_ahead(tokens, following), rest):
+            _score(model, offset, state, text, again, offset - 3)
+    return found, again
+
+
+def _score(
+    model: MultiHeadModel, offset: int, state: Tensor, text: Tensor, found: Reading, column: int
+) -> None:
+    """Fill in a column of a reading [B, T, k] by the states [B, T, D] of one offset.
+
+    `text`, int64 [B, T or more], begins with the tokens that were read.
+    """
+    target = text[:, offset : offset + state.shape[1]]  # [B, T or fewer]
+    size = state.shape[0] * model.logits(offset, state[:1, :1]).shape[-1]
+    for at in range(0, target.shape[1], max(1, CHUNK // size)):
+        here = slice(at, min(at + max(1, CHUNK // size), target.shape[1]))
+        logits = model.logits(offset, state[:, here])  # [B, chunk, V]
+        for whole, part in zip(found, _compare(logits, target[:, here]), strict=True):
+            whole[:, here, column] = part
 
 
 def _compare(logits: Tensor, target: Tensor) -> Reading:

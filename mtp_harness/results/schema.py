@@ -74,11 +74,11 @@ DIMENSIONS = tuple(COLUMNS)[
 WHOLE = tuple(name for name, kind in COLUMNS.items() if kind == "Int64")
 
 _SHARE = re.compile(
-    r"(pass@\d+|accuracy(_\d+)?|accept_rate_\w+|rouge(\d|L|Lsum)(_unicode)?|looping|identical|"
-    r"share|confidence|calibration_error|tf_agree|tf_prefix|exact_match|acc|acc_norm)"
+    r"(pass@\d+|(chained_)?accuracy(_cond)?(_\d+)?|accept_rate_\w+|rouge(\d|L|Lsum)(_unicode)?|"
+    r"looping|identical|share|confidence|calibration_error|tf_agree|tf_prefix|exact_match|acc|acc_norm)"
 )
 _NEVER_NEGATIVE = re.compile(
-    r"(tokens_per_\w+|seconds\w*|latency\w*|speedup|steps|cross_entropy|bits_per_byte|"
+    r"(tokens_per_\w+|seconds\w*|latency\w*|speedup|steps|(chained_)?cross_entropy|bits_per_byte|"
     r"\w*perplexity|brier|peak_memory|bandwidth\w*)"
 )
 

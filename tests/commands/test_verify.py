@@ -105,7 +105,7 @@ def test_a_model_with_one_head_is_compared_across_batch_sizes(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--draft-heads 5", "--draft-heads 5, but mtp-bytes-n4 has n = 4: choose from 1 to 4"),
+        ("--draft-heads 5", "draft_heads=5, but this checkpoint has 4 heads; choose 1 to 4"),
         ("--draft-heads 2,0", "--draft-heads 0, but mtp-bytes-n4 has n = 4: choose from 1 to 4"),
         ("--batch 4,0", r"--batch \[4, 0\]: expected at least 1"),
         ("--prompts 0", "--prompts 0: expected at least 1"),

@@ -21,8 +21,12 @@ from mtp_harness import _startup, tasks_dir
 from mtp_harness.lm import MTPLM
 from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
 from mtp_harness.models.byte_tokenizer import byte_tokenizer
+from mtp_harness.models.checkpoints.sequential_folder import load_sequential
 
 from ..decode.models_for_tests import example, lively, unsure
+from ..models.byte_families import write_bytes
+
+EAGER = {"attn_implementation": "eager", "experts_implementation": "eager"}
 
 LETTERS = b"ab =1(\n)"
 """The tiny models predict these bytes alone, so that every head is right now and then."""
@@ -97,6 +101,12 @@ def sequential_model():
     return narrow(toy, toy.unembed)
 
 
+def family_model(folder, n=1, heads=None, family="glm4_moe", letters=LETTERS):
+    """Return a tiny model of a family with n modules over bytes, in float64."""
+    write_bytes(folder, family, n, letters, torch.float64)
+    return load_sequential(folder, torch.float64, heads, **EAGER)
+
+
 def ordinary_folder(folder):
     """Write an ordinary causal language model over bytes."""
     torch.manual_seed(3)
@@ -160,18 +170,32 @@ def start_of(state, n_states, window, stride):
 
 
 @torch.no_grad()
-def plain_logits(model, tokens, start, state, offset):
-    """Return head `offset`'s logits at a state whose window starts at `start`, as numbers."""
+def plain_logits(model, tokens, start, state, offset, chained=False):
+    """Return head `offset`'s logits at a state whose window starts at `start`, as numbers.
+
+    One module is read as it drafts on by itself, unless `chained`.
+    """
     prefix = torch.tensor([tokens[start : state + 1]])
     if isinstance(model, LlamaForCausalLM) and not hasattr(model, "trunk"):
         return model(prefix).logits[0, -1].double().tolist()
     states = model.trunk(prefix)
     if not model.sequential:
         return model.logits(offset, model.head(offset, states))[0, -1].tolist()
+    if model.reused and not chained:
+        return drafted_on(model, tokens, start, state, offset)
     for i in range(1, offset + 1):
         ahead = torch.tensor([tokens[start + i - 1 : state + i]])
         states = model.head(i, states, ahead)
     return model.logits(offset, states)[0, -1].tolist()
+
+
+def drafted_on(model, tokens, start, state, offset):
+    """Return the same of one module: a text of its inputs that grows by its own last state."""
+    inputs = model.head(1, model.trunk(torch.tensor([tokens[start : state + 1]])))
+    for i in range(2, offset + 1):
+        ahead = torch.tensor([tokens[start + 1 : state + i]])
+        inputs = torch.cat([inputs, model.head(2, inputs, ahead)[:, -1:]], 1)
+    return model.logits(offset, inputs)[0, -1].tolist()
 
 
 def softmax(logits):
@@ -181,7 +205,7 @@ def softmax(logits):
     return [weight / total for weight in weights]
 
 
-def reader(model, text, window, stride=None, bos=(0,)):
+def reader(model, text, window, stride=None, bos=(0,), chained=False):
     """Return the text's tokens, and a function from (state, offset) to probabilities."""
     tokens = [*bos, *text.encode()]
     stride = stride or window
@@ -189,7 +213,7 @@ def reader(model, text, window, stride=None, bos=(0,)):
     @functools.cache
     def probabilities(state, offset):
         start = start_of(state, len(tokens) - 1, window, stride)
-        return softmax(plain_logits(model, tokens, start, state, offset))
+        return softmax(plain_logits(model, tokens, start, state, offset, chained))
 
     return tokens, probabilities
 

@@ -39,19 +39,21 @@ def by_offset(lm, texts, **metadata):
     return {(metric, offset): value for (_, offset, metric), value in values.items()}
 
 
-def expected(model, n, window):
-    """Return every number of the table `by_offset`, by plain loops."""
+def expected(model, n, window, texts=runs.TEXTS):
+    """Return every number of the table `by_offset`, by plain loops; not the chained reading's."""
     sums, bins, kept, steps, states = {}, {}, 0, 0, 0
+    drafted = {}
 
     def add(metric, offset, value):
         sums[metric, offset] = sums.get((metric, offset), 0.0) + value
 
-    for text in runs.TEXTS.values():
+    for text in texts.values():
         tokens, p = runs.reader(model, text, window)
         last = len(tokens) - 1
         for t in range(last - n + 1):  # the last one's n-th target is the last token
             states += 1
             agreeing = True
+            after_right_drafts(drafted, "accuracy_cond", p, tokens, t, n)
             for i in range(1, n + 1):
                 q, target = p(t, i), tokens[t + i]
                 order = sorted(range(256), key=lambda v: (-q[v], v))
@@ -80,7 +82,7 @@ def expected(model, n, window):
                 accepted += 1
             emitted = min(accepted + 1, last - 1 - at)
             at, kept, steps = at + emitted, kept + emitted, steps + 1
-    found = {key: value / states for key, value in sums.items()}
+    found = {key: value / states for key, value in sums.items()} | shares(drafted)
     for i in range(1, n + 1):
         gaps = [abs(right - sure) for (offset, _), (right, sure) in bins.items() if offset == i]
         found["calibration_error", i] = sum(gaps) / states
@@ -89,6 +91,19 @@ def expected(model, n, window):
     found["effective_horizon", None] = max(useful, default=0)
     found["text_walk_tokens_per_forward", None] = kept / steps
     return found
+
+
+def after_right_drafts(counts, metric, p, tokens, t, n):
+    """Count for each head whether it is right, up to the first from head 2 on that is not."""
+    for i in range(2, n + 1):
+        right = runs.best(p(t, i)) == tokens[t + i]
+        counts.setdefault((metric, i), []).append(right)
+        if not right:
+            break
+
+
+def shares(counts):
+    return {key: sum(each) / len(each) for key, each in counts.items()}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -101,6 +116,37 @@ def test_numbers_are_those_of_plain_loops(folder, texts, name, window):
     assert found == pytest.approx(wanted, rel=2e-5)
     for i in range(1, model.n_future_tokens + 1):
         assert found["accuracy", i] > 0, "every head should be right somewhere"
+
+
+AB = {"one.py": "abaab\nababaaabbba", "two.py": "bbababb (a) abab", "few.py": "aba"}
+
+
+@pytest.mark.parametrize(("modules", "n"), [(1, 5), (2, 3)])
+def test_one_module_has_both_readings_and_several_have_one(tmp_path, folder, modules, n):
+    """Plain loops: `drafted_on` reads a growing text, the chained one the same positions again."""
+    model = runs.family_model(tmp_path, modules, n, letters=b"ab")
+    (tmp_path / "texts").mkdir()
+    texts = runs.write_texts(tmp_path / "texts", AB)
+    found = by_offset(runs.harness_model(model, folder, 2), texts, window=WINDOW)
+    wanted = expected(model, n, WINDOW, AB)
+    values, drafted = {}, {}
+    for text in AB.values() if modules == 1 else ():
+        tokens, again = runs.reader(model, text, WINDOW, chained=True)
+        for t in range(len(tokens) - n):
+            after_right_drafts(drafted, "chained_accuracy_cond", again, tokens, t, n)
+            for i in range(3, n + 1):
+                q, target = again(t, i), tokens[t + i]
+                right = runs.best(q) == target
+                values.setdefault(("chained_accuracy", i), []).append(right)
+                values.setdefault(("chained_cross_entropy", i), []).append(-math.log(q[target]))
+    drafted.pop(("chained_accuracy_cond", 2), None)  # equal in both readings, and so told once
+    wanted |= shares(values) | shares(drafted)
+    assert set(found) == set(wanted)
+    assert found == pytest.approx(wanted, rel=2e-5)
+    assert found["accuracy_cond", 2] == found["accuracy", 2] and found["accuracy_cond", 3] > 0
+    if modules == 1:
+        assert found["chained_cross_entropy", 3] != pytest.approx(found["cross_entropy", 3])
+        assert found["chained_accuracy_cond", 3] > 0
 
 
 def test_reliability_adds_up_to_the_means(folder, texts):
@@ -154,9 +200,9 @@ def test_printed_metrics_are_those_of_the_table(folder, texts):
         for metric in ("accuracy", "bits_per_byte"):
             printed = flat[f"{data_set}_{metric}_{offset},none"]
             assert printed == pytest.approx(table[data_set, offset, metric], rel=1e-12)
-    for offset in (2, 3):
-        printed = flat[f"{data_set}_tf_agree_{offset},none"]
-        assert printed == pytest.approx(table[data_set, offset, "tf_agree"], rel=1e-12)
+    for metric, offset in (("tf_agree", 2), ("tf_agree", 3), ("accuracy_cond", 3)):
+        printed = flat[f"{data_set}_{metric}_{offset},none"]
+        assert printed == pytest.approx(table[data_set, offset, metric], rel=1e-12)
     for metric in ("effective_horizon", "text_walk_tokens_per_forward"):
         printed = flat[f"{data_set}_{metric},none"]
         assert printed == pytest.approx(table[data_set, None, metric], rel=1e-12)

@@ -10,7 +10,6 @@ from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from mtp_harness.errors import sentence
@@ -91,10 +90,12 @@ class Layout:
         name: in results and in `inspect --json`.
         title: for people.
         recognises: whether a folder is one; asked in the order of `load.LAYOUTS`.
-        n_future_tokens: n, without reading weights.
+        n_future_tokens: n where no number of heads is asked for, without reading weights.
         tokenizer: raises FileNotFoundError where there is none.
         describe: fills in what `inspect` says; returns where the tokenizer is, if that is known.
         load: to the CPU, in a type or as stored; None where transformers loads it with one head.
+        most_heads: the largest n that may be asked for, without reading weights, where that is a
+            choice: `load` then takes n, too. None where n is the checkpoint's own.
         provenance: what a converted folder says of its source; None where none is converted.
     """
 
@@ -104,7 +105,8 @@ class Layout:
     n_future_tokens: Callable[[Path], int]
     tokenizer: Callable[[Path], PreTrainedTokenizerBase]
     describe: Callable[[Summary, Path], Path | None]
-    load: Callable[[Path, torch.dtype | None], MultiHeadModel] | None = None
+    load: Callable[..., MultiHeadModel] | None = None
+    most_heads: Callable[[Path], int] | None = None
     provenance: Callable[[Path], dict[str, Any]] | None = None
 
     @property

@@ -34,6 +34,7 @@ from mtp_harness.models.sequential import (
     SequentialModel,
     heads_of,
     modules_config,
+    most_heads_of,
 )
 
 
@@ -226,6 +227,10 @@ def _n_future_tokens(folder: Path) -> int:
     return heads_of(_count(folder))
 
 
+def _most_heads(folder: Path) -> int:
+    return most_heads_of(_count(folder))
+
+
 def _describe(summary: Summary, folder: Path) -> Path | None:
     """Fill in what is known without loading: of the trunk as of an ordinary model, and modules."""
     found = ORDINARY.describe(summary, folder)
@@ -249,4 +254,5 @@ SEQUENTIAL = Layout(
     tokenizer=ORDINARY.tokenizer,
     describe=_describe,
     load=load_sequential,
+    most_heads=_most_heads,
 )
