@@ -162,7 +162,8 @@ def _show(found: Gradable, metrics: list[dict[str, Any]], ks: Sequence[int]) -> 
     n_answers = sum(len(one.answers) for one in found.samples)
     lines = [
         f"{found.file.model} {found.file.task}: {n_answers} answers to {len(metrics)} problems, "
-        f"{counted('n_grading_errors')} grading errors"
+        f"{counted('n_grading_errors')} grading errors",
+        f"  {found.file.path}, verdicts in {graded_copy(found.file.path).name}",
     ]
     if refused := counted("n_not_judgeable"):
         lines.append(f"  {refused} programs could not be judged and fail")
@@ -176,7 +177,7 @@ def _show(found: Gradable, metrics: list[dict[str, Any]], ks: Sequence[int]) -> 
             continue
         value, low, high = estimate(scores)
         over = "" if len(scores) == len(metrics) else f", over {len(scores)} problems"
-        lines.append(f"  {name:20} {value:7.2%}   90 % interval {low:.2%} to {high:.2%}{over}")
+        lines.append(f"  {name:20} {value:.4f} [{low:.4f}, {high:.4f}]{over}")
     sys.stdout.write("\n".join(lines) + "\n")
 
 

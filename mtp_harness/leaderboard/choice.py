@@ -81,10 +81,10 @@ def lines(rows: Iterable[Row]) -> Iterator[str]:
     """Yield what is printed of rows."""
     for row in rows:
         step = "" if row.train_step is None else f" step {row.train_step}"
-        known = [f"{task} {row.scores[task]:.2%}" for task in METRICS if task in row.scores]
+        known = [f"{task} {row.scores[task]:.4f}" for task in METRICS if task in row.scores]
         missing = [task for task in METRICS if task not in row.scores]
         mean = f"no mean of 7: {', '.join(missing)} missing"
         if row.mean is not None:
-            mean = f"mean of 7 {row.mean:.2%}"
+            mean = f"mean of 7 {row.mean:.4f}"
         limited = f"  run with --limit: {', '.join(row.limited)}" if row.limited else ""
         yield f"{row.model}{step}  {mean}  ({'  '.join(known)}; head 1 only){limited}"

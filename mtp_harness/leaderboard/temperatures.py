@@ -30,7 +30,7 @@ from mtp_harness.scoring.temperatures import honest, oracle, oracle_gain
 Counts = dict[str, tuple[int, int]]
 """Problem → answers judged, and right ones among them."""
 
-PERCENT = "{:.2%}".format
+SHARE = "{:.4f}".format
 
 _PASS = re.compile(r"pass@(\d+)(_sampled)?")
 
@@ -210,9 +210,9 @@ def lines(rows: Iterable[Row]) -> Iterator[str]:
             at = f"at T={tried}"
         else:
             at = f"at T={row.best:g} (oracle of {tried})"
-        text = f"{row.model}  {row.task}  pass@{row.k}  {spanned(row.score, PERCENT)} {at}"
+        text = f"{row.model}  {row.task}  pass@{row.k}  {spanned(row.score, SHARE)} {at}"
         if not np.isnan(row.honest):
-            text += f"  honest {row.honest:.2%}"
+            text += f"  honest {row.honest:.4f}"
         if row.gain is not None:
-            text += f"  gain {spanned(row.gain, PERCENT)}"
+            text += f"  gain {spanned(row.gain, SHARE)}"
         yield f"{text}  n={row.n_samples}, {row.n_problems} problems"

@@ -90,10 +90,11 @@ def test_real_articles_are_a_part(shared_data, capsys):
 
 
 def test_what_is_missing_ends_with_how_to_provide_it(capsys):
-    assert main(["data", "check", "xsum_mtp", "docstring_mtp"]) == 1
+    assert main(["data", "check", "xsum_mtp", "docstring_mtp"]) == 0
     said = capsys.readouterr().out
     assert (
-        "missing  xsum_mtp       put xsum/test.jsonl.gz there (columns document, summary)" in said
+        "missing  xsum_mtp       put xsum/test.jsonl.gz into a folder (columns document, summary)"
+        in said
     )
     assert "1 missing, 1 made" in said and "MTP_HARNESS_DATA" in said
 
@@ -135,8 +136,10 @@ def test_a_damaged_file_is_named_and_the_check_goes_on(tmp_path, capsys, kind):
     write_texts(write_all(tmp_path))
     said = damaged(tmp_path / "xsum" / "test.jsonl", kind)
     tasks = ["samsum_mtp", "xsum_mtp", "mbpp_mtp"]
-    assert main(["data", "check", *tasks, "--data-dir", str(tmp_path)]) == 1
-    lines = capsys.readouterr().out.splitlines()
+    assert main(["data", "check", *tasks, "--data-dir", str(tmp_path)]) == 0
+    explained, _, *lines = capsys.readouterr().out.partition("\n\n")
+    assert explained.startswith("there: found, and where; ")
+    lines = lines[0].splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["part", "damaged", "there"]
     assert lines[1].removeprefix("damaged  xsum_mtp    ").startswith(said)
     assert lines[4] == "1 part, 1 damaged, 1 there"
@@ -146,7 +149,7 @@ def test_a_damaged_file_is_named_and_the_check_goes_on(tmp_path, capsys, kind):
 
 def test_humaneval_is_looked_into(tmp_path, capsys):
     (tmp_path / "HumanEval.jsonl").write_text('{"task_id": "HumanEval/0"}\n')
-    assert main(["data", "check", "humaneval_mtp", "--data-dir", str(tmp_path)]) == 1
+    assert main(["data", "check", "humaneval_mtp", "--data-dir", str(tmp_path)]) == 0
     assert "damaged  humaneval_mtp" in capsys.readouterr().out
 
 
