@@ -14,7 +14,7 @@ Source: the families' own releases and vLLM's model code; each row's fixtures ho
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 COUNTS = ("mtp_num_hidden_layers", "num_mtp_layers", "num_nextn_predict_layers")
@@ -37,6 +37,7 @@ class Family:
         zeroes_first: whether the embedding of the token after position 0 is replaced by zeros, as
             engines do for some families and transformers does for none.
         trunk: the type of the trunk, where transformers has none of the family's name.
+        in_vllm: attributes that have another value in vLLM.
     """
 
     keys: str
@@ -48,10 +49,11 @@ class Family:
     passes_normed: bool = True
     zeroes_first: bool = False
     trunk: str | None = None
+    in_vllm: Mapping[str, Any] = field(default_factory=dict)
 
     def as_engines_do(self) -> "Family":
-        """Return the row in the form of vLLM, which zeroes position 0 but for Qwen's families."""
-        return replace(self, zeroes_first=self is not _QWEN)
+        """Return the row as vLLM reads it; all else is as transformers does."""
+        return replace(self, **self.in_vllm)
 
     def example(self, n_trunk: int) -> str:
         """Return a key that a module of this family has."""
@@ -100,7 +102,9 @@ _DEEPSEEK = Family(
     {"enorm": "enorm", "hnorm": "hnorm", "eh_proj": "eh_proj", "shared_head.norm": "post_norm"},
     {"embed_tokens": "embed_tokens", "shared_head.head": "lm_head"},
     after_trunk=True,
+    in_vllm={"zeroes_first": True},
 )
+_GLM = replace(_DEEPSEEK, in_vllm={"zeroes_first": True, "passes_normed": False})
 _MIMO = Family(
     r"model\.mtp_layers\.(?P<k>\d+)\.",
     {
@@ -113,6 +117,7 @@ _MIMO = Family(
     hidden_first=True,
     reads_normed=False,
     trunk="qwen2",
+    in_vllm={"zeroes_first": True},
 )
 
 FAMILIES: Mapping[str, Family] = {
@@ -122,7 +127,7 @@ FAMILIES: Mapping[str, Family] = {
     "qwen3_5_moe_text": _QWEN,
     "qwen3_next": _QWEN,
     "deepseek_v3": _DEEPSEEK,  # and R1, V3.1
-    "glm4_moe": _DEEPSEEK,  # GLM-4.5 to 4.7
+    "glm4_moe": _GLM,  # GLM-4.5 to 4.7
     "mimo": _MIMO,
 }
 """By `model_type` of a checkpoint's configuration."""
