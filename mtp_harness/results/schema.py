@@ -21,6 +21,7 @@ COLUMNS = {
     "label": "string",  # what the run calls its model
     "n": "Int64",  # n_future_tokens
     "heads": "string",  # parallel or sequential; in the paper's table S4 also causal, anticausal
+    "reading": "string",  # of sequential heads beyond the first module: reused or chained
     "head_type": "string",  # transformer or linear
     "extra_layers": "Int64",  # beyond equal parameter count
     "parameters": "Int64",
