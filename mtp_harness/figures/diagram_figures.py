@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Circle, FancyArrowPatch
 
 from mtp_harness.figures import bars, code_figures, words
-from mtp_harness.figures.figure import ARCHITECTURE, Figure
+from mtp_harness.figures.figure import ARCHITECTURE, Figure, Withheld
 from mtp_harness.figures.rows import nothing
 from mtp_harness.figures.scored import gains
 from mtp_harness.figures.series import is_mixed
@@ -74,9 +74,18 @@ def _read(path: Path, layers: str) -> Architecture | None:
 
 
 def overview(results: Results) -> pd.DataFrame:
-    """Return the blocks of the model with most heads, and its gains at pass@1."""
-    described = [(architecture_of(file), file) for file in results.files.values()]
+    """Return the blocks of the model with most parallel heads, and its gains at pass@1.
+
+    Raises:
+        Withheld: All heads are sequential modules.
+    """
+    files = list(results.files.values())
+    sequential = [file for file in files if file.mtp.get("heads") == "sequential"]
+    described = [(architecture_of(file), file) for file in files if file not in sequential]
     models = [(parts, file) for parts, file in described if parts is not None]
+    if not models and sequential:
+        named = words.listed(file.label for file in sequential)
+        raise Withheld(f"the heads of {named} are sequential modules, and it draws parallel ones")
     if not models:
         return frame([])
     parts, file = max(models, key=lambda one: (one[0].n, one[1].name))

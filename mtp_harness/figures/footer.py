@@ -61,6 +61,7 @@ def _of_runs(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> Iterator[str
     tasks = reading.tasks_of(own, files)
     counted = reading.answers(tasks)
     for name, said in (
+        ("Sequential heads from offset 3 on", _readings(own)),
         ("Read in part", reading.parts(tasks)),
         ("Texts read", reading.probed(own, tasks)),
         ("Empty answers", reading.of_answers(counted, "empty")),
@@ -106,6 +107,13 @@ def _samples(rows: pd.DataFrame) -> str:
     counts = sorted(set(rows.loc[rows["at"].notna(), "n_samples"].dropna()))
     plural = "" if counts == [1] else "s"
     return f"{' or '.join(map(str, counts))} answer{plural} a problem" if counts else ""
+
+
+def _readings(own: pd.DataFrame) -> Iterator[str]:
+    """Yield how sequential heads beyond the first module were read, and of which models."""
+    far = own[own["offset"].fillna(own["k"]) > 2]
+    for name, rows in far.groupby("reading"):
+        yield f"{name} ({words.listed(rows['label'])})"
 
 
 def _points(rows: pd.DataFrame) -> str:

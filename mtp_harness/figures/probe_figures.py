@@ -27,6 +27,9 @@ EXPRESSIONS = ("expressions as this package writes them", "does not say how it w
 TWO_TOKENS = "names of two tokens"
 """The paper's, for which its models' vocabulary was made."""
 
+HEAD_METRICS = ("accuracy", "accuracy_cond", "bits_per_byte", "confidence", "tf_agree")
+"""Of `mtp_heads`, as the figure shows them from left to right."""
+
 IN_DOMAIN = 5
 """Operations in training; more are out of domain."""
 
@@ -88,10 +91,12 @@ def gsm8k(results: Results) -> pd.DataFrame:
 
 
 def heads(results: Results) -> pd.DataFrame:
-    """Return what each head knows of real text."""
-    shown = ("accuracy", "bits_per_byte", "tf_agree", "confidence")
-    rows = table(results, "mtp_heads", "by_offset", *shown)
-    return rows[rows["offset"].notna()]
+    """Return what each head knows of real text; one module's other reading as a line of its own."""
+    again = [f"chained_{name}" for name in ("accuracy", "accuracy_cond")]
+    rows = table(results, "mtp_heads", "by_offset", *HEAD_METRICS, *again)
+    rows = rows[rows["offset"].notna()]
+    reading = rows["reading"].where(~rows["metric"].isin(again), "chained")
+    return put(rows, reading=reading, metric=rows["metric"].str.removeprefix("chained_"))
 
 
 def positions(results: Results) -> pd.DataFrame:
@@ -209,15 +214,16 @@ FIGURES = (
     ),
     Figure(
         "fig_heads",
-        "What each head knows of real text, by offset: accuracy, loss, confidence, and how often "
-        "it says what head 1 says later.",
+        "What each head knows of real text, by offset: accuracy, of all tokens and where all "
+        "earlier drafts are right, loss, confidence, and how often it says what head 1 says later.",
         heads,
         Lines(
             "offset",
             colour="n",
             rows="data_set",
             columns="metric",
-            order=("accuracy", "bits_per_byte", "confidence", "tf_agree"),
+            told=("label", "reading"),
+            order=HEAD_METRICS,
             size=(1.9, 1.7),
         ),
         "`lm_eval --model mtp --tasks mtp_heads -o RESULTS`",

@@ -32,6 +32,7 @@ AXES = {
 METRICS = {
     "acc": "accuracy (%)",
     "accuracy": "accuracy (%)",
+    "accuracy_cond": "after right drafts (%)",
     "bits_per_byte": "bits per byte",
     "cross_entropy": "cross-entropy (nats/token)",
     "calibration_error": "calibration error (%)",

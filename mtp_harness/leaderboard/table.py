@@ -91,7 +91,8 @@ def build(runs: Sequence[Run], baseline: str | None = None) -> Leaderboard:
         data = [column for column in board.columns if column.metric == DATA]
         own |= {(model, of): Cell(share) for of in data for model, share in needed.items()}
         cells |= own
-    return Leaderboard(models, cells, boards, chosen, [*_unpaired(boards, chosen)])
+    notes = [*_readings(runs), *_unpaired(boards, chosen)]
+    return Leaderboard(models, cells, boards, chosen, notes)
 
 
 def _refuse_namesakes(models: Sequence[Model]) -> None:
@@ -203,6 +204,17 @@ def _unpaired(boards: Mapping[tuple[str, int], Board], baseline: Model | None) -
             yield f"{task}: no difference, {baseline.name} did not run it like this."
         elif None in board.documents:
             yield f"{task}: no difference without documents; run with --log_samples."
+
+
+def _readings(runs: Sequence[Run]) -> Iterator[str]:
+    """Say how sequential heads beyond the first module were read."""
+    by_reading: dict[str, dict[str, None]] = defaultdict(dict)
+    for run in runs:
+        if run.model.n > 2 and (reading := run.mtp.get("reading")):
+            by_reading[reading][run.model.label] = None
+    if by_reading:
+        told = "; ".join(f"{name} ({', '.join(labels)})" for name, labels in by_reading.items())
+        yield f"Sequential heads from offset 3 on: {told}."
 
 
 def data_needed(cells: Cells, first: Column) -> dict[Model, float]:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from mtp_harness.probes.head_logprobs import TextQuestion, TextReading, sums_by
 from mtp_harness.probes.pooled import Measured, column, ratio_cells, statistic_cell
 from mtp_harness.probes.task import ProbeTask, Table
-from mtp_harness.probes.teacher_forced import walk
+from mtp_harness.probes.teacher_forced import right_up_to, walk
 from mtp_harness.results.long_table import Cell
 from mtp_harness.scoring.bits_per_byte import bits_per_byte, pooled_bits_per_byte
 
@@ -76,16 +76,6 @@ def measure(reading: TextReading) -> Measured:
         walk_kept=walked.n_kept,
         walk_steps=walked.n_steps,
     )
-
-
-def right_up_to(right: torch.Tensor) -> list[int]:
-    """Return for each head i of [N, n] in how many states heads 2..i are all right.
-
-    Head 1's number is that of all states.
-    """
-    first = torch.ones_like(right[:, :1])
-    found: list[int] = torch.cat([first, right[:, 1:]], 1).long().cumprod(-1).sum(0).tolist()
-    return found
 
 
 def agreement(reading: TextReading) -> tuple[torch.Tensor, torch.Tensor]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 def measure_heads(model: MultiHeadModel, text: Tensor) -> dict[str, Any]:
     """Return accuracy and bits per offset, and the text walk with heads 1..k for every k.
 
+    `accuracy_cond` is where all earlier drafts are right. Sequential heads say their `reading`.
+
     Args:
         model: in eval mode.
         text: windows of tokens, int64 [N, T].
@@ -43,7 +45,9 @@ def measure_heads(model: MultiHeadModel, text: Tensor) -> dict[str, Any]:
         "n_windows": len(text),
         "window_tokens": length,
         "n_states": scores.n_states,
+        **({"reading": model.reading} if model.sequential else {}),
         "accuracy": scores.accuracy(),
+        "accuracy_cond": scores.accuracy_cond(),
         "bits_per_token": scores.bits(),
         "text_walk_tokens_per_forward": {k: w.tokens_per_forward for k, w in walks.items()},
     }

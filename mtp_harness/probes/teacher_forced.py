@@ -30,10 +30,17 @@ class HeadScores(NamedTuple):
     nats: Tensor
     """float64 [n]: summed cross-entropy."""
     n_states: int
+    n_right_up_to: Tensor
+    """int64 [n]: states where heads 2 up to this one are all right; at offset 1 all states."""
 
     def accuracy(self) -> list[float]:
         """Top-1 accuracy per offset."""
         return [float(c) / self.n_states for c in self.n_correct]
+
+    def accuracy_cond(self) -> dict[int, float]:
+        """Top-1 accuracy per offset from 2 on where all earlier drafts are right, if any are."""
+        counts = self.n_right_up_to.tolist()
+        return {i + 1: counts[i] / counts[i - 1] for i in range(1, len(counts)) if counts[i - 1]}
 
     def bits(self) -> list[float]:
         """Cross-entropy per token in bits, per offset (bits per byte for byte models)."""
@@ -178,6 +185,16 @@ def hits(model: MultiHeadModel, tokens: Tensor, heads: int | None = None) -> Ten
     return read(model, tokens, heads).right
 
 
+def right_up_to(right: Tensor) -> list[int]:
+    """Return for each head i of bool [N, n] in how many states heads 2..i are all right.
+
+    Head 1's number is that of all states.
+    """
+    first = torch.ones_like(right[:, :1])
+    found: list[int] = torch.cat([first, right[:, 1:]], 1).long().cumprod(-1).sum(0).tolist()
+    return found
+
+
 def walk(right: Tensor, start: int, end: int) -> Walk:
     """Walk one row of text until all of its tokens are emitted.
 
@@ -202,12 +219,14 @@ def score_heads(readings: Iterable[Reading]) -> HeadScores:
     Raises:
         ValueError: there are none.
     """
-    correct, nats, n_states = [], [], 0
+    correct, nats, in_a_row, n_states = [], [], [], 0
     for reading in readings:
         right, n = reading.right, reading.right.shape[-1]
         correct.append(right[:, :-n].sum((0, 1)).cpu())
+        in_a_row.append(torch.tensor(right_up_to(right[:, :-n].flatten(0, 1))))
         nats.append(reading.nats[:, :-n].double().sum((0, 1)).cpu())
         n_states += right[:, :-n, 0].numel()
     if not n_states:
         raise ValueError("no windows to score")
-    return HeadScores(torch.stack(correct).sum(0), torch.stack(nats).sum(0), n_states)
+    n_right, summed, up_to = (torch.stack(one).sum(0) for one in (correct, nats, in_a_row))
+    return HeadScores(n_right, summed, n_states, up_to)

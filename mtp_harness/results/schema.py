@@ -21,6 +21,7 @@ COLUMNS = {
     "label": "string",  # what the run calls its model
     "n": "Int64",  # n_future_tokens
     "heads": "string",  # parallel or sequential; in the paper's table S4 also causal, anticausal
+    "reading": "string",  # of sequential heads beyond the first module: reused or chained
     "head_type": "string",  # transformer or linear
     "extra_layers": "Int64",  # beyond equal parameter count
     "parameters": "Int64",
@@ -88,7 +89,8 @@ TIMED = re.compile(r"(tokens_per_second|seconds|latency|speedup|bandwidth|peak_m
 
 QUALITY = re.compile(
     r"pass(@|_at_)\d+(_sampled)?|exact_match|acc(_norm)?|rouge(1|2|L)_f1"
-    r"|(\w+_)?(accuracy|bits_per_byte|tf_agree|effective_horizon|perplexity|text_walk_\w+)(_\d+)?"
+    r"|(\w+_)?(accuracy(_cond)?|bits_per_byte|tf_agree|effective_horizon|perplexity|text_walk_\w+)"
+    r"(_\d+)?"
 )
 """Metrics that are scores, as the harness prints them."""
 

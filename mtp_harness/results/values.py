@@ -63,6 +63,7 @@ def _run(file: ResultFile) -> Row:
         "label": file.label,
         "n": n or 1,  # another model of the harness predicts one token
         "heads": mtp.get("heads"),
+        "reading": mtp.get("reading"),
         "parameters": whole(file, "model_num_parameters", parameters, least=0),
         "train_tokens": whole(file, "train_tokens", mtp.get("train_tokens")),
         "train_step": whole(file, "train_step", mtp.get("train_step")),

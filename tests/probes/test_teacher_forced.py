@@ -94,17 +94,24 @@ def test_scores_are_those_of_a_double_loop(model):
     windows = [random_tokens(2, 11, seed=1), random_tokens(1, 8, seed=2)]
     scores = score_heads(read(model, window) for window in windows)
     states, correct, nats = 0, [0] * n, [0.0] * n
+    drafted = {}  # whether the draft at an offset is right, where all before it are
     for window in windows:
         for row in window:
             for t in range(len(row) - n):
                 states += 1
+                so_far = True
                 for offset in range(1, n + 1):
                     logits = logits_at(model, row, t, offset)
                     target = int(row[t + offset])
-                    correct[offset - 1] += int(logits.argmax()) == target
+                    right = int(logits.argmax()) == target
+                    correct[offset - 1] += right
+                    if offset > 1 and so_far:
+                        drafted.setdefault(offset, []).append(right)
+                        so_far = right
                     nats[offset - 1] += float(logits.logsumexp(0) - logits[target])
     assert scores.n_states == states == 2 * (11 - n) + 8 - n
     assert scores.n_correct.tolist() == correct
+    assert scores.accuracy_cond() == {i: sum(each) / len(each) for i, each in drafted.items()}
     # The loss is computed in float32, summed in float64.
     assert scores.nats.tolist() == pytest.approx(nats, rel=1e-6)
     assert scores.accuracy() == pytest.approx([c / states for c in correct], rel=1e-15)
@@ -172,7 +179,9 @@ def test_scores_by_hand():
 
 
 def test_accuracy_and_bits_of_sums():
-    scores = HeadScores(torch.tensor([3, 1]), torch.tensor([4 * math.log(2), 8 * math.log(2)]), 4)
+    nats = torch.tensor([4 * math.log(2), 8 * math.log(2)])
+    scores = HeadScores(torch.tensor([3, 1]), nats, 4, torch.tensor([4, 1]))
+    assert scores.accuracy_cond() == {2: 0.25}
     assert scores.accuracy() == [0.75, 0.25]
     assert scores.bits() == pytest.approx([1.0, 2.0], rel=1e-6)
 
