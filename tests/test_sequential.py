@@ -24,18 +24,13 @@ def folder(shared_data):
 
 
 @pytest.mark.parametrize(
-    ("family", "layout", "n"),
-    [
-        ("deepseek_v3", "sequential", 4),
-        ("mimo", "sequential", 4),
-        ("qwen3_next", "transformers", 1),
-    ],
+    ("family", "modules", "n"),
+    [("deepseek_v3", 1, 4), ("mimo", 1, 4), ("qwen3_next", 1, 4), ("qwen3_5_text", 2, 3)],
 )
-def test_folders_of_families_are_recognised(tmp_path, family, layout, n):
-    """Trunks with linear attention are loaded with one head until they can be decoded."""
-    write(tmp_path, family, dtype=torch.float32)
+def test_folders_of_families_are_recognised(tmp_path, family, modules, n):
+    write(tmp_path, family, modules, dtype=torch.float32)
     found = detect(str(tmp_path))
-    assert (found.name, found.n_future_tokens(tmp_path)) == (layout, n)
+    assert (found.name, found.n_future_tokens(tmp_path)) == ("sequential", n)
 
 
 def test_inspect_says_what_the_module_is(folder, capsys):
