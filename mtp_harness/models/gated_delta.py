@@ -73,7 +73,7 @@ def _forward(
         seen = pad(mixed, (before, 0))
     else:
         seen = torch.cat([held[0].to(mixed), mixed], -1)  # [B, C, K-1 + T]
-    parts = _convolved(net, seen)
+    parts = _convolved(net, seen, held is None)
     if held is None:
         real = torch.arange(mixed.shape[-1], device=g.device) < slots.lengths()[:, None]
         found, last = _prompts(net, parts, g * real[..., None], beta * real[..., None])
@@ -104,9 +104,14 @@ def _projected(net: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor
     return mixed.transpose(1, 2), z.reshape(-1, net.head_v_dim), g, b.sigmoid()
 
 
-def _convolved(net: Any, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _convolved(net: Any, seen: Tensor, long: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return queries, keys and values, [B, T, H, d], of a convolution's inputs [B, C, K-1 + T]."""
-    mixed = conv1d(seen, net.conv1d.weight, net.conv1d.bias, groups=seen.shape[1])
+    weight = net.conv1d.weight  # [C, 1, K]
+    if long:
+        mixed = conv1d(seen, weight, groups=seen.shape[1])
+    else:  # for a few tokens a CPU prepares a convolution longer than it computes
+        wide = seen.to(torch.promote_types(seen.dtype, torch.float32))
+        mixed = (wide.unfold(2, weight.shape[2], 1) * weight).sum(-1).to(seen)
     mixed = ACT2FN[net.activation](mixed).transpose(1, 2)
     query, key, value = mixed.split([net.key_dim, net.key_dim, net.value_dim], -1)
     each = net.num_v_heads // net.num_k_heads
@@ -135,9 +140,8 @@ class Window(NamedTuple):
 
     def kept(self, matrix: Tensor, count: Tensor) -> Tensor:
         """Return S after the first `count` [B] tokens, from S before the window."""
-        at = (count - 1).clamp(min=0)[:, None, None].expand(-1, self.faded.shape[1], 1)
-        some = (count > 0)[:, None, None]
-        faded = torch.where(some, self.faded.gather(2, at), 0)  # G_c, [B, H, 1]
+        at = count[:, None, None].expand(-1, self.faded.shape[1], 1)
+        faded = pad(self.faded, (1, 0)).gather(2, at)  # G_c, [B, H, 1]
         stays = torch.arange(self.faded.shape[2], device=count.device) < count[:, None]
         weights = torch.where(stays[:, None], faded - self.faded, float("-inf")).exp()
         new = (self.keys * weights[..., None]).transpose(2, 3) @ self.written
@@ -160,20 +164,20 @@ def read_window(
     query, key, value, g, beta = (
         part.transpose(1, 2).to(matrix) for part in (query, key, value, g, beta)
     )
-    key = _normed(key)
-    query = _normed(query) * query.shape[-1] ** -0.5
+    both = torch.cat([key, query], 2)  # S, the largest of all, is read once
+    both = both * torch.rsqrt(both.square().sum(-1, keepdim=True) + EPSILON)
+    key = both[:, :, : key.shape[2]]
     faded, beta = g.cumsum(-1), beta[..., None]
-    between = (faded[..., :, None] - faded[..., None, :]).tril().exp().tril()  # [B, H, T, T]
     left = faded.exp()[..., None]
-    system = beta * between * (key @ key.mT)
-    right = beta * (value - left * (key @ matrix))
-    written = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
-    found = left * (query @ matrix) + between * (query @ key.mT) @ written
+    between = (faded[..., :, None] - faded[..., None, :]).tril().exp().tril()  # [B, H, T, T]
+    k_read, q_read = (both @ matrix).chunk(2, 2)
+    k_keys, q_keys = (both @ key.mT).chunk(2, 2)
+    written = beta * (value - left * k_read)
+    if key.shape[2] > 1:
+        system = beta * between * k_keys
+        written = torch.linalg.solve_triangular(system, written, upper=False, unitriangular=True)
+    found = (left * q_read + between * q_keys @ written) * key.shape[-1] ** -0.5
     return found.transpose(1, 2), Window(key, written, faded)
-
-
-def _normed(vectors: Tensor) -> Tensor:
-    return vectors * torch.rsqrt(vectors.square().sum(-1, keepdim=True) + EPSILON)
 
 
 def _columns(seen: Tensor, start: Tensor, n: int) -> Tensor:

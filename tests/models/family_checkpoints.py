@@ -206,9 +206,9 @@ def experts(key, tensor):
     return {key: tensor}
 
 
-def write(folder, family, n=1, single_experts=True, shards=False, dtype=torch.float64):
+def write(folder, family, n=1, single_experts=True, shards=False, dtype=torch.float64, **changed):
     """Write a checkpoint; return its trunk and its modules as they were made."""
-    main = trunk(family, dtype)
+    main = trunk(family, dtype, **changed)
     made = layers(main, family, n)
     count = "mtp_num_hidden_layers" if family.startswith("qwen3_5") else "num_nextn_predict_layers"
     setattr(main.config, count, n)
