@@ -1,5 +1,8 @@
 """A checkpoint with a sequential module through the front door: `--model mtp` loads its heads."""
 
+import json
+import re
+
 import pytest
 import torch
 from lm_eval.api.instance import Instance
@@ -11,33 +14,38 @@ from mtp_harness import tasks_dir
 from mtp_harness.commands.inspect import main as inspect
 from mtp_harness.commands.verify import main as verify
 from mtp_harness.lm import MTPLM
+from mtp_harness.models.byte_tokenizer import byte_tokenizer
 from mtp_harness.models.load import detect, load_model, n_future_tokens
 
 from .models.byte_families import write_bytes
 from .models.family_checkpoints import write
 
+HYBRID = ("qwen3_5_text", "qwen3_next")
+LONG = {"max_position_embeddings": 2048}  # mtp_heads reads 1,024 tokens at once
 
-@pytest.fixture(scope="module")
-def folder(shared_data):
-    found = shared_data / "families" / "vllm" / "glm4_moe"
+
+@pytest.fixture(scope="module", params=["glm4_moe", *HYBRID])
+def folder(request, tmp_path_factory):
+    """One of vLLM's fixtures, or a random checkpoint on a trunk of linear and full attention."""
+    if request.param in HYBRID:
+        found = tmp_path_factory.mktemp(request.param)
+        write(found, request.param, dtype=torch.float32, vocab_size=256, **LONG)
+        byte_tokenizer(2048).save_pretrained(found)
+        return str(found)
+    found = request.getfixturevalue("shared_data") / "families" / "vllm" / request.param
     if not found.is_dir():
         pytest.skip(f"needs {found}")
     return str(found)
 
 
 @pytest.mark.parametrize(
-    ("family", "layout", "n"),
-    [
-        ("deepseek_v3", "sequential", 4),
-        ("mimo", "sequential", 4),
-        ("qwen3_next", "transformers", 1),
-    ],
+    ("family", "modules", "n"),
+    [("deepseek_v3", 1, 4), ("mimo", 1, 4), ("qwen3_next", 1, 4), ("qwen3_5_text", 2, 3)],
 )
-def test_folders_of_families_are_recognised(tmp_path, family, layout, n):
-    """Trunks with linear attention are loaded with one head until they can be decoded."""
-    write(tmp_path, family, dtype=torch.float32)
+def test_folders_of_families_are_recognised(tmp_path, family, modules, n):
+    write(tmp_path, family, modules, dtype=torch.float32)
     found = detect(str(tmp_path))
-    assert (found.name, found.n_future_tokens(tmp_path)) == (layout, n)
+    assert (found.name, found.n_future_tokens(tmp_path)) == ("sequential", n)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +76,7 @@ def test_so_many_heads_as_are_asked_for(tmp_path, monkeypatch, modules, most, n_
 def test_inspect_says_what_the_module_is(folder, capsys):
     assert inspect([folder]) == 0
     said = capsys.readouterr().out
-    assert "n = 4 (offsets 1 to 4), by one module on a trunk of 2 layers" in said
+    assert re.search(r"n = 4 \(offsets 1 to 4\), by one module on a trunk of [24] layers", said)
     assert "transformers folder with sequential modules" in said
 
 
@@ -83,18 +91,25 @@ def test_log_likelihoods_are_those_of_hf(folder):
         assert mine == pytest.approx(other, abs=1e-5) and greedy == same
 
 
-def test_heads_and_answers_in_one_run(folder):
-    found = simple_evaluate(
+def evaluate(folder, tasks, metadata, n_tokens=16, **model_args):
+    """Run the harness on a document of each task."""
+    return simple_evaluate(
         model="mtp",
-        model_args={"pretrained": folder},
-        tasks=["mtp_heads", "humaneval_mtp"],
-        task_manager=TaskManager(include_path=tasks_dir(), include_defaults=False),
-        metadata={"quick": True},
+        model_args={"pretrained": folder, **model_args},
+        tasks=tasks,
+        task_manager=TaskManager(
+            include_path=tasks_dir(), include_defaults=False, metadata=metadata
+        ),
+        metadata=metadata,
         limit=1,
-        gen_kwargs="max_gen_toks=16",
+        gen_kwargs=f"max_gen_toks={n_tokens}",
         device="cpu",
         predict_only=False,
     )
+
+
+def test_heads_and_answers_in_one_run(folder):
+    found = evaluate(folder, ["mtp_heads", "humaneval_mtp"], {"quick": True})
     heads, answers = (found["results"][task] for task in ("mtp_heads", "humaneval_mtp"))
     assert {f"code_accuracy_{offset},none" for offset in range(1, 5)} <= heads.keys()
     assert answers["tokens_per_forward,none"] >= 1
@@ -105,3 +120,30 @@ def test_heads_and_answers_in_one_run(folder):
         "reused",
     )
     assert told["n_future_tokens"] == told["draft_heads"] == 4
+
+
+def test_sampled_repeats_are_the_same_text_for_every_k_and_from_a_journal(folder, tmp_path):
+    """With a threshold, with the fastest k, and where half of the answers are there already."""
+    journal, four = tmp_path / "whole", {"n_samples": 4, "temperature": 1.0, "k": [1]}
+
+    def texts(**model_args):
+        found = evaluate(folder, ["humaneval_mtp"], four, 12, **model_args)
+        [samples] = found["samples"].values()
+        return [str(text) for sample in samples for text in sample["resps"][0]]
+
+    plain = texts(draft_heads=1)
+    assert len(plain) > 1
+    assert texts(draft_heads=4, draft_threshold=0.1) == texts(draft_heads="auto") == plain
+    assert texts(draft_heads=4, journal=str(journal)) == plain
+    lines = journal.read_text().splitlines(keepends=True)
+    half = tmp_path / "half"
+    half.write_text("".join(lines[:3]))  # the header and two answers
+    assert texts(draft_heads=4, journal=str(half)) == plain
+    assert len(lines) == len(half.read_text().splitlines()) == 5
+
+
+def test_verify_finds_no_error(folder, tmp_path):
+    short = ["--prompts", "3", "--new-tokens", "12", "--batch", "1,3", "-o", str(tmp_path / "v")]
+    assert verify([folder, *short]) == 0
+    compared = json.loads((tmp_path / "v").read_text())["comparisons"]
+    assert len(compared) == 7 and sum(row["errors"] for row in compared) == 0

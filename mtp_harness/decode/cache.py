@@ -9,10 +9,14 @@ Rows accept different numbers of drafts, so each writes where it stands; nothing
 
 A call either fills some rows with prompts (`fill`: its tokens see each other, causally) or goes on
 in all rows (`at`: its tokens see what is stored of their row up to their own position).
+
+Layers of linear attention have no columns: they keep states, which stand at the last kept token of
+their row. What a call makes of them is stored once `keep` has said how many of its tokens stay.
 """
 
 import copy
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -50,6 +54,15 @@ class SlotCache:
 
         self.keys = [stored(shape, shape.widths[0]) for shape in shapes]
         self.values = [stored(shape, shape.widths[1]) for shape in shapes]
+        self.states = {
+            index: [
+                torch.zeros(slots, *size, dtype=states_type(dtype), device=shape.device or device)
+                for size in shape.states
+            ]
+            for index, shape in enumerate(shapes)
+            if shape.states
+        }
+        self._after: dict[int, Callable[[Tensor], Sequence[Tensor]]] = {}
         self._all_rows = torch.arange(slots, device=device)
         self.mask: Tensor | None = None
         self.fill(self._all_rows, self._all_rows[:, None])
@@ -75,13 +88,31 @@ class SlotCache:
         self.mask, self.width = None, 0
 
     def keep(self, count: Tensor) -> None:
-        """Take note of how many of the call's tokens stay, `count` [B].
+        """Bring states to the last token that stays: the first `count` [B] of a call's tokens do.
 
         Keys and values need not be told: the next call overwrites those of the others.
         """
+        if self._after:
+            count = torch.where(self.positions[:, 0] == self.trash, 0, count)
+        for layer_idx, after in self._after.items():
+            for held, new in zip(self.states[layer_idx], after(count), strict=True):
+                held.copy_(new)
+        self._after = {}
+
+    def held(self, layer_idx: int) -> list[Tensor] | None:
+        """Return a layer's states; None in filling prompts, which begin without."""
+        return None if self.mask is None else self.states[layer_idx]
+
+    def settle(self, layer_idx: int, after: Callable[[Tensor], Sequence[Tensor]]) -> None:
+        """Store a layer's states after prompts; after other calls, once it is known what stays."""
+        if self.mask is not None:
+            self._after[layer_idx] = after
+            return
+        for held, new in zip(self.states[layer_idx], after(self.lengths()), strict=True):
+            held[self.rows] = new.to(held)
 
     def _stand(self, rows: Tensor, positions: Tensor) -> None:
-        self.positions = positions
+        self.rows, self.positions = rows, positions
         self.places = (rows[:, None] * (self.trash + 1) + positions).flatten()  # [B * T]
         self._remembered: dict[Any, Any] = {}
 
@@ -146,12 +177,32 @@ class SlotCache:
         return torch.where(self.positions == self.trash, -1, self.positions).amax(1) + 1
 
     def share(self, source: int, targets: Tensor, length: int) -> None:
-        """Copy the first `length` columns of one row to others, int64 [b]."""
+        """Copy the first `length` columns and the states of one row to others, int64 [b]."""
         for stored in (*self.keys, *self.values):
             stored[targets.to(stored.device), :length] = stored[source, :length]
+        for held in self._states():
+            held[targets.to(held.device)] = held[source].clone()
+
+    def states_of(self, row: int) -> list[Tensor]:
+        """Return a copy of the states of one row."""
+        return [held[row].clone() for held in self._states()]
+
+    def restore(self, row: int, states: Sequence[Tensor]) -> None:
+        """Put one row's states back to what `states_of` gave."""
+        for held, before in zip(self._states(), states, strict=True):
+            held[row] = before
+
+    def _states(self) -> list[Tensor]:
+        return [held for of_layer in self.states.values() for held in of_layer]
 
 
 def bytes_per_slot(shapes: Sequence[LayerShape], length: int, dtype: torch.dtype) -> int:
     """Return what one row of `length` tokens takes in a `SlotCache`."""
     per_token = sum(shape.n_kv_heads * sum(shape.widths) for shape in shapes)
-    return per_token * (length + 1) * dtype.itemsize
+    states = sum(prod(size) for shape in shapes for size in shape.states)
+    return per_token * (length + 1) * dtype.itemsize + states * states_type(dtype).itemsize
+
+
+def states_type(dtype: torch.dtype) -> torch.dtype:
+    """Return the type of states in a model of `dtype`: sums over a whole text, at least float32."""
+    return torch.promote_types(dtype, torch.float32)

@@ -197,6 +197,7 @@ def logits_along(
         else:
             cache.fill(torch.arange(rows, device=model.device), positions)
         trunk = model.trunk(tokens[:, start:stop], positions, cache)
+        cache.keep(torch.full((rows,), stop - start, device=model.device))
         return model.head(1, trunk, None, positions, cache)
 
     if first:

@@ -135,6 +135,8 @@ class Scheduler:
         self._share([copy for copy in copies if copy[0] in new])
         self._start(placed)
         waiting = self.queue[0].prompt if self.queue else None
+        if waiting in new:
+            self.prefilled[waiting] = self.slots.lasting(self.prefilled[waiting], new[waiting])
         self.prefilled = {
             prompt: done for prompt, done in self.prefilled.items() if prompt == waiting
         }

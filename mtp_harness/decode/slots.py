@@ -73,6 +73,13 @@ class Slots(step.Batch):
         """Give a prompt's columns, its first `length`, to other slots."""
         self.cache.share(source, torch.tensor(targets, device=self.device), length)
 
+    def lasting(self, prefilled: step.Prefilled, slot: int) -> step.Prefilled:
+        """Return a prompt with the states that `slot` still has of it, for rows that start later.
+
+        Its columns are there for good, but a row that decodes on moves its states on.
+        """
+        return prefilled._replace(states=self.cache.states_of(slot))
+
     def start(
         self,
         slots: Sequence[int],
@@ -98,6 +105,9 @@ class Slots(step.Batch):
         first = choose(logits, self.sampling, key, at[:, None])[:, 0]  # [b]
         self.text[rows, at] = first
         self.pending[rows], self.limit[rows], self.keys[rows] = at, limit, key
+        for slot, prompt in zip(slots, prefilled, strict=True):
+            if prompt.states:
+                self.cache.restore(slot, prompt.states)
         self.drafter.start(self, rows, prompts, prefilled)
         return torch.stack([first, self.n_draft[rows]], 1)
 

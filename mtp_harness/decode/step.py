@@ -73,6 +73,7 @@ class Prefilled(NamedTuple):
 
     logits: Tensor  # of head 1 and of heads that can draft at the prompt's last token, [m, V]
     tail: Tensor | None = None  # states at the last tokens, [t, D], for drafters that go on there
+    states: Sequence[Tensor] = ()  # of linear layers, for rows that are given a copy later
 
 
 class Drafter(Protocol):

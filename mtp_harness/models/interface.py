@@ -15,7 +15,7 @@ parallel head does not: every result that compares heads says which kind it meas
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -23,12 +23,13 @@ from torch import Tensor, nn
 
 
 class LayerShape(NamedTuple):
-    """Key/value shape of one attention layer: what a cache must hold per token, and where."""
+    """What a cache must hold of one layer, and where: keys and values per token, states per row."""
 
     n_kv_heads: int
     head_dim: int
     device: torch.device | None = None  # None: the model's
     value_dim: int | None = None  # where values are not as wide as keys (DeepSeek's latents)
+    states: tuple[tuple[int, ...], ...] = ()  # shapes, of a layer of linear attention
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -62,6 +63,15 @@ class KeyValueCache(Protocol):
 
     def lengths(self) -> Tensor:
         """Return how many columns the call's tokens see at most, per row, int64 [B]."""
+
+    def held(self, layer_idx: int) -> list[Tensor] | None:
+        """Return a layer's states at the last kept tokens, [B, ...]; None where prompts begin."""
+
+    def settle(self, layer_idx: int, after: Callable[[Tensor], Sequence[Tensor]]) -> None:
+        """Take note of a layer's states after the first tokens of this call.
+
+        `after` gives them, [B, ...], for how many of each row's tokens stay, int64 [B].
+        """
 
     def remember(self, key: Any, make: Callable[[], Any]) -> Any:
         """Return what `make` gives, made once for the tokens of this call."""

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import MtpLayer
 
 from mtp_harness.models.families import Family
+from mtp_harness.models.gated_delta import serve_slots, state_shapes
 from mtp_harness.models.interface import KeyValueCache, LayerShape, MultiHeadModel
 
 DEFAULT_REUSED, MOST_REUSED = 4, 8
@@ -109,6 +110,7 @@ class SequentialModel(MultiHeadModel):
         self.config = main.config
         self.base: Any = main.get_decoder()
         self.norm, self.base.norm = self.base.norm, nn.Identity()
+        serve_slots(self.base)
         layer: Any
         for layer in modules.layers:
             layer.use_post_norm = False  # `head` or `logits` applies it, as the row says
@@ -142,7 +144,12 @@ class SequentialModel(MultiHeadModel):
                 config.hidden_size // config.num_attention_heads
             )
             one = LayerShape(config.num_key_value_heads, width)
-        return [one] * (config.num_hidden_layers + used)
+        kinds = getattr(config, "layer_types", None) or []
+        trunk = [one] * config.num_hidden_layers
+        for index, kind in enumerate(kinds):
+            if kind == "linear_attention":
+                trunk[index] = LayerShape(0, 0, states=state_shapes(config))
+        return trunk + [one] * used
 
     def trunk(
         self, tokens: Tensor, positions: Tensor | None = None, cache: KeyValueCache | None = None

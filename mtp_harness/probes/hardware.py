@@ -77,13 +77,14 @@ class Traffic(NamedTuple):
 
     weight_bytes: int
     cache_bytes_per_token: int
+    state_bytes: int = 0  # of a row's linear layers, read by a step's forward and when tokens stay
 
     @classmethod
     def of(cls, model: MultiHeadModel, k: int) -> "Traffic":
         """Return that of a model."""
         shapes = model.layer_shapes(k)
-        per_token = bytes_per_slot(shapes, 1, model.dtype) - bytes_per_slot(shapes, 0, model.dtype)
-        return cls(weight_bytes(model, k), per_token)
+        one, two = (bytes_per_slot(shapes, length, model.dtype) for length in (0, 1))
+        return cls(weight_bytes(model, k), two - one, one - (two - one))
 
     def read(self, steps: list[int], prompt_tokens: int, new_tokens: int) -> float:
         """Return the bytes that decoding a batch reads.
@@ -92,7 +93,8 @@ class Traffic(NamedTuple):
         `new_tokens` stand before a step.
         """
         before = prompt_tokens + new_tokens / 2
-        return self.weight_bytes * max(steps) + self.cache_bytes_per_token * before * sum(steps)
+        of_row = self.cache_bytes_per_token * before + 2 * self.state_bytes
+        return self.weight_bytes * max(steps) + of_row * sum(steps)
 
 
 class PeakMemory:

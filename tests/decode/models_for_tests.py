@@ -9,7 +9,11 @@ from torch import nn
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
+from mtp_harness.models.families import FAMILIES
 from mtp_harness.models.interface import MultiHeadModel
+from mtp_harness.models.sequential import Modules, SequentialModel, modules_config
+
+from ..models.family_checkpoints import trunk
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -45,8 +49,9 @@ def lively(model, gain=3.0):
 
 def unsure(toy):
     """Scale a toy's logits to a deviation of 1, so that sampling has something to choose from."""
+    unembedding = toy.main.lm_head if isinstance(toy, SequentialModel) else toy.unembed
     with torch.no_grad():
-        toy.unembed.weight.div_(toy.next_token_logits(torch.tensor(prompts(1, 10))).std())
+        unembedding.weight.div_(toy.next_token_logits(torch.tensor(prompts(1, 10))).std())
     return toy
 
 
@@ -67,6 +72,18 @@ def random_llama(n, seed=0, vocab_size=10, replicated=False):
         pad_token_id=0,
     )
     return lively(MTPLlamaForCausalLM(config))
+
+
+def hybrid(family, n_modules=1, vocab_size=10):
+    """Return a small model of a family on a trunk of linear and of full attention."""
+    kinds = ["linear_attention", "full_attention"]
+    main = trunk(family, vocab_size=vocab_size, num_hidden_layers=2, layer_types=kinds)
+    row = FAMILIES[family]
+    modules = Modules(modules_config(main.config, row, n_modules), main.get_decoder(), len(kinds))
+    for parameter in modules.parameters():
+        if parameter.ndim == 3:  # experts, which transformers leaves as memory is
+            parameter.data.normal_(0, 0.3)
+    return lively(SequentialModel(main, modules, row))
 
 
 class Alphabet(MultiHeadModel):
@@ -115,7 +132,7 @@ class Scripted(MultiHeadModel):
         self.prompts = prompts
         self.row_of_slot = {}
         self.n_future_tokens = model.n_future_tokens
-        self.sequential = model.sequential
+        self.sequential, self.reused = model.sequential, model.reused
         self.seen = {}
 
     max_positions = 4096
@@ -150,7 +167,10 @@ class Scripted(MultiHeadModel):
 
     def logits(self, offset, states):
         true = self.model.logits(offset, states[..., :-2])
-        places = states[..., -2:].long().reshape(-1, 2).tolist()
+        places = states[..., -2:].long().reshape(-1, 2).clone()
+        if self.reused:  # its position goes on with each draft
+            places[:, 1] -= max(0, offset - 2)
+        places = places.tolist()
         for (row, position), values in zip(places, true.reshape(-1, true.shape[-1]), strict=True):
             self.seen[row, position, offset] = values
         if offset == 1:

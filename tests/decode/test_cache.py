@@ -95,3 +95,39 @@ def test_keeps_the_models_type(dtype):
     key = torch.ones(SLOTS, 1, 1, 2, dtype=dtype)
     keys, values = cache.update(key, key, 0)
     assert keys.dtype == values.dtype == dtype
+
+
+def test_states_stand_at_the_last_kept_token():
+    """Here a state is the sum of the kept tokens; rows at the trash column keep theirs."""
+    shapes = [LayerShape(1, 2), LayerShape(0, 0, states=((2,), (1, 3)))]
+    cache = SlotCache(shapes, SLOTS, LENGTH, torch.bfloat16, torch.device("cpu"))
+    assert [held.dtype for held in cache.states[1]] == [torch.float32] * 2
+
+    def call(tokens):
+        before = cache.held(1) or [torch.zeros(len(tokens), *size) for size in shapes[1].states]
+        sums = torch.tensor(tokens).float().cumsum(1)
+
+        def after(count):
+            new = torch.where(count > 0, sums.gather(1, (count - 1).clamp(min=0)[:, None])[:, 0], 0)
+            return [held + new.view(-1, *[1] * (held.ndim - 1)) for held in before]
+
+        cache.settle(1, after)
+
+    def held():
+        return [int(held) for held in cache.states[1][0][:, 0]]
+
+    cache.fill(torch.tensor([2, 0]), torch.tensor([[0, 1, 2], [0, LENGTH, LENGTH]]))
+    assert cache.held(1) is None
+    call([[5, 6, 7], [8, 100, 100]])
+    assert held() == [8, 0, 18]
+    kept = cache.states_of(2)
+    cache.share(2, torch.tensor([1, 2]), 3)
+    cache.at(torch.tensor([[1, 2], [3, 4], [LENGTH, LENGTH]]), 5)
+    call([[1, 10], [2, 20], [3, 30]])
+    assert held() == [8, 18, 18]  # until it is known what stays
+    cache.keep(torch.tensor([1, 2, 2]))
+    assert held() == [9, 40, 18]
+    cache.keep(torch.tensor([2, 2, 2]))  # once is enough
+    assert held() == [9, 40, 18]
+    cache.restore(1, kept)
+    assert held() == [9, 18, 18]

@@ -11,7 +11,9 @@ from mtp_harness.decode.compare import Comparison, Decoded, Difference, Verifier
 from mtp_harness.decode.engine import Request
 from mtp_harness.models.interface import MultiHeadModel
 
-from .models_for_tests import example, letters, plain_greedy, prompts, random_llama
+from .models_for_tests import example, hybrid, letters, plain_greedy, prompts, random_llama
+
+pytestmark = pytest.mark.usefixtures("float64_throughout")
 
 LENGTH = 40
 MODELS = {
@@ -50,11 +52,12 @@ def test_nothing_differs_in_float64(build):
                 }
 
 
+@pytest.mark.parametrize("build", [lambda: random_llama(4), lambda: hybrid("qwen3_5_text")])
 @pytest.mark.parametrize("width", [1, 3, None])
 @pytest.mark.parametrize("n_prompt", [1, 2, 6])
-def test_logits_are_those_of_a_forward_without_cache(width, n_prompt):
+def test_logits_are_those_of_a_forward_without_cache(build, width, n_prompt):
     """At the right positions, whether or not the width divides the answer."""
-    model = random_llama(4)
+    model = build()
     text = PROMPTS[0] + plain_greedy(model, PROMPTS[0], 11)
     with torch.no_grad():
         expected = model.next_token_logits(torch.tensor([text]))[0, n_prompt - 1 : -1]

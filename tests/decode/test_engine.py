@@ -16,12 +16,15 @@ from .models_for_tests import (
     Scripted,
     cut,
     example,
+    hybrid,
     letters,
     long_sequential_toy,
     plain_greedy,
     prompts,
     random_llama,
 )
+
+pytestmark = pytest.mark.usefixtures("float64_throughout")
 
 VOCAB = 10
 LONGEST = 26
@@ -32,6 +35,8 @@ MODELS = {
     "llama n=4 replicated": lambda: random_llama(4, seed=3, replicated=True),
     "parallel toy": lambda: example("parallel_toy"),
     "sequential toy": lambda: example("sequential_toy"),
+    "qwen3_5, one module": lambda: hybrid("qwen3_5_text"),
+    "qwen3_next, two modules": lambda: hybrid("qwen3_next", 2),
 }
 
 

@@ -11,7 +11,9 @@ from mtp_harness.decode.sampling import Sampling
 from mtp_harness.models.checkpoints.sequential_folder import load_sequential
 from mtp_harness.probes.teacher_forced import hits, walk
 
-from ..models.family_checkpoints import write
+from ..models.family_checkpoints import QWEN, write
+
+pytestmark = pytest.mark.usefixtures("float64_throughout")
 
 EAGER = {"attn_implementation": "eager", "experts_implementation": "eager"}
 PROMPTS = [[1, 19, 1, 25, 7], [3], [9, 9, 4, 2, 8, 30, 31], [1, 19, 1, 25, 7]]
@@ -21,7 +23,7 @@ def to_text(tokens):
     return "".join(map(chr, tokens))
 
 
-@pytest.fixture(scope="module", params=["deepseek_v3", "glm4_moe", "mimo"])
+@pytest.fixture(scope="module", params=["deepseek_v3", "glm4_moe", "mimo", *QWEN])
 def checkpoint(request, tmp_path_factory):
     """A random checkpoint, its trunk as transformers has it, and a text for each prompt."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -95,3 +97,20 @@ def test_a_walk_over_its_own_text_gives_the_decoder_s_counters(trained, k):
         counted = walk(right, len(run["prompt"]) - 1, len(text))
         assert counted.n_steps == len(answer.record.n_verified)
         assert counted.n_kept == answer.record.n_kept
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_a_trained_module_on_a_hybrid_trunk(shared_data, k, slots):
+    """The text is that of transformers' `generate`; the accepts are those of a plain prototype."""
+    folder = shared_data / "families" / "qwen3_5"
+    if not folder.is_dir():
+        pytest.skip(f"needs {folder}")
+    told = json.loads((folder / "expected.json").read_text())
+    model = load_sequential(folder, torch.float32, **EAGER)
+    asked = [Request(run["prompt"], 32, key=i) for i, run in enumerate(told["greedy"])]
+    answers = Engine(model, k, [], to_text, slots=slots).generate(asked)
+    assert [answer.tokens for answer in answers] == [run["tokens"] for run in told["greedy"]]
+    steps = told["prototype_speculative"][str(k)]["accepted_per_step_and_row"]
+    for row, answer in enumerate(answers):
+        assert list(answer.record.n_verified) == [step[row] for step in steps if step[row] >= 0]

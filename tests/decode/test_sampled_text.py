@@ -12,7 +12,9 @@ from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.decode.sampling import Sampling, choose, gumbel, row_key, warp
 from mtp_harness.models.load import load_model
 
-from .models_for_tests import Timetable, example, letters, prompts, random_llama, unsure
+from .models_for_tests import Timetable, example, hybrid, letters, prompts, random_llama, unsure
+
+pytestmark = pytest.mark.usefixtures("float64_throughout")
 
 SETTINGS = [
     Sampling(0.7),
@@ -26,6 +28,7 @@ MODELS = {
     "llama n=3 replicated": lambda vocab: random_llama(3, 1, vocab, replicated=True),
     "parallel toy": lambda vocab: unsure(example("parallel_toy", vocab)),
     "sequential toy": lambda vocab: unsure(example("sequential_toy", vocab)),
+    "qwen3_5, two modules": lambda vocab: unsure(hybrid("qwen3_5_text", 2, vocab)),
 }
 
 

@@ -19,12 +19,15 @@ from mtp_harness.decode.slots import Slots
 from .models_for_tests import (
     Alphabet,
     example,
+    hybrid,
     letters,
     plain_greedy,
     prompts,
     random_llama,
     unsure,
 )
+
+pytestmark = pytest.mark.usefixtures("float64_throughout")
 
 
 @pytest.fixture
@@ -51,6 +54,14 @@ def calls(monkeypatch):
     return seen
 
 
+MODELS = {
+    "llama": lambda: random_llama(4),
+    "replicated": lambda: random_llama(4, replicated=True),
+    "sequential": lambda: unsure(example("sequential_toy")),
+    "hybrid": lambda: unsure(hybrid("qwen3_5_text")),
+}
+
+
 def decode(model, k, requests, **settings):
     return Engine(model, k, [], letters, **settings).generate(requests)
 
@@ -65,9 +76,10 @@ def test_a_row_that_ends_makes_room_at_once(calls):
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 5, 12])
-@pytest.mark.parametrize("name", ["llama", "sequential"])
+@pytest.mark.parametrize("name", ["llama", "sequential", "hybrid"])
 def test_repeats_of_a_prompt_share_its_prefill(calls, name, slots):
-    model = random_llama(4) if name == "llama" else example("sequential_toy")
+    """Also those that begin after a row with this prompt has gone on, or beside one that does."""
+    model = MODELS[name]()
     distinct = [[3], [5, 2], *prompts(2, 10)]
     repeated = [
         Request(prompt, 3 + 2 * repeat, sampling=Sampling(1.0), key=7 * place + repeat)
@@ -78,7 +90,7 @@ def test_repeats_of_a_prompt_share_its_prefill(calls, name, slots):
     alone = [decode(model, 1, [request])[0].tokens for request in repeated]
     for seen in calls.values():
         seen.clear()
-    answers = decode(model, 4, repeated, slots=slots)
+    answers = decode(model, model.n_future_tokens, repeated, slots=slots)
     assert [answer.tokens for answer in answers] == alone
     filled = [prompt for batch in calls["fill"] for prompt in batch]
     assert sorted(filled) == sorted(map(tuple, distinct))
@@ -107,19 +119,22 @@ def test_answers_are_handed_on_as_they_end():
 # Memory
 
 
-def test_memory_is_known_before_the_run(monkeypatch):
+@pytest.mark.parametrize("name", ["llama", "hybrid"])
+def test_memory_is_known_before_the_run(monkeypatch, name):
     made = []
     build = SlotCache.__init__
     monkeypatch.setattr(
         SlotCache, "__init__", lambda self, *args: (build(self, *args), made.append(self))[0]
     )
-    model = random_llama(4)
+    model = MODELS[name]()
     for k in (1, 3):
         requests = [Request([1] * 17, 4), Request([2], 30)]
         engine = Engine(model, k, [], letters, slots=2)
         memory = engine.memory(requests, 2)
         engine.generate(requests)
-        allocated = sum(t.nbytes for t in (*made[-1].keys, *made[-1].values))
+        states = [held for of_layer in made[-1].states.values() for held in of_layer]
+        allocated = sum(t.nbytes for t in (*made[-1].keys, *made[-1].values, *states))
+        assert bool(states) == (name == "hybrid")
         assert memory == (2, 31 + k, allocated)
         assert allocated == 2 * bytes_per_slot(model.layer_shapes(k), 31 + k, torch.float64)
 
@@ -198,13 +213,6 @@ def test_auto_takes_the_slots_that_fit(monkeypatch):
 # Rules
 
 
-MODELS = {
-    "llama": lambda: random_llama(4),
-    "replicated": lambda: random_llama(4, replicated=True),
-    "sequential": lambda: unsure(example("sequential_toy")),
-}
-
-
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)])
 def test_a_draft_threshold_changes_the_work_and_not_the_text(calls, name, sampling):
@@ -278,7 +286,7 @@ def test_a_threshold_that_is_no_probability(threshold):
         Rule(threshold)
 
 
-@pytest.mark.parametrize("kind", ["parallel_toy", "sequential_toy"])
+@pytest.mark.parametrize("kind", ["llama", "sequential", "hybrid"])
 def test_the_cache_is_freed_as_soon_as_the_answers_are_there(kind, monkeypatch):
     """Not when Python next looks for circles: on a GPU the next run would find no memory."""
     caches = []
@@ -289,7 +297,7 @@ def test_the_cache_is_freed_as_soon_as_the_answers_are_there(kind, monkeypatch):
             caches.append(weakref.ref(self))
 
     monkeypatch.setattr(step_module, "SlotCache", Watched)
-    engine = Engine(example(kind), 3, [], letters, slots=2)
+    engine = Engine(MODELS[kind](), 3, [], letters, slots=2)
     gc.disable()
     try:
         engine.generate([Request(prompt, 6) for prompt in ([1, 2, 3], [4, 5])])

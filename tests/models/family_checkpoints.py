@@ -4,8 +4,11 @@ The names stand here a second time, so that a slip in `models.families` is one t
 """
 
 import copy
+import importlib
 import json
+from contextlib import contextmanager
 
+import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
@@ -89,11 +92,30 @@ MODULES_OF = {  # transformers' file with the trunk's layers
 QWEN = ("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next")
 
 
-def trunk(family, dtype=torch.float64, seed=0, sizes=None):
+@contextmanager
+def in_float64():
+    """Lift what transformers computes in float32 whatever the type: norms, rotary, delta rule."""
+
+    class Torch:
+        def __getattr__(self, name):
+            return torch.float64 if name in ("float", "float32") else getattr(torch, name)
+
+        def __setattr__(self, name, value):
+            setattr(torch, name, value)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        for name in set(MODULES_OF.values()):
+            module = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
+            patch.setattr(module, "torch", Torch())
+        yield
+
+
+def trunk(family, dtype=torch.float64, seed=0, **changed):
     """Return a tiny random trunk of transformers, in evaluation mode."""
     torch.manual_seed(seed)
     name, more = CONFIGS[family]
-    config = getattr(transformers, name)(**{**BASE, **more, **(sizes or {})})
+    config = getattr(transformers, name)(**{**BASE, **more, **changed})
     model = AutoModelForCausalLM.from_config(
         config, attn_implementation="eager", experts_implementation="eager"
     )
@@ -191,15 +213,15 @@ def write(
     single_experts=True,
     shards=False,
     dtype=torch.float64,
-    sizes=None,
     fill=lambda module, name: None,
+    **changed,
 ):
     """Write a checkpoint; return its trunk and its modules as they were made.
 
-    Experts are single or joined in both. `sizes` go over the family's configuration, and `fill`
-    gives trunk and modules other weights.
+    Experts are single or joined in both. `fill` gives trunk and modules other weights, and what is
+    `changed` goes over the family's configuration.
     """
-    main = trunk(family, dtype, sizes=sizes)
+    main = trunk(family, dtype, **changed)
     made = layers(main, family, n)
     fill(main, "trunk")
     fill(made, "modules")

@@ -1,6 +1,5 @@
 """Sequential families: what loads, and that its numbers are those of vLLM and of transformers."""
 
-import importlib
 import json
 
 import numpy as np
@@ -14,26 +13,15 @@ from mtp_harness.models.checkpoints.sequential_folder import load_sequential
 from mtp_harness.models.families import FAMILIES
 from mtp_harness.models.head_states import head_states
 
-from .family_checkpoints import CONFIGS, MODULES_OF, QWEN, write
+from .family_checkpoints import CONFIGS, QWEN, in_float64, write
 
 EAGER = {"attn_implementation": "eager", "experts_implementation": "eager"}
 
 
-@pytest.fixture
-def in_float64(monkeypatch):
-    """Lift what transformers computes in float32 whatever the type: norms, rotary, delta rule."""
-
-    class Torch:
-        def __getattr__(self, name):
-            return torch.float64 if name in ("float", "float32") else getattr(torch, name)
-
-        def __setattr__(self, name, value):
-            setattr(torch, name, value)
-
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    for name in set(MODULES_OF.values()):
-        module = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
-        monkeypatch.setattr(module, "torch", Torch())
+@pytest.fixture(name="in_float64")
+def lifted():
+    with in_float64():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +66,7 @@ def test_every_parameter_loads_equal(tmp_path, family, n, shards, single_experts
 def test_tied_embeddings_load_equal(tmp_path, family):
     """Small members of the families have no unembedding of their own."""
     tied = {"tie_word_embeddings": True}
-    main, made = write(tmp_path, family, dtype=torch.float32, sizes=tied)
+    main, made = write(tmp_path, family, dtype=torch.float32, **tied)
     assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
     model = load_sequential(tmp_path)
     assert_equal_weights(model, main, made)

@@ -20,7 +20,7 @@ from mtp_harness.probes.pooled import Measured
 from mtp_harness.probes.speed import SELF, Contender, SpeedQuestion, measure
 from mtp_harness.probes.speed_task import cells_of
 
-from ..decode.models_for_tests import Alphabet, letters, random_llama
+from ..decode.models_for_tests import Alphabet, hybrid, letters, random_llama
 
 
 def contender(model, k, batch, name=SELF, max_length=4096):
@@ -142,12 +142,22 @@ def test_weights_that_a_step_reads(replicated):
 def test_bytes_read_by_hand():
     # Two rows of 3 and 2 steps: the weights 3 times; 10 + 4/2 tokens before each of 5 row steps.
     assert Traffic(1000, 7).read([3, 2], 10, 4) == 3 * 1000 + 7 * 12 * 5
+    assert Traffic(1000, 7, 50).read([3, 2], 10, 4) == 3 * 1000 + 7 * 12 * 5 + 2 * 50 * 5
     model = load_model("mtp-bytes-n4", torch.float32)
     layers = model.config.num_hidden_layers
     width = model.config.num_key_value_heads * model.config.hidden_size
     width //= model.config.num_attention_heads
     assert Traffic.of(model, 4).cache_bytes_per_token == 2 * layers * width * 4
     assert Traffic.of(model, 1).cache_bytes_per_token == 2 * (layers - 3) * width * 4
+    assert Traffic.of(model, 1).state_bytes == 0
+
+
+def test_states_that_are_read_by_hand():
+    # One linear layer: 3 inputs of a convolution over 2 heads of 16 (queries, keys) and 4 (values).
+    states = 3 * (2 * 2 * 16 + 4 * 16) + 4 * 16 * 16
+    assert Traffic.of(hybrid("qwen3_5_text"), 2).state_bytes == 8 * states
+    # Trunk and module each have one layer of 2 heads of 16 with keys and values.
+    assert Traffic.of(hybrid("qwen3_5_text"), 2).cache_bytes_per_token == 2 * 2 * 2 * 16 * 8
 
 
 def test_this_machine_reads_between_one_and_a_thousand_gigabytes_a_second(monkeypatch):

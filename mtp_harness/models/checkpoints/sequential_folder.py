@@ -196,13 +196,10 @@ def _refuse_weights_of_its_own(
 
 
 def _recognises(folder: Path) -> bool:
-    """Return whether a folder is of a family that promises modules, or holds some.
-
-    Trunks with linear attention are left to transformers, with one head, until they can be decoded.
-    """
+    """Return whether a folder is of a family that promises modules, or holds some."""
     content = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
     family = family_of(content)
-    if family is None or "linear_attention" in text_part(content).get("layer_types", ()):
+    if family is None:
         return False
     if promised(content):
         return True

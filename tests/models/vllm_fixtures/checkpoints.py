@@ -53,7 +53,7 @@ def write_seeded(folder, family, seed=0):
         for name, tensor in module.state_dict().items():
             tensor.copy_(torch.tensor(values(f"{seed} {of} {name}", tuple(tensor.shape), family)))
 
-    write(folder, family, dtype=torch.float32, sizes=SIZES[family], fill=fill)
+    write(folder, family, dtype=torch.float32, fill=fill, **SIZES[family])
 
 
 def values(name, shape, family):
