@@ -17,6 +17,7 @@ A task is a subclass that says which method of the model answers it (`request_ty
 import hashlib
 import re
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
@@ -121,6 +122,7 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
                 "n_documents": len(some),
                 "bytes": sum(one["n_bytes"] for one in some),
                 "source": some[0]["source"],
+                **_own(some),
             }
         return described
 
@@ -172,7 +174,8 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
     def process_results(self, doc: dict[str, Any], results: Sequence[Any]) -> dict[str, Any]:
         """Return the flat metrics of one document, and what was measured of it."""
         about = {name: doc[name] for name in ("data_set", "name", "source", "sha256")}
-        measured = Measured(about, n_bytes=len(doc["text"].encode()), **results[0])
+        about["n_bytes"] = len(doc["text"].encode())  # a document of one's own says itself
+        measured = Measured(about | results[0])
         return {**self.metrics(measured), POOLED: measured}
 
     def aggregation(self) -> dict[str, Pool]:
@@ -213,6 +216,22 @@ class _Aggregations(dict[str, Pool]):
             if re.search(rf"(^|_){name}(_\d+)?$", metric):
                 return pool
         return ratio_of_sums
+
+
+def _own(some: Sequence[Measured]) -> dict[str, Any]:
+    """Return what is told of documents of one's own: how they were encoded, what was cut or lost.
+
+    Keys are those of `encoding.Encoded.facts` and of `TextReading.facts`.
+    """
+    if not all("encoded" in one for one in some):
+        return {}
+    ways = Counter(one["encoded"] for one in some)
+    return {
+        "encoded": dict(ways),
+        "n_cut_documents": sum(bool(one["n_cut"]) for one in some),
+        "n_cut_tokens": sum(one["n_cut"] for one in some),
+        "n_reasoning_lost": sum(one.get("n_reasoning_lost", 0) for one in some),
+    }
 
 
 def _by_data_set(documents: Sequence[Measured]) -> dict[str, list[Measured]]:
