@@ -15,6 +15,7 @@ A task is a subclass that says which method of the model answers it (`request_ty
 """
 
 import hashlib
+import logging
 import re
 from abc import abstractmethod
 from collections import Counter
@@ -31,6 +32,8 @@ from mtp_harness.harness.task_options import with_numbers
 from mtp_harness.probes.pooled import Measured
 from mtp_harness.results.long_table import Cell, long_table
 from mtp_harness.scoring.decoding import ratio_of_sums
+
+_log = logging.getLogger(__name__)
 
 POOLED = "n_documents"
 """The metric that carries what was measured of each document; printed, it is their number."""
@@ -197,6 +200,14 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
         """Leave the tables for `results.long_table.move`, and return the number of documents."""
         inorder = sorted(documents, key=lambda one: (one["data_set"], one["name"]))
         found = {"tables": self.tables(inorder), "documents": self.described(inorder)}
+        told = found["documents"].values()
+        if n_cut := sum(about.get("n_cut_tokens", 0) for about in told):
+            n_documents = sum(about["n_cut_documents"] for about in told)
+            _log.warning(
+                "%s: %d tokens of %d documents are predicted without the document's beginning, "
+                "which the window does not hold",
+                *(self.config.task, n_cut, n_documents),
+            )
         self.set_config("metadata", found, update=True)
         return len(documents)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -153,7 +154,9 @@ def of_category(results, task, category):
 @pytest.mark.parametrize(
     ("window", "hint", "readings"), [(64, {}, READINGS), (16, {}, READINGS), (64, 1, HINTED)]
 )
-def test_heads_are_scored_over_answers_alone(folder, tmp_path, name, window, hint, readings):
+def test_heads_are_scored_over_answers_alone(
+    folder, tmp_path, caplog, name, window, hint, readings
+):
     model = runs.tiny(4) if name == "parallel" else runs.sequential_model()
     lm = chatting(model, folder)
     place = conversations(tmp_path, **({"hint": hint} if hint else {}))
@@ -176,6 +179,8 @@ def test_heads_are_scored_over_answers_alone(folder, tmp_path, name, window, hin
             assert (told["n_cut_documents"] > 0) == (n_cut > 0)
     if window == 16:
         assert told["n_cut_tokens"] > 0
+    cut = "mtp_heads: .* tokens of 3 documents are predicted without the document's beginning"
+    assert bool(re.search(cut, caplog.text)) == (window == 16)
 
 
 def test_positions_are_counted_and_classes_are_absent(folder, tmp_path):
