@@ -9,6 +9,9 @@ import torch
 
 from mtp_harness.errors import UserError
 from mtp_harness.probes import speculative
+from mtp_harness.probes.encoding import Encoded
+from mtp_harness.probes.head_logprobs import TextReading
+from mtp_harness.probes.teacher_forced import Reading
 
 from . import runs
 
@@ -309,3 +312,24 @@ def test_the_built_in_set_by_category():
     # Trained on code and not on stories.
     assert flat["code_accuracy_1,none"] > 0.75 > flat["story_accuracy_1,none"] > 0.3
     assert torch.get_num_threads() == 1 and told["code"]["n_documents"] == 4
+
+
+def test_no_head_is_scored_on_another_part():
+    r"""By hand: parts a B C and d E F, of which capitals are scored, and heads 1 to 3.
+
+    state            a      B      C      d      E
+    scored targets   B C    C      none   E F    F       d is no target; E and F are another part's
+    """
+    parts = torch.tensor([0, 0, 0, 1, 1, 1])
+    scored = torch.tensor([False, True, True, False, True, True])
+    reading = TextReading(
+        Encoded(torch.arange(6), scored, parts, ""),
+        Reading.empty(5, 3),
+        position=torch.tensor([0, 1, 2, 0, 1]),
+    )
+    wanted = [[1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 1, 0], [1, 0, 0]]
+    assert reading.has_target().int().tolist() == wanted
+    assert reading.reached().tolist() == []  # three tokens stand before none of them
+    reading.heads = Reading.empty(5, 2)
+    assert reading.reached().tolist() == [2, 5]
+    assert list(reading.encoded.runs()) == [(1, 3), (4, 6)]
