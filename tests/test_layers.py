@@ -28,7 +28,7 @@ ALLOWED = {
     "files": set(),
     "results": {"errors", "files"},
     "sandbox": set(),
-    "data": {"errors", "files"},
+    "data": {"errors", "files", "results"},
     "models": {"errors", "files"},
     "decode": {"errors", "models"},
     "harness": {"errors", "files", "decode", "models", "sandbox"},

@@ -1,10 +1,13 @@
 """Prompts that a model goes on from: HumanEval's (code) and beginnings of `pydoc` topics (prose).
 
+`--metadata '{"documents": "FILE"}'` asks those of one's own instead (`data.conversations`).
+
 Text, not tokens: every model is asked the same, whatever its tokenizer.
 """
 
 from typing import Any
 
+from mtp_harness.data import conversations
 from mtp_harness.data.corpus import prose_corpus
 from mtp_harness.data.humaneval import read_problems
 from mtp_harness.data.rows import Splits, beginning, in_turns, splits, spread, text_row
@@ -16,8 +19,17 @@ PROMPT_BYTES = 600
 """Of a topic, up to the end of a line; as much again must follow."""
 
 
-def load(quick: bool = False, data_dir: str | None = None, **_metadata: Any) -> Splits:
+def load(
+    quick: bool = False,
+    data_dir: str | None = None,
+    documents: str | None = None,
+    dataset_config: str | None = None,
+    split: str = "test",
+    **_metadata: Any,
+) -> Splits:
     """Return the split `test`: `data_set`, `name`, `source`, `sha256`, `text`, both in turns."""
+    if documents:
+        return conversations.load(documents, quick, dataset_config, split, wanted="prompt")
     code = [
         text_row("code", one["task_id"], "HumanEval", one["prompt"])
         for one in read_problems(data_dir)

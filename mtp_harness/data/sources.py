@@ -13,9 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mtp_harness.files import user_path
+
+if TYPE_CHECKING:
+    import datasets
 
 ENV_FOLDER = "MTP_HARNESS_DATA"
 
@@ -105,6 +108,22 @@ def _from_hub(source: Source, offline: bool) -> list[Path]:
     except Exception:  # not cached, or no way there: the caller names all ways
         return []
     return sorted(Path(folder).glob(source.pattern))
+
+
+def from_hub(option: str, name: str, config: str | None, split: str) -> "datasets.Dataset":
+    """Return a data set that a user names by `option`, from the hub, its cache or a folder.
+
+    Raises:
+        ValueError: it cannot be loaded.
+    """
+    import datasets
+
+    try:
+        return datasets.load_dataset(name, config, split=split)
+    except Exception as error:  # whatever the loader of a data set may raise
+        first = str(error).strip().split("\n")[0]
+        where = f"{option}={name}" + (f", dataset_config={config}" if config else "")
+        raise ValueError(f"{where}, split={split} cannot be loaded ({first})") from None
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:

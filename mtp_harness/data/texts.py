@@ -3,6 +3,8 @@
     --metadata '{"folder": "PATH"}'     every UTF-8 file below a folder; *.py is read as code
     --metadata '{"dataset": "NAME"}'    a Hugging Face data set; further `dataset_config`, `split`,
                                         `column`
+    --metadata '{"documents": "FILE"}'  conversations, in categories (`data.conversations`)
+    --metadata '{"on": "samples_….jsonl"}'  a model's own answers of a run (`data.own_answers`)
     --metadata '{"quick": true}'        at most 100 kB of each data set
 
 Of a data set, documents are drawn in an order that depends on `seed` and their names alone, until
@@ -16,8 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mtp_harness.data import conversations, own_answers
 from mtp_harness.data.corpus import Corpus, Document, code_corpus, prose_corpus
 from mtp_harness.data.rows import Splits, beginning, in_turns, read_utf8, splits
+from mtp_harness.data.sources import from_hub
 from mtp_harness.files import expanded, user_path
 
 _log = logging.getLogger(__name__)
@@ -43,6 +47,8 @@ def load(
     dataset_config: str | None = None,
     split: str = "test",
     column: str = "text",
+    documents: str | None = None,
+    on: str | None = None,
     max_bytes: int | None = None,
     max_document_bytes: int | None = None,
     seed: int = 0,
@@ -60,10 +66,19 @@ def load(
     limits = _limits(quick, max_bytes, max_document_bytes)
     if type(seed) is not int:
         raise ValueError(f"seed={seed}, expected a whole number; choose one")
-    if folder and dataset:
-        raise ValueError(f"folder={folder} and dataset={dataset}: expected one of the two")
+    places = {"folder": folder, "dataset": dataset, "documents": documents, "on": on}
+    named = [f"{name}={place}" for name, place in places.items() if place]
+    if len(named) > 1:
+        raise ValueError(f"{' and '.join(named)}: expected one of them")
     if not dataset and (dataset_config, split, column) != (None, "test", "text"):
-        raise ValueError("dataset_config, split and column are of a dataset: give dataset=…, too")
+        if column != "text" or not documents:
+            raise ValueError(
+                "dataset_config, split and column are of a dataset: give dataset=…, too"
+            )
+    if documents:
+        return conversations.load(documents, quick, dataset_config, split)
+    if on:
+        return own_answers.load(on, quick)
     if folder:
         found = _of_folder(user_path(folder))
     elif dataset:
@@ -119,15 +134,9 @@ def _files(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def _of_dataset(name: str, config: str | None, split: str, column: str) -> Iterator[dict[str, str]]:
-    import datasets
-
-    where = f"dataset={name}" + (f", dataset_config={config}" if config else "")
-    try:
-        rows = datasets.load_dataset(name, config, split=split)
-    except Exception as error:  # whatever the loader of a data set may raise
-        first = str(error).strip().split("\n")[0]
-        raise ValueError(f"{where}, split={split} cannot be loaded ({first})") from None
+    rows = from_hub("dataset", name, config, split)
     if column not in rows.column_names:
+        where = f"dataset={name}" + (f", dataset_config={config}" if config else "")
         raise ValueError(
             f"{where} has the columns {', '.join(rows.column_names)}; name the one with the text "
             f"as column (column={column})"

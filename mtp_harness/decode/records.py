@@ -30,6 +30,8 @@ class DecodeRecord:
     # Characters that each token added to the answer's text, the first token included, if known. The
     # text may end earlier: at its stop string.
     n_characters: tuple[int, ...] | None = None
+    # Ids up to the one that ended the answer, for who reads along it later (`--metadata on`).
+    tokens: tuple[int, ...] | None = None
 
     @property
     def n_steps(self) -> int:
@@ -49,7 +51,7 @@ class DecodeRecord:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Return the record that `as_dict` gave, before or after it went through JSON."""
         read = dict(values)
-        for name in ("n_verified", "n_drafted", "n_characters"):
+        for name in ("n_verified", "n_drafted", "n_characters", "tokens"):
             if read.get(name) is not None:
                 read[name] = tuple(read[name])
         return cls(**read)

@@ -115,6 +115,7 @@ class OrdinaryRecorder:
             batch_size=size,
             prefill_s=None,
             decode_s=seconds,
+            tokens=tuple(row[: ending.n_kept]),
         )
 
     def with_records(self, texts: list[str]) -> list[Generation]:

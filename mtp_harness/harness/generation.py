@@ -124,7 +124,8 @@ class Generator:
         text, from_the_start = self._text(request, answer.tokens)
         # Without its thinking, the text's first characters are not those of the first tokens.
         lengths = self._token_lengths(request.prompt[-1], answer.tokens) if from_the_start else None
-        return Generation(text, replace(answer.record, n_characters=lengths))
+        tokens = tuple(answer.tokens)
+        return Generation(text, replace(answer.record, n_characters=lengths, tokens=tokens))
 
     def _text(self, request: Request, tokens: list[int]) -> tuple[str, bool]:
         """Return an answer's text as `HFLM` cuts it, and whether it begins with the first token."""
@@ -189,14 +190,16 @@ class Generator:
         options = {"until": until, "max_gen_toks": budget, **asdict(sampling)}
         return request, answer_key(task, document, instance.idx, repeat, prompt, options)
 
-    def prompt(self, context: str, budget: int, where: str) -> tuple[list[int], int]:
+    def prompt(self, context: str | list[int], budget: int, where: str) -> tuple[list[int], int]:
         """Return token ids, cut on the left as `HFLM` does, and how many were cut off."""
         if not context:
             raise UserError(f"{where}: the prompt is empty, expected at least one character.")
         with user_errors(ValueError):
             room = room_for_prompt(budget, self.lm.max_length, where)
-        tokens, _ = self.lm.tok_batch_encode([context], truncation=self.lm.truncation)
-        prompt: list[int] = tokens[0].tolist() or [self.lm.prefix_token_id]
+        if isinstance(context, str):
+            tokens, _ = self.lm.tok_batch_encode([context], truncation=self.lm.truncation)
+            context = tokens[0].tolist() or [self.lm.prefix_token_id]
+        prompt: list[int] = context
         return prompt[-room:], max(0, len(prompt) - room)
 
     # Settings that depend on the requests -------------------------------------------------------

@@ -32,7 +32,7 @@ class Decoder(Protocol):
     def engine(self, k: int, slots: int | None = None) -> Engine:
         """Return an engine with heads 1..k."""
 
-    def prompt(self, context: str, budget: int, where: str) -> tuple[list[int], int]:
+    def prompt(self, context: str | list[int], budget: int, where: str) -> tuple[list[int], int]:
         """Return token ids that leave room for an answer, and how many were cut off."""
 
 

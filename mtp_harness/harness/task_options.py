@@ -15,10 +15,11 @@ from mtp_harness.files import user_path
 from mtp_harness.harness.rules import NUMBER, SWITCH, Rule, is_name, one_or_several, whole
 
 _TEXT = Rule(is_name, "a name or a path in quotes")
-_TEXTS = "baseline column data_dir dataset dataset_config folder pause split stories".split()
+_PLACES = "baseline data_dir dataset documents folder on stories".split()
+_NAMES = "column dataset_config pause split".split()
 _RULES: dict[str, Rule] = {
     "quick": SWITCH,
-    **dict.fromkeys(_TEXTS, _TEXT),
+    **dict.fromkeys((*_PLACES, *_NAMES), _TEXT),
     **dict.fromkeys(("count", "n_samples", "n_texts", "stride", "trials", "window"), whole(1)),
     "new_tokens": whole(2),
     "seed": whole(),

@@ -10,31 +10,26 @@ x[t+i], also where the window ends before that token.
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mtp_harness.errors import UserError
+from mtp_harness.errors import UserError, user_errors
 from mtp_harness.harness.generation_args import place_of
 from mtp_harness.harness.protocol import HeadsModel
 from mtp_harness.models.interface import LayerShape, MultiHeadModel
-from mtp_harness.probes.teacher_forced import Reading, read, read_both
+from mtp_harness.probes.encoding import Encoded, encode
+from mtp_harness.probes.teacher_forced import Reading, Walk, read, read_both, walk
 from mtp_harness.probes.windows import Span, spans
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
 _log = logging.getLogger(__name__)
-
-Characters = Callable[[], list[tuple[int, int]] | None]
-"""Returns begin and end of each scored token's characters; None where a tokenizer does not say."""
 
 AUTO_TOKENS = 2**14
 """Tokens of a batch with batch_size=auto; logits are read in pieces, so they take no room."""
@@ -54,6 +49,7 @@ class TextQuestion:
         as_rolling: encode as lm_eval's rolling log-likelihood does, which reads a tokenizer's own
             BOS after the prefix token.
         chained: whether `measure` takes one module in its other reading, too.
+        kind: of the row; see `encoding`.
     """
 
     measure: Callable[[TextReading], dict[str, Any]] = field(repr=False, compare=False)
@@ -63,6 +59,7 @@ class TextQuestion:
     context: str = ""
     as_rolling: bool = False
     chained: bool = field(default=False, compare=False)  # so that readings are shared
+    kind: str = "text"
 
     def spans(self, n_states: int, longest: int, where: str) -> list[Span]:
         """Return the windows of a text for a model with a context of `longest` tokens."""
@@ -83,10 +80,7 @@ class TextReading:
     """What all heads made of one text, on the CPU.
 
     Attributes:
-        tokens: x[0..N], int64 [N+1].
-        first_target: the first token that is scored; those before it are context.
-        characters: of the N scored tokens; a slow tokenizer does not say, nor a question with an
-            encoding of its own. Few measures ask, and it takes longer than tokenizing.
+        encoded: its tokens x[0..N], and which of them are scored.
         heads: a `Reading` [N, n]; none until the first window has come in.
         chained: offsets 3..n of one module chained, [N, n-2], where a question asks for it; else
             [N, 0].
@@ -94,13 +88,21 @@ class TextReading:
         n_tokens_read: tokens that were read for it, over all windows.
     """
 
-    tokens: Tensor
-    first_target: int
-    characters: Characters = lambda: None
+    encoded: Encoded
     heads: Reading = field(default_factory=lambda: Reading.empty(0, 0))
     chained: Reading = field(default_factory=lambda: Reading.empty(0, 0))
     position: Tensor = field(default_factory=lambda: torch.zeros(0))
     n_tokens_read: int = 0
+
+    @property
+    def tokens(self) -> Tensor:
+        """The tokens x[0..N], int64 [N+1]."""
+        return self.encoded.tokens
+
+    @property
+    def n_scored(self) -> int:
+        """The number of tokens that are scored."""
+        return int(self.encoded.scored.sum())
 
     @property
     def n(self) -> int:
@@ -109,9 +111,35 @@ class TextReading:
 
     def has_target(self) -> Tensor:
         """Return which heads have a scored target where, bool [N, n]."""
+        part, last = self.encoded.part, len(self.tokens) - 1
         state = torch.arange(len(self.position))[:, None]
         target = state + torch.arange(1, self.n + 1)  # [N, n]
-        return (target >= self.first_target) & (target < len(self.tokens))
+        there = target.clamp(max=last)
+        return (target <= last) & self.encoded.scored[there] & (part[there] == part[state])
+
+    def reached(self) -> Tensor:
+        """Return the scored tokens that every head has a state for, int64 [any number]."""
+        found, part = self.encoded.scored.nonzero()[:, 0], self.encoded.part
+        found = found[found >= self.n]
+        return found[part[found - self.n] == part[found]]
+
+    def walk(self, heads: int | None = None) -> Walk:
+        """Walk every run of scored tokens with heads 1..`heads`, by default all."""
+        right = self.heads.right[:, :heads]
+        each = [walk(right, begin - 1, end) for begin, end in self.encoded.runs()]
+        return Walk(sum(one.n_kept for one in each), sum(one.n_steps for one in each))
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the answer about a document of one's own carries; nothing of plain text.
+
+        `n_cut` counts the scored tokens that are predicted without the document's beginning.
+        """
+        if self.encoded.facts is None:
+            return {}
+        state = self.encoded.scored[1:].nonzero()[:, 0]
+        begin = torch.searchsorted(self.encoded.part, self.encoded.part[state])  # of its part
+        n_cut = int((self.position[state] < state - begin).sum())
+        return {**self.encoded.facts, "n_cut": n_cut}
 
 
 def sums_by(group: Tensor, values: Tensor, n_groups: int) -> list[list[float]]:
@@ -193,7 +221,9 @@ def answer(lm: HeadsModel, requests: Sequence[Instance], quiet: bool) -> list[An
         for text, span, *readings in _windows(lm, model_of(lm), texts):
             if text.put(span, *readings):
                 for place in text.asked:
-                    answers[place] = requests[place].args[1].measure(text.reading)
+                    found = requests[place].args[1].measure(text.reading)
+                    found.update(text.reading.facts())
+                    answers[place] = found
                 text.reading.heads = text.reading.chained = Reading.empty(0, 0)
             bar.update()
     return answers
@@ -209,41 +239,27 @@ def _texts(lm: HeadsModel, requests: Sequence[Instance]) -> list[_Text]:
     for place, request in enumerate(requests):
         content, ask = key = request.args  # questions are equal but for what they measure
         if key not in texts:
-            encoded = _encode(lm, content, ask)
-            if len(encoded.tokens) < 2:
-                raise UserError(
-                    f"{place_of(request)}: its text has no token, expected at least one."
-                )
-            found = ask.spans(len(encoded.tokens) - 1, lm.max_length, place_of(request))
-            texts[key] = _Text([], encoded, found)
+            where = place_of(request)
+            with user_errors(ValueError, prefix=f"{where}: ", suffix="."):
+                encoded = encode(lm, content, ask.kind, ask.context, ask.as_rolling)
+            if not encoded.scored[1:].any():
+                raise UserError(f"{where}: its text has no token, expected at least one.")
+            found = _spans(lm, encoded, ask, where)
+            texts[key] = _Text([], TextReading(encoded), found)
         texts[key].asked.append(place)
         texts[key].both |= reused and ask.chained
     return sorted(texts.values(), key=lambda text: (not text.both, -text.n_states))
 
 
-def _encode(lm: HeadsModel, content: str, ask: TextQuestion) -> TextReading:
-    """Return a text's tokens x[0..N], and from which on they are scored."""
-    with _of_any_length(lm.tokenizer):
-        if ask.context:
-            context, continuation = lm._encode_pair(ask.context, content)
-            return TextReading(torch.tensor([*context, *continuation]), len(context))
-        if ask.as_rolling:
-            return TextReading(torch.tensor([lm.prefix_token_id, *lm.tok_encode(content)]), 1)
-    tokenize = partial(lm.tokenizer, content, add_special_tokens=False, verbose=False)
-    tokens = torch.tensor([lm.prefix_token_id, *tokenize()["input_ids"]])
-    if not lm.tokenizer.is_fast:
-        return TextReading(tokens, 1)
-    return TextReading(tokens, 1, lambda: tokenize(return_offsets_mapping=True)["offset_mapping"])
-
-
-@contextmanager
-def _of_any_length(tokenizer: Any) -> Iterator[None]:
-    """Let a text be longer than the context without a warning: windows are cut from it later."""
-    before, tokenizer.model_max_length = tokenizer.model_max_length, sys.maxsize
-    try:
-        yield
-    finally:
-        tokenizer.model_max_length = before
+def _spans(lm: HeadsModel, encoded: Encoded, ask: TextQuestion, where: str) -> list[Span]:
+    """Return the windows of a text, part by part; the last token of all is read by no state."""
+    lengths = encoded.lengths()
+    found, begin = [], 0
+    for number, length in enumerate(lengths, 1):
+        for one in ask.spans(length - (number == len(lengths)), lm.max_length, where):
+            found.append(Span(*(place + begin for place in one)))
+        begin += length
+    return found
 
 
 def _windows(

@@ -11,6 +11,7 @@ targets all lie in the document. Confidence is the largest probability in float3
     tf_prefix          so do heads 2..i, all of them
     accuracy_cond      accuracy over the states where heads 2..i-1 are all right, as in decoding,
                        where a draft counts after verified ones (`accept_rate_cond`)
+    same_walk          with `on`: share of answers whose text walk has the counters of the decoder
     effective_horizon  the largest offset with an accuracy of at least .5; 0 if there is none
 
 One module is read as it decodes, where it drafts on by itself (`config.mtp.reading` is `reused`).
@@ -28,13 +29,16 @@ from numpy.typing import NDArray
 from mtp_harness.probes.head_logprobs import TextQuestion, TextReading, sums_by
 from mtp_harness.probes.pooled import Measured, column, ratio_cells, statistic_cell
 from mtp_harness.probes.task import ProbeTask, Table
-from mtp_harness.probes.teacher_forced import right_up_to, walk
+from mtp_harness.probes.teacher_forced import right_up_to
 from mtp_harness.results.long_table import Cell
 from mtp_harness.scoring.bits_per_byte import bits_per_byte, pooled_bits_per_byte
 
 N_BINS = 15
 USEFUL = 0.5
 """Accuracy from which an offset counts as known (`effective_horizon`)."""
+
+DECODED = ("decoded_kept", "decoded_steps", "n_decoded", "n_same_walk")
+"""What is counted of answers that an earlier run decoded; only `on` gives any."""
 
 MEANS = {
     "accuracy": "right",
@@ -54,10 +58,10 @@ def measure(reading: TextReading) -> Measured:
     right, rank = heads.right[common], heads.rank[common]
     again = reading.chained.right[common]  # [N, n-2] or [N, 0]
     agree, prefix = agreement(reading)
-    walked = walk(heads.right, start=0, end=len(reading.tokens))
+    walked = reading.walk()
     return Measured(
         n=n,
-        n_tokens=len(reading.tokens) - reading.first_target,
+        n_tokens=reading.n_scored,
         n_tokens_read=reading.n_tokens_read,
         n_states=int(common.sum()),
         right=right.sum(0).tolist(),
@@ -75,7 +79,20 @@ def measure(reading: TextReading) -> Measured:
         bins=[in_bins(heads.confidence[common, i], right[:, i]) for i in range(n)],
         walk_kept=walked.n_kept,
         walk_steps=walked.n_steps,
+        **_as_decoded(reading),
     )
+
+
+def _as_decoded(reading: TextReading) -> dict[str, int]:
+    """Return the counters of a run that decoded this answer, and whether the walk has the same.
+
+    The walk is that of the heads that drafted. All are 0 where there is nothing to compare.
+    """
+    record = reading.encoded.decoded
+    if record is None or record.draft_heads > reading.n:
+        return dict.fromkeys(DECODED, 0)
+    same = reading.walk(record.draft_heads) == (record.n_kept, record.n_steps)
+    return dict(zip(DECODED, (record.n_kept, record.n_steps, 1, int(same)), strict=True))
 
 
 def agreement(reading: TextReading) -> tuple[torch.Tensor, torch.Tensor]:
@@ -120,6 +137,9 @@ def _by_offset(some: Sequence[Measured]) -> Iterator[Cell]:
     yield statistic_cell((None,), "effective_horizon", known, horizon, count)
     kept, steps = (column(some, name)[:, None] for name in ("walk_kept", "walk_steps"))
     yield from ratio_cells([(None,)], "text_walk_tokens_per_forward", kept, steps)
+    kept, steps, count, same = (column(some, name)[:, None] for name in DECODED)
+    yield from ratio_cells([(None,)], "decoded_tokens_per_forward", kept, steps)
+    yield from ratio_cells([(None,)], "same_walk", same, count)
 
 
 def _chained(some: Sequence[Measured], states: NDArray[np.float64]) -> Iterator[Cell]:
@@ -177,7 +197,7 @@ class HeadsTask(ProbeTask):
 
     def question(self, doc: dict[str, Any]) -> TextQuestion:
         """Return the question: windows as long as the context, none overlapping."""
-        return TextQuestion(measure, window=self.window, chained=True)
+        return TextQuestion(measure, window=self.window, chained=True, kind=doc["kind"])
 
     def values(self, measured: Measured) -> dict[str, Sequence[float]]:
         """Return what every head knows by offset, and the text walk."""
@@ -197,4 +217,8 @@ class HeadsTask(ProbeTask):
         walked = (measured["walk_kept"], measured["walk_steps"])
         found["text_walk_tokens_per_forward"] = walked
         found["effective_horizon"] = [*right, states]
+        if self.options.get("on"):
+            kept, steps, count, same = (measured[name] for name in DECODED)
+            found["decoded_tokens_per_forward"] = (kept, steps)
+            found["same_walk"] = (same, count)
         return found

@@ -34,16 +34,16 @@ UNITS = {"token_perplexity": "n_tokens", "byte_perplexity": "n_bytes", "word_per
 """Perplexities, and what they are per."""
 
 
-def measure(reading: TextReading, text: str) -> Measured:
+def measure(reading: TextReading) -> Measured:
     """Return the sums of one text; lists are by offset, those of groups [G, 2n]: nats, tokens."""
     mask = reading.has_target()  # [N, n]
     nats = torch.where(mask, reading.heads.nats, 0).double()
     values = torch.cat([nats, mask.double()], 1)  # [N, 2n]
     return Measured(
         n=reading.n,
-        n_tokens=len(reading.tokens) - reading.first_target,
+        n_tokens=reading.n_scored,
         n_tokens_read=reading.n_tokens_read,
-        n_words=len(re.split(r"\s+", text)),
+        n_words=len(re.split(r"\s+", reading.encoded.text)),
         nats=nats.sum(0).tolist(),
         n_scored=mask.sum(0).tolist(),
         **sums_by_position(reading.position, values),
@@ -102,11 +102,12 @@ class PerplexityTask(ProbeTask):
     def question(self, doc: dict[str, Any]) -> TextQuestion:
         """Return the question: windows that slide by `stride`, 256 tokens unless told."""
         return TextQuestion(
-            partial(measure, text=doc["text"]),
+            measure,
             window=self.window,
             stride=self.options.get("stride"),
             usual_stride=QUICK_STRIDE if self.options.get("quick") else STRIDE,
             as_rolling=True,
+            kind=doc["kind"],
         )
 
     def values(self, measured: Measured) -> dict[str, Sequence[float]]:

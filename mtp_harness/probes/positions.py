@@ -34,10 +34,10 @@ POSITIONS = [(position,) for position in range(BOUND)]
 BUCKETS = [(begin, end - 1) for begin, end in pairwise(EDGES)]
 
 
-def measure(reading: TextReading, text: str, kind: str) -> Measured:
+def measure(reading: TextReading, kind: str) -> Measured:
     """Return the sums of one text: [right, nats, count] of each position, bucket, class and part.
 
-    The kind, `code` or `text`, decides the classes.
+    The kind, `code` or `text`, decides the classes; documents of one's own have none.
     """
     common = reading.has_target().all(-1)  # [N]
     heads = reading.heads
@@ -46,7 +46,7 @@ def measure(reading: TextReading, text: str, kind: str) -> Measured:
         n=reading.n,
         kind=kind,
         **sums_by_position(reading.position[common], values[common]),
-        **_classes(reading, text, kind),
+        **(_classes(reading, kind) if kind in CLASSES else {}),
     )
 
 
@@ -59,9 +59,9 @@ def sums_by_position(position: Tensor, values: Tensor) -> dict[str, list[list[fl
     }
 
 
-def _classes(reading: TextReading, text: str, kind: str) -> dict[str, Any]:
+def _classes(reading: TextReading, kind: str) -> dict[str, Any]:
     """Return the sums of every class and part over targets x[n]..x[N]: [C, 2 parts, 2n + 1]."""
-    characters = reading.characters()
+    characters, text = reading.encoded.characters(), reading.encoded.text
     if characters is None:
         raise UserError(
             "mtp_positions needs a tokenizer that says which characters a token stands for, and "
@@ -69,7 +69,7 @@ def _classes(reading: TextReading, text: str, kind: str) -> dict[str, Any]:
         )
     n, heads, classes = reading.n, reading.heads, CLASSES[kind]
     of_token, first, over_two = classes_of_tokens(characters, text, kind)  # of x[1]..x[N]
-    targets = np.arange(n, len(reading.tokens))  # at least n states stand before each
+    targets = reading.reached().numpy()
     sums = np.zeros((len(classes), 2, 2 * n + 1))
     if len(targets):
         states = torch.from_numpy(targets[:, None] - np.arange(1, n + 1))  # [targets, n]
@@ -109,16 +109,17 @@ def classes_of_tokens(
 
 def _groups(kind: str, n: int, measured: Measured | None = None) -> dict[str, NDArray[np.float64]]:
     """Return the sums [2n + 1] of states and targets that a flat metric is about; None: zeros."""
-    buckets, classes = (
-        np.zeros((len(BUCKETS), 2 * n + 1)),
-        np.zeros((len(CLASSES[kind]), 2 * n + 1)),
-    )
+    buckets, rolled = np.zeros((len(BUCKETS), 2 * n + 1)), {}
     if measured is not None:
-        buckets, classes = np.array(measured["buckets"]), np.array(measured["classes"]).sum(1)
-    rolled = {
-        name.replace(" ", "_"): classes[[CLASSES[kind].index(one) for one in members]].sum(0)
-        for name, members in ROLL_UP[kind].items()
-    }
+        buckets = np.array(measured["buckets"])
+    if kind in CLASSES:
+        classes = np.zeros((len(CLASSES[kind]), 2 * n + 1))
+        if measured is not None:
+            classes = np.array(measured["classes"]).sum(1)
+        rolled = {
+            name.replace(" ", "_"): classes[[CLASSES[kind].index(one) for one in members]].sum(0)
+            for name, members in ROLL_UP[kind].items()
+        }
     early, later = f"position_0_{BOUND - 1}", f"position_{BOUND}_on"
     return {early: buckets[0], later: buckets[1:].sum(0), **rolled}
 
@@ -150,7 +151,8 @@ def _by_position(some: Sequence[Measured], name: str) -> Iterator[Cell]:
 
 def _by_class(some: Sequence[Measured]) -> Iterator[Cell]:
     for kind in dict.fromkeys(one["kind"] for one in some):
-        yield from _of_kind(kind, [one for one in some if one["kind"] == kind])
+        if kind in CLASSES:
+            yield from _of_kind(kind, [one for one in some if one["kind"] == kind])
 
 
 def _of_kind(kind: str, some: Sequence[Measured]) -> Iterator[Cell]:
@@ -189,8 +191,8 @@ class PositionsTask(ProbeTask):
 
     def question(self, doc: dict[str, Any]) -> TextQuestion:
         """Return the question: the windows of `mtp_heads`, so that both share one reading."""
-        measures = partial(measure, text=doc["text"], kind=doc["kind"])
-        return TextQuestion(measures, window=self.window)
+        kind = doc["kind"]
+        return TextQuestion(partial(measure, kind=kind), window=self.window, kind=kind)
 
     def metrics(self, measured: Measured) -> dict[str, Any]:
         """Return accuracy of the first and the last head: early, later, and by kind of token."""

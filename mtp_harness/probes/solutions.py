@@ -25,11 +25,11 @@ def measure(reading: TextReading, scored_bytes: int) -> Measured:
     """Return the sums of one solution; `scored_bytes` are those of the tokens that are scored."""
     n, heads = reading.n, reading.heads
     # Head i reaches x[i] at the earliest; only a prompt shorter than n makes a difference.
-    targets = torch.arange(max(n, reading.first_target), len(reading.tokens))
+    targets = reading.reached()
     states = targets[:, None] - torch.arange(1, n + 1)  # [targets, n]
     return Measured(
         n=n,
-        n_tokens=len(reading.tokens) - reading.first_target,
+        n_tokens=reading.n_scored,
         n_scored=len(targets),
         n_scored_bytes=scored_bytes,
         right=heads.right.gather(0, states).sum(0).tolist(),

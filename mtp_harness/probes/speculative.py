@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from mtp_harness.data.conversations import KIND
 from mtp_harness.decode.compare import Decoded, Verifier
 from mtp_harness.decode.engine import Answer, Engine, Request
 from mtp_harness.decode.memory import fitting_slots
 from mtp_harness.decode.records import Acceptance, DecodeRecord
+from mtp_harness.errors import user_errors
 from mtp_harness.harness.generation_args import place_of
 from mtp_harness.harness.protocol import HeadsModel
+from mtp_harness.probes.encoding import prompt_of
 from mtp_harness.probes.pooled import Measured, Place, pair_cell
 from mtp_harness.probes.task import ProbeTask, Table
 from mtp_harness.results.long_table import Cell
@@ -45,6 +48,7 @@ class SpeculativeQuestion:
     category: str
     new_tokens: int
     until: tuple[str, ...] = ()
+    kind: str = "text"  # of the row; `conversation`: the prompt is a document in JSON
 
 
 def answer(lm: HeadsModel, requests: Sequence[Instance], quiet: bool) -> list[Measured]:
@@ -64,14 +68,21 @@ def answer(lm: HeadsModel, requests: Sequence[Instance], quiet: bool) -> list[Me
     with tqdm(total=n * len(places), disable=quiet, desc="Running speculative requests") as bar:
         for some in places.values():
             asked = [_request(lm, requests[place]) for place in some]
-            for place, found in zip(some, decode_with_all(lm, asked, bar), strict=True):
+            each = decode_with_all(lm, asked, bar)
+            for place, one, found in zip(some, asked, each, strict=True):
                 answers[place] = Measured(rank=lm.rank, by_k=found)
+                if requests[place].args[1].kind == KIND:  # the row's text is not what is read
+                    read = lm.tok_decode(one.prompt)
+                    answers[place]["n_bytes"] = len(read.encode())
     return answers
 
 
 def _request(lm: HeadsModel, instance: Instance) -> Request:
     text, ask = instance.args
-    prompt, n_truncated = lm.decoder().prompt(text, ask.new_tokens, place_of(instance))
+    where = place_of(instance)
+    with user_errors(ValueError, prefix=f"{where}: ", suffix="."):
+        asked = prompt_of(lm, text) if ask.kind == KIND else text
+    prompt, n_truncated = lm.decoder().prompt(asked, ask.new_tokens, where)
     return Request(prompt, ask.new_tokens, ask.until, n_truncated)
 
 
@@ -226,8 +237,9 @@ class SpeculativeTask(ProbeTask):
 
     def question(self, doc: dict[str, Any]) -> SpeculativeQuestion:
         """Return how the prompt is continued."""
-        category = doc["data_set"]
-        return SpeculativeQuestion(category, self.new_tokens, UNTIL.get(category, ()))
+        category, kind = doc["data_set"], doc.get("kind", "text")
+        until = UNTIL.get(category, ()) if kind == "text" else ()  # a conversation ends by itself
+        return SpeculativeQuestion(category, self.new_tokens, until, kind)
 
     def metrics(self, measured: Measured) -> dict[str, Any]:
         """Return the flat metrics of one document, categories together."""
@@ -245,4 +257,8 @@ class SpeculativeTask(ProbeTask):
     def described(self, documents: list[Measured]) -> dict[str, dict[str, Any]]:
         """Return what tells the prompts of a run from those of another, and the answers' length."""
         found = super().described(documents)
-        return {name: {**about, "new_tokens": self.new_tokens} for name, about in found.items()}
+        for name, about in found.items():
+            records = [one["by_k"][0]["record"] for one in documents if one["data_set"] == name]
+            about["new_tokens"] = self.new_tokens
+            about["n_truncated_prompts"] = sum(bool(one["n_truncated"]) for one in records)
+        return found

@@ -15,8 +15,10 @@ A task is a subclass that says which method of the model answers it (`request_ty
 """
 
 import hashlib
+import logging
 import re
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
@@ -30,6 +32,8 @@ from mtp_harness.harness.task_options import with_numbers
 from mtp_harness.probes.pooled import Measured
 from mtp_harness.results.long_table import Cell, long_table
 from mtp_harness.scoring.decoding import ratio_of_sums
+
+_log = logging.getLogger(__name__)
 
 POOLED = "n_documents"
 """The metric that carries what was measured of each document; printed, it is their number."""
@@ -121,6 +125,7 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
                 "n_documents": len(some),
                 "bytes": sum(one["n_bytes"] for one in some),
                 "source": some[0]["source"],
+                **_own(some),
             }
         return described
 
@@ -172,7 +177,8 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
     def process_results(self, doc: dict[str, Any], results: Sequence[Any]) -> dict[str, Any]:
         """Return the flat metrics of one document, and what was measured of it."""
         about = {name: doc[name] for name in ("data_set", "name", "source", "sha256")}
-        measured = Measured(about, n_bytes=len(doc["text"].encode()), **results[0])
+        about["n_bytes"] = len(doc["text"].encode())  # a document of one's own says itself
+        measured = Measured(about | results[0])
         return {**self.metrics(measured), POOLED: measured}
 
     def aggregation(self) -> dict[str, Pool]:
@@ -194,6 +200,14 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
         """Leave the tables for `results.long_table.move`, and return the number of documents."""
         inorder = sorted(documents, key=lambda one: (one["data_set"], one["name"]))
         found = {"tables": self.tables(inorder), "documents": self.described(inorder)}
+        told = found["documents"].values()
+        if n_cut := sum(about.get("n_cut_tokens", 0) for about in told):
+            n_documents = sum(about["n_cut_documents"] for about in told)
+            _log.warning(
+                "%s: %d tokens of %d documents are predicted without the document's beginning, "
+                "which the window does not hold",
+                *(self.config.task, n_cut, n_documents),
+            )
         self.set_config("metadata", found, update=True)
         return len(documents)
 
@@ -213,6 +227,22 @@ class _Aggregations(dict[str, Pool]):
             if re.search(rf"(^|_){name}(_\d+)?$", metric):
                 return pool
         return ratio_of_sums
+
+
+def _own(some: Sequence[Measured]) -> dict[str, Any]:
+    """Return what is told of documents of one's own: how they were encoded, what was cut or lost.
+
+    Keys are those of `encoding.Encoded.facts` and of `TextReading.facts`.
+    """
+    if not all("encoded" in one for one in some):
+        return {}
+    ways = Counter(one["encoded"] for one in some)
+    return {
+        "encoded": dict(ways),
+        "n_cut_documents": sum(bool(one["n_cut"]) for one in some),
+        "n_cut_tokens": sum(one["n_cut"] for one in some),
+        "n_reasoning_lost": sum(one.get("n_reasoning_lost", 0) for one in some),
+    }
 
 
 def _by_data_set(documents: Sequence[Measured]) -> dict[str, list[Measured]]:

@@ -164,7 +164,7 @@ def _are_answers(told: Any) -> bool:
 
 def _is_record(decode: Mapping[str, Any]) -> bool:
     """Return whether counts by step and by token are lists of counts, and tokens are counted."""
-    counts = [decode.get(name) or [] for name in ("n_verified", "n_characters")]
+    counts = [decode.get(name) or [] for name in ("n_verified", "n_characters", "tokens")]
     if not all(isinstance(one, list) and all(type(c) is int for c in one) for one in counts):
         return False
     return not counts[0] or isinstance(decode.get("n_kept"), int | float)

@@ -85,7 +85,7 @@ def test_a_hugging_face_data_set(tmp_path):
         ({"folder": "nowhere"}, ["folder=nowhere", "expected one"]),
         ({"max_bytes": 0}, ["max_bytes=0", "from 1"]),
         ({"max_document_bytes": "9"}, ["max_document_bytes=9", "from 1"]),
-        ({"folder": "a", "dataset": "b"}, ["one of the two"]),
+        ({"folder": "a", "dataset": "b"}, ["folder=a and dataset=b", "one of them"]),
         ({"split": "train"}, ["give dataset="]),
         ({"dataset": "nowhere/nothing"}, ["dataset=nowhere/nothing", "split=test"]),
     ],
