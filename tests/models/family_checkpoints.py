@@ -188,8 +188,14 @@ def write(folder, family, n=1, single_experts=True, shards=False, dtype=torch.fl
     """Write a checkpoint; return its trunk and its modules as they were made."""
     main = trunk(family, dtype)
     made = layers(main, family, n)
+    save(folder, family, main, made, single_experts, shards)
+    return main, made
+
+
+def save(folder, family, main, made, single_experts=True, shards=False):
+    """Write a trunk and its modules in the family's layout."""
     count = "mtp_num_hidden_layers" if family.startswith("qwen3_5") else "num_nextn_predict_layers"
-    setattr(main.config, count, n)
+    setattr(main.config, count, len(made))
     main.save_pretrained(folder)
     added = keys_of(family, main, made, single_experts)
     tensors = load_file(folder / "model.safetensors")
@@ -210,4 +216,3 @@ def write(folder, family, n=1, single_experts=True, shards=False, dtype=torch.fl
         path = folder / "config.json"
         content = json.loads(path.read_text()) | {"model_type": "mimo"}
         path.write_text(json.dumps(content))
-    return main, made

@@ -203,9 +203,9 @@ def test_the_trunk_is_transformers_own(tmp_path, family):
 WITHOUT = {
     "absent": "promises 1 module and the weights hold none .keys such as",
     "fewer": "promises 2 modules and the weights hold 1",
-    "missing": "missing: layers.0.eh_proj.weight .names as in transformers' MtpLayer",
-    "left over": "unexpected: layers.0.mtp_block.odd.weight",
-    "shape": r"wrong shape: layers.0.enorm.weight is \[3\], expected \[64\]",
+    "missing": "missing: model.layers.4.eh_proj.weight; fetch",
+    "left over": "unexpected: model.layers.4.odd.weight",
+    "shape": r"wrong shape: model.layers.4.enorm.weight is \[3\], expected \[64\]",
     "packed": "not plain floating-point numbers",
     "own head": "shared_head.head.weight is not the trunk's own",
     "dedicated": "mtp_use_dedicated_embeddings is true",
