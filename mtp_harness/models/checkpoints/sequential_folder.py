@@ -4,6 +4,7 @@ transformers leaves the modules' weights out without a word. Here they are read 
 from the same files, and so is the trunk. The families are rows of `models.families`.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -54,6 +55,9 @@ from mtp_harness.models.sequential import (
 _ELSEWHERE = {"quantization_config", "transformers_weights"}
 """Keys of a configuration whose tensors only transformers can compare with the trunk's."""
 
+_EXPERT = re.compile(r"(.*\.experts\.\d+\.)\w+\.weight$")
+_EXPERT_PARTS = ("gate_proj.weight", "up_proj.weight", "down_proj.weight")
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -100,6 +104,21 @@ class Stored:
         """The modules' keys: which module, and the name in `MtpLayer`; see `Family.place`."""
         found = {key: self.family.place(key, self.n_trunk) for key in self.files.shapes}
         return {key: place for key, place in found.items() if place}
+
+    @cached_property
+    def packed(self) -> list[str]:
+        """The modules' keys whose tensors are no plain floating-point numbers."""
+        return [key for key in self.places if self.files.dtypes[key] is None]
+
+    @cached_property
+    def absent_parts(self) -> list[str]:
+        """The keys that experts lack, of those that are stored one by one.
+
+        transformers joins them, and fails without saying which it misses.
+        """
+        found = [match for key in self.files.shapes if (match := _EXPERT.match(key))]
+        keys = (f"{at}{part}" for at in sorted({m[1] for m in found}) for part in _EXPERT_PARTS)
+        return [key for key in keys if key not in self.files.shapes]
 
     def read_config(self) -> Any:
         """Return the configuration of the trunk as transformers builds it."""
@@ -155,11 +174,23 @@ class Stored:
         Raises:
             ValueError: names the tensors.
         """
-        if packed := [key for key in self.places if self.files.dtypes[key] is None]:
+        if self.packed:
             raise ValueError(
                 f"{self.folder} holds module weights that are not plain floating-point numbers "
-                f"({listing(packed)}), expected float32, float16 or bfloat16: fetch the checkpoint "
-                "whose modules are not quantised"
+                f"({listing(self.packed)}), expected float32, float16 or bfloat16: fetch the "
+                "checkpoint whose modules are not quantised"
+            )
+
+    def refuse_partial_experts(self) -> None:
+        """Refuse experts, the trunk's or the modules', that lack one of their three matrices.
+
+        Raises:
+            ValueError: names the keys.
+        """
+        if self.absent_parts and not self.packed:
+            raise ValueError(
+                f"experts in {self.folder} are incomplete: missing: {listing(self.absent_parts)}; "
+                "fetch them again"
             )
 
     def refuse_own_copies(self) -> None:
@@ -183,6 +214,8 @@ class Stored:
 
     def trunk_differences(self) -> KeyReport | None:
         """Return how the trunk's tensors differ from its model's; None where that is not known."""
+        if self.absent_parts:
+            return None
         found = compare(self.folder, self.content, self.files, self.read_config, _ELSEWHERE)
         return found and self.of_trunk(found)
 
@@ -206,6 +239,8 @@ class Stored:
         Raises:
             ValueError: names the tensors.
         """
+        if self.packed or self.absent_parts:  # said already
+            return
         with quietly():
             trunk = built(self.folder, self.read_config)
         if trunk is not None:
@@ -269,6 +304,7 @@ CHECKS: tuple[Callable[[Stored], Any], ...] = (
     Stored.refuse_dedicated,
     Stored.n_modules,
     Stored.refuse_packed,
+    Stored.refuse_partial_experts,
     Stored.refuse_other_modules,
     Stored.refuse_own_copies,
 )
