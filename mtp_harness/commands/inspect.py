@@ -19,9 +19,18 @@ from mtp_harness.files import user_path
 
 if TYPE_CHECKING:
     from mtp_harness.models.checkpoints.layout import Layout, Summary
+    from mtp_harness.models.controls import Control
+    from mtp_harness.models.load import Opened
     from mtp_harness.models.plausibility import HeadProbe
 
 _LABEL_WIDTH = 14
+
+_VERDICTS = {
+    "worse": "worse, as it should be",
+    "better": "better: the row is wrong",
+    "alike": "not told apart by this text",
+    "unknown": "says nothing: the module knows too little",
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,7 +49,8 @@ def _parser() -> argparse.ArgumentParser:
         const="",
         metavar="FILE",
         help="also load the model on the CPU and score every head on the beginning of FILE "
-        "(default: a module of the standard library)",
+        "(default: a module of the standard library); sequential modules are read the other way, "
+        "too, which must be worse",
     )
     return parser
 
@@ -59,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from mtp_harness.models.inspection import summarise, summarise_loaded
     from mtp_harness.models.load import LAYOUTS
-    from mtp_harness.models.plausibility import default_text, probe_heads
+    from mtp_harness.models.plausibility import default_text
 
     opened = None
     if arguments.loader:
@@ -70,18 +80,45 @@ def main(argv: Sequence[str] | None = None) -> int:
         summary = summarise(arguments.pretrained, arguments.tokenizer)
     layout = next((layout for layout in LAYOUTS if layout.name == summary.layout), None)
     probes: list[HeadProbe] = []
+    controls: list[Control] = []
     if arguments.probe is not None and layout and layout.ordinary:
         summary.notes.append("not probed: --probe is for checkpoints with heads")
     elif arguments.probe is not None and not summary.problems:
         text = _read_text(user_path(arguments.probe)) if arguments.probe else default_text()
-        probes = probe_heads(*(opened or open_from_options(arguments)), text)
-        doubts = ((probe.offset, probe.doubt()) for probe in probes)
-        summary.problems += [f"head {offset}: {doubt}" for offset, doubt in doubts if doubt]
+        probes, controls = _probe(summary, opened or open_from_options(arguments), text)
     elif arguments.probe is not None:
         summary.notes.append("not probed: the problems come first")
-    lines = _json(summary, probes) if arguments.json else _text(summary, layout, probes)
-    sys.stdout.write(f"{lines}\n")
+    form = (
+        _json(summary, probes, controls)
+        if arguments.json
+        else _text(summary, layout, probes, controls)
+    )
+    sys.stdout.write(f"{form}\n")
     return 1 if summary.problems else 0
+
+
+def _probe(summary: Summary, opened: Opened, text: str) -> tuple[list[HeadProbe], list[Control]]:
+    """Score heads, and how sequential ones are read; note what is implausible."""
+    from mtp_harness.models.controls import FEWEST_STATES, probe_row
+    from mtp_harness.models.plausibility import probe_heads
+    from mtp_harness.models.sequential import SequentialModel
+
+    (model, tokenizer), controls = opened, []
+    probes = probe_heads(model, tokenizer, text)
+    if isinstance(model, SequentialModel):
+        controls = probe_row(model, tokenizer, text)
+        if not controls:
+            summary.notes.append(
+                f"no controls of how the modules are read: the text scores {probes[0].n_states} "
+                f"positions, expected {FEWEST_STATES} or more"
+            )
+    wrong = [problem for control in controls if (problem := control.problem())]
+    summary.problems += wrong
+    for probe in probes:
+        # Modules that are read wrongly know little: that is no second problem.
+        if (doubt := probe.doubt()) and not (wrong and probe.offset > 1):
+            summary.problems.append(f"head {probe.offset}: {doubt}")
+    return probes, controls
 
 
 @in_words()
@@ -95,14 +132,20 @@ def _read_text(path: Path) -> str:
         ) from error
 
 
-def _json(summary: Summary, probes: Sequence[HeadProbe]) -> str:
+def _json(summary: Summary, probes: Sequence[HeadProbe], controls: Sequence[Control]) -> str:
     content = dataclasses.asdict(summary)
     content["probe"] = [{**probe._asdict(), "doubt": probe.doubt()} for probe in probes]
+    content["controls"] = [{**each._asdict(), "verdict": each.verdict()} for each in controls]
     content["ok"] = not summary.problems
     return json.dumps(content, indent=2)
 
 
-def _text(summary: Summary, layout: Layout | None, probes: Sequence[HeadProbe]) -> str:
+def _text(
+    summary: Summary,
+    layout: Layout | None,
+    probes: Sequence[HeadProbe],
+    controls: Sequence[Control],
+) -> str:
     """Return aligned lines for people; what is not known is left out."""
     attention = f"{summary.attention_heads} attention heads"
     if summary.kv_heads not in (None, summary.attention_heads):
@@ -128,6 +171,8 @@ def _text(summary: Summary, layout: Layout | None, probes: Sequence[HeadProbe]) 
     lines += [f"  {'note':{_LABEL_WIDTH}}{note}" for note in summary.notes]
     if probes:
         lines += ["", *_probe_table(probes)]
+    if controls:
+        lines += ["", *_control_table(controls)]
     lines.append("")
     if summary.problems:
         lines.append(f"{len(summary.problems)} problem(s):")
@@ -173,7 +218,7 @@ def _stored(summary: Summary) -> str | None:
 
 
 def _probe_table(probes: Sequence[HeadProbe]) -> list[str]:
-    """Return one line per head under a heading."""
+    """Return one line per head under a heading, and what the columns mean."""
     lines = [
         f"top-1 accuracy over {probes[0].n_states} positions",
         "  head    own  shifted  constant",
@@ -181,4 +226,30 @@ def _probe_table(probes: Sequence[HeadProbe]) -> list[str]:
     for p in probes:
         line = f"  {p.offset:4}  {p.accuracy:5.3f}    {p.shifted:5.3f}     {p.constant:5.3f}"
         lines.append(f"{line}  {p.doubt() or ''}".rstrip())
-    return lines
+    return [
+        *lines,
+        "  own: the token that head k predicts, k after the position. It should be the largest.",
+        "  shifted: the token before or after that one, whichever is guessed more often.",
+        "  constant: accuracy of always answering the most frequent token.",
+    ]
+
+
+def _control_table(controls: Sequence[Control]) -> list[str]:
+    """Return one line per control under a heading, and what the columns mean."""
+    width = max(len(way) for each in controls for way in (each.way, each.other_way))
+    lines = [
+        f"how the modules are read (row {controls[0].row}): cross-entropy in nats per token over "
+        f"{controls[0].n_states} positions",
+        f"  head  {'row':{width}}   nats  {'control':{width}}   nats  difference",
+    ]
+    for c in controls:
+        lines.append(
+            f"  {c.offset:4}  {c.way:{width}}  {c.nats:5.2f}  {c.other_way:{width}}  "
+            f"{c.other_nats:5.2f}  {c.other_nats - c.nats:+5.2f} ± {c.error:4.2f}  "
+            f"{_VERDICTS[c.verdict()]}"
+        )
+    return [
+        *lines,
+        "  row: how this family's modules are read. control: the same module read the other way.",
+        "  nats: lower is better. ±: standard error. The control of a trained module is worse.",
+    ]

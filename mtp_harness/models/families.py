@@ -55,11 +55,22 @@ class Family:
         """Return the row as vLLM reads it; all else is as transformers does."""
         return replace(self, **self.in_vllm)
 
-    def example(self, n_trunk: int) -> str:
-        """Return a key that a module of this family has."""
-        name = next(name for name, new in self.names.items() if new == "eh_proj")
-        start = re.sub(r"\(\?:.*\)\?$", "", self.keys).replace("\\", "")
-        return start.replace("(?P<k>d+)", str(n_trunk if self.after_trunk else 0)) + name
+    def key(self, module: int, name: str, n_trunk: int) -> str:
+        """Return a checkpoint's key of a module's weight: the way back from `place`.
+
+        Args:
+            module: counted from 0.
+            name: in `MtpLayer`.
+            n_trunk: layers of the trunk.
+        """
+        in_block = name.startswith("mtp_block.")
+        start = re.sub(r"\(\?:(.*)\)\?$", r"\1" if in_block else "", self.keys)
+        start = re.sub(r"\(\?P<k>.*?\)", str(module + n_trunk * self.after_trunk), start)
+        for own, new in self.names.items():
+            if name.startswith(f"{new}."):
+                name = own + name[len(new) :]
+                break
+        return start.replace("\\", "") + name.removeprefix("mtp_block.")
 
     def place(self, key: str, n_trunk: int) -> tuple[int | None, str] | None:
         """Return which module a key belongs to, counted from 0, and its name in `MtpLayer`.

@@ -73,14 +73,15 @@ class Modules(PreTrainedModel):
         return True
 
 
-def modules_config(config: Any, family: Family, n: int) -> Any:
+def modules_config(config: Any, n: int) -> Any:
     """Return a trunk's configuration with n layers more, all of full attention and with experts."""
     longer = copy.deepcopy(config)
+    if hasattr(longer, "quantization_config"):  # the trunk's: modules are stored as plain numbers
+        del longer.quantization_config
     longer.num_hidden_layers = config.num_hidden_layers + n
     for name, kind in (("layer_types", "full_attention"), ("mlp_layer_types", "sparse")):
         if (kinds := getattr(config, name, None)) is not None:
             setattr(longer, name, [*kinds, *[kind] * n])
-    longer.mtp_hidden_states_first = family.hidden_first
     return longer
 
 
@@ -106,7 +107,8 @@ class SequentialModel(MultiHeadModel):
                 there is only one module.
         """
         super().__init__()
-        self.main, self.modules_, self.family = main, modules, family
+        self.main, self.modules_ = main, modules
+        self.family = family
         self.config = main.config
         self.base: Any = main.get_decoder()
         self.norm, self.base.norm = self.base.norm, nn.Identity()
@@ -117,6 +119,16 @@ class SequentialModel(MultiHeadModel):
         self.reused = len(modules.layers) == 1
         self._n = heads or heads_of(len(modules.layers))
         self.train(main.training)
+
+    @property
+    def family(self) -> Family:
+        """How the modules are read."""
+        return self._family
+
+    @family.setter
+    def family(self, family: Family) -> None:
+        self._family = family
+        self.modules_.config.mtp_hidden_states_first = family.hidden_first  # `MtpLayer` asks it
 
     @property
     def n_future_tokens(self) -> int:

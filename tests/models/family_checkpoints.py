@@ -225,8 +225,14 @@ def write(
     made = layers(main, family, n)
     fill(main, "trunk")
     fill(made, "modules")
+    save(folder, family, main, made, single_experts, shards)
+    return main, made
+
+
+def save(folder, family, main, made, single_experts=True, shards=False):
+    """Write a trunk and its modules in the family's layout."""
     count = "mtp_num_hidden_layers" if family.startswith("qwen3_5") else "num_nextn_predict_layers"
-    setattr(main.config, count, n)
+    setattr(main.config, count, len(made))
     main.save_pretrained(folder)
     path = folder / "model.safetensors"
     tensors = load_file(path)  # experts one by one
@@ -249,4 +255,3 @@ def write(
         path = folder / "config.json"
         content = json.loads(path.read_text()) | {"model_type": "mimo"}
         path.write_text(json.dumps(content))
-    return main, made

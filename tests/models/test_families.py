@@ -1,6 +1,7 @@
 """Sequential families: what loads, and that its numbers are those of vLLM and of transformers."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,11 +10,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from transformers.modeling_layers import MtpModel
 
-from mtp_harness.models.checkpoints.sequential_folder import load_sequential
+from mtp_harness.models.checkpoints.layout import Summary
+from mtp_harness.models.checkpoints.sequential_folder import SEQUENTIAL, load_sequential
 from mtp_harness.models.families import FAMILIES
 from mtp_harness.models.head_states import head_states
+from mtp_harness.models.inspection import summarise
+from mtp_harness.models.load import detect
 
-from .family_checkpoints import CONFIGS, QWEN, in_float64, write
+from .family_checkpoints import BASE, CONFIGS, QWEN, in_float64, write
 
 EAGER = {"attn_implementation": "eager", "experts_implementation": "eager"}
 
@@ -237,19 +241,27 @@ def test_a_row_of_a_ragged_batch_is_the_row_alone(tmp_path, in_float64, family, 
 
 
 WITHOUT = {
-    "absent": "promises 1 module and the weights hold none .keys such as",
+    "absent": "promises 1 module and the weights hold none .keys such as model.layers.4.eh_proj.w",
     "fewer": "promises 2 modules and the weights hold 1",
-    "missing": "missing: layers.0.eh_proj.weight .names as in transformers' MtpLayer",
-    "left over": "unexpected: layers.0.mtp_block.odd.weight",
-    "shape": r"wrong shape: layers.0.enorm.weight is \[3\], expected \[64\]",
-    "packed": "not plain floating-point numbers",
+    "missing": "missing: model.layers.4.eh_proj.weight; fetch",
+    "left over": "unexpected: model.layers.4.odd.weight",
+    "shape": r"wrong shape: model.layers.4.enorm.weight is \[3\], expected \[64\]",
+    "experts": "missing: model.layers.4.mlp.experts.1.gate_proj.weight, model.layers.4.mlp.ex",
+    "trunk experts": "missing: model.layers.2.mlp.experts.3.up_proj.weight; fetch",
+    "FP8": r"not plain floating-point numbers .model.layers.4.eh_proj.weight\)",
+    "packed": r"not plain floating-point numbers .model.layers.4.mlp.experts.0.up_proj.qweight\)",
     "own head": "shared_head.head.weight is not the trunk's own",
     "dedicated": "mtp_use_dedicated_embeddings is true",
+    "depth": "num_hidden_layers is None, expected the number of the trunk's layers",
+    "trunk missing": "missing: model.layers.1.input_layernorm.weight",
+    "trunk left over": "unexpected: model.layers.1.odd.weight",
+    "trunk shape": r"wrong shape: model.norm.weight is \[3\], expected \[64\]",
 }
 
 
 @pytest.mark.parametrize("damage", WITHOUT)
-def test_what_is_wrong_is_one_sentence(tmp_path, damage):
+def test_what_is_wrong_is_one_sentence(tmp_path, monkeypatch, damage):
+    """Said by `inspect` and by loading, before weights are loaded."""
     main, _ = write(tmp_path, "glm4_moe", dtype=torch.float32)
     at = f"model.layers.{main.config.num_hidden_layers}."
     path, config = tmp_path / "model.safetensors", tmp_path / "config.json"
@@ -264,17 +276,114 @@ def test_what_is_wrong_is_one_sentence(tmp_path, damage):
         tensors[at + "odd.weight"] = torch.zeros(2)
     elif damage == "shape":
         tensors[at + "enorm.weight"] = torch.zeros(3)
-    elif damage == "packed":
+    elif damage == "experts":
+        for part in ("gate_proj", "down_proj"):
+            del tensors[at + f"mlp.experts.1.{part}.weight"]
+    elif damage == "trunk experts":
+        del tensors["model.layers.2.mlp.experts.3.up_proj.weight"]
+    elif damage == "FP8":
         tensors[at + "eh_proj.weight"] = torch.zeros(64, 128, dtype=torch.float8_e4m3fn)
+    elif damage == "packed":
+        name = at + "mlp.experts.0.up_proj."
+        del tensors[name + "weight"]
+        tensors[name + "qweight"] = torch.zeros(8, 64, dtype=torch.int32)
     elif damage == "own head":
         tensors[at + "shared_head.head.weight"] = torch.zeros(200, 64)
     elif damage == "dedicated":
         content["mtp_use_dedicated_embeddings"] = True
+    elif damage == "depth":
+        del content["num_hidden_layers"]
+    elif damage == "trunk missing":
+        del tensors["model.layers.1.input_layernorm.weight"]
+    elif damage == "trunk left over":
+        tensors["model.layers.1.odd.weight"] = torch.zeros(2)
+    elif damage == "trunk shape":
+        tensors["model.norm.weight"] = torch.zeros(3)
     save_file(tensors, path, metadata={"format": "pt"})
     config.write_text(json.dumps(content))
+
+    def refuse(*_, **__):
+        raise AssertionError("weights are loaded")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
     with pytest.raises(ValueError, match=WITHOUT[damage]) as caught:
         load_sequential(tmp_path)
     assert "\n" not in str(caught.value)
+    assert detect(str(tmp_path)).name == "sequential"
+    said = [found for found in summarise(str(tmp_path)).problems if "tokenizer" not in found]
+    assert len(said) == 1 and re.search(WITHOUT[damage].removesuffix("; fetch"), said[0])
+
+
+def test_inspect_counts_what_all_modules_share_once(tmp_path):
+    main, made = write(tmp_path, "qwen3_5_text", 2, dtype=torch.float32)
+    config = tmp_path / "config.json"
+    content = json.loads(config.read_text())
+    tensors = load_file(tmp_path / "model.safetensors")
+    found = summarise_as_sequential(tmp_path)
+    assert found.problems == [] and found.modules == 2 and found.n_future_tokens == 3
+    blocks = sum(one.numel() for layer in made for one in layer.mtp_block.parameters())
+    parts = (made[0].eh_proj, made[0].enorm, made[0].hnorm, made[0].post_norm)
+    shared = sum(one.numel() for part in parts for one in part.parameters())
+    assert f"parameters of modules: {blocks + shared:,}" in found.notes
+    del tensors["mtp.fc.weight"], tensors["mtp.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    (problem,) = summarise_as_sequential(tmp_path).problems
+    assert "missing: mtp.fc.weight, mtp.layers.1.mlp.up_proj.weight;" in problem
+    config.write_text(json.dumps({**content, "mtp_num_hidden_layers": 3}))
+    assert "promises 3 modules" in summarise_as_sequential(tmp_path).problems[0]
+
+
+def summarise_as_sequential(folder):
+    """As `inspect`, whether or not trunks of this kind are detected as sequential."""
+    summary = Summary(path=str(folder), layout=SEQUENTIAL.name)
+    SEQUENTIAL.describe(summary, folder)
+    return summary
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_the_key_of_a_weight_is_the_way_back(tmp_path, family):
+    main, made = write(tmp_path, family, 2, False)
+    row, n_trunk = FAMILIES[family], main.config.num_hidden_layers
+    found = {
+        row.key(k, name, n_trunk): one
+        for k, layer in enumerate(made)
+        for name, one in layer.state_dict().items()
+    }
+    written = load_file(tmp_path / "model.safetensors")
+    assert found and all(torch.equal(written[key], one) for key, one in found.items())
+
+
+@torch.no_grad()
+def test_a_trunk_in_fp8_loads_where_transformers_loads_it(tmp_path, monkeypatch):
+    """On the CPU transformers unpacks it; the modules are plain, and stay as they are stored."""
+    monkeypatch.setitem(BASE, "hidden_size", 128)
+    main, made = write(tmp_path, "mimo", dtype=torch.bfloat16)
+    tensors, weights = load_file(tmp_path / "model.safetensors"), dict(main.named_parameters())
+    for key in [key for key in tensors if key.startswith("model.layers.") and "proj.w" in key]:
+        scale = tensors[key].float().abs().max() / torch.finfo(torch.float8_e4m3fn).max
+        tensors[key] = (tensors[key] / scale).to(torch.float8_e4m3fn)
+        tensors[f"{key}_scale_inv"] = scale.reshape(1, 1)  # one block
+        weights[key].copy_(tensors[key].float() * scale)
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    config = tmp_path / "config.json"
+    packing = {
+        "quant_method": "fp8",
+        "activation_scheme": "dynamic",
+        "weight_block_size": [128] * 2,
+    }
+    content = json.loads(config.read_text()) | {"quantization_config": packing}
+    config.write_text(json.dumps(content))
+    assert "quantised" in "".join(summarise(str(tmp_path)).notes)
+    model = load_sequential(tmp_path)
+    found = model.modules_.layers.state_dict()
+    assert all(torch.equal(found[name], one) for name, one in made.state_dict().items())
+    assert not hasattr(model.modules_.config, "quantization_config")  # a GPU would pack them
+    unpacked = dict(model.main.named_parameters()) | {"model.norm.weight": model.norm.weight}
+    assert all(torch.equal(unpacked[name], one) for name, one in weights.items())
+    del tensors["model.layers.0.mlp.up_proj.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="missing: model.layers.0.mlp.up_proj.weight"):
+        load_sequential(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["Qwen3_5", "Qwen3_5Moe"])

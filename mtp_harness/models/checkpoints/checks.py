@@ -4,7 +4,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,15 +40,19 @@ class KeyReport(NamedTuple):
         )
 
     @classmethod
-    def of_loading(cls, info: Mapping[str, Any]) -> "KeyReport":
-        """Return what transformers' `output_loading_info` says."""
+    def of_loading(
+        cls, info: Mapping[str, Any], key: Callable[[str], str] = lambda name: name
+    ) -> "KeyReport":
+        """Return what transformers' `output_loading_info` says; `key` gives a name's key."""
         return cls(
-            missing=sorted(info["missing_keys"]),
-            unexpected=sorted(info["unexpected_keys"]),
-            wrong_shapes=[
-                f"{name} is {list(found)}, expected {list(expected)}"
-                for name, found, expected in sorted(info["mismatched_keys"])
-            ],
+            missing=sorted({key(name) for name in info["missing_keys"]}),
+            unexpected=sorted({key(name) for name in info["unexpected_keys"]}),
+            wrong_shapes=sorted(
+                {
+                    f"{key(name)} is {list(found)}, expected {list(expected)}"
+                    for name, found, expected in info["mismatched_keys"]
+                }
+            ),
         )
 
     def clauses(self) -> list[str]:

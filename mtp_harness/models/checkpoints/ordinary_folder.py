@@ -9,8 +9,9 @@ weights included. Where that cannot be known cheaply, nothing is said:
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from mtp_harness.models.checkpoints.safetensors_files import (
     no_such_model,
 )
 from mtp_harness.models.checkpoints.tokenizer_folder import folder_tokenizer, tokenizer_file
-from mtp_harness.models.families import COUNTS
+from mtp_harness.models.families import promised, text_part
 
 _OTHER_WEIGHTS = ("*.safetensors", "pytorch_model*.bin*", "adapter_model*", "*.gguf")
 """What transformers can be told to take instead of the two names for safetensors."""
@@ -72,14 +73,35 @@ def _compare(folder: Path, files: SafetensorsFiles) -> KeyReport | None:
 
     Weights that the model does not use are no difference: transformers leaves them out.
     """
-    content = _content(folder)
-    if not content or _ELSEWHERE & content.keys() or (folder / "adapter_config.json").exists():
+    if (folder / "adapter_config.json").exists():
+        return None
+    report = compare(folder, _content(folder), files, partial(_read_config, folder), _ELSEWHERE)
+    return report and report._replace(unexpected=[])
+
+
+def compare(
+    folder: Path,
+    content: dict[str, Any],
+    files: SafetensorsFiles,
+    read_config: Callable[[], Any],
+    elsewhere: Collection[str],
+) -> KeyReport | None:
+    """Return how a folder's tensors differ from its model's, by transformers' own account.
+
+    Args:
+        folder: the checkpoint's.
+        content: of its `config.json`.
+        files: its weights.
+        read_config: gives the model's configuration.
+        elsewhere: keys of `content` that say that another model is meant: then this is None.
+    """
+    if not content or content.keys() & elsewhere:
         return None
     for name in _LAYER_KEYS:
         if isinstance(content.get(name), int) and content[name] > _MANY_LAYERS:
             checks.refuse_more_layers(f"{CONFIG_FILE}: {name}", content[name], len(files.shapes))
     with quietly():
-        model = _built(folder)
+        model = built(folder, read_config)
         return None if model is None else _verdict(model, files)
 
 
@@ -110,9 +132,9 @@ def _content(folder: Path) -> dict[str, Any]:
     return checks.read_json(path) if path.is_file() else {}
 
 
-def _built(folder: Path) -> Any:
+def built(folder: Path, read_config: Callable[[], Any]) -> Any:
     """Return the model of a folder without memory for its weights; None if it is not built here."""
-    config = _read_config(folder)
+    config = read_config()
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return None
     try:
@@ -140,9 +162,7 @@ def _verdict(model: Any, files: SafetensorsFiles) -> KeyReport | None:
         return None
     parameters = dict(model.named_parameters())
     found = KeyReport.of_loading(info)
-    return found._replace(
-        missing=[name for name in found.missing if name in parameters], unexpected=[]
-    )
+    return found._replace(missing=[name for name in found.missing if name in parameters])
 
 
 @contextmanager
@@ -160,30 +180,35 @@ def quietly() -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def _describe(summary: Summary, folder: Path) -> Path | None:
-    """Fill in what is known of an ordinary causal LM."""
-    config = _content(folder)
-    names = config.get("architectures") or config.get("model_type")
+def describe_config(summary: Summary, folder: Path) -> dict[str, Any]:
+    """Fill in what the configuration of a model of transformers says; return it."""
+    content = _content(folder)
+    names = content.get("architectures") or content.get("model_type")
     summary.architecture = listing(map(str, names if isinstance(names, list) else [names]))
-    summary.n_future_tokens = 1
-    summary.trunk_layers = config.get("num_hidden_layers")
-    summary.width = config.get("hidden_size")
-    summary.attention_heads = config.get("num_attention_heads")
-    summary.kv_heads = config.get("num_key_value_heads")
-    inner = config.get("text_config")  # where a model that also sees keeps what is about text
-    summary.vocabulary = (inner if isinstance(inner, dict) else config).get("vocab_size")
-    summary.context = config.get("max_position_embeddings")
-    if modules := next((config[key] for key in COUNTS if config.get(key)), 0):
-        summary.notes.append(
-            f"declares {modules} sequential prediction module(s), which are not loaded: n = 1"
-        )
+    part = {**content, **text_part(content)}
+    summary.trunk_layers = part.get("num_hidden_layers")
+    summary.width = part.get("hidden_size")
+    summary.attention_heads = part.get("num_attention_heads")
+    summary.kv_heads = part.get("num_key_value_heads")
+    summary.vocabulary = part.get("vocab_size")
+    summary.context = part.get("max_position_embeddings")
+    return content
+
+
+def describe_weights(
+    summary: Summary,
+    content: dict[str, Any],
+    read: Callable[[], SafetensorsFiles | None],
+    compared: Callable[[SafetensorsFiles], KeyReport | None],
+) -> None:
+    """Fill in how the weights that `read` gives differ from the model's, and scan them."""
     n_problems = len(summary.problems)
-    files = summary.attempt(lambda: _weights(folder))
-    keys = summary.attempt(lambda: _compare(folder, files)) if files else None
+    files = summary.attempt(read)
+    keys = summary.attempt(lambda: compared(files)) if files else None
     if keys:
         summary.note_keys(keys, [])
     elif len(summary.problems) == n_problems:
-        why = "quantised" if config.get("quantization_config") else "only transformers can tell"
+        why = "quantised" if content.get("quantization_config") else "only transformers can tell"
         summary.notes.append(
             f"weights not compared with the model's: {why}"
             if files
@@ -191,6 +216,19 @@ def _describe(summary: Summary, folder: Path) -> Path | None:
         )
     if files:
         summary.scan(files)
+
+
+def _describe(summary: Summary, folder: Path) -> Path | None:
+    """Fill in what is known of an ordinary causal LM."""
+    content = describe_config(summary, folder)
+    summary.n_future_tokens = 1
+    if modules := promised(content):
+        summary.notes.append(
+            f"declares {modules} sequential prediction module(s), which are not loaded: n = 1"
+        )
+    describe_weights(
+        summary, content, lambda: _weights(folder), lambda files: _compare(folder, files)
+    )
     return tokenizer_file(folder)
 
 

@@ -54,6 +54,13 @@ class SafetensorsFiles(StoredTensors):
         return [f"not stored as plain floating-point numbers: {listing(odd)}"] if odd else []
 
 
+def stored_names(folder: Path) -> set[str]:
+    """Return the names of a folder's tensors; where there is an index, from it alone."""
+    if (folder / SINGLE_FILE).is_file() or not (folder / INDEX_FILE).is_file():
+        return set(SafetensorsFiles(folder).shapes)
+    return set(_weight_map(folder))
+
+
 def no_such_model(path: str | Path, error: Exception) -> ValueError:
     """Return the error to raise where transformers cannot build what a configuration describes."""
     return ValueError(
@@ -70,16 +77,21 @@ def _weight_files(folder: Path) -> list[Path]:
             f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}, expected the weights in one of "
             "these forms: fetch them, or save them with save_pretrained"
         )
-    names = read_json(folder / INDEX_FILE).get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(v, str) for v in names.values()):
-        raise ValueError(f"{folder / INDEX_FILE} has no weight_map of file names: fetch it again")
-    files = [folder / name for name in sorted(set(names.values()))]
+    files = [folder / name for name in sorted(set(_weight_map(folder).values()))]
     absent = [file.name for file in files if not file.is_file()]
     if absent:
         raise FileNotFoundError(
             f"{folder} has no {listing(absent)}, expected because {INDEX_FILE} names it: fetch it"
         )
     return files
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    """Return the file of every tensor that an index names."""
+    names = read_json(folder / INDEX_FILE).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(v, str) for v in names.values()):
+        raise ValueError(f"{folder / INDEX_FILE} has no weight_map of file names: fetch it again")
+    return names
 
 
 def _open(file: Path) -> Any:

@@ -1,28 +1,44 @@
 """A checkpoint of a sequential family: transformers loads the trunk, this loads the modules.
 
 transformers leaves the modules' weights out without a word. Here they are read strictly both ways,
-from the same files. The families are rows of `models.families`.
+from the same files, and so is the trunk. The families are rows of `models.families`.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from mtp_harness.models.checkpoints.checks import KeyReport, listing, read_json
+from mtp_harness.models.checkpoints.checks import (
+    KeyReport,
+    listing,
+    read_json,
+    refuse_differences,
+)
 from mtp_harness.models.checkpoints.layout import Layout, Summary
 from mtp_harness.models.checkpoints.ordinary_folder import (
-    ORDINARY,
     asking_transformers,
+    built,
+    compare,
+    describe_config,
+    describe_weights,
     quietly,
 )
-from mtp_harness.models.checkpoints.safetensors_files import CONFIG_FILE, SafetensorsFiles
+from mtp_harness.models.checkpoints.safetensors_files import (
+    CONFIG_FILE,
+    SafetensorsFiles,
+    no_such_model,
+    stored_names,
+)
+from mtp_harness.models.checkpoints.tokenizer_folder import folder_tokenizer, tokenizer_file
 from mtp_harness.models.families import (
-    FAMILIES,
     Family,
     family_of,
     modules_in,
@@ -36,6 +52,264 @@ from mtp_harness.models.sequential import (
     modules_config,
     most_heads_of,
 )
+
+_ELSEWHERE = {"quantization_config", "transformers_weights"}
+"""Keys of a configuration whose tensors only transformers can compare with the trunk's."""
+
+_EXPERT = re.compile(r"(.*\.experts\.\d+\.)\w+\.weight$")
+_EXPERT_PARTS = ("gate_proj.weight", "up_proj.weight", "down_proj.weight")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a folder of a family says and holds; weights are read where a method says so.
+
+    Attributes:
+        folder: holds `config.json` and safetensors.
+        content: of its `config.json`.
+        family: the row.
+        files: its weights.
+    """
+
+    folder: Path
+    content: dict[str, Any]
+    family: Family
+    files: SafetensorsFiles
+
+    @classmethod
+    def of(cls, folder: Path) -> "Stored":
+        """Read the configuration and the headers of the weights.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ValueError: a file is broken, or the configuration does not say how deep the trunk is.
+        """
+        content = read_json(folder / CONFIG_FILE)
+        family = family_of(content)
+        assert family is not None, "detected by its model_type"
+        depth = text_part(content).get("num_hidden_layers")
+        if not isinstance(depth, int) or depth < 1:
+            raise ValueError(
+                f"{folder / CONFIG_FILE}: num_hidden_layers is {depth}, expected the number of the "
+                "trunk's layers: fetch it again"
+            )
+        return cls(folder, content, family, SafetensorsFiles(folder))
+
+    @property
+    def n_trunk(self) -> int:
+        """The number of the trunk's layers."""
+        return int(text_part(self.content)["num_hidden_layers"])
+
+    @cached_property
+    def places(self) -> dict[str, tuple[int | None, str]]:
+        """The modules' keys: which module, and the name in `MtpLayer`; see `Family.place`."""
+        found = {key: self.family.place(key, self.n_trunk) for key in self.files.shapes}
+        return {key: place for key, place in found.items() if place}
+
+    @cached_property
+    def packed(self) -> list[str]:
+        """The modules' keys whose tensors are no plain floating-point numbers."""
+        return [key for key in self.places if self.files.dtypes[key] is None]
+
+    @cached_property
+    def absent_parts(self) -> list[str]:
+        """The keys that experts lack, of those that are stored one by one.
+
+        transformers joins them, and fails without saying which it misses.
+        """
+        found = [match for key in self.files.shapes if (match := _EXPERT.match(key))]
+        keys = (f"{at}{part}" for at in sorted({m[1] for m in found}) for part in _EXPERT_PARTS)
+        return [key for key in keys if key not in self.files.shapes]
+
+    def read_config(self) -> Any:
+        """Return the configuration of the trunk as transformers builds it."""
+        try:
+            if self.family.trunk is None:
+                return AutoConfig.from_pretrained(self.folder, local_files_only=True)
+            names = self.content.keys() - {"model_type", "auto_map"}
+            return AutoConfig.for_model(
+                self.family.trunk, **{name: self.content[name] for name in names}
+            )
+        except Exception as error:  # transformers' validation has its own classes of error
+            raise no_such_model(self.folder / CONFIG_FILE, error) from error
+
+    def n_modules(self) -> int:
+        """Return how many modules the folder holds.
+
+        Raises:
+            ValueError: it is not the number that the configuration promises.
+        """
+        found = modules_in(self.family, self.files.shapes, self.n_trunk)
+        said = promised(self.content)
+        if found == said or (found and not said):
+            return found
+        config, modules = self.folder / CONFIG_FILE, f"{said} module{'s' * (said > 1)}"
+        if not found:
+            example = self.family.key(0, "eh_proj.weight", self.n_trunk)
+            raise ValueError(
+                f"{config} promises {modules} and the weights hold none (keys such as {example}); "
+                "copies for other engines leave them out: fetch the original checkpoint, or use "
+                "--model hf for the trunk alone"
+            )
+        raise ValueError(
+            f"{config} promises {modules} and the weights hold {found}, expected the same number: "
+            "correct it or fetch the weights again"
+        )
+
+    def refuse_dedicated(self) -> None:
+        """Refuse modules whose configuration gives them embeddings of their own.
+
+        Raises:
+            ValueError: it does.
+        """
+        if text_part(self.content).get("mtp_use_dedicated_embeddings"):
+            raise ValueError(
+                f"{self.folder / CONFIG_FILE}: mtp_use_dedicated_embeddings is true, expected "
+                "modules that share the trunk's embeddings: modules with their own are not "
+                "supported"
+            )
+
+    def refuse_packed(self) -> None:
+        """Refuse modules that are stored as anything but plain floating-point numbers.
+
+        Raises:
+            ValueError: names the tensors.
+        """
+        if self.packed:
+            raise ValueError(
+                f"{self.folder} holds module weights that are not plain floating-point numbers "
+                f"({listing(self.packed)}), expected float32, float16 or bfloat16: fetch the "
+                "checkpoint whose modules are not quantised"
+            )
+
+    def refuse_partial_experts(self) -> None:
+        """Refuse experts, the trunk's or the modules', that lack one of their three matrices.
+
+        Raises:
+            ValueError: names the keys.
+        """
+        if self.absent_parts and not self.packed:
+            raise ValueError(
+                f"experts in {self.folder} are incomplete: missing: {listing(self.absent_parts)}; "
+                "fetch them again"
+            )
+
+    def refuse_own_copies(self) -> None:
+        """Refuse modules whose embeddings or unembedding are not the trunk's; reads these.
+
+        Raises:
+            ValueError: says which.
+        """
+        trunk = {"embed_tokens": "model.embed_tokens.weight", "lm_head": "lm_head.weight"}
+        if trunk["lm_head"] not in self.files.shapes:  # tied
+            trunk["lm_head"] = trunk["embed_tokens"]
+        for key, (_, name) in self.places.items():
+            theirs = trunk.get(name.removeprefix("=").removesuffix(".weight"), "")
+            if not name.startswith("=") or theirs not in self.files.shapes:
+                continue
+            if not torch.equal(self.files.read(key), self.files.read(theirs)):
+                raise ValueError(
+                    f"{self.folder}: {key} is not the trunk's own, expected modules that share the "
+                    "trunk's embeddings and unembedding: modules with their own are not supported"
+                )
+
+    def trunk_differences(self) -> KeyReport | None:
+        """Return how the trunk's tensors differ from its model's; None where that is not known."""
+        if self.absent_parts:
+            return None
+        found = compare(self.folder, self.content, self.files, self.read_config, _ELSEWHERE)
+        return found and self.of_trunk(found)
+
+    def of_trunk(self, report: KeyReport) -> KeyReport:
+        """Return a report of transformers without the modules' tensors, of which it knows none."""
+        mine = partial(self.family.place, n_trunk=self.n_trunk)
+        return report._replace(unexpected=[key for key in report.unexpected if not mine(key)])
+
+    def refuse_other_trunk(self) -> None:
+        """Refuse a trunk whose tensors are not its model's, as far as that is known.
+
+        Raises:
+            ValueError: names the tensors.
+        """
+        if report := self.trunk_differences():
+            refuse_differences(self.folder, CONFIG_FILE, report.clauses())
+
+    def refuse_other_modules(self) -> None:
+        """Refuse modules whose tensors are not those of the trunk's kind of layer.
+
+        Raises:
+            ValueError: names the tensors.
+        """
+        if self.packed or self.absent_parts:  # said already
+            return
+        with quietly():
+            trunk = built(self.folder, self.read_config)
+        if trunk is not None:
+            shapes = self.files.shapes.items()
+            self.filled(trunk, {key: torch.empty(shape, device="meta") for key, shape in shapes})
+
+    def check(self) -> None:
+        """Refuse everything that can be refused before a model is made.
+
+        Raises:
+            ValueError: the first of the reasons.
+        """
+        for step in CHECKS:
+            step(self)
+
+    def filled(self, main: Any, tensors: Mapping[str, Tensor] | None = None) -> Modules:
+        """Return the modules of a trunk, on its device; experts stored one by one are joined.
+
+        Args:
+            main: transformers' causal language model.
+            tensors: by their keys; None reads them from the files.
+
+        Raises:
+            ValueError: tensors are missing, left over, or of another shape.
+        """
+        n, weights = self.n_modules(), {}
+        for key, (module, name) in self.places.items():
+            if not name.startswith("="):
+                tensor = self.files.read(key) if tensors is None else tensors[key]
+                for k in range(n) if module is None else [module]:  # what all share, once for each
+                    weights[f"layers.{k}.{name}"] = tensor
+        trunk = main.get_decoder()
+        load: Any = Modules.from_pretrained
+        with asking_transformers(f"the modules of {self.folder}"), quietly():
+            modules, info = load(
+                None,
+                trunk,
+                trunk.config.num_hidden_layers,
+                config=modules_config(trunk.config, n),
+                state_dict=weights,
+                dtype=main.dtype,
+                device_map={"": main.device},
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+        if clauses := KeyReport.of_loading(info, self._key).clauses():
+            raise ValueError(
+                f"the module weights in {self.folder} are not those that its {CONFIG_FILE} "
+                f"describes: {'; '.join(clauses)}; fetch them again"
+            )
+        filled: Modules = modules
+        return filled
+
+    def _key(self, name: str) -> str:
+        """Return the checkpoint's key for a name in `Modules`."""
+        _, module, rest = name.split(".", 2)
+        return self.family.key(int(module), rest, self.n_trunk)
+
+
+CHECKS: tuple[Callable[[Stored], Any], ...] = (
+    Stored.refuse_dedicated,
+    Stored.n_modules,
+    Stored.refuse_packed,
+    Stored.refuse_partial_experts,
+    Stored.refuse_other_modules,
+    Stored.refuse_own_copies,
+)
+"""What `inspect` says of modules, and loading refuses, before a model is made; the trunk apart."""
 
 
 def load_sequential(
@@ -54,145 +328,24 @@ def load_sequential(
         ValueError: the modules that the configuration promises are absent or incomplete, or
             weights are left over, have another shape, or are packed.
     """
-    content = read_json(folder / CONFIG_FILE)
-    family = family_of(content)
-    assert family is not None, "detected by its model_type"
-    files = SafetensorsFiles(folder)
-    n_trunk = _n_trunk(content)
-    n = count_modules(folder, content, family, files, n_trunk)
+    stored = Stored.of(folder)
+    stored.check()
+    stored.refuse_other_trunk()
+    load: Any = AutoModelForCausalLM.from_pretrained
     with asking_transformers(str(folder)), quietly():
-        main: Any = AutoModelForCausalLM.from_pretrained(
+        main, info = load(
             folder,
-            config=trunk_config(folder, content, family),
+            config=stored.read_config(),
             dtype=dtype or "auto",
             local_files_only=True,
+            output_loading_info=True,
             **arguments,
         )
-    weights = module_weights(folder, files, family, n_trunk, n)
-    modules = _filled(folder, main, family, n, weights)
-    _refuse_weights_of_its_own(folder, files, family, n_trunk, main)
-    model = SequentialModel(main, modules, family, heads)
+    # Again, because of a quantised trunk transformers alone knows what it needs.
+    refuse_differences(folder, CONFIG_FILE, stored.of_trunk(KeyReport.of_loading(info)).clauses())
+    model = SequentialModel(main, stored.filled(main), stored.family, heads)
     model.eval()
     return model
-
-
-def trunk_config(folder: Path, content: Mapping[str, Any], family: Family) -> Any:
-    """Return the configuration of the trunk as transformers builds it."""
-    if family.trunk is None:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
-    rest = {
-        name: value for name, value in content.items() if name not in ("model_type", "auto_map")
-    }
-    return AutoConfig.for_model(family.trunk, **rest)
-
-
-def count_modules(
-    folder: Path,
-    content: Mapping[str, Any],
-    family: Family,
-    files: SafetensorsFiles,
-    n_trunk: int,
-) -> int:
-    """Return how many modules a folder holds.
-
-    Raises:
-        ValueError: it is not the number that the configuration promises, or the family's keys are
-            of another kind than the modules can be.
-    """
-    if text_part(content).get("mtp_use_dedicated_embeddings"):
-        raise ValueError(
-            f"{folder / CONFIG_FILE}: mtp_use_dedicated_embeddings is true, expected modules that "
-            "share the trunk's embeddings: modules with their own are not supported"
-        )
-    found, said = modules_in(family, files.shapes, n_trunk), promised(content)
-    if found == said or (found and not said):
-        return found
-    if not found:
-        raise ValueError(
-            f"{folder / CONFIG_FILE} promises {said} module{'s' * (said > 1)} and the weights hold "
-            f"none (keys such as {family.example(n_trunk)}); copies for other engines leave them "
-            "out: fetch the original checkpoint, or use --model hf for the trunk alone"
-        )
-    raise ValueError(
-        f"{folder / CONFIG_FILE} promises {said} module{'s' * (said > 1)} and the weights hold "
-        f"{found}, expected the same number: correct it or fetch the weights again"
-    )
-
-
-def module_weights(
-    folder: Path, files: SafetensorsFiles, family: Family, n_trunk: int, n: int
-) -> dict[str, Tensor]:
-    """Return the modules' weights by their names in `Modules`; what all share, once for each.
-
-    Raises:
-        ValueError: some are no plain floating-point numbers.
-    """
-    keys = [key for key in files.shapes if family.place(key, n_trunk)]
-    packed = [key for key in keys if files.dtypes[key] is None]
-    if packed:
-        raise ValueError(
-            f"{folder} holds module weights that are not plain floating-point numbers "
-            f"({listing(packed)}), expected float32, float16 or bfloat16: fetch the checkpoint "
-            "whose modules are not quantised"
-        )
-    weights = {}
-    for key in keys:
-        module, name = family.place(key, n_trunk) or (None, "")
-        if not name.startswith("="):
-            for k in range(n) if module is None else [module]:
-                weights[f"layers.{k}.{name}"] = files.read(key)
-    return weights
-
-
-def _filled(folder: Path, main: Any, family: Family, n: int, weights: dict[str, Tensor]) -> Modules:
-    """Return modules with these weights; experts that are stored one by one are joined.
-
-    Raises:
-        ValueError: weights are missing, left over, or of another shape.
-    """
-    trunk = main.get_decoder()
-    config = modules_config(trunk.config, family, n)
-    load: Any = Modules.from_pretrained
-    with asking_transformers(f"the modules of {folder}"), quietly():
-        modules, info = load(
-            None,
-            trunk,
-            trunk.config.num_hidden_layers,
-            config=config,
-            state_dict=weights,
-            dtype=main.dtype,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    if clauses := KeyReport.of_loading(info).clauses():
-        raise ValueError(
-            f"the module weights in {folder} are not those that its {CONFIG_FILE} describes: "
-            f"{'; '.join(clauses)} (names as in transformers' MtpLayer); fetch them again"
-        )
-    filled: Modules = modules.to(main.device)
-    return filled
-
-
-def _refuse_weights_of_its_own(
-    folder: Path, files: SafetensorsFiles, family: Family, n_trunk: int, main: Any
-) -> None:
-    """Refuse modules whose embeddings or unembedding are not the trunk's.
-
-    Raises:
-        ValueError: says which.
-    """
-    shared = {
-        "embed_tokens.weight": main.get_input_embeddings().weight,
-        "lm_head.weight": main.get_output_embeddings().weight,
-    }
-    for key in files.shapes:
-        _, name = family.place(key, n_trunk) or (None, "")
-        trunk = shared.get(name.removeprefix("=")) if name.startswith("=") else None
-        if trunk is not None and not torch.equal(files.read(key).to(trunk), trunk):
-            raise ValueError(
-                f"{folder}: {key} is not the trunk's own, expected modules that share the trunk's "
-                "embeddings and unembedding: modules with their own are not supported"
-            )
 
 
 def _recognises(folder: Path) -> bool:
@@ -204,43 +357,41 @@ def _recognises(folder: Path) -> bool:
     if promised(content):
         return True
     try:
-        keys = SafetensorsFiles(folder).shapes
+        keys = stored_names(folder)
     except (ValueError, OSError):  # transformers may take other files
         return False
     return modules_in(family, keys, int(text_part(content).get("num_hidden_layers", 0))) > 0
 
 
-def _count(folder: Path) -> int:
-    content = read_json(folder / CONFIG_FILE)
-    family = FAMILIES[content["model_type"]]
-    return count_modules(folder, content, family, SafetensorsFiles(folder), _n_trunk(content))
-
-
-def _n_trunk(content: Mapping[str, Any]) -> int:
-    return int(text_part(content)["num_hidden_layers"])
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    with quietly():  # a type that transformers does not know
+        return folder_tokenizer(folder, lambda folder: Stored.of(folder).read_config(), raw=False)
 
 
 def _n_future_tokens(folder: Path) -> int:
-    return heads_of(_count(folder))
+    return heads_of(Stored.of(folder).n_modules())
 
 
 def _most_heads(folder: Path) -> int:
-    return most_heads_of(_count(folder))
+    return most_heads_of(Stored.of(folder).n_modules())
 
 
 def _describe(summary: Summary, folder: Path) -> Path | None:
     """Fill in what is known without loading: of the trunk as of an ordinary model, and modules."""
-    found = ORDINARY.describe(summary, folder)
-    summary.notes = [note for note in summary.notes if "sequential prediction module" not in note]
-    summary.n_future_tokens = None
-    summary.modules = n = summary.attempt(lambda: _count(folder))
-    if n:
-        summary.n_future_tokens = heads_of(n)
-        content, files = read_json(folder / CONFIG_FILE), SafetensorsFiles(folder)
-        family, n_trunk = FAMILIES[content["model_type"]], _n_trunk(content)
-        sizes = [prod(shape) for key, shape in files.shapes.items() if family.place(key, n_trunk)]
-        summary.notes.append(f"parameters of modules: {sum(sizes):,}")
-    return found
+    content = describe_config(summary, folder)
+    stored = summary.attempt(lambda: Stored.of(folder))
+    if stored:
+        for step in CHECKS:
+            summary.attempt(partial(step, stored))
+        describe_weights(
+            summary, content, lambda: stored.files, lambda _: stored.trunk_differences()
+        )
+        sizes = [prod(stored.files.shapes[key]) for key in stored.places]
+        if sizes:
+            summary.modules = modules_in(stored.family, stored.files.shapes, stored.n_trunk)
+            summary.n_future_tokens = heads_of(summary.modules)
+            summary.notes.append(f"parameters of modules: {sum(sizes):,}")
+    return tokenizer_file(folder)
 
 
 SEQUENTIAL = Layout(
@@ -248,7 +399,7 @@ SEQUENTIAL = Layout(
     title="transformers folder with sequential modules",
     recognises=_recognises,
     n_future_tokens=_n_future_tokens,
-    tokenizer=ORDINARY.tokenizer,
+    tokenizer=_tokenizer,
     describe=_describe,
     load=load_sequential,
     most_heads=_most_heads,
