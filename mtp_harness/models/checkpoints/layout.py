@@ -96,6 +96,7 @@ class Layout:
         describe: fills in what `inspect` says; returns where the tokenizer is, if that is known.
         load: to the CPU, in a type or as stored; None where transformers loads it with one head.
         provenance: what a converted folder says of its source; None where none is converted.
+        spreads: whether `parallelize=True` can spread its model over several GPUs.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Layout:
     describe: Callable[[Summary, Path], Path | None]
     load: Callable[[Path, torch.dtype | None], MultiHeadModel] | None = None
     provenance: Callable[[Path], dict[str, Any]] | None = None
+    spreads: bool = False
 
     @property
     def ordinary(self) -> bool:
