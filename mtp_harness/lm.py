@@ -52,6 +52,7 @@ from mtp_harness.models.load import (
     SHIPPED_MODELS,
     detect,
     is_local,
+    located,
     open_model,
     resolve,
 )
@@ -81,7 +82,8 @@ class MTPLM(IdentifiedLM):
         given = None if given == loader else given  # see `create_from_arg_obj`
         pretrained = given or loader or DEFAULT_MODEL
         self._name = pretrained  # `HFLM` takes the folder for it and sets `pretrained` to that
-        self._layout = None if loader else detect(pretrained)
+        revision = kwargs.get("revision")
+        self._layout = None if loader else detect(pretrained, revision)
         self._ordinary = self._layout is not None and self._layout.ordinary
         self._refuse(own, kwargs, device)
         self._checkpoint: dict[str, str | int | None] = {
@@ -102,13 +104,14 @@ class MTPLM(IdentifiedLM):
         if loader:
             self._open(given)
         if kwargs.get("parallelize") and not self._ordinary:
-            require_spreadable(self._user_model, loader)
+            require_spreadable(self._layout, self._user_model, loader)
             device = "cuda:0"  # the first one has what is outside the blocks
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if not self._ordinary:
             kwargs.setdefault("backend", "causal")  # no table of transformers lists our type
-        super().__init__(pretrained=resolve(pretrained), device=device, **kwargs)
+        self._place = pretrained if loader else located(pretrained, revision)
+        super().__init__(pretrained=resolve(self._place), device=device, **kwargs)
         self.pretrained = self._name
         if isinstance(self.model, MultiHeadModel):
             self._generator = Generator(self, self.model, self._eos_ids(), _decoding(own))
@@ -138,7 +141,7 @@ class MTPLM(IdentifiedLM):
         """Refuse arguments that do not fit the checkpoint's layout, or nothing at all."""
         if not self._ordinary:  # theirs go on to from_pretrained, as with hf
             refuse_unknown(kwargs, HFLM.__init__)
-            refuse_without_effect(kwargs)
+            refuse_without_effect(kwargs, local=self._layout is None or is_local(self._name))
         refuse_odd_values(own.get("draft_heads"), device, {**kwargs, **own})
         if self._ordinary:
             refuse_heads(self._name, own)
@@ -155,7 +158,7 @@ class MTPLM(IdentifiedLM):
                 super()._get_config(pretrained, **kwargs)
             return
         if self._user_model is None:
-            self._open(self._name)
+            self._open(self._place)
         self._config = getattr(self._user_model, "config", None)
 
     def _create_tokenizer(self, pretrained: Any, tokenizer: Any, **kwargs: Any) -> None:

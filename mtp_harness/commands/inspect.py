@@ -39,7 +39,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Say what a checkpoint is and what is wrong with it, without loading it.",
     )
     parser.add_argument(
-        "pretrained", nargs="?", metavar="PATH", help="a checkpoint's folder, or a shipped model"
+        "pretrained",
+        nargs="?",
+        metavar="PATH",
+        help="a checkpoint's folder, a shipped model, "
+        "or a name on the hub (one with heads is fetched)",
     )
     add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -60,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Raises:
         FileNotFoundError: there is nothing at the path.
-        ValueError: the path holds no checkpoint, or is a name on the hub.
+        ValueError: the path holds no checkpoint, or is a name of an ordinary model on the hub.
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
@@ -68,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("the following arguments are required: PATH")
 
     from mtp_harness.models.inspection import summarise, summarise_loaded
-    from mtp_harness.models.load import LAYOUTS
+    from mtp_harness.models.load import LAYOUTS, located
     from mtp_harness.models.plausibility import default_text
 
     opened = None
@@ -77,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = arguments.pretrained or arguments.loader
         summary = summarise_loaded(name, *opened, arguments.tokenizer)
     else:
+        arguments.pretrained = located(arguments.pretrained)
         summary = summarise(arguments.pretrained, arguments.tokenizer)
     layout = next((layout for layout in LAYOUTS if layout.name == summary.layout), None)
     probes: list[HeadProbe] = []

@@ -38,6 +38,7 @@ class IdentifiedLM(GeneratingLM):
 
     _layout: Layout | None  # None: a loader's
     _loader: str | None
+    _place: str  # where the checkpoint is: a folder, fetched or not, or an ordinary name on the hub
     _checkpoint: dict[str, str | int | None]  # the user's label, training tokens, step and seed
     _arguments: dict[str, Any]  # those of `HFLM`
 
@@ -74,12 +75,12 @@ class IdentifiedLM(GeneratingLM):
     @property
     def checkpoint_folder(self) -> Path:
         """Where the checkpoint is, if it is a folder here."""
-        return Path(resolve(self.pretrained))
+        return Path(resolve(self._place))
 
     def identity(self) -> dict[str, Any]:
         """Return what a log-likelihood or an answer depends on, decoding aside."""
         heads = isinstance(self.model, MultiHeadModel)
-        local = is_local(self.pretrained) or self._loader
+        local = is_local(self._place) or self._loader
         return {
             "pretrained": self.pretrained,
             "layout": self._layout.name if self._layout else "loader",

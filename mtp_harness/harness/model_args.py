@@ -182,10 +182,15 @@ def refuse_heads(pretrained: str, arguments: Mapping[str, Any]) -> None:
             )
 
 
-def refuse_without_effect(kwargs: Mapping[str, Any]) -> None:
-    """Raise a ValueError for an argument of `--model hf` that a checkpoint with heads ignores."""
+def refuse_without_effect(kwargs: Mapping[str, Any], local: bool = True) -> None:
+    """Raise a ValueError for an argument of `--model hf` that a checkpoint with heads ignores.
+
+    `local` says that it is no name on the hub, which has revisions.
+    """
     for name, harmless in _NOT_WITH_HEADS.items():
         value = kwargs.get(name)
+        if name == "revision" and not local:
+            continue
         if value is not None and value not in harmless:
             expected = " or ".join(str(v) for v in harmless if v != "") or "none"
             raise ValueError(

@@ -22,7 +22,8 @@ def summarise(pretrained: str, tokenizer: str | None = None) -> Summary:
     """
     if not is_local(pretrained):
         raise ValueError(
-            f"{pretrained} is no folder here, expected one: download the checkpoint first"
+            f"{pretrained} is no folder here, and no name on the hub whose configuration has "
+            "several heads and can be fetched: download the checkpoint first"
         )
     folder, layout = Path(resolve(pretrained)), detect(pretrained)
     summary = Summary(path=str(folder), layout=layout.name)

@@ -3,11 +3,12 @@
     params.json, consolidated*.pth      Meta's release           checkpoints/meta.py
     config.json, model_type mtp_llama   this package's folders   checkpoints/safetensors_folder.py
     config.json of a family, modules    DeepSeek-V3, GLM-4.5, …  checkpoints/sequential_folder.py
-    any other config.json, or a name    an ordinary causal LM    checkpoints/ordinary_folder.py
+    any other config.json               an ordinary causal LM    checkpoints/ordinary_folder.py
     anything else                       by the user's function   checkpoints/user_loader.py
 
-A path never reaches the hub, whatever is wrong with it; nor does the name of a shipped model. What
-is missing is a FileNotFoundError, what is wrong a ValueError, in one sentence each.
+A name on the hub is what its config.json says. A path never reaches the hub, whatever is wrong with
+it; nor does the name of a shipped model. What is missing is a FileNotFoundError, what is wrong a
+ValueError, in one sentence each.
 """
 
 import difflib
@@ -22,6 +23,7 @@ from mtp_harness.errors import in_words
 from mtp_harness.files import expanded
 from mtp_harness.models.checkpoints.adapter import refuse_adapter
 from mtp_harness.models.checkpoints.checks import listing, local_folder
+from mtp_harness.models.checkpoints.hub import fetched, looked_up
 from mtp_harness.models.checkpoints.layout import Layout
 from mtp_harness.models.checkpoints.meta import META
 from mtp_harness.models.checkpoints.meta_params import PARAMS_FILE
@@ -77,6 +79,8 @@ def open_model(
             without a tokenizer, or the tokenizer has ids for which the model has no row.
     """
     name = pretrained or loader or DEFAULT_MODEL
+    if not loader:
+        name = located(name)
     if loader:
         model = load_with(loader, pretrained and expanded(pretrained))
         if tokenizer is None:
@@ -117,24 +121,24 @@ def is_local(pretrained: str) -> bool:
 
 
 @in_words()
-def detect(pretrained: str) -> Layout:
+def detect(pretrained: str, revision: str | None = None) -> Layout:
     """Return the layout of a checkpoint.
 
     Args:
-        pretrained: a folder, the name of a shipped model, or a name on the hub. A hub name counts
-            as an ordinary causal LM, and is not looked up.
+        pretrained: a folder, the name of a shipped model, or a name on the hub, whose configuration
+            is taken from the hub's cache or fetched into it. A name without one counts as an
+            ordinary causal LM, which transformers then loads or refuses.
+        revision: of a name on the hub.
 
     Raises:
         FileNotFoundError: a path to nothing, to an empty folder, or an incomplete installation.
         ValueError: a path to a file, or a folder that holds no checkpoint.
     """
     if not is_local(pretrained):
-        if near := difflib.get_close_matches(pretrained, SHIPPED_MODELS, 1, 0.8):
-            raise ValueError(
-                f"there is no model {pretrained}, expected a folder, a name on the hub, or a "
-                f"shipped model: did you mean {near[0]}?"
-            )
-        return ORDINARY
+        _refuse_near(pretrained)
+        seen = looked_up(pretrained, revision)
+        with_heads = (MTP_LLAMA, SEQUENTIAL) if seen else ()
+        return next((one for one in with_heads if seen and one.recognises(seen)), ORDINARY)
     folder = _folder(pretrained)
     refuse_adapter(folder)
     for layout in LAYOUTS:
@@ -146,6 +150,19 @@ def detect(pretrained: str) -> Layout:
         f"{folder} holds no checkpoint, expected {PARAMS_FILE} with consolidated*.pth (Meta's "
         f"layout) or {CONFIG_FILE} with model.safetensors (transformers): {cure}"
     )
+
+
+@in_words()
+def located(pretrained: str, revision: str | None = None) -> str:
+    """Return the folder of a checkpoint with heads on the hub, fetched; anything else as it is.
+
+    Raises:
+        FileNotFoundError: its weights are neither in the hub's cache nor to be had.
+        ValueError: as `detect`, or the hub does not give them.
+    """
+    if is_local(pretrained) or detect(pretrained, revision).ordinary:
+        return pretrained
+    return str(fetched(pretrained, revision))
 
 
 @in_words()
@@ -181,10 +198,12 @@ def load_model(
     pretrained: str, dtype: torch.dtype | None = None, heads: int | None = None
 ) -> MultiHeadModel:
     """Load a checkpoint with heads, on the CPU and in evaluation mode; see `open_model`."""
+    pretrained = located(pretrained)
     if not is_local(pretrained):
         raise ValueError(
-            f"{pretrained} is neither a folder here nor a shipped model, expected a checkpoint "
-            f"with several heads: check the path, or name {' or '.join(SHIPPED_MODELS)}"
+            f"{pretrained} is neither a folder here nor a shipped model, and the hub has or gives "
+            "no configuration of this name with several heads: check the path or the name, or take "
+            f"{' or '.join(SHIPPED_MODELS)}"
         )
     layout = detect(pretrained)
     if layout.load is None:
@@ -201,7 +220,7 @@ def load_model(
 def load_tokenizer(pretrained: str) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a checkpoint, or one alone in a folder; a hub name is looked up."""
     if not is_local(pretrained):
-        detect(pretrained)
+        _refuse_near(pretrained)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(pretrained)
         return tokenizer
     folder = _folder(pretrained)
@@ -212,6 +231,15 @@ def load_tokenizer(pretrained: str) -> PreTrainedTokenizerBase:
             raise
         return tokenizer_of_ours(folder)
     return layout.tokenizer(folder)
+
+
+def _refuse_near(pretrained: str) -> None:
+    """Refuse a name that is nearly a shipped model's."""
+    if near := difflib.get_close_matches(pretrained, SHIPPED_MODELS, 1, 0.8):
+        raise ValueError(
+            f"there is no model {pretrained}, expected a folder, a name on the hub, or a "
+            f"shipped model: did you mean {near[0]}?"
+        )
 
 
 def _folder(pretrained: str) -> Path:

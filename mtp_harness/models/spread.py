@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from mtp_harness.models.checkpoints.layout import Layout
 from mtp_harness.models.llama.mtp_llama import MTPLlamaForCausalLM
 
 
@@ -59,13 +60,19 @@ def gpus() -> list[torch.device]:
     return [torch.device("cuda", index) for index in range(n)]
 
 
-def require_spreadable(model: object | None, loader: str | None) -> None:
+def require_spreadable(layout: Layout | None, model: object | None, loader: str | None) -> None:
     """Refuse to spread what cannot be, before weights are read; a loader may have made a model.
 
     Raises:
         ValueError: it is no `MTPLlamaForCausalLM`, GPUs are missing, or each of several processes
             has the whole model already.
     """
+    if layout and not layout.spreads:
+        raise ValueError(
+            f"parallelize=True does not work with a {layout.title}, expected one whose blocks this "
+            "package spreads (Meta's release or a folder made from it): leave it out and use one "
+            "GPU, or use --model hf for the trunk alone."
+        )
     if model is not None and not isinstance(model, MTPLlamaForCausalLM):
         raise ValueError(
             f"parallelize=True knows the blocks of MTPLlamaForCausalLM alone, and {loader} gives "

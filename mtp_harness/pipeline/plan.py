@@ -18,6 +18,7 @@ from mtp_harness.models.load import (
     detect,
     is_local,
     load_tokenizer,
+    located,
     n_future_tokens,
 )
 from mtp_harness.pipeline.cell import Cell
@@ -63,12 +64,14 @@ def _check_model(model: Model) -> bool:
         refuse_odd_values(arguments.get("draft_heads"), arguments.get("device"), arguments)
         loader = arguments.get("loader")
         pretrained = arguments.get("pretrained") or loader or DEFAULT_MODEL
-        layout = None if loader else detect(pretrained)
+        revision = arguments.get("revision")
+        layout = None if loader else detect(pretrained, revision)
         if loader:
             find_loader(loader)
         else:
             k = arguments.get("draft_heads")
-            n_future_tokens(pretrained, k if isinstance(k, int) else None)
+            place = located(pretrained, revision)
+            n_future_tokens(place, k if isinstance(k, int) else None)
         tokenizer = arguments.get("tokenizer")
         if isinstance(tokenizer, str) and is_local(tokenizer):
             load_tokenizer(tokenizer)
@@ -76,7 +79,7 @@ def _check_model(model: Model) -> bool:
             refuse_heads(pretrained, arguments)
             return False
         refuse_unknown(arguments, HFLM.__init__)
-        refuse_without_effect(arguments)
+        refuse_without_effect(arguments, local=layout is None or is_local(pretrained))
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"model {model.label}: {error}") from error
     return True

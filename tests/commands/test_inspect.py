@@ -234,7 +234,8 @@ def test_text_to_probe_with_that_is_none(folder, tmp_path, capsys, content, fact
     assert str(caught.value).startswith(f"{path} {fact}") and "Errno" not in str(caught.value)
 
 
-def test_nothing_to_inspect(tmp_path):
+def test_nothing_to_inspect(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         main([str(tmp_path / "absent")])
     with pytest.raises(ValueError, match="no folder here"):

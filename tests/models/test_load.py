@@ -64,7 +64,13 @@ def refusal(error, call, *arguments):
     return str(caught.value)
 
 
-def test_layouts_are_told_apart(meta_folder, ours, plain):
+@pytest.fixture
+def offline(monkeypatch):
+    """The hub's own switch: names are looked for in the cache alone."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def test_layouts_are_told_apart(meta_folder, ours, plain, offline):
     assert detect(str(meta_folder)) is META
     assert detect(str(ours)) is MTP_LLAMA
     assert detect(str(plain)) is ORDINARY
@@ -78,7 +84,7 @@ def test_config_json_decides_where_both_layouts_lie_together(plain):
     assert detect(str(plain)) is ORDINARY
 
 
-def test_models_of_both_layouts_load(meta_folder, ours, plain):
+def test_models_of_both_layouts_load(meta_folder, ours, plain, offline):
     assert load_model(str(meta_folder)).n_future_tokens == 4
     assert load_model(str(ours)).n_future_tokens == 2
     assert "ordinary causal language model" in refusal(ValueError, load_model, str(plain))

@@ -8,6 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError, FakeTen
 from mtp_harness.decode.acceptance import Rule
 from mtp_harness.decode.sampling import Sampling
 from mtp_harness.decode.slots import Slots
+from mtp_harness.models.checkpoints.meta import META
 from mtp_harness.models.llama import weights
 from mtp_harness.models.llama.mtp_llama import MTPLlamaConfig, MTPLlamaForCausalLM
 from mtp_harness.models.spread import gpus, require_spreadable, shares, spread
@@ -122,13 +123,13 @@ def test_fake_devices_would_show_a_mistake(fake):
 def test_spreading_needs_gpus_and_one_process(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert gpus() == [torch.device("cuda", 0), torch.device("cuda", 1)]
-    require_spreadable(None, None)
+    require_spreadable(META, None, None)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=r"2 processes.*leave it out"):
-        require_spreadable(None, None)
+        require_spreadable(META, None, None)
     monkeypatch.delenv("WORLD_SIZE")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match=r"finds 1 here: leave it out"):
-        require_spreadable(None, None)
+        require_spreadable(META, None, None)
     with pytest.raises(ValueError, match=r"my:load gives a Linear"):
-        require_spreadable(torch.nn.Linear(1, 1), "my:load")
+        require_spreadable(None, torch.nn.Linear(1, 1), "my:load")

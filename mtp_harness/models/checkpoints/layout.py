@@ -97,6 +97,7 @@ class Layout:
         most_heads: the largest n that may be asked for, without reading weights, where that is a
             choice: `load` then takes n, too. None where n is the checkpoint's own.
         provenance: what a converted folder says of its source; None where none is converted.
+        spreads: whether `parallelize=True` can spread its model over several GPUs.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Layout:
     load: Callable[..., MultiHeadModel] | None = None
     most_heads: Callable[[Path], int] | None = None
     provenance: Callable[[Path], dict[str, Any]] | None = None
+    spreads: bool = False
 
     @property
     def ordinary(self) -> bool:

@@ -223,4 +223,5 @@ META = Layout(
     describe=_describe,
     load=load_meta,
     provenance=_provenance,
+    spreads=True,
 )

@@ -207,4 +207,5 @@ MTP_LLAMA = Layout(
     tokenizer=tokenizer_of_ours,
     describe=_describe,
     load=load_folder,
+    spreads=True,
 )
