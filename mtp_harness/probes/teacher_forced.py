@@ -166,10 +166,12 @@ def _compare(logits: Tensor, target: Tensor) -> Reading:
     size = scaled.sum(-1)
     sum_of_squares = torch.linalg.vector_norm(scaled, dim=-1).square() / size.square()
     nats = best - of_target[..., 0] + size.log()
-    greater = torch.gt(logits, of_target, out=scaled).sum(-1)  # exact: V is far below 2^24
-    row, at, ids = (logits == of_target).nonzero(as_tuple=True)
-    lower = (ids < target[row, at]).float()
-    before = greater.index_put_((row, at), lower, accumulate=True)
+    before = torch.gt(logits, of_target, out=scaled).sum(-1)  # exact: V is far below 2^24
+    tied = (torch.eq(logits, of_target, out=scaled).sum(-1) > 1).nonzero(as_tuple=True)
+    if len(tied[0]):  # all the time in bfloat16, hardly ever in float32
+        ids = torch.arange(logits.shape[-1], device=logits.device)
+        lower = (logits[tied] == of_target[tied]) & (ids < target[tied][:, None])
+        before[tied] += lower.sum(-1)
     return Reading(
         right=predicted == target,
         nats=nats,

@@ -61,6 +61,23 @@ def one_trial(lm, kind, texts):
     return {"wall_s": time.perf_counter() - began, "peak_bytes": peak.read()}
 
 
+KINDS = ("loglikelihood_rolling", "head_logprobs")
+
+
+def compare(lm, texts, n_trials):
+    """Return trials of both kinds in turn, by kind, and the median of the ratios within a trial."""
+    trials = {kind: [] for kind in KINDS}
+    for trial in range(-1, n_trials):  # the first warms up
+        for kind in KINDS if trial % 2 else KINDS[::-1]:
+            found = one_trial(lm, kind, texts)
+            if trial >= 0:
+                trials[kind].append(found)
+    theirs, ours = (trials[kind] for kind in KINDS)
+    return trials, statistics.median(
+        one["wall_s"] / other["wall_s"] for one, other in zip(ours, theirs, strict=True)
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pretrained", nargs="?", default=DEFAULT_MODEL)
@@ -73,16 +90,8 @@ def main():
     lm = MTPLM(pretrained=args.pretrained, device=args.device, batch_size=args.batch)
     rows = [row for row in load(max_bytes=args.bytes)["test"] if row["data_set"] == "code"]
     texts = [row["text"] for row in rows]
-    kinds = ["loglikelihood_rolling", "head_logprobs"]
-    trials = {kind: [] for kind in kinds}
-    for trial in range(-1, args.trials):  # the first warms up
-        for kind in kinds if trial % 2 else kinds[::-1]:
-            found = one_trial(lm, kind, texts)
-            if trial >= 0:
-                trials[kind].append(found)
-    pairs = zip(trials[kinds[1]], trials[kinds[0]], strict=True)
+    trials, ratio = compare(lm, texts, args.trials)
     share = share_of_layers(lm.model)
-    ratio = statistics.median(ours["wall_s"] / theirs["wall_s"] for ours, theirs in pairs)
     out = {
         "pretrained": args.pretrained,
         "batch": args.batch,
@@ -96,12 +105,12 @@ def main():
     }
     args.out.write_text(json.dumps(out, indent=1) + "\n")
     memory = {
-        kind: max((trial["peak_bytes"] or 0) for trial in trials[kind]) / 2**20 for kind in kinds
+        kind: max((trial["peak_bytes"] or 0) for trial in trials[kind]) / 2**20 for kind in KINDS
     }
     sys.stdout.write(
         f"mtp_heads takes {ratio:.2f} times as long as loglikelihood_rolling, of at most "
-        f"{ALLOWED * share:.2f}; peak memory {memory[kinds[1]]:.0f} MiB beside "
-        f"{memory[kinds[0]]:.0f}\n"
+        f"{ALLOWED * share:.2f}; peak memory {memory[KINDS[1]]:.0f} MiB beside "
+        f"{memory[KINDS[0]]:.0f}\n"
     )
     return 0
 
