@@ -20,10 +20,12 @@ def examples(monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2] / "examples")
 
 
-def test_measure(capsys):
+def test_measure(tmp_path, capsys):
     sizes = "--windows 1 --window 64 --prompts 2 --prompt-tokens 16 --new-tokens 8 --batch 2"
-    assert measure.main([*TOY, *sizes.split(), "--device", "cpu"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    out = tmp_path / "out.json"
+    assert measure.main([*TOY, *sizes.split(), "--device", "cpu", "-o", str(out)]) == 0
+    assert capsys.readouterr().out.startswith("parallel_toy:load, ")
+    found = json.loads(out.read_text())
     assert found["pretrained"] == "parallel_toy:load" and len(found["heads"]["accuracy"]) == 3
     assert [row["identical_to_ntp"] for row in found["decoding"]["by_k"].values()] == [2] * 3
 

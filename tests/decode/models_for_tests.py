@@ -79,7 +79,7 @@ def hybrid(family, n_modules=1, vocab_size=10):
     kinds = ["linear_attention", "full_attention"]
     main = trunk(family, vocab_size=vocab_size, num_hidden_layers=2, layer_types=kinds)
     row = FAMILIES[family]
-    modules = Modules(modules_config(main.config, row, n_modules), main.get_decoder(), len(kinds))
+    modules = Modules(modules_config(main.config, n_modules), main.get_decoder(), len(kinds))
     for parameter in modules.parameters():
         if parameter.ndim == 3:  # experts, which transformers leaves as memory is
             parameter.data.normal_(0, 0.3)

@@ -119,7 +119,7 @@ def test_cross_entropies_are_those_of_rows_written_out(folder):
     (_, control, _) = probe_row(model, tokenizer, text)
     assert control.nats == pytest.approx(swapped.other_nats, abs=1e-5)
     assert control.other_nats == pytest.approx(swapped.nats, abs=1e-5)
-    assert abs(control.nats - control.other_nats) > 0.01
+    assert abs(control.nats - control.other_nats) > 1e-4  # the modules are random
     model.norm.weight.data.fill_(1)  # then there is nothing to tell apart
     states, _, passed = probe_row(model, tokenizer, text)
     assert states.nats == pytest.approx(states.other_nats, abs=1e-5)
