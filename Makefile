@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # Two test processes, one thread each: torch would otherwise start a thread per core in both.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup
 
-.PHONY: demo test test-all check venv figures
+.PHONY: demo test test-all check check-real venv figures
 
 demo: $(STAMP)
 	$(BIN)/lm_eval --model mtp --tasks humaneval_mtp --limit 20 --output_path demo/ --log_samples
@@ -28,6 +28,10 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Needs the checkpoint, from the hub or a folder: make check-real MODEL=Qwen/Qwen3.5-0.8B
+check-real: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.check_real $(MODEL)
 
 venv: $(STAMP)
 
