@@ -11,18 +11,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from mtp_harness.decode.sampling import Sampling
 from mtp_harness.errors import UserError, user_errors
 from mtp_harness.harness.generation_args import place_of
 from mtp_harness.harness.protocol import HeadsModel
 from mtp_harness.models.interface import LayerShape, MultiHeadModel
 from mtp_harness.probes.encoding import Encoded, encode
+from mtp_harness.probes.standard_rule import (
+    ExpectedWalk,
+    StandardReading,
+    expected_walk,
+    read_standard,
+)
 from mtp_harness.probes.teacher_forced import Reading, Walk, read, read_both, walk
 from mtp_harness.probes.windows import Span, spans
 
@@ -49,6 +56,7 @@ class TextQuestion:
         as_rolling: encode as lm_eval's rolling log-likelihood does, which reads a tokenizer's own
             BOS after the prefix token.
         chained: whether `measure` takes one module in its other reading, too.
+        sampling: by which drafts are accepted, where `measure` takes `TextReading.standard`.
         kind: of the row; see `encoding`.
     """
 
@@ -59,6 +67,7 @@ class TextQuestion:
     context: str = ""
     as_rolling: bool = False
     chained: bool = field(default=False, compare=False)  # so that readings are shared
+    sampling: Sampling | None = None
     kind: str = "text"
 
     def spans(self, n_states: int, longest: int, where: str) -> list[Span]:
@@ -84,6 +93,7 @@ class TextReading:
         heads: a `Reading` [N, n]; none until the first window has come in.
         chained: offsets 3..n of one module chained, [N, n-2], where a question asks for it; else
             [N, 0].
+        standard: acceptance by the rule of engines, [N, n-1], where a question asks for it.
         position: of each state in the window that scored it, int64 [N].
         n_tokens_read: tokens that were read for it, over all windows.
     """
@@ -91,6 +101,7 @@ class TextReading:
     encoded: Encoded
     heads: Reading = field(default_factory=lambda: Reading.empty(0, 0))
     chained: Reading = field(default_factory=lambda: Reading.empty(0, 0))
+    standard: StandardReading = field(default_factory=lambda: StandardReading.empty(0, 0))
     position: Tensor = field(default_factory=lambda: torch.zeros(0))
     n_tokens_read: int = 0
 
@@ -128,6 +139,18 @@ class TextReading:
         right = self.heads.right[:, :heads]
         each = [walk(right, begin - 1, end) for begin, end in self.encoded.runs()]
         return Walk(sum(one.n_kept for one in each), sum(one.n_steps for one in each))
+
+    def expected_walk(self) -> ExpectedWalk:
+        """Return what to expect of sampled drafts along every run of scored tokens, as a sum."""
+        right = self.standard.given_text  # [N, n-1]
+        each = [expected_walk(right, begin - 1, end) for begin, end in self.encoded.runs()]
+        kept, steps, drafted, accepted = zip(*each, strict=True)
+        return ExpectedWalk(
+            sum(kept),
+            sum(steps),
+            [sum(one) for one in zip(*drafted, strict=True)],
+            [sum(one) for one in zip(*accepted, strict=True)],
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return what the answer about a document of one's own carries; nothing of plain text.
@@ -182,6 +205,14 @@ def model_of(lm: HeadsModel) -> MultiHeadModel:
     return lm.model if isinstance(lm.model, MultiHeadModel) else _OneHead(lm)
 
 
+NOTHING: dict[str, Any] = {
+    "heads": Reading.empty(0, 0),
+    "chained": Reading.empty(0, 0),
+    "standard": StandardReading.empty(0, 0),
+}
+"""Of a `TextReading` that has been measured."""
+
+
 @dataclass
 class _Text:
     """A text on its way: windows come in, and when the last one has, requests are answered."""
@@ -189,21 +220,29 @@ class _Text:
     asked: list[int]  # places of the requests
     reading: TextReading
     spans: list[Span]
+    sampling: Sampling | None
     both: bool = False  # whether one module is read chained, too
+
+    @property
+    def way(self) -> tuple[bool, Sampling | None]:
+        """How it is read; texts of a batch are read in the same way."""
+        return self.both, self.sampling
 
     @property
     def n_states(self) -> int:
         return len(self.reading.tokens) - 1
 
-    def put(self, span: Span, heads: Reading, chained: Reading) -> bool:
+    def put(self, span: Span, heads: Reading, chained: Reading, standard: StandardReading) -> bool:
         """Keep what a window [T, n] scored; return whether the text has been read to its end."""
         reading = self.reading
         if not reading.n_tokens_read:
             reading.heads = Reading.empty(self.n_states, heads.right.shape[-1])
             reading.chained = Reading.empty(self.n_states, chained.right.shape[-1])
+            reading.standard = StandardReading.empty(self.n_states, standard.greedy.shape[-1])
             places = [torch.arange(s.first, s.end) - s.start for s in self.spans]
             reading.position = torch.cat(places)
-        for whole, own in zip((*reading.heads, *reading.chained), (*heads, *chained), strict=True):
+        mine = (*reading.heads, *reading.chained, *reading.standard)
+        for whole, own in zip(mine, (*heads, *chained, *standard), strict=True):
             whole[span.first : span.end] = own[span.first - span.start : span.end - span.start]
         reading.n_tokens_read += span.end - span.start
         return span.end == self.n_states
@@ -218,13 +257,13 @@ def answer(lm: HeadsModel, requests: Sequence[Instance], quiet: bool) -> list[An
     n_read = sum(span.end - span.start for span in every)
     _log.info("%d tokens of text, read %.2f times over", n_states, n_read / max(1, n_states))
     with tqdm(total=len(every), disable=quiet, desc="Running head_logprobs requests") as bar:
-        for text, span, *readings in _windows(lm, model_of(lm), texts):
-            if text.put(span, *readings):
+        for text, span, heads, chained, standard in _windows(lm, model_of(lm), texts):
+            if text.put(span, heads, chained, standard):
                 for place in text.asked:
                     found = requests[place].args[1].measure(text.reading)
                     found.update(text.reading.facts())
                     answers[place] = found
-                text.reading.heads = text.reading.chained = Reading.empty(0, 0)
+                text.reading = replace(text.reading, **NOTHING)
             bar.update()
     return answers
 
@@ -232,7 +271,7 @@ def answer(lm: HeadsModel, requests: Sequence[Instance], quiet: bool) -> list[An
 def _texts(lm: HeadsModel, requests: Sequence[Instance]) -> list[_Text]:
     """Return the texts to read, longest first, so that too large a batch fails early.
 
-    Those that one module reads in both ways come before the others.
+    Those that are read in the same way stand together.
     """
     reused = model_of(lm).reused
     texts: dict[tuple[str, TextQuestion], _Text] = {}
@@ -245,10 +284,10 @@ def _texts(lm: HeadsModel, requests: Sequence[Instance]) -> list[_Text]:
             if not encoded.scored[1:].any():
                 raise UserError(f"{where}: its text has no token, expected at least one.")
             found = _spans(lm, encoded, ask, where)
-            texts[key] = _Text([], TextReading(encoded), found)
+            texts[key] = _Text([], TextReading(encoded), found, ask.sampling)
         texts[key].asked.append(place)
         texts[key].both |= reused and ask.chained
-    return sorted(texts.values(), key=lambda text: (not text.both, -text.n_states))
+    return sorted(texts.values(), key=lambda text: (str(text.way), -text.n_states))
 
 
 def _spans(lm: HeadsModel, encoded: Encoded, ask: TextQuestion, where: str) -> list[Span]:
@@ -264,25 +303,26 @@ def _spans(lm: HeadsModel, encoded: Encoded, ask: TextQuestion, where: str) -> l
 
 def _windows(
     lm: HeadsModel, model: MultiHeadModel, texts: list[_Text]
-) -> Iterator[tuple[_Text, Span, Reading, Reading]]:
-    """Yield every window's two readings [T, ..] on the CPU, in order within a text."""
+) -> Iterator[tuple[_Text, Span, Reading, Reading, StandardReading]]:
+    """Yield every window's readings [T, ..] on the CPU, in order within a text."""
     rows = [(text, span) for text in texts for span in text.spans]
     at = 0
     while at < len(rows):
         longest, first = rows[at]
         fitting = max(1, AUTO_TOKENS // (first.end - first.start))
         size = fitting if lm.batch_size == "auto" else lm.batch_size
-        batch = [row for row in rows[at : at + int(size)] if row[0].both == longest.both]
+        batch = [row for row in rows[at : at + int(size)] if row[0].way == longest.way]
         readings = _read(model, batch, lm.device)
         for row, (text, span) in enumerate(batch):
-            heads, chained = (Reading(*(part[row] for part in one)) for one in readings)
-            yield text, span, heads, chained
+            heads, chained = (Reading(*(part[row] for part in one)) for one in readings[:2])
+            standard = StandardReading(*(part[row] for part in readings[2]))
+            yield text, span, heads, chained, standard
         at += len(batch)
 
 
 def _read(
     model: MultiHeadModel, batch: list[tuple[_Text, Span]], device: Any
-) -> tuple[Reading, Reading]:
+) -> tuple[Reading, Reading, StandardReading]:
     """Read windows together, [B, T, ..]; causal attention keeps what follows a row out of it."""
     length, n = max(span.end - span.start for _, span in batch), model.n_future_tokens
     table = torch.zeros(len(batch), length + n, dtype=torch.long)
@@ -290,15 +330,20 @@ def _read(
         part = text.reading.tokens[span.start : span.start + length + n]
         row[: len(part)] = part
     table = table.to(device)
+    both, sampling = batch[0][0].way
+    standard = StandardReading.empty(len(batch), length, 0)
     try:
-        if batch[0][0].both:
+        if both:
             heads, chained = read_both(model, table[:, :length], table[:, length:])
         else:
             heads = read(model, table[:, :length], following=table[:, length:])
             chained = Reading.empty(len(batch), length, 0)
+        if sampling:
+            standard = read_standard(model, table[:, :length], sampling, table[:, length:])
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"{len(batch)} windows of {length} tokens do not fit into the memory of {device}; "
             "lower batch_size or --metadata window."
         ) from error
-    return Reading(*(part.cpu() for part in heads)), Reading(*(part.cpu() for part in chained))
+    heads, chained = (Reading(*(part.cpu() for part in one)) for one in (heads, chained))
+    return heads, chained, standard

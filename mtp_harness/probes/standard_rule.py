@@ -48,6 +48,11 @@ class StandardReading(NamedTuple):
     given_text: Tensor
     """Of a sampled draft, given that the text has the token that it has."""
 
+    @classmethod
+    def empty(cls, *shape: int) -> "StandardReading":
+        """Return a reading of nothing."""
+        return cls(*(torch.zeros(shape) for _ in cls._fields))
+
 
 class ExpectedWalk(NamedTuple):
     """Expected counts along a sampled text.
@@ -81,7 +86,7 @@ def read_standard(
     k, (rows, length) = model.n_future_tokens, text.shape
     # One row of states for all of the text: head 1's at t+i-1 meet head i's at t.
     states = [state for _, state in head_states(model, text, k)]  # k of [B, S, D]
-    found = StandardReading(*(torch.zeros(rows, length, k - 1) for _ in range(3)))
+    found = StandardReading.empty(rows, length, k - 1)
     vocabulary = model.logits(1, states[0][:1, :1]).shape[-1]
     step = max(1, CHUNK // (rows * vocabulary))
     for begin in range(0, length - 1, step):
