@@ -3,26 +3,27 @@
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mtp_harness.models.interface import MultiHeadModel
-from mtp_harness.training.loss import backward_head_by_head
+from mtp_harness.training.loss import Backward
 
 
 class CudaGradients:
-    """`backward_head_by_head` in bfloat16 autocast, replayed as one CUDA graph per batch shape.
+    """A backward pass in bfloat16 autocast, replayed as one CUDA graph per batch shape.
 
     Models this small would otherwise wait for Python: a step has thousands of kernels of
     microseconds each. Blocks are compiled; all of them share one compiled graph per shape.
     """
 
-    def __init__(self, model: MultiHeadModel) -> None:
+    def __init__(self, model: MultiHeadModel, backward: Backward) -> None:
         """Compile the blocks and give every parameter a gradient that stays where it is."""
+        self.backward = backward
         self.graphs: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
         for module in model.modules():
-            if isinstance(module, LlamaDecoderLayer):
+            if isinstance(module, GradientCheckpointingLayer):
                 module.compile(dynamic=False)
 
     def __call__(self, model: MultiHeadModel, tokens: Tensor) -> Tensor:
@@ -52,10 +53,9 @@ class CudaGradients:
                 parameter.grad.zero_()
         return graph, static, nats
 
-    @staticmethod
-    def _run(model: MultiHeadModel, tokens: Tensor) -> Tensor:
+    def _run(self, model: MultiHeadModel, tokens: Tensor) -> Tensor:
         with torch.autocast("cuda", torch.bfloat16):
-            return backward_head_by_head(model, tokens)
+            return self.backward(model, tokens)
 
 
 class CudaMuon:

@@ -24,18 +24,18 @@ from mtp_harness.files import whole
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.training.cuda_graphs import CudaGradients, CudaMuon
 from mtp_harness.training.data import LOOKAHEAD
-from mtp_harness.training.loss import backward_head_by_head, losses_of
+from mtp_harness.training.loss import Backward, backward_head_by_head, losses_of
 from mtp_harness.training.recipe import Recipe
 
 
 def optimizers(model: MultiHeadModel, recipe: Recipe) -> list[Optimizer]:
-    """Return Muon for the blocks' matrices and AdamW for the rest (norms without decay)."""
+    """Return Muon for the blocks' matrices, and AdamW for the rest; only matrices decay."""
     inside: list[Tensor] = []
     outside: list[Tensor] = []
     vectors: list[Tensor] = []
     for name, parameter in model.named_parameters():
         embedding = "embed" in name or "lm_head" in name
-        group = vectors if parameter.ndim < 2 else outside if embedding else inside
+        group = vectors if parameter.ndim != 2 else outside if embedding else inside
         group.append(parameter)
     groups = [
         {"params": outside, "weight_decay": recipe.weight_decay},
@@ -104,6 +104,7 @@ def train(
     folder: Path,
     report: Callable[[dict[str, Any]], None],
     held_out: np.ndarray[Any, Any] | None = None,
+    backward: Backward = backward_head_by_head,
 ) -> list[dict[str, Any]]:
     """Train `model` in place; return the curve.
 
@@ -115,6 +116,7 @@ def train(
         folder: holds `state.pt`, which the caller deletes when the result is saved.
         report: called with each line of the curve.
         held_out: integer tokens [W, context + `LOOKAHEAD`] whose loss stands in each line, too.
+        backward: `backward_head_by_head` for parallel heads, or as `chained` for one module.
 
     Raises:
         ValueError: `folder` holds the state of a run with another recipe or model, or the loss
@@ -125,7 +127,7 @@ def train(
     checkpoint = Checkpoint(folder / "state.pt", recipe, model, opts)
     start, curve, seconds = checkpoint.resume()
     on_gpu = model.device.type == "cuda"
-    gradients = CudaGradients(model) if on_gpu else backward_head_by_head
+    gradients = CudaGradients(model, backward) if on_gpu else backward
     muon_step: Callable[[], Any] = CudaMuon(opts[0]) if on_gpu else opts[0].step
     started = time.perf_counter() - seconds
     for step in range(start, recipe.steps):

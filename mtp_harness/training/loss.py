@@ -10,7 +10,13 @@ means over the T positions of a row, in nats, so L_n is their sum over heads.
     head 1     1 2 3 4 5
     head 2       2 3 4 5 6
     head 3         3 4 5 6 7
+
+Sequential heads are a chain: head k reads head k-1's state at the same position and the token that
+head k-1 is to say, so all of them share one graph, and their losses have weights (`chained`).
 """
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -32,18 +38,50 @@ def head_loss(model: MultiHeadModel, offset: int, trunk: Tensor, targets: Tensor
     return cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
 
+def _losses(model: MultiHeadModel, tokens: Tensor) -> Iterator[Tensor]:
+    """Yield the n mean losses in nats of tokens int64 [B, T + n], sequential heads chained."""
+    length = tokens.shape[1] - model.n_future_tokens
+    trunk = state = model.trunk(tokens[:, :length])  # [B, T, D]
+    for offset in range(1, model.n_future_tokens + 1):
+        read = tokens[:, offset - 1 : offset - 1 + length]
+        state = model.head(offset, state if model.sequential else trunk, read)
+        logits = model.logits(offset, state)  # [B, T, V]
+        targets = tokens[:, offset : offset + length]
+        yield cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+
 @torch.no_grad()
 def losses_of(model: MultiHeadModel, tokens: Tensor) -> Tensor:
     """Return the n mean losses in nats, [n], of tokens int64 [B, T + n]; nothing is trained."""
-    n = model.n_future_tokens
-    length = tokens.shape[1] - n
-    trunk = model.trunk(tokens[:, :length])  # [B, T, D]
-    return torch.stack(
-        [
-            head_loss(model, offset, trunk, tokens[:, offset : offset + length])
-            for offset in range(1, n + 1)
-        ]
-    )
+    return torch.stack(list(_losses(model, tokens)))
+
+
+Backward = Callable[[MultiHeadModel, Tensor], Tensor]
+"""What adds the gradients of tokens int64 [B, T + n] to a model's; returns the n losses, [n]."""
+
+
+def chained(steps: int = 3, decay: float = 0.6, share: float = 0.3) -> Backward:
+    """Return the backward pass of one module that is trained on its own states.
+
+        L = L_1 + share * sum_k w_k L_{k+1},   w_k = decay^(k-1) / (1 + ... + decay^(steps-1))
+
+    Source: FastMTP (arXiv 2509.18362), section 3, for w; DeepSeek-V3 (arXiv 2412.19437), section
+    4.2, for the share beside the next-token loss.
+
+    Args:
+        steps: times the module runs, n - 1.
+        decay: of the weights, from step to step.
+        share: of all steps together, beside the next-token loss.
+    """
+    together = sum(decay**k for k in range(steps))
+    return partial(_backward, [1.0, *(share * decay**k / together for k in range(steps))])
+
+
+def _backward(weights: Sequence[float], model: MultiHeadModel, tokens: Tensor) -> Tensor:
+    losses = list(_losses(model, tokens))
+    weighted = [weight * loss for weight, loss in zip(weights, losses, strict=True)]
+    torch.stack(weighted).sum().backward()  # type: ignore[no-untyped-call]
+    return torch.stack(losses).detach()
 
 
 def backward_head_by_head(model: MultiHeadModel, tokens: Tensor) -> Tensor:
@@ -62,8 +100,7 @@ def backward_head_by_head(model: MultiHeadModel, tokens: Tensor) -> Tensor:
     """
     if model.sequential:
         raise ValueError(
-            "Training sequential heads is not supported: their gradients flow through each other; "
-            "train a model with parallel heads."
+            "The gradients of sequential heads flow through each other: train them by `chained`."
         )
     n = model.n_future_tokens
     length = tokens.shape[1] - n

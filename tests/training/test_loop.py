@@ -45,8 +45,8 @@ def model(n=2, seed=0):
     return MTPLlamaForCausalLM(config)
 
 
-def run(network, folder, recipe=RECIPE, windows=None, report=lambda line: None):
-    return train(network, windows or batches(data(), recipe), recipe, folder, report)
+def run(network, folder, recipe=RECIPE, windows=None, report=lambda line: None, **more):
+    return train(network, windows or batches(data(), recipe), recipe, folder, report, **more)
 
 
 # ---------------------------------------------------------------- schedule
@@ -103,7 +103,7 @@ def test_every_parameter_has_one_optimizer_and_vectors_do_not_decay():
 # ---------------------------------------------------------------- windows
 
 
-def test_models_with_any_number_of_heads_read_the_same_windows(monkeypatch, tmp_path):
+def test_models_with_any_number_of_heads_read_the_same_windows(tmp_path):
     read = {1: [], 4: []}
     gradients = loop.backward_head_by_head
 
@@ -111,10 +111,9 @@ def test_models_with_any_number_of_heads_read_the_same_windows(monkeypatch, tmp_
         read[network.n_future_tokens].append(tokens.clone())
         return gradients(network, tokens)
 
-    monkeypatch.setattr(loop, "backward_head_by_head", remember)
     for n in read:
         (tmp_path / str(n)).mkdir()
-        run(model(n), tmp_path / str(n))
+        run(model(n), tmp_path / str(n), backward=remember)
     assert len(read[1]) == len(read[4]) == RECIPE.steps
     for step, (one, four) in enumerate(zip(read[1], read[4], strict=True)):
         context = 12 if step < 4 else 24

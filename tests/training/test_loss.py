@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
-from mtp_harness.training.loss import backward_head_by_head, losses_of
+from mtp_harness.training.loss import backward_head_by_head, chained, losses_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -174,9 +174,38 @@ def test_memory_does_not_grow_with_heads():
     assert head_by_head[2] < together[2]
 
 
-def test_sequential_heads_are_refused():
+def sequential_toy():
     spec = importlib.util.spec_from_file_location("sequential", EXAMPLES / "sequential_toy.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    with pytest.raises(ValueError, match=r"^Training sequential heads is not supported: .*\.$"):
-        backward_head_by_head(module.load(None), tokens_for(4))
+    return module.load(None)
+
+
+def test_sequential_heads_are_refused():
+    with pytest.raises(ValueError, match=r"^The gradients of sequential heads flow through .*\.$"):
+        backward_head_by_head(sequential_toy(), tokens_for(4))
+
+
+def test_a_chain_is_trained_by_its_weighted_loss(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
+    network, tokens = sequential_toy().double(), tokens_for(4, rows=2, length=5)
+    losses = []
+    for offset in range(1, 5):
+        found = []
+        for row in tokens:
+            for end in range(1, 6):  # the state of the last position of a text that ends there
+                state = network.trunk(row[None, :end])
+                for head in range(2, offset + 1):
+                    state = network.head(head, state, row[None, head - 1 : head - 1 + end])
+                scores = network.logits(offset, state)[0, -1]
+                found.append(scores.logsumexp(0) - scores[row[end - 1 + offset]])
+        losses.append(torch.stack(found).mean())
+    one, two, three, four = losses
+    (one + 0.2 * (two / 1.75 + three * 0.5 / 1.75 + four * 0.25 / 1.75)).backward()
+    expected = {name: p.grad.clone() for name, p in network.named_parameters()}
+    network.zero_grad()
+    found = chained(3, decay=0.5, share=0.2)(network, tokens)
+    assert torch.allclose(found, torch.stack(losses).detach(), rtol=0, atol=1e-12)
+    for name, parameter in network.named_parameters():
+        assert expected[name].abs().max() > 1e-6, f"{name} has no gradient to compare"
+        assert (parameter.grad - expected[name]).abs().max() < 1e-12, name
