@@ -5,21 +5,26 @@
 Three of four layers are Gated DeltaNet, the fourth is attention, and one module drafts on by
 itself. Trunk and module are trained together, the module on its own states over three steps
 (`mtp_harness.training.loss.chained`). TEXT is what `mtp-harness train` takes; a run that was
-stopped goes on when it is started again. On a GPU it takes flash-linear-attention, where that is
-installed, for the delta rule.
+stopped goes on when it is started again.
 """
 
 import argparse
 import json
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import pad
 from transformers import AutoModelForCausalLM, Qwen3_5TextConfig
+from transformers.activations import ACT2FN
 from transformers.models.qwen3_5 import modeling_qwen3_5
 
 from mtp_harness.files import user_path, whole_files, write_whole
@@ -86,12 +91,93 @@ def save(model: SequentialModel, folder: Path) -> None:
     save_file(load_file(path) | module, path, metadata={"format": "pt"})
 
 
-def take_fast_rule() -> None:
-    """Let transformers' layers use flash-linear-attention's kernels, where they are installed."""
-    if torch.cuda.is_available() and find_spec("fla"):
-        from fla.ops.gated_delta_rule import chunk_gated_delta_rule
+def chunked_rule(
+    query: Tensor, key: Tensor, value: Tensor, g: Tensor, beta: Tensor, **_: Any
+) -> tuple[Tensor, None]:
+    """Return the delta rule's outputs [B, T, H, dv] from a state of zeros; T is a power of two.
 
-        modeling_qwen3_5.torch_chunk_gated_delta_rule = chunk_gated_delta_rule
+    Chunks of 64 tokens: all that does not wait for the state before is done for all chunks at
+    once. transformers' own function goes row by row within a chunk, whose gradients are slow.
+
+    Args:
+        query: [B, T, H, dk], as is the key.
+        key: see `query`.
+        value: [B, T, H, dv].
+        g: logarithm of how much of the state is left, [B, T, H].
+        beta: how much is written, [B, T, H].
+    """
+    size = min(64, query.shape[1])
+    with torch.autocast(query.device.type, enabled=False):
+        query, key, value, g, beta = (
+            part.float().unflatten(1, (-1, size)).movedim(3, 1)
+            for part in (query, key, value, g, beta)
+        )  # [B, H, N, C, ...]
+        query, key = (
+            x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6) for x in (query, key)
+        )
+        query = query * query.shape[-1] ** -0.5
+        faded, beta = g.cumsum(-1), beta[..., None]
+        left = faded.exp()[..., None]
+        between = (faded[..., :, None] - faded[..., None, :]).tril().exp().tril()  # [.., C, C]
+        system = beta * between * (key @ key.mT)  # its diagonal is not read
+        right = torch.cat([beta * left * key, beta * value], -1)
+        solved = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
+        reads, writes = solved.split([key.shape[-1], value.shape[-1]], -1)
+        last = faded[..., -1:, None].exp()
+        keys = (key * (faded[..., -1:] - faded).exp()[..., None]).mT  # [.., dk, C]
+        before, written = in_turn(reads, writes, keys, last)
+        found = query * left @ before + between * (query @ key.mT) @ written
+        return found.movedim(1, 3).flatten(1, 2), None
+
+
+@torch.compiler.disable  # a loop this long compiles for minutes
+def in_turn(reads: Tensor, writes: Tensor, keys: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the state before each chunk [B, H, N, dk, dv], and what each writes [B, H, N, C, dv].
+
+    Args:
+        reads: what a chunk takes from the state, [B, H, N, C, dk].
+        writes: what it would write to a state of zeros, [B, H, N, C, dv].
+        keys: where it writes to, faded to its end, [B, H, N, dk, C].
+        last: how much of the state its end has left, [B, H, N, 1, 1].
+    """
+    with torch.autocast(keys.device.type, enabled=False):
+        state, before, written = torch.zeros_like(keys[:, :, 0] @ writes[:, :, 0]), [], []
+        for read, write, key, left in zip(
+            *(part.unbind(2) for part in (reads, writes, keys, last)), strict=True
+        ):
+            before.append(state)
+            written.append(write - read @ state)
+            state = left * state + key @ written[-1]
+        return torch.stack(before, 2), torch.stack(written, 2)
+
+
+def shifted_conv(
+    inputs: Tensor, weight: Tensor, bias: None = None, activation: str | None = None, **_: Any
+) -> Tensor:
+    """Return a layer's causal convolution of [B, C, T] by [C, K], a sum that a compiler fuses."""
+    length, width = inputs.shape[-1], weight.shape[-1]
+    parts = [
+        weight[:, k, None] * pad(inputs, (width - 1 - k, 0))[..., :length] for k in range(width)
+    ]
+    return ACT2FN[activation](sum(parts))
+
+
+@contextmanager
+def made_for_training(model: SequentialModel) -> Iterator[None]:
+    """Give a trunk's layers functions that compile, and that have fast gradients."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    for layer in model.base.layers:
+        if hasattr(layer, "linear_attn"):
+            del layer.linear_attn.forward  # the one for decoding, bound to its layer
+    ours = {
+        "torch_chunk_gated_delta_rule": chunked_rule,
+        "causal_conv1d_fn": shifted_conv,
+        "create_causal_mask": lambda *_, **__: None,  # windows are causal without one
+    }
+    with patch.multiple(modeling_qwen3_5, **ours):
+        yield
+    torch.set_float32_matmul_precision(before)
 
 
 def main(argv: list[str]) -> None:
@@ -99,9 +185,9 @@ def main(argv: list[str]) -> None:
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("out", type=user_path, help="folder for the trained model")
     p.add_argument("--data", type=user_path, required=True, help="as for `mtp-harness train`")
-    p.add_argument("--steps", type=int, default=6000, help="of 98,304 bytes")
+    p.add_argument("--steps", type=int, default=3600, help="of 98,304 bytes")
     p.add_argument("--context", type=int, default=4096, help="bytes in a window")
-    p.add_argument("--save-every", type=int, default=2000, help="steps between two saved states")
+    p.add_argument("--save-every", type=int, default=1000, help="steps between two saved states")
     args = p.parse_args(argv)
     text = load(args.data)
     recipe = Recipe(
@@ -112,13 +198,11 @@ def main(argv: list[str]) -> None:
         save_every=args.save_every,
         data_sha256=text.report["data_sha256"],
     )
-    take_fast_rule()
     model = build(recipe).to("cuda" if torch.cuda.is_available() else "cpu")
     args.out.mkdir(parents=True, exist_ok=True)
-    held_out = text.held_out_windows(recipe.context)
-    curve = train(
-        model, batches(text.data, recipe), recipe, args.out, print, held_out, chained(STEPS)
-    )
+    batch, held_out = batches(text.data, recipe), text.held_out_windows(recipe.context)
+    with made_for_training(model):
+        curve = train(model, batch, recipe, args.out, print, held_out, chained(STEPS))
     record = {
         "command": shlex.join(["python", "examples/hybrid_training.py", *argv]),
         "recipe": asdict(recipe),

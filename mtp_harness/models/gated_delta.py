@@ -20,6 +20,7 @@ beta) for padding, which is the identity, too.
 Source: Yang et al. 2024, "Gated Delta Networks", section 3.3; transformers' layer for all else.
 """
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -39,11 +40,17 @@ EPSILON = 1e-6
 def serve_slots(decoder: Any) -> None:
     """Let the linear layers of a decoder of transformers take a `KeyValueCache`.
 
-    Without a cache they stay transformers' own.
+    Without a cache they stay transformers' own, whose advice to install kernels is for GPUs.
     """
+    kernels = logging.getLogger("transformers.integrations.hub_kernels")
+    kernels.addFilter(_is_of_use)
     for layer in decoder.layers:
         if (net := getattr(layer, "linear_attn", None)) is not None:
             net.forward = partial(_forward, net, net.forward)
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    return torch.cuda.is_available() or "falling back" not in record.getMessage()
 
 
 def state_shapes(config: Any) -> tuple[tuple[int, ...], ...]:

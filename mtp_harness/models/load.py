@@ -38,7 +38,7 @@ from mtp_harness.models.interface import MultiHeadModel
 LAYOUTS = (MTP_LLAMA, META, SEQUENTIAL, ORDINARY)
 """The first that recognises a folder has it; a new one is a file in `checkpoints/` and a line."""
 
-SHIPPED_MODELS = ("mtp-bytes-n4", "mtp-bytes-n1")
+SHIPPED_MODELS = ("mtp-bytes-n4", "mtp-bytes-n1", "mtp-bytes-qwen")
 """The small trained models inside the package; the first is the default."""
 
 DEFAULT_MODEL = SHIPPED_MODELS[0]

@@ -1,6 +1,7 @@
-"""Decoding speed of the shipped model on a CPU, side by side in one run.
+"""Decoding speed of a shipped model on a CPU, side by side in one run.
 
     python tests/benchmarks/bench_decoding_cpu.py -o tests/benchmarks/results/decoding_cpu.json
+    python tests/benchmarks/bench_decoding_cpu.py --model mtp-bytes-qwen -o …_qwen.json
 
 Ways to the same greedy text, EOS off: transformers' `generate` (what `--model hf` does) on one core
 and on all of them, our engine with head 1 alone (NTP), and with heads 1..k, both on one core.
@@ -18,12 +19,13 @@ import time
 from pathlib import Path
 
 import torch
+from transformers import AutoModelForCausalLM
 
 from mtp_harness.data.corpus import code_corpus
 from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.decode.records import Acceptance
 from mtp_harness.models import provenance
-from mtp_harness.models.load import load_model, load_tokenizer
+from mtp_harness.models.load import DEFAULT_MODEL, load_model, load_tokenizer, resolve
 from mtp_harness.models.text import plain_encode, shown
 from mtp_harness.probes.windows import prompts
 
@@ -42,7 +44,7 @@ def steady_prompts(model, tokenizer, count):
 
 
 def with_transformers(model, asked, batch, threads):
-    """Return seconds end to end and the answers of transformers' generate."""
+    """Return seconds end to end and the answers of generate of a model of transformers."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     answers, began = [], time.perf_counter()
@@ -77,7 +79,7 @@ def with_engine(engine, asked):
     return seconds, [a.tokens for a in answers], Acceptance.pool(records).tokens_per_forward
 
 
-def one_batch(model, tokenizer, asked, batch, trials):
+def one_batch(model, plain, tokenizer, asked, batch, trials):
     """Return what was measured with one batch size."""
     engines = {k: Engine(model, k, [], shown(tokenizer), slots=batch) for k in (1, 2, 3, 4)}
     cores = len(os.sched_getaffinity(0))
@@ -88,7 +90,7 @@ def one_batch(model, tokenizer, asked, batch, trials):
     for trial in range(-1, trials):  # the first warms up
         for way in ways if trial % 2 else ways[::-1]:
             if way in threads:
-                seconds, texts[way] = with_transformers(model, asked, batch, threads[way])
+                seconds, texts[way] = with_transformers(plain, asked, batch, threads[way])
             else:
                 seconds, texts[way], per_forward[way] = with_engine(engines[way], asked)
             if trial >= 0:
@@ -116,8 +118,12 @@ def speed(row, way, what):
 
 def weight_bytes(model, k):
     """Return the bytes of weights that a step with heads 1..k reads."""
-    read = [*model.model.layers, *model.extra_heads[: k - 1], model.model.norm, model.lm_head]
-    read += model.extra_lm_heads[: k - 1]
+    if model.sequential:  # the unembedding is the embedding; one module runs k - 1 times
+        read = [*model.base.layers, model.norm, *([model.modules_, model.main.lm_head] * (k - 1))]
+        read.append(model.main.lm_head)
+    else:
+        read = [*model.model.layers, *model.extra_heads[: k - 1], model.model.norm, model.lm_head]
+        read += model.extra_lm_heads[: k - 1]
     return sum(p.numel() * p.element_size() for module in read for p in module.parameters())
 
 
@@ -126,14 +132,18 @@ def main():
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--batches", default="1,4,16")
     parser.add_argument("--trials", type=int, default=10)
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="a shipped model with heads")
     args = parser.parse_args()
-    model = load_model("mtp-bytes-n4", torch.float32)
-    tokenizer = load_tokenizer("mtp-bytes-n4")
+    model = load_model(args.model, torch.float32)
+    tokenizer = load_tokenizer(args.model)
+    plain = model
+    if model.sequential:
+        plain = AutoModelForCausalLM.from_pretrained(resolve(args.model), dtype=torch.float32)
     asked = steady_prompts(model, tokenizer, 16)
     share = weight_bytes(model, 1) / weight_bytes(model, 4)
     rows = []
     for batch in map(int, args.batches.split(",")):
-        row = one_batch(model, tokenizer, asked[: max(4, batch)], batch, args.trials)
+        row = one_batch(model, plain, tokenizer, asked[: max(4, batch)], batch, args.trials)
         rows.append(row)
         limit = row["tokens_per_forward"][4] * share
         decoding = ratio(row, 1, 4, "decoding_s")

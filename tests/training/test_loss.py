@@ -208,4 +208,5 @@ def test_a_chain_is_trained_by_its_weighted_loss(monkeypatch):
     assert torch.allclose(found, torch.stack(losses).detach(), rtol=0, atol=1e-12)
     for name, parameter in network.named_parameters():
         assert expected[name].abs().max() > 1e-6, f"{name} has no gradient to compare"
-        assert (parameter.grad - expected[name]).abs().max() < 1e-12, name
+        difference = (parameter.grad - expected[name]).abs().max()
+        assert difference < 1e-8, f"{name}: {difference}"  # norms are taken in float32
