@@ -44,12 +44,21 @@ def test_terminal(two, capsys):
     below = lines[lines.index(row) + 1]
     assert below.strip().startswith("+0.250 [0.000, ")
     assert "one_|&, baseline" in out
-    assert "Nearer heads are more accurate" in out
+    assert "paper" not in out
+
+
+def test_claims_only_where_they_are_asked_for_and_never_of_other_models(two, capsys):
+    _, out, _ = run(capsys, two, "--claims")
+    said = out.partition("not comparable, because the claim is about other models or machines:")
+    assert "No claim of the paper is about models like these" in said[0]
+    assert "- Small models are worse with four heads than with one: 4M parameters, the" in said[2]
+    assert "Nearer heads are more accurate" not in out
+    assert "more claims need other runs" in out
 
 
 def test_csv_and_json_say_the_same(two, capsys):
     _, table, _ = run(capsys, two, "--baseline", "one_|&", "--format", "csv")
-    _, whole, _ = run(capsys, two, "--baseline", "one_|&", "--format", "json")
+    _, whole, _ = run(capsys, two, "--baseline", "one_|&", "--format", "json", "--claims")
     cells = json.loads(whole)["cells"]
     rows = list(csv.DictReader(io.StringIO(table)))
     assert [{k: "" if v is None else str(v) for k, v in c.items()} for c in cells] == rows
@@ -61,6 +70,8 @@ def test_csv_and_json_say_the_same(two, capsys):
         "agree",
         "disagree",
         "inconclusive",
+        "not comparable",
+        "not measured",
     }
 
 
@@ -72,7 +83,7 @@ def test_markdown_has_cells_of_equal_number(two, capsys):
 
 
 def test_latex_escapes_what_would_be_a_command(two, capsys):
-    _, out, _ = run(capsys, two, "--format", "latex")
+    _, out, _ = run(capsys, two, "--format", "latex", "--claims")
     assert r"{}one\_|\& &" in out
     assert out.count(r"\begin{tabular}") == out.count(r"\end{tabular}") == 2
 

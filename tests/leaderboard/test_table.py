@@ -166,7 +166,6 @@ DIFFERENT = {
     "documents": {"documents": "another {}"},
     "prompts": {"prompts": "another {}"},
     "number of samples": {"n_samples": 3},
-    "temperature": {"generation": {"until": ["\ndef"], "max_gen_toks": 512, "do_sample": True}},
     "stops": {"generation": {"until": ["\nclass"], "max_gen_toks": 512, "do_sample": False}},
     "budget": {"generation": {"until": ["\ndef"], "max_gen_toks": 256, "do_sample": False}},
     "draft rule": {"mtp": {"draft_rule": "LOSSY: every draft is accepted unverified"}},
@@ -185,6 +184,20 @@ def test_runs_that_differ_are_kept_apart_and_the_difference_is_named(tmp_path, w
     assert str(tmp_path / "a") in sentence
     assert str(tmp_path / "b") in sentence
     assert all(found.difference is None for found in board.cells.values())
+
+
+def test_temperatures_have_tables_of_their_own(tmp_path):
+    write_run(tmp_path / "a", "base")
+    how = {"until": ["\ndef"], "max_gen_toks": 512, "do_sample": True}
+    for place, temperature in enumerate((0.2, 0.8)):
+        more = {"generation": how | {"temperature": temperature}, "n_samples": 3}
+        write_run(tmp_path / str(place), "base", **more)
+    board = board_of(tmp_path, "base, k=4")
+    assert board.conflicts() == []
+    told = [one.protocol.temperature for one in board.boards.values()]
+    assert sorted(told) == ["0 (greedy)", "0.2", "0.8"]
+    write_run(tmp_path / "c", "other", generation=how | {"temperature": 0.5}, n_samples=4)
+    assert "number of samples 3 against 4" in " ".join(board_of(tmp_path).conflicts())
 
 
 def test_top_p_of_sampled_answers_counts(tmp_path):
