@@ -198,7 +198,7 @@ def _pairs(claim: Claim, board: Board) -> Iterator[tuple[int, int]]:
     most: dict[Model, int] = {}
     for place, run in enumerate(board.runs):
         if run.model.n > 1 and _is_about(claim, run):
-            same = run.model._replace(k=0)
+            same = run.model.text
             if same not in most or board.runs[most[same]].model.k < run.model.k:
                 most[same] = place
     for place in most.values():
@@ -308,7 +308,7 @@ def _is_kind(claim: Claim, run: Run) -> bool:
 
 def _beyond(claim: Claim, run: Run) -> str:
     """Return in words why a run is of another kind than a claim is about; empty if it is not."""
-    told = {**run.model._asdict(), "vocab_size": run.vocab_size}
+    told = {**run.model.facts, "vocab_size": run.vocab_size}
     for name, what in _RANGES.items():
         low, high = claim.get(name, (None, None))
         if low is not None and not (told[name] is not None and low <= told[name] <= high):

@@ -245,7 +245,7 @@ def plain_json(board: Leaderboard, claims: Sequence[Judged]) -> str:
     """Return everything as JSON."""
     content = {
         "baseline": board.baseline.name if board.baseline else None,
-        "models": [{"name": model.name, **model._asdict()} for model in board.models],
+        "models": [{"name": model.name, **model.facts} for model in board.models],
         "protocols": [
             {"task": task, "protocol": place, **vars(one.protocol)}
             for (task, place), one in board.boards.items()
@@ -278,7 +278,7 @@ def _long(board: Leaderboard) -> list[dict[str, Any]]:
                 continue
             mine, other = (one or (None, None, None) for one in (cell.interval, cell.difference))
             rows.append(
-                {"model": model.name, **model._asdict()}
+                {"model": model.name, **model.facts}
                 | {"task": column.task, "protocol": column.protocol, "metric": column.metric}
                 | {"filter": column.filtered, "value": cell.value, "low": mine[1], "high": mine[2]}
                 | dict(zip(("difference", "difference_low", "difference_high"), other, strict=True))

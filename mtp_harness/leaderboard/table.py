@@ -111,7 +111,7 @@ def _order(model: Model) -> tuple[object, ...]:
 
 
 def _named(models: Sequence[Model], baseline: str) -> Model:
-    found = [model for model in models if baseline in (model.name, model.label)]
+    found = [model for model in models if baseline in (model.name, model.whole_name, model.label)]
     if len(found) == 1:
         return found[0]
     rows = found or models
@@ -253,7 +253,7 @@ def data_needed(cells: Cells, first: Column) -> dict[Model, float]:
 def _families(models: Mapping[Model, float]) -> list[list[Model]]:
     """Return the checkpoints of each model, by training tokens; one k for each."""
     told = [model for model in models if model.n > 1 and model.train_tokens is not None]
-    one_k = {model._replace(k=0): model for model in sorted(told, key=lambda model: model.k)}
+    one_k = {model.text: model for model in sorted(told, key=lambda model: model.k)}
     by_label: dict[object, list[Model]] = defaultdict(list)
     by_size: dict[object, list[Model]] = defaultdict(list)
     for model in one_k.values():

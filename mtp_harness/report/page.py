@@ -113,7 +113,7 @@ def _facts(
     n_answers = sum((run.mtp.get("totals") or {}).get("n_answers", 0) for run in runs)
     n_documents = sum(len(task["documents"]) + task["n_left_out"] for task in documents["tasks"])
     return [
-        ("models", str(len({model._replace(k=0) for model in board.models}))),
+        ("models", str(len({model.text for model in board.models}))),
         ("results files", str(len(runs))),
         ("tasks", str(len({task for task, _ in board.boards}))),
         ("documents", f"{n_documents:,}"),

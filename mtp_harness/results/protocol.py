@@ -68,8 +68,8 @@ class Protocol:
 def protocol_of(file: ResultFile, task: str, documents: Documents | None = None) -> Protocol:
     """Return how a run did a task, of which it logged `documents`, or None."""
     config = file.content["configs"][task]
+    generates = bool(config.get("generation_kwargs"))  # probes have none, whatever samples say
     generation = documents.generation if documents else config.get("generation_kwargs")
-    generates = bool(generation)
     drafts = generates and int(file.mtp.get("draft_heads") or 1) > 1
     dtype = file.mtp.get("dtype") or file.content["config"].get("model_dtype") or ""
     texts = _texts(file, task, documents) if task != TIMINGS else {}

@@ -115,7 +115,7 @@ def test_small_models_are_worse(tmp_path):
     assert found.verdict == "agree"
     assert len(found.findings) == 1  # one pair: k does not change the text
     assert "-1 [-1, -1]" in found.measured
-    assert "four, k=4, 300M parameters against one, 300M parameters" in found.measured
+    assert "four, 300M parameters against one, 300M parameters" in found.measured
     assert not judged(tmp_path, "Large models").findings
 
 
@@ -291,7 +291,7 @@ def test_runs_without_samples_are_told_of_and_have_no_say(tmp_path):
     write_pair(tmp_path / "a", "mbpp_mtp", BASE, [2 * b for b in BASE], samples=False, **SMALL)
     found = judged(tmp_path / "a", "Small models are worse")
     assert found.verdict == "inconclusive"
-    assert found.measured.startswith(f"mbpp_mtp: {UNPAIRED} (several, k=4, 300M parameters")
+    assert found.measured.startswith(f"mbpp_mtp: {UNPAIRED} (several, 300M parameters")
     write_pair(tmp_path / "a", "humaneval_mtp", BASE, [0.5 * b for b in BASE], **SMALL)
     found = judged(tmp_path / "a", "Small models are worse")
     assert found.verdict == "agree"  # by the task with documents
@@ -341,7 +341,7 @@ def test_drafts_that_nobody_verified_speak_to_no_claim(tmp_path, acceptance):
     (model,) = build(run.find([str(tmp_path)])).models
     assert (
         model.name
-        == f"a, k=4, lossy ({'unverified' if acceptance == 'all' else 'synthetic acceptance'})"
+        == f"a, lossy ({'unverified' if acceptance == 'all' else 'synthetic acceptance'})"
     )
 
 

@@ -153,7 +153,7 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path):
 def test_what_one_of_the_two_has_is_named(tmp_path):
     more = {**TUNED, "code_accuracy_3": [1, 2, 3, 4]}
     found = pair(tmp_path, BASE, more)
-    assert found.left_out == ["code_accuracy_3 of mtp_heads: tuned, k=4 only"]
+    assert found.left_out == ["code_accuracy_3 of mtp_heads: tuned only"]
 
 
 def test_json_and_figure(tmp_path, capsys):
