@@ -86,7 +86,7 @@ def protocol_of(file: ResultFile, task: str, documents: Documents | None = None)
 
 
 def _version(told: Any) -> str:
-    return f"{told:g}" if isinstance(told, int | float) else str(told or "")
+    return f"{told:g}" if isinstance(told, int | float) else str(told or "unknown")
 
 
 def protocol_of_samples(documents: Documents) -> Protocol:
@@ -118,7 +118,7 @@ def _texts(file: ResultFile, task: str, documents: Documents | None) -> dict[str
     return told
 
 
-def _generation(how: Mapping[str, Any]) -> dict[str, str]:
+def _generation(how: Mapping[str, Any]) -> dict[str, Any]:
     sampled, given = bool(how.get("do_sample")), how.get("temperature")
     temperature = 1.0 if given is None else given
     return {

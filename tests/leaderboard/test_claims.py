@@ -115,7 +115,7 @@ def test_small_models_are_worse(tmp_path):
     assert found.verdict == "agree"
     assert len(found.findings) == 1  # one pair: k does not change the text
     assert "-1 [-1, -1]" in found.measured
-    assert "four, 300M parameters against one, 300M parameters" in found.measured
+    assert "four, k=4, 300M parameters against one, 300M parameters" in found.measured
     assert not judged(tmp_path, "Large models").findings
 
 
