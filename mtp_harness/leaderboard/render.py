@@ -118,7 +118,10 @@ def done(protocol: Protocol) -> str:
     """Return how a task was done, in one line."""
     samples, number = protocol.number_of_samples, protocol.number_of_documents
     told = [f"version {protocol.task_version}"]
-    told += [f"{number} document{'s' * (number != '1')}"] if number else []
+    if number:
+        told.append(f"{number} document{'s' * (number != '1')}")
+    elif protocol.documents:
+        told.append(f"{', '.join(map(' '.join, protocol.documents.items()))} documents")
     told += [f"{samples} sample{'s' * (samples != '1')}"] if protocol.temperature else []
     told += [f"temperature {protocol.temperature}"] if protocol.temperature else []
     return ", ".join([*told, *([protocol.dtype] if protocol.dtype else [])])

@@ -15,6 +15,8 @@ from mtp_harness.results.result_file import ResultFile
 
 TIMINGS = "mtp_speed"
 GREEDY = "0 (greedy)"
+ABSENT = "not at hand"
+"""In place of the hash of documents that a run did not have."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,9 @@ class Protocol:
     def differences(self, other: "Protocol") -> list[str]:
         """Return each difference but temperature in words, both values named; empty without any."""
         found = [
-            f"documents of {name} {mine} against {other.documents[name]}"
+            f"documents of {name} {mine} against {its}"
             for name, mine in self.documents.items()
-            if other.documents.get(name, mine) != mine
+            if ABSENT not in (mine, its := other.documents.get(name, mine)) and mine != its
         ]
         for one in fields(self):
             mine, its = getattr(self, one.name), getattr(other, one.name)
@@ -81,7 +83,7 @@ def protocol_of(file: ResultFile, task: str, documents: Documents | None = None)
         dtype=str(dtype).removeprefix("torch."),
         settings=", ".join(f"{key}={value}" for key, value in file.settings(task)) or "none",
         **texts,
-        **_generation(dict(generation or {}) if generates else {}),
+        **(_generation(generation or {}) if generates else {}),
     )
 
 
@@ -104,9 +106,9 @@ def _texts(file: ResultFile, task: str, documents: Documents | None) -> dict[str
     """Return what was read: documents by data set, their number, prompts."""
     sets = file.data_sets(task)
     hashes = {
-        name: str(about["sha256"])[:12]
+        name: str(about.get("sha256") or ABSENT)[:12]
         for name, about in sorted(sets.items())
-        if isinstance(about, Mapping) and about.get("sha256")
+        if isinstance(about, Mapping)
     }
     told: dict[str, Any] = {"documents": hashes}
     if len(sets) < 2:  # of several, runs may have read different ones
