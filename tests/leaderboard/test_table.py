@@ -262,3 +262,16 @@ def test_a_table_is_turned_where_that_makes_it_narrower(tmp_path):
     write_run(tmp_path / "z", "z", scores={f"code_accuracy_{o}": [0.5] for o in range(1, 30)})
     board = board_of(tmp_path)
     assert task_rows(board, board.columns)[0][0] == "metric"
+
+
+def test_names_say_no_more_than_tells_models_apart(tmp_path):
+    told = {"train_tokens": 5000, "train_step": 3}
+    for k in (2, 4):
+        write_run(tmp_path / f"a{k}", "a", k=k, mtp=told)
+    write_run(tmp_path / "b", "b", mtp=told)
+    for step in (1, 2):
+        write_run(tmp_path / f"c{step}", "c", mtp=told | {"train_step": step})
+    names = {model.name for model in board_of(tmp_path).models}
+    assert names == {"a, k=2", "a, k=4", "b", "c, step 1", "c, step 2"}
+    board = board_of(tmp_path, "b, k=4, 5k tokens, step 3")  # the whole name is known, too
+    assert board.baseline.label == "b"
