@@ -142,12 +142,12 @@ def test_hash_of_the_sources_is_in_the_file(tmp_path, everything):
 def test_two_runs_on_one_point_are_refused_and_named(tmp_path):
     cells = table("operations pause_tokens", [[1, 0, "accuracy", 0.5]])
     tables = {"mtp_arithmetic": {"by_operations": cells}}
-    write_run(tmp_path, "a", tables=tables, dtype="float32")
-    write_run(tmp_path, "a", tables=tables, dtype="bfloat16")
+    write_run(tmp_path, "a", tables=tables, train_step=1)
+    write_run(tmp_path, "a", tables=tables, train_step=2)
     gallery = draw_all(read_runs([tmp_path]), ["fig_8"])
     assert not gallery.drawn and not gallery.missing
     said = gallery.refused["fig_8"]
-    assert "two values at # operations 1 of a (they differ in dtype float32 and bfloat16;" in said
+    assert "two values at # operations 1 of a (they differ in train_step 1 and 2;" in said
     assert "results_2026" in said and "label=" in said
 
 
