@@ -25,6 +25,7 @@ COMMANDS = {
     "grade": "grade the programs in saved samples",
     "passk": "score several temperatures",
     "leaderboard": "compare the models of several runs",
+    "compare": "say what changed between two runs, paired by document",
     "report": "make one page of everything in the results",
     "run": "run several models on several tasks",
     "rouge": "summaries' scores with intervals",

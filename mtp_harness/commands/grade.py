@@ -22,6 +22,7 @@ from mtp_harness.results.find import (
     source_of,
     write_lines,
 )
+from mtp_harness.results.sizes import in_digits
 
 if TYPE_CHECKING:
     from mtp_harness.scoring.gradable import Gradable
@@ -177,7 +178,7 @@ def _show(found: Gradable, metrics: list[dict[str, Any]], ks: Sequence[int]) -> 
             continue
         value, low, high = estimate(scores)
         over = "" if len(scores) == len(metrics) else f", over {len(scores)} problems"
-        lines.append(f"  {name:20} {value:.4f} [{low:.4f}, {high:.4f}]{over}")
+        lines.append(f"  {name:20} {in_digits(value)} [{in_digits(low)}, {in_digits(high)}]{over}")
     sys.stdout.write("\n".join(lines) + "\n")
 
 

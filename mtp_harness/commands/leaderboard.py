@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
             f"{'; '.join(conflicts)}. Expected runs that differ in their models alone: name the "
             "files or folders that belong together"
         )
-    claims = judge(board)
+    claims = judge(board) if given.claims else []
     written = FORMATS[given.format](board, claims)
     if given.output:
         write_whole(given.output, written)
@@ -50,12 +50,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mtp-harness leaderboard",
         description="Show models and tasks in one table, with 90 % intervals by bootstrap over "
-        "documents, speed beside quality, and the paper's claims. Runs that differ in task "
-        "version, documents, prompts, number of samples, temperature, top-p, stops, budget, draft "
-        "rule or dtype are refused.",
+        "documents, and speed beside quality. A task at several temperatures has a table for each. "
+        "Runs that differ in task version, documents, prompts, number of samples, top-p, stops, "
+        "budget, draft rule or dtype are refused.",
     )
     parser.add_argument("results", nargs="+", help="results_….json files, or folders of them")
     parser.add_argument("--baseline", help="row to show paired differences to, by label or name")
+    parser.add_argument(
+        "--claims",
+        action="store_true",
+        help="add what the paper claims: agree, disagree, inconclusive, or not comparable where "
+        "its models or machines are others",
+    )
     parser.add_argument("--format", choices=FORMATS, default="terminal", help="default: terminal")
     parser.add_argument(
         "-o", "--output", type=user_path, help="write into this file instead of the terminal"

@@ -102,7 +102,7 @@ class Figure:
             return frame([]), str(error), True
         if own.empty:
             return own, f"no run measured it. Run {self.command}", False
-        alike.refuse_other_documents(own)
+        alike.refuse_differences(own, results)
         scores = own["task"] != ARCHITECTURE
         said = _shows_nothing(own[scores], self.least)
         return own[~scores] if said else own, said, True

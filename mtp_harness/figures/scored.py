@@ -57,7 +57,7 @@ def cells(results: Results, tasks: tuple[str, ...]) -> Iterator[Cell]:
     for _, rows in passed.groupby([*MODEL, "task", "at"], dropna=False, sort=True):
         sampled = rows[(rows["temperature"] > 0).fillna(False)]
         chosen = sampled if len(sampled) else rows
-        alike.refuse_other_documents(chosen)
+        alike.refuse_differences(chosen, results)
         # The text is the same for every k and batch size: of several runs the one with most heads.
         ordered = chosen.sort_values(["temperature", "n_samples", "k", "batch", "run"])
         one_each = ordered.drop_duplicates("temperature", keep="last").reset_index(drop=True)
@@ -110,7 +110,7 @@ def gains(results: Results, tasks: tuple[str, ...]) -> pd.DataFrame:
     """Return what every model with n > 1 gains over n = 1 of the same size and training tokens."""
     found = list(cells(results, tasks))
     if found:
-        alike.refuse_other_ways(pd.concat([cell.rows for cell in found]))
+        alike.refuse_differences(pd.concat([cell.rows for cell in found]), results)
     rows = []
     for cell in found:
         candidates = [other for other in found if _is_baseline(other.best, cell.best)]

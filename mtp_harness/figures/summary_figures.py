@@ -43,7 +43,7 @@ def rouge(results: Results) -> pd.DataFrame:
     rows = values[values["data_set"].isin(SUMMARIES) & values["metric"].isin(METRICS)]
     apart = [*MODEL, "data_set", "metric", "aspect", "asked", "documents", "temperature"]
     one_each = with_most_heads(rows, apart)
-    alike.refuse_other_documents(one_each)
+    alike.refuse_differences(one_each, results)
     _refuse_several_temperatures(one_each)
     return one_each
 

@@ -42,7 +42,7 @@ def choice_tasks(results: Results) -> pd.DataFrame:
 def choice_mean(results: Results) -> pd.DataFrame:
     """Return the plain mean of the seven, for checkpoints that have all of them."""
     each = choice_tasks(results)
-    alike.refuse_other_documents(each)
+    alike.refuse_differences(each, results)
     means = [
         mean_of(group, data_set=f"average of {len(CHOICE)}")
         for _, group in each.groupby(MODEL, dropna=False)
@@ -62,12 +62,8 @@ def efficiency(results: Results) -> pd.DataFrame:
     solutions, which move long before a model solves a problem; `data_set` names the panel. Rows
     with metric "tokens to reach … of n = 1" hold in `train_tokens` where a model with n > 1 first
     has the last score of n = 1 of its size.
-
-    Raises:
-        ValueError: Checkpoints of one training were scored in several types of numbers.
     """
     scored = _scored(results.values)
-    alike.refuse_several_dtypes(scored)
     family = ["label", "n", "parameters", "train_seed", "data_set", "metric", "temperature"]
     curves = [
         one.sort_values(["train_tokens", "k"]).drop_duplicates("train_tokens", keep="last")

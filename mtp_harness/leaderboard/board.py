@@ -95,10 +95,22 @@ class Board:
         known = self._pooled.get(key)
         return estimate(known.value, self._drawn(key)) if known else None
 
+    def n_documents(self, key: Key) -> int:
+        """Return how many documents a metric is pooled from; 0 where they are not known."""
+        known = self._pooled.get(key)
+        return 0 if known is None else int((known.sums[:, -1] > 0).sum())
+
     def difference(self, key: Key, place: int) -> Estimate | None:
         """Return a metric less that of the run at a place; None where that cannot be."""
         drawn = self.drawn_gain(key, place)
         return None if drawn is None else estimate(*drawn)
+
+    def by_document(self, key: Key, place: int) -> dict[str, float | None]:
+        """Return the same by document; None for one that counted nothing."""
+        mine, its = self._pooled[key], self._pooled[place, *key[1:]]
+        each = mine.statistic(mine.sums) - its.statistic(its.sums)  # [P]
+        known = (None if np.isnan(one) else float(one) for one in each)
+        return dict(zip(mine.documents, known, strict=True))
 
     def drawn_gain(self, key: Key, place: int, relative: bool = False) -> Drawn | None:
         """Return the same with its replicates, paired by document; relative to 0 it is NaN."""

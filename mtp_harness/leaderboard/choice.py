@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from mtp_harness.results import run
 from mtp_harness.results.find import read_each
+from mtp_harness.results.sizes import in_digits
 from mtp_harness.scoring.choice_metrics import METRICS
 
 
@@ -81,10 +82,10 @@ def lines(rows: Iterable[Row]) -> Iterator[str]:
     """Yield what is printed of rows."""
     for row in rows:
         step = "" if row.train_step is None else f" step {row.train_step}"
-        known = [f"{task} {row.scores[task]:.4f}" for task in METRICS if task in row.scores]
+        known = [f"{task} {in_digits(row.scores[task])}" for task in METRICS if task in row.scores]
         missing = [task for task in METRICS if task not in row.scores]
         mean = f"no mean of 7: {', '.join(missing)} missing"
         if row.mean is not None:
-            mean = f"mean of 7 {row.mean:.4f}"
+            mean = f"mean of 7 {in_digits(row.mean)}"
         limited = f"  run with --limit: {', '.join(row.limited)}" if row.limited else ""
         yield f"{row.model}{step}  {mean}  ({'  '.join(known)}; head 1 only){limited}"

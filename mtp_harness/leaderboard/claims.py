@@ -1,13 +1,16 @@
-"""The paper's claims beside what runs measured: agree, disagree or inconclusive, by fixed rules.
+"""The paper's claims beside what runs measured: agree, disagree, inconclusive or not comparable.
 
 `claims.toml` holds the claims, `verdicts.py` the rules.
 
 A claim about a mean is judged by the plain mean of the differences on the tasks that it names, all
 of them; of a task at several temperatures by its mean over them.
 
-Everything else is inconclusive, and so is a claim that no run can speak to. Several pairs of models
-or tasks agree where all agree, and disagree where one disagrees and none agrees; runs without
-documents have no say, and what they lack is told.
+Everything else is inconclusive. Several pairs of models or tasks agree where all agree, and
+disagree where one disagrees and none agrees; runs without documents do not count, and the finding
+says what is missing.
+
+Only runs of models like those that a claim is about can agree or disagree with it: a claim about 7B
+models on a GPU is not comparable with a 4M model on a CPU.
 
 A pair is a model with n heads and one with n = 1 whose parameters differ by at most 10 % and whose
 training tokens and seeds are the same (or equally unknown; then their steps are), with one
@@ -26,7 +29,16 @@ from typing import Any, NamedTuple
 from mtp_harness.leaderboard.board import Board, Drawn, estimate, mean_of
 from mtp_harness.leaderboard.table import Leaderboard
 from mtp_harness.leaderboard.text import spanned
-from mtp_harness.leaderboard.verdicts import Verdict, decreases, grows, pool, reaches, side
+from mtp_harness.leaderboard.verdicts import (
+    ENOUGH,
+    Verdict,
+    decreases,
+    grows,
+    of_enough,
+    pool,
+    reaches,
+    side,
+)
 from mtp_harness.results.run import Model, Run
 from mtp_harness.results.samples import family_of
 from mtp_harness.results.sizes import in_short
@@ -69,6 +81,9 @@ def judge(board: Leaderboard) -> list[Judged]:
 
 def _judge(claim: Claim, board: Leaderboard) -> Judged:
     findings = tuple(_RULES[claim["rule"]](claim, board)) if claim["rule"] in _RULES else ()
+    verdict, missing = _without_findings(claim, board)
+    if findings:
+        verdict = pool([finding.verdict for finding in findings if finding.verdict])
     by_model: dict[str, dict[str, None]] = {}  # each model is named once
     for one in findings:
         by_model.setdefault(one.who, {})[one.what] = None
@@ -79,14 +94,26 @@ def _judge(claim: Claim, board: Leaderboard) -> Judged:
         claim["setting"],
         claim["printed"] or NO_NUMBER,
         findings,
-        measured or f"needs {claim['needs']}",
-        pool([finding.verdict for finding in findings if finding.verdict]),
+        measured or missing,
+        verdict,
     )
+
+
+def _without_findings(claim: Claim, leaderboard: Leaderboard) -> tuple[Verdict, str]:
+    """Return why no run speaks to a claim: others than it is about, or none."""
+    beyond: dict[str, None] = {}
+    for board in _boards(claim, leaderboard) if claim["rule"] in _RULES else ():
+        for run in board.runs:
+            if _is_kind(claim, run) and (why := _beyond(claim, run)):
+                beyond[why] = None
+    if beyond:
+        return "not comparable", "; ".join(beyond)
+    return "not measured", f"needs {claim['needs']}"
 
 
 def _differences(claim: Claim, leaderboard: Leaderboard) -> Iterator[Finding]:
     """Yield one finding for each pair, task and metric; or for each pair, over all tasks."""
-    compared: dict[str, list[tuple[str, str, Drawn]]] = defaultdict(list)
+    compared: dict[str, list[_Gain]] = defaultdict(list)
     nothing: dict[tuple[str, str], list[str]] = defaultdict(list)
     unpaired: dict[tuple[str, str], None] = {}
     for board in _boards(claim, leaderboard):
@@ -101,13 +128,15 @@ def _differences(claim: Claim, leaderboard: Leaderboard) -> Iterator[Finding]:
                 elif found is None:
                     unpaired[who, board.task] = None
                 else:
-                    compared[who].append((board.task, name[0], found))
+                    n_documents = board.n_documents((place, *name))
+                    compared[who].append(_Gain(board.task, name[0], found, n_documents))
     for who, several in compared.items():
         if "mean" in claim:
             yield Finding(who, *_judged_mean(claim, several))
         else:
-            for task, metric, drawn in several:
-                yield Finding(who, *_judged_gain(claim, f"{task} {metric}", drawn))
+            for one in several:
+                what = f"{one.task} {one.metric}"
+                yield Finding(who, *_judged_gain(claim, what, one.drawn, one.n_documents))
     for (who, task), metrics in nothing.items():
         more = f" and {len(metrics) - 1} more" if len(metrics) > 1 else ""
         yield Finding(who, f"{task} {metrics[0]}{more}: 0 against 0", "inconclusive")
@@ -115,29 +144,44 @@ def _differences(claim: Claim, leaderboard: Leaderboard) -> Iterator[Finding]:
         yield Finding(who, f"{task}: {UNPAIRED}", None)
 
 
-def _judged_mean(
-    claim: Claim, several: Sequence[tuple[str, str, Drawn]]
-) -> tuple[str, Verdict | None]:
+class _Gain(NamedTuple):
+    """What n heads gain over one on a task."""
+
+    task: str
+    metric: str
+    drawn: Drawn
+    n_documents: int
+
+
+def _judged_mean(claim: Claim, several: Sequence[_Gain]) -> tuple[str, Verdict | None]:
     """Return in words what the mean over a claim's tasks is, and the verdict on it."""
     by_family: dict[str, list[Drawn]] = defaultdict(list)
-    for task, _, drawn in several:
-        by_family[family_of(task)].append(drawn)
+    for one in several:
+        by_family[family_of(one.task)].append(one.drawn)
     if lacking := [name for name in claim["mean"] if name not in by_family]:
         return f"no mean without {', '.join(lacking)}", None
     means = [mean_of(by_family[name]) for name in claim["mean"]]
-    return _judged_gain(claim, f"mean of {len(means)} tasks", mean_of(means))
+    fewest = min(one.n_documents for one in several)
+    return _judged_gain(claim, f"mean of {len(means)} tasks", mean_of(means), fewest)
 
 
-def _judged_gain(claim: Claim, what: str, drawn: Drawn) -> tuple[str, Verdict]:
+def _judged_gain(claim: Claim, what: str, drawn: Drawn, n_documents: int) -> tuple[str, Verdict]:
     """Return in words what a gain is, and the verdict on it."""
     gain = estimate(*drawn)
     if gain is None:
         return f"{what}: a share of 0", "inconclusive"
     if claim["rule"] == "more_by":
         value, low, high = (f"{100 * share:+.3g}" for share in gain)
-        return f"{what} {value} % [{low}, {high}]", grows(gain, claim["value"])
-    verdict = side(gain, claim.get("direction", "equal"), claim.get("margin", 0.0))
-    return f"{what} {spanned(gain, '{:+.4g}'.format)}", verdict
+        said, verdict = f"{what} {value} % [{low}, {high}]", grows(gain, claim["value"])
+    else:
+        said = f"{what} {spanned(gain, '{:+.4g}'.format)}"
+        verdict = side(gain, claim.get("direction", "equal"), claim.get("margin", 0.0))
+    return f"{said}{_few(n_documents)}", of_enough(verdict, n_documents)
+
+
+def _few(n_documents: int) -> str:
+    """Return what is said of a number of documents that decides nothing."""
+    return "" if n_documents >= ENOUGH else f" on {n_documents} documents, expected {ENOUGH}"
 
 
 def _metrics(claim: Claim, board: Board, place: int) -> list[tuple[str, str]]:
@@ -154,7 +198,7 @@ def _pairs(claim: Claim, board: Board) -> Iterator[tuple[int, int]]:
     most: dict[Model, int] = {}
     for place, run in enumerate(board.runs):
         if run.model.n > 1 and _is_about(claim, run):
-            same = run.model._replace(k=0)
+            same = run.model.text
             if same not in most or board.runs[most[same]].model.k < run.model.k:
                 most[same] = place
     for place in most.values():
@@ -184,8 +228,11 @@ def _reached(claim: Claim, leaderboard: Leaderboard) -> Iterator[Finding]:
                     found = board.estimate((place, *name))
                     what, verdict = f"{board.task} {name[0]}: {UNPAIRED}", None
                     if found:
+                        n_documents = board.n_documents((place, *name))
                         what = f"{board.task} {name[0]} {spanned(found, '{:.4g}'.format)}"
+                        what += _few(n_documents)
                         verdict = reaches(found.low, found.high, claim["value"])
+                        verdict = of_enough(verdict, n_documents)
                     yield Finding(_called(run.model), what, verdict)
 
 
@@ -231,8 +278,11 @@ def _decreasing(claim: Claim, leaderboard: Leaderboard) -> Iterator[Finding]:
                 rows.sort(key=lambda row: row["offset"])
                 if len(rows) > 1 and all(row["low"] is not None for row in rows):
                     values = ", ".join(f"{row['value']:.3f}" for row in rows)
-                    what = f"{claim['metrics']} on {data_set} {values}"
+                    about = run.data_sets(board.task).get(data_set) or {}
+                    n_documents = about.get("n_documents") or 0
+                    what = f"{claim['metrics']} on {data_set} {values}{_few(n_documents)}"
                     verdict = decreases([(row["low"], row["high"]) for row in rows])
+                    verdict = of_enough(verdict, n_documents)
                     yield Finding(_called(run.model), what, verdict)
 
 
@@ -248,14 +298,29 @@ def _boards(claim: Claim, leaderboard: Leaderboard) -> list[Board]:
 
 
 def _is_about(claim: Claim, run: Run) -> bool:
-    if run.model.n != claim.get("n", run.model.n) or not run.model.is_lossless:
-        return False
-    told = {**run.model._asdict(), "vocab_size": run.vocab_size}
-    for name in ("parameters", "train_tokens", "vocab_size"):
+    return _is_kind(claim, run) and not _beyond(claim, run)
+
+
+def _is_kind(claim: Claim, run: Run) -> bool:
+    """Return whether a run has as many heads as a claim is about, and verified its drafts."""
+    return run.model.n == claim.get("n", max(run.model.n, 2)) and run.model.is_lossless
+
+
+def _beyond(claim: Claim, run: Run) -> str:
+    """Return in words why a run is of another kind than a claim is about; empty if it is not."""
+    told = {**run.model.facts, "vocab_size": run.vocab_size}
+    for name, what in _RANGES.items():
         low, high = claim.get(name, (None, None))
         if low is not None and not (told[name] is not None and low <= told[name] <= high):
-            return False
-    return True
+            about = f"{in_short(low)} to {in_short(high)}" if low else f"at most {in_short(high)}"
+            return f"{in_short(told[name])} {what}, the claim is about {about}"
+    if claim.get("gpu") and "gpu" not in (run.mtp.get("hardware") or {}):
+        return "timed without a GPU, the claim is about one"
+    return ""
+
+
+_RANGES = {"parameters": "parameters", "train_tokens": "training tokens", "vocab_size": "tokens"}
+"""Whose numbers a claim may bound, and what is counted."""
 
 
 def _called(model: Model) -> str:

@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from mtp_harness.leaderboard import stale
 from mtp_harness.leaderboard.board import Column
 from mtp_harness.leaderboard.claims import Judged
 from mtp_harness.leaderboard.table import DATA, SPEED, TIMED, Cell, Leaderboard
 from mtp_harness.leaderboard.text import WIDTH, Rows, aligned, beside, pipes, tabular, wrapped
 from mtp_harness.results.protocol import Protocol
+from mtp_harness.results.sizes import in_digits
 from mtp_harness.scoring.bootstrap import Estimate
 
 NOTE = (
@@ -46,9 +46,7 @@ def help_of(column: Column) -> str:
 
 def number(value: float, column: Column) -> str:
     """Return a value as it is shown: shares with three decimals, speeds without."""
-    if column.metric == SPEED or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
+    return f"{value:,.0f}" if column.metric == SPEED else in_digits(value)
 
 
 def interval(one: Estimate | None, column: Column) -> str:
@@ -118,12 +116,15 @@ def _below_each_other(
 
 def done(protocol: Protocol) -> str:
     """Return how a task was done, in one line."""
-    samples = protocol.number_of_samples
-    return (
-        f"version {protocol.task_version}, {protocol.documents.split(' with ')[0]} documents, "
-        f"{samples} sample{'s' if samples != '1' else ''}, temperature {protocol.temperature}, "
-        f"{protocol.dtype}"
-    )
+    samples, number = protocol.number_of_samples, protocol.number_of_documents
+    told = [f"version {protocol.task_version}"]
+    if number:
+        told.append(f"{number} document{'s' * (number != '1')}")
+    elif protocol.documents:
+        told.append(f"{', '.join(map(' '.join, protocol.documents.items()))} documents")
+    told += [f"{samples} sample{'s' * (samples != '1')}"] if protocol.temperature else []
+    told += [f"temperature {protocol.temperature}"] if protocol.temperature else []
+    return ", ".join([*told, *([protocol.dtype] if protocol.dtype else [])])
 
 
 def notes(board: Leaderboard) -> list[str]:
@@ -135,7 +136,7 @@ def notes(board: Leaderboard) -> list[str]:
         if not one.columns
     ]
     told = [*_efficiency(board), *_speed(board), *hidden, *board.notes]
-    return [NOTE, *told, *map(str, stale.heads(board))]
+    return [NOTE, *told]
 
 
 def _efficiency(board: Leaderboard) -> Iterator[str]:
@@ -179,43 +180,58 @@ def terminal(board: Leaderboard, claims: Sequence[Judged]) -> str:
     """Return what the command prints."""
     parts = _tables(board, lambda task, how, rows: f"{task}: {how}\n{aligned(rows)}")
     parts.append("\n".join(wrapped(line) for line in notes(board)))
-    parts.append("\n".join(_claim_lines(claims)))
+    if claims:
+        parts.append("\n".join(_claim_lines(claims)))
     return "\n\n".join(parts) + "\n"
 
 
 def _claim_lines(claims: Sequence[Judged]) -> Iterator[str]:
-    """Yield the claims that these runs speak to, then what the others need."""
-    yield f"{'the paper claims':<54} {'verdict':<13} these runs"
-    for one in claims:
-        if one.findings:
-            said = f"{one.claim} ({one.source}: {one.printed})"
-            yield from beside((said, 54), (one.verdict, 13), (one.measured, 54))
-    yield "inconclusive, as no run here speaks to them:"
-    for one in claims:
-        if not one.findings:
-            yield wrapped(f"- {one.claim}: {one.measured}")
+    """Yield the claims that these runs speak to, and those about other models."""
+    judged = [one for one in claims if one.findings]
+    yield (
+        f"{'the paper claims':<54} {'verdict':<13} these runs"
+        if judged
+        else "No claim of the paper is about models like these with tasks like these."
+    )
+    for one in judged:
+        said = f"{one.claim} ({one.source}: {one.printed})"
+        yield from beside((said, 54), (one.verdict, 13), (one.measured, 54))
+    if others := [one for one in claims if one.verdict == "not comparable"]:
+        yield "not comparable, because the claim is about other models or machines:"
+        yield from (wrapped(f"- {one.claim}: {one.measured}") for one in others)
+    if n_left := sum(one.verdict == "not measured" for one in claims):
+        yield wrapped(f"{n_left} more claims need other runs; --format json says which.")
+
+
+def _spoken_to(claims: Sequence[Judged]) -> list[Judged]:
+    """Return the claims whose tasks these runs have done."""
+    return [one for one in claims if one.verdict != "not measured"]
 
 
 def markdown(board: Leaderboard, claims: Sequence[Judged]) -> str:
-    """Return Markdown, a table for each task and one for the claims."""
+    """Return Markdown, a table for each task and one for claims."""
     parts = _tables(board, lambda task, how, rows: f"### {task}\n\n{how}\n\n{pipes(rows)}")
     parts.append("\n".join(f"- {line}" for line in notes(board)))
     rows = [["claim", "where", "printed", "these runs", "verdict"]]
-    rows += [[c.claim, c.source, c.printed, c.measured, c.verdict] for c in claims]
-    parts.append(f"### The paper's claims\n\n{pipes(rows)}")
+    shown = _spoken_to(claims)
+    rows += [[c.claim, c.source, c.printed, c.measured, c.verdict] for c in shown]
+    if shown:
+        parts.append(f"### The paper's claims\n\n{pipes(rows)}")
     return "\n\n".join(parts) + "\n"
 
 
 def latex(board: Leaderboard, claims: Sequence[Judged]) -> str:
-    """Return LaTeX `tabular`s (booktabs), one for each task and one for the claims."""
+    """Return LaTeX `tabular`s (booktabs), one for each task and one for claims."""
     parts = _tables(
         board,
         lambda task, how, rows: f"% {task}: {how}\n{tabular(rows, 'l' + 'r' * (len(rows[0]) - 1))}",
     )
     rows = [["claim", "where", "these runs", "verdict"]]
-    rows += [[c.claim, c.source, c.measured, c.verdict] for c in claims]
+    shown = _spoken_to(claims)
+    rows += [[c.claim, c.source, c.measured, c.verdict] for c in shown]
     said = [f"% {line}" for line in notes(board)]
-    return "\n\n".join([*parts, *said, tabular(rows, "p{5cm}p{3cm}p{6cm}l")]) + "\n"
+    table = [tabular(rows, "p{5cm}p{3cm}p{6cm}l")] if shown else []
+    return "\n\n".join([*parts, *said, *table]) + "\n"
 
 
 def comma_separated(board: Leaderboard, _: Sequence[Judged]) -> str:
@@ -232,14 +248,13 @@ def plain_json(board: Leaderboard, claims: Sequence[Judged]) -> str:
     """Return everything as JSON."""
     content = {
         "baseline": board.baseline.name if board.baseline else None,
-        "models": [{"name": model.name, **model._asdict()} for model in board.models],
+        "models": [{"name": model.name, **model.facts} for model in board.models],
         "protocols": [
             {"task": task, "protocol": place, **vars(one.protocol)}
             for (task, place), one in board.boards.items()
         ],
         "cells": _long(board),
         "notes": notes(board),
-        "heads": [head._asdict() for head in stale.heads(board)],
         "claims": [
             {**vars(one), "findings": [finding._asdict() for finding in one.findings]}
             for one in claims
@@ -266,7 +281,7 @@ def _long(board: Leaderboard) -> list[dict[str, Any]]:
                 continue
             mine, other = (one or (None, None, None) for one in (cell.interval, cell.difference))
             rows.append(
-                {"model": model.name, **model._asdict()}
+                {"model": model.name, **model.facts}
                 | {"task": column.task, "protocol": column.protocol, "metric": column.metric}
                 | {"filter": column.filtered, "value": cell.value, "low": mine[1], "high": mine[2]}
                 | dict(zip(("difference", "difference_low", "difference_high"), other, strict=True))

@@ -1,7 +1,8 @@
 """Runs as one table: a row for each model, a column for each metric of comparable runs.
 
-Runs of a task whose protocols differ never share a column. `mtp-harness leaderboard` refuses them;
-the report shows them in columns of their own, and says how they differ.
+Runs of a task whose protocols differ (`results.protocol`) never share a column. At several
+temperatures a task has a table for each. Other differences `mtp-harness leaderboard` refuses; the
+report shows such runs in columns of their own, and says how they differ.
 """
 
 import re
@@ -13,7 +14,7 @@ from itertools import pairwise
 from mtp_harness.leaderboard.board import Board, Column
 from mtp_harness.results.documents import Documents, load
 from mtp_harness.results.find import read_each
-from mtp_harness.results.protocol import protocol_of
+from mtp_harness.results.protocol import Protocol, protocol_of
 from mtp_harness.results.run import Model, Run
 from mtp_harness.results.schema import QUALITY
 from mtp_harness.scoring.bootstrap import Estimate
@@ -59,12 +60,12 @@ class Leaderboard:
     def conflicts(self) -> list[str]:
         """Return how the runs of a task differ that cannot be compared, one sentence each."""
         found = []
-        for (task, place), board in self.boards.items():
-            if place:
-                first = self.boards[task, 0]
-                how = first.protocol.differences(board.protocol)
+        first: dict[tuple[str, bool], Board] = {}
+        for (task, _), board in self.boards.items():
+            its = first.setdefault((task, board.protocol.is_greedy), board)
+            if how := its.protocol.differences(board.protocol):
                 found.append(
-                    f"{task} of {first.runs[0].path} and of {board.runs[0].path} cannot be "
+                    f"{task} of {its.runs[0].path} and of {board.runs[0].path} cannot be "
                     f"compared: {'; '.join(how)}"
                 )
         return found
@@ -78,7 +79,7 @@ def build(runs: Sequence[Run], baseline: str | None = None) -> Leaderboard:
     Raises:
         ValueError: Two runs are one row's for one task, or no row is called like the baseline.
     """
-    boards = _boards(runs)
+    boards = boards_of(runs)
     models = sorted({run.model for run in runs}, key=_order)
     _refuse_namesakes(models)
     chosen = _named(models, baseline) if baseline is not None else None
@@ -110,7 +111,7 @@ def _order(model: Model) -> tuple[object, ...]:
 
 
 def _named(models: Sequence[Model], baseline: str) -> Model:
-    found = [model for model in models if baseline in (model.name, model.label)]
+    found = [model for model in models if baseline in (model.name, model.whole_name, model.label)]
     if len(found) == 1:
         return found[0]
     rows = found or models
@@ -120,12 +121,17 @@ def _named(models: Sequence[Model], baseline: str) -> Model:
     )
 
 
-def _boards(runs: Sequence[Run]) -> dict[tuple[str, int], Board]:
+def boards_of(runs: Sequence[Run]) -> dict[tuple[str, int], Board]:
+    """Return runs by task and place of their protocol; damaged samples are named and left out.
+
+    Raises:
+        ValueError: Two runs are one model's, on one task, done alike.
+    """
     by_task: dict[str, list[Board]] = defaultdict(list)
     pairs = [(run, task) for run in runs for task in run.tasks]
     for run, task, documents in read_each(pairs, lambda pair: (*pair, _documents(*pair))):
         protocol = protocol_of(run, task, documents)
-        board = next((b for b in by_task[task] if not b.protocol.differences(protocol)), None)
+        board = next((b for b in by_task[task] if _fits(b.protocol, protocol)), None)
         if board is None:
             board = Board(task, protocol)
             by_task[task].append(board)
@@ -139,6 +145,10 @@ def _boards(runs: Sequence[Run]) -> dict[tuple[str, int], Board]:
         board.runs.append(run)
         board.documents.append(documents)
     return {(task, i): b for task in sorted(by_task) for i, b in enumerate(by_task[task])}
+
+
+def _fits(one: Protocol, other: Protocol) -> bool:
+    return one.is_same_question(other) and not one.differences(other)
 
 
 def _documents(run: Run, task: str) -> Documents | None:
@@ -243,7 +253,7 @@ def data_needed(cells: Cells, first: Column) -> dict[Model, float]:
 def _families(models: Mapping[Model, float]) -> list[list[Model]]:
     """Return the checkpoints of each model, by training tokens; one k for each."""
     told = [model for model in models if model.n > 1 and model.train_tokens is not None]
-    one_k = {model._replace(k=0): model for model in sorted(told, key=lambda model: model.k)}
+    one_k = {model.text: model for model in sorted(told, key=lambda model: model.k)}
     by_label: dict[object, list[Model]] = defaultdict(list)
     by_size: dict[object, list[Model]] = defaultdict(list)
     for model in one_k.values():

@@ -9,7 +9,6 @@ were drawn in another way, as far as samples and the results beside them say, ar
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from mtp_harness.results import result_file, samples
 from mtp_harness.results.documents import load
 from mtp_harness.results.find import read_each, results_of
 from mtp_harness.results.protocol import Protocol, protocol_of, protocol_of_samples
-from mtp_harness.results.run import Run
+from mtp_harness.results.sizes import in_digits
 from mtp_harness.scoring.bootstrap import Estimate
 from mtp_harness.scoring.pass_at_k import pass_at_k_each
 from mtp_harness.scoring.programs import is_of_programs
@@ -29,8 +28,6 @@ from mtp_harness.scoring.temperatures import honest, oracle, oracle_gain
 
 Counts = dict[str, tuple[int, int]]
 """Problem → answers judged, and right ones among them."""
-
-SHARE = "{:.4f}".format
 
 _PASS = re.compile(r"pass@(\d+)(_sampled)?")
 
@@ -100,17 +97,15 @@ def _protocol(file: samples.SamplesFile) -> Protocol:
     documents, results = load(file.path), results_of(file.path)
     if results is None:
         return protocol_of_samples(documents)
-    run = Run(**vars(result_file.read(results, results.name)))
-    return protocol_of(run, file.task, documents)
+    return protocol_of(result_file.read(results, results.name), file.task, documents)
 
 
 def _refuse_other_protocols(found: Iterable[Answers]) -> None:
     """Refuse answers to a task that differ in more than model and temperature."""
     first: dict[tuple[str, bool], Answers] = {}
     for one in found:
-        same = first.setdefault((one.file.family, one.temperature == 0), one)
-        its = replace(one.protocol, temperature=same.protocol.temperature)
-        if how := same.protocol.differences(its):
+        same = first.setdefault((one.file.family, one.protocol.is_greedy), one)
+        if how := same.protocol.differences(one.protocol):
             raise ValueError(
                 f"{one.file.family} of {same.file.path} and of {one.file.path} cannot be compared: "
                 f"{'; '.join(how)}. Expected answers that differ in their models and temperatures "
@@ -210,9 +205,9 @@ def lines(rows: Iterable[Row]) -> Iterator[str]:
             at = f"at T={tried}"
         else:
             at = f"at T={row.best:g} (oracle of {tried})"
-        text = f"{row.model}  {row.task}  pass@{row.k}  {spanned(row.score, SHARE)} {at}"
+        text = f"{row.model}  {row.task}  pass@{row.k}  {spanned(row.score, in_digits)} {at}"
         if not np.isnan(row.honest):
-            text += f"  honest {row.honest:.4f}"
+            text += f"  honest {in_digits(row.honest)}"
         if row.gain is not None:
-            text += f"  gain {spanned(row.gain, SHARE)}"
+            text += f"  gain {spanned(row.gain, in_digits)}"
         yield f"{text}  n={row.n_samples}, {row.n_problems} problems"

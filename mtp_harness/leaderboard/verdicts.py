@@ -1,4 +1,4 @@
-"""The rules by which a claim is judged: agree, disagree or inconclusive.
+"""The rules by which a claim is judged: agree, disagree, inconclusive or not comparable.
 
 With d the paired difference of n heads and n = 1, and [low, high]
 its 90 % interval by bootstrap over documents:
@@ -16,7 +16,9 @@ its 90 % interval by bootstrap over documents:
     decreasing   agrees where each offset's low lies above the next one's high; disagrees where some
                  offset's high lies below the next one's low
 
-Everything else is inconclusive.
+Everything else is inconclusive, and so is whatever fewer than 30 documents say: on so few, the
+bootstrap's interval is too narrow. Runs outside what a claim is about (parameters, training tokens,
+vocabulary, a GPU for timings) are not comparable with it, whatever they measured.
 """
 
 from collections.abc import Sequence
@@ -25,7 +27,15 @@ from typing import Literal
 
 from mtp_harness.scoring.bootstrap import Estimate
 
-Verdict = Literal["agree", "disagree", "inconclusive"]
+Verdict = Literal["agree", "disagree", "inconclusive", "not comparable", "not measured"]
+
+ENOUGH = 30
+"""Fewest documents that agree or disagree with anything."""
+
+
+def of_enough(verdict: Verdict, n_documents: int) -> Verdict:
+    """Return a verdict, which few documents make inconclusive."""
+    return verdict if n_documents >= ENOUGH else "inconclusive"
 
 
 def pool(verdicts: Sequence[Verdict]) -> Verdict:

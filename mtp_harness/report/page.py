@@ -72,7 +72,7 @@ def render(
         facts=_facts(runs, board, documents),
         board=board,
         **_table(board),
-        verdicts=[claim.verdict for claim in claims],
+        verdicts=[claim.verdict for claim in claims if claim.findings],
         judged=[claim for claim in claims if claim.findings],
         open=[claim for claim in claims if not claim.findings],
         figures=figures,
@@ -113,7 +113,7 @@ def _facts(
     n_answers = sum((run.mtp.get("totals") or {}).get("n_answers", 0) for run in runs)
     n_documents = sum(len(task["documents"]) + task["n_left_out"] for task in documents["tasks"])
     return [
-        ("models", str(len({model._replace(k=0) for model in board.models}))),
+        ("models", str(len({model.text for model in board.models}))),
         ("results files", str(len(runs))),
         ("tasks", str(len({task for task, _ in board.boards}))),
         ("documents", f"{n_documents:,}"),
@@ -132,10 +132,22 @@ def _table(board: Leaderboard) -> dict[str, Any]:
     return {
         "lead": lead,
         "tasks": list(dict.fromkeys(column.task for column in board.columns)),
-        "names": {of: f"{of[0]} ({of[1] + 1})" if of[1] else of[0] for of in board.boards},
+        "names": {of: _named(board, *of) for of in board.boards},
         "first": {one.columns[0] for one in board.boards.values() if one.columns},
         "best": {column: _best(column, its) for column, its in values.items()},
     }
+
+
+def _named(board: Leaderboard, task: str, place: int) -> str:
+    """Return what a task's columns are called: by temperature, or numbered."""
+    mine, first = board.boards[task, place].protocol, board.boards[task, 0].protocol
+    if not place:
+        return task
+    return (
+        f"{task} ({place + 1})"
+        if mine.is_same_question(first)
+        else (f"{task}, temperature {mine.temperature}")
+    )
 
 
 def _best(column: Column, values: set[float]) -> float | None:

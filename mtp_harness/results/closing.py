@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mtp_harness.results.schema import QUALITY
+from mtp_harness.results.sizes import in_digits
 
 MOST_TASKS = 8
 """Tasks that have a line; the table above has all."""
@@ -67,11 +68,13 @@ def _parts(values: Mapping[str, float]) -> list[str]:
             continue
         low, high = (values.get(f"{name}_{end}90") for end in ("low", "high"))
         error = values.get(f"{name}_stderr")
-        around = f" ± {error:.3f}" if error is not None else ""
-        interval = around if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
-        ranked.append((0 if interval else 2, f"{name} {value:.3f}{interval}"))
+        around = f" ± {in_digits(error)}" if error is not None else ""
+        interval = (
+            around if low is None or high is None else f" [{in_digits(low)}, {in_digits(high)}]"
+        )
+        ranked.append((0 if interval else 2, f"{name} {in_digits(value)}{interval}"))
     for name, by_offset in series.items():
-        numbers, offsets = " ".join(f"{value:.3f}" for _, value in by_offset), [*dict(by_offset)]
+        numbers, offsets = " ".join(in_digits(value) for _, value in by_offset), [*dict(by_offset)]
         at = f"offset{'s' * (len(offsets) > 1)} {', '.join(map(str, offsets))}"
         ranked.append((1 if name.endswith("accuracy") else 3, f"{name} {numbers} at {at}"))
     return [part for _, part in sorted(ranked, key=lambda one: one[0])]
@@ -84,7 +87,7 @@ def _decoding(mtp: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         return
     k, auto = mtp["draft_heads"], mtp.get("draft_heads_auto")
     speed = (totals.get("timing") or {}).get("tokens_per_s")
-    parts = [f"{totals['tokens_per_forward']:.3f} tokens per forward"]
+    parts = [f"{in_digits(totals['tokens_per_forward'])} tokens per forward"]
     parts += [] if speed is None else [f"{speed:,.0f} tokens/s"]
     parts.append(f"k = {k}" + (", the fastest on the first requests" if auto else ""))
     if not mtp.get("lossless", True):

@@ -1,11 +1,22 @@
-"""What two runs of a task must have in common before their numbers may stand side by side."""
+"""What two runs of a task must have in common before their numbers may stand side by side.
+
+This is the one rule: `leaderboard`, `report`, `figures` and `passk` all ask it. Greedy and sampled
+answers are two questions, and so are two temperatures: they are shown apart, each under its name.
+Within one question everything else must be equal. Documents are compared by data set, as far as
+both runs read it; of timings (`mtp_speed`) they do not count, for those are of machines.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mtp_harness.results.documents import Documents
-from mtp_harness.results.run import Run
+from mtp_harness.results.result_file import ResultFile
+
+TIMINGS = "mtp_speed"
+GREEDY = "0 (greedy)"
+ABSENT = "not at hand"
+"""In place of the hash of documents that a run did not have."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +28,8 @@ class Protocol:
     """
 
     task_version: str = ""
-    documents: str = ""
+    number_of_documents: str = ""
+    documents: Mapping[str, str] = field(default_factory=dict)  # hash by data set
     prompts: str = ""
     few_shots: str = ""
     number_of_samples: str = ""
@@ -30,68 +42,91 @@ class Protocol:
     dtype: str = ""
     settings: str = ""
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether nothing was sampled."""
+        return self.temperature in ("", GREEDY)
+
+    def is_same_question(self, other: "Protocol") -> bool:
+        """Return whether both are greedy, or sampled at one temperature, as far as is known."""
+        return self.temperature == other.temperature or "" in (self.temperature, other.temperature)
+
     def differences(self, other: "Protocol") -> list[str]:
-        """Return each difference in words, both values named; empty where there is none."""
-        found = []
-        for field in fields(self):
-            mine, its = getattr(self, field.name), getattr(other, field.name)
-            if mine != its and "" not in (mine, its):
-                found.append(f"{field.name.replace('_', ' ')} {mine} against {its}")
+        """Return each difference but temperature in words, both values named; empty without any."""
+        found = [
+            f"documents of {name} {mine} against {its}"
+            for name, mine in self.documents.items()
+            if ABSENT not in (mine, its := other.documents.get(name, mine)) and mine != its
+        ]
+        for one in fields(self):
+            mine, its = getattr(self, one.name), getattr(other, one.name)
+            if one.name in ("documents", "temperature") or "" in (mine, its):
+                continue
+            if mine != its:
+                found.append(f"{one.name.replace('_', ' ')} {mine} against {its}")
         return found
 
 
-def protocol_of(run: Run, task: str, documents: Documents | None) -> Protocol:
+def protocol_of(file: ResultFile, task: str, documents: Documents | None = None) -> Protocol:
     """Return how a run did a task, of which it logged `documents`, or None."""
-    config = run.content["configs"][task]
+    config = file.content["configs"][task]
+    generates = bool(config.get("generation_kwargs"))  # probes have none, whatever samples say
     generation = documents.generation if documents else config.get("generation_kwargs")
-    generates = config.get("output_type") == "generate_until" or bool(
-        documents and documents.generation
-    )
-    dtype = run.mtp.get("dtype") or run.content["config"].get("model_dtype") or "unknown"
+    drafts = generates and int(file.mtp.get("draft_heads") or 1) > 1
+    dtype = file.mtp.get("dtype") or file.content["config"].get("model_dtype") or ""
+    texts = _texts(file, task, documents) if task != TIMINGS else {}
     return Protocol(
-        task_version=str((run.content.get("versions") or {}).get(task)),
-        documents=_documents(run, task, documents),
-        prompts=documents.prompts[:12] if documents else "not logged (--log_samples)",
-        few_shots=str((run.content.get("n-shot") or {}).get(task, 0)),
+        task_version=_version((file.content.get("versions") or {}).get(task)),
+        few_shots=str((file.content.get("n-shot") or {}).get(task, 0)),
         number_of_samples=str(documents.n_samples if documents else config.get("repeats", 1)),
-        draft_rule=str(run.mtp.get("draft_rule", "")) if generates and run.model.k > 1 else "",
+        draft_rule=str(file.mtp.get("draft_rule", "")) if drafts else "",
         dtype=str(dtype).removeprefix("torch."),
-        settings=", ".join(f"{key}={value}" for key, value in run.settings(task)) or "none",
-        **_generation(dict(generation or {}) if generates else {}),
+        settings=", ".join(f"{key}={value}" for key, value in file.settings(task)) or "none",
+        **texts,
+        **(_generation(generation or {}) if generates else {}),
     )
+
+
+def _version(told: Any) -> str:
+    return f"{told:g}" if isinstance(told, int | float) else str(told or "unknown")
 
 
 def protocol_of_samples(documents: Documents) -> Protocol:
     """Return what samples say of how a task was done, where their results are not at hand."""
     return Protocol(
-        documents=f"{documents.n_documents} with hash {documents.documents[:12]}",
+        number_of_documents=str(documents.n_documents),
+        documents={"samples": documents.documents[:12]},
         prompts=documents.prompts[:12],
         number_of_samples=str(documents.n_samples),
         **_generation(documents.generation or {}),
     )
 
 
-def _generation(how: Mapping[str, Any]) -> dict[str, str]:
+def _texts(file: ResultFile, task: str, documents: Documents | None) -> dict[str, Any]:
+    """Return what was read: documents by data set, their number, prompts."""
+    sets = file.data_sets(task)
+    hashes = {
+        name: str(about.get("sha256") or ABSENT)[:12]
+        for name, about in sorted(sets.items())
+        if isinstance(about, Mapping)
+    }
+    told: dict[str, Any] = {"documents": hashes}
+    if len(sets) < 2:  # of several, runs may have read different ones
+        effective = file.counted(task)[0]
+        told["number_of_documents"] = "" if effective is None else str(effective)
+        if documents:
+            hashes["samples"] = documents.documents[:12]
+            told["prompts"] = documents.prompts[:12]
+    return told
+
+
+def _generation(how: Mapping[str, Any]) -> dict[str, Any]:
     sampled, given = bool(how.get("do_sample")), how.get("temperature")
     temperature = 1.0 if given is None else given
     return {
-        "temperature": f"{float(temperature):g}" if sampled else "0 (greedy)",
+        "temperature": f"{float(temperature):g}" if sampled else GREEDY,
         "top_p": f"{float(how.get('top_p') or 1):g}" if sampled else "1",
         "top_k": f"{int(how.get('top_k') or 0)}" if sampled else "0",
         "stops": repr(how.get("until", [])),
         "budget": str(how.get("max_gen_toks", "none")),
     }
-
-
-def _documents(run: Run, task: str, documents: Documents | None) -> str:
-    probed = (run.mtp.get("documents") or {}).get(task)
-    if probed:
-        return ", ".join(
-            f"{name} {(about.get('sha256') or 'not at hand')[:12]}"
-            for name, about in sorted(probed.items())
-        )
-    counted = (run.content.get("n-samples") or {}).get(task) or {}
-    count = counted.get("effective", "?")
-    if documents is None:
-        return f"{count}, not logged (--log_samples)"
-    return f"{count} with hash {documents.documents[:12]}"

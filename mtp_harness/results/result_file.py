@@ -15,10 +15,12 @@ from mtp_harness.results.label import Model, labels_of, model_of
 SCHEMAS = (None, 1)
 """Versions of `config.mtp` that we understand; files from before it had one carry none."""
 
-# Of a task's metadata: shown under names of their own, or where things lie, or how they are graded.
+# Of a task's metadata: shown under names of their own, or which documents are read, which their
+# hashes say, or how answers are graded. The harness hands every task the options of all others.
 _NOT_SETTINGS = frozenset(
-    "version config_source grading data_dir stories source n_samples temperature top_p top_k k "
-    "num_fewshot".split()
+    "version config_source grading data_dir source n_samples temperature top_p top_k k num_fewshot "
+    "baseline batch column count dataset dataset_config density documents folder heads n_texts on "
+    "operations pause_tokens prompt_tokens quick seed sha256 split stories trials".split()
 )
 
 _PART = re.compile(r"\d+ of the test split's (\d+) documents")

@@ -1,7 +1,8 @@
 """What a results file says about the model and how it decoded."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ class Model(NamedTuple):
         k: heads used in decoding.
         acceptance: of drafts: "exact", "all" (unverified, lossy) or "synthetic".
         parameters: of the whole model; like what follows, None where the run does not say it.
+        called: its name beside the other models of these results; empty for its whole name.
     """
 
     label: str
@@ -33,20 +35,44 @@ class Model(NamedTuple):
     train_tokens: int | None
     train_step: int | None
     train_seed: int | None
+    called: str = ""
 
     @property
     def name(self) -> str:
-        """The model in a few words, unique among rows."""
-        parts = [self.label]
-        if self.n > 1:
-            parts.append(f"k={self.k}")
-        if not self.is_lossless:
-            parts.append(f"lossy ({LOSSY.get(self.acceptance, self.acceptance)})")
-        if self.train_tokens is not None:
-            parts.append(f"{in_short(self.train_tokens)} tokens")
-        told = (("step", self.train_step), ("seed", self.train_seed))
-        parts += [f"{name} {value}" for name, value in told if value is not None]
-        return ", ".join(parts)
+        """The model in a few words: its label, and as much more as tells it from other rows."""
+        return self.called or self.whole_name
+
+    @property
+    def whole_name(self) -> str:
+        """The same with all that it may take."""
+        return ", ".join([self._begins, *filter(None, self._parts)])
+
+    @property
+    def _begins(self) -> str:
+        lossy = (
+            "" if self.is_lossless else f", lossy ({LOSSY.get(self.acceptance, self.acceptance)})"
+        )
+        return f"{self.label}{lossy}"
+
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        tokens = self.train_tokens
+        return (
+            f"k={self.k}" if self.n > 1 else "",
+            "" if tokens is None else f"{in_short(tokens)} tokens",
+            "" if self.train_step is None else f"step {self.train_step}",
+            "" if self.train_seed is None else f"seed {self.train_seed}",
+        )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All but what it is called."""
+        return {name: value for name, value in self._asdict().items() if name != "called"}
+
+    @property
+    def text(self) -> "Model":
+        """The same for every k, which changes no answer."""
+        return self._replace(k=0, called="")
 
     @property
     def is_lossless(self) -> bool:
@@ -64,9 +90,11 @@ class Run(ResultFile):
 
     Attributes:
         columns: The numbers, as columns of the tidy table.
+        called: `Model.called`.
     """
 
     columns: Columns = field(default_factory=dict, repr=False)
+    called: str = ""
 
     @cached_property
     def model(self) -> Model:
@@ -82,6 +110,7 @@ class Run(ResultFile):
             train_tokens=mtp.get("train_tokens"),
             train_step=mtp.get("train_step"),
             train_seed=mtp.get("train_seed"),
+            called=self.called,
         )
 
     @property
@@ -112,7 +141,34 @@ def find(places: Sequence[str]) -> list[Run]:
             are, the others are named and left out.
     """
     found = find_results(places).items()
-    return result_file.told_apart(read_each(found, lambda one: _read(*one)))
+    runs = result_file.told_apart(read_each(found, lambda one: _read(*one)))
+    names = names_of({run.model for run in runs})
+    return [replace(run, called=names[run.model]) for run in runs]
+
+
+def names_of(models: Iterable[Model]) -> dict[Model, str]:
+    """Return what models are called side by side: their labels, with no more than tells them apart.
+
+    mtp-bytes-n4 alone; mtp-bytes-n4, k=2 beside mtp-bytes-n4, k=4
+    """
+    alike: dict[str, list[Model]] = defaultdict(list)
+    for model in models:
+        alike[model._begins].append(model)
+    names: dict[Model, str] = {}
+    for begins, own in alike.items():
+        differ = [len(set(parts)) > 1 for parts in zip(*(one._parts for one in own), strict=True)]
+        for count in range(len(differ) + 1):
+            told = {
+                one: [
+                    part for part, tells in zip(one._parts[:count], differ, strict=False) if tells
+                ]
+                for one in own
+            }
+            found = {one: ", ".join([begins, *filter(None, parts)]) for one, parts in told.items()}
+            if len(set(found.values())) == len(own):
+                break
+        names |= found
+    return names
 
 
 def _read(path: Path, name: str) -> Run:

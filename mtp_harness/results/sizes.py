@@ -1,4 +1,4 @@
-"""Counts of parameters and tokens: when two are alike, and how they are written."""
+"""Counts of parameters and tokens, when two are alike, and how numbers are written."""
 
 PARAMETERS_ALIKE = 0.1
 """Models whose parameters differ by at most this share count as of one size."""
@@ -24,3 +24,9 @@ def in_short(number: float | None, digits: int = 3) -> str:
         if number >= unit:
             return f"{float(f'{number / unit:.{digits}g}'):g}{letter}"
     return f"{number:g}"
+
+
+def in_digits(value: float, signed: bool = False) -> str:
+    """Return a score or a rate as every table says it: 0.125, a share and not a percentage."""
+    digits = 3 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
+    return f"{value:{'+' if signed else ''},.{digits}f}"

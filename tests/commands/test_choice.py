@@ -62,7 +62,7 @@ def test_lines_name_what_is_missing_and_what_was_limited(tmp_path, capsys):
     assert main(["choice", str(path), "--json", str(tmp_path / "rows.json")]) == 0
     line = capsys.readouterr().out
     assert line.startswith("model  no mean of 7: arc_challenge, hellaswag, nq_open, social_iqa")
-    assert "copa 0.8000  piqa 0.7500; head 1 only" in line
+    assert "copa 0.800  piqa 0.750; head 1 only" in line
     assert line.strip().endswith("run with --limit: piqa")
     (row,) = json.loads((tmp_path / "rows.json").read_text())
     assert row["mean"] is None and row["scores"] == {"copa": 0.8, "piqa": 0.75}
@@ -91,7 +91,7 @@ def test_a_damaged_file_is_named_and_the_others_count(tmp_path, capsys):
     torn.write_text(torn.read_text()[:-1])
     assert main(["choice", str(tmp_path)]) == 0
     out, err = capsys.readouterr()
-    assert "piqa 0.7500" in out and f"{torn} is not JSON" in err and err.count("\n") == 1
+    assert "piqa 0.750" in out and f"{torn} is not JSON" in err and err.count("\n") == 1
 
 
 def test_models_whose_names_end_alike_are_two(tmp_path):

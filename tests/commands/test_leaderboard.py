@@ -37,30 +37,41 @@ def test_terminal(two, capsys):
     assert code == 0
     lines = out.splitlines()
     header = next(line for line in lines if line.startswith("model"))
-    row = lines[next(i for i, line in enumerate(lines) if line.startswith("four, k=4"))]
+    row = lines[next(i for i, line in enumerate(lines) if line.startswith("four"))]
     assert header.split() == ["model", "pass@1", "tokens/forward", "tokens/s"]
-    assert row.removeprefix("four, k=4").strip().startswith("0.500 [")
+    assert row.removeprefix("four").strip().startswith("0.500 [")
     assert "3.000 [3.000, 3.000]" in row
     below = lines[lines.index(row) + 1]
     assert below.strip().startswith("+0.250 [0.000, ")
     assert "one_|&, baseline" in out
-    assert "Nearer heads are more accurate" in out
+    assert "paper" not in out
+
+
+def test_claims_only_where_they_are_asked_for_and_never_of_other_models(two, capsys):
+    _, out, _ = run(capsys, two, "--claims")
+    said = out.partition("not comparable, because the claim is about other models or machines:")
+    assert "No claim of the paper is about models like these" in said[0]
+    assert "- Small models are worse with four heads than with one: 4M parameters, the" in said[2]
+    assert "Nearer heads are more accurate" not in out
+    assert "more claims need other runs" in out
 
 
 def test_csv_and_json_say_the_same(two, capsys):
     _, table, _ = run(capsys, two, "--baseline", "one_|&", "--format", "csv")
-    _, whole, _ = run(capsys, two, "--baseline", "one_|&", "--format", "json")
+    _, whole, _ = run(capsys, two, "--baseline", "one_|&", "--format", "json", "--claims")
     cells = json.loads(whole)["cells"]
     rows = list(csv.DictReader(io.StringIO(table)))
     assert [{k: "" if v is None else str(v) for k, v in c.items()} for c in cells] == rows
     found = {(row["model"], row["metric"]): row for row in rows}
-    assert float(found["four, k=4", "pass@1"]["difference"]) == 0.25
-    assert float(found["four, k=4", "tokens_per_forward"]["difference_low"]) == 2.0
-    assert found["four, k=4", "tokens_per_forward"]["change"] == "better"
+    assert float(found["four", "pass@1"]["difference"]) == 0.25
+    assert float(found["four", "tokens_per_forward"]["difference_low"]) == 2.0
+    assert found["four", "tokens_per_forward"]["change"] == "better"
     assert {claim["verdict"] for claim in json.loads(whole)["claims"]} <= {
         "agree",
         "disagree",
         "inconclusive",
+        "not comparable",
+        "not measured",
     }
 
 
@@ -72,7 +83,7 @@ def test_markdown_has_cells_of_equal_number(two, capsys):
 
 
 def test_latex_escapes_what_would_be_a_command(two, capsys):
-    _, out, _ = run(capsys, two, "--format", "latex")
+    _, out, _ = run(capsys, two, "--format", "latex", "--claims")
     assert r"{}one\_|\& &" in out
     assert out.count(r"\begin{tabular}") == out.count(r"\end{tabular}") == 2
 
@@ -232,7 +243,7 @@ def test_a_damaged_file_is_named_and_the_others_are_shown(
     assert (code, err.count("\n")) == (0, 1)
     assert str(place) in err
     page = out if command == "leaderboard" else (tmp_path / "report.html").read_text()
-    assert "four, k=4" in page
+    assert "four" in page
 
 
 def test_odd_names_and_settings_are_shown(tmp_path, capsys):
@@ -275,7 +286,7 @@ def test_two_models_of_one_name_are_told_apart_first(tmp_path, capsys):
     for n in (2, 4):
         write_run(tmp_path / str(n), "same", n=n, k=2)
     code, _, err = run(capsys, tmp_path)
-    assert code == 2 and "two models are called same, k=2 (n = 2 and 4" in err
+    assert code == 2 and "two models are called same (n = 2 and 4" in err
 
 
 def test_a_page_without_documents_is_refused(two, capsys):

@@ -119,13 +119,20 @@ def test_same_text_at_every_k_counts_once(tmp_path):
 
 @pytest.mark.parametrize(
     "told",
-    [{"parameters": 8_000_000_000}, {"train_tokens": 5}, {"repeats": 7}, {"acceptance": "all"}],
+    [{"parameters": 8_000_000_000}, {"train_tokens": 5}, {"acceptance": "all"}],
     ids=str,
 )
 def test_models_that_do_not_compare_give_no_gain(tmp_path, told):
     write_scores(tmp_path, "base", 1, [0.0, 1.0])
     write_scores(tmp_path, "heads", 4, [1.0, 1.0], **told)
     assert gains(read_runs([tmp_path]), (TASK,)).empty
+
+
+def test_other_numbers_of_samples_are_no_pair(tmp_path):
+    write_scores(tmp_path, "base", 1, [0.0, 1.0])
+    write_scores(tmp_path, "heads", 4, [1.0, 1.0], repeats=7)
+    with pytest.raises(ValueError, match="number of samples 1 against 7"):
+        gains(read_runs([tmp_path]), (TASK,))
 
 
 def test_several_baselines_are_refused_unless_one_has_the_label(tmp_path):

@@ -89,6 +89,10 @@ def test_several_findings(verdicts, verdict):
     assert pool(verdicts) == verdict
 
 
+SMALL, SEVEN = {"parameters": 300_000_000}, {"parameters": 7_000_000_000}
+GPU = {"hardware": {"gpu": "a GPU"}}
+
+
 def judged(folder, start):
     [found] = [j for j in judge(build(run.find([str(folder)]))) if j.claim.startswith(start)]
     return found
@@ -104,14 +108,14 @@ def heads_table(*intervals):
 
 
 def test_small_models_are_worse(tmp_path):
-    write_run(tmp_path / "a", "one", n=1, k=1, scores={"pass@1": [1.0] * 30})
-    write_run(tmp_path / "b", "four", k=4, scores={"pass@1": [0.0] * 30})
-    write_run(tmp_path / "c", "four", k=2, scores={"pass@1": [0.0] * 30})
+    write_run(tmp_path / "a", "one", n=1, k=1, scores={"pass@1": [1.0] * 30}, **SMALL)
+    for k in (4, 2):
+        write_run(tmp_path / str(k), "four", k=k, scores={"pass@1": [0.0] * 30}, **SMALL)
     found = judged(tmp_path, "Small models are worse")
     assert found.verdict == "agree"
     assert len(found.findings) == 1  # one pair: k does not change the text
     assert "-1 [-1, -1]" in found.measured
-    assert "four, k=4, 4M parameters against one, 4M parameters" in found.measured
+    assert "four, k=4, 300M parameters against one, 300M parameters" in found.measured
     assert not judged(tmp_path, "Large models").findings
 
 
@@ -125,10 +129,11 @@ def test_mean_over_choice_tasks(tmp_path):
             assert found.verdict == "inconclusive"
             assert found.measured.startswith("no mean without triviaqa (")
         for name, n, value in (("one", 1, one), ("four", 4, four)):
-            scores = {"acc": [value] * 8}
+            scores = {"acc": [value] * 30}
             if task == "piqa":  # its normalised accuracy counts
-                scores = {"acc": [0.0] * 8, "acc_norm": [value] * 8}
-            write_run(tmp_path / task / name, name, task, scores, n=n, k=n, generation=False)
+                scores = {"acc": [0.0] * 30, "acc_norm": [value] * 30}
+            own = {"n": n, "k": n, "generation": False, **SEVEN}
+            write_run(tmp_path / task / name, name, task, scores, **own)
     found = judged(tmp_path, "On choice tasks, four heads")
     assert [finding.verdict for finding in found.findings] == ["agree"]
     assert found.measured.startswith("mean of 7 tasks -0.07143 [-0.07143, -0.07143]")
@@ -136,21 +141,21 @@ def test_mean_over_choice_tasks(tmp_path):
 
 @pytest.mark.parametrize(
     "other",
-    [{"parameters": 5_000_000}, {"mtp": {"train_tokens": 10}}, {"mtp": {"train_seed": 3}}],
+    [{"parameters": 400_000_000}, {"mtp": {"train_tokens": 10}}, {"mtp": {"train_seed": 3}}],
     ids=["parameters", "tokens", "seed"],
 )
 def test_models_that_are_no_pair(tmp_path, other):
-    write_run(tmp_path / "a", "one", n=1, k=1, **other)
-    write_run(tmp_path / "b", "four", k=4)
+    write_run(tmp_path / "a", "one", n=1, k=1, **(SMALL | other))
+    write_run(tmp_path / "b", "four", k=4, **SMALL)
     assert not judged(tmp_path, "Small models are worse").findings
 
 
 def test_two_and_a_half_of_three_drafts(tmp_path):
     for name, kept, verdict in (("a", 36, "agree"), ("b", 30, "disagree")):
-        scores = {"tokens_per_forward_no_loops": [(kept, 10)] * 20}
-        write_run(tmp_path / name, scores=scores)
+        scores = {"tokens_per_forward_no_loops": [(kept, 10)] * 30}
+        write_run(tmp_path / name, scores=scores, **SEVEN)
         assert judged(tmp_path / name, "On code, 2.5").verdict == verdict
-    write_run(tmp_path / "k", k=2, scores={"tokens_per_forward_no_loops": [(36, 10)] * 20})
+    write_run(tmp_path / "k", k=2, scores={"tokens_per_forward_no_loops": [(36, 10)] * 30}, **SEVEN)
     assert not judged(tmp_path / "k", "On code, 2.5").findings  # the claim is about four heads
 
 
@@ -163,7 +168,8 @@ def test_speedup_of_the_best_cell_and_of_the_largest_batch(tmp_path):
         ["self", 16, 512, 2, "tokens_per_second", 900.0, None, None, 10],
     ]
     tables = {"by_cell": {"columns": columns, "rows": rows}}
-    write_run(tmp_path, task="mtp_speed", scores={"speedup": [1.0]}, tables=tables)
+    own = {"scores": {"speedup": [1.0]}, "tables": tables, "mtp": GPU, **SEVEN}
+    write_run(tmp_path, task="mtp_speed", **own)
     best = judged(tmp_path, "With all four heads")
     assert best.verdict == "agree"
     assert "3.40 at batch 1, prompt_tokens 512, k 4" in best.measured
@@ -172,7 +178,9 @@ def test_speedup_of_the_best_cell_and_of_the_largest_batch(tmp_path):
 
 def test_nearer_heads_are_the_plans_claim_without_a_number(tmp_path):
     tables = heads_table((0.7, 0.8), (0.5, 0.6))
-    write_run(tmp_path, task="mtp_heads", scores={"accuracy_1": [0.75]}, tables=tables)
+    read = {"documents": {"mtp_heads": {"code": {"n_documents": 30}}}}
+    own = {"scores": {"accuracy_1": [0.75]}, "tables": tables}
+    write_run(tmp_path, task="mtp_heads", **own, mtp=read)
     found = judged(tmp_path, "Nearer heads")
     assert found.verdict == "agree"
     assert found.printed == NO_NUMBER
@@ -204,13 +212,16 @@ def test_claims_are_whole(claim):
 def test_claim_that_no_run_speaks_to_says_what_is_needed(tmp_path):
     write_run(tmp_path)
     found = judged(tmp_path, "At 13B, four heads solve 12")
-    assert (found.verdict, found.findings) == ("inconclusive", ())
-    assert found.measured.startswith("needs humaneval_mtp of 13B models")
+    assert (found.verdict, found.findings) == ("not comparable", ())
+    assert found.measured == "4M parameters, the claim is about 11.5B to 14.5B"
+    found = judged(tmp_path, "On APPS")
+    assert (found.verdict, found.findings) == ("not measured", ())
+    assert found.measured.startswith("needs apps_mtp of 7B models")
 
 
 def test_induction_is_judged_by_the_stories(tmp_path):
     for n, right in ((1, 20), (2, 90)):
-        scores = {"stories_accuracy": [(right, 100)] * 9, "code_accuracy": [(50, 100)] * 9}
+        scores = {"stories_accuracy": [(right, 100)] * 30, "code_accuracy": [(50, 100)] * 30}
         own = {"scores": scores, "n": n, "k": n, "generation": False}
         write_run(tmp_path / str(n), f"n{n}", "mtp_induction", **own)
     board = build(run.find([str(tmp_path)]))
@@ -268,20 +279,20 @@ def test_a_gain_over_nothing(tmp_path):
     [(256, 256, True), (32_000, 32_000, False), (None, None, False), (256, 32_000, False)],
 )
 def test_byte_level_models_are_told_by_their_vocabulary(tmp_path, vocab_size, its, is_judged):
-    more = {"scores": {"pass@1": [2 * b for b in BASE]}, "mtp": {"vocab_size": vocab_size}}
+    more = {"scores": {"pass@1": [2 * b for b in BASE]}, "mtp": {"vocab_size": vocab_size}} | SEVEN
     write_run(tmp_path / "a", "eight", "mbpp_mtp", n=8, k=8, **more)
-    base = {"scores": {"pass@1": BASE}, "mtp": {"vocab_size": its}}
+    base = {"scores": {"pass@1": BASE}, "mtp": {"vocab_size": its}} | SEVEN
     write_run(tmp_path / "b", "one", "mbpp_mtp", n=1, k=1, **base)
     found = judged(tmp_path, "Byte-level models with eight heads solve 67 %")
     assert bool(found.findings) == is_judged
 
 
 def test_runs_without_samples_are_told_of_and_have_no_say(tmp_path):
-    write_pair(tmp_path / "a", "mbpp_mtp", BASE, [2 * b for b in BASE], samples=False)
+    write_pair(tmp_path / "a", "mbpp_mtp", BASE, [2 * b for b in BASE], samples=False, **SMALL)
     found = judged(tmp_path / "a", "Small models are worse")
     assert found.verdict == "inconclusive"
-    assert found.measured.startswith(f"mbpp_mtp: {UNPAIRED} (several, k=4, 4M parameters")
-    write_pair(tmp_path / "a", "humaneval_mtp", BASE, [0.5 * b for b in BASE])
+    assert found.measured.startswith(f"mbpp_mtp: {UNPAIRED} (several, 300M parameters")
+    write_pair(tmp_path / "a", "humaneval_mtp", BASE, [0.5 * b for b in BASE], **SMALL)
     found = judged(tmp_path / "a", "Small models are worse")
     assert found.verdict == "agree"  # by the task with documents
     assert UNPAIRED in found.measured
@@ -297,7 +308,12 @@ def test_speed_on_text_is_that_of_prose_over_one_head(tmp_path):
         ["code", 4, "tokens_per_second", 400.0, None, None, 9],
     ]
     tables = {"by_k": {"columns": columns, "rows": rows}}
-    write_run(tmp_path, task="mtp_speculative", scores={"looping": [0.0]}, tables=tables)
+    own = {"scores": {"looping": [0.0]}, "tables": tables, **SEVEN}
+    write_run(tmp_path / "cpu", task="mtp_speculative", **own)
+    found = judged(tmp_path / "cpu", "On text, four heads decode 2.7")
+    assert (found.verdict, found.findings) == ("not comparable", ())
+    write_run(tmp_path, task="mtp_speculative", **own, mtp=GPU, stamp="2026-01-02T03-04-05.000002")
+    (tmp_path / "cpu/results_2026-01-02T03-04-05.000001.json").unlink()
     found = judged(tmp_path, "On text, four heads decode 2.7")
     assert found.verdict == "agree"
     assert (
@@ -319,34 +335,48 @@ def test_every_claim_of_the_paper_is_there():
 
 @pytest.mark.parametrize("acceptance", ["all", "synthetic"])
 def test_drafts_that_nobody_verified_speak_to_no_claim(tmp_path, acceptance):
-    scores = {"tokens_per_forward_no_loops": [(40, 10)] * 20}
-    write_run(tmp_path, "a", scores=scores, mtp={"acceptance": acceptance})
+    scores = {"tokens_per_forward_no_loops": [(40, 10)] * 30}
+    write_run(tmp_path, "a", scores=scores, mtp={"acceptance": acceptance}, **SEVEN)
     assert not judged(tmp_path, "On code, 2.5").findings
     (model,) = build(run.find([str(tmp_path)])).models
     assert (
         model.name
-        == f"a, k=4, lossy ({'unverified' if acceptance == 'all' else 'synthetic acceptance'})"
+        == f"a, lossy ({'unverified' if acceptance == 'all' else 'synthetic acceptance'})"
     )
 
 
 def test_unknown_training_is_not_the_same_at_other_steps(tmp_path):
-    write_run(tmp_path / "a", "one", n=1, k=1, mtp={"train_step": 500})
-    write_run(tmp_path / "b", "four", mtp={"train_step": 8600})
+    write_run(tmp_path / "a", "one", n=1, k=1, mtp={"train_step": 500}, **SMALL)
+    write_run(tmp_path / "b", "four", mtp={"train_step": 8600}, **SMALL)
     assert not judged(tmp_path, "Small models are worse").findings
 
 
 def test_one_document_is_no_sample(tmp_path):
-    write_pair(tmp_path, "mbpp_mtp", [1.0], [0.0])
+    write_pair(tmp_path, "mbpp_mtp", [1.0], [0.0], **SMALL)
     found = judged(tmp_path, "Small models are worse")
     assert found.verdict == "inconclusive"
     assert UNPAIRED in found.measured
+
+
+def test_four_documents_agree_with_nothing(tmp_path):
+    for n_documents, verdict in ((4, "inconclusive"), (29, "inconclusive"), (30, "agree")):
+        folder = tmp_path / str(n_documents)
+        write_pair(folder, "mbpp_mtp", [1.0] * n_documents, [0.0] * n_documents, **SMALL)
+        found = judged(folder, "Small models are worse")
+        assert found.verdict == verdict
+        assert (f"on {n_documents} documents, expected 30" in found.measured) == (
+            verdict != "agree"
+        )
 
 
 def test_tables_with_unknown_values_are_judged_by_the_others(tmp_path):
     tables = heads_table((0.7, 0.8), (0.5, 0.6), (0.3, 0.4))
     tables["by_offset"]["rows"][2][3:] = [None] * 4
     write_run(tmp_path, task="mtp_heads", scores={"accuracy_1": [0.75]}, tables=tables)
-    assert "accuracy on code 0.750, 0.550 (" in judged(tmp_path, "Nearer heads").measured
+    assert (
+        "accuracy on code 0.750, 0.550 on 0 documents, expected 30 ("
+        in judged(tmp_path, "Nearer heads").measured
+    )
     bare = {"by_offset": {"columns": ["offset", "metric", "value"], "rows": [[1, "accuracy", 0.5]]}}
     write_run(tmp_path / "b", "b", "mtp_heads", {"accuracy_1": [0.5]}, tables=bare)
     judge(build(run.find([str(tmp_path / "b")])))
@@ -363,7 +393,7 @@ def test_nothing_against_nothing_is_no_evidence(tmp_path):
 def test_a_small_gain_is_not_far_better(tmp_path):
     for name, right, verdict in (("a", 26, "disagree"), ("b", 40, "agree")):
         for n, known in ((1, 25), (2, right)):
-            scores = {"stories_accuracy": [(known, 100)] * 9}
+            scores = {"stories_accuracy": [(known, 100)] * 30}
             own = {"scores": scores, "n": n, "k": n, "generation": False}
             write_run(tmp_path / name / str(n), f"n{n}", "mtp_induction", **own)
         assert judged(tmp_path / name, "Up to 30M parameters").verdict == verdict
@@ -373,5 +403,6 @@ def test_times_that_are_not_numbers_have_no_say(tmp_path):
     columns = "batch prompt_tokens k metric value low high count".split()
     rows = [[1, 64, 4, "speedup", float("nan"), None, None, 3]]
     tables = {"by_cell": {"columns": columns, "rows": rows}}
-    write_run(tmp_path, task="mtp_speed", scores={"speedup": [1.0]}, tables=tables)
+    own = {"scores": {"speedup": [1.0]}, "tables": tables, "mtp": GPU, **SEVEN}
+    write_run(tmp_path, task="mtp_speed", **own)
     assert not judged(tmp_path, "With all four heads").findings

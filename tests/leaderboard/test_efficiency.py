@@ -50,7 +50,7 @@ def test_column_is_on_the_last_checkpoint(tmp_path):
     board = build(run.find([str(tmp_path)]))
     cells = {m.name: c.value for (m, column), c in board.cells.items() if column.metric == DATA}
     # From .25 at 1000 to .75 at 10,000: .5 is half way in the logarithm.
-    assert cells == {"four, k=4, 10k tokens": pytest.approx(1000 * 10**0.5 / 10_000)}
+    assert cells == {"four, 10k tokens": pytest.approx(1000 * 10**0.5 / 10_000)}
 
 
 def test_without_checkpoints_there_is_no_column(tmp_path):

@@ -34,7 +34,7 @@ def test_interval_is_that_of_resampled_documents(tmp_path):
     rng = random.Random(0)
     scores = [float(rng.random() < 0.3) for _ in range(150)]
     write_run(tmp_path, scores={"pass@1": scores})
-    found = cell(board_of(tmp_path), "model, k=4", "pass@1").interval
+    found = cell(board_of(tmp_path), "model", "pass@1").interval
     low, high = by_resampling(scores, statistics.fmean)
     assert found.value == pytest.approx(sum(scores) / 150)
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.01)
@@ -46,7 +46,7 @@ def test_difference_is_paired_by_document(tmp_path):
     write_run(tmp_path / "a", "base", scores={"exact_match": base}, n=1, k=1)
     write_run(tmp_path / "b", "other", scores={"exact_match": [x + 0.05 for x in base]})
     board = board_of(tmp_path, "base")
-    difference = cell(board, "other, k=4", "exact_match").difference
+    difference = cell(board, "other", "exact_match").difference
     assert tuple(difference) == pytest.approx((0.05, 0.05, 0.05))
     assert cell(board, "base", "exact_match").difference is None
     assert cell(board, "base", "exact_match").interval.low < 0.3
@@ -57,7 +57,7 @@ def test_difference_of_ratios(tmp_path):
     other = [(8, 8), (9, 9), (40, 40), (3, 3)]
     write_run(tmp_path / "a", "base", scores={"tokens_per_forward": other}, n=1, k=1)
     write_run(tmp_path / "b", "fast", scores={"tokens_per_forward": one})
-    found = cell(board_of(tmp_path, "base"), "fast, k=4", "tokens_per_forward")
+    found = cell(board_of(tmp_path, "base"), "fast", "tokens_per_forward")
     assert found.value == pytest.approx(60 / 18)  # not the mean of 4, 3, 4 and 1
     low, high = by_resampling(
         one, lambda drawn: sum(a for a, _ in drawn) / sum(b for _, b in drawn)
@@ -93,16 +93,16 @@ def test_losses_have_intervals_and_differences_as_they_are_pooled(tmp_path):
         write_run(tmp_path / label, label, scores=scores, stated=stated, generation=False)
     board = board_of(tmp_path, "base")
     for metric, by_hand in LOSSES.items():
-        found = cell(board, "other, k=4", metric)
+        found = cell(board, "other", metric)
         low, high = by_resampling(scores[metric], by_hand)
         assert (found.interval.low, found.interval.high) == pytest.approx((low, high), rel=0.003)
-        base = cell(board, "base, k=4", metric).value
+        base = cell(board, "base", metric).value
         assert found.difference.value == pytest.approx(found.value - base)
 
 
 def test_metric_that_is_pooled_in_another_way_has_no_interval(tmp_path):
     write_run(tmp_path, scores={"exact_match": [1.0, 0.0]}, stated={"exact_match": 0.25})
-    found = cell(board_of(tmp_path), "model, k=4", "exact_match")
+    found = cell(board_of(tmp_path), "model", "exact_match")
     assert (found.value, found.interval) == (0.25, None)
 
 
@@ -110,13 +110,13 @@ def test_metric_without_samples_has_no_interval_and_the_table_says_so(tmp_path):
     write_run(tmp_path / "a", "base", samples=False)
     write_run(tmp_path / "b", "other", samples=False)
     board = board_of(tmp_path, "base")
-    assert cell(board, "other, k=4", "pass@1").interval is None
+    assert cell(board, "other", "pass@1").interval is None
     assert any("--log_samples" in note for note in board.notes)
 
 
 def test_speed_is_the_runs_and_has_no_difference(tmp_path):
     write_run(tmp_path, scores={"tokens_per_forward": [(4, 1)]})
-    found = cell(board_of(tmp_path), "model, k=4", "tokens_per_s")
+    found = cell(board_of(tmp_path), "model", "tokens_per_s")
     assert (found.value, found.difference) == (1000.0, None)
 
 
@@ -134,8 +134,8 @@ def test_what_every_k_saves_is_shown_beside_the_rest(tmp_path):
         ("mtp_speed", "tokens_per_second_2"),
         ("mtp_speed", "speedup_2"),
     }
-    assert cell(board, "model, k=4", "tokens_per_forward_2").value == 9 / 5
-    assert cell(board, "model, k=4", "speedup_2") == Cell(pytest.approx(1.6))  # no interval
+    assert cell(board, "model", "tokens_per_forward_2").value == 9 / 5
+    assert cell(board, "model", "speedup_2") == Cell(pytest.approx(1.6))  # no interval
     assert any(note.startswith("timed on ") for note in notes(board))
 
 
@@ -150,14 +150,14 @@ def test_speeds_of_two_machines_are_called_no_comparison(tmp_path):
         mtp = {"hardware": hardware, "slots": 8}
         write_run(tmp_path / name, name, scores={"tokens_per_forward": [(4, 1)]}, mtp=mtp)
     [note] = [note for note in notes(board_of(tmp_path)) if note.startswith("tokens/s")]
-    assert "no comparison: A, 1 thread, batch 8: one, k=4; B, batch 8: two, k=4" in note
+    assert "no comparison: A, 1 thread, batch 8: one; B, batch 8: two" in note
 
 
 def test_tasks_of_one_model_are_one_row(tmp_path):
     write_run(tmp_path / "a", task="humaneval_mtp")
     write_run(tmp_path / "b", task="mbpp_mtp")
     board = board_of(tmp_path)
-    assert [model.name for model in board.models] == ["model, k=4"]
+    assert [model.name for model in board.models] == ["model"]
     assert {column.task for column in board.columns} == {"humaneval_mtp", "mbpp_mtp"}
 
 
@@ -166,7 +166,6 @@ DIFFERENT = {
     "documents": {"documents": "another {}"},
     "prompts": {"prompts": "another {}"},
     "number of samples": {"n_samples": 3},
-    "temperature": {"generation": {"until": ["\ndef"], "max_gen_toks": 512, "do_sample": True}},
     "stops": {"generation": {"until": ["\nclass"], "max_gen_toks": 512, "do_sample": False}},
     "budget": {"generation": {"until": ["\ndef"], "max_gen_toks": 256, "do_sample": False}},
     "draft rule": {"mtp": {"draft_rule": "LOSSY: every draft is accepted unverified"}},
@@ -185,6 +184,20 @@ def test_runs_that_differ_are_kept_apart_and_the_difference_is_named(tmp_path, w
     assert str(tmp_path / "a") in sentence
     assert str(tmp_path / "b") in sentence
     assert all(found.difference is None for found in board.cells.values())
+
+
+def test_temperatures_have_tables_of_their_own(tmp_path):
+    write_run(tmp_path / "a", "base")
+    how = {"until": ["\ndef"], "max_gen_toks": 512, "do_sample": True}
+    for place, temperature in enumerate((0.2, 0.8)):
+        more = {"generation": how | {"temperature": temperature}, "n_samples": 3}
+        write_run(tmp_path / str(place), "base", **more)
+    board = board_of(tmp_path, "base")
+    assert board.conflicts() == []
+    told = [one.protocol.temperature for one in board.boards.values()]
+    assert sorted(told) == ["0 (greedy)", "0.2", "0.8"]
+    write_run(tmp_path / "c", "other", generation=how | {"temperature": 0.5}, n_samples=4)
+    assert "number of samples 3 against 4" in " ".join(board_of(tmp_path).conflicts())
 
 
 def test_top_p_of_sampled_answers_counts(tmp_path):
@@ -218,7 +231,7 @@ def test_model_arguments_are_no_settings_of_the_task(tmp_path):
 def test_same_run_twice_is_refused(tmp_path):
     write_run(tmp_path / "a")
     write_run(tmp_path / "b")
-    with pytest.raises(ValueError, match="are both model, k=4, humaneval_mtp") as error:
+    with pytest.raises(ValueError, match="are both model, humaneval_mtp") as error:
         board_of(tmp_path)
     assert str(tmp_path / "a") in str(error.value)
 
@@ -249,3 +262,16 @@ def test_a_table_is_turned_where_that_makes_it_narrower(tmp_path):
     write_run(tmp_path / "z", "z", scores={f"code_accuracy_{o}": [0.5] for o in range(1, 30)})
     board = board_of(tmp_path)
     assert task_rows(board, board.columns)[0][0] == "metric"
+
+
+def test_names_say_no_more_than_tells_models_apart(tmp_path):
+    told = {"train_tokens": 5000, "train_step": 3}
+    for k in (2, 4):
+        write_run(tmp_path / f"a{k}", "a", k=k, mtp=told)
+    write_run(tmp_path / "b", "b", mtp=told)
+    for step in (1, 2):
+        write_run(tmp_path / f"c{step}", "c", mtp=told | {"train_step": step})
+    names = {model.name for model in board_of(tmp_path).models}
+    assert names == {"a, k=2", "a, k=4", "b", "c, step 1", "c, step 2"}
+    board = board_of(tmp_path, "b, k=4, 5k tokens, step 3")  # the whole name is known, too
+    assert board.baseline.label == "b"

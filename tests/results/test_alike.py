@@ -41,7 +41,7 @@ def test_runs_that_were_asked_in_another_way_are_no_pair(tmp_path, change):
     results = read_runs([tmp_path])
     assert not results.problems
     for name in ("fig_1", "fig_3", "table_1"):
-        with pytest.raises(ValueError, match="runs of humaneval_mtp were asked in several ways"):
+        with pytest.raises(ValueError, match="runs of humaneval_mtp cannot be compared"):
             draw(FIGURES[name], results)
 
 
@@ -66,7 +66,7 @@ def test_what_changes_nothing_is_no_other_way(tmp_path):
 def test_the_refusal_names_what_differs(tmp_path):
     generating(tmp_path, "n1", 1, max_gen_toks=256)
     generating(tmp_path, "n4", 4, max_gen_toks=512)
-    with pytest.raises(ValueError, match="max_gen_toks=256.* in .* and .*max_gen_toks=512"):
+    with pytest.raises(ValueError, match="budget 256 against 512"):
         draw(FIGURES["table_1"], read_runs([tmp_path]))
 
 
@@ -83,7 +83,7 @@ def test_options_of_other_tasks_and_places_are_no_other_way(tmp_path):
     probed(tmp_path, "b", quick=True, stories="/b/stories")
     draw(FIGURES["fig_heads"], read_runs([tmp_path]))
     probed(tmp_path, "c", window=512)
-    with pytest.raises(ValueError, match="mtp_heads were asked in several ways .*window=512"):
+    with pytest.raises(ValueError, match="mtp_heads cannot be compared .*window=512"):
         draw(FIGURES["fig_heads"], read_runs([tmp_path]))
 
 
@@ -112,7 +112,7 @@ def test_the_mean_of_choice_tasks_is_of_one_kind_of_runs(tmp_path):
     edited(last, note="another file")
     assert draw(FIGURES["fig_5"], read_runs([tmp_path])).sources != before.sources
     chosen(tmp_path / "c", "four", 4, SEVEN, shots=5)
-    with pytest.raises(ValueError, match="asked in several ways"):
+    with pytest.raises(ValueError, match="cannot be compared"):
         draw(FIGURES["fig_5"], read_runs([tmp_path]))
 
 
@@ -120,7 +120,7 @@ def test_one_model_asked_in_two_ways_did_not_measure_the_same(tmp_path):
     solved(tmp_path / "a", "four", 4)
     edited(solved(tmp_path / "b", "four", 4), n_shot={"humaneval_mtp": 5})
     assert read_runs([tmp_path]).problems == []
-    with pytest.raises(ValueError, match="asked in several ways"):
+    with pytest.raises(ValueError, match="cannot be compared"):
         draw(FIGURES["table_1"], read_runs([tmp_path]))
 
 
@@ -132,7 +132,7 @@ def test_means_are_not_of_other_documents(tmp_path):
             draw(FIGURES["fig_6"], read_runs([tmp_path]))
     for path in sorted((tmp_path / "b").iterdir())[:-1]:
         path.unlink()
-    with pytest.raises(ValueError, match="different documents of cnn_dailymail"):
+    with pytest.raises(ValueError, match="cnn_dailymail_mtp cannot be compared .*documents"):
         draw(FIGURES["fig_6"], read_runs([tmp_path]))
 
 

@@ -100,7 +100,7 @@ def test_every_command_finds_results_that_are_a_file(as_file, monkeypatch, capsy
     else:
         assert code == 0, said
     if name == "passk":  # called like the model, not like the user's folder
-        assert said.startswith("one  humaneval_mtp  pass@1  1.0000")
+        assert said.startswith("one  humaneval_mtp  pass@1  1.000")
 
 
 def test_samples_are_pooled_with_results_that_are_a_file(as_file, capsys):
@@ -116,7 +116,7 @@ def test_choice_and_export_find_them(tmp_path, capsys):
     content = {"results": scores, "configs": {"piqa": {}}, "config": {"mtp": mtp}}
     (tmp_path / f"res_{DATE}.json").write_text(json.dumps(content))
     assert main(["choice", str(tmp_path)]) == 0
-    assert "piqa 0.5000" in capsys.readouterr().out
+    assert "piqa 0.500" in capsys.readouterr().out
     assert main(["export", str(tmp_path), "--format", "speculation-profile"]) == 2
     assert f"res_{DATE}.json has damaged tables of mtp_speculative" in capsys.readouterr().err
 

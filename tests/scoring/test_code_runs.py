@@ -241,14 +241,14 @@ def test_saved_samples_are_graded_later_with_the_same_scores(save, tmp_path, cap
     assert grade([str(path), "--confirm_run_unsafe_code"]) == 0
     shown = capsys.readouterr().out
     assert "30 answers to 3 problems, 0 grading errors" in shown
-    assert f"pass@1_sampled       {table['pass@1_sampled']:.4f}" in shown
-    assert f"pass@10_sampled      {table['pass@10_sampled']:.4f}" in shown
+    assert f"pass@1_sampled       {table['pass@1_sampled']:.3f}" in shown
+    assert f"pass@10_sampled      {table['pass@10_sampled']:.3f}" in shown
     both = [json.loads(line) for line in path.with_suffix(".graded.jsonl").open()]
     assert [row["pass@10_sampled"] for row in both] == [1.0, 1.0, 0.0]
     assert [len(row["n_answers"]) for row in both] == [10, 10, 10]
     # A folder gives the graded copy, not the file it came from, and so one model's row.
     assert passk([str(tmp_path / "results" / "two"), "--k", "1"]) == 0
-    assert capsys.readouterr().out.startswith("two  mbpp_mtp  pass@1  0.2667 [")
+    assert capsys.readouterr().out.startswith("two  mbpp_mtp  pass@1  0.267 [")
 
 
 def test_oracle_and_honest_temperature_come_from_result_files(save, tmp_path, capsys):
@@ -288,7 +288,7 @@ def test_oracle_and_honest_temperature_come_from_result_files(save, tmp_path, ca
     assert one["honest"] == pytest.approx(np.mean(by_hand), abs=0.05)
     assert rows["good", 4]["score"]["value"] == pytest.approx(2 / 3)
     assert rows["weak", 4]["best"] == 0.8 and rows["weak", 4]["gain"] is None
-    assert "good  mbpp_mtp  pass@1  0.4167 [" in capsys.readouterr().out
+    assert "good  mbpp_mtp  pass@1  0.417 [" in capsys.readouterr().out
     assert passk([results, "--k", "9"]) == 0
     assert capsys.readouterr().out.startswith("pass@9 is left out: no task has 9 judged answers")
     with pytest.raises(ValueError, match="baseline=none; expected one of good, weak"):

@@ -1,0 +1,261 @@
+"""Two runs, BASE and CANDIDATE: what changed, paired by document, as `mtp-harness compare` says it.
+
+A difference is the candidate's metric less the base's. Both are pooled over the same documents, and
+its 90 % interval draws those documents with replacement (`scoring.bootstrap`): documents differ far
+more than two models on one document do, so the interval of the difference is much narrower than
+those of the two metrics.
+
+    code_tf_agree_2 of mtp_heads    category code, measure tf_agree, offset 2
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from mtp_harness.leaderboard.board import Board
+from mtp_harness.leaderboard.table import boards_of
+from mtp_harness.leaderboard.text import Rows, aligned, wrapped
+from mtp_harness.results.run import Run
+from mtp_harness.results.sizes import in_digits
+
+_MEASURES = re.compile(
+    r"(?:(?P<category>\w+?)_)?(?P<measure>pass@\d+(?:_sampled)?|pass_at_\d+|exact_match|acc_norm|acc|"
+    r"rouge(?:1|2|L)_f1|(?:chained_)?accuracy(?:_cond)?|bits_per_byte|tf_agree|tf_prefix|"
+    r"(?:text_walk_)?tokens_per_forward(?:_no_loops)?|accept_rate_(?:prefix|cond)|"
+    r"(?:token|byte|word)_perplexity)(?:_(?P<offset>\d+))?"
+)
+_REQUIRED = re.compile(
+    r"(?P<names>.*\S)\s*(?P<side>>=|<=)\s*(?P<value>[-+]?[\d.]+(?:e[-+]?\d+)?)\s*"
+)
+
+
+_LOWER_IS_BETTER = re.compile(r"bits_per_byte|.*perplexity")
+
+
+class Row(NamedTuple):
+    """One metric of both runs."""
+
+    task: str  # with its temperature where answers were sampled
+    category: str  # data set, or part of one; empty where the task has one
+    measure: str  # such as `accuracy`
+    offset: int | None  # the head, or the number of heads
+    base: float
+    candidate: float
+    low: float | None  # of the 90 % interval of the difference; None where documents are not known
+    high: float | None
+    n_documents: int  # 0 where they are not known
+    by_document: dict[str, float | None]  # each one's difference; None where it counted nothing
+
+    @property
+    def difference(self) -> float:
+        """The candidate's less the base's."""
+        return self.candidate - self.base
+
+    @property
+    def change(self) -> str:
+        """`better` or `worse` where the interval leaves out 0, else nothing."""
+        if self.low is None or self.high is None or self.low <= 0 <= self.high:
+            return ""
+        falls = _LOWER_IS_BETTER.fullmatch(self.measure) is not None
+        return "better" if (self.low > 0) is not falls else "worse"
+
+    @property
+    def names(self) -> list[str]:
+        """What tells it from other rows."""
+        return [self.task, self.category, self.measure, str(self.offset or "")]
+
+
+class Comparison(NamedTuple):
+    """All metrics of both, and what only one of them has."""
+
+    base: str  # the models
+    candidate: str
+    rows: list[Row]
+    left_out: list[str]  # sentences
+
+
+class Requirement(NamedTuple):
+    """A difference that is required, and what was measured."""
+
+    text: str  # as it was asked for
+    row: Row
+    end: float  # of the interval, on the side that could fall short
+    holds: bool
+
+
+def compare(base: Sequence[Run], candidate: Sequence[Run]) -> Comparison:
+    """Return the paired differences of two folders' runs, each of one model.
+
+    Raises:
+        ValueError: A folder holds several runs of a task, they have no task in common, or they did
+            one in ways that cannot be compared.
+    """
+    own, other = boards_of(base), boards_of(candidate)
+    rows: list[Row] = []
+    left_out: list[str] = []
+    for one in own.values():
+        if pair := _paired(one, list(other.values())):
+            rows += _rows(pair)
+            left_out += _in_one(pair)
+        else:
+            left_out.append(f"{_task(one)} is in {one.runs[0].path.parent} only")
+    for two in other.values():
+        if not _paired(two, list(own.values())):
+            left_out.append(f"{_task(two)} is in {two.runs[0].path.parent} only")
+    if not rows:
+        raise ValueError(
+            f"{base[0].path.parent} and {candidate[0].path.parent} have no score of a task in "
+            f"common ({'; '.join(left_out)}), expected runs of the same tasks: run them on both"
+        )
+    names = (_model(base), _model(candidate))
+    return Comparison(*names, sorted(rows, key=_order), left_out)
+
+
+def _model(runs: Sequence[Run]) -> str:
+    return ", ".join(dict.fromkeys(run.model.name for run in runs))
+
+
+def _order(row: Row) -> tuple[str, str, str, int]:
+    return (row.task, row.category, row.measure, row.offset or 0)
+
+
+def _task(board: Board) -> str:
+    how = board.protocol
+    return board.task if how.is_greedy else f"{board.task}, temperature {how.temperature}"
+
+
+def _paired(one: Board, others: Sequence[Board]) -> Board | None:
+    """Return a board with both runs of a task; None where the others did not do it."""
+    same = [
+        two
+        for two in others
+        if two.task == one.task and one.protocol.is_same_question(two.protocol)
+    ]
+    if not same:
+        return None
+    for board in (one, *same):
+        if len(board.runs) > 1 or len(same) > 1:
+            paths = [
+                str(run.path) for each in (same if len(same) > 1 else [board]) for run in each.runs
+            ]
+            raise ValueError(
+                f"{' and '.join(paths)} are several runs of {board.task}, expected one on each "
+                "side: name the files to compare"
+            )
+    if how := one.protocol.differences(same[0].protocol):
+        raise ValueError(
+            f"{one.task} of {one.runs[0].path} and of {same[0].runs[0].path} cannot be compared: "
+            f"{'; '.join(how)}. Expected runs that differ in their models alone: run one again"
+        )
+    runs, documents = one.runs + same[0].runs, one.documents + same[0].documents
+    return Board(one.task, one.protocol, [], runs, documents)
+
+
+def _in_one(pair: Board) -> Iterator[str]:
+    """Say which scores of a task only one of the two has, such as those of further heads."""
+    for place, run in enumerate(pair.runs):
+        own = [name for name in pair.metrics(place) if _MEASURES.fullmatch(name[0])]
+        only = [name[0] for name in own if name not in pair.metrics(1 - place)]
+        if only:
+            yield f"{', '.join(only)} of {_task(pair)}: {run.model.name} only"
+
+
+def _rows(pair: Board) -> Iterator[Row]:
+    stated, its = pair.metrics(0), pair.metrics(1)
+    for name in stated.keys() & its.keys():
+        named = _MEASURES.fullmatch(name[0])
+        if named is None:
+            continue
+        found = pair.difference((1, *name), 0)
+        offset = named["offset"]
+        yield Row(
+            _task(pair),
+            named["category"] or "",
+            named["measure"],
+            None if offset is None else int(offset),
+            stated[name],
+            its[name],
+            None if found is None else found.low,
+            None if found is None else found.high,
+            0 if found is None else min(pair.n_documents((place, *name)) for place in (0, 1)),
+            {} if found is None else pair.by_document((1, *name), 0),
+        )
+
+
+def require(rows: Sequence[Row], text: str) -> list[Requirement]:
+    """Return what rows say of a requirement, `code accuracy 2 >= -0.01`, for each that it names.
+
+    The words before the sign are a row's task, category, measure or offset, as the table prints
+    them, in any order. `>=` asks the lower end of the difference's interval, `<=` the upper one.
+
+    Raises:
+        ValueError: It is none, names no row, or one without an interval.
+    """
+    found = _REQUIRED.fullmatch(text)
+    if found is None:
+        raise ValueError(
+            f"--require {text!r} is no requirement, expected such as 'code accuracy 2 >= -0.01'"
+        )
+    words = found["names"].split()
+    named = [row for row in rows if all(word in row.names for word in words)]
+    if not named:
+        known = dict.fromkeys(" ".join(filter(None, row.names)) for row in rows)
+        raise ValueError(
+            f"--require {text!r} names nothing that both runs measured; expected words of "
+            f"{'; '.join(known)}"
+        )
+    held = []
+    for row in named:
+        end = row.low if found["side"] == ">=" else row.high
+        if end is None:
+            raise ValueError(
+                f"--require {text!r}: {' '.join(filter(None, row.names))} has no interval, "
+                "expected two documents of both runs or more: run with --log_samples"
+            )
+        holds = (
+            end >= float(found["value"]) if found["side"] == ">=" else end <= float(found["value"])
+        )
+        held.append(Requirement(text, row, end, holds))
+    return held
+
+
+def lines(comparison: Comparison, required: Sequence[Requirement]) -> Iterator[str]:
+    """Yield what is printed."""
+    yield f"base {comparison.base}; candidate {comparison.candidate}"
+    yield ""
+    yield aligned(_table(comparison.rows))
+    yield ""
+    yield (
+        "difference: candidate less base, with its 90 % interval, paired by document; better or "
+        "worse where the interval leaves out 0."
+    )
+    yield from (wrapped(f"not compared: {one}.") for one in comparison.left_out)
+    for one in required:
+        said = "holds" if one.holds else "FALLS SHORT"
+        which = " ".join(filter(None, one.row.names))
+        yield f"require {one.text}: {said}; {which} reaches {in_digits(one.end, signed=True)}"
+
+
+def _table(rows: Sequence[Row]) -> Rows:
+    head = [
+        "task",
+        "category",
+        "measure",
+        "offset",
+        "base",
+        "candidate",
+        "difference",
+        "documents",
+        "",
+    ]
+    return [head, *([*row.names, *_numbers(row)] for row in rows)]
+
+
+def _numbers(row: Row) -> list[str]:
+    write = in_digits
+    span = ""
+    if row.low is not None and row.high is not None:
+        span = f" [{write(row.low, signed=True)}, {write(row.high, signed=True)}]"
+    difference = f"{write(row.difference, signed=True)}{span}"
+    number = str(row.n_documents or "not logged")
+    return [write(row.base), write(row.candidate), difference, number, row.change]

@@ -1,0 +1,146 @@
+"""What every head of a model in memory knows of some batches, in one pass: for training loops.
+
+    from mtp_harness import evaluate_heads
+    evaluate_heads(model, batches)
+    {"accuracy_1": 0.775, "loss_1": 0.802, "accuracy_2": 0.664, …, "agreement_2": 0.750,
+     "text_walk_tokens_per_forward": 2.147, "n_states": 98748}
+
+No harness, no files. Definitions are those of `mtp_heads` (`probes/heads.py`): all heads are scored
+on the states whose targets all lie in their row.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtp_harness.models.interface import MultiHeadModel
+from mtp_harness.probes.teacher_forced import read, walk
+
+Batch = Tensor | Mapping[str, Any]
+
+
+@torch.no_grad()
+def evaluate_heads(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    drafter: Callable[[Any], MultiHeadModel] | None = None,
+    offsets: Sequence[int] | None = None,
+) -> dict[str, float]:
+    """Return each head's accuracy, loss and agreement on batches, and the text walk.
+
+    It costs one forward of the trunk and of every head up to the largest offset, over all tokens.
+    No gradient is taken, and the model is in evaluation mode meanwhile. Under
+    DistributedDataParallel each process scores the batches that it is given, and nothing is
+    exchanged: call it on one process or on all. Weights that FSDP has sharded must be gathered
+    first (`FullyShardedDataParallel.summon_full_params`).
+
+    Args:
+        model: a `MultiHeadModel`, or one wrapped in DistributedDataParallel; with `drafter` any.
+        batches: int64 [B, T], or what a data loader gives: `input_ids` [B, T] with an
+            `attention_mask` [B, T], 0 behind the end of shorter rows.
+        drafter: puts a drafter on the unwrapped model and returns a `MultiHeadModel`.
+        offsets: of the heads to report, 1..n; all by default. The text walk drafts with the heads
+            up to the largest of them.
+
+    Returns:
+        By offset i: `accuracy_i` (share of top-1 predictions that are the token at t+i), `loss_i`
+        (nats per token), and from 2 on `agreement_i` (head i at t predicts what head 1 predicts at
+        t+i-1). Over all: `text_walk_tokens_per_forward` (NaN with rows of less than three tokens)
+        and `n_states` that were scored.
+
+    Raises:
+        ValueError: The model is no `MultiHeadModel`, an offset is beyond its heads, a batch has no
+            tokens or is padded on the left, or no state has all targets.
+    """
+    heads = _heads_of(model, drafter)
+    wanted = _offsets(heads, offsets)
+    k = max(wanted)
+    sums, kept, steps = torch.zeros(3, k, dtype=torch.float64), 0, 0
+    n_states = 0
+    with _evaluating(model), _evaluating(heads):
+        for batch in batches:
+            tokens, lengths = _tokens_of(batch, heads.device)
+            reading = read(heads, tokens, k)
+            for row, length in enumerate(lengths):
+                right = reading.right[row, :length]  # [T, k]
+                count = max(0, length - k)  # states whose targets all lie in the row
+                predicted = reading.predicted[row]
+                sums[0] += right[:count].sum(0).cpu()
+                sums[1] += reading.nats[row, :count].double().sum(0).cpu()
+                sums[2] += _agreeing(predicted, count).cpu()
+                n_states += count
+                walked = walk(right, 0, length)
+                kept, steps = kept + walked.n_kept, steps + walked.n_steps
+    if not n_states:
+        raise ValueError(
+            f"no row is longer than {k} tokens, expected some: give longer rows, or fewer offsets"
+        )
+    found: dict[str, float] = {}
+    for i in wanted:
+        found[f"accuracy_{i}"], found[f"loss_{i}"], agreeing = (sums[:, i - 1] / n_states).tolist()
+        if i > 1:
+            found[f"agreement_{i}"] = agreeing
+    speed = kept / steps if steps else float("nan")
+    return found | {"text_walk_tokens_per_forward": speed, "n_states": n_states}
+
+
+def _agreeing(predicted: Tensor, count: int) -> Tensor:
+    """Return at how many of the first states each head says what head 1 says later, [k].
+
+    Args:
+        predicted: int32 [T, k].
+        count: of states, at most T - k.
+    """
+    each = [
+        (predicted[:count, i] == predicted[i : i + count, 0]).sum()
+        for i in range(predicted.shape[1])
+    ]
+    return torch.stack(each)
+
+
+def _heads_of(model: nn.Module, drafter: Callable[[Any], MultiHeadModel] | None) -> MultiHeadModel:
+    inner = getattr(model, "module", model)  # DistributedDataParallel's
+    heads = drafter(inner) if drafter else inner
+    if not isinstance(heads, MultiHeadModel):
+        raise ValueError(
+            f"{type(heads).__name__} is no MultiHeadModel, expected one: load it by "
+            "mtp_harness.models.load.open_model, or give drafter="
+        )
+    return heads
+
+
+def _offsets(model: MultiHeadModel, offsets: Sequence[int] | None) -> list[int]:
+    n = model.n_future_tokens
+    wanted = list(range(1, n + 1)) if offsets is None else sorted(set(offsets))
+    if not wanted or not all(1 <= i <= n for i in wanted):
+        raise ValueError(f"offsets={offsets}, expected some of 1 to n = {n}")
+    return wanted
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch dropout off, and back on where it was."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _tokens_of(batch: Batch, device: torch.device) -> tuple[Tensor, list[int]]:
+    """Return a batch's tokens [B, T] and the length of each row."""
+    tokens = batch if isinstance(batch, Tensor) else batch.get("input_ids")
+    if not isinstance(tokens, Tensor) or tokens.dim() != 2 or tokens.is_floating_point():
+        raise ValueError("a batch has no input_ids [B, T] of whole numbers, expected some")
+    mask = None if isinstance(batch, Tensor) else batch.get("attention_mask")
+    if mask is None:
+        return tokens.to(device), [tokens.shape[1]] * len(tokens)
+    mask = mask.bool()
+    if (mask[:, 1:] & ~mask[:, :-1]).any():
+        raise ValueError("a batch is padded on the left, expected the right: padding_side='right'")
+    return tokens.to(device), mask.sum(1).tolist()
