@@ -45,6 +45,8 @@ def _figures(results: Sequence[str]) -> tuple[list["Figure"], list[str]]:
     gallery = draw_all(read_runs(results), formats=["svg"])
     figures = []
     for drawn in gallery.drawn:
+        if drawn.figure.is_diagram:
+            continue  # it shows nothing of these runs
         picture = base64.b64encode(drawn.pictures["svg"]).decode()
         columns, *rows = csv.reader(drawn.csv.splitlines())
         uri = f"data:image/svg+xml;base64,{picture}"
@@ -60,16 +62,16 @@ def _figures(results: Sequence[str]) -> tuple[list["Figure"], list[str]]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mtp-harness report",
-        description="Make one page of results: leaderboard, claims, figures with their tables, "
-        "every document's answers coloured by head, provenance. It needs no network and opens from "
-        "a file; what models wrote is shown as text and cannot run.",
+        description="Make one page of results: scores, every document's answers coloured by head, "
+        "figures with their tables, the paper's claims, provenance. It needs no network and opens "
+        "from a file; what models wrote is shown as text and cannot run.",
     )
     parser.add_argument("results", nargs="+", help="results_….json files, or folders of them")
     parser.add_argument(
         "-o", "--output", type=user_path, default="report.html", help="default: report.html"
     )
     parser.add_argument("--baseline", help="row to show paired differences to, by label or name")
-    parser.add_argument("--title", default="Multi-token prediction, evaluated")
+    parser.add_argument("--title", help="of the page (default: its models and tasks)")
     parser.add_argument(
         "--documents",
         type=int,

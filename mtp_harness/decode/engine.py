@@ -200,6 +200,7 @@ class Engine:
             n_verified=tuple(sequence.n_verified),
             n_drafted=None if tuple(sequence.n_drafted) == every else tuple(sequence.n_drafted),
             lossless=self.rule.verify,
+            rejected=tuple(sequence.rejected),
             ended_by=sequence.ended_by,
             looping=is_looping(sequence.tokens),
             batch_size=slots,

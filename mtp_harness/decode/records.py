@@ -32,6 +32,9 @@ class DecodeRecord:
     n_characters: tuple[int, ...] | None = None
     # Ids up to the one that ended the answer, for who reads along it later (`--metadata on`).
     tokens: tuple[int, ...] | None = None
+    # Ids of the drafts that were not verified, step by step, and the text of each, if known.
+    rejected: tuple[int, ...] | None = None
+    rejected_text: tuple[str, ...] | None = None
 
     @property
     def n_steps(self) -> int:
@@ -51,7 +54,8 @@ class DecodeRecord:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Return the record that `as_dict` gave, before or after it went through JSON."""
         read = dict(values)
-        for name in ("n_verified", "n_drafted", "n_characters", "tokens"):
+        names = ("n_verified", "n_drafted", "n_characters", "tokens", "rejected", "rejected_text")
+        for name in names:
             if read.get(name) is not None:
                 read[name] = tuple(read[name])
         return cls(**read)

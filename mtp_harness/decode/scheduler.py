@@ -37,6 +37,7 @@ class Sequence:
     tokens: list[int] = field(default_factory=list)
     n_verified: list[int] = field(default_factory=list)
     n_drafted: list[int] = field(default_factory=list)
+    rejected: list[int] = field(default_factory=list)
     ended_by: str = ""
     next_draft: int = 0
     admitted: float = 0.0
@@ -51,7 +52,8 @@ class Sequence:
 
     def reset(self) -> None:
         """Forget what was decoded, to begin again."""
-        self.tokens, self.n_verified, self.n_drafted, self.ended_by = [], [], [], ""
+        self.tokens, self.n_verified, self.n_drafted, self.rejected = [], [], [], []
+        self.ended_by = ""
 
 
 def _fetch(tensor: Tensor) -> Callable[[], list[list[int]]]:
@@ -205,9 +207,12 @@ class Scheduler:
                 for sequence, row in zip(occupants, values, strict=True)
                 if sequence and not sequence.ended_by
             ]
-            for sequence, (*choices, verified, n_draft) in live:
+            for sequence, (*tokens, verified, n_draft) in live:
+                choices, drafts = tokens[:n_tokens], tokens[n_tokens:]
+                n_drafted = min(sequence.next_draft, n_tokens - 1)
                 sequence.n_verified.append(verified)
-                sequence.n_drafted.append(min(sequence.next_draft, n_tokens - 1))
+                sequence.n_drafted.append(n_drafted)
+                sequence.rejected += drafts[verified:n_drafted]
                 sequence.take(choices[: verified + 1])
                 sequence.next_draft, sequence.ended = n_draft, now
             return [sequence for sequence, _ in live if sequence.ended_by]

@@ -118,8 +118,8 @@ def step(batch: Batch, drafter: Drafter, n_tokens: int, width: int) -> Tensor:
     Windows have `n_tokens`, T: the pending token and at most T - 1 drafts. `width`: `SlotCache.at`.
 
     Returns:
-        Head 1's T choices, how many drafts before them are accepted, and how many drafts come next;
-        int64 [B, T + 2].
+        Head 1's T choices, the window's T - 1 drafts, how many of these are accepted, and how many
+        drafts come next; int64 [B, 2T + 1].
     """
     live = batch.pending < batch.limit
     window = batch.pending[:, None] + batch.ahead[:n_tokens]
@@ -145,4 +145,4 @@ def step(batch: Batch, drafter: Drafter, n_tokens: int, width: int) -> Tensor:
     # Draft: behind the last accepted token.
     drafter.draft(batch, forward, positions, accepted, live)
     batch.pending.add_(torch.where(live, accepted + 1, 0))
-    return torch.cat([choices, accepted[:, None], batch.n_draft[:, None]], 1)
+    return torch.cat([choices, tokens[:, 1:], accepted[:, None], batch.n_draft[:, None]], 1)

@@ -24,7 +24,7 @@ class TokenLengths:
         `previous` is the last token of the prompt.
         """
         text = continuation_text(self.to_text, previous, tokens)
-        pieces = [self._text_alone(previous, token) for token in tokens]
+        pieces = [self.text_alone(previous, token) for token in tokens]
         if "".join(pieces) == text:  # nearly always, and it decodes each token once
             return tuple(map(len, pieces))
         ends = self._ends(text, previous, tokens)
@@ -32,7 +32,8 @@ class TokenLengths:
             return None
         return tuple(end - start for start, end in pairwise(ends))
 
-    def _text_alone(self, previous: int, token: int) -> str:
+    def text_alone(self, previous: int, token: int) -> str:
+        """Return a token's text behind another token; half a character shows as U+FFFD."""
         if (previous, token) not in self._alone:
             self._alone[previous, token] = continuation_text(self.to_text, previous, [token])
         return self._alone[previous, token]

@@ -123,9 +123,13 @@ class Generator:
     def _finish(self, request: Request, answer: Answer) -> Generation:
         text, from_the_start = self._text(request, answer.tokens)
         # Without its thinking, the text's first characters are not those of the first tokens.
-        lengths = self._token_lengths(request.prompt[-1], answer.tokens) if from_the_start else None
-        tokens = tuple(answer.tokens)
-        return Generation(text, replace(answer.record, n_characters=lengths, tokens=tokens))
+        last, tokens, rejected = request.prompt[-1], answer.tokens, answer.record.rejected or ()
+        record = replace(answer.record, tokens=tuple(tokens))
+        if from_the_start:
+            texts = tuple(self._token_lengths.text_alone(last, token) for token in rejected)
+            lengths = self._token_lengths(last, tokens)
+            record = replace(record, n_characters=lengths, rejected_text=texts)
+        return Generation(text, record)
 
     def _text(self, request: Request, tokens: list[int]) -> tuple[str, bool]:
         """Return an answer's text as `HFLM` cuts it, and whether it begins with the first token."""

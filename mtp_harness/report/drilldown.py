@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,26 @@ def drilldown(
     return {
         "runs": [run.model.name for run in runs],
         "tasks": [
-            {"name": task, "n_left_out": len(left_out[task]), "documents": list(found.values())}
+            {
+                "name": task,
+                "n_left_out": len(left_out[task]),
+                "documents": list(found.values()),
+                "has_text": _has_text(found.values(), texts),
+            }
             for task, found in sorted(shown.items())
         ],
         "texts": list(texts),
     }
+
+
+def _has_text(documents: Iterable[Mapping[str, Any]], texts: Texts) -> bool:
+    """Return whether there is a text to read; kept results may hold only numbers."""
+    empty = (None, texts.get(""))
+    return any(
+        text not in empty
+        for document in documents
+        for text in (document["prompt"], *(answer["text"] for answer in document["answers"]))
+    )
 
 
 def _number(text: Any, texts: Texts) -> int:
@@ -121,6 +136,8 @@ def _answer(sample: Sample, judged: Mapping[str, Any]) -> dict[str, Any]:
         "scores": [],
         "n_verified": verified,
         "n_characters": record.get("n_characters"),
+        "n_drafted": record.get("n_drafted"),
+        "rejected": record.get("rejected_text") or [],
         "draft_heads": record.get("draft_heads", 1),
         "tokens_per_forward": record["n_kept"] / len(verified) if verified else None,
         "ended_by": record.get("ended_by"),

@@ -69,10 +69,48 @@
       }
       byId("row-count").textContent = `${shown} of ${rows.length} rows`;
     };
-    byId("row-filter").addEventListener("input", applyFilter);
-    byId("task-filter").addEventListener("change", applyFilter);
-    applyFilter();
+    if (byId("row-filter")) {
+      byId("row-filter").addEventListener("input", applyFilter);
+      byId("task-filter").addEventListener("change", applyFilter);
+      applyFilter();
+    }
   }
+
+  // Boxes that scroll sideways say so where they end -------------------------------------------
+  const cue = (box) => {
+    const rest = box.scrollWidth - box.clientWidth - box.scrollLeft;
+    box.parentElement.classList.toggle("more-left", box.scrollLeft > 2);
+    box.parentElement.classList.toggle("more-right", rest > 2);
+  };
+  const cued = [...document.querySelectorAll(".scroll")];
+  for (const box of cued) {
+    const frame = element("div", { className: "frame" });
+    box.replaceWith(frame);
+    frame.append(box);
+    box.addEventListener("scroll", () => cue(box), { passive: true });
+    new ResizeObserver(() => cue(box)).observe(box);
+  }
+
+  // Figures ------------------------------------------------------------------------------------
+  const zoom = byId("zoom");
+  const plates = [...document.querySelectorAll("button.plate")];
+  let shownPlate = 0;
+  const showPlate = (index) => {
+    shownPlate = (index + plates.length) % plates.length;
+    const figure = plates[shownPlate].closest("figure");
+    byId("zoom-title").textContent = figure.querySelector("h3").textContent;
+    byId("zoom-plate").replaceChildren(figure.querySelector("img").cloneNode());
+    for (const id of ["zoom-before", "zoom-next"]) byId(id).hidden = plates.length < 2;
+  };
+  plates.forEach((plate, index) => plate.addEventListener("click", () => { showPlate(index); zoom.showModal(); }));
+  byId("zoom-before").addEventListener("click", () => showPlate(shownPlate - 1));
+  byId("zoom-next").addEventListener("click", () => showPlate(shownPlate + 1));
+  byId("zoom-close").addEventListener("click", () => zoom.close());
+  zoom.addEventListener("click", (event) => { if (event.target === zoom) zoom.close(); });
+  zoom.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (step) showPlate(shownPlate + step);
+  });
 
   // Documents -----------------------------------------------------------------------------------
   const data = JSON.parse(byId("documents-data").textContent);
@@ -81,27 +119,41 @@
   const kind = (verdict) => (verdict === "pass" || verdict === "fail" ? verdict : "other");
 
   // The head that proposed each token: head 1 writes the first token and ends every step; before
-  // that, a step's verified drafts come from heads 2, 3, … in order.
-  const headsOf = (answer) => {
-    const heads = [{ head: 1, step: 0, first: false }];
+  // that, a step's verified drafts come from heads 2, 3, … in order. Drafts that it rejected stand
+  // with the token that head 1 wrote in place of the first of them.
+  const tokensOf = (answer) => {
+    const tokens = [{ head: 1, step: 0, first: false, rejected: [] }];
+    let at = 0;
     answer.n_verified.forEach((verified, index) => {
+      const drafted = answer.n_drafted ? answer.n_drafted[index] : answer.draft_heads - 1;
+      const rejected = answer.rejected.slice(at, at += Math.max(0, drafted - verified));
       for (let draft = 0; draft <= verified; draft += 1) {
-        heads.push({ head: draft < verified ? draft + 2 : 1, step: index + 1, first: draft === 0 });
+        const head = draft < verified ? draft + 2 : 1;
+        tokens.push({ head, step: index + 1, first: draft === 0, verified, rejected: head === 1 ? rejected : [] });
       }
     });
-    return heads.slice(0, answer.n_characters.length);
+    return tokens.slice(0, answer.n_characters.length);
+  };
+
+  const rejectedDraft = (text, head) => {
+    const made = element("del", { textContent: text.replaceAll("\n", "↵") || "∅", title: `head ${head}: rejected` });
+    made.className = head > 4 ? "far" : "";
+    made.dataset.head = head;
+    return made;
   };
 
   const coloured = (text, answer) => {
     const characters = Array.from(text);
     const pre = element("pre", { dir: "auto", tabIndex: 0 });
     let at = 0;
-    headsOf(answer).forEach(({ head, step, first }, index) => {
+    tokensOf(answer).forEach(({ head, step, first, verified, rejected }, index) => {
       const end = Math.min(at + answer.n_characters[index], characters.length);
       const piece = characters.slice(at, end).join("");
       at = end;
       if (piece === "") return;
-      const where = step === 0 ? "the prompt's own forward" : `step ${step}, ${answer.n_verified[step - 1]} drafts accepted`;
+      const accepted = verified === 1 ? "1 draft accepted" : `${verified} drafts accepted`;
+      const where = step === 0 ? "from the prompt’s own forward" : `step ${step}, ${accepted}`;
+      rejected.forEach((draft, place) => pre.append(rejectedDraft(draft, verified + 2 + place)));
       const token = element("span", { textContent: piece, title: `head ${head}: ${where}` });
       token.className = `token${first ? " first" : ""}${head > 4 ? " far" : ""}${piece.startsWith("\n") ? " line" : ""}`;
       token.dataset.head = head;
@@ -117,23 +169,25 @@
     if (answer.tokens_per_forward !== null) said.push(`${answer.tokens_per_forward.toFixed(2)} tokens per forward`);
     if (answer.ended_by) said.push(`ended by ${answer.ended_by}`);
     if (answer.looping) said.push("repeats itself");
-    if (answer.lossless === false) said.push("LOSSY: drafts unverified");
-    for (const [name, value] of answer.scores) said.push(`${name} ${value}`);
+    if (answer.lossless === false) said.push("lossy: drafts were not verified");
+    for (const [name, value] of answer.scores) said.push(`${name.replaceAll("_", " ")} ${value}`);
     return said.join(" · ");
   };
 
   const answerCard = (answer) => {
     const run = data.runs[answer.run];
     const header = element("header", {}, element("h4", { textContent: run }));
+    header.className = answer.text === null || !state.task.has_text ? "last" : "";
     if (answer.verdict) {
       header.append(element("span", { className: `tag ${kind(answer.verdict)}`, textContent: answer.verdict }));
     }
     header.append(element("span", { className: "soft small", textContent: described(answer) }));
     const card = element("article", { className: "answer" }, header);
     if (answer.detail) card.append(element("p", { className: "small", textContent: answer.detail }));
-    if (answer.text !== null) {
+    if (answer.text !== null && state.task.has_text) {
       const text = data.texts[answer.text];
-      card.append(answer.n_characters && answer.draft_heads > 1 ? coloured(text, answer) : plain(text));
+      if (text === "") card.append(element("p", { className: "soft small", textContent: "The answer is empty." }));
+      else card.append(answer.n_characters && answer.draft_heads > 1 ? coloured(text, answer) : plain(text));
     }
     if (answer.choices.length) card.append(choices(answer.choices));
     if (answer.n_more) {
@@ -169,7 +223,8 @@
       far.dataset.head = 5;
       parts.push(far);
     }
-    return element("div", { className: "legend" }, "proposed by", ...parts, "· a thin line begins a step");
+    return element("div", { className: "legend" }, "proposed by", ...parts,
+      answers.some((one) => one.rejected.length) ? element("del", { textContent: "rejected" }) : "", "a thin line begins a step");
   };
 
   const showDocument = () => {
@@ -178,11 +233,11 @@
     if (!one) { detail.replaceChildren(element("p", { className: "soft", textContent: "No document matches." })); return; }
     detail.replaceChildren(
       ...[element("h3", { textContent: one.title }),
-        one.prompt === null ? null : element("details", { open: true },
-          element("summary", { textContent: "Prompt" }), element("div", { className: "answer prompt" }, plain(data.texts[one.prompt]))),
+        one.prompt === null || !state.task.has_text ? null : element("details", { open: true },
+          element("summary", { textContent: one.answers.some((answer) => answer.text !== null || answer.choices.length) ? "Prompt" : "Text that the model read" }), element("div", { className: "answer prompt" }, plain(data.texts[one.prompt]))),
         legend(one.answers),
         ...one.answers.map(answerCard),
-        one.target === null ? null : element("details", {},
+        one.target === null || !state.task.has_text ? null : element("details", {},
           element("summary", { textContent: "Reference" }), element("div", { className: "answer" }, plain(data.texts[one.target])))]
         .filter((part) => part !== null));
   };
@@ -230,11 +285,24 @@
   if (data.tasks.length) {
     const chooser = byId("document-task");
     data.tasks.forEach((task, index) => chooser.append(element("option", { value: index, textContent: task.name })));
-    const choose = () => { state.task = data.tasks[Number(chooser.value)]; listDocuments(); };
+    const choose = () => {
+      state.task = data.tasks[Number(chooser.value)];
+      const answers = state.task.documents.flatMap((one) => one.answers);
+      byId("verdict").hidden = !answers.some((answer) => answer.verdict);
+      for (const id of ["show-rejected", "number-heads"]) {
+        byId(id).parentElement.hidden = !answers.some((answer) => answer.n_characters && answer.draft_heads > 1);
+      }
+      const silent = !data.tasks.some((one) => one.has_text) ? "" : !state.task.has_text ? "The texts of these samples were not kept: only their scores are here."
+        : answers.every((answer) => answer.text === null && !answer.choices.length) ? "This task generates no text: it measures the model on given texts." : "";
+      byId("without-text").textContent = silent;
+      byId("without-text").hidden = silent === "";
+      listDocuments();
+    };
     chooser.addEventListener("change", choose);
     byId("document-filter").addEventListener("input", listDocuments);
     byId("verdict-filter").addEventListener("change", listDocuments);
     byId("number-heads").addEventListener("change", (event) => byId("detail").classList.toggle("numbered", event.target.checked));
+    byId("show-rejected").addEventListener("change", (event) => byId("detail").classList.toggle("kept-only", !event.target.checked));
     byId("document-list").addEventListener("keydown", (event) => {
       const step = { ArrowDown: 1, ArrowUp: -1, j: 1, k: -1 }[event.key];
       const options = [...byId("document-list").children];
@@ -244,6 +312,7 @@
       event.preventDefault();
       select(options[next].document, true);
     });
+    chooser.value = Math.max(0, data.tasks.findIndex((task) => task.has_text));
     choose();
   }
 })();

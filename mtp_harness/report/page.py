@@ -8,6 +8,8 @@ security policy allows the one script and the one style whose hashes it names, a
 import base64
 import hashlib
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +22,17 @@ from mtp_harness.leaderboard.board import Column
 from mtp_harness.leaderboard.claims import Judged, judge
 from mtp_harness.leaderboard.table import Leaderboard
 from mtp_harness.report.drilldown import drilldown
+from mtp_harness.report.results import cards
 from mtp_harness.results.run import Run
 from mtp_harness.results.sizes import in_short
 
 _HERE = Path(__file__).parent
+
+FEW = 2
+"""Models or tasks that the title names."""
+
+LONGEST_TITLE = 72
+"""Characters of a figure's title."""
 
 _NO_FACTS = frozenset({"totals", "tables", "documents", "versions", "hardware", "command"})
 """Entries of `config.mtp` that are no facts of the provenance, or stand there already."""
@@ -38,21 +47,47 @@ class Figure(NamedTuple):
     columns: list[str]  # of the table behind it
     rows: list[list[str]]  # its cells, as text
 
+    @property
+    def title(self) -> str:
+        """The caption's first sentence, or what of a long one comes before a pause."""
+        return self._parts[0]
+
+    @property
+    def rest(self) -> str:
+        """What of the caption follows the title."""
+        return self._parts[1][:1].upper() + self._parts[1][1:]
+
+    @property
+    def _parts(self) -> tuple[str, str]:
+        title, _, rest = self.caption.partition(". ")
+        if len(title) > LONGEST_TITLE:
+            title, rest = [*re.split(r"[.;:,] ", self.caption, maxsplit=1), ""][:2]
+        return title.removesuffix("."), rest
+
 
 def render(
     runs: Sequence[Run],
     board: Leaderboard,
     figures: Sequence[Figure],
     refused: Sequence[str],
-    title: str,
+    title: str | None,
     limit: int,
 ) -> str:
-    """Return the page of runs, with why figures were refused and so many documents of a task."""
+    """Return the page of runs.
+
+    Args:
+        runs: What it is about.
+        board: The same as a table.
+        figures: The same in pictures.
+        refused: Why others were not drawn.
+        title: Of the page; None for its models and tasks.
+        limit: Documents of a task that it holds.
+    """
     order = {model: place for place, model in enumerate(board.models)}
     sound = {(run.path, task) for (task, _), one in board.boards.items() for run in one.runs}
     documents = drilldown(sorted(runs, key=lambda run: order[run.model]), limit, sound)
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    claims = judge(board)
+    claims, table = judge(board), _table(board)
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -62,7 +97,7 @@ def render(
     )
     environment.globals |= {"text": text, "in_short": in_short, "measured": _measured}
     return environment.get_template("page.html.j2").render(
-        title=title,
+        title=_title(board) if title is None else title,
         version=__version__,
         style=style,
         style_hash=_hash(style),
@@ -71,13 +106,15 @@ def render(
         summary=_summary(board),
         facts=_facts(runs, board, documents),
         board=board,
-        **_table(board),
-        verdicts=[claim.verdict for claim in claims if claim.findings],
+        cards=cards(board, table["names"]),
+        **table,
+        verdicts=Counter(claim.verdict for claim in claims if claim.findings),
         judged=[claim for claim in claims if claim.findings],
         open=[claim for claim in claims if not claim.findings],
         figures=figures,
         refused=refused,
         has_documents=any(task["documents"] for task in documents["tasks"]),
+        has_texts=any(task["has_text"] for task in documents["tasks"]),
         documents=harmless_json(documents),
         runs=runs,
         provenance=_provenance,
@@ -94,6 +131,14 @@ def harmless_json(value: Any) -> str:
     return json.dumps(value, allow_nan=False).replace("<", "\\u003c").replace("&", "\\u0026")
 
 
+def _title(board: Leaderboard) -> str:
+    """Return models and tasks by name where they are few, and how many otherwise."""
+    models = dict.fromkeys(model.label for model in board.models)
+    tasks = dict.fromkeys(task for task, _ in board.boards)
+    who = _listed([*models]) if len(models) <= FEW else f"{len(models)} models"
+    return f"{who} on {_listed([*tasks]) if len(tasks) <= FEW else f'{len(tasks)} tasks'}"
+
+
 def _summary(board: Leaderboard) -> str:
     tasks = list(dict.fromkeys(task for task, _ in board.boards))
     models = list(dict.fromkeys(model.label for model in board.models))
@@ -107,17 +152,25 @@ def _listed(names: Sequence[str], most: int = 6) -> str:
     return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
 
 
-def _facts(
-    runs: Sequence[Run], board: Leaderboard, documents: dict[str, Any]
-) -> list[tuple[str, str]]:
+def _facts(runs: Sequence[Run], board: Leaderboard, documents: dict[str, Any]) -> list[str]:
     n_answers = sum((run.mtp.get("totals") or {}).get("n_answers", 0) for run in runs)
     n_documents = sum(len(task["documents"]) + task["n_left_out"] for task in documents["tasks"])
-    return [
-        ("models", str(len({model.text for model in board.models}))),
-        ("results files", str(len(runs))),
-        ("tasks", str(len({task for task, _ in board.boards}))),
-        ("documents", f"{n_documents:,}"),
-        ("answers decoded", f"{n_answers:,}"),
+    n_models = len({model.text for model in board.models})
+    n_tasks = len({task for task, _ in board.boards})
+    counts = [  # the title names a single one
+        (n_models if n_models > 1 else 0, "model"),
+        (n_tasks if n_tasks > 1 else 0, "task"),
+        (n_documents, "document"),
+        (n_answers, "decoded answer"),
+        (len(runs), "results file"),
+    ]
+    told = []
+    if len(board.models) == 1:  # where no table names it
+        [model] = board.models
+        told = [f"{in_short(model.parameters)} parameters"] if model.parameters else []
+        told += [model.whole_name.removeprefix(model.label).removeprefix(", ")]
+    return [one for one in told if one] + [
+        f"{count:,} {name}{'s' * (count != 1)}" for count, name in counts if count
     ]
 
 

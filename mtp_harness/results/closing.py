@@ -20,7 +20,7 @@ MOST_TASKS = 8
 MOST_SCORES = 3
 """Scores in a task's line."""
 
-_AT_OFFSET = re.compile(r"(?P<name>(?!pass_at_).+)_(?P<offset>\d+)")
+AT_OFFSET = re.compile(r"(?P<name>(?!pass_at_).+)_(?P<offset>\d+)")
 
 
 def closing(content: Mapping[str, Any], output: str | None, logged: bool) -> list[str]:
@@ -63,7 +63,7 @@ def _parts(values: Mapping[str, float]) -> list[str]:
     for name, value in values.items():
         if not QUALITY.fullmatch(name):
             continue
-        if found := _AT_OFFSET.fullmatch(name):
+        if found := AT_OFFSET.fullmatch(name):
             series.setdefault(found["name"], []).append((int(found["offset"]), value))
             continue
         low, high = (values.get(f"{name}_{end}90") for end in ("low", "high"))

@@ -164,8 +164,11 @@ def _are_answers(told: Any) -> bool:
 
 def _is_record(decode: Mapping[str, Any]) -> bool:
     """Return whether counts by step and by token are lists of counts, and tokens are counted."""
-    counts = [decode.get(name) or [] for name in ("n_verified", "n_characters", "tokens")]
+    names = ("n_verified", "n_characters", "tokens", "n_drafted")
+    counts, texts = [decode.get(name) or [] for name in names], decode.get("rejected_text") or []
     if not all(isinstance(one, list) and all(type(c) is int for c in one) for one in counts):
+        return False
+    if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
         return False
     return not counts[0] or isinstance(decode.get("n_kept"), int | float)
 

@@ -255,9 +255,12 @@ def assert_cache_equals_no_cache(case, k, wanted):
 
 def assert_wanted_were_verified(model, row, answer, k):
     stand = answer.record.n_prompt_tokens - 1
+    rejected = []
     for verified in answer.record.n_verified:
         assert verified == min(model.wanted(row, stand), k - 1)
+        rejected += [model.draft(row, stand, offset) for offset in range(verified + 2, k + 1)]
         stand += verified + 1
+    assert list(answer.record.rejected) == rejected
 
 
 def assert_logits_are_uncached(model, row, answer, k):

@@ -27,6 +27,7 @@ def test_words():
 
 def test_space_in_front_of_a_word_is_its_own():
     assert TokenLengths(sentencepiece)(1, [2, 4]) == (3, 5)
+    assert TokenLengths(sentencepiece).text_alone(1, 4) == " def "
 
 
 def test_character_of_several_bytes_belongs_to_the_last():

@@ -99,7 +99,7 @@ def test_decoding_mixes_no_devices(fake, replicated, sampling):
             [0, 1, 2], [*prompts, prompts[0]], [*filled, filled[0]], [9] * 3, [7] * 3
         )
         out = slots.step(4, 12)
-    assert first.device == out.device == FIRST and out.shape == (3, 6)
+    assert first.device == out.device == FIRST and out.shape == (3, 9)
     stored = {tensor.device for tensor in [*slots.cache.keys, *slots.cache.values]}
     assert stored == {FIRST, SECOND}
 

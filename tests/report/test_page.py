@@ -80,14 +80,14 @@ def three(report):
 
 def names(page):
     found = page.locator("#board tbody tr:visible th").all_inner_texts()
-    return [name.split(",")[0] for name in found]
+    return [name.split("\n")[0] for name in found]
 
 
 def test_opening_the_page_logs_nothing_and_asks_for_nothing(three, open_page):
     page = open_page(three())
     page.wait_for_timeout(300)
     assert page.outside() == []
-    assert page.title() == "Multi-token prediction, evaluated"
+    assert page.title() == "3 models on humaneval_mtp and mbpp_mtp"
 
 
 def test_clicking_a_heading_sorts_and_again_turns_around(three, open_page):
@@ -101,7 +101,7 @@ def test_clicking_a_heading_sorts_and_again_turns_around(three, open_page):
     assert names(page) == ["alpha", "gamma", "beta"]
     page.locator("th[data-task=humaneval_mtp] button", has_text="tokens/s").click()
     assert names(page) == ["beta", "alpha", "gamma"]  # by number: 100 before 20 before 3
-    page.get_by_role("button", name="model").click()
+    page.locator("#board").get_by_role("button", name="model").click()
     assert names(page) == ["alpha", "beta", "gamma"]
     assert page.locator("#board th[aria-sort]").count() == 1
 
@@ -201,6 +201,32 @@ def test_tokens_are_coloured_by_the_head_that_proposed_them(report, open_page):
     assert "4" in shown
 
 
+def test_rejected_drafts_stand_before_the_token_that_replaced_them(report, open_page):
+    # Step 1: 1 of 3 verified, "x" and a line break rejected, head 1 wrote "c"; step 2: all three;
+    # step 3: of 2 drafts none, but the answer ends within the step before it is shown.
+    decode = record([1, 3, 0], [1] * 7) | {
+        "n_drafted": [3, 3, 2],
+        "rejected_text": ["x", "\n", "<img src=x>", "z"],
+    }
+    answer = {"text": "abcdefg", "verdict": verdict("fail"), "decode": decode}
+    write_run(report.results, scores={"pass@1": [0.0]}, answers=[[answer]])
+    page = open_page(report())
+    pieces = page.locator("#detail article pre > *").evaluate_all(
+        "all => all.map((one) => [one.tagName, one.textContent, Number(one.dataset.head)])"
+    )
+    assert pieces == [
+        ["SPAN", "a", 1],
+        ["SPAN", "b", 2],
+        ["DEL", "x", 3],
+        ["DEL", "↵", 4],
+        ["SPAN", "c", 1],
+        *(["SPAN", letter, head] for letter, head in zip("defg", [2, 3, 4, 1], strict=True)),
+    ]
+    page.uncheck("#show-rejected")
+    assert page.inner_text("#detail article pre") == "abcdefg"
+    assert page.outside() == []
+
+
 def test_answers_without_recorded_lengths_are_plain(report, open_page):
     answer = {"text": "abc", "decode": record([2], None or [1, 1, 1]) | {"n_characters": None}}
     write_run(report.results, scores={"pass@1": [0.0]}, answers=[[answer]])
@@ -256,7 +282,7 @@ def test_policy_stops_what_would_slip_through(report, open_page):
         }"""
     )
     page.wait_for_timeout(200)
-    assert page.title() == "Multi-token prediction, evaluated"
+    assert page.title() == "model on humaneval_mtp"
     assert any("Content Security Policy" in problem for problem in page.problems)
 
 
@@ -309,7 +335,8 @@ def test_runs_that_cannot_be_compared_stand_apart(report, open_page):
     write_run(report.results / "a", "one")
     write_run(report.results / "b", "two", version=2.0)
     page = open_page(report())
-    assert "task version 1.1 against 2.0" in page.inner_text(".warning")
+    page.click(".conflicts summary")
+    assert "task version 1.1 against 2.0" in page.inner_text(".conflicts")
     assert page.locator("#board td[data-task=humaneval_mtp].best").count() == 0
     assert page.locator("#board .group.head").all_inner_texts() == [
         "humaneval_mtp",
@@ -333,6 +360,96 @@ def test_choices_are_shown_with_their_likelihoods(report, open_page):
 
 def test_same_results_give_the_same_page(three):
     assert three().read_bytes() == three().read_bytes()
+
+
+def test_a_first_run_opens_with_its_score_speed_and_heads(report, open_page):
+    write_run(
+        report.results,
+        "tiny",
+        scores={
+            "pass@1": [1.0, 0.0, 1.0, 1.0],
+            "tokens_per_forward": [(12, 4), (6, 4), (8, 4), (4, 4)],
+            "accept_rate_prefix_2": [(4, 4), (2, 4), (4, 4), (0, 4)],
+            "accept_rate_prefix_3": [(2, 4), (0, 4), (1, 4), (0, 4)],
+        },
+        k=3,
+    )
+    page = open_page(report(), viewport={"width": 400, "height": 800})
+    tiles = page.locator(".tiles").inner_text().split("\n")
+    assert tiles[:2] == ["pass@1", "0.750"] and tiles[2].startswith("[")
+    assert tiles[3:5] == ["tokens per forward", "1.875"]  # 30 tokens in 16 forwards
+    assert tiles[-3:] == ["heads", "3", "of 4 used"]
+    rows = page.locator(".card .heads tr").all_inner_texts()
+    assert [row.split() for row in rows] == [
+        ["head", "2", "3"],
+        ["drafts", "accepted", "0.625", "0.188"],
+    ]
+    first = page.locator("main :is(h2, h3, details)").evaluate_all("all => all.map(e => e.id)")
+    assert first[0] == "results-title"
+    assert page.locator("details[open]").count() == 1  # the prompt; notes are folded
+    assert page.locator(".tiles").bounding_box()["y"] < 500
+
+
+def test_scores_by_head_and_both_readings_of_one_module(report, open_page):
+    scores = {
+        "code_accuracy_1": [(8, 10)] * 2,
+        "code_accuracy_2": [(5, 10)] * 2,
+        "code_accuracy_3": [(3, 10)] * 2,
+        "code_chained_accuracy_3": [(4, 10)] * 2,
+        "code_tf_agree_2": [(5, 10)] * 2,
+    }
+    for label in ("one", "two"):
+        write_run(report.results / label, label, "mtp_heads", scores, generation=False)
+    page = open_page(report())
+    rows = page.locator(".card .heads tr").all_inner_texts()
+    assert [row.split("\t") for row in rows] == [
+        ["head", "1", "2", "3"],
+        ["accuracy, code", ""],
+        ["one", "0.800", "0.500", "0.300"],
+        ["two", "0.800", "0.500", "0.300"],
+        ["chained accuracy, code", ""],
+        ["one", "–", "–", "0.400"],
+        ["two", "–", "–", "0.400"],
+    ]
+
+
+def test_samples_without_texts_say_so(report, open_page):
+    answers = [[{"text": "", "verdict": verdict("pass")}], [{"text": ""}]]
+    write_run(report.results, scores={"pass@1": [1.0, 0.0]}, answers=answers, prompts="")
+    page = open_page(report())
+    assert "These samples hold no texts" in page.inner_text("#documents")
+    assert page.locator("#detail pre").count() == 0
+    assert page.inner_text("#detail .tag") == "pass"
+
+
+def test_at_400_px_the_first_column_stays_and_scores_scroll_with_a_cue(three, open_page):
+    page = open_page(three(), viewport={"width": 400, "height": 800})
+    frame, box = page.locator(".frame:has(#board)"), page.locator(".scroll:has(#board)")
+    cue = "(one, which) => getComputedStyle(one, which).opacity"
+    page.wait_for_timeout(300)
+    assert [frame.evaluate(cue, end) for end in ("::before", "::after")] == ["0", "1"]
+    before = page.locator("#board tbody th").first.bounding_box()["x"]
+    box.evaluate("one => { one.scrollLeft = one.scrollWidth; }")
+    page.wait_for_timeout(300)
+    assert page.locator("#board tbody th").first.bounding_box()["x"] == before
+    assert [frame.evaluate(cue, end) for end in ("::before", "::after")] == ["1", "0"]
+
+
+def test_figures_enlarge_on_a_click_and_turn_by_keys(three, open_page):
+    page = open_page(three())
+    plates = page.locator("figure button.plate")
+    titles = page.locator("figure h3").all_inner_texts()
+    assert len(titles) > 1 and all(titles)
+    plates.first.focus()
+    page.keyboard.press("Enter")
+    assert page.inner_text("#zoom-title") == titles[0]
+    large, small = page.locator("#zoom img").bounding_box(), plates.first.bounding_box()
+    assert large["width"] > 1.5 * small["width"]
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#zoom-title") == titles[1]
+    page.keyboard.press("Escape")
+    assert not page.locator("#zoom").is_visible()
+    assert page.outside() == []
 
 
 def test_page_names_no_address_elsewhere(three):
