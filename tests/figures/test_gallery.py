@@ -67,7 +67,7 @@ def test_a_changed_table_is_noticed(tmp_path, runs, monkeypatch):
 
 
 def test_every_table_has_its_picture():
-    for folder in (GALLERY, GALLERY / "gpu", GALLERY / "sizes", GALLERY / "paper"):
+    for folder in (GALLERY / name for name in script("regenerate").galleries()):
         tables = {path.stem for path in folder.glob("*.csv")}
         assert tables and tables == {path.stem for path in folder.glob("*.png")}
 

@@ -20,6 +20,8 @@ HEADINGS = {
     "fig_s14": "Figure S14",
     "fig_s15": "Figure S15",
     "fig_s16": "Figure S16",
+    "table_s14": "Table S14",
+    "table_s13": "Table S13",
     **{f"table_s{i}": f"Table S{i}" for i in range(2, 13)},
 }
 
