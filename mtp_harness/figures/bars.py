@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -170,8 +169,7 @@ class Groups:
                         ends = 100 * float(row["low"]), 100 * float(row["high"])
                         axes.vlines(x, *ends, color=RULE, linewidth=0.7)
             unknown = f"{words.axis(self.x)} unknown"
-            shown_as = in_short if self.x == "train_tokens" else partial(words.entry, self.x)
-            named = [unknown if one is None else shown_as(one) for one in groups]
+            named = [unknown if one is None else self._named(one) for one in groups]
             axes.set_xticks(range(len(groups)), named)
             axes.set_xlabel(self.xlabel)
             axes.set_title(words.entry(self.columns, panel))
@@ -181,6 +179,10 @@ class Groups:
         grid[0].set_ylabel(self.ylabel)
         if len(handles) > 1:
             legend_beside(canvas, handles)
+
+    def _named(self, entry: Any) -> str:
+        """Return a group's name; its unit stands on the axis."""
+        return in_short(entry) if self.x == "train_tokens" else words.entry(self.x, entry)
 
 
 def _zoom(axes: Axes, values: "pd.Series[float]") -> None:

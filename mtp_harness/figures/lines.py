@@ -150,7 +150,7 @@ class Lines:
 
     def _beside(self, panel: pd.DataFrame, number: int, of: int) -> float:
         """Return by what to move a series sideways, where all of a panel are at one place."""
-        there = panel[self.x].dropna()
+        there = panel[self.x].dropna().astype(float)
         if not self.log_x or there.empty or there.max() >= 1.5 * there.min():
             return 1.0
         return float(1.1 ** (number - (of - 1) / 2))

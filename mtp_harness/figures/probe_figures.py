@@ -139,7 +139,8 @@ def by_position(results: Results) -> pd.DataFrame:
     ends = ["value", "low", "high"]
     bits[ends] = bits[ends].mul(bits.pop("factor"), axis="index")
     smooth = [_smooth(own[ends]) for _, own in bits.groupby(place, sort=False)]
-    return put(bits.assign(**pd.concat(smooth)), metric="bits_per_byte")
+    bits[ends] = pd.concat(smooth)
+    return put(bits, metric="bits_per_byte")
 
 
 def _smooth(ends: pd.DataFrame) -> pd.DataFrame:
