@@ -1,9 +1,11 @@
-"""Redraw the gallery from `figures/results`: python figures/regenerate.py [--check].
+"""Redraw the galleries from `figures/results`: python figures/regenerate.py [--check].
 
     figures/*.png, *.csv         from runs on the CPU (results/cpu), the paper's numbers beside them
-    figures/gpu/*.png, *.csv     the same from runs on a GPU (results/gpu)
-    figures/sizes/*.png, *.csv   the same from models of four sizes (results/sizes)
-    figures/paper/*.png, *.csv   the paper's figures, from its own numbers alone
+    figures/NAME/*.png, *.csv    the same from the runs of results/NAME: another folder of results
+                                 is another gallery
+    figures/paper/*.png, *.csv   all figures and tables of the paper, from its own numbers alone
+
+A figure of which no number is a run's is in `figures/paper` only.
 
 Pictures are kept with a palette of 256 colours, a third as large and to the eye the same.
 
@@ -20,12 +22,13 @@ from PIL.PngImagePlugin import PngInfo
 
 from mtp_harness.commands.figures import summary, write
 from mtp_harness.figures.catalogue import FIGURES, Gallery, draw_all
-from mtp_harness.figures.figure import NoData
+from mtp_harness.figures.figure import NoData, Shown
+from mtp_harness.figures.series import is_paper
 from mtp_harness.results.tidy import Results, read_runs, to_csv
 
 HERE = Path(__file__).parent
-SOURCES = {"": "results/cpu", "gpu": "results/gpu", "sizes": "results/sizes", "paper": None}
-"""Folders of figures, and the runs they are drawn from; None: the paper's numbers."""
+FIRST, PAPER = "cpu", "paper"
+"""The results whose figures stand in `figures/` itself, and the folder of the paper's own."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,7 +42,8 @@ def main(argv: Sequence[str]) -> int:
         return 1 if said else 0
     for name, runs in galleries().items():
         folder = HERE / name
-        gallery = measured(draw_all(runs, paper=runs is not None))
+        gallery = draw_all(runs, paper=True)
+        gallery = of_runs(gallery) if runs else gallery
         files = write(gallery, folder)
         for path in files:
             if path.suffix == ".png":
@@ -55,8 +59,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def galleries() -> dict[str, Results | None]:
-    """Return the runs behind each folder of figures."""
-    return {name: read_runs([HERE / runs]) if runs else None for name, runs in SOURCES.items()}
+    """Return the runs behind each folder of figures; None: the paper's numbers alone.
+
+    A folder of `results/` has a gallery of its name.
+    """
+    folders = sorted(path for path in (HERE / "results").iterdir() if path.is_dir())
+    of_runs = {"" if path.name == FIRST else path.name: read_runs([path]) for path in folders}
+    return of_runs | {PAPER: None}
 
 
 def give_palette(path: Path) -> None:
@@ -69,13 +78,19 @@ def give_palette(path: Path) -> None:
         few.save(path, optimize=True, dpi=picture.info["dpi"], pnginfo=texts)
 
 
-def measured(gallery: Gallery) -> Gallery:
+def of_runs(gallery: Gallery) -> Gallery:
     """Return a gallery without the figures that show the paper alone, as `figures/paper` does."""
-    drawn = [one for one in gallery.drawn if one.measured]
     refused = gallery.refused | {
-        one.figure.name: one.left_out for one in gallery.drawn if not one.measured
+        one.figure.name: f"{one.figure.name} shows the paper alone: {one.left_out or 'a diagram'}"
+        for one in gallery.drawn
+        if not shows_runs(one)
     }
-    return gallery._replace(drawn=drawn, refused=refused)
+    return gallery._replace(drawn=list(filter(shows_runs, gallery.drawn)), refused=refused)
+
+
+def shows_runs(shown: Shown) -> bool:
+    """Return whether any number of a figure is a run's."""
+    return not is_paper(shown.table).all()
 
 
 def stale(folder: Path, results: Results | None) -> list[str]:
@@ -84,8 +99,8 @@ def stale(folder: Path, results: Results | None) -> list[str]:
     for name, figure in FIGURES.items():
         path = folder / f"{name}.csv"
         try:
-            shown = figure.show(results, paper=results is not None)
-            expected = to_csv(shown.table) if shown.measured else None
+            shown = figure.show(results, paper=True)
+            expected = to_csv(shown.table) if not results or shows_runs(shown) else None
         except NoData:
             expected = None
         committed = path.read_text(encoding="utf-8") if path.is_file() else None

@@ -39,7 +39,7 @@ def gains(canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
     for axes, name in zip(grid[0], sets, strict=True):
         axes.set_title(words.entry("data_set", name))
     for axes, at in zip(grid[:, 0], ats, strict=True):
-        axes.set_ylabel(f"pass@{at}")
+        axes.set_ylabel(f"pass@{at} (points)")
 
 
 _SCORE: dict[str, Any] = {"textcoords": "offset points", "color": GREY}
@@ -58,7 +58,7 @@ def vertical(axes: Axes, panel: pd.DataFrame, style: Style, mixed: bool) -> None
     axes.axhline(0, color=RULE, linewidth=0.6)
     if bars:
         ticks, low, high = _ticks(bars, 0.1)
-        axes.set_yticks(ticks, [f"{tick:+.1f}" if tick else "0" for tick in ticks])
+        axes.set_yticks(ticks, [words.signed(tick) for tick in ticks])
         room = 0.16 * ((high - low) or 1)
         axes.set_ylim(min(low, 0) - room / 2, max(high, 0) + room)
     else:
@@ -84,8 +84,9 @@ def horizontal(axes: Axes, panel: pd.DataFrame, style: Style, mixed: bool) -> No
     axes.axvline(0, color=RULE, linewidth=0.7)
     axes.set_yticks(range(len(bars)), [", ".join(bar.named) for bar in bars])
     ticks, _, _ = _ticks(bars, 0.2)
-    axes.set_xticks(ticks, [f"{t:+.1f}" if t else "Baseline" for t in ticks])
+    axes.set_xticks(ticks, [words.signed(t) if t else "n = 1" for t in ticks])
     axes.set_ylabel("model size")
+    axes.set_xlabel("gain over n = 1 (points)")
 
 
 class _Gain(NamedTuple):
@@ -167,8 +168,8 @@ class Groups:
                     if not pd.isna(row["low"]):
                         ends = 100 * float(row["low"]), 100 * float(row["high"])
                         axes.vlines(x, *ends, color=RULE, linewidth=0.7)
-            unknown = f"{words.axis(self.x)} not told"
-            named = [unknown if one is None else words.entry(self.x, one) for one in groups]
+            unknown = f"{words.axis(self.x)} unknown"
+            named = [unknown if one is None else self._named(one) for one in groups]
             axes.set_xticks(range(len(groups)), named)
             axes.set_xlabel(self.xlabel)
             axes.set_title(words.entry(self.columns, panel))
@@ -178,6 +179,10 @@ class Groups:
         grid[0].set_ylabel(self.ylabel)
         if len(handles) > 1:
             legend_beside(canvas, handles)
+
+    def _named(self, entry: Any) -> str:
+        """Return a group's name; its unit stands on the axis."""
+        return in_short(entry) if self.x == "train_tokens" else words.entry(self.x, entry)
 
 
 def _zoom(axes: Axes, values: "pd.Series[float]") -> None:

@@ -99,8 +99,8 @@ def _pass_at(*rows: str, **look: Any) -> TextTable:
 FIGURES = (
     Figure(
         "fig_3",
-        "Gain of n heads over n = 1 by model size, in points; the baseline's score stands at each "
-        "bar, 90 % bootstrap intervals over problems.",
+        "Gain of n heads over n = 1 in solved problems, by model size. Bars: difference of pass@k "
+        "in points; the grey number at a bar is the score of n = 1 (%).",
         partial(gains, tasks=CODE[:2]),
         bars.gains,
         SIZES,
@@ -109,7 +109,8 @@ FIGURES = (
     ),
     Figure(
         "fig_4",
-        "CodeContests: pass@k at the best temperature.",
+        "CodeContests: pass@k (%) at the best temperature. Share of problems solved by one of k "
+        "answers. In the paper n is the number of heads in training, n' in finetuning.",
         contests,
         Lines(
             "at",
@@ -127,15 +128,15 @@ FIGURES = (
     ),
     Figure(
         "table_1",
-        "pass@k (%) at the temperature that is best for each cell; greedy where nothing was "
-        "sampled.",
+        "pass@k (%) of programs. At the temperature that is best for each cell; greedy where "
+        "nothing was sampled.",
         code_scores,
         _pass_at("train_data", "label", "n", best=("train_data",)),
         PAPER_CODE,
     ),
     Figure(
         "table_s4",
-        "pass@k (%) of alternative architectures.",
+        "pass@k (%) of alternative architectures. + layers: beyond equal parameters.",
         architectures,
         _pass_at(
             *("label", "n", "head_type", "heads", "extra_layers"),
@@ -167,7 +168,7 @@ FIGURES = (
     ),
     Figure(
         "table_s12",
-        "The temperatures of table 1, each the best one of its cell.",
+        "The temperatures of table 1. Each is the best one of its cell.",
         temperatures,
         TextTable(("train_data", "label", "n"), ("data_set", "at"), "{:g}", order=BENCHMARKS),
         PAPER_CODE,

@@ -16,7 +16,7 @@ from mtp_harness.figures import bars, code_figures, words
 from mtp_harness.figures.figure import ARCHITECTURE, Figure, Withheld
 from mtp_harness.figures.rows import nothing
 from mtp_harness.figures.scored import gains
-from mtp_harness.figures.series import is_mixed
+from mtp_harness.figures.series import is_mixed, is_paper
 from mtp_harness.figures.style import (
     GREY,
     RULE,
@@ -136,7 +136,8 @@ def _draw(canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
     for axes in under:
         name = words.entry("data_set", measured["data_set"].iloc[0])
         number = measured["n"].iloc[0]
-        axes.set_title(f"{name} pass@1 gains with {number}-token prediction", fontsize=7)
+        whose = " (paper)" if is_paper(measured).all() else ""
+        axes.set_title(f"{name}, pass@1: gains with n = {number}{whose}", fontsize=7)
         bars.horizontal(axes, measured, style, is_mixed(shown))
 
 
@@ -165,7 +166,7 @@ def _diagram(axes: Axes, parts: pd.DataFrame, style: Style) -> None:
         axes.text(
             POSITIONS - 0.62,
             2.75 + 0.42 * len(drawn) / 2,
-            "offsets 2 and on:\ndropped, or used\nto draft",
+            "heads 2 and on:\ndropped, or used\nto draft",
             fontsize=5.8,
             va="center",
             color=GREY,
@@ -260,15 +261,18 @@ def _arrow(axes: Axes, start: Place, end: Place, number: int, colour: str, forwa
 
 
 def _order(name: str, heads: str, places: Places) -> Figure:
-    caption = f"Order of forwards and backwards in one training step, two {heads} heads."
+    caption = (
+        f"Order of the passes in one training step, two {heads} heads. Numbers: the order in time; "
+        "arrows with the same number belong to one pass."
+    )
     return Figure(name, caption, nothing, partial(_draw_order, places=places), "", is_diagram=True)
 
 
 FIGURES = (
     Figure(
         "fig_1",
-        "The architecture, from the model's configuration, and gains over n = 1 with 90 % "
-        "bootstrap intervals over problems.",
+        "The architecture, and what n heads gain. Blocks are those of the model's configuration; "
+        "the grey number at a bar is the score of n = 1 (%).",
         overview,
         _draw,
         "`lm_eval --model mtp --model_args pretrained=FOLDER --tasks mbpp_mtp -o RESULTS` and draw "

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
+from matplotlib.text import Text
 
-from mtp_harness.figures import footer, paper_data, words
+from mtp_harness.figures import footer, paper_data, reading, words
 from mtp_harness.figures.rows import Select
 from mtp_harness.figures.series import is_paper
 from mtp_harness.figures.style import MPLSTYLE, PAPER, Style
@@ -53,7 +54,7 @@ class Figure:
     """
 
     name: str  # such as fig_s10; of its files, too
-    caption: str
+    caption: str  # its first sentence stands above the figure, the rest below it
     select: Select
     draw: Callable[[Canvas, pd.DataFrame, Style], None]
     command: str  # produces the runs that it needs
@@ -178,9 +179,13 @@ def paint(shown: Shown, files: Mapping[str, ResultFile], style: Style) -> Canvas
     """Return the canvas of a figure with all that is on it; to be called in the paper's look."""
     canvas, figure = Canvas(layout="constrained"), shown.figure
     figure.draw(canvas, shown.table, style)
-    if figure.name.startswith("table_"):
-        _heading(canvas, figure.caption)
-    footer.write(canvas, shown.table, files, figure.protocols, shown.left_out)
+    title, _, more = figure.caption.partition(". ")
+    _heading(canvas, title.removesuffix("."))
+    footer.write(canvas, shown.table, files, figure.protocols, shown.left_out, more)
+    own = shown.table[~is_paper(shown.table)]
+    if len(own) == len(shown.table) and reading.counts_bytes(own, files):
+        for text in canvas.findobj(Text):
+            text.set_text(words.in_bytes(text.get_text()))
     return canvas
 
 
@@ -205,11 +210,10 @@ def _picture(canvas: Canvas, kind: str, figure: Figure, sources: str) -> bytes:
     return held.getvalue()
 
 
-def _heading(canvas: Canvas, caption: str) -> None:
-    """Say above a table what it shows and in which unit: it has no axes that could."""
+def _heading(canvas: Canvas, title: str) -> None:
+    """Say above a figure what it shows, the first sentence of its caption."""
     width, height = canvas.get_size_inches()
-    text = fill(
-        caption.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"), max(24, int(width * 17))
-    )
-    canvas.set_size_inches(width, height + 0.13 * (1 + text.count("\n")) + 0.05)
-    canvas.suptitle(text, x=0.01, ha="left", fontsize=6.5)
+    whole = title.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+    text = fill(whole, max(24, int(width * 12.5)), break_on_hyphens=False)
+    canvas.set_size_inches(width, height + 0.15 * (1 + text.count("\n")) + 0.07)
+    canvas.suptitle(text, x=0.01, ha="left", fontsize=8, fontweight="bold")

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from textwrap import fill
 
 import pandas as pd
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure as Canvas
 
 from mtp_harness.figures import reading, words
@@ -16,8 +17,8 @@ DECODING = ("prompt_tokens", "new_tokens", "batch")
 PER_TOKEN = ("mtp_heads", "mtp_positions", "mtp_perplexity", "mtp_speculative", "mtp_speed")
 """Probes whose numbers are of tokens, which are not the same for all vocabularies."""
 
-LINE = 0.09
-"""Height of a line, inches; figures have room for two."""
+LINE = 0.115
+"""Height of a line, inches; figures have room for one."""
 
 
 def write(
@@ -26,6 +27,7 @@ def write(
     files: Mapping[str, ResultFile],
     protocols: tuple[str, str],
     left_out: str,
+    more: str = "",
 ) -> None:
     """Write the footer of a figure.
 
@@ -35,19 +37,41 @@ def write(
         files: The runs, by hash.
         protocols: How runs are asked where their rows do not say it, and how the paper asked.
         left_out: Why numbers of runs are not drawn.
+        more: What the figure's caption says beyond its title.
     """
     own, paper = shown[~is_paper(shown)], shown[is_paper(shown)]
-    parts = list(_of_runs(own, files)) if len(own) else []
-    parts += [f"Of the runs not drawn: {left_out}"] if left_out else []
+    in_bytes = reading.counts_bytes(own, files)
+    parts = [more, *_marks(canvas, shown)]
+    if len(own):
+        said = _of_runs(own, files, in_bytes and len(paper) > 0)
+        parts += [words.in_bytes(one) if in_bytes else one for one in said]
+    parts += [f"Not drawn: {left_out}"] if left_out else []
     parts += [_of_paper(paper)] if len(paper) else []
-    parts += _differs(own, paper, *protocols) if len(own) and len(paper) else []
+    parts += _differs(own, paper, *protocols, in_bytes) if len(own) and len(paper) else []
     width, height = canvas.get_size_inches()
-    text = "\n".join(fill(part, max(30, int(width * 22))) for part in parts)
-    canvas.set_size_inches(width, height + LINE * max(0, text.count("\n") - 1))
-    canvas.supxlabel(text, x=0.01, ha="left", fontsize=5, color=GREY)
+    text = "\n".join(
+        fill(part, max(30, int(width * 18.5)), break_on_hyphens=False) for part in parts if part
+    )
+    canvas.set_size_inches(width, height + LINE * text.count("\n"))
+    canvas.supxlabel(text, x=0.01, ha="left", fontsize=6, color=GREY)
 
 
-def _of_runs(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> Iterator[str]:
+def _marks(canvas: Canvas, shown: pd.DataFrame) -> Iterator[str]:
+    """Yield what bars of error, bands and single points on the figure are."""
+    drawn = [one for axes in canvas.axes for one in axes.collections]
+    known = shown[shown["low"].notna()]
+    if drawn and len(known):
+        bands = any(isinstance(one, PolyCollection) for one in drawn)
+        over = ["timed trials" if task == "mtp_speed" else "documents" for task in known["task"]]
+        said = "problems" if known["at"].notna().all() else " or ".join(sorted(set(over)))
+        yield f"{'Bands' if bands else 'Error bars'}: 90 % bootstrap intervals over {said}"
+    if shown["train_seed"].nunique() > 1:
+        yield "Points: trainings with different seeds; lines: their mean"
+
+
+def _of_runs(
+    own: pd.DataFrame, files: Mapping[str, ResultFile], beside_tokens: bool
+) -> Iterator[str]:
     timed = own["task"] == "mtp_speed"  # where the baseline is in the run itself
     size = own["parameters"].map(rounded, na_action="ignore")
     labels = own.assign(size=size).sort_values(["size", "label"])["label"]
@@ -56,21 +80,24 @@ def _of_runs(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> Iterator[str
     speed, decoded = _settings(own[timed]), _of_answers(own, files)
     if speed and decoded:
         speed, decoded = f"speedup: {speed}", f"tokens per forward: {decoded}"
-    told = [f"Runs: {named}", ", ".join(hardware), speed, decoded, _samples(own), _points(own)]
+    named += " (byte-level)" if beside_tokens else ""
+    told = [f"Models: {named}", ", ".join(hardware), speed, decoded, _samples(own), _points(own)]
     yield "; ".join(filter(None, told))
     tasks = reading.tasks_of(own, files)
     counted = reading.answers(tasks)
     for name, said in (
         ("Sequential heads from offset 3 on", _readings(own)),
-        ("Read in part", reading.parts(tasks)),
-        ("Texts read", reading.probed(own, tasks)),
+        ("Documents", [*reading.parts(tasks), *reading.probed(own, tasks)]),
         ("Empty answers", reading.of_answers(counted, "empty")),
-        ("Looped answers", reading.of_answers(counted, "looped")),
+        (
+            "Looped answers (fewer than half of their 8-grams differ)",
+            reading.of_answers(counted, "looped"),
+        ),
         ("Per token, and not comparable between vocabularies", _vocabularies(tasks)),
     ):
         if text := "; ".join(dict.fromkeys(said)):
             yield f"{name}: {text}"
-    yield from dict.fromkeys(own["note"].dropna())
+    yield from (f"Note: {note}" for note in dict.fromkeys(own["note"].dropna()))
 
 
 def _of_paper(rows: pd.DataFrame) -> str:
@@ -80,7 +107,9 @@ def _of_paper(rows: pd.DataFrame) -> str:
     return f"Paper: {printed}, Gloeckle et al. 2024{f' ({settings})' if settings else ''}{bold}"
 
 
-def _differs(own: pd.DataFrame, paper: pd.DataFrame, asked: str, paper_asked: str) -> Iterator[str]:
+def _differs(
+    own: pd.DataFrame, paper: pd.DataFrame, asked: str, paper_asked: str, in_bytes: bool
+) -> Iterator[str]:
     """Yield in what runs and the paper beside them were asked differently."""
     runs, its = [], []
     ways = list(dict.fromkeys(own["protocol"].dropna())) or [asked]
@@ -90,7 +119,8 @@ def _differs(own: pd.DataFrame, paper: pd.DataFrame, asked: str, paper_asked: st
     for name in (*DECODING, *(["n_samples"] if own["at"].notna().any() else [])):
         ours, theirs = (sorted(set(rows[name].dropna())) for rows in (own, paper))
         if len(theirs) == 1 and ours and ours != theirs:
-            runs.append(" or ".join(words.entry(name, one) for one in ours))
+            lengths = " or ".join(words.entry(name, one) for one in ours)
+            runs.append(words.in_bytes(lengths) if in_bytes else lengths)
             its.append(words.entry(name, theirs[0]))
     if its:
         yield f"Protocol differs: runs {', '.join(runs)}; the paper {', '.join(its)}"

@@ -37,6 +37,7 @@ class Heat:
     form: str = "{:.2f}"
     field: tuple[float, float] = (0.46, 0.19)  # size of each, inches
     xlabel: str = ""
+    ylabel: str = ""
     counts: tuple[str, ...] = ()  # metrics that are whole numbers, without colour
 
     def __call__(self, canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
@@ -60,17 +61,26 @@ class Heat:
             *(0.058 * len(line) + 0.05 for head in heads for line in head.split("\n")),
         )
         wide = [max(len(panel.columns), 2) for panel in panels]
-        tall = max(len(panel.rows) for panel in panels) * self.field[1]
+        most = max(len(panel.rows) for panel in panels)
+        tall = most * self.field[1]
         tall += 0.1 * max(0, max(head.count("\n") for head in heads) - 2)
         beside = 0.062 * max(map(len, names)) + 0.35
-        canvas.set_size_inches(sum(wide) * field + beside * len(panels), tall + 0.85)
+        named = [place for place, one in enumerate(panels) if one.rows != panels[place - 1].rows]
+        named = named or [0]
+        width = sum(wide) * field + beside * len(named) + 0.15 * len(panels)
+        canvas.set_size_inches(width, tall + 0.85)
         layout = canvas.subplots(1, len(panels), squeeze=False, width_ratios=wide)[0]
         norm = self._norm(shown)
-        for axes, panel, width in zip(layout, panels, wide, strict=True):
+        for place, (axes, panel, width) in enumerate(zip(layout, panels, wide, strict=True)):
             self._paint(axes, panel, norm, style)
+            if place in named:
+                axes.set_ylabel(self.ylabel)
+            else:  # the names are those of the panel before it
+                axes.set_yticks([])
+            axes.set_ylim(most, 0)
             if panel.name:
-                named = zip(self.panels, panel.name, strict=True)
-                title = ", ".join(filter(None, (words.entry(*one) for one in named)))
+                parts = zip(self.panels, panel.name, strict=True)
+                title = ", ".join(filter(None, (words.entry(*one) for one in parts)))
                 set_title(axes, title, width * field)
         make_room_for_titles(canvas, [layout])
 
@@ -110,7 +120,9 @@ class Heat:
         names = [self.row_words(row) for row in panel.rows]
         axes.set_xticks([x + 0.5 for x in range(len(heads))], heads)
         axes.set_yticks([y + 0.5 for y in range(len(names))], names)
-        axes.tick_params(length=0, top=False, labelsize=6)
+        axes.xaxis.tick_top()
+        axes.xaxis.set_label_position("top")
+        axes.tick_params(length=0, labelsize=6)
         axes.spines[:].set_visible(False)
         axes.set_xlabel(self.xlabel)
 

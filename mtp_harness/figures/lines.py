@@ -3,16 +3,18 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from textwrap import fill
+from typing import Any, Literal
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from mtp_harness.figures import words
-from mtp_harness.figures.series import Series, is_paper, series_of
-from mtp_harness.figures.style import Style, legend_beside, make_room_for_titles, set_title
+from mtp_harness.figures.series import Series, is_paper, series_of, with_paper_named
+from mtp_harness.figures.style import GREY, Style, legend_beside, make_room_for_titles, set_title
 from mtp_harness.results.sizes import in_short, rounded
 
 MANY = 4
@@ -22,6 +24,15 @@ DENSE = 25
 """With more points than this a line has no markers, and a band for its intervals."""
 
 BAND: dict[str, Any] = {"alpha": 0.15, "linewidth": 0}
+THIN: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.8}
+
+Shared = Literal["none", "row", "col", "all"]
+"""Which panels share an axis, as matplotlib says it."""
+
+TURNED: dict[Shared, Shared] = {"none": "none", "row": "col", "col": "row", "all": "all"}
+
+Panel = tuple[Any, Any]
+"""Entries of a panel's row and column; None where a figure has no rows or no columns."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +55,9 @@ class Lines:
     ylabel: str | None = None  # instead of the metric's name
     ylim: tuple[float, float] | None = None  # of all panels, in the unit shown
     from_zero: bool = False  # whether vertical axes begin at 0
-    share_y: bool = False  # whether panels of a row share their vertical axis
+    share_x: Shared = "none"  # which panels share their horizontal axis
+    share_y: Shared = "none"  # the same of the vertical one
+    limit: str | None = None  # a metric drawn as thin lines: what the machine would allow
     ticks: tuple[float, ...] = ()  # on the horizontal axis, instead of all values
     solid: bool = False  # whether all lines are, as in the paper's figure S13
     paper_points: bool = False  # whether the paper's are not joined: others lie between them
@@ -56,40 +69,91 @@ class Lines:
         Raises:
             ValueError: Two values fall on one point of one line.
         """
-        shares = pd.Series(self.percent, shown.index)
-        if "metric" in (self.rows, self.columns):  # panels of several units
-            shares |= shown["metric"].map(lambda name: words.metric(name).endswith("(%)"))
-        shown = in_percent(shown, shares)
+        models_apart = "label" in (self.rows, self.columns)
+        shown = self._in_units(with_paper_named(shown) if models_apart else shown)
         down, across = self._entries(shown, self.rows), self._entries(shown, self.columns)
-        panels = [(row, column) for row in down for column in across]
-        wide = min(len(across), self.wrap or len(across))
-        tall = len(down) * -(-len(across) // wide)
-        canvas.set_size_inches(self.size[0] * wide, self.size[1] * tall)
-        grid = canvas.subplots(tall, wide, squeeze=False, sharey="row" if self.share_y else "none")
+        layout = self._layout(down, across)
+        grid = self._grid(canvas, layout, turned=self.columns is not None and len(across) == 1)
+        limits = shown[shown["metric"] == self.limit]
+        measured = shown.drop(limits.index)
+        every = list(series_of(measured, self.colour, self.told, style, self.dashed, models_apart))
         labels: dict[str, Any] = {}
-        every = list(series_of(shown, self.colour, self.told, style, self.dashed))
-        for axes, entries in zip(grid.flat, panels, strict=False):
-            panel = shown
-            for name, entry in zip((self.rows, self.columns), entries, strict=True):
-                panel = panel if name is None else panel[panel[name] == entry]
-            for one in every:
+        for entries, (y, x) in layout.items():
+            axes, panel = grid[y, x], self._of(shown, entries)
+            drawn = [one for one in every if one.rows.index.isin(panel.index).any()]
+            for number, one in enumerate(drawn):
                 here = one.rows[one.rows.index.isin(panel.index)]
-                if len(here):
-                    labels.setdefault(one.label, self._line(axes, one, here))
-            self._set_y(axes, panel)
-            self._set_x(axes, sorted({float(x) for x in panel[self.x].dropna()}))
-            if len(panels) > 1:
-                set_title(axes, self._title(entries), self.size[0] - (0.4 if wide == 1 else 0.15))
+                beside = self._beside(panel, number, len(drawn))
+                labels.setdefault(one.label, self._line(axes, one, here, beside))
+            _thin_lines(axes, self.x, limits[limits.index.isin(panel.index)], style)
+            self._set_y(axes, self._of(shown, _scope(entries, self.share_y)))
+            there = self._of(shown, _scope(entries, self.share_x))[self.x].dropna()
+            self._set_x(axes, sorted({float(one) for one in there}))
+            self._name(axes, entries, measured, top=y == 0, left=x == 0, in_grid=len(across) > 1)
+            if (y + 1, x) not in layout.values():
+                axes.set_xlabel(words.axis(self.x))
+                axes.tick_params(labelbottom=True)
             if self.decorate:
                 self.decorate(axes)
         make_room_for_titles(canvas, grid)
-        for axes in grid.flat[len(panels) :]:
-            axes.set_axis_off()
-        for axes in grid[:, 0]:
-            axes.set_ylabel(self._ylabel(shown))
-        for axes in grid.flat[max(0, len(panels) - wide) : len(panels)]:
-            axes.set_xlabel(words.axis(self.x))
+        for axes in grid.flat:
+            if not axes.has_data():
+                axes.set_axis_off()
+        labels = {one.label: labels[one.label] for one in every if one.label in labels}
+        if len(limits):
+            labels[words.metric(str(self.limit))] = Line2D([], [], color=GREY, **THIN)
         _legend(canvas, list(grid.flat), labels, inside=bool(is_paper(shown).all()))
+
+    def _in_units(self, shown: pd.DataFrame) -> pd.DataFrame:
+        shares = pd.Series(self.percent, shown.index)
+        if "metric" in (self.rows, self.columns):  # panels of several units
+            shares |= shown["metric"].map(lambda name: words.metric(name).endswith("(%)"))
+        return in_percent(shown, shares)
+
+    def _layout(self, down: list[Any], across: list[Any]) -> dict[Panel, tuple[int, int]]:
+        """Return in which row and column of the grid each panel is."""
+        if self.columns is not None and len(across) == 1:  # one column: beside each other instead
+            return {(row, across[0]): (0, x) for x, row in enumerate(down)}
+        wide = min(len(across), self.wrap or len(across))
+        lines = -(-len(across) // wide)
+        return {
+            (row, column): (y * lines + x // wide, x % wide)
+            for y, row in enumerate(down)
+            for x, column in enumerate(across)
+        }
+
+    def _grid(self, canvas: Canvas, layout: dict[Panel, tuple[int, int]], turned: bool) -> Any:
+        """Return the panels [rows, columns] of the grid; of a turned one, rows are columns."""
+        tall, wide = (1 + max(place[axis] for place in layout.values()) for axis in (0, 1))
+        canvas.set_size_inches(self.size[0] * wide, self.size[1] * tall)
+        share_x, share_y = (TURNED[one] if turned else one for one in (self.share_x, self.share_y))
+        return canvas.subplots(tall, wide, squeeze=False, sharex=share_x, sharey=share_y)
+
+    def _name(
+        self, axes: Axes, entries: Panel, shown: pd.DataFrame, top: bool, left: bool, in_grid: bool
+    ) -> None:
+        """Write title and vertical label: in a grid the row is named on the left, once."""
+        row, column = entries
+        in_grid = in_grid and row is not None
+        if in_grid and (top or self.wrap):
+            set_title(axes, self._title((None, column)), self.size[0] - 0.15)
+        elif not in_grid and self._title(entries) and len(shown) > len(self._of(shown, entries)):
+            set_title(axes, self._title(entries), self.size[0] - (0.4 if column is None else 0.15))
+        if left:
+            axes.set_ylabel(self._ylabel(shown, row if in_grid else None))
+
+    def _of(self, shown: pd.DataFrame, entries: Panel) -> pd.DataFrame:
+        """Return the rows of a panel; None stands for all rows or columns."""
+        for name, entry in zip((self.rows, self.columns), entries, strict=True):
+            shown = shown if name is None or entry is None else shown[shown[name] == entry]
+        return shown
+
+    def _beside(self, panel: pd.DataFrame, number: int, of: int) -> float:
+        """Return by what to move a series sideways, where all of a panel are at one place."""
+        there = panel[self.x].dropna().astype(float)
+        if not self.log_x or there.empty or there.max() >= 1.5 * there.min():
+            return 1.0
+        return float(1.1 ** (number - (of - 1) / 2))
 
     def _entries(self, shown: pd.DataFrame, column: str | None) -> list[Any]:
         """Return the panels of a column: models by size, others sorted, `order` first."""
@@ -102,21 +166,27 @@ class Lines:
             one for one in there if one not in self.order
         ]
 
-    def _title(self, entries: tuple[Any, Any]) -> str:
+    def _title(self, entries: Panel) -> str:
         return ", ".join(
             self.panel_words(entry) if self.panel_words else words.entry(name, entry)
             for name, entry in zip((self.rows, self.columns), entries, strict=True)
-            if name is not None
+            if name is not None and entry is not None
         )
 
-    def _ylabel(self, shown: pd.DataFrame) -> str:
-        if self.ylabel is not None:
-            return self.ylabel
+    def _ylabel(self, shown: pd.DataFrame, row: Any) -> str:
+        """Return what is on the vertical axis; `row` is named too, unless a title does it."""
         metrics = list(dict.fromkeys(shown["metric"]))
-        return words.metric(metrics[0]) if len(metrics) == 1 else ""
+        unit = self.ylabel or (words.metric(metrics[0]) if len(metrics) == 1 else "")
+        if row is None or self.rows is None:
+            return unit
+        named = words.entry(self.rows, row)
+        if self.rows == "metric":
+            return f"{named} ({unit})" if unit else named
+        return "\n".join(filter(None, (fill(named, 28), unit)))
 
-    def _line(self, axes: Axes, one: Series, rows: pd.DataFrame) -> Any:
+    def _line(self, axes: Axes, one: Series, rows: pd.DataFrame, beside: float) -> Any:
         points = rows.dropna(subset=[self.x]).sort_values(self.x, kind="stable")
+        points = points.assign(**{self.x: beside * points[self.x].astype(float)})
         counts = points.groupby(self.x).size()
         several = bool((counts > 1).any())
         if several:
@@ -152,13 +222,14 @@ class Lines:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: in_short(y)))
             axes.yaxis.set_minor_formatter(NullFormatter())
+        highest = float(panel["high"].fillna(panel["value"]).max()) if len(panel) else 0.0
         if self.from_zero and len(panel):
-            axes.set_ylim(0, 1.05 * float(panel["high"].fillna(panel["value"]).max()))
+            axes.set_ylim(0, 1.05 * highest)
         elif self.percent and len(panel) and not panel["value"].any():
             axes.set_ylim(-0.1, 5)  # nothing but zeros: a scale of their own would magnify nothing
         if self.ylim:
             low, high = self.ylim
-            axes.set_ylim(low, max(high, 1.05 * float(panel["value"].max())))
+            axes.set_ylim(low, max(high, 1.05 * highest))
 
     def _set_x(self, axes: Axes, there: list[float]) -> None:
         """Set the scale and the ticks; `there` are the values of the panel's points, sorted."""
@@ -184,6 +255,20 @@ def in_percent(shown: pd.DataFrame, which: "pd.Series[bool]") -> pd.DataFrame:
     """Return some rows as percentages."""
     ends = ("value", "low", "high")
     return shown.assign(**{end: shown[end].where(~which, 100 * shown[end]) for end in ends})
+
+
+def _scope(entries: Panel, shared: Shared) -> Panel:
+    """Return the entries of all panels that share an axis with one."""
+    row, column = entries
+    kept = {"none": (row, column), "row": (row, None), "col": (None, column)}
+    return kept.get(shared, (None, None))
+
+
+def _thin_lines(axes: Axes, x: str, limits: pd.DataFrame, style: Style) -> None:
+    """Draw what the machine would allow, a line for each k."""
+    for (k, *_), line in limits.groupby(["k", "run", "baseline"], dropna=False):
+        points = line.sort_values(x)[[x, "value"]].astype(float)
+        axes.plot(*points.T.to_numpy(), "-", color=style.colour(int(k)), **THIN)
 
 
 def _thinned(ticks: list[float], limits: tuple[float, float], log: bool) -> list[float]:

@@ -1,11 +1,11 @@
 """Induction, arithmetic and GSM8K as in the paper; heads, positions and loss as only we show."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
 
 from mtp_harness.figures import words
 from mtp_harness.figures.figure import Figure
@@ -13,12 +13,15 @@ from mtp_harness.figures.heat import Heat
 from mtp_harness.figures.lines import Lines
 from mtp_harness.figures.rows import Select, put, with_most_heads
 from mtp_harness.figures.series import Entry
-from mtp_harness.figures.style import GREY, Style
+from mtp_harness.figures.style import GREY
 from mtp_harness.results.tidy import Results, table
 
 INDUCTION = "`lm_eval --model mtp --tasks mtp_induction -o RESULTS`"
 ARITHMETIC = "`lm_eval --model mtp --tasks mtp_arithmetic -o RESULTS`"
 SIZES = (1e6, 3e6, 1e7, 3e7, 1e8, 3e8, 1e9)
+REACH = 4
+"""Positions on either side of one that a running mean takes in."""
+
 FEWEST = 100
 """A share of fewer tokens than this is not shown."""
 
@@ -100,34 +103,74 @@ def heads(results: Results) -> pd.DataFrame:
 
 
 def positions(results: Results) -> pd.DataFrame:
-    """Return each head's accuracy by position in the window and by class of token."""
-    buckets = table(results, "mtp_positions", "by_bucket", "accuracy")
-    classes = table(results, "mtp_positions", "by_class", "accuracy")
-    if (classes["part"] == "all").any():
-        classes = classes[classes["part"] == "all"]
-    rows = pd.concat([buckets, classes])
-    return rows[(rows["count"] >= FEWEST).fillna(True)]
+    """Return each head's accuracy by position in the window."""
+    return _in_panels(table(results, "mtp_positions", "by_bucket", "accuracy"))
 
 
-def draw_positions(canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
-    """Draw maps of offsets and positions or classes, one for each model and text."""
-    Heat(
-        ("position_from", "position_to", "class", "part"),
+def classes(results: Results) -> pd.DataFrame:
+    """Return each head's accuracy by class of token; all parts of a token together, if known."""
+    rows = table(results, "mtp_positions", "by_class", "accuracy")
+    if (rows["part"] == "all").any():
+        rows = rows[rows["part"] == "all"]
+    return _in_panels(rows)
+
+
+def _in_panels(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return shares of enough tokens, models of one kind of text beside each other."""
+    enough = rows[(rows["count"] >= FEWEST).fillna(True)]
+    return enough.sort_values("data_set", kind="stable")
+
+
+def by_position(results: Results) -> pd.DataFrame:
+    """Return bits per byte by position in the window, running means over positions.
+
+    Nats per token become bits per byte by the bytes per token of the whole data set, and so do the
+    ends of intervals. Towards the ends of the window the mean is over fewer positions, as many on
+    either side. The mean of intervals is not narrower than the interval of the mean.
+    """
+    nats = table(results, "mtp_perplexity", "by_position", "cross_entropy")
+    whole = table(results, "mtp_perplexity", "by_offset", "cross_entropy", "bits_per_byte")
+    place = ["run", "data_set", "offset"]
+    both = whole.pivot_table(index=place, columns="metric", values="value", aggfunc="first")
+    if nats.empty or not {"cross_entropy", "bits_per_byte"} <= set(both.columns):
+        return nats.iloc[:0]
+    factor = (both["bits_per_byte"] / both["cross_entropy"]).rename("factor").reset_index()
+    bits = nats.merge(factor, on=place).sort_values([*place, "position"], kind="stable")
+    ends = ["value", "low", "high"]
+    bits[ends] = bits[ends].mul(bits.pop("factor"), axis="index")
+    smooth = [_smooth(own[ends]) for _, own in bits.groupby(place, sort=False)]
+    bits[ends] = pd.concat(smooth)
+    return put(bits, metric="bits_per_byte")
+
+
+def _smooth(ends: pd.DataFrame) -> pd.DataFrame:
+    """Return running means over 2 × REACH + 1 rows, over fewer towards both ends."""
+    last = len(ends) - 1
+    reach = [min(REACH, place, last - place) for place in range(len(ends))]
+    means = [ends.iloc[at - r : at + r + 1].mean() for at, r in enumerate(reach)]
+    return pd.DataFrame(means, ends.index, dtype="Float64")
+
+
+def _map(rows: tuple[str, ...], row_words: Callable[[Entry], str], ylabel: str) -> Heat:
+    return Heat(
+        rows,
         ("offset",),
-        ("label", "data_set"),
-        _where,
+        ("data_set", "label"),
+        row_words,
         lambda column: str(column[0]),
         form="{:.0f}",
-        xlabel="offset",
-        field=(0.34, 0.17),
-    )(canvas, shown, style)
-    canvas.suptitle(f"accuracy (%), of at least {FEWEST} tokens", fontsize=7.5)
+        xlabel="head",
+        ylabel=ylabel,
+        field=(0.4, 0.19),
+    )
 
 
-def _where(row: Entry) -> str:
-    low, high, of_class, part = row
-    if low is not None:
-        return f"tokens {low}–{high}"
+def _span(row: Entry) -> str:
+    return f"{row[0]}–{row[1]}"
+
+
+def _class(row: Entry) -> str:
+    of_class, part = row
     return str(of_class) if part in (None, "all") else f"{of_class}, {part}"
 
 
@@ -142,8 +185,12 @@ def _of_names(
     shared: dict[str, Any] = {
         "log_x": True,
         "ticks": SIZES,
-        "ylabel": "accuracy",
-        "size": (2.9, 2.0),
+        "percent": True,
+        "ylabel": "accuracy (%)",
+        "share_x": "all",
+        "share_y": "all",
+        "wrap": 2,
+        "size": (2.6, 2.0),
     }
     lines = Lines("parameters", told=(), columns="data_set", **shared, **look)
     protocols = ("", TWO_TOKENS)
@@ -162,35 +209,39 @@ def _of_operations(name: str, caption: str, pause: bool = False, **look: Any) ->
 FIGURES = (
     _of_names(
         "fig_7",
-        "Induction on children stories by model size: accuracy on the second token of a name that "
-        "was read before.",
+        "Induction on children stories, by model size. How often head 1 completes a name that it "
+        "read before: the paper's second token of two, or the bytes after a name's first.",
         stories,
-        ylim=(0.0, 0.52),
+        ylim=(0.0, 52.0),
     ),
     _of_names(
         "fig_s14",
-        "Induction by model size, on data of several qualities.",
+        "Induction by model size, on several kinds of text. How often head 1 completes a name that "
+        "it read before: the paper's second token of two, or the bytes after a name's first.",
         induction,
         ("fig_7", "fig_s14"),
+        ylim=(0.0, 100.0),
         order=("stories", "books and stories"),
     ),
     _of_operations(
         "fig_8",
-        "Polynomial arithmetic by number of operations.",
+        "Polynomial arithmetic, by number of operations. Share of right answers; more than five "
+        "operations did not occur in training (out-of-domain).",
         size=(3.1, 2.5),
         decorate=domains,
     ),
     _of_operations(
         "fig_s15",
-        "Polynomial arithmetic with pause tokens before the answer.",
+        "Polynomial arithmetic with pause tokens before the answer. Share of right answers.",
         pause=True,
+        share_y="all",
         columns="pause_tokens",
         size=(3.1, 2.5),
         panel_words=_pauses,
     ),
     _of_operations(
         "fig_s16",
-        "Polynomial arithmetic by number of operations and by model size.",
+        "Polynomial arithmetic, by number of operations and model size. Share of right answers.",
         told=("parameters",),
         dashed="parameters",
         size=(4.4, 3.2),
@@ -198,7 +249,8 @@ FIGURES = (
     ),
     Figure(
         "fig_s13",
-        "GSM8K by temperature, 8-shot, on the final answer.",
+        "GSM8K by temperature. Share of problems solved (8-shot, on the final answer) by one of 1, "
+        "10 or 100 answers; columns: tokens of training.",
         gsm8k,
         Lines(
             "temperature",
@@ -214,8 +266,10 @@ FIGURES = (
     ),
     Figure(
         "fig_heads",
-        "What each head knows of real text, by offset: accuracy, of all tokens and where all "
-        "earlier drafts are right, loss, confidence, and how often it says what head 1 says later.",
+        "What each head knows of real text. Head k predicts k tokens ahead. Accuracy of all tokens "
+        "and, where measured, after right drafts; bits per byte: the loss, lower is better; mean "
+        "confidence: probability of the head's own choice; agreement: how often it says what head "
+        "1 says once it is there.",
         heads,
         Lines(
             "offset",
@@ -224,29 +278,42 @@ FIGURES = (
             columns="metric",
             told=("label", "reading"),
             order=HEAD_METRICS,
+            share_x="all",
+            share_y="col",
             size=(1.9, 1.7),
         ),
         "`lm_eval --model mtp --tasks mtp_heads -o RESULTS`",
     ),
     Figure(
         "fig_positions",
-        "Accuracy (%) of each head by position in the window and by class of token, of at least "
-        f"{FEWEST} tokens each.",
+        "Accuracy (%) of each head, by position in the window. Head k predicts k tokens "
+        f"ahead. Each field is of {FEWEST} tokens or more.",
         positions,
-        draw_positions,
+        _map(("position_from", "position_to"), _span, "position (tokens)"),
+        "`lm_eval --model mtp --tasks mtp_positions -o RESULTS`",
+    ),
+    Figure(
+        "fig_classes",
+        "Accuracy (%) of each head, by class of token. Head k predicts k tokens ahead; the "
+        f"class is that of the token to be predicted. Each field is of {FEWEST} tokens or more.",
+        classes,
+        _map(("class", "part"), _class, "class"),
         "`lm_eval --model mtp --tasks mtp_positions -o RESULTS`",
     ),
     Figure(
         "fig_perplexity",
-        "Cross-entropy by position in the window, one line a head, 90 % intervals as bands.",
-        lambda results: table(results, "mtp_perplexity", "by_position", "cross_entropy"),
+        "Loss of each head, by position in the window. Bits per byte, lower is better; lines and "
+        f"bands are running means over {2 * REACH + 1} positions, fewer at both ends.",
+        by_position,
         Lines(
             "position",
             colour="offset",
             told=(),
             rows="data_set",
             columns="label",
-            share_y=True,
+            share_x="all",
+            share_y="all",
+            from_zero=True,
         ),
         "`lm_eval --model mtp --tasks mtp_perplexity -o RESULTS`",
     ),

@@ -12,6 +12,9 @@ from mtp_harness.results.samples import family_of
 
 Task = tuple[ResultFile, str]
 
+MOST_BYTES = 512
+"""A vocabulary of bytes and special tokens is not larger."""
+
 DECODED = "mtp_speculative"
 """Decodes answers of its own, with every number of heads."""
 
@@ -25,6 +28,13 @@ def new_tokens(file: ResultFile, task: str) -> list[int | None]:
     """Return how many tokens a probe decoded at most, for each data set that it read."""
     lengths = [about.get("new_tokens") for about in sets_of(file, task).values()]
     return [length if type(length) is int else None for length in lengths]
+
+
+def counts_bytes(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> bool:
+    """Return whether tokens of all models that rows are of are bytes, as far as runs say."""
+    runs = {run for several in own["run"].dropna() for run in several.split()}
+    sizes = [files[run].mtp.get("vocab_size") for run in runs]
+    return bool(sizes) and all(type(size) is int and size <= MOST_BYTES for size in sizes)
 
 
 def tasks_of(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> list[Task]:
@@ -44,11 +54,11 @@ def tasks_of(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> list[Task]:
 
 
 def parts(tasks: list[Task]) -> Iterator[str]:
-    """Yield the data sets of which a part was read, such as "HumanEval 20 of 164"."""
+    """Yield how many documents tasks read, such as "HumanEval 20 of 164"; probes say it apart."""
     for file, task in tasks:
         read, whole = file.counted(task)
-        if read is not None and whole is not None and read != whole and not _is_timed(task):
-            yield f"{_name(task)} {read:,} of {whole:,}"
+        if read is not None and not _is_timed(task) and not sets_of(file, task):
+            yield f"{_name(task)} {read:,}" + ("" if whole in (None, read) else f" of {whole:,}")
 
 
 def probed(own: pd.DataFrame, tasks: list[Task]) -> Iterator[str]:
@@ -68,7 +78,7 @@ def probed(own: pd.DataFrame, tasks: list[Task]) -> Iterator[str]:
         ]
         quick = (file.content["configs"][task].get("metadata") or {}).get("quick") is True
         if counts and not _is_timed(task):
-            yield ", ".join(counts) + (" (quick)" if quick else "")
+            yield ", ".join(counts) + (" (quick settings)" if quick else "")
 
 
 def answers(tasks: list[Task]) -> pd.DataFrame:

@@ -85,6 +85,7 @@ def series_of(
     told: Sequence[str],
     style: Style,
     dashed: str | None = None,
+    own_panels: bool = False,
 ) -> Iterator[Series]:
     """Yield the series of a figure, in a fixed order.
 
@@ -94,8 +95,9 @@ def series_of(
         told: Further columns that keep series apart; those that differ stand in the legend.
         style: Palette.
         dashed: Column that sets dashes and markers instead, the largest entry solid.
+        own_panels: Whether the paper's numbers stand in panels of their own, and so look the same.
     """
-    frame, mixed = shown.assign(from_paper=is_paper(shown)), is_mixed(shown)
+    frame, mixed = shown.assign(from_paper=is_paper(shown)), is_mixed(shown) and not own_panels
     keys = ["from_paper", "acceptance", colour, *told]
     places: dict[tuple[bool, Any], int] = {}
     order = list(dict.fromkeys(frame[colour].dropna().sort_values()))
@@ -123,7 +125,9 @@ def series_of(
             rows=rows,
             colour=_shade(shade, 0 if dashed else place),
             dashes=_BELOW[below % 4] if dashed else dashes,
-            marker=("." if below else "x") if from_paper else MARKERS[place % len(MARKERS)],
+            marker=("." if below else "x")
+            if from_paper and not own_panels
+            else MARKERS[place % len(MARKERS)],
             alpha=PAPER_ALPHA if mixed and from_paper else 1.0,
             width=0.9 if mixed and from_paper else 1.3,
             from_paper=bool(from_paper),

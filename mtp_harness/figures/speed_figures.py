@@ -1,15 +1,13 @@
 """Decoding: figure S10, tables S2 and S3, and what only we show of acceptance and speed."""
 
 import pandas as pd
-from matplotlib.figure import Figure as Canvas
 
 from mtp_harness.figures import words
 from mtp_harness.figures.bars import Groups
 from mtp_harness.figures.figure import Figure, Withheld
 from mtp_harness.figures.lines import Lines
-from mtp_harness.figures.reading import new_tokens
+from mtp_harness.figures.reading import MOST_BYTES, new_tokens
 from mtp_harness.figures.rows import put, shared, told_apart
-from mtp_harness.figures.style import GREY, Style
 from mtp_harness.figures.text_table import TextTable
 from mtp_harness.results.sizes import rounded
 from mtp_harness.results.tidy import Results, table
@@ -20,11 +18,8 @@ CUT_CODE = "continue code of the standard library"
 WHOLE_PROMPTS = "decode tokens per forward up to a stop string"
 SPECULATIVE = "`lm_eval --model mtp --tasks mtp_speculative -o RESULTS`"
 MOST_BATCHES = (1, 8, 16, 24, 32, 40)
-MOST_BYTES = 512
-"""A vocabulary of bytes and special tokens is not larger."""
-
 LATENCY = "latency over k = 1"
-
+LIMIT = "bandwidth limit"
 
 PROMPT = 512
 """Tokens of the paper's prompts."""
@@ -81,48 +76,20 @@ def against_the_limit(results: Results) -> pd.DataFrame:
     share = table(results, "mtp_speed", "by_cell", "bandwidth_share")
     joined = rows.merge(share[[*place, "value"]], on=place, suffixes=("", "_share"))
     value = joined["value"] / joined.pop("value_share")
-    limit = put(joined, metric="bandwidth limit", value=value, low=pd.NA, high=pd.NA)
+    limit = put(joined, metric=LIMIT, value=value, low=pd.NA, high=pd.NA)
     return pd.concat([rows, limit])
 
 
-class AgainstLimit(Lines):
-    """Tokens per second by batch size; dotted and grey what the memory would allow."""
-
-    def __call__(self, canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
-        """Draw the table."""
-        is_limit = shown["metric"] == "bandwidth limit"
-        limit = shown[is_limit]
-        super().__call__(canvas, shown[~is_limit], style)
-        titles = {
-            self._title(panel): rows for panel, rows in limit.groupby(["label", "prompt_tokens"])
-        }
-        for axes in canvas.axes:
-            rows = limit if len(titles) == 1 else titles.get(axes.get_title(), limit.iloc[:0])
-            for (k, *_), line in rows.groupby(["k", "run", "baseline"], dropna=False):
-                points = line.sort_values("batch")[["batch", "value"]].astype(float)
-                axes.plot(*points.T.to_numpy(), ":", color=style.colour(int(k)), lw=1.0, alpha=0.75)
-            if len(rows):
-                axes.text(
-                    0.02,
-                    0.98,
-                    "dotted: bandwidth limit",
-                    transform=axes.transAxes,
-                    va="top",
-                    fontsize=5.5,
-                    color=GREY,
-                )
-
-
 def decoding(results: Results) -> pd.DataFrame:
-    """Return tokens per forward by category and k, and the speed-up on code, as `mtp_speed` times.
+    """Return tokens per forward by category and k, and the speedup on code, as `mtp_speed` times.
 
-    The one time that `mtp_speculative` takes for all prompts of a category makes no speed-up.
+    The one time that `mtp_speculative` takes for all prompts of a category makes no speedup.
     """
     forwards = table(results, "mtp_speculative", "by_k", "tokens_per_forward")
     forwards = put(forwards, protocol=WHOLE_PROMPTS)
     timed = put(largest_batch(speedups(results)), category="code")
     both = told_apart(pd.concat([timed, forwards], ignore_index=True), "hardware")
-    return both[both["n"] > 1]
+    return both[both["n"] > 1].sort_values("parameters", kind="stable")
 
 
 def of_bytes_on_code(results: Results) -> pd.DataFrame:
@@ -148,24 +115,29 @@ def acceptance(results: Results) -> pd.DataFrame:
 FIGURES = (
     Figure(
         "fig_s10",
-        "Throughput and latency of k heads over k = 1 at the same batch size, with prompts as long "
-        "as the paper's, or else the longest of all models.",
+        "Speedup of decoding with k heads, by batch size. Throughput and latency over k = 1 at the "
+        "same batch size. Prompts are as long as the paper's, or else the longest of all models.",
         by_batch,
         Lines(
             "batch",
             colour="k",
-            told=("label", "hardware"),
-            columns="metric",
+            told=("hardware",),
+            rows="metric",
+            columns="label",
             order=("speedup", LATENCY),
+            wrap=5,
             ticks=MOST_BATCHES,
             from_zero=True,
-            size=(2.9, 2.26),
+            share_x="all",
+            share_y="row",
+            size=(1.8, 1.7),
         ),
         SPEED,
     ),
     Figure(
         "table_s2",
-        "Self-speculative decoding: speed-up over k = 1 and tokens per forward, by heads used, k.",
+        "Self-speculative decoding: speedup over k = 1 and tokens per forward, by heads used, k. "
+        "tok/fwd: tokens per forward, a count; the speedup is timed.",
         decoding,
         TextTable(
             ("label", "n", "k"), ("category", "metric"), order=("wikipedia", "books", "code")
@@ -175,8 +147,8 @@ FIGURES = (
     ),
     Figure(
         "table_s3",
-        "Self-speculative decoding of byte-level models on code: speed-up over k = 1 and tokens "
-        "per forward, by heads used, k.",
+        "Self-speculative decoding of byte-level models on code: speedup over k = 1 and bytes per "
+        "forward, by heads used, k. tok/fwd: bytes per forward, a count; the speedup is timed.",
         of_bytes_on_code,
         TextTable(("k",), ("label", "n", "metric")),
         DECODING,
@@ -184,32 +156,37 @@ FIGURES = (
     ),
     Figure(
         "fig_acceptance",
-        "Drafts verified in a step, decoding with all heads.",
+        "How many drafts of a step are accepted, decoding with all heads. Bars: share of the steps "
+        "in which so many drafts were verified and kept; 0: head 1's token alone.",
         acceptance,
-        Groups("n_verified", "category", "steps (%)", "verified drafts in a step"),
+        Groups("n_verified", "category", "share of steps (%)", "accepted drafts in a step"),
         SPECULATIVE,
         least=2,
     ),
     Figure(
         "fig_speed",
-        "Tokens per second by batch size, and the limit that reading weights and caches at the "
-        "card's measured bandwidth sets.",
+        "Tokens per second by batch size, decoding with k heads. Thin lines: the most that reading "
+        "weights and caches at the measured memory bandwidth would allow.",
         against_the_limit,
-        AgainstLimit(
+        Lines(
             "batch",
             colour="k",
             told=("hardware", "baseline"),
-            rows="label",
-            columns="prompt_tokens",
+            rows="prompt_tokens",
+            columns="label",
             log_x=True,
             log_y=True,
+            share_x="all",
+            share_y="all",
+            limit=LIMIT,
+            size=(2.1, 2.0),
         ),
         SPEED,
     ),
     Figure(
         "fig_speed_by_size",
-        "Throughput of k heads over k = 1 by model size, at the largest batch of all models, with "
-        "prompts as in figure S10.",
+        "Speedup of decoding with k heads, by model size. Throughput over k = 1 at the largest "
+        "batch of all models, with prompts as in figure S10.",
         by_size,
         Lines("parameters", colour="k", told=("hardware",), log_x=True),
         f"{SPEED} for models of several sizes",

@@ -74,7 +74,7 @@ def legend_beside(canvas: Canvas, handles: Mapping[str, Any]) -> None:
     canvas.set_size_inches(
         width + 0.35 + 0.055 * max(map(len, lines)), max(height, 0.2 + LEGEND_LINE * len(lines))
     )
-    canvas.legend(list(handles.values()), labels, loc="outside right upper")
+    canvas.legend(list(handles.values()), labels, loc="outside right center")
 
 
 @dataclass(frozen=True)

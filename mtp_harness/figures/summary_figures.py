@@ -170,7 +170,8 @@ def _table(
     )
     return Figure(
         name,
-        f"{shown} (%) of n = 1, and differences to it (points).",
+        f"{shown} (%) of n = 1, and differences to it (points). Columns: training tokens, n, and "
+        "model; Δ: difference to n = 1 of as many training tokens.",
         select,
         heat,
         COMMAND,
@@ -183,9 +184,10 @@ def _table(
 FIGURES = (
     Figure(
         "fig_6",
-        "Average ROUGE-L F1 over the summarisation data sets that all models have.",
+        "Average ROUGE-L F1 of summaries. Over the data sets that all models have; the axes begin "
+        "a little below the lowest bar, not at 0.",
         rouge_l,
-        Groups("train_tokens", "data_set", "ROUGE-L F1 (%)", zoomed=True),
+        Groups("train_tokens", "data_set", "ROUGE-L F1 (%)", "training tokens", zoomed=True),
         COMMAND,
         ("table_s9",),
         paper_rouge_l,

@@ -70,7 +70,8 @@ class TextTable:
             if number[0] is not None
         }
         rows = sorted(dict.fromkeys(of_rows), key=lambda row: row[0])
-        columns = sorted(dict.fromkeys(of_columns), key=self._place)
+        size = frame.groupby("label", sort=False)["parameters"].min().rank().fillna(0)
+        columns = sorted(dict.fromkeys(of_columns), key=lambda one: self._place(one, size))
         bold = self._bold(cells)
         body = [
             [(self._text(cells.get((row, one))), (row, one) in bold) for one in columns]
@@ -82,8 +83,12 @@ class TextTable:
         lead = [[line[i] for i in kept] for line in self._lead(rows, mixed)]
         _paint(canvas, self._heads(columns), [titles[i] for i in kept], lead, body)
 
-    def _place(self, column: Entry) -> list[Any]:
-        rank = [self.order.index(one) if one in self.order else len(self.order) for one in column]
+    def _place(self, column: Entry, size: "pd.Series[float]") -> list[Any]:
+        """Return what to sort a column by: `order`, models by size, others by name."""
+        rank = [
+            self.order.index(one) if one in self.order else len(self.order) + size.get(one, 0)
+            for one in column
+        ]
         known = [(one is None, "" if one is None else one) for one in column]
         return list(zip(rank, known, strict=True))
 

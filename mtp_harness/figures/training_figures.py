@@ -20,6 +20,17 @@ from mtp_harness.scoring.sample_efficiency import CHECKPOINTS, tokens_to_reach
 CHOICE = {task: name.partition(",")[0] for task, name in METRICS.items()}
 """The seven tasks of figure S12, and the metric of the harness that is shown."""
 
+SETTINGS = (
+    "batch size (2^20 tokens)",
+    "steps",
+    "tokens (B)",
+    "warm-up steps",
+    "peak learning rate",
+    "final share of peak rate",
+    "context",
+)
+"""Of table S13, in this order."""
+
 STEPS = range(2500, 25001, 2500)
 """The paper's checkpoints."""
 
@@ -148,8 +159,24 @@ FIGURES = (
         "`mtp-harness train` for each n: its times are no results of the harness",
     ),
     Figure(
+        "table_s13",
+        "Settings of the paper's trainings: batch, steps, learning rate. A batch of byte-level "
+        "models is in bytes.",
+        nothing,
+        TextTable(("train_data", "label"), ("metric",), "{:g}", order=SETTINGS),
+        "`mtp-harness train`: its settings are no results of the harness",
+    ),
+    Figure(
+        "table_s14",
+        "Width, layers and attention heads of the paper's models. Layers: with those of the heads.",
+        nothing,
+        TextTable(("label",), ("metric",), "{:g}", order=("dimension", "layers")),
+        "`mtp-harness inspect PATH` for a model of yours: fig_1 draws it",
+    ),
+    Figure(
         "fig_5",
-        "Average accuracy on the seven choice and question tasks over training steps.",
+        "Average accuracy on seven choice and question tasks, by training step. The plain mean "
+        "over the tasks of figure S12.",
         choice_mean,
         Lines("train_step", percent=True, ylabel="average accuracy (%)", ticks=tuple(STEPS[1::2])),
         CHOICE_COMMAND,
@@ -157,8 +184,8 @@ FIGURES = (
     ),
     Figure(
         "fig_s12",
-        "The seven tasks of figure 5. Of the paper's ten checkpoints the first and the last are "
-        "shown: no line joins them.",
+        "Accuracy on each of the seven tasks of figure 5, by training step. Of the paper's ten "
+        "checkpoints only the first and the last are known: no line joins them.",
         choice_tasks,
         Lines(
             "train_step",
@@ -174,8 +201,9 @@ FIGURES = (
     ),
     Figure(
         "fig_sample_efficiency",
-        "Score against training tokens, and the tokens at which a model with n > 1 has the last "
-        "score of n = 1 of its size (log-linear between checkpoints, never beyond them).",
+        "Score of head 1, by training tokens. Bits per byte: lower is better. Where a model with n "
+        "> 1 reaches the last score of n = 1 of its size, a mark says with how many tokens "
+        "(log-linear between checkpoints, never beyond them).",
         efficiency,
         EfficiencyLines("train_tokens", columns="data_set", wrap=3, log_x=True, size=(2.6, 2.1)),
         "`lm_eval --model mtp --model_args pretrained=CHECKPOINT,label=…,train_tokens=… --tasks "

@@ -1,5 +1,6 @@
 """What columns, metrics and data sets are called on figures."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,11 +12,11 @@ FEW = 4
 """So many names a text lists; of more it gives the number."""
 
 AXES = {
-    "at": "k",
+    "at": "k of pass@k",
     "batch": "batch size",
     "k": "heads used, k",
-    "offset": "offset",
-    "operations": "# operations",
+    "offset": "head (tokens ahead)",
+    "operations": "number of operations",
     "parameters": "parameters",
     "position": "position in the window (tokens)",
     "temperature": "temperature",
@@ -32,13 +33,13 @@ AXES = {
 METRICS = {
     "acc": "accuracy (%)",
     "accuracy": "accuracy (%)",
-    "accuracy_cond": "after right drafts (%)",
+    "accuracy_cond": "accuracy after right drafts (%)",
     "bits_per_byte": "bits per byte",
-    "cross_entropy": "cross-entropy (nats/token)",
+    "cross_entropy": "cross-entropy (nats per token)",
     "calibration_error": "calibration error (%)",
     "confidence": "mean confidence (%)",
-    "latency over k = 1": "relative latency",
-    "speedup": "relative throughput",
+    "latency over k = 1": "latency over k = 1",
+    "speedup": "speedup over k = 1",
     "tf_agree": "agrees with head 1 (%)",
     "tokens_per_second": "tokens per second",
     "tokens_per_forward": "tokens per forward",
@@ -55,6 +56,7 @@ DATA_SETS = {
     "hellaswag": "HellaSwag",
     "humaneval": "HumanEval",
     "mbpp": "MBPP",
+    "mtp_speculative": "continuations",
     "multi_news": "Multi-News",
     "nq_open": "Natural Questions",
     "orangesum": "OrangeSum",
@@ -82,7 +84,7 @@ ENTRIES = {
     "pause_tokens": "{} pause tokens",
     "n": "n = {}",
     "k": "k = {}",
-    "offset": "offset = {}",
+    "offset": "head {}",
     "temperature": "{:g}",
 }
 
@@ -121,3 +123,16 @@ def metric(name: str) -> str:
 
 HEADS = {"speedup": "speedup", "tokens_per_forward": "tok/fwd"}
 """Metrics as heads of narrow columns."""
+
+
+def in_bytes(text: str) -> str:
+    """Return a text about tokens as one about bytes, for models whose tokens are bytes."""
+    return re.sub(r"\btoken(s?)\b", r"byte\1", re.sub(r"\bToken(s?)\b", r"Byte\1", text))
+
+
+def signed(number: float, digits: int = 1) -> str:
+    """Return a difference with its sign, the minus as wide as the plus; 0 has none."""
+    return f"{number:+.{digits}f}".replace("-", MINUS) if number else "0"
+
+
+MINUS = "\N{MINUS SIGN}"

@@ -207,7 +207,7 @@ def _decoding_tables(label: str) -> dict[str, Any]:
                 [category, k, "tokens_per_second", 100 * (1 + 0.6 * (k - 1))],
             ]
             steps += [[category, k, v, "steps", 10 + 20 * v] for v in range(k)]
-    offsets, buckets, classes, positions = [], [], [], []
+    offsets, buckets, classes, positions, wholes = [], [], [], [], []
     for data_set in ("code", "prose"):
         for offset in (1, 2, 3, 4):
             score = 0.8 - 0.08 * offset - (0.1 if data_set == "prose" else 0)
@@ -221,6 +221,8 @@ def _decoding_tables(label: str) -> dict[str, Any]:
                 buckets.append([data_set, offset, low, high, "accuracy", score + low / 1e4])
             for kind in ("name", "operator", "white space"):
                 classes.append([data_set, offset, kind, "all", "accuracy", score])
+            wholes += [[data_set, offset, "cross_entropy", 1.0]]
+            wholes += [[data_set, offset, "bits_per_byte", 0.4]]
             for at in range(0, 256, 8):
                 positions.append([data_set, offset, at + 1, "cross_entropy", 1 + offset / (at + 2)])
     return {
@@ -234,5 +236,8 @@ def _decoding_tables(label: str) -> dict[str, Any]:
             "by_bucket": table("data_set offset position_from position_to", buckets),
             "by_class": table("data_set offset class part", classes),
         },
-        "mtp_perplexity": {"by_position": table("data_set offset position", positions)},
+        "mtp_perplexity": {
+            "by_position": table("data_set offset position", positions),
+            "by_offset": table("data_set offset", wholes),
+        },
     }

@@ -20,16 +20,16 @@ from mtp_harness.results.tidy import frame, read_runs
 
 from .runs import table, write_everything, write_run
 
-NEVER_MEASURED = {"table_s5", "table_s11"}
+NEVER_MEASURED = {"table_s5", "table_s11", "table_s13", "table_s14"}
 OURS = {
-    "fig_heads", "fig_positions", "fig_acceptance", "fig_speed", "fig_perplexity",
+    "fig_heads", "fig_positions", "fig_classes", "fig_acceptance", "fig_speed", "fig_perplexity",
     "fig_sample_efficiency", "fig_speed_by_size",
 }  # fmt: skip
 ISSUE = """
 fig_2 fig_s11 table_s4 table_s5 table_s6 table_s11 fig_1 fig_3 table_s7 fig_4 fig_5 fig_s12 fig_6
  table_s8 table_s9 table_s10 fig_7 fig_s14 fig_8 fig_s15 fig_s16 fig_s10 table_s2 table_s3
 fig_speed_by_size fig_s13 table_1 table_s12 fig_heads fig_positions fig_acceptance fig_speed
-fig_perplexity fig_sample_efficiency""".split()
+fig_perplexity fig_sample_efficiency table_s13 table_s14 fig_classes""".split()
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_two_runs_on_one_point_are_refused_and_named(tmp_path):
     gallery = draw_all(read_runs([tmp_path]), ["fig_8"])
     assert not gallery.drawn and not gallery.missing
     said = gallery.refused["fig_8"]
-    assert "two values at # operations 1 of a (they differ in train_step 1 and 2;" in said
+    assert "two values at number of operations 1 of a (they differ in train_step 1 and 2;" in said
     assert "results_2026" in said and "label=" in said
 
 
@@ -279,8 +279,46 @@ def test_speedup_has_one_line_for_each_k_and_says_with_which_prompts(tmp_path):
 def test_a_table_says_what_it_shows_and_in_which_unit(name):
     canvas, _ = drawn_on_canvas(name, None)
     heading = " ".join(canvas.get_suptitle().split())
-    assert heading == FIGURES[name].caption
-    assert re.search(r"%|points|speed-up|multiple|temperature", heading)
+    assert heading == FIGURES[name].caption.partition(". ")[0].removesuffix(".")
+    assert re.search(r"%|points|speedup|multiple|temperature|Settings|Width", heading)
+
+
+@pytest.mark.parametrize("name", sorted(set(ISSUE) - NEVER_MEASURED))
+def test_every_figure_has_a_title_and_says_which_models_and_what_its_bars_are(name, everything):
+    canvas, _ = drawn_on_canvas(name, everything)
+    title, _, more = FIGURES[name].caption.partition(". ")
+    said, heading = footer_of(canvas), " ".join(canvas.get_suptitle().split())
+    assert heading == title.removesuffix(".") and more in said
+    if not FIGURES[name].is_diagram and name != "fig_1":
+        assert "Models: " in said
+    if any(axes.collections for axes in canvas.axes):
+        assert re.search(r"(Error bars|Bands): 90 % bootstrap intervals over", said)
+    legends = [text.get_text() for one in canvas.legends for text in one.get_texts()]
+    assert len(legends) <= 12
+    texts = [text.get_text() for text in canvas.findobj(matplotlib.text.Text)]
+    assert not [text for text in texts if re.search(r"(?<!\w)-\d|speed-up", text)]
+
+
+def test_tokens_of_byte_models_are_called_bytes(tmp_path):
+    cells = [["self", b, 64, k, "tokens_per_second", b * k] for b in (1, 4) for k in (1, 2)]
+    tables = {"mtp_speed": {"by_cell": table("model batch prompt_tokens k", cells)}}
+    for size, unit in ((256, "bytes"), (32_000, "tokens")):
+        write_run(tmp_path / unit, "a", 2, tables=tables, vocab_size=size)
+        canvas, _ = drawn_on_canvas("fig_speed", read_runs([tmp_path / unit]))
+        assert canvas.axes[0].get_ylabel() == f"{unit} per second"
+        assert f"prompts of 64 {unit}" in footer_of(canvas)
+        assert canvas.get_suptitle().lower().startswith(unit)
+
+
+def test_bandwidth_limit_is_thin_and_named_and_panels_share_their_axes(everything):
+    canvas, shown = drawn_on_canvas("fig_speed", everything)
+    (legend,) = canvas.legends
+    assert "bandwidth limit" in [text.get_text() for text in legend.get_texts()]
+    assert len({axes.get_ylim() for axes in canvas.axes if axes.has_data()}) == 1
+    limits = [one for axes in canvas.axes for one in axes.get_lines() if one.get_linewidth() < 1]
+    expected = shown[shown["metric"] == "bandwidth limit"].groupby(["run", "baseline", "k"],
+                                                                   dropna=False)  # fmt: skip
+    assert len(limits) == len(expected) and {one.get_linestyle() for one in limits} == {"-"}
 
 
 def test_footers_name_every_table_of_the_paper_that_is_shown(tmp_path):
@@ -314,7 +352,8 @@ def test_footers_say_of_which_data_sets_a_part_was_read(tmp_path):
         content["n-samples"]["humaneval_mtp"]["original"] = original
         path.write_text(json.dumps(content))
         said = footer_of(drawn_on_canvas("table_1", read_runs([path]))[0])
-        assert ("Read in part: HumanEval 100 of 164" in said) == told
+        assert "Documents: HumanEval 100" in said
+        assert ("HumanEval 100 of 164" in said) == told
 
 
 def test_footers_say_of_how_many_answers_pass_at_k_is(tmp_path):
@@ -335,16 +374,20 @@ def test_long_labels_are_whole_and_apart(tmp_path):
         label = f"n{n} " + "a name by which somebody tells it from the others of one day " * 2
         by_class = [["code", o, c, "all", "accuracy", 0.5] for o in range(1, n + 1) for c in "ab"]
         by_position = [["code", 1, p, "cross_entropy", 1.0] for p in range(3)]
+        by_offset = [["code", 1, name, 1.0] for name in ("cross_entropy", "bits_per_byte")]
         cells = [["self", b, 64, k, "tokens_per_second", b * k] for b in (1, 4) for k in (1, n)]
         tables = {
             "mtp_positions": {"by_class": table("data_set offset class part", by_class)},
-            "mtp_perplexity": {"by_position": table("data_set offset position", by_position)},
+            "mtp_perplexity": {
+                "by_position": table("data_set offset position", by_position),
+                "by_offset": table("data_set offset", by_offset),
+            },
             "mtp_speed": {"by_cell": table("model batch prompt_tokens k", cells[: 2 * n])},
         }
         metrics = {"cnn_dailymail_mtp": {"rougeL_f1": 0.5}} | dict.fromkeys(tables, {})
         write_run(tmp_path, label, n, metrics=metrics, tables=tables, pretrained=f"mtp-bytes-n{n}")
     results = read_runs([tmp_path])
-    for name in ("fig_1", "fig_positions", "fig_perplexity", "fig_speed", "table_s9"):
+    for name in ("fig_1", "fig_classes", "fig_perplexity", "fig_speed", "table_s9"):
         canvas, _ = drawn_on_canvas(name, results)
         boxes = [axes.title.get_window_extent() for axes in canvas.axes if axes.get_title()]
         boxes += [legend.get_window_extent() for legend in canvas.legends]
@@ -378,10 +421,16 @@ def test_a_long_legend_is_whole(tmp_path):
     for size in range(20):
         cells = [["self", 1, 64, k, "speedup", k] for k in (1, 2)]
         times = table("model batch prompt_tokens k", cells)
-        write_run(tmp_path, f"model {size}", 2, tables={"mtp_speed": {"by_cell": times}})
-    canvas, _ = drawn_on_canvas("fig_s10", read_runs([tmp_path]))
+        scores = table("data_set offset", [["code", 1, "accuracy", 0.5]])
+        tables = {"mtp_speed": {"by_cell": times}, "mtp_heads": {"by_offset": scores}}
+        write_run(tmp_path, f"model {size}", 2, tables=tables)
+    canvas, _ = drawn_on_canvas("fig_s10", read_runs([tmp_path]))  # a panel for each model
+    assert len(canvas.legends[0].get_texts()) == 4
+    titles = [axes.get_title() for axes in canvas.axes]
+    assert titles.count("model 7") == titles.count("7B (paper)") == 2
+    canvas, _ = drawn_on_canvas("fig_heads", read_runs([tmp_path]))
     (legend,) = canvas.legends
-    assert len(legend.get_texts()) == 44
+    assert len(legend.get_texts()) == 20
     box = legend.get_window_extent()
     assert canvas.bbox.y0 <= box.y0 and box.y1 <= canvas.bbox.y1
     assert canvas.bbox.x0 <= box.x0 and box.x1 <= canvas.bbox.x1

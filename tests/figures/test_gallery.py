@@ -66,8 +66,22 @@ def test_a_changed_table_is_noticed(tmp_path, runs, monkeypatch):
     ]
 
 
+def test_a_folder_of_results_is_a_gallery_without_what_shows_the_paper_alone(tmp_path, monkeypatch):
+    regenerate = script("regenerate")
+    monkeypatch.setattr(regenerate, "HERE", tmp_path)
+    for name in ("cpu", "another"):
+        write_run(tmp_path / "results" / name, metrics={"mbpp_mtp": {"pass@1": 0.5}})
+    assert list(regenerate.galleries()) == ["another", "", "paper"]
+    runs = regenerate.galleries()["another"]
+    drawn = regenerate.draw_all(runs, ["table_s7", "table_s3", "fig_2"], paper=True, formats=())
+    kept = regenerate.of_runs(drawn)
+    assert [one.figure.name for one in kept.drawn] == ["table_s7"]
+    assert kept.refused["fig_2"] == "fig_2 shows the paper alone: a diagram"
+    assert "table_s3 shows the paper alone: no run measured it" in kept.refused["table_s3"]
+
+
 def test_every_table_has_its_picture():
-    for folder in (GALLERY, GALLERY / "gpu", GALLERY / "sizes", GALLERY / "paper"):
+    for folder in (GALLERY / name for name in script("regenerate").galleries()):
         tables = {path.stem for path in folder.glob("*.csv")}
         assert tables and tables == {path.stem for path in folder.glob("*.png")}
 

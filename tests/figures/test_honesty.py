@@ -57,10 +57,13 @@ def test_summaries_say_that_a_part_was_read_and_most_answers_are_empty(tmp_path,
     summarised(tmp_path, "one", 1, 30)
     summarised(tmp_path, "four", 4, 37)
     _, _, said = painted(name, read_runs([tmp_path]))
-    assert "Read in part: CNN/Dailymail 40 of 11,490" in said
+    assert "Documents: CNN/Dailymail 40 of 11,490" in said
     counted = re.search(r"Empty answers: CNN/Dailymail (.*?) Looped", said)[1]
     assert {"one 30 of 40", "four 37 of 40"} == set(counted.split(", "))
-    assert "Looped answers: CNN/Dailymail" in said and "39 of 40" in said
+    assert (
+        "Looped answers (fewer than half of their 8-grams differ): CNN/Dailymail" in said
+        and "39 of 40" in said
+    )
 
 
 def test_interval_of_one_data_set_is_not_lost_in_its_average(tmp_path):
@@ -284,7 +287,7 @@ def test_nothing_but_zeros_is_not_drawn_and_one_line_says_so(tmp_path, name):
     (said,) = gallery.objections()
     assert said == f"{name} leaves out numbers of the runs: every score of n1, n4 is 0"
     _, _, said = painted(name, results)
-    assert "Of the runs not drawn: every score of n1, n4 is 0" in said
+    assert "Not drawn: every score of n1, n4 is 0" in said
 
 
 def test_gains_of_nothing_over_nothing_leave_figure_1_its_diagram(tmp_path):
@@ -347,20 +350,33 @@ def test_accuracy_of_a_few_tokens_is_left_out(tmp_path):
     ]
     tables = {"mtp_positions": {"by_class": table("data_set offset class part", rows)}}
     write_run(tmp_path, tables=tables)
-    _, shown, _ = painted("fig_positions", read_runs([tmp_path]))
+    _, shown, _ = painted("fig_classes", read_runs([tmp_path]))
     assert shown["class"].tolist() == ["name"]
 
 
-def test_curves_of_many_points_show_their_intervals_and_counts(tmp_path):
-    rows = [["code", 1, at, "cross_entropy", 2.0, 1.0, 3.0, 12 + at % 2] for at in range(64)]
-    tables = {"mtp_perplexity": {"by_position": table("data_set offset position", rows)}}
+def test_curves_of_many_points_are_smooth_bits_with_their_intervals_and_counts(tmp_path):
+    rows = [
+        ["code", 1, at, "cross_entropy", (2.0, 6.0)[at == 20], 1.0, 7.0, 12 + at % 2]
+        for at in range(64)
+    ]
+    whole = [["code", 1, "cross_entropy", 4.0], ["code", 1, "bits_per_byte", 2.0]]  # half, in bits
+    tables = {
+        "mtp_perplexity": {
+            "by_position": table("data_set offset position", rows),
+            "by_offset": table("data_set offset", whole),
+        }
+    }
     told = {"code": {"n_documents": 13}}
     path = write_run(tmp_path, tables=tables, documents={"mtp_perplexity": told})
     edited(path, **{"configs/mtp_perplexity/metadata": {"quick": True}})
-    canvas, _, said = painted("fig_perplexity", read_runs([tmp_path]))
+    canvas, shown, said = painted("fig_perplexity", read_runs([tmp_path]))
     (band,) = canvas.axes[0].collections
-    assert band.get_datalim(canvas.axes[0].transData).height == pytest.approx(2.0)
-    assert "12 to 13 tokens a point" in said and "Texts read: code 13 (quick)" in said
+    assert band.get_datalim(canvas.axes[0].transData).height == pytest.approx((7 - 1) / 2)
+    values = shown.set_index("position")["value"].astype(float)
+    assert values[[0, 15, 25, 63]].tolist() == pytest.approx([1.0] * 4)  # 9 positions around 20
+    assert values[[16, 20, 24]].tolist() == pytest.approx([(8 * 1 + 3) / 9] * 3)
+    assert set(shown["metric"]) == {"bits_per_byte"} and len(shown) == 64
+    assert "12 to 13 tokens a point" in said and "Documents: code 13 (quick settings)" in said
 
 
 def test_bold_of_the_paper_survives_the_table(tmp_path):

@@ -20,8 +20,19 @@ HEADINGS = {
     "fig_s14": "Figure S14",
     "fig_s15": "Figure S15",
     "fig_s16": "Figure S16",
+    "table_s14": "Table S14",
     **{f"table_s{i}": f"Table S{i}" for i in range(2, 13)},
 }
+
+
+def test_batches_times_steps_of_table_s13_are_its_tokens():
+    rows = paper_data.read("table_s13")
+    each = rows.pivot(index=["train_data", "label"], columns="metric", values="value")
+    assert len(each) == 26 and each.notna().all(axis=None)
+    counted = each["batch size (2^20 tokens)"] * 2**20 * each["steps"] / 1e9
+    off = (counted - each["tokens (B)"]).abs() > 0.06
+    assert list(each.index[off]) == [("codecontests", "7B")]  # 3.41, printed 3.6
+
 
 DIAGRAMS = {"fig_2", "fig_s11"}
 
