@@ -119,10 +119,12 @@ def _below_each_other(
 def done(protocol: Protocol) -> str:
     """Return how a task was done, in one line."""
     samples = protocol.number_of_samples
+    sampled = not protocol.temperature.startswith("0 ")
+    rule = f"; drafts {protocol.draft_rule}" if sampled and protocol.draft_rule else ""
     return (
         f"version {protocol.task_version}, {protocol.documents.split(' with ')[0]} documents, "
         f"{samples} sample{'s' if samples != '1' else ''}, temperature {protocol.temperature}, "
-        f"{protocol.dtype}"
+        f"{protocol.dtype}{rule}"
     )
 
 
