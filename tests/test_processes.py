@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+from mtp_harness.models.byte_tokenizer import byte_tokenizer
+
+from .models.family_checkpoints import write
 from .solutions_task import write_task
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
@@ -119,6 +122,36 @@ def test_one_process_goes_on_with_the_journal_of_two(place, alone, together):
     assert [row["resps"] for row in again[1]["humaneval_mtp"]] == [
         row["resps"] for row in alone[1]["humaneval_mtp"]
     ]
+
+
+@pytest.fixture(scope="module")
+def hybrid(place):
+    """A sequential module on a trunk of linear and full attention, with documents to read."""
+    write(place / "hybrid", "qwen3_5_text", vocab_size=256, max_position_embeddings=2048)
+    byte_tokenizer(2048).save_pretrained(place / "hybrid")
+    texts = [{"text": f"a = {i}\n" * (3 + i), "category": "xy"[i % 2]} for i in range(5)]
+    (place / "texts.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
+    return "pretrained=hybrid,draft_heads=3"
+
+
+def test_documents_and_answers_of_a_hybrid_trunk(place, hybrid):
+    """Three documents of two categories: one process has two of them, the other one."""
+    metadata = json.dumps({"documents": "texts.jsonl", "n_samples": 2, "temperature": 1.0})
+    words = ("--tasks", "mtp_heads,humaneval_mtp", "--metadata", metadata)
+    words += ("--gen_kwargs", "max_gen_toks=12")
+    one, two = (
+        evaluate(place, f"hybrid{n}", *words, processes=n, model_args=hybrid) for n in (1, 2)
+    )
+    mine, other = (ran[0]["results"]["mtp_heads"] for ran in (one, two))
+    assert {"x_accuracy_2,none", "y_accuracy_2,none", "x_chained_accuracy_3,none"} <= mine.keys()
+    values = {key: value for key, value in mine.items() if isinstance(value, int | float)}
+    assert {key: other[key] for key in values} == pytest.approx(values, rel=1e-5, nan_ok=True)
+    told = [ran[0]["config"]["mtp"]["documents"]["mtp_heads"] for ran in (one, two)]
+    assert told[0] == told[1]
+    answers = [[row["resps"] for row in ran[1]["humaneval_mtp"]] for ran in (one, two)]
+    assert answers[0] == answers[1] and len(answers[0]) == 3
+    totals = [ran[0]["config"]["mtp"]["totals"] for ran in (one, two)]
+    assert totals[0]["n_steps"] == totals[1]["n_steps"] > 0
 
 
 def test_greedy_answers(place):

@@ -9,6 +9,10 @@ from lm_eval.api.instance import Instance
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from transformers import PreTrainedTokenizerFast
 
 from mtp_harness import tasks_dir
 from mtp_harness.commands.inspect import main as inspect
@@ -147,3 +151,30 @@ def test_verify_finds_no_error(folder, tmp_path):
     assert verify([folder, *short]) == 0
     compared = json.loads((tmp_path / "v").read_text())["comparisons"]
     assert len(compared) == 7 and sum(row["errors"] for row in compared) == 0
+
+
+@pytest.fixture(scope="module")
+def characters(tmp_path_factory):
+    """A tokenizer of ASCII, for fixtures that have none: their vocabulary is of 200 tokens."""
+    known = Tokenizer(WordLevel({chr(i): i for i in range(128)}, unk_token="?"))
+    known.pre_tokenizer = Split(Regex(r"[\s\S]"), "isolated")
+    folder = tmp_path_factory.mktemp("characters")
+    PreTrainedTokenizerFast(tokenizer_object=known, eos_token="\0").save_pretrained(folder)
+    return str(folder)
+
+
+FIXTURES = ["vllm/glm4_moe", "vllm/qwen3_5_full", "deepseek_v3", "glm4_moe", "qwen3_5"]
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_verify_finds_no_error_in_the_families_fixtures(shared_data, characters, capsys, name):
+    folder = shared_data / "families" / name
+    if not folder.is_dir():
+        pytest.skip(f"needs {folder}")
+    given = [str(folder), "--prompts", "2", "--new-tokens", "6", "--batch", "2"]
+    own = () if (folder / "tokenizer.json").is_file() else ("--tokenizer", characters)
+    assert verify([*given, "--draft-heads", "2,4", "--device", "cpu", *own]) == 0
+    assert "identical: all " in capsys.readouterr().out
+    if own:
+        with pytest.raises(ValueError, match="the tokenizer in .* fetch it .*or pass tokenizer="):
+            verify(given)

@@ -10,7 +10,8 @@ Everything that a request can get wrong is found before the first one is decoded
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,6 @@ class Generator:
         self.memory: dict[str, int] = {}
         self.n_tokens = 0  # decoded in the last call
         self.n_from_journal = 0  # its answers that an earlier process had decoded
-        self._journal: Journal | None = None
         self._token_lengths = TokenLengths(lm.tok_decode)
         n = model.n_future_tokens
         self.k = how.draft_heads if isinstance(how.draft_heads, int) else n
@@ -96,20 +96,33 @@ class Generator:
             requests.append(request)
             keys.append(key)
         self._settle(requests)
-        finished = self._finished(keys)
+        with self._journal() as journal:
+            hidden = disable_tqdm or self.lm.rank != 0
+            answers = self._decode(instances, requests, keys, journal, hidden)
+        return [answers[place] for place in range(len(requests))]
+
+    def _decode(
+        self,
+        instances: Sequence[Instance],
+        requests: Sequence[Request],
+        keys: Sequence[str],
+        journal: Journal | None,
+        hidden: bool,
+    ) -> dict[int, Generation]:
+        """Return the answers by place: those that the journal holds, and the others decoded."""
+        finished = _finished(journal, keys)
         answers = {place: self._finish(requests[place], one) for place, one in finished.items()}
         self.n_from_journal = len(answers)
         todo = [place for place in range(len(requests)) if place not in answers]
         engine = self.engine(self.k, self._slots(requests))
-        hidden = disable_tqdm or self.lm.rank != 0
         with Progress(len(requests), len(answers), hidden) as bar:
 
             def keep(index: int, answer: Answer) -> None:
                 place = todo[index]
-                if self._journal is not None:
+                if journal is not None:
                     entry: Any = {"tokens": answer.tokens, "record": answer.record.as_dict()}
                     with user_errors(ValueError):
-                        self._journal.add(keys[place], entry)
+                        journal.add(keys[place], entry)
                 answers[place] = self._finish(requests[place], answer)
                 text = str.__str__(answers[place])
                 self.lm.cache_hook.add_partial("generate_until", instances[place].args, text)
@@ -118,7 +131,7 @@ class Generator:
 
             with user_errors(OutOfSlots):
                 engine.generate([requests[place] for place in todo], keep)
-        return [answers[place] for place in range(len(requests))]
+        return answers
 
     def _finish(self, request: Request, answer: Answer) -> Generation:
         text, from_the_start = self._text(request, answer.tokens)
@@ -209,15 +222,26 @@ class Generator:
     # Settings that depend on the requests -------------------------------------------------------
 
     def _settle(self, requests: Sequence[Request]) -> None:
-        """Decide k, where that is left to us, and open the journal."""
+        """Decide k, where that is left to us."""
         if self.how.draft_heads == "auto" and self.auto is None:
             # Every rank takes part in agreeing, also one that finds the choice in the journal.
             self.auto = self.lm.agree(self._choice(requests))
             self.k = int(self.auto["draft_heads"])
             _log.info("draft_heads=auto chose %d: %s", self.k, self.auto["tokens_per_s"])
-        if self.how.journal is not None and self._journal is None:
-            with user_errors(ValueError):
-                self._journal = Journal(self.how.journal, self._journal_settings(), self.lm.rank)
+
+    @contextmanager
+    def _journal(self) -> Iterator[Journal | None]:
+        """Open the journal, if there is one; nobody else has it until this ends.
+
+        No longer than that: another model of this process may go on with it.
+        """
+        if self.how.journal is None:
+            yield None
+            return
+        with user_errors(ValueError):
+            journal = Journal(self.how.journal, self._journal_settings(), self.lm.rank)
+        with closing(journal):
+            yield journal
 
     def _choice(self, requests: Sequence[Request]) -> dict[str, Any]:
         """Return what `auto` chose in the run that this one goes on with, or chooses now."""
@@ -250,15 +274,16 @@ class Generator:
         }
         return slots
 
-    def _finished(self, keys: Sequence[str]) -> dict[int, Answer]:
-        """Return the answers that the journal holds, by place."""
-        found: dict[int, Answer] = {}
-        for place, key in enumerate(keys):
-            if self._journal is not None and (entry := self._journal.get(key)) is not None:
-                found[place] = Answer(entry["tokens"], DecodeRecord.from_dict(entry["record"]))
-        if found:
-            _log.info("%d of %d answers are in the journal", len(found), len(keys))
-        return found
+
+def _finished(journal: Journal | None, keys: Sequence[str]) -> dict[int, Answer]:
+    """Return the answers that a journal holds, by place."""
+    found: dict[int, Answer] = {}
+    for place, key in enumerate(keys):
+        if journal is not None and (entry := journal.get(key)) is not None:
+            found[place] = Answer(entry["tokens"], DecodeRecord.from_dict(entry["record"]))
+    if found:
+        _log.info("%d of %d answers are in the journal", len(found), len(keys))
+    return found
 
 
 def _sampling(kwargs: dict[str, Any], where: str) -> Sampling:

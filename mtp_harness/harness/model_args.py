@@ -55,6 +55,9 @@ OWN = (
 )
 """`MTPLM`'s arguments beside `HFLM`'s; see `mtp_harness.lm`."""
 
+_TREES = re.compile(r".*tree.*|medusa_choices|eagle_topk|speculative_eagle_topk")
+"""Arguments of engines for several drafts at one position."""
+
 _PATHS = frozenset({"delta", "gguf_file", "offload_folder", "peft", "tokenizer"})
 """`HFLM`'s arguments that may be paths, `pretrained` aside."""
 
@@ -139,6 +142,11 @@ def refuse_unknown(kwargs: Mapping[str, Any], *initialisers: Callable[..., Any])
     known = {name for f in initialisers for name in inspect.signature(f).parameters}
     known = (known | _LOADED_ELSEWHERE | set(OWN)) - {"self", "kwargs"}
     for name in kwargs:
+        if name not in known and _TREES.fullmatch(name):
+            raise ValueError(
+                f"{name}={kwargs[name]} asks for a tree of drafts, expected one draft per position "
+                "(draft_heads=k): trees are not supported, leave it out."
+            )
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             useful = ", ".join(sorted(known - _NOT_WITH_HEADS.keys() | _LOADED_ELSEWHERE))

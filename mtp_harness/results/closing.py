@@ -90,6 +90,8 @@ def _decoding(mtp: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     parts = [f"{in_digits(totals['tokens_per_forward'])} tokens per forward"]
     parts += [] if speed is None else [f"{speed:,.0f} tokens/s"]
     parts.append(f"k = {k}" + (", the fastest on the first requests" if auto else ""))
+    if "same noise" in str(mtp.get("draft_rule")):  # engines have another rule, and other rates
+        parts.append("sampled drafts verified with the same noise")
     if not mtp.get("lossless", True):
         parts.append("lossy: drafts were not verified")
     yield "decoding", ", ".join(parts)

@@ -1,65 +1,26 @@
-"""One module that drafts on by itself: plain decoding's text, and transformers' own accepts."""
+"""Which drafts are accepted: as transformers' own `generate(use_mtp=True)` has it, and a walk."""
 
 import json
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
+from transformers.generation.candidate_generator import MTPCandidateGenerator
 
-from mtp_harness.decode.acceptance import Rule
 from mtp_harness.decode.engine import Engine, Request
-from mtp_harness.decode.sampling import Sampling
 from mtp_harness.models.checkpoints.sequential_folder import load_sequential
 from mtp_harness.probes.teacher_forced import hits, walk
 
-from ..models.family_checkpoints import QWEN, write
+from ..models.family_checkpoints import write
 
 pytestmark = pytest.mark.usefixtures("float64_throughout")
 
 EAGER = {"attn_implementation": "eager", "experts_implementation": "eager"}
-PROMPTS = [[1, 19, 1, 25, 7], [3], [9, 9, 4, 2, 8, 30, 31], [1, 19, 1, 25, 7]]
+PROMPTS = [[1, 19, 1, 25, 7], [9, 9, 4, 2, 8, 30, 31], [3, 5]]
 
 
 def to_text(tokens):
     return "".join(map(chr, tokens))
-
-
-@pytest.fixture(scope="module", params=["deepseek_v3", "glm4_moe", "mimo", *QWEN])
-def checkpoint(request, tmp_path_factory):
-    """A random checkpoint, its trunk as transformers has it, and a text for each prompt."""
-    folder = tmp_path_factory.mktemp(request.param)
-    main, _ = write(folder, request.param, dtype=torch.float64)
-    texts = []
-    with torch.no_grad():
-        for prompt in PROMPTS:
-            tokens = list(prompt)
-            for _ in range(24):
-                tokens.append(int(main(torch.tensor([tokens])).logits[0, -1].argmax()))
-            texts.append(tokens[len(prompt) :])
-    return folder, texts
-
-
-@pytest.mark.parametrize("slots", [1, 3])
-@pytest.mark.parametrize("k", [1, 2, 3, 4, 6])
-def test_the_text_is_that_of_plain_decoding(checkpoint, k, slots):
-    folder, texts = checkpoint
-    model = load_sequential(folder, heads=6, **EAGER)
-    asked = [Request(prompt, 24, key=i) for i, prompt in enumerate(PROMPTS)]
-    answers = Engine(model, k, [], to_text, slots=slots).generate(asked)
-    assert [answer.tokens for answer in answers] == texts
-
-
-def test_sampled_text_is_the_same_for_every_k_and_threshold(checkpoint):
-    folder, _ = checkpoint
-    model = load_sequential(folder, heads=4, **EAGER)
-    found = []
-    for k, rule in ((1, Rule()), (2, Rule()), (4, Rule()), (4, Rule(draft_threshold=0.02))):
-        asked = [
-            Request(prompt, 24, key=i, sampling=Sampling(0.9, 0, 1.0))
-            for i, prompt in enumerate(PROMPTS)
-        ]
-        answers = Engine(model, k, [], to_text, slots=3, rule=rule).generate(asked)
-        found.append([answer.tokens for answer in answers])
-    assert found[0] == found[1] == found[2] == found[3]
 
 
 @pytest.fixture(scope="module", params=["deepseek_v3", "glm4_moe"])
@@ -83,6 +44,52 @@ def test_accepted_drafts_are_those_of_transformers(trained, slots):
         ours = list(answer.record.n_verified)
         assert ours[:-1] == theirs[:-1]  # the last is cut by the budget: they count what it left
     assert sum(sum(answer.record.n_verified) for answer in answers) > 20
+
+
+def repeating(module, of):
+    """Let trunk and modules say what comes after a token much alike, so that drafts are right."""
+    if of == "trunk":
+        module.get_input_embeddings().weight.data *= 12
+        return
+    for layer in module:
+        weight = layer.eh_proj.weight.data
+        weight *= 0.4
+        weight[:, : len(weight)].add_(torch.eye(len(weight)))  # the embedding's half
+
+
+def theirs(main, n, prompt, budget, monkeypatch):
+    """Return transformers' tokens, and how many drafts each of its steps had right."""
+    # Its classes leave out the layers of the modules of released sizes alone.
+    first = main.config.num_hidden_layers
+    main._keys_to_ignore_on_load_unexpected = [rf"model\.layers\.{first + i}\." for i in range(n)]
+    starts, own = [], MTPCandidateGenerator.get_candidates
+
+    def spy(self, input_ids, **others):
+        starts.append(input_ids.shape[1])
+        return own(self, input_ids, **others)
+
+    monkeypatch.setattr(MTPCandidateGenerator, "get_candidates", spy)
+    given = torch.tensor([prompt])
+    settings = {"max_new_tokens": budget, "do_sample": False, "eos_token_id": None, "use_mtp": True}
+    found = main.generate(given, attention_mask=torch.ones_like(given), **settings)
+    ends = [*starts[1:], len(prompt) + budget]
+    accepted = [end - start - 1 for start, end in zip(starts, ends, strict=True)]
+    return found[0, len(prompt) :].tolist(), accepted
+
+
+@pytest.mark.parametrize("family", ["deepseek_v3", "glm4_moe"])
+@torch.no_grad()
+def test_accepted_drafts_of_two_modules_are_those_of_transformers(tmp_path, monkeypatch, family):
+    write(tmp_path, family, 2, fill=repeating, num_hidden_layers=2)
+    main = AutoModelForCausalLM.from_pretrained(tmp_path, **EAGER).eval()
+    model, seen = load_sequential(tmp_path, **EAGER), set()
+    for prompt in PROMPTS:  # of as many tokens as modules at least, or transformers fails
+        tokens, accepted = theirs(main, 2, prompt, 20, monkeypatch)
+        [answer] = Engine(model, 3, [], to_text).generate([Request(prompt, 20)])
+        assert answer.tokens == tokens
+        assert list(answer.record.n_verified)[:-1] == accepted[1:-1]  # the first is the prompt's
+        seen |= {*answer.record.n_verified}
+    assert seen == {0, 1, 2}
 
 
 @pytest.mark.parametrize("k", [2, 3, 4])

@@ -165,13 +165,13 @@ def records(answers):
 
 
 def test_a_journal_answers_what_it_holds_and_no_more(tmp_path):
+    """Also those of a model that is still there: it holds the journal while it answers alone."""
     requests = asks(CODE, repeats=2, **sampled())
     whole = model()
     expected = whole.generate_until(requests)
     path = tmp_path / "journal"
     half = model(journal=str(path))
     half.generate_until(requests[:3])
-    half._generator._journal.close()
     lm = model(journal=str(path))
     answers = lm.generate_until(requests)
     assert answers == expected and records(answers) == records(expected)
@@ -197,7 +197,6 @@ def test_a_journal_of_other_settings_is_refused(tmp_path, arguments, named):
     path = str(tmp_path / "journal")
     first = model(journal=path, seed=1)
     first.generate_until(asks(CODE[:1]))
-    first._generator._journal.close()
     with pytest.raises(UserError, match=named) as caught:  # not a traceback on the command line
         model(**{"journal": path, "seed": 1, **arguments}).generate_until(asks(CODE[:1]))
     assert "\n" not in str(caught.value)
@@ -225,7 +224,6 @@ def test_ranks_agree_on_k_although_one_finds_the_others_choice_in_the_journal(tm
     path = str(tmp_path / "journal")
     first = model(draft_heads="auto", journal=path)
     first.generate_until(asks(CODE[:1]))
-    first._generator._journal.close()
     second, asked = model(draft_heads="auto", journal=path), []
     second.agree = lambda mine: asked.append(mine) or mine
     second.generate_until(asks(CODE[:1]))
@@ -333,7 +331,6 @@ def test_auto_is_recorded_and_kept_by_a_journal(tmp_path):
     mtp = json.loads(json.dumps(lm.get_model_info()["mtp"]))
     assert mtp["draft_heads"] == mtp["draft_heads_auto"]["draft_heads"]
     assert set(mtp["draft_heads_auto"]["tokens_per_s"]) == {"1", "2", "3", "4"}
-    lm._generator._journal.close()
     other = next(k for k in (1, 2) if k != mtp["draft_heads"])
     header = Path(path).read_text().splitlines()[0]
     text = header.replace(f'"draft_heads": {mtp["draft_heads"]},', f'"draft_heads": {other},')

@@ -191,6 +191,12 @@ def test_what_does_nothing_for_a_checkpoint_with_heads(argument):
     assert message.endswith("leave it out.")
 
 
+@pytest.mark.parametrize("name", ["draft_tree", "speculative_token_tree", "medusa_choices"])
+def test_trees_of_drafts_are_refused_by_name(name):
+    message = refusal(refuse_unknown, {name: "(0,)"}, HFLM.__init__)
+    assert message.startswith(f"{name}=(0,) asks for a tree of drafts, expected one draft per posi")
+
+
 def test_unknown_arguments_list_those_that_make_sense():
     message = refusal(refuse_unknown, {"zzz": 1}, HFLM.__init__)
     assert "zzz=1; known: acceptance, add_bos_token, attn_implementation, " in message

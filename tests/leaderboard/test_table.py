@@ -6,7 +6,9 @@ import statistics
 
 import pytest
 
-from mtp_harness.leaderboard.render import notes, task_rows
+from mtp_harness.decode.acceptance import Rule
+from mtp_harness.decode.sampling import Sampling
+from mtp_harness.leaderboard.render import done, notes, task_rows
 from mtp_harness.leaderboard.table import Cell, build
 from mtp_harness.results import run
 
@@ -206,6 +208,16 @@ def test_top_p_of_sampled_answers_counts(tmp_path):
     write_run(tmp_path / "b", "other", generation=sampled | {"top_p": 0.95})
     [sentence] = board_of(tmp_path).conflicts()
     assert "top p 1 against 0.95" in sentence
+
+
+def test_the_line_of_sampled_answers_says_by_which_rule_drafts_were_verified(tmp_path):
+    sampled = {"until": [], "max_gen_toks": 9, "do_sample": True, "temperature": 0.8}
+    rule = Rule().describe(Sampling(0.8))
+    write_run(tmp_path / "a", "sampled", generation=sampled, mtp={"draft_rule": rule})
+    write_run(tmp_path / "b", "greedy")
+    said = sorted(done(one.protocol) for one in board_of(tmp_path).boards.values())
+    greedy, other = sorted(said, key=lambda line: "temperature 0.8" in line)
+    assert other.endswith(f"; drafts {rule}") and "drafts" not in greedy
 
 
 def test_head_1_alone_fits_every_lossless_rule(tmp_path):

@@ -10,12 +10,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from transformers.modeling_layers import MtpModel
 
+from mtp_harness.models.byte_tokenizer import byte_tokenizer
 from mtp_harness.models.checkpoints.layout import Summary
 from mtp_harness.models.checkpoints.sequential_folder import SEQUENTIAL, load_sequential
 from mtp_harness.models.families import FAMILIES
 from mtp_harness.models.head_states import head_states
 from mtp_harness.models.inspection import summarise
-from mtp_harness.models.load import detect
+from mtp_harness.models.load import detect, load_tokenizer
 
 from .family_checkpoints import BASE, CONFIGS, QWEN, in_float64, write
 
@@ -248,8 +249,12 @@ WITHOUT = {
     "shape": r"wrong shape: model.layers.4.enorm.weight is \[3\], expected \[64\]",
     "experts": "missing: model.layers.4.mlp.experts.1.gate_proj.weight, model.layers.4.mlp.ex",
     "trunk experts": "missing: model.layers.2.mlp.experts.3.up_proj.weight; fetch",
+    "uneven experts": "of another shape: model.layers.4.mlp.experts.1.gate_proj.weight; fetch",
+    "uneven trunk experts": "of another shape: model.layers.2.mlp.experts.0.up_proj.weight; fetch",
     "FP8": r"not plain floating-point numbers .model.layers.4.eh_proj.weight\)",
     "packed": r"not plain floating-point numbers .model.layers.4.mlp.experts.0.up_proj.qweight\)",
+    "FP8 trunk": r"floating-point numbers \(model.layers.0.mlp.up_proj.weight\), expected a quan",
+    "stray head": "tie_word_embeddings is true, and the weights hold an lm_head.weight other than",
     "own head": "shared_head.head.weight is not the trunk's own",
     "dedicated": "mtp_use_dedicated_embeddings is true",
     "depth": "num_hidden_layers is None, expected the number of the trunk's layers",
@@ -281,6 +286,14 @@ def test_what_is_wrong_is_one_sentence(tmp_path, monkeypatch, damage):
             del tensors[at + f"mlp.experts.1.{part}.weight"]
     elif damage == "trunk experts":
         del tensors["model.layers.2.mlp.experts.3.up_proj.weight"]
+    elif damage == "uneven experts":
+        tensors[at + "mlp.experts.1.gate_proj.weight"] = torch.zeros(31, 64)
+    elif damage == "uneven trunk experts":
+        tensors["model.layers.2.mlp.experts.0.up_proj.weight"] = torch.zeros(32, 63)
+    elif damage == "FP8 trunk":
+        tensors["model.layers.0.mlp.up_proj.weight"] = torch.zeros(96, 64).to(torch.float8_e4m3fn)
+    elif damage == "stray head":
+        content["tie_word_embeddings"] = True
     elif damage == "FP8":
         tensors[at + "eh_proj.weight"] = torch.zeros(64, 128, dtype=torch.float8_e4m3fn)
     elif damage == "packed":
@@ -410,6 +423,39 @@ def test_a_checkpoint_with_a_vision_tower_gives_its_text_model(tmp_path, kind):
     tokens = text(2, 9)
     assert torch.equal(model.next_token_logits(tokens), main(tokens).logits)
     assert_equal_weights(model, main, made)
+    assert summarise(str(tmp_path)).trunk_layers == len(main.model.layers)
+
+
+def links_as_the_cache_of_the_hub(folder, blobs):
+    """Put a folder's files where the hub's cache has them, and links in their place."""
+    blobs.mkdir()
+    for i, path in enumerate(sorted(folder.iterdir())):
+        path.rename(blobs / f"{i:064x}")
+        path.symlink_to(f"../{blobs.name}/{i:064x}")
+
+
+def test_links_as_in_the_cache_of_the_hub_load_and_a_broken_one_is_named(tmp_path):
+    folder = tmp_path / "snapshot"
+    main, made = write(folder, "mimo", dtype=torch.float32, shards=True)
+    links_as_the_cache_of_the_hub(folder, tmp_path / "blobs")
+    assert_equal_weights(load_sequential(folder), main, made)
+    shard = folder / "model-00002-of-00002.safetensors"
+    whole = shard.read_bytes()
+    shard.resolve().write_bytes(whole[:-100])
+    with pytest.raises(ValueError, match="model-00002-of-00002.safetensors is truncated"):
+        load_sequential(folder)
+    shard.resolve().unlink()
+    with pytest.raises(FileNotFoundError, match="has no model-00002-of-00002.safetensors, exp"):
+        load_sequential(folder)
+
+
+def test_a_folder_without_a_tokenizer_says_so(tmp_path):
+    """Without its files transformers makes an empty one of the model's type."""
+    write(tmp_path, "qwen3_5_text", dtype=torch.float32)
+    with pytest.raises(ValueError, match="has no vocabulary, expected tokenizer.json"):
+        load_tokenizer(str(tmp_path))
+    byte_tokenizer(512).save_pretrained(tmp_path)
+    assert load_tokenizer(str(tmp_path)).encode("a")[-1] == ord("a")
 
 
 def test_the_harness_s_own_way_to_the_trunk_gives_the_same(tmp_path):

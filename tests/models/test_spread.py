@@ -9,6 +9,7 @@ from mtp_harness.decode.acceptance import Rule
 from mtp_harness.decode.sampling import Sampling
 from mtp_harness.decode.slots import Slots
 from mtp_harness.models.checkpoints.meta import META
+from mtp_harness.models.checkpoints.sequential_folder import SEQUENTIAL
 from mtp_harness.models.llama import weights
 from mtp_harness.models.llama.mtp_llama import MTPLlamaConfig, MTPLlamaForCausalLM
 from mtp_harness.models.spread import gpus, require_spreadable, shares, spread
@@ -131,5 +132,7 @@ def test_spreading_needs_gpus_and_one_process(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match=r"finds 1 here: leave it out"):
         require_spreadable(META, None, None)
+    with pytest.raises(ValueError, match="parallelize=True does not work with .* sequential mod"):
+        require_spreadable(SEQUENTIAL, None, None)
     with pytest.raises(ValueError, match=r"my:load gives a Linear"):
         require_spreadable(None, torch.nn.Linear(1, 1), "my:load")

@@ -1,5 +1,6 @@
 """Heads along a model's own answers: the text walk has the decoder's counters."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -89,8 +90,13 @@ def models(tmp_path_factory):
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize("draft_heads", [None, 2, 1])
-@pytest.mark.parametrize("name", ["parallel", "glm4_moe 1", "mimo 1", "deepseek_v3 2"])
+WALKED = [
+    *itertools.product(["parallel", "glm4_moe 1", "mimo 1", "deepseek_v3 2"], [None, 2, 1]),
+    *[("qwen3_5_text 1", None), ("qwen3_5_text 1", 3), ("qwen3_next 2", None)],
+]
+
+
+@pytest.mark.parametrize(("name", "draft_heads"), WALKED)
 def test_the_walk_along_greedy_text_has_the_decoders_counters(models, tmp_path, name, draft_heads):
     lm = models(name)
     place, records = answered(lm, tmp_path, draft_heads)

@@ -2,6 +2,8 @@
 
 import pytest
 
+from mtp_harness.decode.acceptance import Rule
+from mtp_harness.decode.sampling import Sampling
 from mtp_harness.results.closing import MOST_TASKS, closing
 
 MTP = {
@@ -62,6 +64,11 @@ def test_a_standard_error_is_shown_where_there_is_no_interval():
     [
         ({"lossless": False}, "k = 3, lossy: drafts were not verified"),
         ({"draft_heads_auto": {"draft_heads": 3}}, "k = 3, the fastest on the first requests"),
+        ({"draft_rule": Rule().describe(Sampling())}, "k = 3"),
+        (
+            {"draft_rule": Rule().describe(Sampling(0.7))},
+            "k = 3, sampled drafts verified with the same noise",
+        ),
     ],
 )
 def test_how_it_decoded(change, said):

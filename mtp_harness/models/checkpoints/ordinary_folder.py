@@ -73,7 +73,7 @@ def _compare(folder: Path, files: SafetensorsFiles) -> KeyReport | None:
 
     Weights that the model does not use are no difference: transformers leaves them out.
     """
-    if (folder / "adapter_config.json").exists():
+    if (folder / "adapter_config.json").exists() or not (folder / CONFIG_FILE).is_file():
         return None
     report = compare(folder, _content(folder), files, partial(_read_config, folder), _ELSEWHERE)
     return report and report._replace(unexpected=[])
@@ -95,7 +95,7 @@ def compare(
         read_config: gives the model's configuration.
         elsewhere: keys of `content` that say that another model is meant: then this is None.
     """
-    if not content or content.keys() & elsewhere:
+    if content.keys() & elsewhere:
         return None
     for name in _LAYER_KEYS:
         if isinstance(content.get(name), int) and content[name] > _MANY_LAYERS:

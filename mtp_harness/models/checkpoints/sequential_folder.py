@@ -5,6 +5,7 @@ from the same files, and so is the trunk. The families are rows of `models.famil
 """
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -58,6 +59,11 @@ _ELSEWHERE = {"quantization_config", "transformers_weights"}
 
 _EXPERT = re.compile(r"(.*\.experts\.\d+\.)\w+\.weight$")
 _EXPERT_PARTS = ("gate_proj.weight", "up_proj.weight", "down_proj.weight")
+
+
+def _of_layer(expert: re.Match[str]) -> str:
+    """Return what the keys of one part of all experts of a layer have in common."""
+    return re.sub(r"\.experts\.\d+\.", ".experts.", expert[0])
 
 
 @dataclass(frozen=True)
@@ -182,16 +188,69 @@ class Stored:
                 "checkpoint whose modules are not quantised"
             )
 
+    @cached_property
+    def uneven_parts(self) -> list[str]:
+        """Experts' keys, of those stored one by one, whose shapes are not those of their layer.
+
+        transformers joins them, and fails without saying which do not fit.
+        """
+        shapes = self.files.shapes
+        found = [match for key in shapes if (match := _EXPERT.match(key))]
+        usual: dict[str, Counter[tuple[int, ...]]] = defaultdict(Counter)
+        for match in found:
+            usual[_of_layer(match)][shapes[match[0]]] += 1
+        return [m[0] for m in found if shapes[m[0]] != usual[_of_layer(m)].most_common(1)[0][0]]
+
     def refuse_partial_experts(self) -> None:
-        """Refuse experts, the trunk's or the modules', that lack one of their three matrices.
+        """Refuse experts, the trunk's or the modules', that cannot be joined.
 
         Raises:
             ValueError: names the keys.
         """
-        if self.absent_parts and not self.packed:
+        clauses = {"missing": self.absent_parts, "of another shape": self.uneven_parts}
+        if self.unjoinable and not self.packed:
+            said = "; ".join(f"{what}: {listing(keys)}" for what, keys in clauses.items() if keys)
             raise ValueError(
-                f"experts in {self.folder} are incomplete: missing: {listing(self.absent_parts)}; "
-                "fetch them again"
+                f"experts in {self.folder} are incomplete or uneven: {said}; fetch them again"
+            )
+
+    @property
+    def unjoinable(self) -> bool:
+        """Whether transformers cannot join the experts that are stored one by one."""
+        return bool(self.absent_parts or self.uneven_parts)
+
+    def refuse_packed_trunk(self) -> None:
+        """Refuse a trunk that is packed, where the configuration does not say how.
+
+        Raises:
+            ValueError: names the tensors.
+        """
+        files = self.files
+        odd = [k for k in files.shapes if files.dtypes[k] is None and k not in self.places]
+        if odd and not self.content.keys() & _ELSEWHERE:
+            raise ValueError(
+                f"{self.folder} holds trunk weights that are not plain floating-point numbers "
+                f"({listing(odd)}), expected a quantization_config in {CONFIG_FILE} that says how "
+                "to read them: fetch it again"
+            )
+
+    def refuse_stray_head(self) -> None:
+        """Refuse an unembedding beside embeddings that are said to be it; reads both.
+
+        Raises:
+            ValueError: they differ.
+        """
+        said = text_part(self.content).get("tie_word_embeddings")
+        tied = self.content.get("tie_word_embeddings") if said is None else said
+        keys = self.files.shapes.keys() - self.places
+        embedding = next((key for key in keys if key.endswith("embed_tokens.weight")), None)
+        if not tied or embedding is None or "lm_head.weight" not in keys:
+            return
+        if not torch.equal(self.files.read("lm_head.weight"), self.files.read(embedding)):
+            raise ValueError(
+                f"{self.folder / CONFIG_FILE}: tie_word_embeddings is true, and the weights hold "
+                f"an lm_head.weight other than {embedding}, expected one of the two: correct it "
+                "or fetch the weights again"
             )
 
     def refuse_own_copies(self) -> None:
@@ -215,7 +274,7 @@ class Stored:
 
     def trunk_differences(self) -> KeyReport | None:
         """Return how the trunk's tensors differ from its model's; None where that is not known."""
-        if self.absent_parts:
+        if self.unjoinable:
             return None
         found = compare(self.folder, self.content, self.files, self.read_config, _ELSEWHERE)
         return found and self.of_trunk(found)
@@ -240,7 +299,7 @@ class Stored:
         Raises:
             ValueError: names the tensors.
         """
-        if self.packed or self.absent_parts:  # said already
+        if self.packed or self.unjoinable:  # said already
             return
         with quietly():
             trunk = built(self.folder, self.read_config)
@@ -305,8 +364,10 @@ CHECKS: tuple[Callable[[Stored], Any], ...] = (
     Stored.refuse_dedicated,
     Stored.n_modules,
     Stored.refuse_packed,
+    Stored.refuse_packed_trunk,
     Stored.refuse_partial_experts,
     Stored.refuse_other_modules,
+    Stored.refuse_stray_head,
     Stored.refuse_own_copies,
 )
 """What `inspect` says of modules, and loading refuses, before a model is made; the trunk apart."""

@@ -48,6 +48,12 @@ def folder_tokenizer(
             f"the tokenizer in {folder} cannot be loaded ({one_line(error)}): fetch it again or "
             "pass tokenizer=…"
         ) from error
+    # Without its files transformers makes an empty one of the model's type.
+    if not set(tokenizer.get_vocab().values()) - tokenizer.added_tokens_decoder.keys():
+        raise ValueError(
+            f"the tokenizer in {folder} has no vocabulary, expected tokenizer.json or what else "
+            "the model's has: fetch it or pass tokenizer=…"
+        )
     return tokenizer
 
 

@@ -88,6 +88,11 @@ def test_config_that_contradicts_the_weights(folder, changes, fact):
     assert_refused(folder, ValueError, fact)
 
 
+def test_an_empty_config(folder):
+    (folder / "config.json").write_text("{}")
+    assert_refused(folder, ValueError, "describes no model that can be built", "model_type")
+
+
 @pytest.mark.parametrize("size", [0, 5, 200, 5000])
 def test_truncated_weights(folder, size):
     content = (folder / "model.safetensors").read_bytes()
