@@ -41,11 +41,13 @@ class Process:
         """Return itself."""
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Let it end, and wait for that: the next one may need its memory."""
         if self._worker is not None:
             assert self._worker.stdin is not None
             self._worker.stdin.close()
+            if kind is not None:  # interrupted: its cell goes on when the suite is started again
+                self._worker.kill()
             self._worker.wait()
 
     def run(self, cell: Cell) -> int:
@@ -132,7 +134,7 @@ def _announced(cells: Sequence[Cell], n_finished: int, todo: Sequence[Sequence[C
     if todo:
         known = "how long is not known for such models and tasks"
         parts += [known if seconds is None else f"about {duration(seconds)} on 2 idle cores"]
-    return f"{len(cells)} cells: {', '.join(parts)}"
+    return f"{len(cells)} cell{'s' * (len(cells) != 1)}: {', '.join(parts)}"
 
 
 def _reported(cell: Cell, process: Process, name: str, say: Callable[[str], None]) -> Outcome:

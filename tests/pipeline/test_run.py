@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mtp_harness.harness.task_facts import FACTS, NTP_TIMES
 from mtp_harness.models import kept
-from mtp_harness.pipeline import run
+from mtp_harness.pipeline import estimate, run
 from mtp_harness.pipeline.plan import plan
 from mtp_harness.pipeline.run import Outcome, Process, processes, run_cells
 from mtp_harness.pipeline.suite import make_suite
@@ -146,3 +148,38 @@ def test_a_kept_model_is_opened_once_whatever_draft_heads_says(monkeypatch):
     assert four is one and len(opened) == 1
     assert kept.open_kept("mtp-bytes-n1", None, heads=None) is not one
     assert len(kept._kept) == 1  # two are never in memory
+
+
+def test_about_how_long_comes_from_what_tasks_took(tmp_path):
+    quick = {"task": "mtp_heads", "metadata": {"quick": True}}
+    few = {"task": "humaneval_mtp", "limit": 41}  # a quarter of 164
+    found = cells(tmp_path, [N4, NTP], [quick, few])
+    heads, given, mine, ntp = map(estimate.seconds, found)
+    assert heads == given == FACTS["mtp_heads"].quick_cpu_s
+    assert mine == pytest.approx(FACTS["humaneval_mtp"].cpu_s / 4)
+    assert ntp == pytest.approx(mine * NTP_TIMES)
+    assert estimate.about([[found[0], found[2]]]) == pytest.approx(estimate.START_S + heads + mine)
+
+
+def test_how_long_is_not_guessed_for_what_nobody_timed(tmp_path):
+    [cell] = cells(tmp_path, [N4], ["mtp_heads"])
+    for unknown in (
+        replace(cell, settings={"device": "cuda:0"}),
+        replace(cell, model_args={"pretrained": "/ckpt/7B"}),
+        replace(cell, task="mine"),
+    ):
+        assert estimate.about([[cell], [unknown]]) is None
+
+
+def test_the_first_line_says_what_is_going_to_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "run_cell", lambda cell, process: Outcome(cell, None))
+    said = []
+    quick = {"task": "mtp_heads", "metadata": {"quick": True}}
+    run_cells(cells(tmp_path, [N4, NTP], [quick, "mtp_speed"]), said.append)
+    assert said[0].startswith(
+        "4 cells: 2 with the results of another, 2 to run in 2 processes, about "
+    )
+    said.clear()
+    mine = {"label": "a", "model_args": {"pretrained": "mtp-bytes-n4"}}
+    run_cells(cells(tmp_path, [mine], [{**quick, "device": "cpu"}]), said.append)
+    assert said[0] == "1 cell: 1 to run in 1 process, about 1 min 4 s on 2 idle cores"
