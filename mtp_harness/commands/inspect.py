@@ -235,8 +235,10 @@ def _probe_table(probes: Sequence[HeadProbe]) -> list[str]:
     return [
         *lines,
         "  own: the token that head k predicts, k after the position. It should be the largest.",
-        "  shifted: the token before or after that one, whichever is guessed more often.",
-        "  constant: accuracy of always answering the most frequent token.",
+        "  shifted: the token before or after that one, whichever is guessed more often. Where it is",
+        "  the largest, the head knows another offset: heads are out of order.",
+        "  constant: accuracy of always answering the most frequent token. Where it is the largest,",
+        "  the head is trained too little to say more.",
     ]
 
 
