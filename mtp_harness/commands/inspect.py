@@ -235,10 +235,10 @@ def _probe_table(probes: Sequence[HeadProbe]) -> list[str]:
     return [
         *lines,
         "  own: the token that head k predicts, k after the position. It should be the largest.",
-        "  shifted: the token before or after that one, whichever is guessed more often. Where it is",
-        "  the largest, the head knows another offset: heads are out of order.",
-        "  constant: accuracy of always answering the most frequent token. Where it is the largest,",
-        "  the head is trained too little to say more.",
+        "  shifted: the token before or after that one, whichever is guessed more often. If it is",
+        "  the largest, the head predicts another offset: heads are out of order.",
+        "  constant: accuracy of always answering the most frequent token. If it is the largest,",
+        "  the head is trained too little for this test.",
     ]
 
 
