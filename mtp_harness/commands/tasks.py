@@ -31,7 +31,7 @@ With --metadata '{{"quick": true}}' probes read a part of their documents, in mi
 def main(argv: Sequence[str]) -> int:
     """Print the list, or its table for a README."""
     given = _parser().parse_args(argv)
-    rows = [(*HEADING, "documents")]
+    rows: list[tuple[str, ...]] = [(*HEADING, "documents")]
     if given.markdown:
         sys.stdout.write(markdown())
         return 0
@@ -79,7 +79,7 @@ def _facts(name: str) -> tuple[str, ...]:
 def _groups(found: Mapping[str, Status]) -> list[tuple[str, ...]]:
     """Return a line for each group: how many tasks, and of how many the documents are here."""
     index = our_index()
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in sorted(index):
         config = configuration(index[name])
         if "group" not in config:
@@ -100,6 +100,6 @@ def _state(name: str, found: Mapping[str, Status]) -> str | None:
 
 def markdown() -> str:
     """Return the table of the README."""
-    rows = [HEADING, ("---",) * len(HEADING), *map(_facts, sorted(FACTS))]
+    rows: list[tuple[str, ...]] = [HEADING, ("---",) * len(HEADING), *map(_facts, sorted(FACTS))]
     marked = [(f"`{name}`" if name in FACTS else name, *rest) for name, *rest in rows]
     return "".join(f"| {' | '.join(row)} |\n" for row in marked)
