@@ -16,6 +16,7 @@ from mtp_harness.errors import sentence
 
 COMMANDS = {
     "lm_eval": "lm_eval's own command line, with us in it",
+    "tasks": "list the tasks: what they measure, how long they take",
     "tasks-dir": "print the folder for --include_path",
     "inspect": "say what a checkpoint is",
     "convert": "convert a checkpoint's layout",

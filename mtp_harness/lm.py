@@ -47,13 +47,13 @@ from mtp_harness.harness.ranks import answered_by
 from mtp_harness.models.checkpoints.ordinary_folder import asking_transformers, check_ordinary
 from mtp_harness.models.checkpoints.tokenizer_folder import check_vocabulary
 from mtp_harness.models.interface import MultiHeadModel
+from mtp_harness.models.kept import open_kept
 from mtp_harness.models.load import (
     DEFAULT_MODEL,
     SHIPPED_MODELS,
     detect,
     is_local,
     located,
-    open_model,
     resolve,
 )
 from mtp_harness.models.spread import gpus, require_spreadable, spread
@@ -144,11 +144,11 @@ class MTPLM(IdentifiedLM):
             refuse_without_effect(kwargs, local=self._layout is None or is_local(self._name))
         refuse_odd_values(own.get("draft_heads"), device, {**kwargs, **own})
         if self._ordinary:
-            refuse_heads(self._name, own)
+            refuse_heads(self._name, {**kwargs, **own}, HFLM.__init__)
 
     def _open(self, pretrained: str | None) -> None:
         tokenizer = self._arguments.get("tokenizer")
-        self._user_model, self._user_tokenizer = open_model(
+        self._user_model, self._user_tokenizer = open_kept(
             pretrained, self._loader, tokenizer=tokenizer, heads=self._heads
         )
 

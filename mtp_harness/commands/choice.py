@@ -8,7 +8,7 @@ from mtp_harness.commands import view
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     about = "Print the plain mean over the seven tasks of mtp_choice (figure 5)."
-    given = view.parse(argv, "choice", about, "results_….json")
+    given = view.parse(argv, "choice", about, "results_….json", "results/")
     from mtp_harness.leaderboard.choice import lines, table
 
     rows = table(given.results)

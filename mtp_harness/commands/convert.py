@@ -9,24 +9,37 @@ from mtp_harness.files import user_path
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Convert a checkpoint, say what was done, and return 0; raises as `models.convert`."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mtp-harness convert",
         description="Convert a checkpoint in Meta's layout to a transformers folder.",
+        epilog="example: mtp-harness convert /ckpt/7B_200B_4 7B_200B_4_hf --dtype bfloat16",
     )
     add = parser.add_argument
     add("source", type=user_path, metavar="SRC", help="folder with params.json and weights")
     add("target", type=user_path, metavar="DST", help="folder to write: new or empty")
-    add("--dtype", choices=DTYPES, help="default: as stored")
-    arguments = parser.parse_args(argv)
+    add(
+        "--dtype", choices=DTYPES, help="type that the weights are stored in (default: as they are)"
+    )
+    add(
+        "--tokenizer",
+        metavar="NAME",
+        help="name or folder of the tokenizer (default: tokenizer.model beside the weights or one "
+        "folder up)",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Convert a checkpoint, say what was done, and return 0; raises as `models.convert`."""
+    arguments = _parser().parse_args(argv)
     source, target, dtype = arguments.source, arguments.target, arguments.dtype
 
     import torch
 
     from mtp_harness.models.convert import convert
 
-    model = convert(source, target, getattr(torch, dtype) if dtype else None)
+    model = convert(source, target, getattr(torch, dtype) if dtype else None, arguments.tokenizer)
     n_parameters = sum(weight.numel() for weight in model.parameters())
     kind = str(model.dtype).removeprefix("torch.")
     sys.stdout.write(

@@ -82,13 +82,21 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="mtp-harness data", description="Say where the tasks' documents are."
+        prog="mtp-harness data",
+        description="Say where the tasks' documents are.",
+        epilog="example: mtp-harness data check mtp_paper --data-dir /data",
     )
     check = parser.add_subparsers(required=True, metavar="check").add_parser(
-        "check", help="say, task by task, what is there, what is missing, how to provide it"
+        "check",
+        help="say, task by task, what is there, what is missing, how to provide it",
+        epilog="example: mtp-harness data check mtp_paper --data-dir /data",
     )
     check.add_argument("tasks", nargs="*", help="tasks or groups; default: all of this package")
-    check.add_argument("--data-dir", help=f"folder to look in before that of {ENV_FOLDER}")
+    check.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help=f"folder to look in before that of {ENV_FOLDER} (default: none)",
+    )
     return parser
 
 

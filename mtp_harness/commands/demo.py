@@ -63,8 +63,14 @@ def newest(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], Path]:
 
 def main(argv: list[str]) -> int:
     """Print the screen."""
-    parser = argparse.ArgumentParser(prog="mtp-harness demo", description=__doc__)
-    parser.add_argument("results", type=user_path, help="the run's --output_path")
+    parser = argparse.ArgumentParser(
+        prog="mtp-harness demo",
+        description=__doc__,
+        epilog="example: mtp-harness demo results/",
+    )
+    parser.add_argument(
+        "results", type=user_path, help="folder that the run wrote to (its --output_path)"
+    )
     add_model_options(parser)
     args = parser.parse_args(argv)
     config, samples, path = newest(args.results)

@@ -80,7 +80,9 @@ class Steps(NamedTuple):
 def main(argv: list[str]) -> int:
     """Write an export to a file or the screen."""
     parser = argparse.ArgumentParser(
-        prog="mtp-harness export", description="Write results in a format that others read."
+        prog="mtp-harness export",
+        description="Write results in a format that others read.",
+        epilog="example: mtp-harness export results/ --format speculation-profile -o profile.json",
     )
     add = parser.add_argument
     add(
@@ -88,9 +90,20 @@ def main(argv: list[str]) -> int:
         type=user_path,
         help="a results_….json, or a folder with one run of mtp_speculative",
     )
-    add("--format", required=True, choices=["speculation-profile"], help="what to write")
-    add("-k", "--draft-heads", type=int, metavar="K", help="heads decoded with (default: all)")
-    add("-o", "--out", type=user_path, metavar="FILE", help="write there instead of to the screen")
+    add(
+        "--format",
+        required=True,
+        choices=["speculation-profile"],
+        help="what to write: NVIDIA's record of acceptance",
+    )
+    add(
+        "-k",
+        "--draft-heads",
+        type=int,
+        metavar="K",
+        help="heads that drafts were made with, 1 to n (default: all n)",
+    )
+    add("-o", "--out", type=user_path, metavar="FILE", help="write there (default: to the screen)")
     args = parser.parse_args(argv)
     file = find_run(args.results)
     try:

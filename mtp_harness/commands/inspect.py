@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mtp-harness inspect",
         description="Say what a checkpoint is and what is wrong with it, without loading it.",
+        epilog="example: mtp-harness inspect /ckpt/7B_200B_4 --probe",
     )
     parser.add_argument(
         "pretrained",
@@ -46,15 +47,15 @@ def _parser() -> argparse.ArgumentParser:
         "or a name on the hub (one with heads is fetched)",
     )
     add_model_options(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON (default: text)")
     parser.add_argument(
         "--probe",
         nargs="?",
         const="",
         metavar="FILE",
         help="also load the model on the CPU and score every head on the beginning of FILE "
-        "(default: a module of the standard library); sequential modules are read the other way, "
-        "too, which must be worse",
+        "(default: not at all; without FILE, a module of the standard library); sequential "
+        "modules are read the other way, too, which must be worse",
     )
     return parser
 
@@ -234,8 +235,10 @@ def _probe_table(probes: Sequence[HeadProbe]) -> list[str]:
     return [
         *lines,
         "  own: the token that head k predicts, k after the position. It should be the largest.",
-        "  shifted: the token before or after that one, whichever is guessed more often.",
-        "  constant: accuracy of always answering the most frequent token.",
+        "  shifted: the token before or after that one, whichever is guessed more often. If it is",
+        "  the largest, the head predicts another offset: heads are out of order.",
+        "  constant: accuracy of always answering the most frequent token. If it is the largest,",
+        "  the head is trained too little for this test.",
     ]
 
 

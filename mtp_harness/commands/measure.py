@@ -17,22 +17,51 @@ from mtp_harness.files import user_path, write_whole
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mtp-harness measure", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="mtp-harness measure",
+        description=__doc__,
+        epilog="example: mtp-harness measure mtp-bytes-n4 --windows 20 --prompts 20 -o card.json",
+    )
     parser.add_argument(
         "pretrained", nargs="?", help="a checkpoint with heads, or a shipped model's name"
     )
     add_model_options(parser)
-    parser.add_argument("--windows", type=int, help="windows to score (default: the whole corpus)")
-    parser.add_argument("--window", type=int, default=4096, help="tokens (default %(default)s)")
-    parser.add_argument("--prompts", type=int, default=100, help="default %(default)s")
-    parser.add_argument("--prompt-tokens", type=int, default=512, help="default %(default)s")
-    parser.add_argument("--new-tokens", type=int, default=256, help="default %(default)s")
-    parser.add_argument("--batch", type=int, default=20, help="rows together (default %(default)s)")
-    parser.add_argument("--device", help="default: the GPU where there is one")
     parser.add_argument(
-        "--trials", type=int, default=3, help="timings of every k (default %(default)s)"
+        "--windows", type=int, help="windows of text to score (default: the whole corpus)"
     )
-    parser.add_argument("-o", "--out", type=user_path, help="write everything there, as JSON")
+    parser.add_argument(
+        "--window", type=int, default=4096, help="tokens of a window (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--prompts", type=int, default=100, help="prompts to continue (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--prompt-tokens", type=int, default=512, help="tokens of a prompt (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--new-tokens",
+        type=int,
+        default=256,
+        help="tokens of an answer, at most (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--batch", type=int, default=20, help="prompts decoded together (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--device", help="such as cpu or cuda:1 (default: the GPU where there is one)"
+    )
+    parser.add_argument(
+        "--trials",
+        type=int,
+        default=3,
+        help="timings of every number of heads (default: %(default)s)",
+    )
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=user_path,
+        help="write everything there, as JSON (default: a table on the screen alone)",
+    )
     return parser
 
 

@@ -12,10 +12,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--loader",
         metavar="MODULE:FUNCTION",
-        help="your own function, which returns the checkpoint's model; needs --tokenizer",
+        help="your own function, which returns the checkpoint's model; needs --tokenizer "
+        "(default: the model is read by its layout)",
     )
     parser.add_argument(
-        "--tokenizer", metavar="NAME", help="its name or folder (default: the checkpoint's own)"
+        "--tokenizer",
+        metavar="NAME",
+        help="name or folder of the tokenizer (default: the checkpoint's own)",
     )
 
 

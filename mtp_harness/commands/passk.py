@@ -12,8 +12,9 @@ def main(argv: Sequence[str]) -> int:
         "passk",
         "Score pass@k over several temperatures.",
         "samples_….jsonl",
-        k="such as 1,10,100; by default those of the samples",
-        baseline="model (its label) that gains are over",
+        "results/ --k 1,10,100 --baseline 7B_n1",
+        k="samples per problem, such as 1,10,100 (default: those that the runs asked for)",
+        baseline="label of the model that gains are counted from (default: no gains)",
     )
     from mtp_harness.leaderboard.temperatures import lines, read_answers, score
     from mtp_harness.results import samples

@@ -1,8 +1,9 @@
 """`mtp-harness run suite.yaml`: several models times several tasks, and one comparison.
 
-Each model and single task is a process of its own, with its own folder. A suite that was killed
-goes on where it stopped when the same command is given again; a cell that fails is reported, does
-not stop the others, and makes the exit status 1.
+Each model and single task is a cell with its own folder. Cells of one checkpoint share a process,
+but for timings, which have their own; a cell whose results do not depend on `draft_heads` runs once
+for all values of it. A suite that was killed goes on where it stopped when the same command is
+given again; a cell that fails is reported, does not stop the others, and makes the exit status 1.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from mtp_harness.files import user_path, write_whole
 
 if TYPE_CHECKING:
+    from mtp_harness.pipeline.cell import Cell
     from mtp_harness.pipeline.run import Outcome
     from mtp_harness.results import tracking
 
@@ -42,11 +44,11 @@ def main(argv: Sequence[str]) -> int:
     if given.dry_run:
         for cell in cells:
             cell.finished()
-        _say("\n".join(shlex.join(cell.command()) for cell in cells))
+        _say("\n".join(map(_pasted, cells)))
         return 0
     store = tracking.Store(given.mlflow, suite.name) if given.mlflow else None
     with only_one(output):
-        _say(f"{len(cells)} cells in {output}")
+        _say(f"results go to {output}; killed, the same command goes on where it was")
         outcomes = run_cells(cells, _say)
         _conclude(outcomes, output)
         if store:
@@ -54,24 +56,40 @@ def main(argv: Sequence[str]) -> int:
     return 1 if any(outcome.failure for outcome in outcomes) else 0
 
 
+def _pasted(cell: Cell) -> str:
+    """Return what runs a cell by itself; a comment where another cell gives its results."""
+    if cell.given_by:
+        return f"# {cell.label} {cell.task}: the results of {cell.given_by.label}"
+    return shlex.join(cell.command())
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mtp-harness run",
-        description="Run several models on several tasks, each in a process of its own.",
+        description="Run several models on several tasks, and compare them. Cells of one "
+        "checkpoint share a process; timings have their own.",
+        epilog="example: mtp-harness run examples/suite.yaml -o results/",
     )
-    parser.add_argument("suite", type=user_path, metavar="SUITE", help="a suite.yaml")
+    parser.add_argument(
+        "suite", type=user_path, metavar="SUITE", help="a suite.yaml: models, tasks, settings"
+    )
     parser.add_argument(
         "-o",
         "--output",
         type=user_path,
         metavar="OUT",
-        help="folder for all cells; goes on where it is",
+        help="folder for all cells, which goes on where it stands (default: the one that the suite "
+        "names, else the suite's name)",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="print the commands, which can be pasted"
+        "--dry-run",
+        action="store_true",
+        help="print the cells' commands, which can be pasted (default: run them)",
     )
     parser.add_argument(
-        "--mlflow", metavar="URI", help="log every finished cell, such as sqlite:///mlflow.db"
+        "--mlflow",
+        metavar="URI",
+        help="log every finished cell there, such as sqlite:///mlflow.db (default: not)",
     )
     return parser
 
@@ -94,8 +112,9 @@ def _log(outcomes: Sequence[Outcome], store: tracking.Store, output: Path) -> No
     logged: list[tracking.Logged] = []
     without: list[str] = []
     for outcome in outcomes:
-        if outcome.results:
-            cell, file = outcome.cell, outcome.results.path
+        cell = outcome.cell
+        if outcome.results and outcome.results.path.is_relative_to(cell.folder):  # not another's
+            file = outcome.results.path
             logged.append(store.log_results(file, name=f"{cell.label}/{cell.task}"))
             if logged[-1].new:
                 store.log_results(file, _figures(cell.folder, without))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -28,7 +29,11 @@ SETTABLE = [field.name for field in fields(Recipe) if field.name != "data_sha256
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line; the defaults are those of the reference model `mtp-bytes-n4`."""
-    p = argparse.ArgumentParser(prog="mtp-harness train", description=__doc__)
+    p = argparse.ArgumentParser(
+        prog="mtp-harness train",
+        description=__doc__,
+        epilog="example: mtp-harness train my_model/ --data my_texts/ --steps 2000",
+    )
     p.add_argument("out", type=user_path, help="folder for the trained model")
     p.add_argument(
         "--data",
@@ -37,19 +42,28 @@ def parser() -> argparse.ArgumentParser:
         metavar="TEXT",
         help="a text file, a folder of them, or the PREFIX of examples/training_text/make.py",
     )
-    p.add_argument("--n", type=int, default=4, help="heads (default %(default)s)")
+    p.add_argument("--n", type=int, default=4, help="heads (default: %(default)s)")
     p.add_argument(
-        "--layers", type=int, default=12, help="blocks, heads included (default %(default)s)"
+        "--layers", type=int, default=12, help="blocks, heads included (default: %(default)s)"
     )
-    p.add_argument("--width", type=int, default=192, help="hidden size (default %(default)s)")
-    p.add_argument("--ffn", type=int, default=352, help="feed-forward width (default %(default)s)")
-    p.add_argument("--attention-heads", type=int, default=3, help="default %(default)s")
-    p.add_argument("--kv-heads", type=int, default=1, help="key/value heads (default %(default)s)")
-    p.add_argument("--rope-theta", type=float, default=10000.0, help="default %(default)s")
-    p.add_argument("--device")
+    p.add_argument("--width", type=int, default=192, help="hidden size (default: %(default)s)")
+    p.add_argument("--ffn", type=int, default=352, help="feed-forward width (default: %(default)s)")
+    p.add_argument(
+        "--attention-heads", type=int, default=3, help="of a block (default: %(default)s)"
+    )
+    p.add_argument("--kv-heads", type=int, default=1, help="key/value heads (default: %(default)s)")
+    p.add_argument(
+        "--rope-theta",
+        type=float,
+        default=10000.0,
+        help="base of the rotary positions (default: %(default)s)",
+    )
+    p.add_argument("--device", help="such as cpu or cuda:1 (default: the GPU where there is one)")
+    meanings = dict(re.findall(r"(\w+): (.+)\.\n", Recipe.__doc__ or ""))
     for name in SETTABLE:
         flag, value = f"--{name.replace('_', '-')}", getattr(DEFAULTS, name)
-        p.add_argument(flag, type=type(value), default=value, help="default %(default)s")
+        about = f"{meanings[name]} (default: %(default)s)"
+        p.add_argument(flag, type=type(value), default=value, help=about)
     return p
 
 

@@ -42,17 +42,58 @@ def _whole_numbers(text: str) -> list[int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mtp-harness verify", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="mtp-harness verify",
+        description=__doc__,
+        epilog="example: mtp-harness verify /ckpt/7B_200B_4 --draft-heads 2,4 --dtype bfloat16",
+    )
     add = parser.add_argument
-    add("pretrained", nargs="?", help="default mtp-bytes-n4")
+    add(
+        "pretrained",
+        nargs="?",
+        help="a checkpoint with heads, or a shipped model (default: mtp-bytes-n4)",
+    )
     add_model_options(parser)
-    add("--draft-heads", type=_whole_numbers, metavar="K,…", help="default: 2 up to all heads")
-    add("--batch", type=_whole_numbers, metavar="B,…", default=[1, 16], help="default 1,16")
-    add("--prompts", type=int, metavar="N", default=20, help="default %(default)s, at most 164")
-    add("--new-tokens", type=int, metavar="N", default=256, help="per answer, default %(default)s")
-    add("--dtype", choices=DTYPES, help="default: as `lm_eval --model mtp` chooses it")
-    add("--device", help="default: the GPU where there is one")
-    add("-o", "--out", type=user_path, metavar="FILE", help="write everything there, as JSON")
+    add(
+        "--draft-heads",
+        type=_whole_numbers,
+        metavar="K,…",
+        help="numbers of heads to compare with 1 (default: 2 up to all)",
+    )
+    add(
+        "--batch",
+        type=_whole_numbers,
+        metavar="B,…",
+        default=[1, 16],
+        help="prompts decoded together (default: 1,16)",
+    )
+    add(
+        "--prompts",
+        type=int,
+        metavar="N",
+        default=20,
+        help="prompts of HumanEval, at most 164 (default: %(default)s)",
+    )
+    add(
+        "--new-tokens",
+        type=int,
+        metavar="N",
+        default=256,
+        help="tokens of an answer, at most (default: %(default)s)",
+    )
+    add(
+        "--dtype",
+        choices=DTYPES,
+        help="type to compute in (default: as `lm_eval --model mtp` chooses it)",
+    )
+    add("--device", help="such as cpu or cuda:1 (default: the GPU where there is one)")
+    add(
+        "-o",
+        "--out",
+        type=user_path,
+        metavar="FILE",
+        help="write everything there, as JSON (default: a table on the screen alone)",
+    )
     return parser
 
 

@@ -11,7 +11,7 @@ from mtp_harness.files import user_path, write_whole
 
 
 def parse(
-    argv: Sequence[str], name: str, description: str, files: str, **options: str
+    argv: Sequence[str], name: str, description: str, files: str, example: str, **options: str
 ) -> argparse.Namespace:
     """Return the arguments of a command that reads results and can write its rows into a file.
 
@@ -20,13 +20,23 @@ def parse(
         name: As it is called.
         description: What it does.
         files: What it reads, such as `results_….json`.
+        example: Its arguments in an example.
         options: Its own options that take a text, each with its help.
     """
-    parser = argparse.ArgumentParser(prog=f"mtp-harness {name}", description=description)
+    parser = argparse.ArgumentParser(
+        prog=f"mtp-harness {name}",
+        description=description,
+        epilog=f"example: mtp-harness {name} {example}",
+    )
     parser.add_argument("results", nargs="+", help=f"{files} files, or folders of them")
     for option, about in options.items():
         parser.add_argument(f"--{option}", help=about)
-    parser.add_argument("--json", type=user_path, help="write the rows into this file, too")
+    parser.add_argument(
+        "--json",
+        type=user_path,
+        metavar="FILE",
+        help="write the rows into this file, too (default: to the screen alone)",
+    )
     return parser.parse_args(argv)
 
 

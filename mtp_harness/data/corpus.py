@@ -16,7 +16,7 @@ import platform
 import re
 import sysconfig
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,7 @@ def is_generated(text: str) -> bool:
     return sum(map(len, _NUMBERS.findall(text))) > TABLE_SHARE * n_characters
 
 
+@cache  # reading it takes seconds, and every probe of a run does
 def code_corpus(stdlib: Path | None = None) -> Corpus:
     """Return the source of the standard library, or of another folder, as a corpus.
 

@@ -26,6 +26,9 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 HARNESS_DEVICE = "cuda:0"
 """What the harness's command line passes where no device is named, GPU or not: the CPU will do."""
 
+_MISSPELT = 0.85
+"""How near an argument is to a known one that is taken for a misspelt one."""
+
 _LOADED_ELSEWHERE = {"attn_implementation"}
 """Arguments beyond `HFLM`'s own that loading a checkpoint with heads understands."""
 
@@ -57,6 +60,12 @@ OWN = (
 
 _TREES = re.compile(r".*tree.*|medusa_choices|eagle_topk|speculative_eagle_topk")
 """Arguments of engines for several drafts at one position."""
+
+AFTER_LOADING = frozenset(
+    "acceptance draft_heads draft_threshold journal label seed train_seed train_step "
+    "train_tokens".split()
+)
+"""Those that say how a loaded model decodes, or what it is called."""
 
 _PATHS = frozenset({"delta", "gguf_file", "offload_folder", "peft", "tokenizer"})
 """`HFLM`'s arguments that may be paths, `pretrained` aside."""
@@ -178,8 +187,21 @@ def refuse_odd_values(draft_heads: Any, device: Any, kwargs: Mapping[str, Any]) 
         _refuse_absent_device(device)
 
 
-def refuse_heads(pretrained: str, arguments: Mapping[str, Any]) -> None:
-    """Raise a ValueError for an argument about several heads, given for an ordinary model."""
+def refuse_heads(
+    pretrained: str, arguments: Mapping[str, Any], initialiser: Callable[..., Any]
+) -> None:
+    """Raise a ValueError for an argument about several heads, given for an ordinary model.
+
+    Arguments that `initialiser`, of `--model hf`, lacks go on to transformers; one that is nearly
+    known is refused, because transformers would pass over it or fail far from here.
+    """
+    known = {*inspect.signature(initialiser).parameters, *OWN}
+    for name in arguments:
+        near = difflib.get_close_matches(name, known, 1, _MISSPELT)
+        if near and name not in known:
+            raise ValueError(
+                f"unknown model argument {name}={arguments[name]}; did you mean {near[0]}?"
+            )
     harmless = {"draft_heads": 1, "draft_threshold": 0, "acceptance": "exact", "journal": None}
     for name, value in harmless.items():
         if arguments.get(name, value) != value:

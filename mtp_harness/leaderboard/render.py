@@ -124,7 +124,7 @@ def done(protocol: Protocol) -> str:
         told.append(f"{', '.join(map(' '.join, protocol.documents.items()))} documents")
     told += [f"{samples} sample{'s' * (samples != '1')}"] if protocol.temperature else []
     told += [f"temperature {protocol.temperature}"] if protocol.temperature else []
-    if protocol.draft_rule and not protocol.        """Whether nothing was sampled.""":  # greedy needs no rule
+    if protocol.draft_rule and not protocol.is_greedy:  # greedy needs no rule
         told.append(f"drafts {protocol.draft_rule}")
     return ", ".join([*told, *([protocol.dtype] if protocol.dtype else [])])
 

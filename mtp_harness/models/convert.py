@@ -16,22 +16,26 @@ import transformers
 from mtp_harness import __version__
 from mtp_harness.models.checkpoints.meta_params import PARAMS_FILE
 from mtp_harness.models.checkpoints.safetensors_folder import load_folder
+from mtp_harness.models.checkpoints.tokenizer_folder import check_vocabulary
 from mtp_harness.models.llama.mtp_llama import MTPLlamaForCausalLM
-from mtp_harness.models.load import detect
+from mtp_harness.models.load import detect, load_tokenizer
 
 PROVENANCE_FILE = "conversion.json"
 
 
-def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> MTPLlamaForCausalLM:
+def convert(
+    source: Path, target: Path, dtype: torch.dtype | None = None, tokenizer: str | None = None
+) -> MTPLlamaForCausalLM:
     """Write a checkpoint in Meta's layout as a transformers folder; return the model as written.
 
     `AutoModelForCausalLM.from_pretrained(target)` loads it after `import mtp_harness.models`. The
     target does not exist yet, or is empty; without a `dtype` weights are stored as they are.
+    `tokenizer` is a name or folder; None means the checkpoint's own.
 
     Raises:
         FileNotFoundError: the source is missing or incomplete.
         ValueError: the source is broken or in another layout, the target cannot be written, or what
-            was read back differs.
+            was read back differs; the tokenizer has ids for which the model has no row.
     """
     layout = detect(str(source.absolute()))
     if layout.load is None or layout.provenance is None:
@@ -41,12 +45,14 @@ def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> MTP
         )
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise ValueError(f"{target} exists, expected a new or empty folder: name another")
-    tokenizer = layout.tokenizer(source)  # before the weights: it fails faster
+    # Before the weights: it fails faster.
+    reader = load_tokenizer(tokenizer) if tokenizer else layout.tokenizer(source)
     model = layout.load(source, dtype)
     assert isinstance(model, MTPLlamaForCausalLM)
+    check_vocabulary(reader, model.config.vocab_size, str(source))
     for owner in (model.config, model.generation_config):
-        owner.bos_token_id, owner.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
-    tokenizer.model_max_length = model.max_positions
+        owner.bos_token_id, owner.eos_token_id = reader.bos_token_id, reader.eos_token_id
+    reader.model_max_length = model.max_positions
     provenance = {
         "source_folder": source.absolute().name,
         **layout.provenance(source),
@@ -57,7 +63,7 @@ def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> MTP
     scratch = _new_folder_beside(target)
     try:
         model.save_pretrained(scratch)
-        tokenizer.save_pretrained(scratch)
+        reader.save_pretrained(scratch)
         text = json.dumps(provenance, indent=2)
         (scratch / PROVENANCE_FILE).write_text(f"{text}\n", encoding="utf-8")
         _compare(scratch, model)

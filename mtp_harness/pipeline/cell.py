@@ -17,6 +17,7 @@ from typing import Any
 from lm_eval._cli.utils import key_val_to_dict
 
 from mtp_harness.files import write_whole
+from mtp_harness.harness.model_args import AFTER_LOADING
 from mtp_harness.pipeline.results import Results, complete_results
 
 SETTINGS_FILE = "cell.json"
@@ -36,6 +37,9 @@ class Cell:
         settings: `lm_eval`'s flags.
         journal: whether the model keeps one (an ordinary model does not).
         include_path: a folder with tasks of the user's.
+        of_harness: whether the task is one of the harness's own.
+        own_process: whether no other cell may run in its process.
+        given_by: a cell whose results are this one's, too, so that this one need not run.
     """
 
     label: str
@@ -45,6 +49,17 @@ class Cell:
     folder: Path
     journal: bool = True
     include_path: str | None = None
+    of_harness: bool = False
+    own_process: bool = False
+    given_by: "Cell | None" = None
+
+    @property
+    def process(self) -> str | None:
+        """What the cells of one process have in common; None where a cell needs its own."""
+        if self.own_process or self.model_args.get("parallelize"):
+            return None
+        loading = {k: v for k, v in self.model_args.items() if k not in AFTER_LOADING}
+        return json.dumps([loading, self.settings.get("device")], sort_keys=True)
 
     def command(self) -> list[str]:
         """Return the process to start; it works where the start-up hook is off, too."""

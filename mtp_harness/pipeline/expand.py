@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lm_eval.tasks
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
@@ -17,6 +18,10 @@ from mtp_harness.pipeline.suite import Asked, merged
 
 _HANDED_ON = ("metadata", "num_fewshot")
 """What a group may say of its members that `lm_eval` has a flag for."""
+
+
+LIKELIHOODS = ("loglikelihood", "loglikelihood_rolling", "multiple_choice")
+"""Types of tasks that read head 1 alone."""
 
 
 class _UnknownName(ValueError):
@@ -37,7 +42,26 @@ class SingleTask(NamedTuple):
 
     def grades_programs(self) -> bool:
         """Return whether its class says so: then it can draw several answers."""
-        return bool(getattr(load_yaml(self.yaml_path).get("class"), "grades_programs", False))
+        return self._says("grades_programs")
+
+    def of_harness(self) -> bool:
+        """Return whether it is one of the harness's own."""
+        return self.yaml_path.is_relative_to(Path(lm_eval.tasks.__file__).parent)
+
+    def needs_own_process(self) -> bool:
+        """Return whether its class says so: then no other cell runs in its process."""
+        return self._says("OWN_PROCESS")
+
+    def same_for_every_k(self) -> bool:
+        """Return whether `draft_heads` changes nothing: it reads head 1, or its class says so."""
+        return self._config().get("output_type") in LIKELIHOODS or self._says("SAME_FOR_EVERY_K")
+
+    def _says(self, name: str) -> bool:
+        return bool(getattr(self._config().get("class"), name, False))
+
+    def _config(self) -> dict[str, Any]:
+        config: dict[str, Any] = load_yaml(self.yaml_path)
+        return config
 
 
 def expand(asked: tuple[Asked, ...], include_path: str | None = None) -> list[SingleTask]:

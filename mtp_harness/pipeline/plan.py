@@ -1,6 +1,10 @@
 """From a suite to its cells, and everything that can be refused before one of them runs."""
 
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from lm_eval.models.huggingface import HFLM
 
@@ -38,12 +42,25 @@ def plan(suite: Suite, output: Path) -> list[Cell]:
         FileNotFoundError: a checkpoint is not there.
         ValueError: see `expand` and `_check_model`; a task cannot be sampled as it says.
     """
-    journals = [_check_model(model) for model in suite.models]
+    checked = [_check_model(model) for model in suite.models]
     tasks = expand(suite.tasks, suite.include_path)
     for task in tasks:
         _check_task(task)
     return [
-        Cell(
+        cell
+        for task in tasks
+        for cell in _of_task(task, list(zip(suite.models, checked, strict=True)), suite, output)
+    ]
+
+
+def _of_task(
+    task: SingleTask, models: Sequence[tuple[Model, "_Checked"]], suite: Suite, output: Path
+) -> Iterator[Cell]:
+    """Yield a task's cells; of those that have one answer, the first gives it to the others."""
+    alone, same = task.needs_own_process(), task.same_for_every_k()
+    givers: dict[str, Cell] = {}
+    for model, (journal, n) in models:
+        cell = Cell(
             label=model.label,
             task=task.name,
             model_args=model.model_args,
@@ -51,14 +68,23 @@ def plan(suite: Suite, output: Path) -> list[Cell]:
             folder=output / model.label / task.name,
             journal=journal,
             include_path=suite.include_path,
+            of_harness=task.of_harness(),
+            own_process=alone,
         )
-        for task in tasks
-        for model, journal in zip(suite.models, journals, strict=True)
-    ]
+        answer = {**model.model_args, "draft_heads": n}
+        giver = givers.setdefault(json.dumps(answer, sort_keys=True), cell) if same else cell
+        yield cell if giver is cell else replace(cell, given_by=giver)
 
 
-def _check_model(model: Model) -> bool:
-    """Refuse a model that cannot be loaded as asked; return whether it can keep a journal."""
+class _Checked(NamedTuple):
+    """What was found out about a model: whether it keeps a journal, and its number of heads."""
+
+    journal: bool
+    n: int | None  # None: whatever the loader gives it
+
+
+def _check_model(model: Model) -> _Checked:
+    """Refuse a model that cannot be loaded as asked."""
     try:
         arguments = read_arguments(model.model_args)
         refuse_odd_values(arguments.get("draft_heads"), arguments.get("device"), arguments)
@@ -66,23 +92,24 @@ def _check_model(model: Model) -> bool:
         pretrained = arguments.get("pretrained") or loader or DEFAULT_MODEL
         revision = arguments.get("revision")
         layout = None if loader else detect(pretrained, revision)
+        n = None
         if loader:
             find_loader(loader)
         else:
             k = arguments.get("draft_heads")
             place = located(pretrained, revision)
-            n_future_tokens(place, k if isinstance(k, int) else None)
+            n = n_future_tokens(place, k if isinstance(k, int) else None)
         tokenizer = arguments.get("tokenizer")
         if isinstance(tokenizer, str) and is_local(tokenizer):
             load_tokenizer(tokenizer)
         if layout and layout.ordinary:
-            refuse_heads(pretrained, arguments)
-            return False
+            refuse_heads(pretrained, arguments, HFLM.__init__)
+            return _Checked(False, n)
         refuse_unknown(arguments, HFLM.__init__)
         refuse_without_effect(arguments, local=layout is None or is_local(pretrained))
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"model {model.label}: {error}") from error
-    return True
+    return _Checked(True, n)
 
 
 def _check_task(task: SingleTask) -> None:

@@ -1,17 +1,20 @@
 """Runs cells, one process after the other; what fails is reported and the rest goes on."""
 
 import fcntl
+import json
 import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from mtp_harness.pipeline.cell import LOG_FILE, Cell
+from mtp_harness.pipeline.estimate import about
 from mtp_harness.pipeline.results import Results, complete_results, remove_results
 from mtp_harness.sandbox.linux import die_with_parent
 
@@ -27,52 +30,141 @@ class Outcome(NamedTuple):
     failure: str = ""
 
 
+class Process:
+    """A process that runs cells, begun with the first one, and again after one that failed."""
+
+    def __init__(self) -> None:
+        """Start nothing yet."""
+        self._worker: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Let it end, and wait for that: the next one may need its memory."""
+        if self._worker is not None:
+            assert self._worker.stdin is not None
+            self._worker.stdin.close()
+            if kind is not None:  # interrupted: its cell goes on when the suite is started again
+                self._worker.kill()
+            self._worker.wait()
+
+    def run(self, cell: Cell) -> int:
+        """Run a cell; return 0, or the status that the process ended with."""
+        # Without `die_with_parent`, a killed suite leaves a process behind that holds the cell's
+        # journal.
+        worker = self._worker = self._worker or subprocess.Popen(
+            [sys.executable, "-m", "mtp_harness.pipeline.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            preexec_fn=lambda: die_with_parent(signal.SIGKILL),
+            text=True,
+        )
+        assert worker.stdin is not None and worker.stdout is not None
+        asked = {
+            "arguments": cell.arguments(),
+            "of_harness": cell.of_harness,
+            "log": str((cell.folder / LOG_FILE).absolute()),
+        }
+        worker.stdin.write(json.dumps(asked) + "\n")
+        worker.stdin.flush()
+        if worker.stdout.readline():
+            return 0
+        self._worker = None
+        return worker.wait() or 1
+
+
+def processes(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Return cells by the process that they share, those that need their own last.
+
+    So a process that holds a model has ended when another one measures.
+    """
+    shared: dict[str, list[Cell]] = {}
+    own = []
+    for cell in cells:
+        if cell.process is None:
+            own.append([cell])
+        else:
+            shared.setdefault(cell.process, []).append(cell)
+    return [*shared.values(), *own]
+
+
 def run_cells(cells: Sequence[Cell], say: Callable[[str], None]) -> list[Outcome]:
-    """Run what is not finished yet, in order.
+    """Run what is not finished yet, model by model.
 
     Args:
         cells: of one suite.
         say: gets a line when a cell begins and one when it ends.
 
+    Returns:
+        The outcomes, in the order of the cells.
+
     Raises:
         ValueError: a cell's folder belongs to other settings; nothing has run then.
     """
-    found = [cell.finished() for cell in cells]
-    outcomes = []
-    for number, (cell, results) in enumerate(zip(cells, found, strict=True), 1):
-        name = f"[{number:>{len(str(len(cells)))}}/{len(cells)}] {cell.label}  {cell.task}"
-        if results is not None:
-            say(f"{name}  finished before")
-            outcomes.append(Outcome(cell, results))
-            continue
-        say(f"{name}  running, {cell.folder / LOG_FILE}")
-        began = time.monotonic()
-        outcome = run_cell(cell)
-        took = duration(time.monotonic() - began)
-        say(f"{name}  {'FAILED' if outcome.failure else 'finished'} after {took}")
-        if outcome.failure:
-            say(outcome.failure)
-        outcomes.append(outcome)
-    return outcomes
+    names = _names(cells)
+    outcomes = {}
+    for cell in cells:
+        if results := cell.finished():
+            outcomes[cell.folder] = Outcome(cell, results)
+    for folder in outcomes:
+        say(f"{names[folder]}  finished before")
+    todo = processes([c for c in cells if c.folder not in outcomes and not c.given_by])
+    say(_announced(cells, len(outcomes), todo))
+    for some in todo:
+        with Process() as process:
+            for cell in some:
+                outcomes[cell.folder] = _reported(cell, process, names[cell.folder], say)
+    for cell in cells:
+        if cell.folder not in outcomes and (giver := cell.given_by):
+            say(f"{names[cell.folder]}  as {giver.label}, on which draft_heads has no effect")
+            outcomes[cell.folder] = outcomes[giver.folder]._replace(cell=cell)
+    return [outcomes[cell.folder] for cell in cells]
 
 
-def run_cell(cell: Cell) -> Outcome:
+def _announced(cells: Sequence[Cell], n_finished: int, todo: Sequence[Sequence[Cell]]) -> str:
+    """Return in a line what is going to run, and about how long."""
+    n_todo = sum(map(len, todo))
+    n_given = len(cells) - n_finished - n_todo
+    parts = [f"{n_finished} finished before"] if n_finished else []
+    parts += [f"{n_given} with the results of another"] if n_given else []
+    parts += [f"{n_todo} to run in {len(todo)} process{'es' * (len(todo) != 1)}"]
+    seconds = about(todo)
+    if todo:
+        known = "how long is not known for such models and tasks"
+        parts += [known if seconds is None else f"about {duration(seconds)} on 2 idle cores"]
+    return f"{len(cells)} cell{'s' * (len(cells) != 1)}: {', '.join(parts)}"
+
+
+def _reported(cell: Cell, process: Process, name: str, say: Callable[[str], None]) -> Outcome:
+    """Run one cell and say so."""
+    say(f"{name}  running, {cell.folder / LOG_FILE}")
+    began = time.monotonic()
+    outcome = run_cell(cell, process)
+    took = duration(time.monotonic() - began)
+    say(f"{name}  {'FAILED' if outcome.failure else 'finished'} after {took}")
+    if outcome.failure:
+        say(outcome.failure)
+    return outcome
+
+
+def _names(cells: Sequence[Cell]) -> dict[Path, str]:
+    """Return what each cell is called on the screen."""
+    width = len(str(len(cells)))
+    return {
+        cell.folder: f"[{number:>{width}}/{len(cells)}] {cell.label}  {cell.task}"
+        for number, cell in enumerate(cells, 1)
+    }
+
+
+def run_cell(cell: Cell, process: Process) -> Outcome:
     """Run one cell to its end."""
     cell.begin()
     remove_results(cell.folder)
     log = cell.folder / LOG_FILE
-    with log.open("w", encoding="utf-8") as file:
-        file.write(f"{shlex.join(cell.command())}\n")
-        file.flush()
-        # Without this, a killed suite leaves a process behind that holds the cell's journal.
-        process = subprocess.Popen(
-            cell.command(),
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            preexec_fn=lambda: die_with_parent(signal.SIGKILL),
-        )
-        status = process.wait()
+    log.write_text(f"{shlex.join(cell.command())}\n", encoding="utf-8")
+    status = process.run(cell)
     results = complete_results(cell.folder, cell.task)
     if status == 0 and results is not None:
         return Outcome(cell, results)

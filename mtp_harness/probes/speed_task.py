@@ -28,6 +28,8 @@ class SpeedTask(ProbeTask):
     request_type = "speed"
     OPTIONS = frozenset({"new_tokens", "trials", "heads", "baseline"})
     POOLS = {"cells_not_measured": sum}
+    OWN_PROCESS = True
+    """In a suite: what ran before in a process would count as its memory, and could slow it."""
 
     def question(self, doc: dict[str, Any]) -> SpeedQuestion:
         """Return the cell."""

@@ -63,6 +63,8 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
     TABLES: ClassVar[Mapping[str, Table]] = {}
     DATA_SET: ClassVar[str] = "data_set"
     """What tables call the data set."""
+    SAME_FOR_EVERY_K: ClassVar[bool] = True
+    """Whether `draft_heads` changes nothing: all heads are read, or every k decodes."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         """Build the task from its YAML."""

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mtp_harness.commands.convert import main
 from mtp_harness.models import convert as convert_module
+from mtp_harness.models.byte_tokenizer import byte_tokenizer
 from mtp_harness.models.checkpoints.meta import load_meta, meta_tokenizer
 from mtp_harness.models.convert import convert
 from mtp_harness.models.load import MTP_LLAMA, detect, load_model, load_tokenizer
@@ -35,6 +36,23 @@ def test_round_trip(meta_folder, tmp_path, capsys):
     assert written.max_positions == 4096
     assert load_tokenizer(str(target)).encode(TEXT) == meta_tokenizer(meta_folder).encode(TEXT)
     assert [p.name for p in target.parent.iterdir()] == ["out"]
+
+
+def test_a_tokenizer_of_one_s_own(meta_folder, tmp_path):
+    tokenizer = byte_tokenizer(700)
+    tokenizer.save_pretrained(tmp_path / "bytes")
+    (meta_folder.parent / "tokenizer.model").unlink()  # released apart from the weights
+    named = ["--tokenizer", str(tmp_path / "bytes")]
+    assert main([str(meta_folder), str(tmp_path / "out"), *named]) == 0
+    written = load_tokenizer(str(tmp_path / "out"))
+    assert written.encode("caf\u00e9") == [0, *"caf\u00e9".encode()]  # a byte is its own id
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert (config["bos_token_id"], config["eos_token_id"]) == (0, 0)
+    tokenizer.add_tokens([f"<{i}>" for i in range(200)])
+    tokenizer.save_pretrained(tmp_path / "bytes")
+    with pytest.raises(ValueError, match="has ids up to 455 but .* a vocabulary of 420"):
+        main([str(meta_folder), str(tmp_path / "other"), *named])
+    assert not (tmp_path / "other").exists()
 
 
 def test_transformers_loads_the_folder_by_itself(meta_folder, tmp_path):

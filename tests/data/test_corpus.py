@@ -37,7 +37,9 @@ def stdlib(tmp_path, monkeypatch):
     (tmp_path / "latin.py").write_bytes(b"# caf\xe9\n")
     (tmp_path / "crlf.py").write_bytes(b"value = other\r\n")
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
-    return tmp_path
+    code_corpus.cache_clear()
+    yield tmp_path
+    code_corpus.cache_clear()
 
 
 def test_excluded_files_are_out_and_the_rest_is_sorted(stdlib):
@@ -51,9 +53,11 @@ def test_hash_follows_names_and_contents(stdlib):
     assert before == code_corpus()
     assert before.documents[1].sha256 == hashlib.sha256(CODE.encode()).hexdigest()
     (stdlib / "b.py").write_text(CODE + "# more\n", encoding="utf-8")
+    code_corpus.cache_clear()
     changed = code_corpus()
     (stdlib / "b.py").write_text(CODE, encoding="utf-8")
     (stdlib / "b.py").rename(stdlib / "c.py")
+    code_corpus.cache_clear()
     renamed = code_corpus()
     assert len({before.sha256, changed.sha256, renamed.sha256}) == 3
 

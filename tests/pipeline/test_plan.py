@@ -69,6 +69,8 @@ def test_an_ordinary_model_keeps_no_journal(tmp_path):
         ({"train_tokens": "2 billion"}, "train_tokens=2 billion, expected a whole number"),
         ({"draft_threshold": 0.5}, r"is an ordinary .* \(draft_threshold=0.5\)"),
         ({"max_length": "long"}, "max_length=long, expected a whole number"),
+        ({"draft_head": 2}, r"unknown model argument draft_head=2; did you mean draft_heads\?"),
+        ({"max_lenght": 2}, r"unknown model argument max_lenght=2; did you mean max_length\?"),
     ],
 )
 def test_an_ordinary_model_s_arguments_are_checked_too(tmp_path, model_args, message):

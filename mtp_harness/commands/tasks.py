@@ -1,0 +1,105 @@
+"""`mtp-harness tasks`: every task in a line: what it measures, how long it takes, what is here.
+
+Which tasks there are comes from the harness's own index, what they measure and how long they take
+from `harness.task_facts`, and whether their documents are here from `mtp-harness data check`.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+
+from mtp_harness.commands.data import Status, check_tasks
+from mtp_harness.harness.task_facts import CPU_RATE, FACTS, GPU_RATE
+from mtp_harness.harness.task_index import configuration, leaves, our_index
+
+HEADING = ("task", "measures", "2 cores", "one GPU", "--log_samples")
+
+LEGEND = f"""
+2 cores, one GPU: time for all documents, without starting and loading. Measured with the shipped
+  model mtp-bytes-n4 on 2 cores of an Intel Xeon at 2.80 GHz, and on one H200 (the probes that take
+  31 s took them together). "~" marks an estimate: probes from their time with `quick` on 2 cores;
+  other tasks as documents x longest answer, at {CPU_RATE:,.0f} tokens/s (mtp-bytes-n4, 2 cores) and
+  {GPU_RATE:,.0f} tokens/s (a 7B model with 4 heads, one H100). A task at a temperature
+  (humaneval_mtp_t0.8) takes as many times longer as it draws samples.
+--log_samples: saves the answers, which the report, `grade`, `passk` and `rouge` read. Probes keep
+  their tables in the results.
+documents: `mtp-harness data check TASK` says where they are, or how to get them.
+With --metadata '{{"quick": true}}' probes read a part of their documents, in minutes on 2 cores.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the list, or its table for a README."""
+    given = _parser().parse_args(argv)
+    rows: list[tuple[str, ...]] = [(*HEADING, "documents")]
+    if given.markdown:
+        sys.stdout.write(markdown())
+        return 0
+    found = check_tasks(given.tasks, given.data_dir)
+    rows += [(*_facts(name), found[name].state) for name in found if name in FACTS]
+    if not given.tasks:
+        rows += _groups(found)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
+        sys.stdout.write(f"{line.rstrip()}\n")
+    sys.stdout.write(LEGEND)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mtp-harness tasks",
+        description="List every task: what it measures, how long it takes, whether it needs "
+        "--log_samples, and whether its documents are on this machine.",
+        epilog="example: mtp-harness tasks humaneval_mtp mtp_probes",
+    )
+    parser.add_argument(
+        "tasks", nargs="*", metavar="TASK", help="tasks or groups (default: all of this package)"
+    )
+    parser.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="folder to look for documents in, before the one that MTP_HARNESS_DATA names "
+        "(default: none)",
+    )
+    parser.add_argument(
+        "--markdown",
+        action="store_true",
+        help="print the table of the README, without documents (default: for the screen)",
+    )
+    return parser
+
+
+def _facts(name: str) -> tuple[str, ...]:
+    facts = FACTS[name]
+    return name, facts.measures, str(facts.cpu()), str(facts.gpu()), "yes" if facts.writes else "no"
+
+
+def _groups(found: Mapping[str, Status]) -> list[tuple[str, ...]]:
+    """Return a line for each group: how many tasks, and of how many the documents are here."""
+    index = our_index()
+    rows: list[tuple[str, ...]] = []
+    for name in sorted(index):
+        config = configuration(index[name])
+        if "group" not in config:
+            continue
+        members = list(dict.fromkeys(leaf.name for leaf in leaves(name, index)))
+        states = [state for one in members if (state := _state(one, found))]
+        here = sum(state in ("there", "made") for state in states)
+        said = f"group of {len(members)}: {config['group_alias']}"
+        rows.append((name, said, "", "", "", f"{here} of {len(members)} here"))
+    return rows
+
+
+def _state(name: str, found: Mapping[str, Status]) -> str | None:
+    """Return what was found for a task; one at a temperature reads the documents of its twin."""
+    twin = name.rpartition("_t")[0]
+    return found[name].state if name in found else found[twin].state if twin in found else None
+
+
+def markdown() -> str:
+    """Return the table of the README."""
+    rows: list[tuple[str, ...]] = [HEADING, ("---",) * len(HEADING), *map(_facts, sorted(FACTS))]
+    marked = [(f"`{name}`" if name in FACTS else name, *rest) for name, *rest in rows]
+    return "".join(f"| {' | '.join(row)} |\n" for row in marked)
