@@ -1,0 +1,57 @@
+"""From the `drafter` argument to the layout of a trunk with that drafter: which kind it is.
+
+    speculators_model_type mtp in its config.json    a module of speculators
+    mtp.safetensors, or other safetensors            modules in the layout of the trunk's family
+
+What is known and not read here is refused by its name.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from mtp_harness.models.checkpoints.checks import read_json
+from mtp_harness.models.checkpoints.layout import Layout
+from mtp_harness.models.checkpoints.safetensors_files import CONFIG_FILE
+from mtp_harness.models.checkpoints.sequential_folder import sequential
+
+READ = "a module in the layout of the trunk's family or a module of speculators"
+
+
+def layout_with(drafter: Path) -> Layout:
+    """Return the layout of a trunk's folder with the heads of a drafter.
+
+    Args:
+        drafter: a file or a folder.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        ValueError: it is of a kind that is not read here.
+    """
+    if not drafter.exists() or (drafter.is_dir() and not any(drafter.iterdir())):
+        what = "is empty" if drafter.exists() else "does not exist"
+        raise FileNotFoundError(
+            f"drafter={drafter} {what}, expected the file or folder of a drafter: check the path"
+        )
+    if drafter.is_file() and drafter.suffix != ".safetensors":
+        raise ValueError(
+            f"drafter={drafter} is no safetensors file, expected one, or the folder of a drafter: "
+            f"name {drafter.parent}, or save the weights as safetensors"
+        )
+    config = drafter / CONFIG_FILE
+    if name := _refused(read_json(config) if config.is_file() else {}):
+        raise ValueError(f"drafter={drafter} is {name}, which is not read here, expected {READ}")
+    return sequential(drafter)
+
+
+def _refused(content: dict[str, Any]) -> str | None:
+    """Return the name of a kind that is not read, by its configuration; None for all others."""
+    kind, model_type = content.get("speculators_model_type"), str(content.get("model_type"))
+    if kind not in (None, "mtp"):
+        return f"a drafter of speculators of the kind {kind}"
+    if "hydra_num_heads" in content:
+        return f"a Hydra drafter with {content.get('hydra_head_arch')} heads"
+    if "medusa_num_heads" in content or model_type == "medusa":
+        return "a Medusa drafter"
+    if "assistant" in model_type:
+        return f"an assistant model ({model_type})"
+    return None
