@@ -149,7 +149,7 @@ WRONG = {
     "left over": r"holds more than modules .*unexpected: model\.embed_tokens\.weight",
     "odd": r"unexpected: model\.layers\.4\.odd\.weight; name another drafter",
     "width": r"wrong shape: model\.layers\.4\.enorm\.weight is \[3\], expected \[64\]",
-    "family": r"no module of glm4_moe .*such as mtp\.fc\.weight and 1 more \(the layout of qwen3_5\)",
+    "family": r"no module of glm4_moe .*mtp\.fc\.weight and 1 more \(the layout of qwen3_5\)",
     "packed": r"not plain floating-point numbers .*eh_proj",
     "head": "shared_head.head.weight is not the trunk's own",
     "no safetensors": "is truncated or no safetensors file",
