@@ -15,6 +15,10 @@ from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.models.head_states import head_states
 from mtp_harness.models.inspection import summarise
 from mtp_harness.models.load import load_model, n_future_tokens
+from mtp_harness.probes.encoding import Encoded
+from mtp_harness.probes.head_logprobs import TextReading
+from mtp_harness.probes.heads import _by_offset, measure
+from mtp_harness.probes.teacher_forced import Reading, read_both
 
 from .family_checkpoints import in_float64, write
 
@@ -315,3 +319,32 @@ def test_a_short_trunk_has_no_default_taps(data, tmp_path):
     shutil.copytree(data / "eagle3", tmp_path / "drafter")
     with pytest.raises(ValueError, match="no default for a trunk of 3 layers"):
         load_model(str(data / "trunk_q3"), drafter=str(tmp_path / "drafter"))
+
+
+@torch.no_grad()
+def test_what_a_drafter_cannot_say_is_wrong_and_its_loss_is_apart(data):
+    """Sums of `mtp_heads` by plain loops over the logits."""
+    model = load_model(str(data / "trunk"), drafter=str(data / "eagle3"))
+    run = json.loads((data / "trunk" / "runs_k0.json").read_text())[0]
+    tokens = torch.tensor([[*run["prompt"], *run["tokens"]][:60]])
+    states, length = dict(head_states(model, tokens, 4)), 60 - 4
+    encoded = Encoded(tokens[0], torch.arange(60) > 0, torch.zeros(60, dtype=torch.int64), "")
+    read = [Reading(*(part[0, :59] for part in one)) for one in read_both(model, tokens)]
+    found = measure(TextReading(encoded, *read, position=torch.arange(59)))
+    for offset in (1, 2, 3, 4):
+        right, nats, said = 0, 0.0, 0
+        for t in range(length):
+            logits, target = model.logits(offset, states[offset])[0, t], int(tokens[0, t + offset])
+            right += int(logits.argmax()) == target
+            if offset == 1 or target in model.ids.tolist():
+                said += 1
+                nats += math.log(float(logits.double().exp().sum())) - float(logits[target])
+        index = offset - 1
+        assert (found["right"][index], found["n_said"][index]) == (right, said)
+        assert found["nats"][index] == pytest.approx(nats, rel=1e-5)
+        assert said == length if offset == 1 else 0 < said < length
+    assert found["right"][0] > 40 and found["right"][1] > 0
+    table = {(c.place, c.metric): c.value for c in _by_offset([found | {"n_bytes": 60}])}
+    assert table[(2,), "unsayable"] == pytest.approx(1 - found["n_said"][1] / length)
+    assert table[(2,), "cross_entropy"] == pytest.approx(found["nats"][1] / found["n_said"][1])
+    assert table[(1,), "unsayable"] == 0
