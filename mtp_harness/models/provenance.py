@@ -88,6 +88,7 @@ def weights_sha256(place: Path) -> str | None:
     None over a gigabyte or where there are none.
     """
     files = sorted([*place.glob("*.safetensors"), *place.glob("*.pth")])
+    files = files or sorted([*place.glob("pytorch_model*.bin"), *place.glob("*_lm_head.pt")])
     if place.is_file():
         files = [place]
     if not files or sum(file.stat().st_size for file in files) > LARGEST_HASHED_BYTES:

@@ -2,6 +2,7 @@
 
     speculators_model_type mtp in its config.json    a module of speculators
     speculators_model_type eagle3, or midlayer.*     EAGLE-3
+    medusa_num_heads, or model_type medusa           Medusa
     mtp.safetensors, or other safetensors            modules in the layout of the trunk's family
 
 What is known and not read here is refused by its name.
@@ -15,9 +16,10 @@ from mtp_harness.models.checkpoints.layout import Layout
 from mtp_harness.models.checkpoints.safetensors_files import CONFIG_FILE
 from mtp_harness.models.checkpoints.sequential_folder import MODULE_FILE, sequential
 from mtp_harness.models.trained_apart.eagle3_folder import StoredEagle3
+from mtp_harness.models.trained_apart.medusa import StoredMedusa
 from mtp_harness.models.trained_apart.stored import Stored, layout, tensors_of
 
-READ = "a module in the layout of the trunk's family, a module of speculators or EAGLE-3"
+READ = "a module in the layout of the trunk's family, a module of speculators, EAGLE-3 or Medusa"
 
 
 def layout_with(drafter: Path) -> Layout:
@@ -52,6 +54,8 @@ def layout_with(drafter: Path) -> Layout:
 def _kind(drafter: Path, content: dict[str, Any]) -> type[Stored] | None:
     """Return the kind of a folder with a configuration; None for modules alone."""
     said = content.get("speculators_model_type")
+    if "medusa_num_heads" in content or content.get("model_type") == "medusa":
+        return StoredMedusa
     if said == "eagle3":
         return StoredEagle3
     if said is None and not (drafter / MODULE_FILE).is_file():
@@ -73,8 +77,6 @@ def _refused(content: dict[str, Any]) -> str | None:
         return f"a drafter of speculators of the kind {kind}"
     if "hydra_num_heads" in content:
         return f"a Hydra drafter with {content.get('hydra_head_arch')} heads"
-    if "medusa_num_heads" in content or model_type == "medusa":
-        return "a Medusa drafter"
     if "assistant" in model_type:
         return f"an assistant model ({model_type})"
     return None
