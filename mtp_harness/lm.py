@@ -4,6 +4,7 @@
 log-likelihood tasks, batching of them, chat templates and devices are inherited; they read head 1.
 
     pretrained=PATH | NAME        Meta's layout, this package's, or any causal LM (n = 1)
+    drafter=PATH | NAME           heads trained apart, to take instead of the checkpoint's own
     draft_heads=k | auto          self-speculative decoding with heads 1..k (default n; 1 is NTP);
                                   one module that drafts on by itself has n = max(k, 4), k up to 8
     draft_threshold=p             stop drafting at the first head less sure than this; lossless
@@ -76,14 +77,16 @@ class MTPLM(IdentifiedLM):
         kwargs = read_arguments({"pretrained": pretrained, **kwargs})
         own = {name: kwargs.pop(name) for name in OWN if name in kwargs}
         # First, because a checkpoint is looked for by its name before the rest is checked.
-        refuse_odd_values(None, None, {name: own.get(name) for name in ("loader", "pretrained")})
+        places = ("loader", "pretrained", "drafter")
+        refuse_odd_values(None, None, {name: own.get(name) for name in places})
         self._loader = loader = own.get("loader")
+        self._drafter = drafter = own.get("drafter")
         given = own.get("pretrained")
         given = None if given == loader else given  # see `create_from_arg_obj`
         pretrained = given or loader or DEFAULT_MODEL
         self._name = pretrained  # `HFLM` takes the folder for it and sets `pretrained` to that
         revision = kwargs.get("revision")
-        self._layout = None if loader else detect(pretrained, revision)
+        self._layout = None if loader else detect(pretrained, revision, drafter)
         self._ordinary = self._layout is not None and self._layout.ordinary
         self._refuse(own, kwargs, device)
         self._checkpoint: dict[str, str | int | None] = {
@@ -110,7 +113,7 @@ class MTPLM(IdentifiedLM):
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if not self._ordinary:
             kwargs.setdefault("backend", "causal")  # no table of transformers lists our type
-        self._place = pretrained if loader else located(pretrained, revision)
+        self._place = pretrained if loader else located(pretrained, revision, drafter)
         super().__init__(pretrained=resolve(self._place), device=device, **kwargs)
         self.pretrained = self._name
         if isinstance(self.model, MultiHeadModel):
@@ -149,7 +152,11 @@ class MTPLM(IdentifiedLM):
     def _open(self, pretrained: str | None) -> None:
         tokenizer = self._arguments.get("tokenizer")
         self._user_model, self._user_tokenizer = open_kept(
-            pretrained, self._loader, tokenizer=tokenizer, heads=self._heads
+            pretrained,
+            self._loader,
+            tokenizer=tokenizer,
+            heads=self._heads,
+            drafter=self._drafter,
         )
 
     def _get_config(self, pretrained: str, **kwargs: Any) -> None:

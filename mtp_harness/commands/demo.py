@@ -84,6 +84,7 @@ def _open(config: dict[str, Any], args: argparse.Namespace) -> Opened:
     import torch
 
     args.loader = args.loader or config.get("loader")
+    args.drafter = args.drafter or config.get("drafter")
     args.pretrained = config["pretrained"]
     if args.pretrained == args.loader:  # the run named none: it carries the loader's name
         args.pretrained = None

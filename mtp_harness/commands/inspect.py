@@ -73,18 +73,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("the following arguments are required: PATH")
 
     from mtp_harness.models.inspection import summarise, summarise_loaded
-    from mtp_harness.models.load import LAYOUTS, located
+    from mtp_harness.models.load import detect, located
     from mtp_harness.models.plausibility import default_text
 
-    opened = None
+    opened, layout = None, None
     if arguments.loader:
         opened = open_from_options(arguments)
         name = arguments.pretrained or arguments.loader
         summary = summarise_loaded(name, *opened, arguments.tokenizer)
     else:
-        arguments.pretrained = located(arguments.pretrained)
-        summary = summarise(arguments.pretrained, arguments.tokenizer)
-    layout = next((layout for layout in LAYOUTS if layout.name == summary.layout), None)
+        drafter = arguments.drafter
+        arguments.pretrained = located(arguments.pretrained, drafter=drafter)
+        summary = summarise(arguments.pretrained, arguments.tokenizer, drafter)
+        layout = detect(arguments.pretrained, drafter=drafter)
     probes: list[HeadProbe] = []
     controls: list[Control] = []
     if arguments.probe is not None and layout and layout.ordinary:
@@ -163,6 +164,7 @@ def _text(
     }
     rows = {
         "layout": layout.title if layout else "read by your own loader",
+        "drafter": summary.drafter,
         "model": summary.architecture,
         "heads": _heads(summary, layout),
         "width": ", ".join(part for part, value in width.items() if value is not None),

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from mtp_harness.commands.model_options import add_model_options, open_from_options
+from mtp_harness.commands.model_options import add_model_options, drafter_facts, open_from_options
 from mtp_harness.commands.view import acceptance_rows, by_k, decoding_rows
 from mtp_harness.files import user_path, write_whole
 
@@ -100,8 +100,9 @@ def screen(found: Mapping[str, Any]) -> str:
         ("answers identical to NTP", same),
         *decoding_rows(decoding["by_k"], f"batch {batch}"),
     ]
+    drafter = f" with {found['drafter']}" if "drafter" in found else ""
     lines = [
-        f"{found['pretrained']}, {found['parameters']:,} parameters, greedy, float32, "
+        f"{found['pretrained']}{drafter}, {found['parameters']:,} parameters, greedy, float32, "
         f"{hardware.get('gpu', hardware['cpu'])}, {hardware['threads']} CPU thread(s)",
         f"the standard library of Python {found['corpus']['python_version']}: "
         f"{heads['n_windows']} windows of {heads['window_tokens']} tokens scored, {n_prompts} "
@@ -138,6 +139,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     described = {k: v for k, v in corpus.describe().items() if k != "documents"}
     return {
         "pretrained": args.pretrained or args.loader,
+        **drafter_facts(args),
         "parameters": sum(p.numel() for p in model.parameters()),
         "corpus": described,
         "heads": measure_heads(model, text),

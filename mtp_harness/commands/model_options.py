@@ -8,7 +8,13 @@ if TYPE_CHECKING:
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--loader` and `--tokenizer`, which mean what they do in `--model_args`."""
+    """Add `--drafter`, `--loader` and `--tokenizer`, which mean what they do in `--model_args`."""
+    parser.add_argument(
+        "--drafter",
+        metavar="PLACE",
+        help="a file, a folder or a name on the hub with heads to take instead of the "
+        "checkpoint's own",
+    )
     parser.add_argument(
         "--loader",
         metavar="MODULE:FUNCTION",
@@ -20,6 +26,16 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="name or folder of the tokenizer (default: the checkpoint's own)",
     )
+
+
+def drafter_facts(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what a result says of the drafter; nothing where there is none."""
+    from mtp_harness.models.load import drafter_place
+    from mtp_harness.models.provenance import weights_sha256
+
+    if not args.drafter:
+        return {}
+    return {"drafter": args.drafter, "drafter_sha256": weights_sha256(drafter_place(args.drafter))}
 
 
 def open_from_options(args: argparse.Namespace, **how: Any) -> "Opened":
@@ -36,4 +52,5 @@ def open_from_options(args: argparse.Namespace, **how: Any) -> "Opened":
             f"--loader {args.loader} gives no tokenizer, expected --tokenizer with a name or "
             "folder: add it."
         )
-    return open_model(args.pretrained, args.loader, tokenizer=args.tokenizer, **how)
+    asked = {"tokenizer": args.tokenizer, "drafter": args.drafter}
+    return open_model(args.pretrained, args.loader, **asked, **how)

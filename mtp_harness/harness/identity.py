@@ -18,7 +18,7 @@ from mtp_harness.harness.progress import totals
 from mtp_harness.models import provenance
 from mtp_harness.models.checkpoints.layout import Layout
 from mtp_harness.models.interface import MultiHeadModel
-from mtp_harness.models.load import is_local, resolve
+from mtp_harness.models.load import drafter_place, is_local, resolve
 
 SCHEMA = 1
 """Of `config.mtp` in the results; goes up where readers of an older one would go wrong."""
@@ -38,6 +38,7 @@ class IdentifiedLM(GeneratingLM):
 
     _layout: Layout | None  # None: a loader's
     _loader: str | None
+    _drafter: str | None  # where heads that were trained apart are
     _place: str  # where the checkpoint is: a folder, fetched or not, or an ordinary name on the hub
     _checkpoint: dict[str, str | int | None]  # the user's label, training tokens, step and seed
     _arguments: dict[str, Any]  # those of `HFLM`
@@ -86,12 +87,20 @@ class IdentifiedLM(GeneratingLM):
             "layout": self._layout.name if self._layout else "loader",
             "loader": self._loader,
             "weights_sha256": provenance.weights_sha256(self.checkpoint_folder) if local else None,
+            **self._drafter_identity(),
             "n_future_tokens": self.model.n_future_tokens if heads else 1,
             "heads": ("sequential" if self.model.sequential else "parallel") if heads else "none",
             **({"reading": self.model.reading} if heads and self.model.sequential else {}),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "max_length": self.max_length,
         }
+
+    def _drafter_identity(self) -> dict[str, Any]:
+        """Return which drafter it is; nothing where the heads are the checkpoint's own."""
+        if self._drafter is None:
+            return {}
+        digest = provenance.weights_sha256(drafter_place(self._drafter))
+        return {"drafter": self._drafter, "drafter_sha256": digest}
 
     def _decoding(self) -> dict[str, Any]:
         if self._generator is None:
@@ -114,23 +123,29 @@ class IdentifiedLM(GeneratingLM):
 
     def _owner(self) -> dict[str, Any]:
         """Return everything that answers depend on, as plain JSON."""
-        folder, identity = self.checkpoint_folder, self.identity()
-        files = sorted(file for file in folder.glob("*") if file.is_file())
-        stats = [
-            [str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files
-        ]
+        identity = self.identity()
+        stats, hashes = _stats(self.checkpoint_folder), [identity["weights_sha256"]]
+        if self._drafter:
+            stats += _stats(drafter_place(self._drafter))
+            hashes.append(identity["drafter_sha256"])
         vocabulary = json.dumps(sorted(self.tokenizer.get_vocab().items()))
         found = {
             **identity,
             **(self._generator.asked() if self._generator else {}),
             **{name: str(value) for name, value in self._arguments.items() if name not in _HOW},
             # Over a gigabyte the weights have no hash: then the files stand for them.
-            "files": None if identity["weights_sha256"] else stats,
+            "files": None if all(hashes) else stats,
             "commit": getattr(self.config, "_commit_hash", None),
             "tokenizer_sha256": hashlib.sha256(vocabulary.encode()).hexdigest(),
         }
         plain: dict[str, Any] = json.loads(json.dumps(found))
         return plain
+
+
+def _stats(place: Path) -> list[list[Any]]:
+    """Return name, size and time of a file, or of the files in a folder."""
+    files = [place] if place.is_file() else sorted(f for f in place.glob("*") if f.is_file())
+    return [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
 def _require_owner(there: dict[str, Any] | None, mine: dict[str, Any], file: str) -> None:

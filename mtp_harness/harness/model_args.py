@@ -54,6 +54,7 @@ _NOT_WITH_HEADS: dict[str, tuple[Any, ...]] = {
 
 OWN = (
     *("pretrained", "draft_heads", "draft_threshold", "acceptance", "seed", "journal", "loader"),
+    "drafter",
     *("label", "train_tokens", "train_step", "train_seed"),
 )
 """`MTPLM`'s arguments beside `HFLM`'s; see `mtp_harness.lm`."""
@@ -109,6 +110,9 @@ _RULES = {
         _read_path,
     ),
     "loader": Rule(is_name, "module:function"),
+    "drafter": Rule(
+        is_name, "a file, a folder or a name on the hub (one called 10 is ./10)", _read_path
+    ),
     "tokenizer": Rule(
         lambda value: is_name(value) or hasattr(value, "get_vocab"),
         "a folder or a name on the hub (a folder called 10 is ./10)",

@@ -144,6 +144,25 @@ FAMILIES: Mapping[str, Family] = {
 """By `model_type` of a checkpoint's configuration."""
 
 
+SPECULATORS = Family(
+    r"mtp_layers\.(?P<k>\d+)\.",
+    {
+        "input_proj": "eh_proj",
+        "token_layernorm": "enorm",
+        "hidden_layernorm": "hnorm",
+        "final_layernorm": "post_norm",
+    },
+    {},
+)
+"""The folders of speculators for modules trained apart, whose block is of the trunk's kind."""
+
+TRUNKS = frozenset({"llama", "mistral", "qwen2", "qwen3", "qwen3_moe"})
+"""Model types without modules of their own that drafters may stand on.
+
+Their logits are the unembedding of the final norm's output, and every layer sees the whole text.
+"""
+
+
 def text_part(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the part of a configuration that describes the language model."""
     part = content.get("text_config")

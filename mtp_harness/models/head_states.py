@@ -100,7 +100,7 @@ PIECE = 512
 
 
 class Passes:
-    """The keys and values of all passes so far; what the module's block needs of a `KeyValueCache`.
+    """The keys and values of all passes so far; what the module's blocks need of a `KeyValueCache`.
 
     Attributes:
         mask: of positions a..b-1 in the second and later passes, bool [1, 1, b-a, b + n (b-a)] with
@@ -111,32 +111,33 @@ class Passes:
 
     def __init__(self) -> None:
         """Begin with the first pass."""
-        self._done: list[tuple[Tensor, Tensor]] = []
-        self._pieces: list[tuple[Tensor, Tensor]] = []
+        self._done: list[dict[int, tuple[Tensor, Tensor]]] = []  # by layer
+        self._pieces: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     def next(self) -> None:
         """Begin the next pass."""
-        self._done.append(_joined(self._pieces))
-        self._pieces = []
+        self._done.append({layer: _joined(pieces) for layer, pieces in self._pieces.items()})
+        self._pieces = {}
 
     def at(self, start: int, end: int) -> None:
         """Say which positions the next call of a later pass reads; in order."""
         self._start, self._end = start, end
-        device = self._done[0][0].device
+        device = next(iter(self._done[0].values()))[0].device
         here = torch.arange(start, end, device=device)[:, None]
         causal = torch.arange(end, device=device) <= here
         own = torch.arange(start, end, device=device) == here
         self.mask = torch.cat([causal, *[own] * len(self._done)], -1)[None, None]
 
-    def update(self, key: Tensor, value: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    def update(self, key: Tensor, value: Tensor, layer: int, *_: Any) -> tuple[Tensor, Tensor]:
         """Add [B, H, b-a, d] keys and values of this pass; return those that the call may see."""
-        self._pieces.append((key, value))
+        self._pieces.setdefault(layer, []).append((key, value))
         if not self._done:
             return key, value
         starts = [0, *[self._start] * (len(self._done) - 1)]
+        of_layer = [done[layer] for done in self._done]
         seen = [
             (keys[:, :, start : self._end], values[:, :, start : self._end])
-            for start, (keys, values) in zip(starts, self._done, strict=True)
+            for start, (keys, values) in zip(starts, of_layer, strict=True)
         ]
         return _joined([*seen, (key, value)])
 

@@ -15,20 +15,23 @@ LOADER = "loader"
 """The layout's name where a function of the user's knows it."""
 
 
-def summarise(pretrained: str, tokenizer: str | None = None) -> Summary:
+def summarise(pretrained: str, tokenizer: str | None = None, drafter: str | None = None) -> Summary:
     """Return what a local checkpoint is and what is wrong with it; no model is made of it.
 
-    `tokenizer` is the name or folder of another than the checkpoint's own.
+    `tokenizer` is the name or folder of another than the checkpoint's own; `drafter` is as for
+    `load.detect`.
     """
     if not is_local(pretrained):
         raise ValueError(
             f"{pretrained} is no folder here, and no name on the hub whose configuration has "
             "several heads and can be fetched: download the checkpoint first"
         )
-    folder, layout = Path(resolve(pretrained)), detect(pretrained)
-    summary = Summary(path=str(folder), layout=layout.name)
+    folder, layout = Path(resolve(pretrained)), detect(pretrained, drafter=drafter)
+    summary = Summary(path=str(folder), layout=layout.name, drafter=drafter)
     location = layout.describe(summary, folder)
-    found = summary.attempt(lambda: load_tokenizer(tokenizer or pretrained))
+    found = summary.attempt(
+        lambda: load_tokenizer(tokenizer) if tokenizer else load_tokenizer(pretrained, drafter)
+    )
     if found is not None:
         _compare_tokenizer(summary, found, str(tokenizer or location or folder), layout.ordinary)
     return summary

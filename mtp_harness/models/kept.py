@@ -25,7 +25,7 @@ def open_kept(
     if not _keeping[0]:
         return open_model(pretrained, loader, heads=heads, **how)
     # How many heads are used matters only where it changes how many there are.
-    n = None if loader else n_future_tokens(pretrained or DEFAULT_MODEL, heads)
+    n = None if loader else n_future_tokens(pretrained or DEFAULT_MODEL, heads, how.get("drafter"))
     asked = (pretrained, loader, n, *sorted(how.items()))
     if asked not in _kept:
         _kept.clear()  # first, so that two are never in memory

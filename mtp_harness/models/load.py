@@ -6,6 +6,7 @@
     any other config.json               an ordinary causal LM    checkpoints/ordinary_folder.py
     anything else                       by the user's function   checkpoints/user_loader.py
 
+With a drafter (`trained_apart`), the checkpoint is the trunk, whatever heads it has.
 A name on the hub is what its config.json says. A path never reaches the hub, whatever is wrong with
 it; nor does the name of a shipped model. What is missing is a FileNotFoundError, what is wrong a
 ValueError, in one sentence each.
@@ -34,6 +35,7 @@ from mtp_harness.models.checkpoints.sequential_folder import SEQUENTIAL
 from mtp_harness.models.checkpoints.tokenizer_folder import check_vocabulary, holds_tokenizer
 from mtp_harness.models.checkpoints.user_loader import load_with
 from mtp_harness.models.interface import MultiHeadModel
+from mtp_harness.models.trained_apart.kinds import layout_with
 
 LAYOUTS = (MTP_LLAMA, META, SEQUENTIAL, ORDINARY)
 """The first that recognises a folder has it; a new one is a file in `checkpoints/` and a line."""
@@ -61,6 +63,7 @@ def open_model(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     heads: int | None = None,
+    drafter: str | None = None,
 ) -> Opened:
     """Load a model with all its heads, and its tokenizer, once it is sure that they fit.
 
@@ -72,6 +75,7 @@ def open_model(
         dtype: type of the weights; None means as stored, or as the loader has it.
         device: None means the CPU, or where the loader put it.
         heads: as for `n_future_tokens`; a loader knows its own.
+        drafter: as for `detect`; never with a loader.
 
     Raises:
         FileNotFoundError: a folder or file is missing.
@@ -80,7 +84,12 @@ def open_model(
     """
     name = pretrained or loader or DEFAULT_MODEL
     if not loader:
-        name = located(name)
+        name = located(name, drafter=drafter)
+    elif drafter:
+        raise ValueError(
+            f"drafter={drafter} with loader={loader}, expected one of them: a loader returns a "
+            "model with all its heads; leave the other out."
+        )
     if loader:
         model = load_with(loader, pretrained and expanded(pretrained))
         if tokenizer is None:
@@ -90,9 +99,11 @@ def open_model(
             )
         model = model.to(dtype=dtype).eval()
     else:
-        model = load_model(name, dtype, heads)
+        model = load_model(name, dtype, heads, drafter)
     if tokenizer is None or isinstance(tokenizer, str):
-        tokenizer = load_tokenizer(tokenizer or name)
+        tokenizer = (
+            load_tokenizer(tokenizer) if tokenizer else load_tokenizer(name, drafter=drafter)
+        )
     vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
     if isinstance(vocabulary, int):
         check_vocabulary(tokenizer, vocabulary, name)
@@ -121,7 +132,7 @@ def is_local(pretrained: str) -> bool:
 
 
 @in_words()
-def detect(pretrained: str, revision: str | None = None) -> Layout:
+def detect(pretrained: str, revision: str | None = None, drafter: str | None = None) -> Layout:
     """Return the layout of a checkpoint.
 
     Args:
@@ -129,6 +140,8 @@ def detect(pretrained: str, revision: str | None = None) -> Layout:
             is taken from the hub's cache or fetched into it. A name without one counts as an
             ordinary causal LM, which transformers then loads or refuses.
         revision: of a name on the hub.
+        drafter: a file, a folder or a name on the hub with heads to take instead of the
+            checkpoint's own.
 
     Raises:
         FileNotFoundError: a path to nothing, to an empty folder, or an incomplete installation.
@@ -136,11 +149,15 @@ def detect(pretrained: str, revision: str | None = None) -> Layout:
     """
     if not is_local(pretrained):
         _refuse_near(pretrained)
+        if drafter:
+            return layout_with(drafter_place(drafter))
         seen = looked_up(pretrained, revision)
         with_heads = (MTP_LLAMA, SEQUENTIAL) if seen else ()
         return next((one for one in with_heads if seen and one.recognises(seen)), ORDINARY)
     folder = _folder(pretrained)
     refuse_adapter(folder)
+    if drafter:
+        return layout_with(drafter_place(drafter))
     for layout in LAYOUTS:
         if layout.recognises(folder):
             return layout
@@ -152,21 +169,33 @@ def detect(pretrained: str, revision: str | None = None) -> Layout:
     )
 
 
+def drafter_place(drafter: str) -> Path:
+    """Return the file or folder of a drafter; a name on the hub is fetched.
+
+    Raises:
+        FileNotFoundError: as `located`.
+        ValueError: as `located`.
+    """
+    return Path(expanded(drafter)) if is_local(drafter) else fetched(drafter)
+
+
 @in_words()
-def located(pretrained: str, revision: str | None = None) -> str:
+def located(pretrained: str, revision: str | None = None, drafter: str | None = None) -> str:
     """Return the folder of a checkpoint with heads on the hub, fetched; anything else as it is.
+
+    With a drafter (see `detect`) a trunk without heads is fetched, too.
 
     Raises:
         FileNotFoundError: its weights are neither in the hub's cache nor to be had.
         ValueError: as `detect`, or the hub does not give them.
     """
-    if is_local(pretrained) or detect(pretrained, revision).ordinary:
+    if is_local(pretrained) or detect(pretrained, revision, drafter).ordinary:
         return pretrained
     return str(fetched(pretrained, revision))
 
 
 @in_words()
-def n_future_tokens(pretrained: str, heads: int | None = None) -> int:
+def n_future_tokens(pretrained: str, heads: int | None = None, drafter: str | None = None) -> int:
     """Return n of a checkpoint, without reading its weights; see `detect`.
 
     One module that drafts on by itself has four heads, or as many more as are asked for, up to 8.
@@ -174,12 +203,13 @@ def n_future_tokens(pretrained: str, heads: int | None = None) -> int:
     Args:
         pretrained: as for `detect`.
         heads: how many will be used; None asks for none in particular.
+        drafter: as for `detect`.
 
     Raises:
         FileNotFoundError: as `detect`.
         ValueError: as `detect`, or the checkpoint has fewer heads.
     """
-    layout, folder = detect(pretrained), Path(resolve(pretrained))
+    layout, folder = detect(pretrained, drafter=drafter), Path(resolve(pretrained))
     n = most = layout.n_future_tokens(folder)
     if heads is None:
         return n
@@ -195,29 +225,32 @@ def n_future_tokens(pretrained: str, heads: int | None = None) -> int:
 
 @in_words()
 def load_model(
-    pretrained: str, dtype: torch.dtype | None = None, heads: int | None = None
+    pretrained: str,
+    dtype: torch.dtype | None = None,
+    heads: int | None = None,
+    drafter: str | None = None,
 ) -> MultiHeadModel:
     """Load a checkpoint with heads, on the CPU and in evaluation mode; see `open_model`."""
-    pretrained = located(pretrained)
+    pretrained = located(pretrained, drafter=drafter)
     if not is_local(pretrained):
         raise ValueError(
             f"{pretrained} is neither a folder here nor a shipped model, and the hub has or gives "
             "no configuration of this name with several heads: check the path or the name, or take "
             f"{' or '.join(SHIPPED_MODELS)}"
         )
-    layout = detect(pretrained)
+    layout = detect(pretrained, drafter=drafter)
     if layout.load is None:
         raise ValueError(
             f"{pretrained} is an ordinary causal language model, expected a checkpoint with "
             "several heads: load it with transformers' AutoModelForCausalLM"
         )
-    n = None if heads is None else n_future_tokens(pretrained, heads)
+    n = None if heads is None else n_future_tokens(pretrained, heads, drafter)
     chosen = () if layout.most_heads is None else (n,)
     return layout.load(Path(resolve(pretrained)), dtype, *chosen)
 
 
 @in_words()
-def load_tokenizer(pretrained: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(pretrained: str, drafter: str | None = None) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a checkpoint, or one alone in a folder; a hub name is looked up."""
     if not is_local(pretrained):
         _refuse_near(pretrained)
@@ -225,7 +258,7 @@ def load_tokenizer(pretrained: str) -> PreTrainedTokenizerBase:
         return tokenizer
     folder = _folder(pretrained)
     try:
-        layout = detect(pretrained)
+        layout = detect(pretrained, drafter=drafter)
     except ValueError:
         if not holds_tokenizer(folder):
             raise

@@ -82,9 +82,15 @@ def environment(device: Any) -> dict[str, Any]:
     }
 
 
-def weights_sha256(folder: Path) -> str | None:
-    """Return a hash over a folder's weight files; None over a gigabyte or where there are none."""
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.pth")])
+def weights_sha256(place: Path) -> str | None:
+    """Return a hash over the weight files of a folder, or over a file.
+
+    None over a gigabyte or where there are none.
+    """
+    files = sorted([*place.glob("*.safetensors"), *place.glob("*.pth")])
+    files = files or sorted([*place.glob("pytorch_model*.bin"), *place.glob("*_lm_head.pt")])
+    if place.is_file():
+        files = [place]
     if not files or sum(file.stat().st_size for file in files) > LARGEST_HASHED_BYTES:
         return None
     digest = hashlib.sha256()

@@ -21,8 +21,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import MtpLayer
 
 from mtp_harness.models.families import Family
-from mtp_harness.models.gated_delta import serve_slots, state_shapes
-from mtp_harness.models.interface import KeyValueCache, LayerShape, MultiHeadModel
+from mtp_harness.models.interface import KeyValueCache, LayerShape
+from mtp_harness.models.trunk import TrunkModel
 
 DEFAULT_REUSED, MOST_REUSED = 4, 8
 """Heads of a checkpoint with one module where nothing else is asked for, and at most."""
@@ -85,7 +85,7 @@ def modules_config(config: Any, n: int) -> Any:
     return longer
 
 
-class SequentialModel(MultiHeadModel):
+class SequentialModel(TrunkModel):
     """A trunk of transformers with sequential modules.
 
     Attributes:
@@ -99,20 +99,15 @@ class SequentialModel(MultiHeadModel):
         """Put trunk and modules together.
 
         Args:
-            main: transformers' causal language model; it must not be used apart from here: its
-                final norm is taken out.
+            main: transformers' causal language model; see `TrunkModel`.
             modules: of the same type and on the same device.
             family: how they are read.
             heads: n; None means as many as there are modules, and one, or `DEFAULT_REUSED` where
                 there is only one module.
         """
-        super().__init__()
-        self.main, self.modules_ = main, modules
+        super().__init__(main)
+        self.modules_ = modules
         self.family = family
-        self.config = main.config
-        self.base: Any = main.get_decoder()
-        self.norm, self.base.norm = self.base.norm, nn.Identity()
-        serve_slots(self.base)
         layer: Any
         for layer in modules.layers:
             layer.use_post_norm = False  # `head` or `logits` applies it, as the row says
@@ -136,52 +131,14 @@ class SequentialModel(MultiHeadModel):
         return self._n
 
     @property
-    def max_positions(self) -> int:
-        """The longest sequence the trunk was built for, in tokens."""
-        return int(self.base.config.max_position_embeddings)
-
-    @property
     def shared_unembedding(self) -> bool:  # type: ignore[override]
         """Whether states of all heads go through the unembedding alone."""
         return self.family.reads_normed and self.family.passes_normed
 
     def layer_shapes(self, heads: int) -> list[LayerShape]:
         """Return the cache layers of the trunk and of the modules that heads 1..`heads` use."""
-        config = self.base.config
         used = min(heads - 1, len(self.modules_.layers))
-        if getattr(config, "kv_lora_rank", None):  # MLA keeps latents
-            one = LayerShape(1, config.kv_lora_rank, value_dim=config.qk_rope_head_dim)
-        else:
-            width = getattr(config, "head_dim", None) or (
-                config.hidden_size // config.num_attention_heads
-            )
-            one = LayerShape(config.num_key_value_heads, width)
-        kinds = getattr(config, "layer_types", None) or []
-        trunk = [one] * config.num_hidden_layers
-        for index, kind in enumerate(kinds):
-            if kind == "linear_attention":
-                trunk[index] = LayerShape(0, 0, states=state_shapes(config))
-        return trunk + [one] * used
-
-    def trunk(
-        self, tokens: Tensor, positions: Tensor | None = None, cache: KeyValueCache | None = None
-    ) -> Tensor:
-        """Return the trunk's states before its final norm; see `MultiHeadModel.trunk`.
-
-        Without a cache, positions below 0 are those of padding, which no other token sees.
-        """
-        arguments: dict[str, Any] = {}
-        if cache is not None:
-            arguments["attention_mask"] = self._mask(tokens, cache)
-            arguments["position_ids"] = self._positions(tokens, positions)
-            arguments["past_key_values"] = cache
-        elif positions is not None:  # linear attention knows padding by a mask of two dimensions
-            arguments["attention_mask"] = (positions >= 0).long()
-            arguments["position_ids"] = positions.clamp(min=0)
-        states: Tensor = self.base(
-            tokens, use_cache=cache is not None, **arguments
-        ).last_hidden_state
-        return states
+        return self.trunk_shapes() + [self.attention_shape()] * used
 
     def head(
         self,
@@ -222,11 +179,6 @@ class SequentialModel(MultiHeadModel):
     def _layer(self, offset: int) -> Any:
         return self.modules_.layers[0 if self.reused else offset - 2]
 
-    def _positions(self, tokens: Tensor, positions: Tensor | None) -> Tensor:
-        if positions is None:
-            positions = torch.arange(tokens.shape[1], device=tokens.device)
-        return positions.expand(tokens.shape)
-
     def _rotary(self, like: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return the trunk's cos and sin at positions [B, T]."""
         if hasattr(
@@ -235,21 +187,3 @@ class SequentialModel(MultiHeadModel):
             positions = positions.expand(3, *positions.shape)
         found: tuple[Tensor, Tensor] = self.base.rotary_emb(like, positions)
         return found
-
-    def _mask(
-        self, tokens: Tensor, cache: KeyValueCache | None, positions: Tensor | None = None
-    ) -> Tensor | None:
-        """Return numbers to add to scores, [1 or B, 1, T, S]; None where attention is causal."""
-        if cache is not None and cache.mask is not None:
-            return cache.bias(self.dtype, 1)
-        padded = cache is None and positions is not None  # perhaps: see `trunk`
-        if cache is None and not padded and self.base.config._attn_implementation != "eager":
-            return None  # these are causal without a mask
-        length = tokens.shape[1]
-        lowest = torch.finfo(self.dtype).min
-        causal = torch.full(
-            (1, 1, length, length), lowest, dtype=self.dtype, device=tokens.device
-        ).triu(1)
-        if positions is None or not padded:
-            return causal
-        return causal.masked_fill((positions < 0)[:, None, None], lowest)

@@ -87,7 +87,8 @@ def run_evaluation_pipeline(
     own = recipe.get("evaluations") or {}
     require_keys(own, tuple(EVALUATIONS), (), "recipe: evaluations")
     checkpoint = str(checkpoint_path)
-    kind = "mtp" if n_future_tokens(checkpoint) > 1 else "ntp"
+    drafter = (config.get("model_args") or {}).get("drafter")
+    kind = "mtp" if n_future_tokens(checkpoint, drafter=drafter) > 1 else "ntp"
     with tempfile.TemporaryDirectory() as temporary:
         output = user_path(config.get("output") or Path("evaluation") / _label(checkpoint))
         folder = output if save_artifacts else Path(temporary)

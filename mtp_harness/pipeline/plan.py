@@ -91,14 +91,15 @@ def _check_model(model: Model) -> _Checked:
         loader = arguments.get("loader")
         pretrained = arguments.get("pretrained") or loader or DEFAULT_MODEL
         revision = arguments.get("revision")
-        layout = None if loader else detect(pretrained, revision)
+        drafter = arguments.get("drafter")
+        layout = None if loader else detect(pretrained, revision, drafter)
         n = None
         if loader:
             find_loader(loader)
         else:
             k = arguments.get("draft_heads")
-            place = located(pretrained, revision)
-            n = n_future_tokens(place, k if isinstance(k, int) else None)
+            place = located(pretrained, revision, drafter)
+            n = n_future_tokens(place, k if isinstance(k, int) else None, drafter)
         tokenizer = arguments.get("tokenizer")
         if isinstance(tokenizer, str) and is_local(tokenizer):
             load_tokenizer(tokenizer)

@@ -3,7 +3,10 @@
 Head i at t is scored on the token at t+i. All heads are scored on the same states: those whose n
 targets all lie in the document. Confidence is the largest probability in float32 at temperature 1.
 
-    cross_entropy      nats per token; marginal: only head 1's is that of a language model
+    cross_entropy      nats per token; marginal: only head 1's is that of a language model. Over the
+                       tokens that the head can say; bits_per_byte, too
+    unsayable          share of the tokens that a drafter with a vocabulary of its own cannot say:
+                       their loss is infinite, and they count as wrong everywhere else
     brier              sum over the vocabulary of (p - 1 if it is the token)^2, between 0 and 2
     calibration_error  sum over 15 equal bins of confidence, of |right answers - confidence|, over
                        tokens: bins are pooled over all documents before the difference is taken
@@ -29,7 +32,7 @@ from numpy.typing import NDArray
 from mtp_harness.probes.head_logprobs import TextQuestion, TextReading, sums_by
 from mtp_harness.probes.pooled import Measured, column, ratio_cells, statistic_cell
 from mtp_harness.probes.task import ProbeTask, Table
-from mtp_harness.probes.teacher_forced import right_up_to
+from mtp_harness.probes.teacher_forced import finite, right_up_to
 from mtp_harness.results.long_table import Cell
 from mtp_harness.scoring.bits_per_byte import bits_per_byte, pooled_bits_per_byte
 
@@ -58,6 +61,8 @@ def measure(reading: TextReading) -> Measured:
     right, rank = heads.right[common], heads.rank[common]
     again = reading.chained.right[common]  # [N, n-2] or [N, 0]
     agree, prefix = agreement(reading)
+    nats, said = finite(heads.nats[common])
+    chained_nats, chained_said = finite(reading.chained.nats[common])
     walked = reading.walk()
     return Measured(
         n=n,
@@ -68,12 +73,14 @@ def measure(reading: TextReading) -> Measured:
         right_up_to=right_up_to(right),
         right_5=(rank < 5).sum(0).tolist(),
         right_20=(rank < 20).sum(0).tolist(),
-        nats=heads.nats[common].double().sum(0).tolist(),
+        nats=nats.sum(0).tolist(),
+        n_said=said.sum(0).tolist(),
         confidence=heads.confidence[common].double().sum(0).tolist(),
         brier=heads.brier[common].double().sum(0).tolist(),
         chained_right=again.sum(0).tolist(),
         chained_right_up_to=right_up_to(torch.cat([right[:, :2], again], 1))[2:],
-        chained_nats=reading.chained.nats[common].double().sum(0).tolist(),
+        chained_nats=chained_nats.sum(0).tolist(),
+        chained_said=chained_said.sum(0).tolist(),
         agree=agree[common].sum(0).tolist(),
         prefix=prefix[common].sum(0).tolist(),
         bins=[in_bins(heads.confidence[common, i], right[:, i]) for i in range(n)],
@@ -119,8 +126,13 @@ def _by_offset(some: Sequence[Measured]) -> Iterator[Cell]:
     n = some[0]["n"]
     places = [(offset,) for offset in range(1, n + 1)]
     states = column(some, "n_states")[:, None]  # [P, 1]
+    said = column(some, "n_said")  # [P, n]
     for metric, name in MEANS.items():
-        yield from ratio_cells(places, metric, column(some, name), states)
+        yield from ratio_cells(
+            places, metric, column(some, name), said if name == "nats" else states
+        )
+    if (said < states).any():
+        yield from ratio_cells(places, "unsayable", states - said, states)
     yield from _chained(some, states)
     run = column(some, "right_up_to")
     yield from ratio_cells(places[1:], "accuracy_cond", run[:, 1:], run[:, :-1])
@@ -130,8 +142,8 @@ def _by_offset(some: Sequence[Measured]) -> Iterator[Cell]:
     bins = column(some, "bins").reshape(len(some), n, -1)
     count = states.sum()
     for i, place in enumerate(places):
-        sums = (nats[:, i], states, *size)
-        yield statistic_cell(place, "bits_per_byte", sums, bits_per_byte, count)
+        sums = (nats[:, i], said[:, i], *size)
+        yield statistic_cell(place, "bits_per_byte", sums, bits_per_byte, said[:, i].sum())
         yield statistic_cell(place, "calibration_error", (bins[:, i],), calibration_error, count)
     known = (column(some, "right"), states)
     yield statistic_cell((None,), "effective_horizon", known, horizon, count)
@@ -144,15 +156,15 @@ def _by_offset(some: Sequence[Measured]) -> Iterator[Cell]:
 
 def _chained(some: Sequence[Measured], states: NDArray[np.float64]) -> Iterator[Cell]:
     """Yield the chained reading of one module from offset 3 on; nothing of other models."""
-    names = ("chained_right", "chained_right_up_to", "chained_nats")
-    right, run, nats = (column(some, name) for name in names)
+    names = ("chained_right", "chained_right_up_to", "chained_nats", "chained_said")
+    right, run, nats, said = (column(some, name) for name in names)
     if not right.size:
         return
     places = [(offset,) for offset in range(3, 3 + right.shape[1])]
     before = np.concatenate([column(some, "right_up_to")[:, 1:2], run[:, :-1]], 1)
     yield from ratio_cells(places, "chained_accuracy", right, states)
     yield from ratio_cells(places, "chained_accuracy_cond", run, before)
-    yield from ratio_cells(places, "chained_cross_entropy", nats, states)
+    yield from ratio_cells(places, "chained_cross_entropy", nats, said)
 
 
 def _reliability(some: Sequence[Measured]) -> Iterator[Cell]:
@@ -203,10 +215,10 @@ class HeadsTask(ProbeTask):
         """Return what every head knows by offset, and the text walk."""
         found: dict[str, Sequence[float]] = {}
         right, states = measured["right"], measured["n_states"]
-        size = (states, measured["n_tokens"], measured["n_bytes"])
+        size = (measured["n_tokens"], measured["n_bytes"])
         for i in range(measured["n"]):
             found[f"accuracy_{i + 1}"] = (right[i], states)
-            found[f"bits_per_byte_{i + 1}"] = (measured["nats"][i], *size)
+            found[f"bits_per_byte_{i + 1}"] = (measured["nats"][i], measured["n_said"][i], *size)
             if i:
                 found[f"tf_agree_{i + 1}"] = (measured["agree"][i], states)
             if i > 1:  # at offset 2 it is the accuracy

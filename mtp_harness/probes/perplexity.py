@@ -24,6 +24,7 @@ from mtp_harness.probes.head_logprobs import TextQuestion, TextReading
 from mtp_harness.probes.pooled import Measured, column, ratio_cells, statistic_cell
 from mtp_harness.probes.positions import BUCKETS, POSITIONS, offset_cells, sums_by_position
 from mtp_harness.probes.task import ProbeTask, Table
+from mtp_harness.probes.teacher_forced import finite
 from mtp_harness.results.long_table import Cell
 from mtp_harness.scoring.bits_per_byte import bits_per_byte, pooled_bits_per_byte
 from mtp_harness.scoring.decoding import ratio_of_sums
@@ -37,7 +38,8 @@ UNITS = {"token_perplexity": "n_tokens", "byte_perplexity": "n_bytes", "word_per
 def measure(reading: TextReading) -> Measured:
     """Return the sums of one text; lists are by offset, those of groups [G, 2n]: nats, tokens."""
     mask = reading.has_target()  # [N, n]
-    nats = torch.where(mask, reading.heads.nats, 0).double()
+    nats, said = finite(torch.where(mask, reading.heads.nats, 0))
+    mask &= said  # a drafter with a vocabulary of its own: see `mtp_heads`
     values = torch.cat([nats, mask.double()], 1)  # [N, 2n]
     return Measured(
         n=reading.n,

@@ -24,6 +24,7 @@ from mtp_harness.errors import UserError
 from mtp_harness.probes.head_logprobs import TextQuestion, TextReading, sums_by
 from mtp_harness.probes.pooled import Measured, Place, column, ratio_cells
 from mtp_harness.probes.task import ProbeTask, Table
+from mtp_harness.probes.teacher_forced import finite
 from mtp_harness.results.long_table import Cell
 
 BOUND = 64
@@ -35,19 +36,24 @@ BUCKETS = [(begin, end - 1) for begin, end in pairwise(EDGES)]
 
 
 def measure(reading: TextReading, kind: str) -> Measured:
-    """Return the sums of one text: [right, nats, count] of each position, bucket, class and part.
+    """Return the sums of one text, as `_row` has them, of each position, bucket, class and part.
 
     The kind, `code` or `text`, decides the classes; documents of one's own have none.
     """
     common = reading.has_target().all(-1)  # [N]
     heads = reading.heads
-    values = torch.cat([heads.right, heads.nats, torch.ones(len(common), 1)], 1)
+    values = _row(heads.right, heads.nats)
     return Measured(
         n=reading.n,
         kind=kind,
         **sums_by_position(reading.position[common], values[common]),
         **(_classes(reading, kind) if kind in CLASSES else {}),
     )
+
+
+def _row(right: Tensor, nats: Tensor) -> Tensor:
+    """Return what is summed up, [N, 3n + 1], of [N, n]: right, nats, how many are finite, 1."""
+    return torch.cat([right, *finite(nats), torch.ones(len(right), 1)], 1)
 
 
 def sums_by_position(position: Tensor, values: Tensor) -> dict[str, list[list[float]]]:
@@ -60,7 +66,7 @@ def sums_by_position(position: Tensor, values: Tensor) -> dict[str, list[list[fl
 
 
 def _classes(reading: TextReading, kind: str) -> dict[str, Any]:
-    """Return the sums of every class and part over targets x[n]..x[N]: [C, 2 parts, 2n + 1]."""
+    """Return the sums of every class and part over targets x[n]..x[N]: [C, 2 parts, 3n + 1]."""
     characters, text = reading.encoded.characters(), reading.encoded.text
     if characters is None:
         raise UserError(
@@ -70,12 +76,10 @@ def _classes(reading: TextReading, kind: str) -> dict[str, Any]:
     n, heads, classes = reading.n, reading.heads, CLASSES[kind]
     of_token, first, over_two = classes_of_tokens(characters, text, kind)  # of x[1]..x[N]
     targets = reading.reached().numpy()
-    sums = np.zeros((len(classes), 2, 2 * n + 1))
+    sums = np.zeros((len(classes), 2, 3 * n + 1))
     if len(targets):
         states = torch.from_numpy(targets[:, None] - np.arange(1, n + 1))  # [targets, n]
-        right = heads.right.gather(0, states).double()
-        nats = heads.nats.gather(0, states).double()
-        values = torch.cat([right, nats, torch.ones(len(targets), 1)], 1).numpy()
+        values = _row(*(part.gather(0, states) for part in (heads.right, heads.nats))).numpy()
         np.add.at(sums, (of_token[targets - 1], 1 - first[targets - 1]), values)
     return {
         "classes": sums.tolist(),
@@ -108,12 +112,12 @@ def classes_of_tokens(
 
 
 def _groups(kind: str, n: int, measured: Measured | None = None) -> dict[str, NDArray[np.float64]]:
-    """Return the sums [2n + 1] of states and targets that a flat metric is about; None: zeros."""
-    buckets, rolled = np.zeros((len(BUCKETS), 2 * n + 1)), {}
+    """Return the sums [3n + 1] of states and targets that a flat metric is about; None: zeros."""
+    buckets, rolled = np.zeros((len(BUCKETS), 3 * n + 1)), {}
     if measured is not None:
         buckets = np.array(measured["buckets"])
     if kind in CLASSES:
-        classes = np.zeros((len(CLASSES[kind]), 2 * n + 1))
+        classes = np.zeros((len(CLASSES[kind]), 3 * n + 1))
         if measured is not None:
             classes = np.array(measured["classes"]).sum(1)
         rolled = {
@@ -137,15 +141,15 @@ def offset_cells(
 
 
 def _means(places: Sequence[Place], sums: NDArray[np.float64]) -> Iterator[Cell]:
-    """Yield accuracy and cross-entropy of sums [P, G, 2n + 1], by offset."""
-    n = sums.shape[-1] // 2
+    """Yield accuracy and cross-entropy of sums [P, G, 3n + 1], by offset."""
+    n = sums.shape[-1] // 3
     count = np.broadcast_to(sums[..., -1:], (*sums.shape[:-1], n))
     yield from offset_cells(places, "accuracy", sums[..., :n], count)
-    yield from offset_cells(places, "cross_entropy", sums[..., n : 2 * n], count)
+    yield from offset_cells(places, "cross_entropy", sums[..., n : 2 * n], sums[..., 2 * n : 3 * n])
 
 
 def _by_position(some: Sequence[Measured], name: str) -> Iterator[Cell]:
-    sums = column(some, name).reshape(len(some), -1, 2 * some[0]["n"] + 1)
+    sums = column(some, name).reshape(len(some), -1, 3 * some[0]["n"] + 1)
     yield from _means(POSITIONS if name == "positions" else BUCKETS, sums)
 
 
@@ -157,7 +161,7 @@ def _by_class(some: Sequence[Measured]) -> Iterator[Cell]:
 
 def _of_kind(kind: str, some: Sequence[Measured]) -> Iterator[Cell]:
     names = list(CLASSES[kind])
-    sums = column(some, "classes").reshape(len(some), len(names), 2, 2 * some[0]["n"] + 1)
+    sums = column(some, "classes").reshape(len(some), len(names), 2, 3 * some[0]["n"] + 1)
     rolled = [
         sums[:, [names.index(member) for member in group]].sum(1, keepdims=True)
         for group in ROLL_UP[kind].values()

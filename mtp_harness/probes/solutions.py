@@ -15,10 +15,11 @@ from mtp_harness.data.solutions import DATA_SETS
 from mtp_harness.probes.head_logprobs import TextQuestion, TextReading
 from mtp_harness.probes.pooled import Measured, column, ratio_cells, statistic_cell
 from mtp_harness.probes.task import ProbeTask, Table
+from mtp_harness.probes.teacher_forced import finite
 from mtp_harness.results.long_table import Cell
 from mtp_harness.scoring.bits_per_byte import bits_per_byte, pooled_bits_per_byte
 
-SIZE = ("n_scored", "n_tokens", "n_scored_bytes")
+SIZE = ("n_tokens", "n_scored_bytes")
 
 
 def measure(reading: TextReading, scored_bytes: int) -> Measured:
@@ -27,25 +28,28 @@ def measure(reading: TextReading, scored_bytes: int) -> Measured:
     # Head i reaches x[i] at the earliest; only a prompt shorter than n makes a difference.
     targets = reading.reached()
     states = targets[:, None] - torch.arange(1, n + 1)  # [targets, n]
+    nats, said = finite(heads.nats.gather(0, states))
     return Measured(
         n=n,
         n_tokens=reading.n_scored,
         n_scored=len(targets),
         n_scored_bytes=scored_bytes,
         right=heads.right.gather(0, states).sum(0).tolist(),
-        nats=heads.nats.gather(0, states).double().sum(0).tolist(),
+        nats=nats.sum(0).tolist(),
+        n_said=said.sum(0).tolist(),  # of a drafter with a vocabulary of its own: see `mtp_heads`
     )
 
 
 def _by_offset(some: Sequence[Measured]) -> Iterator[Cell]:
     places = [(offset,) for offset in range(1, some[0]["n"] + 1)]
     nats, scored = column(some, "nats"), column(some, "n_scored")[:, None]
-    yield from ratio_cells(places, "cross_entropy", nats, scored)
+    said = column(some, "n_said")
+    yield from ratio_cells(places, "cross_entropy", nats, said)
     yield from ratio_cells(places, "accuracy", column(some, "right"), scored)
     size = [column(some, name) for name in SIZE]
     for i, place in enumerate(places):
-        sums = (nats[:, i], *size)
-        yield statistic_cell(place, "bits_per_byte", sums, bits_per_byte, scored.sum())
+        sums = (nats[:, i], said[:, i], *size)
+        yield statistic_cell(place, "bits_per_byte", sums, bits_per_byte, said[:, i].sum())
 
 
 class SolutionsTask(ProbeTask):
@@ -66,8 +70,8 @@ class SolutionsTask(ProbeTask):
         """Return bits per byte by offset."""
         size = [measured[name] for name in SIZE]
         return {
-            f"bits_per_byte_{offset}": (nats, *size)
-            for offset, nats in enumerate(measured["nats"], 1)
+            f"bits_per_byte_{i + 1}": (measured["nats"][i], measured["n_said"][i], *size)
+            for i in range(measured["n"])
         }
 
     def described(self, documents: list[Measured]) -> dict[str, dict[str, Any]]:

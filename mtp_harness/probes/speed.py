@@ -36,7 +36,7 @@ from mtp_harness.probes.windows import Encode
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
-_ARGUMENT = re.compile(r"(?:^|,)(pretrained|loader|tokenizer)=(.+?)(?=,\w+=|$)")
+_ARGUMENT = re.compile(r"(?:^|,)(pretrained|drafter|loader|tokenizer)=(.+?)(?=,\w+=|$)")
 
 SELF = "self"
 """What tables call the model that is evaluated."""

@@ -182,6 +182,15 @@ def _compare(logits: Tensor, target: Tensor) -> Reading:
     )
 
 
+def finite(nats: Tensor) -> tuple[Tensor, Tensor]:
+    """Return losses with 0 for infinite ones, and which are finite, bool; both like `nats`.
+
+    A drafter with a vocabulary of its own gives every other token the probability 0.
+    """
+    said = ~nats.isposinf()
+    return torch.where(said, nats, 0).double(), said
+
+
 def hits(model: MultiHeadModel, tokens: Tensor, heads: int | None = None) -> Tensor:
     """Return which heads are right where, bool [B, T, k]; see `Reading.right`."""
     return read(model, tokens, heads).right

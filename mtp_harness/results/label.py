@@ -5,6 +5,7 @@ parts as tell it apart where another model of the same results is called so, too
 
     /ckpt/run1/7B                      7B
     /ckpt/run1/7B and /ckpt/run2/7B    run1/7B and run2/7B
+    /ckpt/7B, drafter=/d/tuned         7B + tuned
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,22 +18,29 @@ class Model(NamedTuple):
     Attributes:
         label: `label=…` of the model arguments; empty where it was not given.
         name: A folder, or a name on the hub.
+        drafter: Likewise, of heads that are not the model's own; empty where they are.
     """
 
     label: str
     name: str
+    drafter: str = ""
 
     @property
     def parts(self) -> list[str]:
         """The parts of its name."""
         return [part for part in self.name.split("/") if part] or ["model"]
 
+    @property
+    def drafter_alone(self) -> "Model":
+        """The drafter, as if it were a model."""
+        return Model("", self.drafter)
+
 
 def model_of(content: Mapping[str, Any]) -> Model:
     """Return how a results file calls its model."""
     mtp = content["config"].get("mtp") or {}
     name = content.get("model_name") or mtp.get("pretrained") or ""
-    return Model(_clean(mtp.get("label") or ""), _clean(name))
+    return Model(*(_clean(part or "") for part in (mtp.get("label"), name, mtp.get("drafter"))))
 
 
 def model_of_folder(name: str) -> Model:
@@ -43,7 +51,13 @@ def model_of_folder(name: str) -> Model:
 def labels_of(models: Iterable[Model]) -> dict[Model, str]:
     """Return the label of each of the models that stand side by side."""
     models = set(models)
-    return {model: model.label or _shortest(model, models) for model in models}
+    drafters = {model.drafter_alone for model in models if model.drafter}
+
+    def named(model: Model) -> str:
+        own = _shortest(model, models)
+        return f"{own} + {_shortest(model.drafter_alone, drafters)}" if model.drafter else own
+
+    return {model: model.label or named(model) for model in models}
 
 
 def _shortest(model: Model, models: Iterable[Model]) -> str:

@@ -15,6 +15,7 @@ from mtp_harness.results.label import Model, labels_of, model_of, model_of_folde
         ({"model_name": "/ckpt/7B", "config": {"mtp": {"label": " "}}}, "7B"),
         ({"config": {"mtp": {"pretrained": "/ckpt/run1/7B"}}}, "7B"),
         ({"model_name": "half \ud800"}, "half ?"),
+        ({"model_name": "/ckpt/7B", "config": {"mtp": {"drafter": "/d/tuned/"}}}, "7B + tuned"),
         ({"model_name": None}, "model"),
         ({}, "model"),
     ],
@@ -42,6 +43,12 @@ def test_folders_of_the_harness_are_read_back():
 def test_as_many_parts_as_tell_two_models_apart(labels):
     found = labels_of(Model("", name) for name in labels)
     assert {model.name: label for model, label in found.items()} == labels
+
+
+def test_one_trunk_with_several_drafters_is_several_models():
+    own, a, b = (Model("", "/ckpt/7B", drafter) for drafter in ("", "/a/mtp.sf", "/b/mtp.sf"))
+    assert labels_of([own, a, b]) == {own: "7B", a: "7B + a/mtp.sf", b: "7B + b/mtp.sf"}
+    assert labels_of([own, a]) == {own: "7B", a: "7B + mtp.sf"}
 
 
 def test_a_given_label_stays_and_another_model_makes_room():

@@ -6,12 +6,11 @@ import torch
 from torch import Tensor
 
 from mtp_harness.decode.step import Batch, Prefilled
+from mtp_harness.models.trunk import TrunkModel
 
 
 class ParallelDrafter:
     """See `step.Drafter`: heads 2..k draft t+2 .. t+k from the trunk's state at t."""
-
-    captures = True
 
     def __init__(self, batch: Batch) -> None:
         """Decide whether all heads run on all tokens, before it is known which are accepted.
@@ -20,6 +19,7 @@ class ParallelDrafter:
         A GPU waits for weights (measured up to 168 tokens of a 7B model), a CPU for arithmetic.
         """
         self.model, self.k = batch.model, batch.k
+        self.captures = not isinstance(self.model, TrunkModel)  # transformers' own: not tried yet
         on_gpu = batch.device.type == "cuda"
         self.at_once = self.k > 1 and self.model.shared_unembedding and on_gpu
 

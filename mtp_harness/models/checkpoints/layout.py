@@ -45,6 +45,7 @@ class Summary:
     stored_bytes: dict[str, int] = field(default_factory=dict)  # of weights, by type
     files: list[str] = field(default_factory=list)
     tokenizer: str | None = None
+    drafter: str | None = None  # where heads that were trained apart are
     missing: list[str] = field(default_factory=list)  # keys that the model has
     unexpected: list[str] = field(default_factory=list)  # keys that the weights have
     wrong_shapes: list[str] = field(default_factory=list)
@@ -67,9 +68,11 @@ class Summary:
         self.problems += [*causes, *keys.clauses()]
 
     def scan(self, stored: StoredTensors) -> None:
-        """Fill in sizes by type, and read every tensor once to find NaN and infinity."""
-        self.files = [file.name for file in stored.files]
-        self.parameters["total"] = sum(map(prod, stored.shapes.values()))
+        """Add sizes by type, and read every tensor once to find NaN and infinity."""
+        self.files += [file.name for file in stored.files]
+        n_numbers = sum(map(prod, stored.shapes.values()))
+        self.parameters["total"] = self.parameters.get("total", 0) + n_numbers
+        not_finite = []
         for name, dtype in stored.dtypes.items():
             tensor = self.attempt(partial(stored.read, name))
             if tensor is None:
@@ -77,9 +80,10 @@ class Summary:
             kind = str(tensor.dtype).removeprefix("torch.")
             self.stored_bytes[kind] = self.stored_bytes.get(kind, 0) + tensor.nbytes
             if dtype is not None and not is_finite(tensor):
-                self.not_finite.append(name)
-        if self.not_finite:
-            self.problems.append(f"NaN or infinity in {listing(self.not_finite)}")
+                not_finite.append(name)
+        if not_finite:
+            self.not_finite += not_finite
+            self.problems.append(f"NaN or infinity in {listing(not_finite)}")
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,11 @@ _DTYPES = {
 
 
 class SafetensorsFiles(StoredTensors):
-    """What `model.safetensors`, or the files that its index names, hold."""
+    """What `model.safetensors`, or the files that its index names, hold; or a file alone."""
 
-    def __init__(self, folder: Path) -> None:
-        """Read the headers."""
-        self.files = _weight_files(folder)
+    def __init__(self, place: Path) -> None:
+        """Read the headers of a folder's files, or of one file."""
+        self.files = [place] if place.is_file() else _weight_files(place)
         self.shapes, self.dtypes = {}, {}
         self._handles: dict[str, Any] = {}
         for file in self.files:

@@ -1,7 +1,8 @@
 """A checkpoint of a sequential family: transformers loads the trunk, this loads the modules.
 
 transformers leaves the modules' weights out without a word. Here they are read strictly both ways,
-from the same files, and so is the trunk. The families are rows of `models.families`.
+from the same files or from a drafter's (`drafter=`), and so is the trunk. The families are rows of
+`models.families`.
 """
 
 import re
@@ -15,19 +16,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from mtp_harness.models.checkpoints.checks import (
     KeyReport,
     listing,
     read_json,
-    refuse_differences,
 )
 from mtp_harness.models.checkpoints.layout import Layout, Summary
 from mtp_harness.models.checkpoints.ordinary_folder import (
     asking_transformers,
     built,
-    compare,
     describe_config,
     describe_weights,
     quietly,
@@ -35,11 +33,13 @@ from mtp_harness.models.checkpoints.ordinary_folder import (
 from mtp_harness.models.checkpoints.safetensors_files import (
     CONFIG_FILE,
     SafetensorsFiles,
-    no_such_model,
     stored_names,
 )
-from mtp_harness.models.checkpoints.tokenizer_folder import folder_tokenizer, tokenizer_file
+from mtp_harness.models.checkpoints.tokenizer_folder import tokenizer_file
+from mtp_harness.models.checkpoints.trunk_folder import ELSEWHERE, Trunk, trunk_tokenizer
 from mtp_harness.models.families import (
+    FAMILIES,
+    SPECULATORS,
     Family,
     family_of,
     modules_in,
@@ -54,8 +54,8 @@ from mtp_harness.models.sequential import (
     most_heads_of,
 )
 
-_ELSEWHERE = {"quantization_config", "transformers_weights"}
-"""Keys of a configuration whose tensors only transformers can compare with the trunk's."""
+MODULE_FILE = "mtp.safetensors"
+"""What finetuning writes beside a trunk."""
 
 _EXPERT = re.compile(r"(.*\.experts\.\d+\.)\w+\.weight$")
 _EXPERT_PARTS = ("gate_proj.weight", "up_proj.weight", "down_proj.weight")
@@ -67,55 +67,54 @@ def _of_layer(expert: re.Match[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What a folder of a family says and holds; weights are read where a method says so.
+class Stored(Trunk):
+    """What the folder of a trunk and its modules' files say; read where a method says so.
 
     Attributes:
-        folder: holds `config.json` and safetensors.
-        content: of its `config.json`.
-        family: the row.
-        files: its weights.
+        family: the row by which the modules are read.
+        source: where they are: the trunk's folder or a drafter.
+        modules: their tensors, among the trunk's where the folder is the same.
     """
 
-    folder: Path
-    content: dict[str, Any]
     family: Family
-    files: SafetensorsFiles
+    source: Path
+    modules: SafetensorsFiles
 
     @classmethod
-    def of(cls, folder: Path) -> "Stored":
+    def of(cls, folder: Path, drafter: Path | None = None) -> "Stored":
         """Read the configuration and the headers of the weights.
+
+        Args:
+            folder: holds `config.json` and safetensors.
+            drafter: a file or folder with modules to take instead of the folder's own.
 
         Raises:
             FileNotFoundError: a file is missing.
-            ValueError: a file is broken, or the configuration does not say how deep the trunk is.
+            ValueError: a file is broken, the configuration does not say how deep the trunk is, or a
+                drafter's cannot stand on it.
         """
-        content = read_json(folder / CONFIG_FILE)
-        family = family_of(content)
-        assert family is not None, "detected by its model_type"
-        depth = text_part(content).get("num_hidden_layers")
-        if not isinstance(depth, int) or depth < 1:
-            raise ValueError(
-                f"{folder / CONFIG_FILE}: num_hidden_layers is {depth}, expected the number of the "
-                "trunk's layers: fetch it again"
-            )
-        return cls(folder, content, family, SafetensorsFiles(folder))
+        trunk = Trunk.of(folder)
+        if drafter is None:
+            assert trunk.own is not None, "detected by its model_type"
+            return cls(**vars(trunk), family=trunk.own, source=folder, modules=trunk.files)
+        row, modules = _row(drafter, trunk), SafetensorsFiles(_module_file(drafter))
+        return cls(**vars(trunk), family=row, source=drafter, modules=modules)
 
     @property
-    def n_trunk(self) -> int:
-        """The number of the trunk's layers."""
-        return int(text_part(self.content)["num_hidden_layers"])
+    def is_apart(self) -> bool:
+        """Whether the modules are a drafter's."""
+        return self.modules is not self.files
 
     @cached_property
     def places(self) -> dict[str, tuple[int | None, str]]:
         """The modules' keys: which module, and the name in `MtpLayer`; see `Family.place`."""
-        found = {key: self.family.place(key, self.n_trunk) for key in self.files.shapes}
+        found = {key: self.family.place(key, self.n_trunk) for key in self.modules.shapes}
         return {key: place for key, place in found.items() if place}
 
     @cached_property
     def packed(self) -> list[str]:
         """The modules' keys whose tensors are no plain floating-point numbers."""
-        return [key for key in self.places if self.files.dtypes[key] is None]
+        return [key for key in self.places if self.modules.dtypes[key] is None]
 
     @cached_property
     def absent_parts(self) -> list[str]:
@@ -123,30 +122,23 @@ class Stored:
 
         transformers joins them, and fails without saying which it misses.
         """
-        found = [match for key in self.files.shapes if (match := _EXPERT.match(key))]
+        shapes = self.files.shapes | self.modules.shapes
+        found = [match for key in shapes if (match := _EXPERT.match(key))]
         keys = (f"{at}{part}" for at in sorted({m[1] for m in found}) for part in _EXPERT_PARTS)
-        return [key for key in keys if key not in self.files.shapes]
-
-    def read_config(self) -> Any:
-        """Return the configuration of the trunk as transformers builds it."""
-        try:
-            if self.family.trunk is None:
-                return AutoConfig.from_pretrained(self.folder, local_files_only=True)
-            names = self.content.keys() - {"model_type", "auto_map"}
-            return AutoConfig.for_model(
-                self.family.trunk, **{name: self.content[name] for name in names}
-            )
-        except Exception as error:  # transformers' validation has its own classes of error
-            raise no_such_model(self.folder / CONFIG_FILE, error) from error
+        return [key for key in keys if key not in shapes]
 
     def n_modules(self) -> int:
-        """Return how many modules the folder holds.
+        """Return how many modules there are.
 
         Raises:
-            ValueError: it is not the number that the configuration promises.
+            ValueError: it is not the number that the configuration promises, or a drafter has none.
         """
-        found = modules_in(self.family, self.files.shapes, self.n_trunk)
+        found = modules_in(self.family, self.modules.shapes, self.n_trunk)
         said = promised(self.content)
+        if self.is_apart:
+            if not found:
+                raise self._other_family()
+            return found
         if found == said or (found and not said):
             return found
         config, modules = self.folder / CONFIG_FILE, f"{said} module{'s' * (said > 1)}"
@@ -161,6 +153,32 @@ class Stored:
             f"{config} promises {modules} and the weights hold {found}, expected the same number: "
             "correct it or fetch the weights again"
         )
+
+    def _other_family(self) -> ValueError:
+        """Return what to raise about a drafter without a module of the trunk's family."""
+        keys = self.modules.shapes
+        rows = {**FAMILIES, "speculators": SPECULATORS}.items()
+        others = [name for name, row in rows if modules_in(row, keys, self.n_trunk)]
+        found = f" (the layout of {others[0]})" if others else ""
+        return ValueError(
+            f"{self.source} holds no module of {self.content.get('model_type')} (keys such as "
+            f"{self.family.key(0, 'eh_proj.weight', self.n_trunk)}) but keys such as "
+            f"{listing(sorted(keys), 1)}{found}, expected a module in the layout of the trunk "
+            f"{self.folder}: name another drafter, or the trunk that it was trained on"
+        )
+
+    def refuse_left_over(self) -> None:
+        """Refuse a drafter that holds more than modules.
+
+        Raises:
+            ValueError: names the tensors.
+        """
+        odd = [key for key in self.modules.shapes if key not in self.places]
+        if self.is_apart and odd:
+            raise ValueError(
+                f"{self.source} holds more than modules for {self.folder} (unexpected: "
+                f"{listing(odd)}), expected the modules' weights alone: take the others out"
+            )
 
     def refuse_dedicated(self) -> None:
         """Refuse modules whose configuration gives them embeddings of their own.
@@ -183,7 +201,7 @@ class Stored:
         """
         if self.packed:
             raise ValueError(
-                f"{self.folder} holds module weights that are not plain floating-point numbers "
+                f"{self.source} holds module weights that are not plain floating-point numbers "
                 f"({listing(self.packed)}), expected float32, float16 or bfloat16: fetch the "
                 "checkpoint whose modules are not quantised"
             )
@@ -194,7 +212,7 @@ class Stored:
 
         transformers joins them, and fails without saying which do not fit.
         """
-        shapes = self.files.shapes
+        shapes = self.files.shapes | self.modules.shapes
         found = [match for key in shapes if (match := _EXPERT.match(key))]
         usual: dict[str, Counter[tuple[int, ...]]] = defaultdict(Counter)
         for match in found:
@@ -211,7 +229,7 @@ class Stored:
         if self.unjoinable and not self.packed:
             said = "; ".join(f"{what}: {listing(keys)}" for what, keys in clauses.items() if keys)
             raise ValueError(
-                f"experts in {self.folder} are incomplete or uneven: {said}; fetch them again"
+                f"experts in {self.source} are incomplete or uneven: {said}; fetch them again"
             )
 
     @property
@@ -226,8 +244,8 @@ class Stored:
             ValueError: names the tensors.
         """
         files = self.files
-        odd = [k for k in files.shapes if files.dtypes[k] is None and k not in self.places]
-        if odd and not self.content.keys() & _ELSEWHERE:
+        odd = [key for key in self.trunk_keys if files.dtypes[key] is None]
+        if odd and not self.content.keys() & ELSEWHERE:
             raise ValueError(
                 f"{self.folder} holds trunk weights that are not plain floating-point numbers "
                 f"({listing(odd)}), expected a quantization_config in {CONFIG_FILE} that says how "
@@ -242,7 +260,7 @@ class Stored:
         """
         said = text_part(self.content).get("tie_word_embeddings")
         tied = self.content.get("tie_word_embeddings") if said is None else said
-        keys = self.files.shapes.keys() - self.places
+        keys = self.trunk_keys
         embedding = next((key for key in keys if key.endswith("embed_tokens.weight")), None)
         if not tied or embedding is None or "lm_head.weight" not in keys:
             return
@@ -266,32 +284,15 @@ class Stored:
             theirs = trunk.get(name.removeprefix("=").removesuffix(".weight"), "")
             if not name.startswith("=") or theirs not in self.files.shapes:
                 continue
-            if not torch.equal(self.files.read(key), self.files.read(theirs)):
+            if not torch.equal(self.modules.read(key), self.files.read(theirs)):
                 raise ValueError(
-                    f"{self.folder}: {key} is not the trunk's own, expected modules that share the "
+                    f"{self.source}: {key} is not the trunk's own, expected modules that share the "
                     "trunk's embeddings and unembedding: modules with their own are not supported"
                 )
 
     def trunk_differences(self) -> KeyReport | None:
         """Return how the trunk's tensors differ from its model's; None where that is not known."""
-        if self.unjoinable:
-            return None
-        found = compare(self.folder, self.content, self.files, self.read_config, _ELSEWHERE)
-        return found and self.of_trunk(found)
-
-    def of_trunk(self, report: KeyReport) -> KeyReport:
-        """Return a report of transformers without the modules' tensors, of which it knows none."""
-        mine = partial(self.family.place, n_trunk=self.n_trunk)
-        return report._replace(unexpected=[key for key in report.unexpected if not mine(key)])
-
-    def refuse_other_trunk(self) -> None:
-        """Refuse a trunk whose tensors are not its model's, as far as that is known.
-
-        Raises:
-            ValueError: names the tensors.
-        """
-        if report := self.trunk_differences():
-            refuse_differences(self.folder, CONFIG_FILE, report.clauses())
+        return None if self.unjoinable else super().trunk_differences()
 
     def refuse_other_modules(self) -> None:
         """Refuse modules whose tensors are not those of the trunk's kind of layer.
@@ -304,7 +305,7 @@ class Stored:
         with quietly():
             trunk = built(self.folder, self.read_config)
         if trunk is not None:
-            shapes = self.files.shapes.items()
+            shapes = self.modules.shapes.items()
             self.filled(trunk, {key: torch.empty(shape, device="meta") for key, shape in shapes})
 
     def check(self) -> None:
@@ -329,12 +330,12 @@ class Stored:
         n, weights = self.n_modules(), {}
         for key, (module, name) in self.places.items():
             if not name.startswith("="):
-                tensor = self.files.read(key) if tensors is None else tensors[key]
+                tensor = self.modules.read(key) if tensors is None else tensors[key]
                 for k in range(n) if module is None else [module]:  # what all share, once for each
                     weights[f"layers.{k}.{name}"] = tensor
         trunk = main.get_decoder()
         load: Any = Modules.from_pretrained
-        with asking_transformers(f"the modules of {self.folder}"), quietly():
+        with asking_transformers(f"the modules of {self.source}"), quietly():
             modules, info = load(
                 None,
                 trunk,
@@ -347,9 +348,13 @@ class Stored:
                 output_loading_info=True,
             )
         if clauses := KeyReport.of_loading(info, self._key).clauses():
+            whose, cure = f"its {CONFIG_FILE}", "fetch them again"
+            if self.is_apart:
+                whose = f"the {CONFIG_FILE} of {self.folder}"
+                cure = "name another drafter, or the trunk that it was trained on"
             raise ValueError(
-                f"the module weights in {self.folder} are not those that its {CONFIG_FILE} "
-                f"describes: {'; '.join(clauses)}; fetch them again"
+                f"the module weights in {self.source} are not those that {whose} describes: "
+                f"{'; '.join(clauses)}; {cure}"
             )
         filled: Modules = modules
         return filled
@@ -360,9 +365,36 @@ class Stored:
         return self.family.key(int(module), rest, self.n_trunk)
 
 
+def _row(drafter: Path, trunk: Trunk) -> Family:
+    """Return the row by which a drafter's modules are read."""
+    if is_speculators(drafter):
+        trunk.refuse_other_target(drafter, read_json(drafter / CONFIG_FILE))
+        return SPECULATORS
+    if trunk.own is None:
+        raise ValueError(
+            f"{drafter} holds weights alone, and {trunk.folder} is of no family whose modules are "
+            f"known (model_type {trunk.content.get('model_type')}), expected a trunk of "
+            f"{listing(FAMILIES, 99)}, or a drafter's folder that says what it is: name another"
+        )
+    return trunk.own
+
+
+def is_speculators(drafter: Path) -> bool:
+    """Return whether a drafter is a folder of speculators with a module."""
+    path = drafter / CONFIG_FILE
+    return path.is_file() and read_json(path).get("speculators_model_type") == "mtp"
+
+
+def _module_file(drafter: Path) -> Path:
+    """Return the file with a drafter's modules, or the folder whose index names them."""
+    path = drafter / MODULE_FILE
+    return path if path.is_file() else drafter
+
+
 CHECKS: tuple[Callable[[Stored], Any], ...] = (
     Stored.refuse_dedicated,
     Stored.n_modules,
+    Stored.refuse_left_over,
     Stored.refuse_packed,
     Stored.refuse_packed_trunk,
     Stored.refuse_partial_experts,
@@ -374,7 +406,11 @@ CHECKS: tuple[Callable[[Stored], Any], ...] = (
 
 
 def load_sequential(
-    folder: Path, dtype: torch.dtype | None = None, heads: int | None = None, **arguments: Any
+    folder: Path,
+    dtype: torch.dtype | None = None,
+    heads: int | None = None,
+    drafter: Path | None = None,
+    **arguments: Any,
 ) -> SequentialModel:
     """Load trunk and modules, in evaluation mode.
 
@@ -382,6 +418,7 @@ def load_sequential(
         folder: holds `config.json` and safetensors.
         dtype: type of the weights; None means what the configuration says.
         heads: as for `SequentialModel`.
+        drafter: as for `Stored.of`.
         **arguments: of transformers' `from_pretrained` for the trunk.
 
     Raises:
@@ -389,21 +426,9 @@ def load_sequential(
         ValueError: the modules that the configuration promises are absent or incomplete, or
             weights are left over, have another shape, or are packed.
     """
-    stored = Stored.of(folder)
+    stored = Stored.of(folder, drafter)
     stored.check()
-    stored.refuse_other_trunk()
-    load: Any = AutoModelForCausalLM.from_pretrained
-    with asking_transformers(str(folder)), quietly():
-        main, info = load(
-            folder,
-            config=stored.read_config(),
-            dtype=dtype or "auto",
-            local_files_only=True,
-            output_loading_info=True,
-            **arguments,
-        )
-    # Again, because of a quantised trunk transformers alone knows what it needs.
-    refuse_differences(folder, CONFIG_FILE, stored.of_trunk(KeyReport.of_loading(info)).clauses())
+    main = stored.loaded(dtype, **arguments)
     model = SequentialModel(main, stored.filled(main), stored.family, heads)
     model.eval()
     return model
@@ -424,44 +449,42 @@ def _recognises(folder: Path) -> bool:
     return modules_in(family, keys, int(text_part(content).get("num_hidden_layers", 0))) > 0
 
 
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    with quietly():  # a type that transformers does not know
-        return folder_tokenizer(folder, lambda folder: Stored.of(folder).read_config(), raw=False)
-
-
-def _n_future_tokens(folder: Path) -> int:
-    return heads_of(Stored.of(folder).n_modules())
-
-
-def _most_heads(folder: Path) -> int:
-    return most_heads_of(Stored.of(folder).n_modules())
-
-
-def _describe(summary: Summary, folder: Path) -> Path | None:
+def _describe(summary: Summary, folder: Path, drafter: Path | None = None) -> Path | None:
     """Fill in what is known without loading: of the trunk as of an ordinary model, and modules."""
     content = describe_config(summary, folder)
-    stored = summary.attempt(lambda: Stored.of(folder))
+    stored = summary.attempt(lambda: Stored.of(folder, drafter))
     if stored:
         for step in CHECKS:
             summary.attempt(partial(step, stored))
         describe_weights(
             summary, content, lambda: stored.files, lambda _: stored.trunk_differences()
         )
-        sizes = [prod(stored.files.shapes[key]) for key in stored.places]
+        if stored.is_apart:
+            summary.scan(stored.modules)
+        sizes = [prod(stored.modules.shapes[key]) for key in stored.places]
         if sizes:
-            summary.modules = modules_in(stored.family, stored.files.shapes, stored.n_trunk)
+            summary.modules = modules_in(stored.family, stored.modules.shapes, stored.n_trunk)
             summary.n_future_tokens = heads_of(summary.modules)
             summary.notes.append(f"parameters of modules: {sum(sizes):,}")
     return tokenizer_file(folder)
 
 
-SEQUENTIAL = Layout(
-    name="sequential",
-    title="transformers folder with sequential modules",
-    recognises=_recognises,
-    n_future_tokens=_n_future_tokens,
-    tokenizer=_tokenizer,
-    describe=_describe,
-    load=load_sequential,
-    most_heads=_most_heads,
-)
+def sequential(drafter: Path | None = None) -> Layout:
+    """Return the layout of folders whose modules are their own, or those of a drafter."""
+
+    def modules(folder: Path) -> int:
+        return Stored.of(folder, drafter).n_modules()
+
+    return Layout(
+        name="sequential",
+        title="transformers folder with sequential modules",
+        recognises=_recognises,
+        n_future_tokens=lambda folder: heads_of(modules(folder)),
+        tokenizer=trunk_tokenizer,
+        describe=partial(_describe, drafter=drafter),
+        load=partial(load_sequential, drafter=drafter),
+        most_heads=lambda folder: most_heads_of(modules(folder)),
+    )
+
+
+SEQUENTIAL = sequential()

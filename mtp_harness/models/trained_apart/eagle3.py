@@ -1,0 +1,234 @@
+"""EAGLE-3: one layer that reads three states of the trunk, and drafts on by itself.
+
+    taps    = [h_i, h_j, h_k] of the token at t       residual stream after i, j, k layers
+    state 2 = layer(embedding of t+1, fc(taps))       at position t
+    state 3 = layer(embedding of t+2, state 2)        at position t+1; fc is not applied again
+    draft   = lm_head(norm(state)), in a vocabulary of its own: id i means the trunk's i + d2t[i]
+
+Its attention reads [norm of the embedding, norm of the state], twice as wide as the layer; further
+layers are plain ones. All other tokens of the trunk have the probability 0.
+
+Source: Li et al. 2025, "EAGLE-3", section 3, and the files of its authors and of speculators, which
+also norm the taps, what is passed on, or the residual.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from mtp_harness.models.interface import KeyValueCache, LayerShape
+from mtp_harness.models.sequential import DEFAULT_REUSED
+from mtp_harness.models.trunk import TrunkModel
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a drafter is like, apart from its weights.
+
+    Attributes:
+        config: of transformers, for layers of its kind; its `vocab_size` is the trunk's, V.
+        taps: how many layers of the trunk stand before each state that is read; 0 means the
+            embeddings, the number of layers the input of the final norm.
+        width: of the trunk, D.
+        n_drafts: size of its own vocabulary.
+        norm_before_residual: whether the residual is the normed state.
+        norm_before_fc: whether the joined taps are normed.
+        fc_norm: whether each tap is normed.
+        norm_output: whether the state is passed on after the last norm.
+        own_embeddings: whether it has embeddings, instead of the trunk's.
+        own_head: whether it has an unembedding, instead of the trunk's.
+        fc_bias: whether `fc` has one.
+    """
+
+    config: Any
+    taps: tuple[int, ...]
+    width: int
+    n_drafts: int
+    norm_before_residual: bool = False
+    norm_before_fc: bool = False
+    fc_norm: bool = False
+    norm_output: bool = False
+    own_embeddings: bool = False
+    own_head: bool = True
+    fc_bias: bool = False
+
+
+class FirstLayer(nn.Module):
+    """A layer of transformers that reads embeddings beside states."""
+
+    def __init__(self, layer: Any, norm: nn.Module, before_residual: bool) -> None:
+        """Take over the parts of a layer; `norm` is of the states."""
+        super().__init__()
+        self.self_attn, self.mlp = layer.self_attn, layer.mlp
+        self.input_layernorm, self.hidden_norm = layer.input_layernorm, norm
+        self.post_attention_layernorm = layer.post_attention_layernorm
+        self.before_residual = before_residual
+        for name in ("q_proj", "k_proj", "v_proj"):
+            old = getattr(self.self_attn, name)
+            new = nn.Linear(2 * old.in_features, old.out_features, bias=old.bias is not None)
+            setattr(self.self_attn, name, new)
+
+    def forward(self, embeddings: Tensor, states: Tensor, **where: Any) -> Tensor:
+        """Return states [B, T, H] of embeddings and states [B, T, H]; `where` is for attention."""
+        normed = self.hidden_norm(states)
+        both = torch.cat([self.input_layernorm(embeddings), normed], -1)
+        found: Tensor = self.self_attn(both, **where)[0]
+        found = found + (normed if self.before_residual else states)
+        found = found + self.mlp(self.post_attention_layernorm(found))
+        return found
+
+
+class Eagle3(nn.Module):
+    """The drafter's weights, named as in speculators' files."""
+
+    def __init__(self, design: Design) -> None:
+        """Build it with random weights."""
+        super().__init__()
+        config = design.config
+        n_vocabulary, config.vocab_size = config.vocab_size, 1  # no embeddings that nobody needs
+        donor: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        config.vocab_size = n_vocabulary
+        base, width = donor.get_decoder(), config.hidden_size
+
+        def norm(size: int = width) -> nn.Module:
+            made: nn.Module = type(base.norm)(size, eps=config.rms_norm_eps)
+            return made
+
+        self.config = donor.config  # the layers ask it how attention is computed
+        self.design, self.rotary, self.norm = design, base.rotary_emb, base.norm
+        first = FirstLayer(base.layers[0], norm(), design.norm_before_residual)
+        self.layers = nn.ModuleList([first, *base.layers[1:]])
+        n_read = len(design.taps) * design.width
+        self.fc = nn.Linear(n_read, width, bias=design.fc_bias)
+        if design.norm_before_fc:
+            self.input_norm = norm(n_read)
+        if design.fc_norm:
+            self.fc_norm = nn.ModuleList(norm(design.width) for _ in design.taps)
+        if design.own_embeddings:
+            self.embed_tokens = nn.Embedding(n_vocabulary, width)
+        if design.own_head:
+            self.lm_head = nn.Linear(width, design.n_drafts, bias=False)
+
+    def fuse(self, taps: Tensor) -> Tensor:
+        """Return what the first pass reads, [..., H], of joined taps."""
+        if self.design.norm_before_fc:
+            taps = self.input_norm(taps)
+        if self.design.fc_norm:
+            each = zip(self.fc_norm, taps.chunk(len(self.fc_norm), -1), strict=True)
+            taps = torch.cat([norm(tap) for norm, tap in each], -1)
+        found: Tensor = self.fc(taps)
+        return found
+
+
+class Eagle3Model(TrunkModel):
+    """A trunk of transformers with an EAGLE-3 drafter; it is read as one reused module.
+
+    State 1 is [normed trunk state, taps]; what the drafter passes on is as wide as the drafter.
+    """
+
+    sequential = reused = True
+
+    def __init__(
+        self, main: Any, drafter: Eagle3, ids: Tensor | None, heads: int | None = None
+    ) -> None:
+        """Put trunk and drafter together.
+
+        Args:
+            main: transformers' causal language model; see `TrunkModel`.
+            drafter: of the same type and on the same device.
+            ids: the trunk's ids of the drafter's own vocabulary, int64; None where it is the
+                trunk's.
+            heads: n; None means `DEFAULT_REUSED`.
+        """
+        super().__init__(main)
+        drafter.config._attn_implementation = self.base.config._attn_implementation
+        self.drafter, self._n = drafter, heads or DEFAULT_REUSED
+        self.ids: Tensor | None
+        self.register_buffer("ids", ids, persistent=False)
+        self._depth, design = len(self.base.layers), drafter.design
+        self._width = self.base.config.hidden_size  # D
+        self._wide = self._width * (1 + len(design.taps))
+        assert self._wide != design.config.hidden_size, "states are told apart by their width"
+        self._seen: dict[int, Tensor] = {}
+        for tap in design.taps:
+            if tap < self._depth:
+                self.base.layers[tap].register_forward_pre_hook(self._note(tap), with_kwargs=True)
+        layer: Any
+        for index, layer in enumerate(drafter.layers):
+            layer.self_attn.layer_idx = self._depth + index
+        self.train(main.training)
+
+    def _note(self, tap: int) -> Any:
+        def note(_: Any, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+            self._seen[tap] = args[0] if args else kwargs["hidden_states"]
+
+        return note
+
+    @property
+    def n_future_tokens(self) -> int:
+        """The number of heads, n."""
+        return self._n
+
+    def layer_shapes(self, heads: int) -> list[LayerShape]:
+        """Return the cache layers of the trunk and of the drafter."""
+        config = self.drafter.design.config
+        one = LayerShape(config.num_key_value_heads, config.head_dim)
+        return self.trunk_shapes() + [one] * (len(self.drafter.layers) if heads > 1 else 0)
+
+    def trunk(
+        self, tokens: Tensor, positions: Tensor | None = None, cache: KeyValueCache | None = None
+    ) -> Tensor:
+        """Return [state before the final norm, taps]; see `TrunkModel.trunk`."""
+        last = super().trunk(tokens, positions, cache)
+        taps = [self._seen.get(tap, last) for tap in self.drafter.design.taps]
+        self._seen.clear()
+        return torch.cat([last, *taps], -1)
+
+    def head(
+        self,
+        offset: int,
+        states: Tensor,
+        tokens: Tensor | None = None,
+        positions: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """See `MultiHeadModel.head`."""
+        if offset == 1:
+            last, taps = states[..., : self._width], states[..., self._width :]
+            return torch.cat([self.norm(last), taps], -1)
+        assert tokens is not None
+        drafter = self.drafter
+        if states.shape[-1] == self._wide:
+            states = drafter.fuse(states[..., self._width :])
+        table = drafter.embed_tokens if drafter.design.own_embeddings else self._embeddings
+        mask = self._mask(tokens, cache, positions)
+        where = {
+            "attention_mask": mask,
+            "position_embeddings": drafter.rotary(states, self._positions(tokens, positions)),
+            "past_key_values": cache,
+        }
+        first, *further = drafter.layers
+        found: Tensor = first(table(tokens), states, **where)
+        for layer in further:
+            found = layer(found, **where)
+        return drafter.norm(found) if drafter.design.norm_output else found
+
+    @property
+    def _embeddings(self) -> Any:
+        return self.main.get_input_embeddings()
+
+    def logits(self, offset: int, states: Tensor) -> Tensor:
+        """Return logits [..., V] of states; -inf for tokens that the drafter cannot say."""
+        if offset == 1:
+            found: Tensor = self.main.lm_head(states[..., : self._width])
+            return found
+        drafter = self.drafter
+        normed = states if drafter.design.norm_output else drafter.norm(states)
+        own: Tensor = (drafter.lm_head if drafter.design.own_head else self.main.lm_head)(normed)
+        if self.ids is None:
+            return own
+        whole = own.new_full((*own.shape[:-1], self.main.lm_head.out_features), float("-inf"))
+        return whole.index_copy_(-1, self.ids, own)

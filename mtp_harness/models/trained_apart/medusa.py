@@ -1,0 +1,132 @@
+"""Medusa: heads of a few residual layers that all read the trunk's state, after its final norm.
+
+    state_k  = x + SiLU(W x + b), once for each layer, from x = norm(z)
+    logits_k = lm_head_k(state_k)                             for the token at t+k
+
+Source: Cai et al. 2024, "Medusa", section 2.1.1, and the files of its authors and of vLLM.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from mtp_harness.models.interface import KeyValueCache, LayerShape, at_index
+from mtp_harness.models.trained_apart.stored import Stored
+from mtp_harness.models.trunk import TrunkModel
+
+
+class MedusaHead(nn.Module):
+    """One head; [..., D] → [..., D], and its unembedding."""
+
+    def __init__(self, width: int, n_layers: int, vocabulary: int, bias: bool) -> None:
+        """Build it with random weights."""
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(width, width, bias=bias) for _ in range(n_layers))
+        self.lm_head = nn.Linear(width, vocabulary, bias=False)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Return the head's states."""
+        for layer in self.layers:
+            states = states + silu(layer(states))
+        return states
+
+
+class MedusaModel(TrunkModel):
+    """A trunk of transformers with Medusa heads, which are parallel ones."""
+
+    def __init__(self, main: Any, heads: nn.ModuleList) -> None:
+        """Put trunk and heads 2..n together."""
+        super().__init__(main)
+        self.heads = heads
+        self.train(main.training)
+
+    @property
+    def n_future_tokens(self) -> int:
+        """The number of heads, n."""
+        return 1 + len(self.heads)
+
+    def layer_shapes(self, heads: int) -> list[LayerShape]:
+        """Return the cache layers of the trunk: heads have none."""
+        return self.trunk_shapes()
+
+    def head(
+        self,
+        offset: int,
+        states: Tensor,
+        tokens: Tensor | None = None,
+        positions: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """See `MultiHeadModel.head`."""
+        normed: Tensor = self.norm(states)
+        return normed if offset == 1 else self.heads[offset - 2](normed)
+
+    def head_at(
+        self, offset: int, states: Tensor, positions: Tensor, cache: KeyValueCache, last: Tensor
+    ) -> Tensor:
+        """See `MultiHeadModel.head_at`: nothing is kept of the other tokens."""
+        return self.head(offset, at_index(states, last))
+
+    def logits(self, offset: int, states: Tensor) -> Tensor:
+        """Return logits [..., V] of states [..., D] of head `offset`."""
+        head: Any = self.main if offset == 1 else self.heads[offset - 2]
+        found: Tensor = head.lm_head(states)
+        return found
+
+
+_KEYS = {
+    r"(\d+)\.(\d+)\.linear\.(weight|bias)": r"\1.layers.\2.\3",
+    r"(\d+)\.\d+\.weight": r"\1.lm_head.weight",
+    r"blocks\.(\d+)\.layers\.(\d+)\.(weight|bias)": r"\1.layers.\2.\3",
+    r"lm_heads\.(\d+)\.weight": r"\1.lm_head.weight",
+}
+"""Of the authors' and of vLLM's files → names in a list of `MedusaHead`."""
+
+
+@dataclass(frozen=True)
+class StoredMedusa(Stored):
+    """A folder with Medusa heads, as its authors or vLLM write it."""
+
+    name = "medusa"
+    title = "transformers folder with Medusa heads"
+
+    def key(self, name: str) -> str:
+        """Return the name in a list of `MedusaHead`."""
+        for pattern, ours in _KEYS.items():
+            if match := re.fullmatch(pattern, name):
+                return match.expand(ours)
+        return name
+
+    def _count(self, *names: str) -> int:
+        """Return a number of the configuration, by the name of one of the forms."""
+        found = [self.content[name] for name in names if name in self.content]
+        if not found or type(found[0]) is not int or not 1 <= found[0] <= 64:
+            raise self.refuse(
+                f"{' or '.join(names)} is {found[0] if found else 'absent'}, expected a number "
+                "from 1 to 64"
+            )
+        count: int = found[0]
+        return count
+
+    @property
+    def heads(self) -> int:
+        """N, which is the file's."""
+        return 1 + self._count("medusa_num_heads", "num_heads")
+
+    most = heads
+
+    def built(self) -> nn.ModuleList:
+        """Return heads 2..n with random weights; there are biases where the files have some."""
+        n_layers = self._count("medusa_num_layers", "num_hidden_layers")
+        width, vocabulary = self.of_trunk("hidden_size"), self.of_trunk("vocab_size")
+        bias = any(key.endswith(".bias") for key in self.tensors.shapes)
+        return nn.ModuleList(
+            MedusaHead(width, n_layers, vocabulary, bias) for _ in range(self.heads - 1)
+        )
+
+    def model(self, main: Any, drafter: Any, heads: int | None) -> MedusaModel:
+        """Return trunk and heads."""
+        return MedusaModel(main, drafter)

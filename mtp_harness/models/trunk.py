@@ -1,0 +1,98 @@
+"""A causal language model of transformers as the trunk that heads stand on.
+
+Its forward is called as it is, with our cache, 4D masks and positions per row; its final norm is
+taken out, because some heads read the states before it.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtp_harness.models.gated_delta import serve_slots, state_shapes
+from mtp_harness.models.interface import KeyValueCache, LayerShape, MultiHeadModel
+
+
+class TrunkModel(MultiHeadModel):
+    """Everything about the trunk; heads are the subclass's."""
+
+    def __init__(self, main: Any) -> None:
+        """Take over a model.
+
+        Args:
+            main: transformers' causal language model; it must not be used apart from here: its
+                final norm is taken out.
+        """
+        super().__init__()
+        self.main = main
+        self.config = main.config
+        self.base: Any = main.get_decoder()
+        self.norm, self.base.norm = self.base.norm, nn.Identity()
+        serve_slots(self.base)
+
+    @property
+    def max_positions(self) -> int:
+        """The longest sequence the trunk was built for, in tokens."""
+        return int(self.base.config.max_position_embeddings)
+
+    def attention_shape(self) -> LayerShape:
+        """Return the cache layer of one of the trunk's layers of attention."""
+        config = self.base.config
+        if getattr(config, "kv_lora_rank", None):  # MLA keeps latents
+            return LayerShape(1, config.kv_lora_rank, value_dim=config.qk_rope_head_dim)
+        width = getattr(config, "head_dim", None) or (
+            config.hidden_size // config.num_attention_heads
+        )
+        return LayerShape(config.num_key_value_heads, width)
+
+    def trunk_shapes(self) -> list[LayerShape]:
+        """Return the cache layers of the trunk."""
+        config = self.base.config
+        shapes = [self.attention_shape()] * config.num_hidden_layers
+        for index, kind in enumerate(getattr(config, "layer_types", None) or []):
+            if kind == "linear_attention":
+                shapes[index] = LayerShape(0, 0, states=state_shapes(config))
+        return shapes
+
+    def trunk(
+        self, tokens: Tensor, positions: Tensor | None = None, cache: KeyValueCache | None = None
+    ) -> Tensor:
+        """Return the trunk's states before its final norm; see `MultiHeadModel.trunk`.
+
+        Without a cache, positions below 0 are those of padding, which no other token sees.
+        """
+        arguments: dict[str, Any] = {}
+        if cache is not None:
+            arguments["attention_mask"] = self._mask(tokens, cache)
+            arguments["position_ids"] = self._positions(tokens, positions)
+            arguments["past_key_values"] = cache
+        elif positions is not None:  # linear attention knows padding by a mask of two dimensions
+            arguments["attention_mask"] = (positions >= 0).long()
+            arguments["position_ids"] = positions.clamp(min=0)
+        states: Tensor = self.base(
+            tokens, use_cache=cache is not None, **arguments
+        ).last_hidden_state
+        return states
+
+    def _positions(self, tokens: Tensor, positions: Tensor | None) -> Tensor:
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device)
+        return positions.expand(tokens.shape)
+
+    def _mask(
+        self, tokens: Tensor, cache: KeyValueCache | None, positions: Tensor | None = None
+    ) -> Tensor | None:
+        """Return numbers to add to scores, [1 or B, 1, T, S]; None where attention is causal."""
+        if cache is not None and cache.mask is not None:
+            return cache.bias(self.dtype, 1)
+        padded = cache is None and positions is not None  # perhaps: see `trunk`
+        if cache is None and not padded and self.base.config._attn_implementation != "eager":
+            return None  # these are causal without a mask
+        length = tokens.shape[1]
+        lowest = torch.finfo(self.dtype).min
+        causal = torch.full(
+            (1, 1, length, length), lowest, dtype=self.dtype, device=tokens.device
+        ).triu(1)
+        if positions is None or not padded:
+            return causal
+        return causal.masked_fill((positions < 0)[:, None, None], lowest)
