@@ -28,6 +28,7 @@ class Protocol:
     budget: str = ""
     draft_rule: str = ""
     dtype: str = ""
+    engine: str = ""
     settings: str = ""
 
     def differences(self, other: "Protocol") -> list[str]:
@@ -56,6 +57,7 @@ def protocol_of(run: Run, task: str, documents: Documents | None) -> Protocol:
         number_of_samples=str(documents.n_samples if documents else config.get("repeats", 1)),
         draft_rule=str(run.mtp.get("draft_rule", "")) if generates and run.model.k > 1 else "",
         dtype=str(dtype).removeprefix("torch."),
+        engine=str((run.mtp.get("engine") or {}).get("name") or "mtp") if run.mtp else "",
         settings=", ".join(f"{key}={value}" for key, value in run.settings(task)) or "none",
         **_generation(dict(generation or {}) if generates else {}),
     )
