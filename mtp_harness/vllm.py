@@ -13,6 +13,9 @@ same counts as `--model mtp` (`decode.vllm_counts`). Log-likelihoods are inherit
     journal=FILE                  finished answers, so that a killed run goes on where it stood
     label=, train_tokens=, …      as for `--model mtp`
     …                             and those of lm_eval's `vllm` (tensor_parallel_size, …)
+
+`--batch_size auto` hands vLLM all requests at once, which is what it is fast with; a number hands
+it so many at a time.
 """
 
 # First, or registering hides the harness's built-in models; see `mtp_harness.lm`.
@@ -140,6 +143,8 @@ class MTPVLLM(VLLM):  # type: ignore[misc]
         cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None
     ) -> "MTPVLLM":
         """Build the model for the command line: errors are one sentence, not a traceback."""
+        with user_errors(ValueError):
+            refuse_foreign(arg_dict)
         if not arg_dict.get("pretrained"):
             raise UserError(
                 "--model mtp-vllm without pretrained=, expected a folder or a name on the hub: "

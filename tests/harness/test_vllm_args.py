@@ -1,7 +1,10 @@
 """Model arguments of `mtp-vllm`: read, and refused by name before vLLM is asked for anything."""
 
+from importlib.util import find_spec
+
 import pytest
 
+from mtp_harness.errors import UserError
 from mtp_harness.harness.vllm_args import Speculation, in_a_sentence, refuse_foreign, speculation
 
 EAGLE = {"method": "eagle3", "drafter": "d"}
@@ -70,3 +73,9 @@ def test_an_error_of_vllm_is_one_line():
     assert in_a_sentence(error) == "num_speculative_tokens:3 must be divisible by n_predict=2"
     assert in_a_sentence(RuntimeError("no\n memory.")) == "no memory"
     assert in_a_sentence(AssertionError()) == "AssertionError"
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_without_vllm_the_model_s_name_is_one_sentence():
+    with pytest.raises(UserError, match=r"needs vLLM, .* install mtp-harness\[vllm\], or use"):
+        import mtp_harness.vllm  # noqa: F401
