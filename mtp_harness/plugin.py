@@ -29,8 +29,8 @@ from mtp_harness.results import long_table
 from mtp_harness.results.closing import closing
 from mtp_harness.sandbox.consent import consent_for_this_run
 
-MODELS = {"mtp": "mtp_harness.lm:MTPLM"}
-"""What `--model` may say → `module:class`; an entry point of pyproject.toml says the same."""
+MODELS = {"mtp": "mtp_harness.lm:MTPLM", "mtp-vllm": "mtp_harness.vllm:MTPVLLM"}
+"""What `--model` may say → `module:class`; entry points of pyproject.toml say the same."""
 
 
 def add_model(models: ModuleType) -> None:

@@ -35,7 +35,8 @@ ALLOWED = {
     "scoring": {"data", "decode", "errors", "harness", "results", "sandbox"},
     "probes": {"data", "decode", "errors", "harness", "models", "results", "scoring"},
     "lm": {"errors", "files", "harness", "models", "probes"},
-    "plugin": {"errors", "files", "harness", "lm", "results", "sandbox"},
+    "vllm": {"decode", "errors", "files", "harness", "models"},
+    "plugin": {"errors", "files", "harness", "lm", "results", "sandbox", "vllm"},
     "_startup": {"plugin"},
     "training": {"files", "models"},
     "figures": {"errors", "files", "results", "scoring"},
@@ -45,13 +46,14 @@ ALLOWED = {
     "commands": {
         *("_startup", "data", "decode", "errors", "figures", "files", "harness", "leaderboard"),
         *("models", "pipeline", "probes", "report", "results", "sandbox", "scoring", "training"),
+        "vllm",
     },
     "cli": {"commands", "errors"},
 }
 AS_TEXT = {("pipeline", "cli")}
 """Programs started by their module's name: a process of its own, not an import."""
 
-USES_HARNESS = {"lm", "harness", "plugin", "_startup", "commands", "pipeline"}
+USES_HARNESS = {"lm", "vllm", "harness", "plugin", "_startup", "commands", "pipeline"}
 HOMES = {
     "transformers": {"models", "training", "lm", "commands"},
     "matplotlib": {"figures", "commands"},

@@ -194,7 +194,7 @@ def test_built_in_models_are_all_still_there(installed, folder):
     assert run.returncode == 0, run.stderr
     file, names = json.loads(run.stdout)
     assert Path(file).is_relative_to(installed.site)
-    assert set(names) == {*MODEL_MAPPING, "mtp"}
+    assert set(names) == {*MODEL_MAPPING, "mtp", "mtp-vllm"}
 
 
 @needs_model

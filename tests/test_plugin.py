@@ -36,7 +36,7 @@ def models(monkeypatch):
 
 def test_model_is_added_lazily_beside_all_built_in_ones(models):
     plugin.add_model(SimpleNamespace())
-    assert set(models.keys()) == {*MODEL_MAPPING, "mtp"}
+    assert set(models.keys()) == {*MODEL_MAPPING, "mtp", "mtp-vllm"}
     assert dict(models.items())["mtp"] == "mtp_harness.lm:MTPLM"
 
 

@@ -88,6 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--device", help="such as cpu or cuda:1 (default: the GPU where there is one)")
     add(
+        "--engine",
+        choices=("mtp", "vllm"),
+        default="mtp",
+        help="vllm: compare with vLLM's text (default: %(default)s)",
+    )
+    add(
         "-o",
         "--out",
         type=user_path,
@@ -137,6 +143,8 @@ def _verify(args: argparse.Namespace) -> int:
         "new_tokens": args.new_tokens,
     }
     environment = provenance.environment(model.device)
+    if args.engine == "vllm":
+        return _beside_vllm(args, verifier, ks, settings, environment)
     _say(_title(settings, environment["hardware"]))
     rows = []
     with _grader() as grader:
@@ -149,6 +157,26 @@ def _verify(args: argparse.Namespace) -> int:
         report = {**settings, "comparisons": [row.as_dict() for row in rows], **environment}
         write_whole(args.out, json.dumps(report, indent=1) + "\n")
     return int(any(row.comparison.counts["errors"] for row in rows))
+
+
+def _beside_vllm(
+    args: argparse.Namespace,
+    verifier: Verifier,
+    draft_heads: Sequence[int],
+    settings: dict[str, Any],
+    environment: dict[str, Any],
+) -> int:
+    """Compare with vLLM's text and acceptance; return 1 if there is an error."""
+    from mtp_harness.commands import verify_vllm
+
+    ks, found = [k for k in draft_heads if k > 1], []
+    for both in verify_vllm.verify(verifier, args.pretrained, ks, args.batch[0], settings["dtype"]):
+        found.append(both)
+        _say("\n".join(verify_vllm.as_lines(both)))
+    if args.out:
+        report = {**settings, "vllm": [verify_vllm.as_json(both) for both in found], **environment}
+        write_whole(args.out, json.dumps(report, indent=1) + "\n")
+    return int(any(pair.comparison.counts["errors"] for both in found for pair in both.pairs))
 
 
 class Row(NamedTuple):

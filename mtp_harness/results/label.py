@@ -6,6 +6,9 @@ parts as tell it apart where another model of the same results is called so, too
     /ckpt/run1/7B                      7B
     /ckpt/run1/7B and /ckpt/run2/7B    run1/7B and run2/7B
     /ckpt/7B, drafter=/d/tuned         7B + tuned
+
+What another engine than this package's decoded says so, `7B (vllm)`, and is never taken for the
+same model.
 """
 
 from collections.abc import Iterable, Mapping
@@ -40,7 +43,10 @@ def model_of(content: Mapping[str, Any]) -> Model:
     """Return how a results file calls its model."""
     mtp = content["config"].get("mtp") or {}
     name = content.get("model_name") or mtp.get("pretrained") or ""
-    return Model(*(_clean(part or "") for part in (mtp.get("label"), name, mtp.get("drafter"))))
+    engine = mtp.get("engine")  # absent: this package's own, or the harness's
+    by = f" ({_clean(engine.get('name'))})" if isinstance(engine, Mapping) else ""
+    label = _clean(mtp.get("label") or "")
+    return Model(label and label + by, _clean(name) + by, _clean(mtp.get("drafter") or ""))
 
 
 def model_of_folder(name: str) -> Model:

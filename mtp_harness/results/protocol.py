@@ -40,6 +40,7 @@ class Protocol:
     budget: str = ""
     draft_rule: str = ""
     dtype: str = ""
+    engine: str = ""
     settings: str = ""
 
     @property
@@ -81,6 +82,7 @@ def protocol_of(file: ResultFile, task: str, documents: Documents | None = None)
         number_of_samples=str(documents.n_samples if documents else config.get("repeats", 1)),
         draft_rule=str(file.mtp.get("draft_rule", "")) if drafts else "",
         dtype=str(dtype).removeprefix("torch."),
+        engine=str((file.mtp.get("engine") or {}).get("name") or "mtp") if file.mtp else "",
         settings=", ".join(f"{key}={value}" for key, value in file.settings(task)) or "none",
         **texts,
         **(_generation(generation or {}) if generates else {}),

@@ -254,6 +254,7 @@ def _check_model(file: ResultFile) -> None:
     _expect(file, "config.mtp.totals.timing", totals.get("timing") or {}, dict, "times by name")
     steps = totals.get("n_steps_by_verified_drafts") or []
     _expect(file, "config.mtp.totals.n_steps_by_verified_drafts", steps, list, "a list of counts")
+    _expect(file, "config.mtp.engine", mtp.get("engine") or {}, dict, "an engine's name")
     _expect(file, "config.mtp.label", mtp.get("label"), str | None, "a name")
 
 

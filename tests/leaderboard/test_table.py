@@ -172,6 +172,7 @@ DIFFERENT = {
     "budget": {"generation": {"until": ["\ndef"], "max_gen_toks": 256, "do_sample": False}},
     "draft rule": {"mtp": {"draft_rule": "LOSSY: every draft is accepted unverified"}},
     "dtype": {"mtp": {"dtype": "bfloat16"}},
+    "engine": {"mtp": {"engine": {"name": "vllm", "version": "0.32.0"}}},
     "settings": {"metadata": {"window": 128}},
 }
 

@@ -57,3 +57,12 @@ def test_a_given_label_stays_and_another_model_makes_room():
     assert labels_of([given, same]) == {given: "7B", same: "7B"}  # one model, labelled once
     steps = [Model("run", f"/ckpt/{step}") for step in (100, 200)]
     assert set(labels_of(steps).values()) == {"run"}  # checkpoints of one model, as the user says
+
+
+def test_a_run_of_another_engine_is_another_model_and_says_so():
+    """With the same name or label, its rows would be merged with ours."""
+    for named in ({"model_name": "/a/7B"}, {"config": {"mtp": {"label": "7B"}}}):
+        mtp = named.get("config", {}).get("mtp", {})
+        ours = model_of({"config": {"mtp": mtp}} | named)
+        its = model_of({**named, "config": {"mtp": {**mtp, "engine": {"name": "vllm"}}}})
+        assert labels_of([ours, its]) == {ours: "7B", its: "7B (vllm)"}

@@ -1,0 +1,189 @@
+"""`mtp-harness verify --engine vllm`: do two engines write the same text, and accept as often?
+
+vLLM decodes the prompts of `verify` with head 1 alone and with heads 1..k, one engine after the
+other. Each text is compared with our own NTP's, and vLLM's with k heads with vLLM's own NTP too.
+Our model judges what differs (`mtp_harness.decode.compare`): near ties, or errors. Its modules are
+read as vLLM reads them, or acceptance would differ for that reason alone.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mtp_harness.decode.compare import Comparison, Decoded, Verifier
+from mtp_harness.models.sequential import SequentialModel
+from mtp_harness.probes.speculative import acceptance_cells
+
+if TYPE_CHECKING:
+    from mtp_harness.decode.engine import Answer, Request
+    from mtp_harness.results.long_table import Cell
+
+Decode = Callable[[list["Request"]], list["Answer"]]
+
+
+class EngineVerifier(Verifier):
+    """A `Verifier` of texts that another engine decodes."""
+
+    decode: Decode
+
+    def _decode(self, draft_heads: int, batch: int, requests: list[Request]) -> list[Answer]:
+        return self.decode(requests) if requests else []
+
+
+class Pair(NamedTuple):
+    """Two texts of the same prompts, and how often each engine's drafts were verified."""
+
+    against: str
+    comparison: Comparison
+
+
+class Both(NamedTuple):
+    """vLLM with k heads beside us.
+
+    Attributes:
+        pairs: what its text was compared with.
+        acceptance: per offset, the cells of our engine and of vLLM.
+    """
+
+    draft_heads: int
+    pairs: list[Pair]
+    acceptance: list[tuple[Cell, Cell]]
+
+
+def compare_engines(
+    verifier: EngineVerifier,
+    ours: Verifier,
+    draft_heads: Sequence[int],
+    batch: int,
+    start: Callable[[int], tuple[Decode, Callable[[], None]]],
+) -> Iterator[Both]:
+    """Yield what comes out for k = 1 and for each other k.
+
+    Args:
+        verifier: of vLLM's texts.
+        ours: of the same model and requests, decoded by ourselves.
+        draft_heads: the k, 1 left out.
+        batch: rows that we decode together.
+        start: from k to how vLLM decodes, and how that engine is ended.
+    """
+    truth, plain = ours.run(1, batch), None
+    for k in (1, *draft_heads):
+        verifier.decode, end = start(k)
+        try:
+            run = verifier.run(k, batch)
+            pairs = [Pair("our NTP", verifier.compare(truth, run))]
+            if plain is not None:
+                pairs.append(Pair("its own NTP", verifier.compare(plain, run)))
+            plain = plain or run
+        finally:
+            end()
+        yield Both(k, pairs, [*_acceptance(ours.run(k, batch), run)] if k > 1 else [])
+
+
+def _acceptance(ours: Decoded, its: Decoded) -> Iterator[tuple[Cell, Cell]]:
+    cells = [
+        [c for c in acceptance_cells((), [a.record for a in one.answers]) if "prefix" in c.metric]
+        for one in (ours, its)
+    ]
+    yield from zip(*cells, strict=True)
+
+
+def as_lines(both: Both) -> Iterator[str]:
+    """Yield the lines of one k."""
+    for against, comparison in both.pairs:
+        counts = comparison.counts
+        yield (
+            f"k = {both.draft_heads}, vLLM against {against}: {counts['identical']} of "
+            f"{counts['answers']} answers identical, {counts['tokens']} tokens, "
+            f"{counts['near_ties']} near ties, {counts['errors']} errors"
+        )
+        for one in comparison.differences[:8]:
+            yield (
+                f"  prompt {one.prompt}, token {one.position}: {one.other} instead of {one.ntp}, "
+                f"{'near tie' if one.near_tie else 'ERROR'}"
+                + ("" if one.gap is None else f", gap {one.gap:.2g}")
+            )
+    for ours, its in both.acceptance:
+        yield (
+            f"  drafts verified at offset {ours.place[-1]}: ours {_shown(ours)}, vLLM "
+            f"{_shown(its)}{'' if _overlap(ours, its) else '   the intervals are apart'}"
+        )
+
+
+def as_json(both: Both) -> dict[str, Any]:
+    """Return plain JSON values."""
+    return {
+        "draft_heads": both.draft_heads,
+        "comparisons": [{"against": one.against, **one.comparison.counts} for one in both.pairs],
+        "accept_rate_prefix": [
+            {
+                "offset": a.place[-1],
+                **{n: [c.value, c.low, c.high] for n, c in (("ours", a), ("vllm", b))},
+            }
+            for a, b in both.acceptance
+        ],
+    }
+
+
+def _shown(cell: Cell) -> str:
+    interval = "" if cell.low is None else f" [{cell.low:.3f}, {cell.high:.3f}]"
+    return f"{cell.value:.3f}{interval}"
+
+
+def _overlap(one: Cell, other: Cell) -> bool:
+    ends = (one.low, one.high, other.low, other.high)
+    if None in ends:
+        return True
+    return bool(one.low <= other.high and other.low <= one.high)  # type: ignore[operator]
+
+
+def starter(
+    pretrained: str, how: dict[str, Any]
+) -> Callable[[int], tuple[Decode, Callable[[], None]]]:
+    """Return how vLLM is started for a k; one engine at a time fits into a GPU."""
+
+    def start(k: int) -> tuple[Decode, Callable[[], None]]:
+        from mtp_harness.vllm import MTPVLLM
+
+        held = [MTPVLLM(pretrained, draft_heads=k, **how)]
+
+        def end() -> None:
+            held.pop().close()
+            gc.collect()
+
+        return (lambda requests: held[0].decode(requests)), end
+
+    return start
+
+
+def verify(
+    verifier: Verifier, pretrained: str | None, draft_heads: Sequence[int], batch: int, dtype: str
+) -> Iterator[Both]:
+    """Yield the comparisons of a checkpoint with vLLM; see the module.
+
+    Args:
+        verifier: of our own model and the requests.
+        pretrained: the checkpoint.
+        draft_heads: the k, 1 left out.
+        batch: rows that we decode together.
+        dtype: of the weights, by vLLM's name.
+
+    Raises:
+        ValueError: the checkpoint has no sequential module.
+    """
+    model = verifier.model
+    if not isinstance(model, SequentialModel) or not pretrained:
+        raise ValueError(
+            f"--engine vllm compares sequential modules, and {pretrained or 'a loader'} has none "
+            "that vLLM reads, expected a checkpoint such as GLM-4.5 or MiMo: leave --engine out."
+        )
+    model.family = model.family.as_engines_do()
+    mine = (model, verifier.requests, verifier.eos, verifier.to_text)
+    longest = max(len(one.prompt) + one.max_new_tokens for one in verifier.requests)
+    room = min(model.max_positions, longest + 64)  # vLLM drafts badly at the very end
+    how = {"dtype": dtype, "max_model_len": room}
+    yield from compare_engines(
+        EngineVerifier(*mine), verifier, draft_heads, batch, starter(pretrained, how)
+    )

@@ -1,0 +1,101 @@
+"""Model arguments of `mtp-vllm`, checked before vLLM is asked for anything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from mtp_harness.harness.rules import Rule, is_name, whole
+from mtp_harness.models.sequential import heads_of
+
+METHODS = ("mtp", "eagle", "eagle3", "medusa", "ngram")
+VARYING = frozenset({"ngram"})
+"""Methods whose number of drafts differs from step to step."""
+
+_INSTEAD = {
+    "acceptance": "vLLM verifies every draft: leave it out, or use --model mtp",
+    "draft_threshold": "vLLM drafts a fixed number of tokens: leave it out, or use --model mtp",
+    "loader": "vLLM loads its own model classes: use --model mtp for a loader",
+    "speculative_config": "it is made of draft_heads, method and drafter: give these",
+    "per_request_spec_decode_metrics": "it is set where the engine has it: leave it out",
+}
+"""Arguments that other models of the harness have → why not here, and what to do."""
+
+_HARMLESS = {"acceptance": ("exact",), "draft_threshold": (0, 0.0, "0", "0.0")}
+
+_METHOD = Rule(lambda value: value in METHODS, ", ".join(METHODS))
+_DRAFTER = Rule(is_name, "a folder or a name on the hub")
+
+
+class Speculation(NamedTuple):
+    """How vLLM drafts.
+
+    Attributes:
+        draft_heads: k; k - 1 tokens are drafted in a step.
+        method: vLLM's name of it; empty for NTP.
+        config: vLLM's `speculative_config`; None for NTP.
+    """
+
+    draft_heads: int
+    method: str
+    config: dict[str, Any] | None
+
+
+def refuse_foreign(given: Mapping[str, Any]) -> None:
+    """Raise a ValueError for an argument that has no meaning for vLLM, with what to use instead."""
+    for name, instead in _INSTEAD.items():
+        if name in given and given[name] not in _HARMLESS.get(name, ()):
+            raise ValueError(
+                f"{name}={given[name]} does not work with --model mtp-vllm: {instead}."
+            )
+    if given.get("draft_heads") == "auto":
+        raise ValueError(
+            "draft_heads=auto does not work with --model mtp-vllm, whose engine starts with one k: "
+            "give a number, and compare runs."
+        )
+
+
+def speculation(own: Mapping[str, Any], name: str, modules: int) -> Speculation:
+    """Return how vLLM should draft.
+
+    Args:
+        own: model arguments; `draft_heads`, `method` and `drafter` are read.
+        name: of the checkpoint.
+        modules: how many its configuration promises; 0 for none.
+
+    Raises:
+        ValueError: an argument has a value that it cannot have, or they do not fit together.
+    """
+    method, drafter = own.get("method"), own.get("drafter")
+    for key, value, rule in (("method", method, _METHOD), ("drafter", drafter, _DRAFTER)):
+        if value is not None:
+            rule.checked(key, value)
+    if drafter and method in (None, "mtp", "ngram"):
+        raise ValueError(
+            f"drafter={drafter} with method={method}, expected method=eagle, eagle3 or medusa: "
+            "name the drafter's method."
+        )
+    if method in ("eagle", "eagle3", "medusa") and not drafter:
+        raise ValueError(f"method={method} without drafter=, expected a folder or name: add it.")
+    default = heads_of(modules) if method in (None, "mtp") else 4
+    k = own.get("draft_heads")
+    k = default if k is None else whole(1).checked("draft_heads", k)
+    if k == 1:
+        return Speculation(1, "", None)
+    if method is None and modules == 0:
+        raise ValueError(
+            f"draft_heads={k}, but the configuration of {name} promises no MTP module, expected "
+            "one: use draft_heads=1, or name a method and its drafter (method=eagle3,drafter=…)."
+        )
+    config: dict[str, Any] = {"method": method or "mtp", "num_speculative_tokens": k - 1}
+    if drafter:
+        config["model"] = drafter
+    return Speculation(k, config["method"], config)
+
+
+def in_a_sentence(error: Exception) -> str:
+    """Return what an error of vLLM says, on one line, without what its checks put around it."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    found = re.search(r"Value error, (.*?)(?: \[type=|$)", text)
+    return (found[1] if found else text).rstrip(".")[:600]

@@ -1,0 +1,88 @@
+"""Two engines side by side; here another `Engine` stands for vLLM (`tests/test_vllm.py` has it)."""
+
+import pytest
+import torch
+
+from mtp_harness.commands.verify_vllm import (
+    EngineVerifier,
+    as_json,
+    as_lines,
+    compare_engines,
+    verify,
+)
+from mtp_harness.decode.compare import Verifier
+from mtp_harness.decode.engine import Engine, Request
+from mtp_harness.models.load import open_model
+
+from ..models.byte_families import write_bytes
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = write_bytes(
+        tmp_path_factory.mktemp("mimo"), "mimo", letters=range(97, 103), dtype=torch.float64
+    )
+    return open_model(folder, dtype=torch.float64).model
+
+
+def compare(model, change):
+    requests = [Request([0, 97, 98 + i], 16) for i in range(4)]
+    mine = (model, requests, [0], lambda ids: bytes(ids).decode("latin-1"))
+    ended = []
+
+    def start(k):
+        engine = Engine(model, k, [0], mine[3])
+        return lambda some: change(k, engine.generate(some)), lambda: ended.append(k)
+
+    found = [*compare_engines(EngineVerifier(*mine), Verifier(*mine), [2, 3], 4, start)]
+    assert ended == [1, 2, 3]
+    return found
+
+
+def test_equal_engines_write_equal_text_and_accept_as_often(model):
+    found = compare(model, lambda k, answers: answers)
+    assert [[pair.against for pair in both.pairs] for both in found] == [
+        ["our NTP"],
+        ["our NTP", "its own NTP"],
+        ["our NTP", "its own NTP"],
+    ]
+    for both in found:
+        assert all(pair.comparison.counts["identical"] == 4 for pair in both.pairs)
+        assert len(both.acceptance) == both.draft_heads - 1
+        assert all(ours == its for ours, its in both.acceptance)
+    assert as_json(found[2])["accept_rate_prefix"][1]["offset"] == 3
+    assert any("drafts verified at offset 2: ours" in line for line in as_lines(found[1]))
+
+
+def test_a_wrong_token_is_an_error_and_not_a_near_tie(model):
+    def wrong(k, answers):
+        if k == 2 and len(answers) == 4:
+            answers[1].tokens[5] = 255
+        return answers
+
+    plain, broken, _ = compare(model, wrong)
+    assert plain.pairs[0].comparison.counts["errors"] == 0
+    for pair in broken.pairs:
+        [difference] = pair.comparison.differences
+        assert (difference.prompt, difference.position, difference.other) == (1, 5, 255)
+        assert not difference.near_tie
+    assert any("255 instead of" in line and "ERROR" in line for line in as_lines(broken))
+
+
+def test_other_acceptance_is_shown_with_its_interval(model):
+    def better(k, answers):
+        for answer in answers:
+            object.__setattr__(answer.record, "n_verified", (k - 1,) * answer.record.n_steps)
+        return answers
+
+    *_, last = compare(model, better)
+    lines = [line for line in as_lines(last) if "offset 2" in line]
+    assert "vLLM 1.000 [1.000, 1.000]   the intervals are apart" in lines[0]
+
+
+def test_a_model_without_modules_is_one_sentence():
+    class Plain:
+        model = object()
+
+    with pytest.raises(ValueError, match="mtp-bytes-n4 has none .* leave --engine out"):
+        [*verify(Plain(), "mtp-bytes-n4", [2], 1, "float32")]

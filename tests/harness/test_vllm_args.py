@@ -1,0 +1,81 @@
+"""Model arguments of `mtp-vllm`: read, and refused by name before vLLM is asked for anything."""
+
+from importlib.util import find_spec
+
+import pytest
+
+from mtp_harness.errors import UserError
+from mtp_harness.harness.vllm_args import Speculation, in_a_sentence, refuse_foreign, speculation
+
+EAGLE = {"method": "eagle3", "drafter": "d"}
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"acceptance": "all"}, "acceptance=all does not work .* vLLM verifies every draft"),
+        ({"draft_threshold": 0.5}, "draft_threshold=0.5 does not work .* leave it out"),
+        ({"draft_heads": "auto"}, "draft_heads=auto does not work .* give a number"),
+        ({"loader": "m:f"}, "loader=m:f does not work .* use --model mtp"),
+        ({"speculative_config": {}}, "speculative_config={} does not work .* draft_heads, method"),
+    ],
+)
+def test_arguments_of_our_own_engine_are_refused_by_name(given, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        refuse_foreign({"pretrained": "m", **given})
+
+
+def test_what_says_the_default_is_harmless():
+    refuse_foreign({"acceptance": "exact", "draft_threshold": 0, "draft_heads": 3})
+
+
+@pytest.mark.parametrize(
+    ("own", "modules", "expected"),
+    [
+        ({}, 0, (1, "", None)),
+        ({"draft_heads": 1, **EAGLE}, 1, (1, "", None)),
+        ({}, 1, (4, "mtp", {"method": "mtp", "num_speculative_tokens": 3})),
+        ({}, 3, (4, "mtp", {"method": "mtp", "num_speculative_tokens": 3})),
+        ({"draft_heads": "2"}, 1, (2, "mtp", {"method": "mtp", "num_speculative_tokens": 1})),
+        # A configuration may not say how many modules there are: vLLM knows.
+        ({"draft_heads": 2, "method": "mtp"}, 0, (2, "mtp", {"method": "mtp"})),
+        ({"draft_heads": 3, **EAGLE}, 0, (3, "eagle3", {"method": "eagle3", "model": "d"})),
+        ({"draft_heads": 5, "method": "ngram"}, 0, (5, "ngram", {"method": "ngram"})),
+    ],
+)
+def test_k_heads_draft_k_less_1_tokens(own, modules, expected):
+    k, method, config = expected
+    if config is not None:
+        config = {**config, "num_speculative_tokens": k - 1}
+    assert speculation(own, "m", modules) == Speculation(k, method, config)
+
+
+@pytest.mark.parametrize(
+    ("own", "sentence"),
+    [
+        ({"draft_heads": 2}, "configuration of m promises no MTP module, expected one: use draft"),
+        ({"draft_heads": 0}, "draft_heads=0, expected a whole number from 1"),
+        ({"method": "mpt"}, "method=mpt, expected mtp, eagle, eagle3, medusa, ngram"),
+        ({"drafter": "d"}, "drafter=d with method=None, expected method=eagle, eagle3 or medusa"),
+        ({"method": "medusa"}, "method=medusa without drafter=, expected a folder or name"),
+    ],
+)
+def test_arguments_that_do_not_fit_together_are_one_sentence(own, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        speculation(own, "m", 0)
+
+
+def test_an_error_of_vllm_is_one_line():
+    error = ValueError(
+        "1 validation error for SpeculativeConfig\n  Value error, num_speculative_tokens:3 must be "
+        "divisible by n_predict=2. [type=value_error, input_value=ArgsKwargs(...)]\n    For further"
+    )
+    assert in_a_sentence(error) == "num_speculative_tokens:3 must be divisible by n_predict=2"
+    assert in_a_sentence(RuntimeError("no\n memory.")) == "no memory"
+    assert in_a_sentence(AssertionError()) == "AssertionError"
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_without_vllm_the_model_s_name_is_one_sentence():
+    with pytest.raises(UserError, match=r"needs vLLM, .* install mtp-harness\[vllm\], or use"):
+        import mtp_harness.vllm  # noqa: F401
