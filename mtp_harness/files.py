@@ -2,7 +2,7 @@
 
 Everything the package writes goes through `whole` or `write_whole`. Exceptions: the journal and a
 cell's log, which are appended to while a run goes on, a suite's lock, which holds nothing, and what
-is no regular file, such as /dev/stdout.
+is not a regular file, such as /dev/stdout.
 """
 
 import os

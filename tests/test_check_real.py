@@ -24,7 +24,7 @@ def test_a_random_module_fails_as_untrained_and_decodes_all_the_same(tmp_path, m
 
 
 def test_what_stops_a_check_is_its_line(monkeypatch, capsys):
-    """A table that was begun is no verdict."""
+    """A table that was begun is not a verdict."""
     told = {"inspect": "", "lm_eval": "", "verify": "batch   k    answers"}
     monkeypatch.setattr(check_real, "ran", lambda word, *_: (2, told[word], ["cannot be read"]))
     assert check_real.main(["x"]) == 1

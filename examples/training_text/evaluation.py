@@ -96,7 +96,7 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
 def _python_files(folder: Path) -> list[str]:
     """Return the text of all readable `.py` files under a folder."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is no folder; name one with .py files (--against)")
+        raise FileNotFoundError(f"{folder} is not a folder; name one with .py files (--against)")
     texts = []
     for path in sorted(folder.rglob("*.py")):
         try:

@@ -28,7 +28,7 @@ _LABEL_WIDTH = 14
 _VERDICTS = {
     "worse": "worse, as it should be",
     "better": "better: the row is wrong",
-    "alike": "not told apart by this text",
+    "alike": "no difference on this text",
     "unknown": "says nothing: the module knows too little",
 }
 
@@ -122,7 +122,7 @@ def _probe(summary: Summary, opened: Opened, text: str) -> tuple[list[HeadProbe]
     wrong = [problem for control in controls if (problem := control.problem())]
     summary.problems += wrong
     for probe in probes:
-        # Modules that are read wrongly know little: that is no second problem.
+        # Modules that are read wrongly know little: that is not a second problem.
         if (doubt := probe.doubt()) and not (wrong and probe.offset > 1):
             summary.problems.append(f"head {probe.offset}: {doubt}")
     return probes, controls

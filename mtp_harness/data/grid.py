@@ -25,7 +25,7 @@ def load(
         and what all documents of probes have.
 
     Raises:
-        ValueError: a size is no whole number from 1.
+        ValueError: a size is not a whole number from 1.
     """
     batches = several("batch", batch, QUICK_BATCH if quick else BATCH, least=1)
     usual = QUICK_PROMPT_TOKENS if quick else PROMPT_TOKENS

@@ -51,7 +51,7 @@ def load(place: str, quick: bool) -> Splits:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no samples file, or no answer in it was generated.
+        ValueError: it is not a samples file, or no answer in it was generated.
     """
     path = user_path(place)
     if not path.is_file():

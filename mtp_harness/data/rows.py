@@ -85,7 +85,7 @@ def several(name: str, given: Any, default: Sequence[int], least: int = 0) -> li
     """Return an option that is one whole number or several, each once.
 
     Raises:
-        ValueError: One is no whole number, or less than `least`.
+        ValueError: One is not a whole number, or less than `least`.
     """
     numbers = default if given is None else given if isinstance(given, list | tuple) else [given]
     if not numbers or any(type(number) is not int or number < least for number in numbers):

@@ -86,8 +86,8 @@ def folders(data_dir: str | None) -> list[Path]:
     for name, folder in named.items():
         if not folder.is_dir():
             raise ValueError(
-                f"{name}={folder} is no folder, expected one with a benchmark's files: check the "
-                "path"
+                f"{name}={folder} is not a folder, expected one with a benchmark's files: check "
+                "the path"
             )
     return list(named.values())
 

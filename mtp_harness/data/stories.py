@@ -145,7 +145,7 @@ def folder_stories(folder: Path, count: int) -> list[Template]:
         FileNotFoundError: there is no such folder, or no file holds such a story.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"stories={folder} is no folder, expected one with .txt files")
+        raise FileNotFoundError(f"stories={folder} is not a folder, expected one with .txt files")
     found, left_out = [], []
     for path in sorted(folder.rglob("*.txt")):
         name = path.relative_to(folder).as_posix()

@@ -112,7 +112,7 @@ def _read(where: Source, data_dir: str | None, at_most: int | None = None) -> li
         if not summary or not summary.strip():
             raise ValueError(
                 f"row {number} of {where.title} has an empty {reference}, expected a reference "
-                "summary: mend the row or take it out"
+                "summary: correct the row or remove it"
             )
         name = str(row.get("id", number))
         rows.append({"id": name, "document": document or "", "summary": summary})

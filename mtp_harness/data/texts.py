@@ -117,7 +117,7 @@ def _of_folder(folder: Path) -> list[list[dict[str, str]]]:
 
 def _files(folder: Path) -> Iterator[dict[str, str]]:
     if not folder.is_dir():
-        raise FileNotFoundError(f"folder={folder} is no folder, expected one with text files")
+        raise FileNotFoundError(f"folder={folder} is not a folder, expected one with text files")
     name, n_left_out = folder.resolve().name, 0
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)

@@ -48,8 +48,8 @@ class Journal:
             rank: of this process; 0 appends to FILE, r to FILE.rank{r}.
 
         Raises:
-            ValueError: the file cannot be written, is in use or is no journal, a line of it cannot
-                be read, or it belongs to other settings.
+            ValueError: the file cannot be written, is in use or is not a journal, a line of it
+                cannot be read, or it belongs to other settings.
         """
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self._path = path.with_name(f"{path.name}.rank{rank}") if rank else path

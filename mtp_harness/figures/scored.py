@@ -3,7 +3,7 @@
 As in the paper's tables 1 and S12 the temperature of a cell is the best one of those that were
 run, and an interval chooses it again in every bootstrap replicate over problems
 (`scoring.temperatures`).
-Greedy answers are no temperature to choose: they count where nothing was sampled.
+Greedy answers are used only if nothing was sampled.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -34,7 +34,7 @@ SETTINGS = (
 STEPS = range(2500, 25001, 2500)
 """The paper's checkpoints."""
 
-PROTOCOLS = ("with the shots and metrics of the harness", "says neither shots nor normalisation")
+PROTOCOLS = ("with the shots and metrics of the harness", "states neither shots nor normalisation")
 
 CHOICE_COMMAND = (
     "`lm_eval --model mtp --model_args pretrained=CHECKPOINT,label=…,train_step=… --tasks "

@@ -62,7 +62,7 @@ def problem(given: Mapping[str, Any], known: Mapping[str, Collection[str]]) -> s
             near = difflib.get_close_matches(name, every, n=1)
             hint = f"did you mean {near[0]}? Options are" if near else "expected one of"
             return (
-                f"--metadata {name} is no option of {', '.join(known)}: {hint} "
+                f"--metadata {name} is not an option of {', '.join(known)}: {hint} "
                 f"{', '.join(every) or 'none'}."
             )
     for name, value in with_numbers(given).items():
@@ -71,6 +71,7 @@ def problem(given: Mapping[str, Any], known: Mapping[str, Collection[str]]) -> s
             return f"--metadata {name}={value!r}, expected {rule.expected}."
         if name == "data_dir" and value is not None and not user_path(value).is_dir():
             return (
-                f"--metadata data_dir={value} is no folder, expected one with a benchmark's files."
+                f"--metadata data_dir={value} is not a folder, expected one with a benchmark's "
+                "files."
             )
     return None

@@ -164,7 +164,7 @@ def _pool(by_document: Mapping[str, Score], stated: float) -> Pooled | None:
     scores = [by_document[name] for name in names]
     rows = [score if isinstance(score, tuple) else (score, 1.0) for score in scores]
     if sum(row[-1] > 0 for row in rows) < 2:
-        return None  # one document is no sample, and its interval would have no width
+        return None  # one document is not a sample, and its interval would have no width
     if len(set(map(len, rows))) != 1:
         return None
     sums = np.array(rows)  # [P, C]

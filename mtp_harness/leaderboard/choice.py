@@ -4,7 +4,7 @@ The seven are the harness's own tasks (group `mtp_choice`), with metrics of diff
 its groups cannot pool: hence this reads result files. The caption says "6 standard NLP benchmarks";
 what the figure shows is the mean over the seven panels of figure S12. They read head 1 only.
 
-The paper says neither shots nor normalisation. Here: the harness's own prompts and shots, and
+The paper states neither shots nor normalisation. Here: the harness's own prompts and shots, and
 accuracy normalised by length where a task has it.
 
 Source: Gloeckle et al. 2024, figures 5 and S12.

@@ -14,7 +14,7 @@ models on a GPU is not comparable with a 4M model on a CPU.
 
 A pair is a model with n heads and one with n = 1 whose parameters differ by at most 10 % and whose
 training tokens and seeds are the same (or equally unknown; then their steps are), with one
-vocabulary, on documents under one protocol. Runs whose drafts are not verified have no say. The
+vocabulary, on documents under one protocol. Runs whose drafts are not verified are ignored. The
 verdict is about the runs at hand: their models are named, because the paper's are far larger.
 """
 

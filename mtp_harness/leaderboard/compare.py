@@ -194,7 +194,7 @@ def require(rows: Sequence[Row], text: str) -> list[Requirement]:
     found = _REQUIRED.fullmatch(text)
     if found is None:
         raise ValueError(
-            f"--require {text!r} is no requirement, expected such as 'code accuracy 2 >= -0.01'"
+            f"--require {text!r} is not a requirement, expected such as 'code accuracy 2 >= -0.01'"
         )
     words = found["names"].split()
     named = [row for row in rows if all(word in row.names for word in words)]

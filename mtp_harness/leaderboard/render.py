@@ -132,8 +132,8 @@ def done(protocol: Protocol) -> str:
 def notes(board: Leaderboard) -> list[str]:
     """Return what a reader of the table should know."""
     hidden = [
-        f"{task}: not shown, for none of its metrics is a known score, and nothing says of one "
-        "that more is better."
+        f"{task}: not shown, because none of its metrics is a known score or marked "
+        "higher-is-better."
         for (task, _), one in board.boards.items()
         if not one.columns
     ]

@@ -149,7 +149,7 @@ def score(found: Sequence[Answers], ks: Iterable[int], baseline: str | None = No
     rows = []
     for (model, task), answers in sorted(cells.items(), key=lambda cell: cell[0]):
         base = cells.get((baseline, task), {}) if baseline not in (None, model) else {}
-        for greedy in (True, False):  # apart: greedy answers are no temperature to choose
+        for greedy in (True, False):  # apart: greedy answers are used only if nothing was sampled
             own, its = (
                 {t: one.counts for t, one in sorted(several.items()) if (t == 0) is greedy}
                 for several in (answers, base)

@@ -23,7 +23,7 @@ def summarise(pretrained: str, tokenizer: str | None = None, drafter: str | None
     """
     if not is_local(pretrained):
         raise ValueError(
-            f"{pretrained} is no folder here, and no name on the hub whose configuration has "
+            f"{pretrained} is not a folder here, and no name on the hub whose configuration has "
             "several heads and can be fetched: download the checkpoint first"
         )
     folder, layout = Path(resolve(pretrained)), detect(pretrained, drafter=drafter)

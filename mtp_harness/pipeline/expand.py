@@ -92,7 +92,7 @@ def _behind(asked: tuple[Asked, ...], include_path: str | None) -> list[SingleTa
     The harness's own index reads 14,000 files.
     """
     if include_path is not None and not Path(include_path).is_dir():
-        raise ValueError(f"include_path={include_path} is no folder: check the path")
+        raise ValueError(f"include_path={include_path} is not a folder: check the path")
     folders = [Path(include_path)] if include_path else []
 
     def tasks(index: Index) -> list[SingleTask]:
@@ -116,7 +116,7 @@ def _single(leaf: Leaf, asked: Mapping[str, Any], index: Index) -> SingleTask:
         raise _UnknownName(f"there is no task, tag or group {leaf.name}; {hint}")
     if leaf.name in leaf.above:
         way = " > ".join(leaf.above)
-        raise ValueError(f"the group {leaf.name} holds itself, by {way}: mend it")
+        raise ValueError(f"the group {leaf.name} holds itself, by {way}: remove one of them")
     return SingleTask(leaf.name, merged(settings, asked), leaf.entry.yaml_path)
 
 
@@ -135,7 +135,7 @@ def _with_own_options(tasks: list[SingleTask]) -> list[SingleTask]:
     """Return our tasks with the options that they have: what is said of all may be for some.
 
     Raises:
-        ValueError: an option is none of any of them.
+        ValueError: no task has an option of that name.
     """
     ours = [task for task in tasks if is_ours(task.yaml_path)]
     known = {task.name: options_of(load_yaml(task.yaml_path)) for task in ours}

@@ -182,7 +182,7 @@ def _settings(given: Any, where: str) -> dict[str, Any]:
 
 
 def require_keys(content: Any, known: Collection[str], needed: Collection[str], where: str) -> None:
-    """Refuse what is no mapping, has an unknown key, or lacks one."""
+    """Refuse what is not a mapping, has an unknown key, or lacks one."""
     if not isinstance(content, dict):
         raise ValueError(f"{where} is {content!r}, expected keys out of {', '.join(known)}")
     for key in content:

@@ -156,7 +156,7 @@ def _numbers(path: Path) -> tuple[tuple[str, dict[str, float]], ...]:
     for place, sample in read_numbered(path):
         if "doc_id" not in sample:
             raise ValueError(
-                f"{path}:{place} is no sample of lm_eval: was the run killed while it wrote? "
+                f"{path}:{place} is not a sample of lm_eval: was the run killed while it wrote? "
                 "remove the file, or run again"
             )
         numbers = {k: v for k, v in sample.items() if type(v) in (int, float)}

@@ -40,7 +40,7 @@ def long_table(dimensions: Sequence[str], cells: Iterable[Cell]) -> dict[str, li
     rows = []
     for cell in cells:
         if len(cell.place) != len(dimensions):
-            raise ValueError(f"{cell.place} has not the dimensions {tuple(dimensions)}")
+            raise ValueError(f"{cell.place} does not have the dimensions {tuple(dimensions)}")
         values = (getattr(cell, name) for name in VALUES)
         rows.append([_plain(entry) for entry in (*cell.place, *values)])
     return {"columns": [*dimensions, *VALUES], "rows": rows}

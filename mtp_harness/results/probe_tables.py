@@ -30,7 +30,7 @@ def blocks_of(file: ResultFile, task: str, name: str, table: Any) -> Iterator[Bl
     """Yield the rows of a table that hold a value; none of a list of reasons (`not_measured`).
 
     Raises:
-        Unreadable: It is no table, or holds what no probe writes; the message names file and table.
+        Unreadable: It is not a table, or holds what no probe writes; the message names both.
     """
     where = f"{file.path}: table {name} of {task}"
     if not isinstance(table, Mapping) or not isinstance(names := table.get("columns"), list):

@@ -278,7 +278,7 @@ def number(file: ResultFile, name: str, value: Any) -> float | None:
     """Return a number; None where nothing was counted (null or NaN).
 
     Raises:
-        Unreadable: It is no number, or infinite.
+        Unreadable: It is not a number, or infinite.
     """
     if value is None or value != value:
         return None

@@ -111,8 +111,8 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the samples of a file.
 
     Raises:
-        ValueError: A line is no sample; the message names the file and the line. Or it is a graded
-            copy of other answers than stand beside it.
+        ValueError: A line is not a sample; the message names the file and the line. Or it is a
+            graded copy of other answers than stand beside it.
     """
     for _, sample in read_numbered(path):
         yield sample
@@ -131,7 +131,7 @@ def read_numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raise ValueError(f"{path}:{number} is not JSON: {error}") from None
         if not _is_sample(sample):
             raise ValueError(
-                f"{path}:{number} is no sample, expected what lm_eval --log_samples writes: "
+                f"{path}:{number} is not a sample, expected what lm_eval --log_samples writes: "
                 "run again"
             )
         yield number, sample

@@ -105,7 +105,7 @@ class Session:
             return ["no_entry_point", f"the program does not define {missing[0]!r}"]
         exports = [module.__dict__[name] for name in names]
         if not self.keep and not callable(exports[0]):
-            return ["no_entry_point", f"the program's {names[0]!r} is no function"]
+            return ["no_entry_point", f"the program's {names[0]!r} is not a function"]
         self.held += exports
         self._numbers |= {id(one): number for number, one in enumerate(exports)}
         try:
@@ -179,7 +179,7 @@ class Session:
         return number
 
     def _tree(self, value: object, tree: wire.Tree) -> object:
-        """Return the tree of a value that is no plain one: what it is made of, and its number."""
+        """Return the tree of a value that is not plain: what it is made of, and its number."""
         if isinstance(value, _Function):
             return ["p", value.number]
         if isinstance(value, BaseException):

@@ -147,7 +147,7 @@ def error_class(name: str, above: list[type], handle: object) -> type[Exception]
     if len(above) > _BASES:
         raise Malformed(f"{name} derives from over {_BASES} classes")
     if not all(one in ERRORS.values() or type(one) is ErrorClass for one in above):
-        raise Malformed(f"{name} derives from what is no exception")
+        raise Malformed(f"{name} derives from what is not an exception")
     if not any(type(one) is ErrorClass for one in above):
         above = [ForeignError, *(above or [Exception])]
     return cast(type[Exception], ErrorClass(name, tuple(above), {"_handle": handle}))
@@ -158,7 +158,7 @@ def error(kind: Any, args: object, text: str, handle: object) -> Exception:
     known = args if isinstance(args, tuple) else (text,)
     if type(kind) is not ErrorClass:
         if kind not in ERRORS.values():
-            raise Malformed("what is no exception was raised")
+            raise Malformed("what is not an exception was raised")
         try:
             return cast(Exception, kind(*known))
         except TypeError:  # the Unicode errors want five arguments, groups their exceptions

@@ -213,7 +213,7 @@ class RemoteFunction(Remote):
             self.stop("not_judgeable", f"the test passes what cannot be sent: {error}")
 
     def _tree(self, value: object, tree: wire.Tree) -> object:
-        """Return the tree of an argument that is no plain value."""
+        """Return the tree of an argument that is not a plain value."""
         number = number_of(value)
         if number is not None:
             return ["o", number]

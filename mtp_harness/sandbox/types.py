@@ -8,7 +8,7 @@ Outcome = Literal["pass", "fail", "error"]
 """`error` is the grader's own failure: count and show it, never score it as 0."""
 
 Mechanism = Literal["namespaces", "bubblewrap", "process"]
-"""What keeps programs in. `process` is no isolation: an ordinary process with resource limits."""
+"""What keeps programs in. `process` isolates nothing: an ordinary process with resource limits."""
 
 MECHANISMS: tuple[Mechanism, ...] = get_args(Mechanism)
 NOBODY = 65534

@@ -93,7 +93,7 @@ class Worker:
     def grade(self, program: Program, begun: Callable[[], object] = bool) -> Verdict:
         """Return the verdict on one program; whatever goes wrong here is an `error`.
 
-        `begun` is called when the time of a program begins that is no script.
+        `begun` is called when the time of a program begins that is not a script.
         """
         started = time.monotonic()
         try:

@@ -95,7 +95,7 @@ def ratios(
 ) -> list[Estimate]:
     """Return the ratio of sums [C] of problems [P, C], each with its 90 % interval.
 
-    A replicate in which a column's denominators are all zero has no say in that column. Without a
+    A replicate in which a column's denominators are all zero is ignored in that column. Without a
     problem there is no ratio: NaN.
     """
     top = np.asarray(numerators, dtype=np.float64)
@@ -115,7 +115,7 @@ def ratios(
 
 
 def _interval(drawn: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the ends of the interval of replicates [R]; those without a value have no say."""
+    """Return the ends of the interval of replicates [R]; those without a value are ignored."""
     drawn = drawn[np.isfinite(drawn)]
     if not len(drawn):
         return (np.nan, np.nan)

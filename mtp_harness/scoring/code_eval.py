@@ -112,7 +112,7 @@ def _result(task: int, number: int, verdict: Verdict) -> tuple[int, dict[str, An
     if verdict.outcome == "error":
         raise ValueError(
             f"the test of problem {task} cannot be run: {verdict.detail}; expected statements that "
-            "use the program's functions: mend it"
+            "use the program's functions: correct it"
         )
     said = {"pass": "passed", "timeout": "timed out"}.get(verdict.kind or "pass")
     failed = "not judgeable" if verdict.kind == "not_judgeable" else "failed"

@@ -2,7 +2,7 @@
 
 `GenerationTask` is the harness's task with four things added: documents that cannot be read end
 the run in one sentence, an instruct model is asked in its own way, what it thinks before it answers
-is no part of the answer (`thinking`), metrics of decoding are pooled.
+is not part of the answer (`thinking`), metrics of decoding are pooled.
 `SampledTask` adds several answers per document, as the metadata asks for (`NSamples`).
 """
 

@@ -107,7 +107,7 @@ def _sample(benchmark: str, row: dict[str, Any], where: str) -> Sample:
         answers = final_texts(row, texts)
         programs = [known.program(doc, answer) for answer in answers]
         if not all(isinstance(code, str) for code in references_of(doc)):
-            raise TypeError("a reference solution is no text")
+            raise TypeError("a reference solution is not text")
     except (KeyError, TypeError, ValueError, AttributeError, SyntaxError) as error:
         said = f"lacks {error}" if isinstance(error, KeyError) else f"cannot be read ({error})"
         raise ValueError(

@@ -28,7 +28,7 @@ def read_ks(text: str) -> tuple[int, ...]:
     # No number of answers has more digits, and Python reads no more than some thousands.
     if wrong := [part for part in parts if not re.fullmatch(r"0*[1-9][0-9]{0,9}", part)]:
         raise ValueError(
-            f"--k {text}: {wrong[0]!r} is no whole number from 1, expected such as 1,10,100"
+            f"--k {text}: {wrong[0]!r} is not a whole number from 1, expected such as 1,10,100"
         )
     return tuple(dict.fromkeys(map(int, parts)))
 

@@ -183,7 +183,7 @@ def benchmark_of(task: str) -> str:
     if is_of_programs(task):
         return next(name for name in BENCHMARKS if task.startswith(name))
     raise ValueError(
-        f"{task} is no benchmark of programs; expected a name that starts with "
+        f"{task} is not a benchmark of programs; expected a name that starts with "
         f"{', '.join(BENCHMARKS)}: give --task"
     )
 

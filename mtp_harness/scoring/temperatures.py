@@ -4,7 +4,8 @@
   model, data set and k (Gloeckle et al. 2024, tables 1 and S12). The maximum of noisy scores is too
   high on average; its interval chooses again inside every bootstrap replicate.
 - *honest*: the temperature is chosen on a random half of the problems and scored on the other half,
-  averaged over 100 such splits. It is what somebody gets who tunes and then uses the temperature.
+  averaged over 100 such splits. It is the score you get when you tune the temperature on other
+  problems.
 """
 
 from typing import NamedTuple

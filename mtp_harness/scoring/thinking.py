@@ -1,4 +1,4 @@
-"""What a reasoning model thinks before it answers is no answer.
+"""What a reasoning model thinks before it answers is not an answer.
 
     <think>A draft.</think>The answer.     →  The answer.
     A draft.</think>The answer.            →  The answer.    (the prompt opened the block)
@@ -98,7 +98,7 @@ def final_texts(sample: Mapping[str, Any], answers: list[str]) -> list[FinalText
     """Return a sample's answers without their thinking.
 
     A run that counted truncated answers knew whether its model had cut off the thinking: what it
-    kept is no thinking, though the prompt opened a block.
+    kept is not thinking, though the prompt opened a block.
 
     Args:
         sample: A line of the file.

@@ -170,6 +170,6 @@ def test_a_data_folder_that_does_not_exist_is_named(tmp_path, capsys, monkeypatc
     monkeypatch.setenv("MTP_HARNESS_DATA", absent if how == "variable" else "")
     options = ["--data-dir", absent] if how == "option" else []
     assert main(["data", "check", "xsum_mtp", *options]) == 2
-    assert f"={absent} is no folder, expected one with" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="absent is no folder, expected one with"):
+    assert f"={absent} is not a folder, expected one with" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="absent is not a folder, expected one with"):
         humaneval.read_problems(absent if how == "option" else None)

@@ -117,11 +117,11 @@ def test_other_tasks_in_a_folder_are_passed_over_and_named(tmp_path, capsys):
     other = write(tmp_path / f"samples_arc_easy_{DATE}.jsonl", [arc])
     code, out, err = grade(capsys, tmp_path)
     assert code == 0 and "1 answers to 1 problems" in out
-    assert "not graded: arc_easy is no benchmark of programs" in err
+    assert "not graded: arc_easy is not a benchmark of programs" in err
     code, _, err = grade(capsys, tmp_path, "--task", "humaneval")
     assert code == 0 and f"{other}:1: the document lacks task_id, prompt" in err
     code, out, err = grade(capsys, other)
-    assert (code, out) == (2, "") and "arc_easy is no benchmark of programs" in err
+    assert (code, out) == (2, "") and "arc_easy is not a benchmark of programs" in err
 
 
 def test_an_empty_folder_is_refused(tmp_path, capsys):
@@ -132,7 +132,7 @@ def test_an_empty_folder_is_refused(tmp_path, capsys):
 def test_infilling_is_no_completion(tmp_path, capsys):
     name = f"samples_humaneval_single_line_infilling_{DATE}.jsonl"
     code, _, err = grade(capsys, write(tmp_path / name, [row(0, RIGHT)]))
-    assert code == 2 and "is no benchmark of programs" in err
+    assert code == 2 and "is not a benchmark of programs" in err
 
 
 # Samples of other origin
@@ -193,7 +193,7 @@ def without(number, *names):
         (row(1, RIGHT, resps=[RIGHT]), ":2 cannot be read (answers are ' return"),
         (row(1, RIGHT, doc=problem(1) | {"prompt": None}), ":2 cannot be read ("),
         (row(1, RIGHT, doc=problem(1) | {"solutions": [3]}), ":2 cannot be read ("),
-        ([], ":2 is no sample"),
+        ([], ":2 is not a sample"),
     ],
 )
 def test_anything_else_is_one_sentence_with_file_and_line(tmp_path, capsys, second, said):
@@ -214,7 +214,9 @@ def test_anything_else_is_one_sentence_with_file_and_line(tmp_path, capsys, seco
 def test_k_is_checked_before_anything_runs(tmp_path, capsys, command, k):
     assert main([command, str(tmp_path / "nowhere"), f"--k={k}"]) == 2
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "is no whole number from 1, expected such as 1,10,100" in said
+    assert (
+        said.count("\n") == 1 and "is not a whole number from 1, expected such as 1,10,100" in said
+    )
 
 
 def test_too_large_a_k_is_left_out_and_named(tmp_path, capsys):

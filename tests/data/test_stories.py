@@ -88,7 +88,9 @@ def test_files_that_are_no_stories_are_left_out_and_named(tmp_path, caplog):
 
 
 def test_no_folder_is_called_so(tmp_path):
-    with pytest.raises(FileNotFoundError, match="none is no folder, expected one with .txt files"):
+    with pytest.raises(
+        FileNotFoundError, match="none is not a folder, expected one with .txt files"
+    ):
         folder_stories(tmp_path / "none", 10)
 
 

@@ -168,8 +168,8 @@ def test_without_samples_there_is_a_value_and_no_interval(tmp_path):
 DAMAGED_SAMPLES = {
     "empty": ("", "is empty, expected one line per document"),
     "half a line": ('{"doc_id": 0, "pass', ":1 is not JSON"),
-    "no document": ('{"pass@1": 0.5}\n', ":1 is no sample"),
-    "a list": ("[1, 2]\n", ":1 is no sample"),
+    "no document": ('{"pass@1": 0.5}\n', ":1 is not a sample"),
+    "a list": ("[1, 2]\n", ":1 is not a sample"),
     "no metric": ('{"doc_id": 0}\n', "has no pass@1 for document 0"),
     "a metric of words": ('{"doc_id": 0, "pass@1": "high"}\n', "has no pass@1 for document 0"),
     "zeros": ("\0" * 100, ":1 is not JSON"),

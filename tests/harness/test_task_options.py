@@ -48,8 +48,12 @@ def test_documented_options_are_taken(manager):
 @pytest.mark.parametrize(
     ("tasks", "options", "said"),
     [
-        ("mtp_speed", {"batch_sizes": [1]}, "batch_sizes is no option of mtp_speed: .*baseline"),
-        ("mtp_speed", {"trails": 3}, "trails is no option of mtp_speed: did you mean trials"),
+        (
+            "mtp_speed",
+            {"batch_sizes": [1]},
+            "batch_sizes is not an option of mtp_speed: .*baseline",
+        ),
+        ("mtp_speed", {"trails": 3}, "trails is not an option of mtp_speed: did you mean trials"),
         ("mtp_heads,mtp_perplexity", {"strides": 1}, "of mtp_heads, mtp_perplexity: did you mean"),
         ("mtp_probes", {"qick": True}, "did you mean quick"),
         ("humaneval_mtp", {"n_sample": 20}, "did you mean n_samples"),
@@ -65,7 +69,7 @@ def test_documented_options_are_taken(manager):
         ("mtp_heads", {"folder": 5}, "folder=5, expected a name or a path"),
         ("mtp_induction", {"stories": ""}, "stories='', expected a name or a path"),
         ("mtp_speed", {"baseline": ["a"]}, r"baseline=\['a'\], expected a name or a path"),
-        ("mtp_speculative", {"data_dir": "/no/where"}, "data_dir=/no/where is no folder"),
+        ("mtp_speculative", {"data_dir": "/no/where"}, "data_dir=/no/where is not a folder"),
     ],
 )
 def test_what_no_task_has_is_refused(manager, tasks, options, said):

@@ -112,8 +112,8 @@ def test_a_requirement_is_a_gate(tmp_path, capsys, text, holds):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("code accuracy 2", "is no requirement, expected such as"),
-        ("code accuracy 2 >= much", "is no requirement"),
+        ("code accuracy 2", "is not a requirement, expected such as"),
+        ("code accuracy 2 >= much", "is not a requirement"),
         (
             "prose accuracy >= 0",
             "names nothing that both runs measured; expected words of mtp_heads",

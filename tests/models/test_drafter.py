@@ -156,7 +156,7 @@ WRONG = {
     "dflash": "is a drafter of speculators of the kind dflash, which is not read here",
     "assistant": r"is an assistant model \(gemma4_assistant\)",
     "target": r"drafts for LlamaForCausalLM \(big\), and .* is Glm4MoeForCausalLM",
-    "text": "is no safetensors file, expected one, or the folder",
+    "text": "is not a safetensors file, expected one, or the folder",
     "nothing": "does not exist, expected the file or folder of a drafter",
     "loader": "expected one of them: a loader",
     "trunk": "model_type is gpt2, expected a trunk that a drafter can stand on",

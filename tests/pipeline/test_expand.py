@@ -76,7 +76,7 @@ def test_a_group_within_itself(mine, tmp_path):
 def test_unknown_names_and_folders(mine):
     with pytest.raises(ValueError, match=r"no task, tag or group humanevl_mtp; did you mean hum"):
         names("humanevl_mtp")
-    with pytest.raises(ValueError, match=r"include_path=nowhere is no folder"):
+    with pytest.raises(ValueError, match=r"include_path=nowhere is not a folder"):
         names("one", include_path="nowhere")
 
 
@@ -97,5 +97,7 @@ def test_an_option_of_all_goes_to_the_tasks_that_have_it():
 
 
 def test_an_option_of_no_task_is_refused():
-    with pytest.raises(ValueError, match="trails is no option of mtp_speed: did you mean trials"):
+    with pytest.raises(
+        ValueError, match="trails is not an option of mtp_speed: did you mean trials"
+    ):
         expand((Asked("mtp_speed", {"metadata": {"trails": 2}}),))

@@ -108,7 +108,7 @@ def expected(model, documents, window):
             return start, runs.softmax(runs.plain_logits(model, tokens, start, state, offset))
 
         answers = {place for begin, end in spans for place in range(begin, end)}
-        scored_bytes += len(answers) - len(spans)  # what ends an answer is no text
+        scored_bytes += len(answers) - len(spans)  # what ends an answer is not text
         n_tokens += len(answers)
         n_cut += sum(p(place - 1, 1)[0] > 0 for place in answers)
         for t in range(len(tokens) - 1):

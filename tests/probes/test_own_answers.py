@@ -174,7 +174,7 @@ def test_several_answers_to_a_prompt_and_empty_ones(models, tmp_path):
     ("line", "said"),
     [
         (None, "no such file, expected samples_….jsonl of a run with --log_samples"),
-        ([1], "is no sample, expected what lm_eval --log_samples writes"),
+        ([1], "is not a sample, expected what lm_eval --log_samples writes"),
         (
             {"arguments": {"gen_args_0": {"arg_0": "a", "arg_1": " b"}}, "resps": [[[-1.0, True]]]},
             "holds no generated answer, expected the samples of a task that generates",

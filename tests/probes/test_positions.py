@@ -77,7 +77,7 @@ def test_numbers_are_those_of_plain_loops(folder, texts, make, window):
     wanted |= {(name, None, *key, "share"): count / n_targets for key, count in shares.items()}
     wanted[name, None, "over two classes", "all", "share"] = 0
     found = runs.table(results, "mtp_positions", "by_class")
-    # A class that no text has is no target of anything, and a share of nothing.
+    # A class that no text has is not a target of anything, and a share of nothing.
     assert all(v == 0 for key, v in found.items() if key[-1] == "share" and key not in wanted)
     assert {k: v for k, v in found.items() if k in wanted or k[-1] != "share"} == pytest.approx(
         wanted, **near

@@ -309,7 +309,7 @@ def test_places_without_samples_are_named(tmp_path):
     odd.write_text("{}\n")
     with pytest.raises(ValueError, match="does not say its task"):
         grade([str(odd)])
-    with pytest.raises(ValueError, match="gsm8k is no benchmark of programs"):
+    with pytest.raises(ValueError, match="gsm8k is not a benchmark of programs"):
         grade([str(odd), "--task", "gsm8k"])
 
 

@@ -329,7 +329,7 @@ class TestAnswers:
             ("```\n1 2\n```\ngives 3:\n```Python3\nprint(3)\n```\n", "print(3)\n"),
             ("```text\n1 2\n```\ngives 3:\n```python\nprint(3)", "print(3)"),
             ("```python\nx = 1\n```python\ny = 2\n```\n", "x = 1\n"),
-            ("```\nno code\n```python is no end\n```\n", "no code\n```python is no end\n"),
+            ("```\nno code\n```python is not an end\n```\n", "no code\n```python is not an end\n"),
             ("```\nno code\n    ```\n```\n", "no code\n    ```\n"),
             ("It prints:\n\n    ```\n    no list\n\n```\nx = 1\n```\n", "x = 1\n"),
             ("```x = 1```\n", "```x = 1```\n"),

@@ -3,7 +3,7 @@
     loss = sum over heads i, positions t of  -log P(x_{t+i} | z_t)  /  N
 
 N is the number of head 1's targets (or the trainer's `num_items_in_batch`). Head i has a target at
-every position that is no padding and whose label i places further on is one: i - 1 fewer per
+every position that is not padding and whose label i places further on is one: i - 1 fewer per
 sequence than head 1.
 Unlike `mtp_harness.training.loss`, which trains the shipped models, the logits of all heads are in
 memory at once.
@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 from transformers.masking_utils import create_causal_mask
 
 IGNORED = -100
-"""The label of a position that is no target, as everywhere in transformers."""
+"""The label of a position that is not a target, as everywhere in transformers."""
 
 
 class LossAndLogits(NamedTuple):
@@ -44,7 +44,7 @@ def all_heads_loss(
         embedded: the tokens' embeddings, [B, T, D].
         attention_mask: [B, T], 0 where a token is padding; None where none is.
         position_ids: int64 [B, T]; None means 0..T-1.
-        labels: int64 [B, T], the tokens themselves, `IGNORED` where one is no target.
+        labels: int64 [B, T], the tokens themselves, `IGNORED` where one is not a target.
         num_items_in_batch: N, where several calls make one step.
     """
     if position_ids is None:

@@ -39,8 +39,8 @@ def layout_with(drafter: Path) -> Layout:
         )
     if drafter.is_file() and drafter.suffix != ".safetensors":
         raise ValueError(
-            f"drafter={drafter} is no safetensors file, expected one, or the folder of a drafter: "
-            f"name {drafter.parent}, or save the weights as safetensors"
+            f"drafter={drafter} is not a safetensors file, expected one, or the folder of a "
+            f"drafter: name {drafter.parent}, or save the weights as safetensors"
         )
     config = drafter / CONFIG_FILE
     content = read_json(config) if config.is_file() else {}
