@@ -100,10 +100,17 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="'NAMES >= NUMBER'",
         help="exit with status 1 where the interval's lower end (with <=, its upper end) falls "
-        "short; may be given several times",
+        "short; may be given several times (default: nothing is required)",
     )
     parser.add_argument(
-        "-o", "--output", type=user_path, help="write all of it into this JSON file"
+        "-o",
+        "--output",
+        type=user_path,
+        help="write all of it into this JSON file (default: the table alone)",
     )
-    parser.add_argument("--figure", type=user_path, help="draw the differences: .png, .pdf or .svg")
+    parser.add_argument(
+        "--figure",
+        type=user_path,
+        help="draw the differences: .png, .pdf or .svg (default: no figure)",
+    )
     return parser

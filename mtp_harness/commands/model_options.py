@@ -13,7 +13,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--drafter",
         metavar="PLACE",
         help="a file, a folder or a name on the hub with heads to take instead of the "
-        "checkpoint's own",
+        "checkpoint's own (default: its own)",
     )
     parser.add_argument(
         "--loader",

@@ -242,9 +242,9 @@ FIGURES = (
     _of_operations(
         "fig_s16",
         "Polynomial arithmetic, by number of operations and model size. Share of right answers.",
-        told=("parameters",),
-        dashed="parameters",
-        size=(4.4, 3.2),
+        told=(),
+        columns="parameters",
+        size=(2.6, 2.3),
         decorate=domains,
     ),
     Figure(

@@ -99,8 +99,9 @@ def refuse_errors(verdicts: Sequence[Verdict], task: str) -> None:
     if len(errors) > MAX_ERROR_SHARE * len(verdicts):
         raise UserError(
             f"{task}: {len(errors)} of {len(verdicts)} answers could not be graded, more than "
-            f"{MAX_ERROR_SHARE:.0%} (the first: {errors[0].detail}): correct that, then grade "
-            "again; answers saved with --predict_only --log_samples are graded by `mtp-harness grade`."
+            f"{MAX_ERROR_SHARE:.0%} (the first: {errors[0].detail}): correct that, then "
+            "grade again; answers saved with --predict_only --log_samples are graded by "
+            "`mtp-harness grade`."
         )
 
 
