@@ -244,6 +244,7 @@ FIGURES = (
         "Polynomial arithmetic, by number of operations and model size. Share of right answers.",
         told=(),
         columns="parameters",
+        ylim=(0.0, 100.0),
         size=(2.6, 2.3),
         decorate=domains,
     ),
