@@ -91,7 +91,12 @@ def screen(found: Mapping[str, Any]) -> str:
     rows = [
         ("head k", map(str, decoding["by_k"])),
         ("accuracy", [f"{value:.3f}" for value in heads["accuracy"]]),
-        ("bits per token", [f"{value:.3f}" for value in heads["bits_per_token"]]),
+        ("bits per token", ["-" if b is None else f"{b:.3f}" for b in heads["bits_per_token"]]),
+        *(
+            ("  tokens it cannot say", [f"{value:.1%}" for value in heads[name]])
+            for name in ("unsayable",)
+            if name in heads
+        ),
         *acceptance_rows(decoding["by_k"]),
         (
             "  text walk (real text)",

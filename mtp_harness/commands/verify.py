@@ -127,7 +127,7 @@ def _verify(args: argparse.Namespace) -> int:
         args.pretrained = DEFAULT_MODEL
     args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model, tokenizer = open_from_options(
-        args, dtype=_dtype(args), device=args.device, heads=max(args.draft_heads or [1])
+        args, dtype=_dtype(args), device=args.device, heads=max(args.draft_heads or [0]) or None
     )
     name = args.pretrained or args.loader
     ks = _draft_heads(args, name, model.n_future_tokens)

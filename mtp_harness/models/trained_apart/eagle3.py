@@ -148,6 +148,7 @@ class Eagle3Model(TrunkModel):
         self.drafter, self._n = drafter, heads or DEFAULT_REUSED
         self.ids: Tensor | None
         self.register_buffer("ids", ids, persistent=False)
+        self.draft_vocabulary = None if ids is None else len(ids)
         self._depth, design = len(self.base.layers), drafter.design
         self._width = self.base.config.hidden_size  # D
         self._wide = self._width * (1 + len(design.taps))

@@ -32,6 +32,7 @@ class StoredEagle3(Stored):
 
     heads = DEFAULT_REUSED
     most = MOST_REUSED
+    n_modules = 1
 
     @property
     def ignored(self) -> frozenset[str]:

@@ -145,6 +145,11 @@ class Stored(ABC):
         """Keys of tables, which are read apart."""
         return frozenset()
 
+    @property
+    def n_modules(self) -> int | None:
+        """How many sequential modules it is; None where its heads are none."""
+        return None
+
     def of_trunk(self, name: str) -> int:
         """Return a number of the trunk's configuration."""
         value = text_part(self.trunk.content).get(name)
@@ -226,6 +231,9 @@ def _describe(kind: type[Stored], drafter: Path, summary: Summary, folder: Path)
         describe_weights(summary, content, lambda: trunk.files, lambda _: trunk.trunk_differences())
         summary.scan(stored.tensors)
         summary.n_future_tokens = summary.attempt(lambda: stored.heads)
-        n_numbers = sum(map(prod, stored.tensors.shapes.values()))
+        summary.modules, tables = stored.n_modules, stored.ignored
+        sizes = {key: prod(shape) for key, shape in stored.tensors.shapes.items()}
+        n_numbers = sum(size for key, size in sizes.items() if key not in tables)
+        summary.parameters["total"] -= sum(sizes.values()) - n_numbers
         summary.notes.append(f"parameters of the drafter: {n_numbers:,}")
     return tokenizer_file(folder)
