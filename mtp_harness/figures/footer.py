@@ -170,12 +170,12 @@ def _of_answers(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> str:
 
 
 def _said(own: pd.DataFrame, tasks: list[reading.Task]) -> Iterator[str]:
-    """Yield how many tokens of the trunk drafters can say whose losses are shown."""
+    """Yield how many tokens drafters can say whose losses are shown."""
     losses = own[own["metric"].isin(LOSSES) & (own["offset"] > 1)]
     for file, _ in tasks:
         said = file.mtp.get("draft_vocabulary")
         if said and file.sha256 in set(losses["run"]):
-            yield f"{said:,} of {file.mtp['vocab_size']:,} ({words.listed([file.label])})"
+            yield f"{said:,} ({words.listed([file.label])})"
 
 
 def _vocabularies(tasks: list[reading.Task]) -> list[str]:

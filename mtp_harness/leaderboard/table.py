@@ -230,7 +230,7 @@ def _readings(runs: Sequence[Run]) -> Iterator[str]:
 def _unsayable(runs: Sequence[Run]) -> Iterator[str]:
     """Say whose drafter has a vocabulary of its own."""
     sizes = {
-        run.model.label: f"{run.model.label}, {own:,} of {run.mtp['vocab_size']:,}"
+        run.model.label: f"{run.model.label} ({own:,} tokens)"
         for run in runs
         if (own := run.mtp.get("draft_vocabulary"))
     }
