@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtp_harness.commands.model_options import add_model_options, open_from_options
+from mtp_harness.commands.model_options import add_model_options, named, open_from_options
 from mtp_harness.commands.view import acceptance_rows, by_k, decoding_rows
 from mtp_harness.files import user_path
 from mtp_harness.results import result_file
@@ -85,7 +85,7 @@ def _open(config: dict[str, Any], args: argparse.Namespace) -> Opened:
 
     args.loader = args.loader or config.get("loader")
     args.drafter = args.drafter or config.get("drafter")
-    args.pretrained = config["pretrained"]
+    args.pretrained, config["drafter"] = config["pretrained"], args.drafter
     if args.pretrained == args.loader:  # the run named none: it carries the loader's name
         args.pretrained = None
     return open_from_options(
@@ -107,11 +107,12 @@ def screen(config: dict[str, Any], samples: list[dict[str, Any]], opened: Opened
     from mtp_harness.probes.model_card import measure_decoding, measure_heads
     from mtp_harness.probes.windows import windows
 
-    name, (model, tokenizer) = config["pretrained"], opened
+    name, (model, tokenizer) = named(config), opened
     requests = [_request(sample, tokenizer) for sample in samples]
     together, ntp = measure_decoding(model, tokenizer, requests, len(requests), TRIALS)
     alone, _ = measure_decoding(model, tokenizer, requests[:ALONE], 1, TRIALS)
-    text = windows(code_corpus(), plain_encode(tokenizer), tokenizer.bos_token_id, WINDOW, WINDOWS)
+    length = min(WINDOW, model.max_positions)
+    text = windows(code_corpus(), plain_encode(tokenizer), tokenizer.bos_token_id, length, WINDOWS)
     heads = measure_heads(model, text)
     n_passed = sum(sample["pass@1"] == 1 for sample in samples)
     to_text = shown(tokenizer)

@@ -197,7 +197,8 @@ def _heads(summary: Summary, layout: Layout | None) -> str | None:
         return None
     if layout and layout.ordinary:
         return "n = 1" + (f", {trunk} layers" if trunk is not None else "")
-    depth = "" if trunk is None else f", one layer each on a trunk of {trunk} layers"
+    each = "one layer each " if summary.drafter is None else ""
+    depth = "" if trunk is None else f", {each}on a trunk of {trunk} layers"
     if summary.modules:
         which = "one module" if summary.modules == 1 else f"{summary.modules} modules"
         depth = f", by {which} on a trunk of {trunk} layers"

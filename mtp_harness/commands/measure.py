@@ -11,7 +11,12 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from mtp_harness.commands.model_options import add_model_options, drafter_facts, open_from_options
+from mtp_harness.commands.model_options import (
+    add_model_options,
+    drafter_facts,
+    named,
+    open_from_options,
+)
 from mtp_harness.commands.view import acceptance_rows, by_k, decoding_rows
 from mtp_harness.files import user_path, write_whole
 
@@ -91,7 +96,12 @@ def screen(found: Mapping[str, Any]) -> str:
     rows = [
         ("head k", map(str, decoding["by_k"])),
         ("accuracy", [f"{value:.3f}" for value in heads["accuracy"]]),
-        ("bits per token", [f"{value:.3f}" for value in heads["bits_per_token"]]),
+        ("bits per token", ["-" if b is None else f"{b:.3f}" for b in heads["bits_per_token"]]),
+        *(
+            ("  tokens it cannot say", [f"{value:.1%}" for value in heads[name]])
+            for name in ("unsayable",)
+            if name in heads
+        ),
         *acceptance_rows(decoding["by_k"]),
         (
             "  text walk (real text)",
@@ -100,9 +110,8 @@ def screen(found: Mapping[str, Any]) -> str:
         ("answers identical to NTP", same),
         *decoding_rows(decoding["by_k"], f"batch {batch}"),
     ]
-    drafter = f" with {found['drafter']}" if "drafter" in found else ""
     lines = [
-        f"{found['pretrained']}{drafter}, {found['parameters']:,} parameters, greedy, float32, "
+        f"{named(found)}, {found['parameters']:,} parameters, greedy, float32, "
         f"{hardware.get('gpu', hardware['cpu'])}, {hardware['threads']} CPU thread(s)",
         f"the standard library of Python {found['corpus']['python_version']}: "
         f"{heads['n_windows']} windows of {heads['window_tokens']} tokens scored, {n_prompts} "

@@ -1,6 +1,7 @@
 """The options by which commands are told which model to open."""
 
 import argparse
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,6 +37,12 @@ def drafter_facts(args: argparse.Namespace) -> dict[str, Any]:
     if not args.drafter:
         return {}
     return {"drafter": args.drafter, "drafter_sha256": weights_sha256(drafter_place(args.drafter))}
+
+
+def named(facts: Mapping[str, Any]) -> str:
+    """Return what a table calls a model, by its `pretrained` and `drafter`."""
+    drafter = facts.get("drafter")
+    return f"{facts['pretrained']}{f' with {drafter}' if drafter else ''}"
 
 
 def open_from_options(args: argparse.Namespace, **how: Any) -> "Opened":

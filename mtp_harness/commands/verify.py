@@ -16,7 +16,12 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mtp_harness.commands.model_options import add_model_options, drafter_facts, open_from_options
+from mtp_harness.commands.model_options import (
+    add_model_options,
+    drafter_facts,
+    named,
+    open_from_options,
+)
 from mtp_harness.files import user_path, write_whole
 
 if TYPE_CHECKING:
@@ -127,7 +132,7 @@ def _verify(args: argparse.Namespace) -> int:
         args.pretrained = DEFAULT_MODEL
     args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model, tokenizer = open_from_options(
-        args, dtype=_dtype(args), device=args.device, heads=max(args.draft_heads or [1])
+        args, dtype=_dtype(args), device=args.device, heads=max(args.draft_heads or [0]) or None
     )
     name = args.pretrained or args.loader
     ks = _draft_heads(args, name, model.n_future_tokens)
@@ -283,9 +288,8 @@ def _say(text: str) -> None:
 
 def _title(settings: dict[str, Any], hardware: dict[str, Any]) -> str:
     heads = [f"{'batch':>5}{'k':>4}", *(f"{name.replace('_', ' '):>11}" for name in _COLUMNS)]
-    drafter = f" with {settings['drafter']}" if "drafter" in settings else ""
     return (
-        f"{settings['pretrained']}{drafter}, n = {settings['n_future_tokens']}, "
+        f"{named(settings)}, n = {settings['n_future_tokens']}, "
         f"{settings['dtype']}, greedy, {hardware.get('gpu', hardware['cpu'])}\n"
         f"{len(settings['prompts'])} prompts of HumanEval,"
         f" up to {settings['new_tokens']} tokens each; against NTP at the same batch size, and NTP"

@@ -16,6 +16,7 @@ from mtp_harness.results.sizes import rounded
 DECODING = ("prompt_tokens", "new_tokens", "batch")
 PER_TOKEN = ("mtp_heads", "mtp_positions", "mtp_perplexity", "mtp_speculative", "mtp_speed")
 """Probes whose numbers are of tokens, which are not the same for all vocabularies."""
+LOSSES = ("bits_per_byte", "cross_entropy")
 
 LINE = 0.115
 """Height of a line, inches; figures have room for one."""
@@ -94,6 +95,7 @@ def _of_runs(
             reading.of_answers(counted, "looped"),
         ),
         ("Per token, and not comparable between vocabularies", _vocabularies(tasks)),
+        ("Losses from offset 2 on are over the tokens that a drafter can say", _said(own, tasks)),
     ):
         if text := "; ".join(dict.fromkeys(said)):
             yield f"{name}: {text}"
@@ -165,6 +167,15 @@ def _of_answers(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> str:
         told += [f"batch size {batch}" if (batch := file.mtp.get("batch_size")) else ""]
         said.append(", ".join(filter(None, told)))
     return "; ".join(filter(None, dict.fromkeys(said)))
+
+
+def _said(own: pd.DataFrame, tasks: list[reading.Task]) -> Iterator[str]:
+    """Yield how many tokens drafters can say whose losses are shown."""
+    losses = own[own["metric"].isin(LOSSES) & (own["offset"] > 1)]
+    for file, _ in tasks:
+        said = file.mtp.get("draft_vocabulary")
+        if said and file.sha256 in set(losses["run"]):
+            yield f"{said:,} ({words.listed([file.label])})"
 
 
 def _vocabularies(tasks: list[reading.Task]) -> list[str]:

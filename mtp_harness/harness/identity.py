@@ -91,6 +91,7 @@ class IdentifiedLM(GeneratingLM):
             "n_future_tokens": self.model.n_future_tokens if heads else 1,
             "heads": ("sequential" if self.model.sequential else "parallel") if heads else "none",
             **({"reading": self.model.reading} if heads and self.model.sequential else {}),
+            **({"draft_vocabulary": own} if (own := heads and self.model.draft_vocabulary) else {}),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "max_length": self.max_length,
         }

@@ -158,16 +158,29 @@ def _in_one(pair: Board) -> Iterator[str]:
         only = [name[0] for name in own if name not in pair.metrics(1 - place)]
         if only:
             yield f"{', '.join(only)} of {_task(pair)}: {run.model.name} only"
+    if _says_other_tokens(pair) and any(name[0].endswith("bits_per_byte_2") for name in own):
+        yield (
+            f"bits per byte of {_task(pair)} from offset 2 on: the drafters can say different "
+            "numbers of tokens, and such losses are over these alone"
+        )
+
+
+def _says_other_tokens(pair: Board) -> bool:
+    """Return whether the vocabularies of the two runs' drafters differ in size."""
+    one, other = (run.mtp.get("draft_vocabulary") for run in pair.runs)
+    return one != other
 
 
 def _rows(pair: Board) -> Iterator[Row]:
-    stated, its = pair.metrics(0), pair.metrics(1)
+    stated, its, others = pair.metrics(0), pair.metrics(1), _says_other_tokens(pair)
     for name in stated.keys() & its.keys():
         named = _MEASURES.fullmatch(name[0])
         if named is None:
             continue
-        found = pair.difference((1, *name), 0)
         offset = named["offset"]
+        if named["measure"] == "bits_per_byte" and int(offset or 1) > 1 and others:
+            continue
+        found = pair.difference((1, *name), 0)
         yield Row(
             _task(pair),
             named["category"] or "",

@@ -92,7 +92,7 @@ def build(runs: Sequence[Run], baseline: str | None = None) -> Leaderboard:
         data = [column for column in board.columns if column.metric == DATA]
         own |= {(model, of): Cell(share) for of in data for model, share in needed.items()}
         cells |= own
-    notes = [*_readings(runs), *_unpaired(boards, chosen)]
+    notes = [*_readings(runs), *_unsayable(runs), *_unpaired(boards, chosen)]
     return Leaderboard(models, cells, boards, chosen, notes)
 
 
@@ -225,6 +225,20 @@ def _readings(runs: Sequence[Run]) -> Iterator[str]:
     if by_reading:
         told = "; ".join(f"{name} ({', '.join(labels)})" for name, labels in by_reading.items())
         yield f"Sequential heads from offset 3 on: {told}."
+
+
+def _unsayable(runs: Sequence[Run]) -> Iterator[str]:
+    """Say whose drafter has a vocabulary of its own."""
+    sizes = {
+        run.model.label: f"{run.model.label} ({own:,} tokens)"
+        for run in runs
+        if (own := run.mtp.get("draft_vocabulary"))
+    }
+    if sizes:
+        yield (
+            "Bits per byte from offset 2 on are over the tokens that a drafter can say, and no "
+            f"score to compare, of: {'; '.join(sizes.values())}."
+        )
 
 
 def data_needed(cells: Cells, first: Column) -> dict[Model, float]:

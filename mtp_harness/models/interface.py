@@ -86,6 +86,7 @@ class MultiHeadModel(nn.Module, ABC):
     sequential: bool = False  # whether head k reads state k-1 and the token at t+k-1
     reused: bool = False  # whether heads 2..n are one sequential module, which drafts on by itself
     shared_unembedding: bool = False  # whether `logits` is the same function for every head
+    draft_vocabulary: int | None = None  # size of heads 2..n's own; None where it is the trunk's
 
     @property
     def reading(self) -> str:

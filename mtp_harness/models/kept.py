@@ -21,13 +21,17 @@ def keep() -> None:
 def open_kept(
     pretrained: str | None, loader: str | None, *, heads: int | None, **how: Any
 ) -> Opened:
-    """Open a model as `open_model` does, or return the one that is open; see there."""
+    """Open a model as `open_model` does, or return the one that is open; see there.
+
+    N is that of `n_future_tokens`, so that runs of a checkpoint with fewer drafts are of one model.
+    """
+    n = None
+    if not loader and (heads or _keeping[0]):
+        n = n_future_tokens(pretrained or DEFAULT_MODEL, heads, how.get("drafter"))
     if not _keeping[0]:
-        return open_model(pretrained, loader, heads=heads, **how)
-    # How many heads are used matters only where it changes how many there are.
-    n = None if loader else n_future_tokens(pretrained or DEFAULT_MODEL, heads, how.get("drafter"))
+        return open_model(pretrained, loader, heads=n, **how)
     asked = (pretrained, loader, n, *sorted(how.items()))
     if asked not in _kept:
         _kept.clear()  # first, so that two are never in memory
-        _kept[asked] = open_model(pretrained, loader, heads=heads, **how)
+        _kept[asked] = open_model(pretrained, loader, heads=n, **how)
     return _kept[asked]

@@ -74,7 +74,8 @@ def open_model(
         tokenizer: its name or folder, or the tokenizer itself; None means the checkpoint's own.
         dtype: type of the weights; None means as stored, or as the loader has it.
         device: None means the CPU, or where the loader put it.
-        heads: as for `n_future_tokens`; a loader knows its own.
+        heads: n, where one module drafts on by itself; otherwise n is the checkpoint's, which must
+            have as many. A loader knows its own.
         drafter: as for `detect`; never with a loader.
 
     Raises:
@@ -244,9 +245,12 @@ def load_model(
             f"{pretrained} is an ordinary causal language model, expected a checkpoint with "
             "several heads: load it with transformers' AutoModelForCausalLM"
         )
+    place = Path(resolve(pretrained))
     n = None if heads is None else n_future_tokens(pretrained, heads, drafter)
-    chosen = () if layout.most_heads is None else (n,)
-    return layout.load(Path(resolve(pretrained)), dtype, *chosen)
+    if layout.most_heads is None:
+        return layout.load(place, dtype)
+    chosen = layout.most_heads(place) > layout.n_future_tokens(place)
+    return layout.load(place, dtype, heads if chosen else n)
 
 
 @in_words()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from math import isnan
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ def measure_heads(model: MultiHeadModel, text: Tensor) -> dict[str, Any]:
     """Return accuracy and bits per offset, and the text walk with heads 1..k for every k.
 
     `accuracy_cond` is where all earlier drafts are right. Sequential heads say their `reading`.
+    With a drafter that has a vocabulary of its own, bits are over the tokens that it can say (None
+    where it can say none), and the share of the others is `unsayable`.
 
     Args:
         model: in eval mode.
@@ -48,7 +51,8 @@ def measure_heads(model: MultiHeadModel, text: Tensor) -> dict[str, Any]:
         **({"reading": model.reading} if model.sequential else {}),
         "accuracy": scores.accuracy(),
         "accuracy_cond": scores.accuracy_cond(),
-        "bits_per_token": scores.bits(),
+        "bits_per_token": [None if isnan(bits) else bits for bits in scores.bits()],
+        **({"unsayable": scores.unsayable()} if any(scores.unsayable()) else {}),
         "text_walk_tokens_per_forward": {k: w.tokens_per_forward for k, w in walks.items()},
     }
 

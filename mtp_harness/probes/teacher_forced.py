@@ -28,10 +28,12 @@ class HeadScores(NamedTuple):
     n_correct: Tensor
     """int64 [n]: states whose top-1 prediction is the token at the offset."""
     nats: Tensor
-    """float64 [n]: summed cross-entropy."""
+    """float64 [n]: summed cross-entropy of the tokens that the head can say."""
     n_states: int
     n_right_up_to: Tensor
     """int64 [n]: states where heads 2 up to this one are all right; at offset 1 all states."""
+    n_said: Tensor
+    """int64 [n]: states whose token the head can say; see `finite`."""
 
     def accuracy(self) -> list[float]:
         """Top-1 accuracy per offset."""
@@ -43,8 +45,12 @@ class HeadScores(NamedTuple):
         return {i + 1: counts[i] / counts[i - 1] for i in range(1, len(counts)) if counts[i - 1]}
 
     def bits(self) -> list[float]:
-        """Cross-entropy per token in bits, per offset (bits per byte for byte models)."""
-        return [float(v) / self.n_states / 0.6931471805599453 for v in self.nats]
+        """Cross-entropy in bits per offset and token that can be said; NaN where there is none."""
+        return (self.nats / self.n_said / 0.6931471805599453).tolist()
+
+    def unsayable(self) -> list[float]:
+        """Share of the tokens per offset that the head cannot say."""
+        return (1 - self.n_said / self.n_states).tolist()
 
 
 class Walk(NamedTuple):
@@ -230,14 +236,17 @@ def score_heads(readings: Iterable[Reading]) -> HeadScores:
     Raises:
         ValueError: there are none.
     """
-    correct, nats, in_a_row, n_states = [], [], [], 0
+    correct, nats, said, in_a_row, n_states = [], [], [], [], 0
     for reading in readings:
         right, n = reading.right, reading.right.shape[-1]
         correct.append(right[:, :-n].sum((0, 1)).cpu())
         in_a_row.append(torch.tensor(right_up_to(right[:, :-n].flatten(0, 1))))
-        nats.append(reading.nats[:, :-n].double().sum((0, 1)).cpu())
+        of_said, which = finite(reading.nats[:, :-n])
+        nats.append(of_said.sum((0, 1)).cpu())
+        said.append(which.sum((0, 1)).cpu())
         n_states += right[:, :-n, 0].numel()
     if not n_states:
         raise ValueError("no windows to score")
-    n_right, summed, up_to = (torch.stack(one).sum(0) for one in (correct, nats, in_a_row))
-    return HeadScores(n_right, summed, n_states, up_to)
+    sums = (torch.stack(one).sum(0) for one in (correct, nats, in_a_row, said))
+    n_right, summed, up_to, n_said = sums
+    return HeadScores(n_right, summed, n_states, up_to, n_said)

@@ -8,6 +8,7 @@ from operator import truediv
 import pytest
 
 from mtp_harness.commands import demo, measure
+from mtp_harness.probes.windows import windows
 
 RUN = "--model mtp --tasks humaneval_mtp --limit 2 --log_samples --gen_kwargs max_gen_toks=40"
 
@@ -31,6 +32,32 @@ def test_demo_compares_a_run_with_plain_decoding(tmp_path, monkeypatch, capsys):
     path.write_text("".join(json.dumps(sample) + "\n" for sample in samples))
     demo.main([str(tmp_path)])
     assert "text identical to NTP    1 of 2" in capsys.readouterr().out
+
+
+def test_demo_of_a_drafter_names_it_and_reads_no_more_than_the_context(
+    shared_data, tmp_path, monkeypatch, capsys
+):
+    data = shared_data / "drafters"
+    if not data.is_dir():
+        pytest.skip(f"needs {data}")
+    trunk, drafter = str(data / "trunk"), str(data / "medusa")
+    mtp = {"pretrained": trunk, "drafter": drafter, "n_future_tokens": 4}
+    mtp |= {"draft_heads": 4, "dtype": "float32", "device": "cpu"}
+    part = {"results": {demo.TASK: {}}, "configs": {demo.TASK: {}}}
+    (tmp_path / "results_1.json").write_text(
+        json.dumps(part | {"config": {"model": "mtp", "mtp": mtp}})
+    )
+    asked = {"arg_0": "t7 t9 t30", "arg_1": {"max_gen_toks": 6, "until": []}}
+    sample = {"doc_id": 0, "arguments": {"gen_args_0": asked}, "resps": [["x"]], "pass@1": 0}
+    (tmp_path / f"samples_{demo.TASK}_1.jsonl").write_text(json.dumps(sample) + "\n")
+    seen = []
+    monkeypatch.setattr(demo, "WINDOWS", 1)
+    monkeypatch.setattr(
+        "mtp_harness.probes.windows.windows", lambda *asked: seen.append(asked) or windows(*asked)
+    )
+    assert demo.main([str(tmp_path)]) == 0
+    assert f"{trunk} with {drafter}, 4 heads, greedy" in capsys.readouterr().out
+    assert seen[0][3] == 1024
 
 
 def test_demo_without_a_run_says_which_command_makes_one(tmp_path):

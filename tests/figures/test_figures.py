@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
-from mtp_harness.figures import catalogue, style
+from mtp_harness.figures import catalogue, footer, style
 from mtp_harness.figures.catalogue import FIGURES, draw_all
 from mtp_harness.figures.figure import NoData, draw, paint
 from mtp_harness.figures.series import is_paper, series_of
@@ -343,6 +343,17 @@ def test_footers_say_how_answers_were_decoded(tmp_path):
         said = footer_of(drawn_on_canvas(name, read_runs([tmp_path]))[0])
         assert "prompts of HumanEval, at most 128 new tokens, batch size 16" in said
         assert f"(prompts of {paper})" in said
+
+
+def test_footers_say_which_losses_are_over_a_part_of_the_vocabulary(tmp_path):
+    rows = [["code", offset, "bits_per_byte", 2.0] for offset in (1, 2)]
+    tables = {"mtp_heads": {"by_offset": table("category offset", rows)}}
+    write_run(tmp_path, tables=tables, draft_vocabulary=320)
+    results = read_runs([tmp_path])
+    shown, tasks = results.values, [(file, "mtp_heads") for file in results.files.values()]
+    [said] = footer._said(shown, tasks)
+    assert said.startswith("320 (")
+    assert not [*footer._said(shown[shown["offset"] == 1], tasks)]
 
 
 def test_footers_say_of_which_data_sets_a_part_was_read(tmp_path):

@@ -167,3 +167,18 @@ def test_json_and_figure(tmp_path, capsys):
     assert "<svg" in picture.read_text()
     assert main(["compare", *both, "--figure", str(tmp_path / "out.bmp")]) == 2
     assert "expected a name that ends in .png, .pdf, .svg" in capsys.readouterr().err
+
+
+def test_losses_over_different_vocabularies_are_left_out(tmp_path):
+    """A drafter that can say fewer tokens is not credited for it."""
+    counts = {f"code_bits_per_byte_{k}": [50, 60] for k in (1, 2)} | {"code_accuracy_2": [9, 8]}
+    heads(tmp_path / "base", "base", counts, mtp={"draft_vocabulary": 320})
+    heads(tmp_path / "tuned", "tuned", counts, mtp={"draft_vocabulary": 500})
+    found = compared(tmp_path)
+    assert [(row.measure, row.offset) for row in found.rows] == [
+        ("accuracy", 2),
+        ("bits_per_byte", 1),
+    ]
+    assert [said for said in found.left_out if "can say different numbers of tokens" in said]
+    heads(tmp_path / "tuned", "tuned", counts, mtp={"draft_vocabulary": 320})
+    assert len(compared(tmp_path).rows) == 3

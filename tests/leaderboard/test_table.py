@@ -288,3 +288,10 @@ def test_names_say_no_more_than_tells_models_apart(tmp_path):
     assert names == {"a, k=2", "a, k=4", "b", "c, step 1", "c, step 2"}
     board = board_of(tmp_path, "b, k=4, 5k tokens, step 3")  # the whole name is known, too
     assert board.baseline.label == "b"
+
+
+def test_losses_over_a_part_of_the_vocabulary_are_named(tmp_path):
+    write_run(tmp_path / "a", "tuned", mtp={"draft_vocabulary": 320})
+    write_run(tmp_path / "b", "plain")
+    [told] = [note for note in board_of(tmp_path).notes if "can say" in note]
+    assert told.endswith("of: tuned (320 tokens).")

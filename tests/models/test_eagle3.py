@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from mtp_harness.commands.inspect import main as inspect
+from mtp_harness.commands.measure import main as measure_command
 from mtp_harness.decode import step
 from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.models.head_states import head_states
@@ -313,6 +315,34 @@ def test_a_sound_drafter_has_no_problems(data):
     found = summarise(str(data / "trunk"), drafter=str(data / "eagle3_bin"))
     assert found.problems == [] and found.n_future_tokens == 4 and found.layout == "eagle3"
     assert n_future_tokens(str(data / "trunk"), 8, str(data / "eagle3")) == 8
+
+
+def test_inspect_says_what_it_is_and_counts_no_tables(data, capsys):
+    assert inspect([str(data / "trunk"), "--drafter", str(data / "eagle3")]) == 0
+    said = capsys.readouterr().out
+    assert "n = 4 (offsets 1 to 4), by one module on a trunk of 8 layers" in said
+    model = load_model(str(data / "trunk"), drafter=str(data / "eagle3"))
+    total = sum(one.numel() for one in model.parameters())
+    own = sum(one.numel() for one in model.drafter.parameters())
+    assert f"parameters    {total:,}\n" in said and f"of the drafter: {own:,}\n" in said
+
+
+def test_so_many_heads_as_are_asked_for(data):
+    place, drafter = str(data / "trunk"), str(data / "eagle3")
+    for heads in (2, 3, 8):
+        assert load_model(place, heads=heads, drafter=drafter).n_future_tokens == heads
+    assert load_model(place, heads=2, drafter=str(data / "medusa")).n_future_tokens == 4
+
+
+def test_measure_says_what_the_drafter_cannot_say(data, capsys, tmp_path):
+    tokenizer, out = str(data / "trunk"), tmp_path / "card.json"
+    small = "--windows 1 --window 32 --prompts 1 --prompt-tokens 8 --new-tokens 4 --trials 1"
+    asked = [tokenizer, "--drafter", str(data / "eagle3"), *small.split(), "-o", str(out)]
+    assert measure_command(asked) == 0
+    said, heads = capsys.readouterr().out, json.loads(out.read_text())["heads"]
+    # This tokenizer knows no word of the text: all of it is one token, which the drafter lacks.
+    assert heads["unsayable"] == [0, 1, 1, 1] and heads["bits_per_token"][1:] == [None] * 3
+    assert "  tokens it cannot say" in said and " inf" not in said
 
 
 def test_a_short_trunk_has_no_default_taps(data, tmp_path):

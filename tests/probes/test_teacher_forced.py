@@ -178,9 +178,24 @@ def test_scores_by_hand():
     assert scores.bits() == pytest.approx([7 / 4, 8 / 4], rel=1e-6)
 
 
+def test_bits_are_over_the_tokens_that_a_head_can_say():
+    """As above, but offset 2 cannot say token 2: it reads 0 . 0 3 of probabilities 1/2 .. 1/8."""
+
+    class Narrow(Fixed):
+        def logits(self, offset, states):
+            found = super().logits(offset, states).clone()
+            found[..., 2] = float("-inf") if offset == 2 else found[..., 2]
+            return found
+
+    scores = score_heads([read(Narrow(), torch.tensor([[3, 1, 0, 2, 0, 3]]))])
+    whole = math.log2(7 / 8)  # of the probabilities that are left
+    assert scores.bits() == pytest.approx([7 / 4, (1 + 1 + 3) / 3 + whole], rel=1e-6)
+    assert scores.unsayable() == [0, 0.25]
+
+
 def test_accuracy_and_bits_of_sums():
     nats = torch.tensor([4 * math.log(2), 8 * math.log(2)])
-    scores = HeadScores(torch.tensor([3, 1]), nats, 4, torch.tensor([4, 1]))
+    scores = HeadScores(torch.tensor([3, 1]), nats, 4, torch.tensor([4, 1]), torch.tensor([4, 4]))
     assert scores.accuracy_cond() == {2: 0.25}
     assert scores.accuracy() == [0.75, 0.25]
     assert scores.bits() == pytest.approx([1.0, 2.0], rel=1e-6)

@@ -17,11 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 
-from mtp_harness.models.interface import KeyValueCache, LayerShape
-from mtp_harness.models.sequential import DEFAULT_REUSED
-from mtp_harness.models.trunk import TrunkModel
+from mtp_harness.models.interface import KeyValueCache
+from mtp_harness.models.trained_apart.eagle import LayersModel, decoder_of
 
 
 @dataclass(frozen=True)
@@ -88,16 +86,13 @@ class Eagle3(nn.Module):
         """Build it with random weights."""
         super().__init__()
         config = design.config
-        n_vocabulary, config.vocab_size = config.vocab_size, 1  # no embeddings that nobody needs
-        donor: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-        config.vocab_size = n_vocabulary
-        base, width = donor.get_decoder(), config.hidden_size
+        base, width = decoder_of(config), config.hidden_size
 
         def norm(size: int = width) -> nn.Module:
             made: nn.Module = type(base.norm)(size, eps=config.rms_norm_eps)
             return made
 
-        self.config = donor.config  # the layers ask it how attention is computed
+        self.config = base.config  # the layers ask it how attention is computed
         self.design, self.rotary, self.norm = design, base.rotary_emb, base.norm
         first = FirstLayer(base.layers[0], norm(), design.norm_before_residual)
         self.layers = nn.ModuleList([first, *base.layers[1:]])
@@ -108,7 +103,7 @@ class Eagle3(nn.Module):
         if design.fc_norm:
             self.fc_norm = nn.ModuleList(norm(design.width) for _ in design.taps)
         if design.own_embeddings:
-            self.embed_tokens = nn.Embedding(n_vocabulary, width)
+            self.embed_tokens = nn.Embedding(config.vocab_size, width)
         if design.own_head:
             self.lm_head = nn.Linear(width, design.n_drafts, bias=False)
 
@@ -122,14 +117,20 @@ class Eagle3(nn.Module):
         found: Tensor = self.fc(taps)
         return found
 
+    def forward(self, embeddings: Tensor, states: Tensor, **where: Any) -> Tensor:
+        """Return states [B, T, H] of embeddings and states [B, T, H]; `where` is for attention."""
+        first, *further = self.layers
+        found: Tensor = first(embeddings, states, **where)
+        for layer in further:
+            found = layer(found, **where)
+        return self.norm(found) if self.design.norm_output else found
 
-class Eagle3Model(TrunkModel):
-    """A trunk of transformers with an EAGLE-3 drafter; it is read as one reused module.
+
+class Eagle3Model(LayersModel):
+    """A trunk of transformers with an EAGLE-3 drafter.
 
     State 1 is [normed trunk state, taps]; what the drafter passes on is as wide as the drafter.
     """
-
-    sequential = reused = True
 
     def __init__(
         self, main: Any, drafter: Eagle3, ids: Tensor | None, heads: int | None = None
@@ -137,17 +138,16 @@ class Eagle3Model(TrunkModel):
         """Put trunk and drafter together.
 
         Args:
-            main: transformers' causal language model; see `TrunkModel`.
-            drafter: of the same type and on the same device.
+            main: as for `LayersModel`.
+            drafter: likewise.
             ids: the trunk's ids of the drafter's own vocabulary, int64; None where it is the
                 trunk's.
-            heads: n; None means `DEFAULT_REUSED`.
+            heads: as for `LayersModel`.
         """
-        super().__init__(main)
-        drafter.config._attn_implementation = self.base.config._attn_implementation
-        self.drafter, self._n = drafter, heads or DEFAULT_REUSED
+        super().__init__(main, drafter, heads)
         self.ids: Tensor | None
         self.register_buffer("ids", ids, persistent=False)
+        self.draft_vocabulary = None if ids is None else len(ids)
         self._depth, design = len(self.base.layers), drafter.design
         self._width = self.base.config.hidden_size  # D
         self._wide = self._width * (1 + len(design.taps))
@@ -156,27 +156,12 @@ class Eagle3Model(TrunkModel):
         for tap in design.taps:
             if tap < self._depth:
                 self.base.layers[tap].register_forward_pre_hook(self._note(tap), with_kwargs=True)
-        layer: Any
-        for index, layer in enumerate(drafter.layers):
-            layer.self_attn.layer_idx = self._depth + index
-        self.train(main.training)
 
     def _note(self, tap: int) -> Any:
         def note(_: Any, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
             self._seen[tap] = args[0] if args else kwargs["hidden_states"]
 
         return note
-
-    @property
-    def n_future_tokens(self) -> int:
-        """The number of heads, n."""
-        return self._n
-
-    def layer_shapes(self, heads: int) -> list[LayerShape]:
-        """Return the cache layers of the trunk and of the drafter."""
-        config = self.drafter.design.config
-        one = LayerShape(config.num_key_value_heads, config.head_dim)
-        return self.trunk_shapes() + [one] * (len(self.drafter.layers) if heads > 1 else 0)
 
     def trunk(
         self, tokens: Tensor, positions: Tensor | None = None, cache: KeyValueCache | None = None
@@ -200,25 +185,9 @@ class Eagle3Model(TrunkModel):
             last, taps = states[..., : self._width], states[..., self._width :]
             return torch.cat([self.norm(last), taps], -1)
         assert tokens is not None
-        drafter = self.drafter
         if states.shape[-1] == self._wide:
-            states = drafter.fuse(states[..., self._width :])
-        table = drafter.embed_tokens if drafter.design.own_embeddings else self._embeddings
-        mask = self._mask(tokens, cache, positions)
-        where = {
-            "attention_mask": mask,
-            "position_embeddings": drafter.rotary(states, self._positions(tokens, positions)),
-            "past_key_values": cache,
-        }
-        first, *further = drafter.layers
-        found: Tensor = first(table(tokens), states, **where)
-        for layer in further:
-            found = layer(found, **where)
-        return drafter.norm(found) if drafter.design.norm_output else found
-
-    @property
-    def _embeddings(self) -> Any:
-        return self.main.get_input_embeddings()
+            states = self.drafter.fuse(states[..., self._width :])
+        return self.run(states, tokens, positions, cache)
 
     def logits(self, offset: int, states: Tensor) -> Tensor:
         """Return logits [..., V] of states; -inf for tokens that the drafter cannot say."""

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig
 
 from mtp_harness.models.checkpoints.safetensors_files import CONFIG_FILE
 from mtp_harness.models.sequential import DEFAULT_REUSED, MOST_REUSED
@@ -19,9 +18,6 @@ TABLES = frozenset({"d2t", "t2d"})
 FEWEST_LAYERS = 7
 """Of a trunk whose taps have a default, (2, N / 2, N - 3), which then ascends."""
 
-KINDS = ("llama", "qwen3")
-"""Model types that a drafter's layer may have."""
-
 
 @dataclass(frozen=True)
 class StoredEagle3(Stored):
@@ -32,6 +28,7 @@ class StoredEagle3(Stored):
 
     heads = DEFAULT_REUSED
     most = MOST_REUSED
+    n_modules = 1
 
     @property
     def ignored(self) -> frozenset[str]:
@@ -101,32 +98,16 @@ class StoredEagle3(Stored):
             )
         return tuple(said)
 
-    def _config(self) -> Any:
-        """Return the configuration of the drafter's layers."""
-        part = dict(self.content)
-        if self._is_speculators:
-            part = dict(self.content.get("transformer_layer_config") or {})
-        kind, size = part.pop("model_type", None), part.get("vocab_size")
-        if kind not in KINDS:
-            raise self.refuse(f"its layer is of model_type {kind}, expected {' or '.join(KINDS)}")
-        if size != self.of_trunk("vocab_size"):
-            raise self.refuse(
-                f"vocab_size is {size} in its {CONFIG_FILE}, expected "
-                f"{self.of_trunk('vocab_size')}, the trunk's"
-            )
-        try:
-            ends = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))
-            return AutoConfig.for_model(kind, **{**part, **ends})
-        except Exception as error:  # transformers' validation has its own classes of error
-            raise self.refuse(f"its {CONFIG_FILE} describes no layer ({error})") from error
-
     def design(self) -> Design:
         """Return what the drafter is like.
 
         Raises:
             ValueError: the configuration does not say, or says what does not fit the trunk.
         """
-        shapes, config = self.tensors.shapes, self._config()
+        part = self.content
+        if self._is_speculators:
+            part = self.content.get("transformer_layer_config") or {}
+        shapes, config = self.tensors.shapes, self.layer_config(part)
         names = ("norm_before_residual", "norm_before_fc", "fc_norm", "norm_output")
         switches = {name: bool(self.content.get(name)) for name in names}
         if self._is_speculators and self.content.get("norm_before_residual") is None:

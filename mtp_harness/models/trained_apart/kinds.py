@@ -2,7 +2,9 @@
 
     speculators_model_type mtp in its config.json    a module of speculators
     speculators_model_type eagle3, or midlayer.*     EAGLE-3
+    fc.weight without midlayer.*                     EAGLE or EAGLE-2, which are the same model
     medusa_num_heads, or model_type medusa           Medusa
+    hydra_num_heads                                  Hydra with mlp heads
     mtp.safetensors, or other safetensors            modules in the layout of the trunk's family
 
 What is known and not read here is refused by its name.
@@ -15,11 +17,16 @@ from mtp_harness.models.checkpoints.checks import read_json
 from mtp_harness.models.checkpoints.layout import Layout
 from mtp_harness.models.checkpoints.safetensors_files import CONFIG_FILE
 from mtp_harness.models.checkpoints.sequential_folder import MODULE_FILE, sequential
+from mtp_harness.models.trained_apart.eagle import StoredEagle
 from mtp_harness.models.trained_apart.eagle3_folder import StoredEagle3
+from mtp_harness.models.trained_apart.hydra import StoredHydra
 from mtp_harness.models.trained_apart.medusa import StoredMedusa
 from mtp_harness.models.trained_apart.stored import Stored, layout, tensors_of
 
-READ = "a module in the layout of the trunk's family, a module of speculators, EAGLE-3 or Medusa"
+READ = (
+    "a module in the layout of the trunk's family, a module of speculators, EAGLE, EAGLE-3, Medusa "
+    "or Hydra with mlp heads"
+)
 
 
 def layout_with(drafter: Path) -> Layout:
@@ -56,6 +63,8 @@ def _kind(drafter: Path, content: dict[str, Any]) -> type[Stored] | None:
     said = content.get("speculators_model_type")
     if "medusa_num_heads" in content or content.get("model_type") == "medusa":
         return StoredMedusa
+    if "hydra_num_heads" in content:
+        return StoredHydra
     if said == "eagle3":
         return StoredEagle3
     if said is None and not (drafter / MODULE_FILE).is_file():
@@ -63,10 +72,7 @@ def _kind(drafter: Path, content: dict[str, Any]) -> type[Stored] | None:
         if any(key.startswith("midlayer.") for key in keys):
             return StoredEagle3
         if "fc.weight" in keys:
-            raise ValueError(
-                f"drafter={drafter} is an EAGLE-1 or EAGLE-2 drafter (fc.weight without "
-                f"midlayer), which is not read here, expected {READ}"
-            )
+            return StoredEagle
     return None
 
 
@@ -75,7 +81,7 @@ def _refused(content: dict[str, Any]) -> str | None:
     kind, model_type = content.get("speculators_model_type"), str(content.get("model_type"))
     if kind not in (None, "mtp", "eagle3"):
         return f"a drafter of speculators of the kind {kind}"
-    if "hydra_num_heads" in content:
+    if "hydra_num_heads" in content and content.get("hydra_head_arch") != "mlp":
         return f"a Hydra drafter with {content.get('hydra_head_arch')} heads"
     if "assistant" in model_type:
         return f"an assistant model ({model_type})"

@@ -6,7 +6,6 @@
 Source: Cai et al. 2024, "Medusa", section 2.1.1, and the files of its authors and of vLLM.
 """
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,32 +94,18 @@ class StoredMedusa(Stored):
 
     def key(self, name: str) -> str:
         """Return the name in a list of `MedusaHead`."""
-        for pattern, ours in _KEYS.items():
-            if match := re.fullmatch(pattern, name):
-                return match.expand(ours)
-        return name
-
-    def _count(self, *names: str) -> int:
-        """Return a number of the configuration, by the name of one of the forms."""
-        found = [self.content[name] for name in names if name in self.content]
-        if not found or type(found[0]) is not int or not 1 <= found[0] <= 64:
-            raise self.refuse(
-                f"{' or '.join(names)} is {found[0] if found else 'absent'}, expected a number "
-                "from 1 to 64"
-            )
-        count: int = found[0]
-        return count
+        return self.renamed(name, _KEYS)
 
     @property
     def heads(self) -> int:
         """N, which is the file's."""
-        return 1 + self._count("medusa_num_heads", "num_heads")
+        return 1 + self.count("medusa_num_heads", "num_heads")
 
     most = heads
 
     def built(self) -> nn.ModuleList:
         """Return heads 2..n with random weights; there are biases where the files have some."""
-        n_layers = self._count("medusa_num_layers", "num_hidden_layers")
+        n_layers = self.count("medusa_num_layers", "num_hidden_layers")
         width, vocabulary = self.of_trunk("hidden_size"), self.of_trunk("vocab_size")
         bias = any(key.endswith(".bias") for key in self.tensors.shapes)
         return nn.ModuleList(

@@ -4,6 +4,7 @@ A kind of drafter is a subclass of `Stored`, which says how its heads are built;
 the layout of the trunk's folder.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoConfig
 
 from mtp_harness.models.checkpoints.checks import (
     KeyReport,
@@ -32,8 +34,11 @@ from mtp_harness.models.checkpoints.trunk_folder import Trunk, trunk_tokenizer
 from mtp_harness.models.families import text_part
 from mtp_harness.models.trunk import TrunkModel
 
-PICKLED = ("pytorch_model.bin", "medusa_lm_head.pt")
+PICKLED = ("pytorch_model.bin", "medusa_lm_head.pt", "hydra_lm_head.pt")
 """Files of authors, which hold named tensors."""
+
+KINDS = ("llama", "qwen3")
+"""Model types that a drafter's layers may have."""
 
 
 class PickledFile(StoredTensors):
@@ -145,6 +150,11 @@ class Stored(ABC):
         """Keys of tables, which are read apart."""
         return frozenset()
 
+    @property
+    def n_modules(self) -> int | None:
+        """How many sequential modules it is; None where its heads are none."""
+        return None
+
     def of_trunk(self, name: str) -> int:
         """Return a number of the trunk's configuration."""
         value = text_part(self.trunk.content).get(name)
@@ -161,6 +171,45 @@ class Stored(ABC):
             f"the drafter {self.folder} does not fit the trunk {self.trunk.folder}: {why}; name "
             "another drafter, or the trunk that it was trained on"
         )
+
+    def count(self, *names: str) -> int:
+        """Return a number of the configuration, by the first of its names that is there."""
+        found = [self.content[name] for name in names if name in self.content]
+        if not found or type(found[0]) is not int or not 1 <= found[0] <= 64:
+            raise self.refuse(
+                f"{' or '.join(names)} is {found[0] if found else 'absent'}, expected a number "
+                "from 1 to 64"
+            )
+        count: int = found[0]
+        return count
+
+    def renamed(self, name: str, patterns: Mapping[str, str]) -> str:
+        """Return a key by the first pattern that is all of it; otherwise as it is."""
+        for pattern, ours in patterns.items():
+            if match := re.fullmatch(pattern, name):
+                return match.expand(ours)
+        return name
+
+    def layer_config(self, content: Mapping[str, Any]) -> Any:
+        """Return transformers' configuration of a drafter's layers.
+
+        Raises:
+            ValueError: it describes none that are read here, or another vocabulary.
+        """
+        part = dict(content)
+        kind, size = part.pop("model_type", None), part.get("vocab_size")
+        if kind not in KINDS:
+            raise self.refuse(f"its layer is of model_type {kind}, expected {' or '.join(KINDS)}")
+        if size != self.of_trunk("vocab_size"):
+            raise self.refuse(
+                f"vocab_size is {size} in its {CONFIG_FILE}, expected "
+                f"{self.of_trunk('vocab_size')}, the trunk's"
+            )
+        try:
+            ends = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))
+            return AutoConfig.for_model(kind, **{**part, **ends})
+        except Exception as error:  # transformers' validation has its own classes of error
+            raise self.refuse(f"its {CONFIG_FILE} describes no layer ({error})") from error
 
     def checked(self) -> nn.Module:
         """Return the drafter with random weights, whose shapes are those of the files.
@@ -226,6 +275,9 @@ def _describe(kind: type[Stored], drafter: Path, summary: Summary, folder: Path)
         describe_weights(summary, content, lambda: trunk.files, lambda _: trunk.trunk_differences())
         summary.scan(stored.tensors)
         summary.n_future_tokens = summary.attempt(lambda: stored.heads)
-        n_numbers = sum(map(prod, stored.tensors.shapes.values()))
+        summary.modules, tables = stored.n_modules, stored.ignored
+        sizes = {key: prod(shape) for key, shape in stored.tensors.shapes.items()}
+        n_numbers = sum(size for key, size in sizes.items() if key not in tables)
+        summary.parameters["total"] -= sum(sizes.values()) - n_numbers
         summary.notes.append(f"parameters of the drafter: {n_numbers:,}")
     return tokenizer_file(folder)
