@@ -66,10 +66,15 @@ _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 class Model(NamedTuple):
-    """One column of the comparison; the label names its folder, too."""
+    """One column of the comparison.
+
+    Attributes:
+        folder: Below the output; empty where it is called like the label.
+    """
 
     label: str
     model_args: dict[str, Any]
+    folder: str = ""
 
 
 class Asked(NamedTuple):
