@@ -114,6 +114,8 @@ def test_a_requirement_is_a_gate(tmp_path, capsys, text, holds):
     [
         ("code accuracy 2", "is no requirement, expected such as"),
         ("code accuracy 2 >= much", "is no requirement"),
+        ("code accuracy 2 >= 0.1.2", "is no requirement"),
+        ("code accuracy 2 >= .", "is no requirement"),
         (
             "prose accuracy >= 0",
             "names nothing that both runs measured; expected words of mtp_heads",
@@ -123,7 +125,7 @@ def test_a_requirement_is_a_gate(tmp_path, capsys, text, holds):
 def test_requirements_that_are_none(tmp_path, text, said):
     found = pair(tmp_path, BASE, TUNED)
     with pytest.raises(ValueError, match=said):
-        require(found.rows, text)
+        require(found, text)
 
 
 def test_without_documents_there_is_a_difference_and_no_gate(tmp_path):
@@ -131,7 +133,7 @@ def test_without_documents_there_is_a_difference_and_no_gate(tmp_path):
     assert {row.low for row in found.rows} == {None}
     assert found.rows[0].difference == pytest.approx(-0.02)
     with pytest.raises(ValueError, match="has no interval, .* run with --log_samples"):
-        require(found.rows, "accuracy >= 0")
+        require(found, "accuracy >= 0")
 
 
 def test_runs_that_cannot_be_compared_are_refused(tmp_path):
@@ -154,6 +156,51 @@ def test_what_one_of_the_two_has_is_named(tmp_path):
     more = {**TUNED, "code_accuracy_3": [1, 2, 3, 4]}
     found = pair(tmp_path, BASE, more)
     assert found.left_out == ["code_accuracy_3 of mtp_heads: tuned only"]
+
+
+def test_a_gate_does_not_hold_because_the_candidate_measured_nothing(tmp_path):
+    """A score that is NaN, a head that is gone, a task that was not run."""
+    base = {"prose_accuracy_2": [30, 60, 90, 50], **BASE}
+    nan = {**base, "code_accuracy_2": [30, 60, float("nan"), 50]}
+    found = pair(tmp_path / "nan", base, nan)
+    assert found.left_out == ["code_accuracy_2 of mtp_heads: NaN in tuned"]
+    fewer = pair(tmp_path / "fewer", base, {"prose_accuracy_2": base["prose_accuracy_2"]})
+    heads(tmp_path / "task/base/positions", "base", BASE, task="mtp_positions")
+    without = pair(tmp_path / "task", base, base)
+    for comparison in (found, fewer, without):
+        with pytest.raises(ValueError, match="names what tuned lacks, expected a number of both"):
+            require(comparison, "accuracy >= -0.5")
+        [one] = require(comparison, "mtp_heads prose accuracy >= -0.5")
+        assert one.holds
+    # What only the candidate has is no loss.
+    assert len(require(pair(tmp_path / "more", BASE, base), "accuracy >= -0.5")) == 1
+
+
+def test_nan_on_both_sides_is_said(tmp_path):
+    nan = {"code_accuracy_2": [30, float("nan")]}
+    with pytest.raises(ValueError, match="code_accuracy_2 of mtp_heads: NaN in base"):
+        pair(tmp_path, nan, nan)
+
+
+@pytest.mark.parametrize("category", ["small talk", "c++", "tool-use", "\u65e5\u672c", "accuracy"])
+def test_categories_are_what_users_call_them(tmp_path, category):
+    name = f"{category}_accuracy_2"
+    found = pair(tmp_path, {name: [30, 60]}, {name: [31, 61]})
+    assert [row.names[1:] for row in found.rows] == [[category, "accuracy", "2"]]
+    [one] = require(found, f"{category} accuracy 2 >= 0")
+    assert one.holds and one.end == pytest.approx(0.01)
+
+
+def test_sampled_tasks_are_named_with_their_temperature(tmp_path):
+    how = {"until": ["x"], "max_gen_toks": 5, "do_sample": True}
+    for label, passed in (("base", 0.0), ("tuned", 1.0)):
+        for temperature in (0.2, 0.8):
+            generation = {**how, "temperature": temperature}
+            scores = {"pass@1_sampled": [1.0, 0.0, passed]}
+            folder = tmp_path / label / str(temperature)
+            write_run(folder, label, "humaneval_mtp", scores, generation=generation)
+    [one] = require(compared(tmp_path), "humaneval_mtp temperature 0.8 pass@1_sampled >= 0")
+    assert one.row.task == "humaneval_mtp, temperature 0.8"
 
 
 def test_json_and_figure(tmp_path, capsys):
