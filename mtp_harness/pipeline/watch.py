@@ -123,9 +123,9 @@ def watch(
         evaluated(run_cells(cells, say))
     looks, done, said = Looks(clock), set[Path](), dict[Path, str]()
     while True:
-        before = 0
+        before, todo = 0, list[Cell]()
         for checkpoint in sorted(find(pattern), key=_order):
-            if checkpoint.path in done or not looks.is_quiet(checkpoint.path):
+            if checkpoint.path in done or not looks.is_quiet(checkpoint.path) or todo:
                 continue
             try:
                 cells = cells_of(suite, checkpoint, output)
@@ -137,13 +137,15 @@ def watch(
                 continue
             done.add(checkpoint.path)
             before += is_finished
-            if not is_finished:
-                say(f"\n{checkpoint.path}")
-                evaluated(run_cells(cells, say))
+            todo = [] if is_finished else cells
         if before:
             say(f"{before} checkpoint{'s' * (before != 1)} finished before")
             evaluated(())
-        pause(LOOK_S)
+        if todo:  # then look again at once: it may have taken long
+            say(f"\n{todo[0].folder.parent}")
+            evaluated(run_cells(todo, say))
+        else:
+            pause(LOOK_S)
 
 
 def _check(suite: Suite, pattern: str) -> None:

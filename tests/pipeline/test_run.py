@@ -91,13 +91,17 @@ def test_outcomes_keep_the_order_of_the_cells(tmp_path, monkeypatch, fails):
 
 
 WORKER = """
+import os
 import sys
+import threading
 from mtp_harness.pipeline import worker
 
 def run(arguments, of_harness):
     print("said by", *arguments)
     if "fail" in arguments:
         raise ValueError("it failed")
+    if "die" in arguments:  # after it has said that the cell ended well
+        threading.Timer(1, os._exit, [0]).start()
 
 worker._run = run
 worker.main()
@@ -127,12 +131,14 @@ def test_a_process_runs_cells_until_one_fails(tmp_path, monkeypatch):
         def arguments(self):
             return self.words
 
-    one, bad, last = One("one"), One("bad", "fail"), One("last")
+    one, bad, last = One("one"), One("bad", "fail"), One("last", "die")
     with Process() as process:
         assert [process.run(cell) for cell in (one, bad, last)] == [0, 1, 0]
-    assert len(started) == 2  # again after the one that failed
+        assert len(started) == 2  # again after the one that failed
+        process._worker.wait()
+        assert process.run(One("again")) == 0 and len(started) == 3
     said = [(cell.folder / run.LOG_FILE).read_text() for cell in (one, bad, last)]
-    assert said[0] == "said by one\n" and said[2] == "said by last\n"
+    assert said[0] == "said by one\n" and said[2] == "said by last die\n"
     assert "said by bad fail" in said[1] and "ValueError: it failed" in said[1]
 
 
