@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
 
     suite = read_suite(given.suite)
     output = given.output or suite.output
-    if given.watch:
+    if given.watch is not None:
         return _watch(given, suite, output)
     refuse_watched(suite)
     cells = plan(suite, output)

@@ -41,7 +41,7 @@ def _is_seed(value: Any) -> bool:
 
 
 def _is_limit(value: Any) -> bool:
-    return type(value) in (int, float) and value > 0 and (value < 1 or value == int(value))
+    return is_whole(value, 1) or (type(value) is float and 0 < value < 1)
 
 
 _MAPPING = Rule(lambda value: isinstance(value, dict), "names and values")

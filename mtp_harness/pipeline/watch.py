@@ -41,6 +41,7 @@ STATE = "trainer_state.json"
 
 _OF_TRAINER = ("training_args.bin", "optimizer.pt", "scheduler.pt")
 _SHARD = re.compile(r".+-\d{5}-of-\d{5}\.safetensors")
+_PATTERN = re.compile(r"[*?]|\[.+\]")
 _ZIPPED = (".pth", ".pt", ".bin")
 
 State = dict[Path, tuple[int, int]]
@@ -198,7 +199,7 @@ def find(pattern: str) -> Iterator[Checkpoint]:
 
 def _varying(pattern: str) -> list[int]:
     """Return which parts of a pattern match several names."""
-    return [i for i, part in enumerate(Path(expanded(pattern)).parts) if set("*?[") & set(part)]
+    return [i for i, part in enumerate(Path(expanded(pattern)).parts) if _PATTERN.search(part)]
 
 
 def _order(checkpoint: Checkpoint) -> tuple[list[int], Path]:

@@ -251,6 +251,8 @@ def test_other_models_run_once_and_drafters_are_watched_too(place):
     ("suite", "words", "said"),
     [
         (SUITE, ["--watch", "runs/a/checkpoint-1"], "names one place, expected a pattern between"),
+        (SUITE, ["--watch", "runs [old"], "names one place, expected a pattern between"),
+        (SUITE, ["--watch", ""], "names one place, expected a pattern between"),
         (SUITE, ["--watch", "runs/*", "--dry-run"], "--watch with --dry-run, expected one of"),
         (SUITE, ["--watch", "runs/*", "--mlflow", "x"], "--watch with --mlflow, expected one of"),
         (SUITE, [], "model mine has CHECKPOINT in its arguments, which stands for what --watch"),
