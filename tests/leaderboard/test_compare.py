@@ -58,6 +58,10 @@ def test_differences_are_those_that_scipy_draws_paired(tmp_path):
     assert (row.low, row.high) == pytest.approx((drawn.low, drawn.high), abs=3e-4)
     assert row.change == "worse" and row.n_documents == 40
     assert row.by_document["0"] == pytest.approx((right[1][0] - right[0][0]) / sizes[0])
+    # A gate asks the end that could fall short: the difference itself reaches neither side.
+    for side, end in ((">=", row.low), ("<=", row.high)):
+        [asked] = require(compared(tmp_path), f"accuracy {side} {row.difference:.6f}")
+        assert not asked.holds and asked.end == end
 
 
 def test_nine_intervals_in_ten_hold_the_true_difference():

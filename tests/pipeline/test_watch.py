@@ -17,7 +17,7 @@ from mtp_harness.pipeline.run import Outcome
 from mtp_harness.pipeline.suite import read_suite
 from mtp_harness.pipeline.watch import LOOK_S, QUIET_S, watch
 
-from ..figures.runs import heads_at, write_run
+from ..figures.runs import heads_at, table, write_run
 
 SUITE = """
 models:
@@ -41,12 +41,14 @@ def place(tmp_path, monkeypatch):
 def finish(cell, process):
     step, tokens = (cell.model_args.get(name) for name in ("train_step", "train_tokens"))
     cell.begin()
+    loss = table("data_set offset", [["humaneval", 1, "bits_per_byte", 3 - step / 10_000]])
+    of_task = {"mtp_heads": heads_at(step, 4), "mtp_solutions": loss}
     path = write_run(
         cell.folder / "model",
         cell.label,
         4,
-        tables={"mtp_heads": {"by_offset": heads_at(step, 4)}},
-        samples={"mtp_heads": [{}]},
+        tables={cell.task: {"by_offset": of_task[cell.task]}},
+        samples={cell.task: [{}]},
         train_step=step,
         train_tokens=tokens,
     )
@@ -186,11 +188,15 @@ def test_a_checkpoint_that_is_not_whole_waits_and_why_is_said_once(damage, reaso
 
 
 def test_it_goes_on_after_a_restart_also_without_the_checkpoints_that_are_gone(place, capsys):
-    first, second = (drop(f"runs/a/checkpoint-{step}", trainer=True) for step in (4000, 8000))
-    assert len(Loop(*[nothing] * LOOKS).run()) == 2
+    def checkpoint(step):
+        return drop(f"runs/a/checkpoint-{step}", trainer=True, tokens=1000 * step)
+
+    (place / "suite.yaml").write_text(SUITE.replace("tasks: [", "tasks: [mtp_solutions, "))
+    first, _ = checkpoint(4000), checkpoint(8000)
+    assert len(Loop(*[nothing] * LOOKS).run()) == 4
     shutil.rmtree(first)  # Trainer's save_total_limit
-    loop = Loop(lambda: drop("runs/a/checkpoint-12000", trainer=True), *[nothing] * 2 * LOOKS)
-    assert loop.run() == [("mine/a", 12000)]
+    loop = Loop(lambda: checkpoint(12000), *[nothing] * 2 * LOOKS)
+    assert loop.run() == [("mine/a", 12000)] * 2
     assert "1 checkpoint finished before" in loop.said
     command._curves((), place / "out")
     curve = pd.read_csv(place / "out/figures/fig_heads_by_step.csv")
@@ -199,6 +205,9 @@ def test_it_goes_on_after_a_restart_also_without_the_checkpoints_that_are_gone(p
     last = pd.read_csv(place / "out/figures/fig_heads.csv")
     assert set(last["label"]) == {"mine/a, step 12000"} and len(last) == 4
     assert (place / "out/figures/fig_heads_by_step.png").is_file()
+    losses = pd.read_csv(place / "out/figures/fig_sample_efficiency.csv")
+    by_tokens = losses.set_index("train_tokens")["value"].to_dict()
+    assert by_tokens == pytest.approx({4_000_000: 2.6, 8_000_000: 2.2, 12_000_000: 1.8})
 
 
 def test_a_cell_that_failed_is_not_tried_again_before_a_restart(monkeypatch):
