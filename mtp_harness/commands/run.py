@@ -80,7 +80,7 @@ def _watch(given: argparse.Namespace, suite: Suite, output: Path) -> int:
             f"--watch with {other}, expected one of them: leave one out (`mtp-harness figures "
             f"{output} -o FIGURES --mlflow URI` logs what was evaluated)"
         )
-    failed = []
+    failed: list[Outcome] = []
 
     def evaluated(outcomes: Sequence[Outcome]) -> None:
         failed.extend(outcome for outcome in outcomes if outcome.failure)

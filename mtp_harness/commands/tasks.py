@@ -77,12 +77,12 @@ def _facts(name: str) -> tuple[str, ...]:
     facts = FACTS.get(name) or FACTS.get(_twin(name))
     if facts is None:
         return name, "one of lm_eval's own tasks", "?", "?", "?"
-    measures, times = facts.measures, (facts.cpu(), facts.gpu())
+    measures, times = facts.measures, [facts.cpu(), facts.gpu()]
     if name not in FACTS:
         metadata = configuration(our_index()[name])["metadata"]
         n = metadata["n_samples"]
         measures += f", {n} samples, temperature {metadata['temperature']}"
-        times = tuple(Took(n * one.seconds, measured=False) for one in times)
+        times = [Took(n * one.seconds, measured=False) for one in times]
     return name, measures, *map(str, times), "yes" if facts.writes else "no"
 
 

@@ -103,7 +103,7 @@ def compare(base: Sequence[Run], candidate: Sequence[Run]) -> Comparison:
         else:
             left_out.append(f"{_task(one)} is in {one.runs[0].path.parent} only")
         measured = one.metrics(0).keys() - (pair.metrics(1).keys() if pair else set())
-        lost += [names for name in sorted(measured) if (names := _names(one, *name))]
+        lost += filter(None, (_names(one, *name) for name in sorted(measured)))
     for two in other.values():
         if not _paired(two, list(own.values())):
             left_out.append(f"{_task(two)} is in {two.runs[0].path.parent} only")
@@ -112,8 +112,7 @@ def compare(base: Sequence[Run], candidate: Sequence[Run]) -> Comparison:
             f"{base[0].path.parent} and {candidate[0].path.parent} have no score of a task in "
             f"common ({'; '.join(left_out)}), expected runs of the same tasks: run them on both"
         )
-    names = (_model(base), _model(candidate))
-    return Comparison(*names, sorted(rows, key=_order), left_out, lost)
+    return Comparison(_model(base), _model(candidate), sorted(rows, key=_order), left_out, lost)
 
 
 def _model(runs: Sequence[Run]) -> str:
@@ -186,9 +185,12 @@ def _rows(pair: Board) -> Iterator[Row]:
         if not names:
             continue
         found = pair.difference((1, *name), 0)
+        task, category, measure, offset = names
         yield Row(
-            *names[:3],
-            int(names[3]) if names[3] else None,
+            task,
+            category,
+            measure,
+            int(offset) if offset else None,
             stated[name],
             its[name],
             None if found is None else found.low,

@@ -140,6 +140,20 @@ def test_without_documents_there_is_a_difference_and_no_gate(tmp_path):
         require(found, "accuracy >= 0")
 
 
+def test_scores_of_other_documents_are_not_paired(tmp_path):
+    """A document that one run could not score: there is a difference, and no interval of pairs."""
+    pair(tmp_path, BASE, {"code_accuracy_2": [28, 58, 88, 2]})
+    stated = {"code_accuracy_2": (28 + 58 + 88) / 300}
+    heads(tmp_path / "tuned", "tuned", {"code_accuracy_2": [28, 58, 88, 2]}, stated=stated)
+    [samples] = (tmp_path / "tuned").glob("samples_*")
+    *lines, last = map(json.loads, samples.read_text().splitlines())
+    del last["code_accuracy_2"]
+    samples.write_text("".join(f"{json.dumps(one)}\n" for one in (*lines, last)))
+    [row] = compared(tmp_path).rows
+    assert (row.low, row.high, row.n_documents) == (None, None, 0)
+    assert row.difference == pytest.approx(0.58 - 0.575)
+
+
 def test_runs_that_cannot_be_compared_are_refused(tmp_path):
     pair(tmp_path, BASE, TUNED)
     heads(tmp_path / "tuned", "tuned", TUNED, metadata={"window": 128})
