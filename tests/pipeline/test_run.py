@@ -48,6 +48,16 @@ def test_an_answer_of_other_arguments_is_not_given(tmp_path, other):
     assert not any(cell.given_by for cell in cells(tmp_path, [N4, other], ["mtp_speculative"]))
 
 
+def test_more_heads_of_one_module_are_another_answer(tmp_path):
+    """One module has four heads, and more where more are asked for: probes then read them, too."""
+    models = [
+        {"label": f"k{k}", "model_args": {"pretrained": "mtp-bytes-qwen", "draft_heads": k}}
+        for k in (4, 2, 8)
+    ]
+    _, two, eight = cells(tmp_path, models, ["mtp_heads"])
+    assert two.given_by.label == "k4" and eight.given_by is None
+
+
 def test_log_likelihoods_read_head_1_whatever_draft_heads_says(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/choice.yaml").write_text(

@@ -96,7 +96,15 @@ def test_offsets_choose_what_is_reported():
 def test_a_drafter_is_put_on_the_model():
     trunk = torch.nn.Linear(1, 1)
     drafter = example("parallel_toy")
-    found = evaluate_heads(trunk, [random_tokens(2, 12)], drafter=lambda model: drafter)
+    training = []
+
+    def batches():
+        training.append((trunk.training, drafter.training))
+        yield random_tokens(2, 12)
+
+    trunk.train(), drafter.train()
+    found = evaluate_heads(trunk, batches(), drafter=lambda model: drafter)
+    assert training == [(False, False)] and trunk.training and drafter.training
     assert found == evaluate_heads(drafter, [random_tokens(2, 12)])
 
 
