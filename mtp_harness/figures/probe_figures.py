@@ -323,7 +323,8 @@ FIGURES = (
             share_y="col",
             size=(1.9, 1.7),
         ),
-        "`mtp-harness run SUITE --watch 'runs/*/checkpoint-*'` with the task mtp_heads",
+        "`lm_eval --model mtp --model_args pretrained=CHECKPOINT,label=…,train_step=… --tasks "
+        "mtp_heads -o RESULTS` for each checkpoint, or `mtp-harness run SUITE --watch PATTERN`",
     ),
     Figure(
         "fig_positions",
