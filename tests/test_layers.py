@@ -42,7 +42,9 @@ ALLOWED = {
     "figures": {"errors", "files", "results", "scoring"},
     "leaderboard": {"errors", "results", "scoring"},
     "report": {"errors", "files", "leaderboard", "results", "scoring"},
-    "pipeline": {"_startup", "files", "harness", "models", "results", "sandbox", "scoring"},
+    "pipeline": {
+        *("_startup", "errors", "files", "harness", "models", "results", "sandbox", "scoring"),
+    },
     "commands": {
         *("_startup", "data", "decode", "errors", "figures", "files", "harness", "leaderboard"),
         *("models", "pipeline", "probes", "report", "results", "sandbox", "scoring", "training"),

@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     from mtp_harness.results import run
 
     found = compare(run.find([given.base]), run.find([given.candidate]))
-    required = [one for text in given.require for one in require(found.rows, text)]
+    required = [one for text in given.require for one in require(found, text)]
     sys.stdout.write("".join(f"{line}\n" for line in lines(found, required)))
     if given.output:
         write_whole(given.output, _json(found, required))

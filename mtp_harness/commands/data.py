@@ -130,6 +130,8 @@ def check_tasks(names: Sequence[str] = (), data_dir: str | None = None) -> dict[
 
 
 def _unknown(name: str, known: Collection[str]) -> str:
+    if "," in name:
+        return f"no task or group {name}, expected spaces between names: {name.replace(',', ' ')}"
     near = difflib.get_close_matches(name, known, n=1)
     hint = f": did you mean {near[0]}?" if near else "; `mtp-harness data check` lists them"
     return f"no task or group {name} in this package{hint}"

@@ -4,6 +4,9 @@ Each model and single task is a cell with its own folder. Cells of one checkpoin
 but for timings, which have their own; a cell whose results do not depend on `draft_heads` runs once
 for all values of it. A suite that was killed goes on where it stopped when the same command is
 given again; a cell that fails is reported, does not stop the others, and makes the exit status 1.
+
+`--watch 'runs/*/checkpoint-*'` goes on: models whose arguments have CHECKPOINT run on each
+checkpoint once it is whole, and OUT/figures has the curves so far.
 """
 
 from __future__ import annotations
@@ -15,18 +18,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mtp_harness.errors import sentence
 from mtp_harness.files import user_path, write_whole
 
 if TYPE_CHECKING:
     from mtp_harness.pipeline.cell import Cell
     from mtp_harness.pipeline.run import Outcome
+    from mtp_harness.pipeline.suite import Suite
     from mtp_harness.results import tracking
 
 COMPARISON_FILE = "comparison.md"
 
+CURVES = ("fig_5", "fig_s12", "fig_sample_efficiency", "fig_heads", "fig_heads_by_step")
+"""Figures of checkpoints: all but `fig_heads`, which shows the last one, are over training."""
+
 
 def main(argv: Sequence[str]) -> int:
     """Run a suite; return 0 where every cell is finished, 1 where one failed.
+
+    With `--watch` it ends by Ctrl-C.
 
     Raises:
         FileNotFoundError: the suite, or a checkpoint, is not there.
@@ -36,10 +46,14 @@ def main(argv: Sequence[str]) -> int:
     from mtp_harness.pipeline.plan import plan
     from mtp_harness.pipeline.run import only_one, run_cells
     from mtp_harness.pipeline.suite import read_suite
+    from mtp_harness.pipeline.watch import refuse_watched
     from mtp_harness.results import tracking
 
     suite = read_suite(given.suite)
     output = given.output or suite.output
+    if given.watch is not None:
+        return _watch(given, suite, output)
+    refuse_watched(suite)
     cells = plan(suite, output)
     if given.dry_run:
         for cell in cells:
@@ -54,6 +68,51 @@ def main(argv: Sequence[str]) -> int:
         if store:
             _log(outcomes, store, output)
     return 1 if any(outcome.failure for outcome in outcomes) else 0
+
+
+def _watch(given: argparse.Namespace, suite: Suite, output: Path) -> int:
+    from mtp_harness.pipeline.run import only_one
+    from mtp_harness.pipeline.watch import watch
+
+    if given.dry_run or given.mlflow:
+        other = "--dry-run" if given.dry_run else "--mlflow"
+        raise ValueError(
+            f"--watch with {other}, expected one of them: leave one out (`mtp-harness figures "
+            f"{output} -o FIGURES --mlflow URI` logs what was evaluated)"
+        )
+    failed: list[Outcome] = []
+
+    def evaluated(outcomes: Sequence[Outcome]) -> None:
+        failed.extend(outcome for outcome in outcomes if outcome.failure)
+        _curves(outcomes, output)
+
+    with only_one(output):
+        try:
+            watch(suite, given.watch, output, _say, evaluated)
+        except KeyboardInterrupt:
+            _say(f"\nstopped; {len(failed)} cells failed; the same command goes on")
+    return 1 if failed else 0
+
+
+def _curves(outcomes: Sequence[Outcome], output: Path) -> None:
+    """Print what was measured, and draw the curves of all results so far."""
+    from mtp_harness.commands.figures import write
+    from mtp_harness.figures.catalogue import draw_all
+    from mtp_harness.pipeline.compare import ON_SCREEN, comparison
+    from mtp_harness.results.tidy import read_runs
+
+    if outcomes:
+        _say(comparison(outcomes, ON_SCREEN))
+    try:
+        results = read_runs([output])
+    except (ValueError, OSError) as error:  # no results yet, or damaged ones
+        _say(f"no curve is drawn: {sentence(error)}")
+        return
+    gallery = draw_all(results, CURVES)
+    files = len(write(gallery, output / "figures"))
+    _say(
+        "\n".join([*results.problems, *gallery.objections(), f"{files} files in {output}/figures"])
+    )
 
 
 def _pasted(cell: Cell) -> str:
@@ -80,6 +139,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="OUT",
         help="folder for all cells, which goes on where it stands (default: the one that the suite "
         "names, else the suite's name)",
+    )
+    parser.add_argument(
+        "--watch",
+        metavar="'PATTERN'",
+        help="go on, and evaluate checkpoints as they appear, such as 'runs/*/checkpoint-*', with "
+        "the models whose arguments have CHECKPOINT; ends by Ctrl-C (default: run once)",
     )
     parser.add_argument(
         "--dry-run",

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from mtp_harness.commands.data import Status, check_tasks
-from mtp_harness.harness.task_facts import CPU_RATE, FACTS, GPU_RATE
+from mtp_harness.harness.task_facts import CPU_RATE, FACTS, GPU_RATE, Took
 from mtp_harness.harness.task_index import configuration, leaves, our_index
 
 HEADING = ("task", "measures", "2 cores", "one GPU", "--log_samples")
@@ -36,7 +36,8 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(markdown())
         return 0
     found = check_tasks(given.tasks, given.data_dir)
-    rows += [(*_facts(name), found[name].state) for name in found if name in FACTS]
+    shown = found if given.tasks else [name for name in found if name in FACTS]
+    rows += [(*_facts(name), found[name].state) for name in shown]
     if not given.tasks:
         rows += _groups(found)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -72,8 +73,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _facts(name: str) -> tuple[str, ...]:
-    facts = FACTS[name]
-    return name, facts.measures, str(facts.cpu()), str(facts.gpu()), "yes" if facts.writes else "no"
+    """Return a task's line; one at a temperature takes its twin's time for each sample."""
+    facts = FACTS.get(name) or FACTS.get(_twin(name))
+    if facts is None:
+        return name, "one of lm_eval's own tasks", "?", "?", "?"
+    measures, times = facts.measures, [facts.cpu(), facts.gpu()]
+    if name not in FACTS:
+        metadata = configuration(our_index()[name])["metadata"]
+        n = metadata["n_samples"]
+        measures += f", {n} samples, temperature {metadata['temperature']}"
+        times = [Took(n * one.seconds, measured=False) for one in times]
+    return name, measures, *map(str, times), "yes" if facts.writes else "no"
+
+
+def _twin(name: str) -> str:
+    """Return the task without a temperature: it reads the same documents."""
+    return name.rpartition("_t")[0]
 
 
 def _groups(found: Mapping[str, Status]) -> list[tuple[str, ...]]:
@@ -93,8 +108,8 @@ def _groups(found: Mapping[str, Status]) -> list[tuple[str, ...]]:
 
 
 def _state(name: str, found: Mapping[str, Status]) -> str | None:
-    """Return what was found for a task; one at a temperature reads the documents of its twin."""
-    twin = name.rpartition("_t")[0]
+    """Return what was found for a task or its twin."""
+    twin = _twin(name)
     return found[name].state if name in found else found[twin].state if twin in found else None
 
 

@@ -93,6 +93,30 @@ def gsm8k(results: Results) -> pd.DataFrame:
     return with_most_heads(values[(values["task"] == "gsm8k_mtp") & sampled], same)
 
 
+TRAINING = ["label", "n", "parameters", "train_seed"]
+"""Columns that the checkpoints of one training share."""
+
+
+def last_heads(results: Results) -> pd.DataFrame:
+    """Return what each head knows of real text, of several checkpoints of one training the last.
+
+    Their label says its step then. Runs that do not say their step stay.
+    """
+    rows = heads(results)
+    steps = rows.groupby(TRAINING, dropna=False)["train_step"]
+    last, several = steps.transform("max"), steps.transform("nunique") > 1
+    of_step = rows["label"] + ", step " + last.astype("string")
+    rows = put(rows, label=rows["label"].where(~several | rows["train_step"].isna(), of_step))
+    return rows[rows["train_step"].isna() | (rows["train_step"] == last).fillna(True)]
+
+
+def heads_by_step(results: Results) -> pd.DataFrame:
+    """Return the same of trainings with several checkpoints, at each of them."""
+    rows = heads(results)
+    steps = rows.groupby(TRAINING, dropna=False)["train_step"].transform("nunique")
+    return rows[(steps > 1) & rows["train_step"].notna()]
+
+
 def heads(results: Results) -> pd.DataFrame:
     """Return what each head knows of real text; one module's other reading as a line of its own."""
     again = [f"chained_{name}" for name in ("accuracy", "accuracy_cond")]
@@ -271,7 +295,7 @@ FIGURES = (
         "and, where measured, after right drafts; bits per byte: the loss, lower is better; mean "
         "confidence: probability of the head's own choice; agreement: how often it says what head "
         "1 says once it is there.",
-        heads,
+        last_heads,
         Lines(
             "offset",
             colour="n",
@@ -284,6 +308,24 @@ FIGURES = (
             size=(1.9, 1.7),
         ),
         "`lm_eval --model mtp --tasks mtp_heads -o RESULTS`",
+    ),
+    Figure(
+        "fig_heads_by_step",
+        "What each head knows of real text, by training step. Metrics as in fig_heads.",
+        heads_by_step,
+        Lines(
+            "train_step",
+            colour="offset",
+            rows="data_set",
+            columns="metric",
+            told=("label", "n", "reading", "train_seed"),
+            order=HEAD_METRICS,
+            share_x="all",
+            share_y="col",
+            size=(1.9, 1.7),
+        ),
+        "`lm_eval --model mtp --model_args pretrained=CHECKPOINT,label=…,train_step=… --tasks "
+        "mtp_heads -o RESULTS` for each checkpoint, or `mtp-harness run SUITE --watch PATTERN`",
     ),
     Figure(
         "fig_positions",

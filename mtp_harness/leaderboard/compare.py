@@ -8,6 +8,7 @@ those of the two metrics.
     code_tf_agree_2 of mtp_heads    category code, measure tf_agree, offset 2
 """
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -19,15 +20,14 @@ from mtp_harness.results.run import Run
 from mtp_harness.results.sizes import in_digits
 
 _MEASURES = re.compile(
-    r"(?:(?P<category>\w+?)_)?(?P<measure>pass@\d+(?:_sampled)?|pass_at_\d+|exact_match|acc_norm|acc|"
+    r"(?:(?P<category>.+?)_)?(?P<measure>pass@\d+(?:_sampled)?|pass_at_\d+|exact_match|acc_norm|acc|"
     r"rouge(?:1|2|L)_f1|(?:chained_)?accuracy(?:_cond)?|bits_per_byte|tf_agree|tf_prefix|"
     r"(?:text_walk_)?tokens_per_forward(?:_no_loops)?|accept_rate_(?:prefix|cond)|"
     r"(?:token|byte|word)_perplexity)(?:_(?P<offset>\d+))?"
 )
 _REQUIRED = re.compile(
-    r"(?P<names>.*\S)\s*(?P<side>>=|<=)\s*(?P<value>[-+]?[\d.]+(?:e[-+]?\d+)?)\s*"
+    r"(?P<names>.*\S)\s*(?P<side>>=|<=)\s*(?P<value>[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*"
 )
-
 
 _LOWER_IS_BETTER = re.compile(r"bits_per_byte|.*perplexity")
 
@@ -36,7 +36,7 @@ class Row(NamedTuple):
     """One metric of both runs."""
 
     task: str  # with its temperature where answers were sampled
-    category: str  # data set, or part of one; empty where the task has one
+    category: str  # data set, or part of one, and the harness's filter; empty where there is one
     measure: str  # such as `accuracy`
     offset: int | None  # the head, or the number of heads
     base: float
@@ -72,6 +72,7 @@ class Comparison(NamedTuple):
     candidate: str
     rows: list[Row]
     left_out: list[str]  # sentences
+    lost: list[list[str]]  # names, as of rows, of what the base measured and the candidate did not
 
 
 class Requirement(NamedTuple):
@@ -93,12 +94,16 @@ def compare(base: Sequence[Run], candidate: Sequence[Run]) -> Comparison:
     own, other = boards_of(base), boards_of(candidate)
     rows: list[Row] = []
     left_out: list[str] = []
+    lost: list[list[str]] = []
     for one in own.values():
-        if pair := _paired(one, list(other.values())):
+        pair = _paired(one, list(other.values()))
+        if pair:
             rows += _rows(pair)
             left_out += _in_one(pair)
         else:
             left_out.append(f"{_task(one)} is in {one.runs[0].path.parent} only")
+        measured = one.metrics(0).keys() - (pair.metrics(1).keys() if pair else set())
+        lost += filter(None, (_names(one, *name) for name in sorted(measured)))
     for two in other.values():
         if not _paired(two, list(own.values())):
             left_out.append(f"{_task(two)} is in {two.runs[0].path.parent} only")
@@ -107,8 +112,7 @@ def compare(base: Sequence[Run], candidate: Sequence[Run]) -> Comparison:
             f"{base[0].path.parent} and {candidate[0].path.parent} have no score of a task in "
             f"common ({'; '.join(left_out)}), expected runs of the same tasks: run them on both"
         )
-    names = (_model(base), _model(candidate))
-    return Comparison(*names, sorted(rows, key=_order), left_out)
+    return Comparison(_model(base), _model(candidate), sorted(rows, key=_order), left_out, lost)
 
 
 def _model(runs: Sequence[Run]) -> str:
@@ -153,11 +157,13 @@ def _paired(one: Board, others: Sequence[Board]) -> Board | None:
 
 def _in_one(pair: Board) -> Iterator[str]:
     """Say which scores of a task only one of the two has, such as those of further heads."""
-    for place, run in enumerate(pair.runs):
-        own = [name for name in pair.metrics(place) if _MEASURES.fullmatch(name[0])]
-        only = [name[0] for name in own if name not in pair.metrics(1 - place)]
-        if only:
+    for run, other in (pair.runs, pair.runs[::-1]):
+        own, its = run.metrics(pair.task), other.metrics(pair.task)
+        known = {name: value for name, value in own.items() if _MEASURES.fullmatch(name[0])}
+        if only := [name[0] for name in known if name not in its]:
             yield f"{', '.join(only)} of {_task(pair)}: {run.model.name} only"
+        if nothing := [name[0] for name, value in known.items() if math.isnan(value)]:
+            yield f"{', '.join(nothing)} of {_task(pair)}: NaN in {run.model.name}"
     if _says_other_tokens(pair) and any(name[0].endswith("bits_per_byte_2") for name in own):
         yield (
             f"bits per byte of {_task(pair)} from offset 2 on: the drafters can say different "
@@ -171,21 +177,33 @@ def _says_other_tokens(pair: Board) -> bool:
     return one != other
 
 
+def _names(board: Board, metric: str, filtered: str) -> list[str]:
+    """Return what tells a metric from others, as `Row.names`; nothing for one of another kind."""
+    named = _MEASURES.fullmatch(metric)
+    if named is None:
+        return []
+    parts = (named["category"], "" if filtered == "none" else filtered)
+    return [
+        *(_task(board), " ".join(filter(None, parts))),
+        *(named["measure"], named["offset"] or ""),
+    ]
+
+
 def _rows(pair: Board) -> Iterator[Row]:
     stated, its, others = pair.metrics(0), pair.metrics(1), _says_other_tokens(pair)
     for name in stated.keys() & its.keys():
-        named = _MEASURES.fullmatch(name[0])
-        if named is None:
+        names = _names(pair, *name)
+        if not names:
             continue
-        offset = named["offset"]
-        if named["measure"] == "bits_per_byte" and int(offset or 1) > 1 and others:
+        task, category, measure, offset = names
+        if measure == "bits_per_byte" and int(offset or 1) > 1 and others:
             continue
         found = pair.difference((1, *name), 0)
         yield Row(
-            _task(pair),
-            named["category"] or "",
-            named["measure"],
-            None if offset is None else int(offset),
+            task,
+            category,
+            measure,
+            int(offset) if offset else None,
             stated[name],
             its[name],
             None if found is None else found.low,
@@ -195,24 +213,31 @@ def _rows(pair: Board) -> Iterator[Row]:
         )
 
 
-def require(rows: Sequence[Row], text: str) -> list[Requirement]:
+def require(comparison: Comparison, text: str) -> list[Requirement]:
     """Return what rows say of a requirement, `code accuracy 2 >= -0.01`, for each that it names.
 
-    The words before the sign are a row's task, category, measure or offset, as the table prints
-    them, in any order. `>=` asks the lower end of the difference's interval, `<=` the upper one.
+    The words before the sign are those of a row's task, category, measure or offset, as the table
+    prints them, in any order. `>=` asks the lower end of the difference's interval, `<=` the upper.
 
     Raises:
-        ValueError: It is none, names no row, or one without an interval.
+        ValueError: It is none, names no row, one without an interval, or a score that the candidate
+            lacks: a gate must not hold because nothing was measured.
     """
     found = _REQUIRED.fullmatch(text)
     if found is None:
         raise ValueError(
             f"--require {text!r} is not a requirement, expected such as 'code accuracy 2 >= -0.01'"
         )
-    words = found["names"].split()
-    named = [row for row in rows if all(word in row.names for word in words)]
+    words = _words([found["names"]])
+    if lost := [names for names in comparison.lost if words <= _words(names)]:
+        missing = "; ".join(" ".join(filter(None, one)) for one in lost)
+        raise ValueError(
+            f"--require {text!r} names what {comparison.candidate} lacks, expected a number of "
+            f"both: {missing}; measure it, or name what both have"
+        )
+    named = [row for row in comparison.rows if words <= _words(row.names)]
     if not named:
-        known = dict.fromkeys(" ".join(filter(None, row.names)) for row in rows)
+        known = dict.fromkeys(" ".join(filter(None, row.names)) for row in comparison.rows)
         raise ValueError(
             f"--require {text!r} names nothing that both runs measured; expected words of "
             f"{'; '.join(known)}"
@@ -230,6 +255,10 @@ def require(rows: Sequence[Row], text: str) -> list[Requirement]:
         )
         held.append(Requirement(text, row, end, holds))
     return held
+
+
+def _words(names: Sequence[str]) -> set[str]:
+    return set(re.split(r"[\s,]+", " ".join(names))) - {""}
 
 
 def lines(comparison: Comparison, required: Sequence[Requirement]) -> Iterator[str]:
@@ -270,5 +299,5 @@ def _numbers(row: Row) -> list[str]:
     if row.low is not None and row.high is not None:
         span = f" [{write(row.low, signed=True)}, {write(row.high, signed=True)}]"
     difference = f"{write(row.difference, signed=True)}{span}"
-    number = str(row.n_documents or "not logged")
+    number = str(row.n_documents or "no interval")
     return [write(row.base), write(row.candidate), difference, number, row.change]

@@ -92,7 +92,12 @@ def build(runs: Sequence[Run], baseline: str | None = None) -> Leaderboard:
         data = [column for column in board.columns if column.metric == DATA]
         own |= {(model, of): Cell(share) for of in data for model, share in needed.items()}
         cells |= own
-    notes = [*_readings(runs), *_unsayable(runs), *_unpaired(boards, chosen)]
+    notes = [
+        *_readings(runs),
+        *_unsayable(runs),
+        *_without_numbers(boards, cells),
+        *_unpaired(boards, chosen),
+    ]
     return Leaderboard(models, cells, boards, chosen, notes)
 
 
@@ -203,6 +208,14 @@ def _cells(board: Board, columns: Sequence[Column], baseline: Model | None) -> C
                 over = None if base in (None, place) else board.difference(key, base)
                 cells[run.model, column] = Cell(stated[name], board.estimate(key), over)
     return cells
+
+
+def _without_numbers(boards: Mapping[tuple[str, int], Board], cells: Cells) -> Iterator[str]:
+    """Say which runs are no rows of their task's table, because all that it shows is NaN there."""
+    for (task, _), board in boards.items():
+        for run in board.runs if board.columns else ():
+            if not any((run.model, column) in cells for column in board.columns):
+                yield f"{task}: {run.model.name} has no number (NaN) of what is shown."
 
 
 def _unpaired(boards: Mapping[tuple[str, int], Board], baseline: Model | None) -> Iterator[str]:

@@ -65,7 +65,7 @@ def _of_task(
             task=task.name,
             model_args=model.model_args,
             settings=task.settings,
-            folder=output / model.label / task.name,
+            folder=output / (model.folder or model.label) / task.name,
             journal=journal,
             include_path=suite.include_path,
             of_harness=task.of_harness(),

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -52,6 +52,8 @@ class Process:
 
     def run(self, cell: Cell) -> int:
         """Run a cell; return 0, or the status that the process ended with."""
+        if self._worker is not None and self._worker.poll() is not None:
+            self._worker = None  # it died after its last cell had ended well
         # Without `die_with_parent`, a killed suite leaves a process behind that holds the cell's
         # journal.
         worker = self._worker = self._worker or subprocess.Popen(
@@ -67,8 +69,9 @@ class Process:
             "of_harness": cell.of_harness,
             "log": str((cell.folder / LOG_FILE).absolute()),
         }
-        worker.stdin.write(json.dumps(asked) + "\n")
-        worker.stdin.flush()
+        with suppress(BrokenPipeError):  # it died just now: no line comes back
+            worker.stdin.write(json.dumps(asked) + "\n")
+            worker.stdin.flush()
         if worker.stdout.readline():
             return 0
         self._worker = None

@@ -41,7 +41,7 @@ def _is_seed(value: Any) -> bool:
 
 
 def _is_limit(value: Any) -> bool:
-    return type(value) in (int, float) and value > 0 and (value < 1 or value == int(value))
+    return is_whole(value, 1) or (type(value) is float and 0 < value < 1)
 
 
 _MAPPING = Rule(lambda value: isinstance(value, dict), "names and values")
@@ -66,10 +66,15 @@ _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 class Model(NamedTuple):
-    """One column of the comparison; the label names its folder, too."""
+    """One column of the comparison.
+
+    Attributes:
+        folder: Below the output; empty where it is called like the label.
+    """
 
     label: str
     model_args: dict[str, Any]
+    folder: str = ""
 
 
 class Asked(NamedTuple):

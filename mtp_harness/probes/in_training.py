@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mtp_harness.models.interface import MultiHeadModel
-from mtp_harness.probes.teacher_forced import read, walk
+from mtp_harness.probes.teacher_forced import finite, read, walk
 
 Batch = Tensor | Mapping[str, Any]
 
@@ -38,9 +38,10 @@ def evaluate_heads(
     first (`FullyShardedDataParallel.summon_full_params`).
 
     Args:
-        model: a `MultiHeadModel`, or one wrapped in DistributedDataParallel; with `drafter` any.
+        model: a `MultiHeadModel`, compiled or wrapped in DistributedDataParallel, too; with
+            `drafter` any.
         batches: int64 [B, T], or what a data loader gives: `input_ids` [B, T] with an
-            `attention_mask` [B, T], 0 behind the end of shorter rows.
+            `attention_mask` [B, T], 0 behind the end of shorter rows; ids there are not read.
         drafter: puts a drafter on the unwrapped model and returns a `MultiHeadModel`.
         offsets: of the heads to report, 1..n; all by default. The text walk drafts with the heads
             up to the largest of them.
@@ -48,42 +49,59 @@ def evaluate_heads(
     Returns:
         By offset i: `accuracy_i` (share of top-1 predictions that are the token at t+i), `loss_i`
         (nats per token), and from 2 on `agreement_i` (head i at t predicts what head 1 predicts at
-        t+i-1). Over all: `text_walk_tokens_per_forward` (NaN with rows of less than three tokens)
-        and `n_states` that were scored.
+        t+i-1). A drafter with a vocabulary of its own is always wrong about the other tokens:
+        `loss_i` is over the targets that it can say, `unsayable_i` the share of the others. Over
+        all: `text_walk_tokens_per_forward` (NaN with rows of less than three tokens) and `n_states`
+        that were scored. Of a head that says NaN anywhere, every number is NaN.
 
     Raises:
         ValueError: The model is no `MultiHeadModel`, an offset is beyond its heads, a batch has no
-            tokens or is padded on the left, or no state has all targets.
+            tokens or is not padded on the right, or no state has all targets.
     """
     heads = _heads_of(model, drafter)
     wanted = _offsets(heads, offsets)
     k = max(wanted)
-    sums, kept, steps = torch.zeros(3, k, dtype=torch.float64), 0, 0
-    n_states = 0
+    sums, kept, steps = torch.zeros(4, k, dtype=torch.float64), 0, 0
+    n_states, n_batches = 0, 0
     with _evaluating(model), _evaluating(heads):
         for batch in batches:
-            tokens, lengths = _tokens_of(batch, heads.device)
+            n_batches += 1
+            tokens, lengths = _tokens_of(batch, heads)
             reading = read(heads, tokens, k)
             for row, length in enumerate(lengths):
                 right = reading.right[row, :length]  # [T, k]
                 count = max(0, length - k)  # states whose targets all lie in the row
                 predicted = reading.predicted[row]
                 sums[0] += right[:count].sum(0).cpu()
-                sums[1] += reading.nats[row, :count].double().sum(0).cpu()
+                nats, said = finite(reading.nats[row, :count])
+                sums[1] += nats.sum(0).cpu()
                 sums[2] += _agreeing(predicted, count).cpu()
+                sums[3] += said.sum(0).cpu()
                 n_states += count
                 walked = walk(right, 0, length)
                 kept, steps = kept + walked.n_kept, steps + walked.n_steps
+    if not n_batches:
+        raise ValueError(
+            "there is no batch, expected some: give a list, or a new iterator for each call"
+        )
     if not n_states:
         raise ValueError(
             f"no row is longer than {k} tokens, expected some: give longer rows, or fewer offsets"
         )
+    # The largest of NaN is some token: a head that diverged would seem to predict it.
+    sums[:3, sums[1].isnan()] = torch.nan
+    if sums[1, 0].isnan():
+        sums[2] = torch.nan
+    right, nats, agreeing, said = sums
     found: dict[str, float] = {}
     for i in wanted:
-        found[f"accuracy_{i}"], found[f"loss_{i}"], agreeing = (sums[:, i - 1] / n_states).tolist()
+        found[f"accuracy_{i}"] = float(right[i - 1] / n_states)
+        found[f"loss_{i}"] = float(nats[i - 1] / said[i - 1])
         if i > 1:
-            found[f"agreement_{i}"] = agreeing
-    speed = kept / steps if steps else float("nan")
+            found[f"agreement_{i}"] = float(agreeing[i - 1] / n_states)
+        if said[i - 1] < n_states:
+            found[f"unsayable_{i}"] = float(1 - said[i - 1] / n_states)
+    speed = kept / steps if steps and not sums[1].isnan().any() else float("nan")
     return found | {"text_walk_tokens_per_forward": speed, "n_states": n_states}
 
 
@@ -102,8 +120,12 @@ def _agreeing(predicted: Tensor, count: int) -> Tensor:
 
 
 def _heads_of(model: nn.Module, drafter: Callable[[Any], MultiHeadModel] | None) -> MultiHeadModel:
-    inner = getattr(model, "module", model)  # DistributedDataParallel's
-    heads = drafter(inner) if drafter else inner
+    while not isinstance(model, MultiHeadModel):  # DistributedDataParallel's, torch.compile's
+        inner = getattr(model, "module", getattr(model, "_orig_mod", None))
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
+    heads = drafter(model) if drafter else model
     if not isinstance(heads, MultiHeadModel):
         raise ValueError(
             f"{type(heads).__name__} is no MultiHeadModel, expected one: load it by "
@@ -114,10 +136,11 @@ def _heads_of(model: nn.Module, drafter: Callable[[Any], MultiHeadModel] | None)
 
 def _offsets(model: MultiHeadModel, offsets: Sequence[int] | None) -> list[int]:
     n = model.n_future_tokens
-    wanted = list(range(1, n + 1)) if offsets is None else sorted(set(offsets))
-    if not wanted or not all(1 <= i <= n for i in wanted):
+    wanted = range(1, n + 1) if offsets is None else offsets
+    several = isinstance(wanted, Sequence) and len(wanted) > 0
+    if not several or not all(type(i) is int and 1 <= i <= n for i in wanted):
         raise ValueError(f"offsets={offsets}, expected some of 1 to n = {n}")
-    return wanted
+    return sorted(set(wanted))
 
 
 @contextmanager
@@ -132,15 +155,38 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _tokens_of(batch: Batch, device: torch.device) -> tuple[Tensor, list[int]]:
+def _tokens_of(batch: Batch, model: MultiHeadModel) -> tuple[Tensor, list[int]]:
     """Return a batch's tokens [B, T] and the length of each row."""
-    tokens = batch if isinstance(batch, Tensor) else batch.get("input_ids")
-    if not isinstance(tokens, Tensor) or tokens.dim() != 2 or tokens.is_floating_point():
+    given = batch if isinstance(batch, Mapping) else {"input_ids": batch}
+    tokens, mask = given.get("input_ids"), given.get("attention_mask")
+    if not (
+        isinstance(tokens, Tensor)
+        and tokens.dim() == 2
+        and tokens.numel()
+        and tokens.dtype in (torch.int64, torch.int32)
+    ):
         raise ValueError("a batch has no input_ids [B, T] of whole numbers, expected some")
-    mask = None if isinstance(batch, Tensor) else batch.get("attention_mask")
     if mask is None:
-        return tokens.to(device), [tokens.shape[1]] * len(tokens)
-    mask = mask.bool()
+        mask = torch.ones_like(tokens)
+    if not isinstance(mask, Tensor) or mask.shape != tokens.shape:
+        found = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise ValueError(
+            f"a batch's attention_mask is {found}, expected a tensor {list(tokens.shape)} as its "
+            "input_ids: leave it out, or give one number for each token"
+        )
+    mask = mask.to(tokens.device).bool()
     if (mask[:, 1:] & ~mask[:, :-1]).any():
-        raise ValueError("a batch is padded on the left, expected the right: padding_side='right'")
-    return tokens.to(device), mask.sum(1).tolist()
+        raise ValueError(
+            "a batch's attention_mask has 1 behind 0: it is padded on the left, expected the "
+            "right: padding_side='right'"
+        )
+    tokens = tokens.masked_fill(~mask, 0).long()
+    size = getattr(getattr(model, "config", None), "vocab_size", None)
+    least, most = (int(end) for end in tokens.aminmax())
+    if least < 0 or (isinstance(size, int) and most >= size):  # a GPU would not survive it
+        raise ValueError(
+            f"a batch has the token {least if least < 0 else most}, expected 0 to "
+            f"{'the largest of the vocabulary' if size is None else size - 1}: padding goes behind "
+            "the end of a row, where attention_mask is 0"
+        )
+    return tokens.to(model.device), mask.sum(1).tolist()

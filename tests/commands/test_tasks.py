@@ -73,6 +73,21 @@ def test_one_line_a_task_with_its_documents(capsys, monkeypatch):
     assert [line.split()[-2:] for line in lines] == [["yes", "there"], ["yes", "missing"]]
 
 
+def test_tasks_that_were_asked_for_are_never_left_out(capsys):
+    asked = ["humaneval_mtp_t0.8", "gsm8k_mtp_t0.2", "hellaswag"]
+    assert main(["tasks", *asked]) == 0
+    _, sampled, maths, hellaswag = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    assert "pass@1 on HumanEval, 200 samples, temperature 0.8" in sampled
+    assert str(Took(200 * FACTS["humaneval_mtp"].cpu().seconds, measured=False)) in sampled
+    assert maths.startswith("gsm8k_mtp_t0.2") and ", temperature 0.2" in maths
+    assert hellaswag.startswith("hellaswag ") and "one of lm_eval's own tasks" in hellaswag
+
+
+def test_commas_are_no_spaces(capsys):
+    assert main(["tasks", "humaneval_mtp,mbpp_mtp"]) == 2
+    assert "expected spaces between names: humaneval_mtp mbpp_mtp" in capsys.readouterr().err
+
+
 def test_groups_count_what_is_here(capsys, monkeypatch):
     found = {"humaneval_mtp": Status("there", ""), "mbpp_mtp": Status("missing", "")}
     monkeypatch.setattr(tasks, "check_tasks", lambda names, folder: found)

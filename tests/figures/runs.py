@@ -155,6 +155,13 @@ def _checkpoint(folder: Path, n: int, step: int) -> None:
     }
     told = {"train_step": step, "train_tokens": step * 2**23}
     write_run(folder, "7B", n, metrics=metrics, **told)
+    write_run(folder, "7B", n, tables={"mtp_heads": {"by_offset": heads_at(step, n)}}, **told)
+
+
+def heads_at(step: int, n: int) -> dict[str, Any]:
+    """Return what heads know: accuracy .5 and step / 50,000, less .1 for each offset."""
+    cells = [["code", i, "accuracy", 0.5 + step / 50_000 - 0.1 * i] for i in range(1, n + 1)]
+    return table("data_set offset", cells)
 
 
 def _text(folder: Path, n: int, tokens: int) -> None:

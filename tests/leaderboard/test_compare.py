@@ -58,6 +58,10 @@ def test_differences_are_those_that_scipy_draws_paired(tmp_path):
     assert (row.low, row.high) == pytest.approx((drawn.low, drawn.high), abs=3e-4)
     assert row.change == "worse" and row.n_documents == 40
     assert row.by_document["0"] == pytest.approx((right[1][0] - right[0][0]) / sizes[0])
+    # A gate asks the end that could fall short: the difference itself reaches neither side.
+    for side, end in ((">=", row.low), ("<=", row.high)):
+        [asked] = require(compared(tmp_path), f"accuracy {side} {row.difference:.6f}")
+        assert not asked.holds and asked.end == end
 
 
 def test_nine_intervals_in_ten_hold_the_true_difference():
@@ -114,6 +118,8 @@ def test_a_requirement_is_a_gate(tmp_path, capsys, text, holds):
     [
         ("code accuracy 2", "is not a requirement, expected such as"),
         ("code accuracy 2 >= much", "is not a requirement"),
+        ("code accuracy 2 >= 0.1.2", "is not a requirement"),
+        ("code accuracy 2 >= .", "is not a requirement"),
         (
             "prose accuracy >= 0",
             "names nothing that both runs measured; expected words of mtp_heads",
@@ -123,7 +129,7 @@ def test_a_requirement_is_a_gate(tmp_path, capsys, text, holds):
 def test_requirements_that_are_none(tmp_path, text, said):
     found = pair(tmp_path, BASE, TUNED)
     with pytest.raises(ValueError, match=said):
-        require(found.rows, text)
+        require(found, text)
 
 
 def test_without_documents_there_is_a_difference_and_no_gate(tmp_path):
@@ -131,7 +137,21 @@ def test_without_documents_there_is_a_difference_and_no_gate(tmp_path):
     assert {row.low for row in found.rows} == {None}
     assert found.rows[0].difference == pytest.approx(-0.02)
     with pytest.raises(ValueError, match="has no interval, .* run with --log_samples"):
-        require(found.rows, "accuracy >= 0")
+        require(found, "accuracy >= 0")
+
+
+def test_scores_of_other_documents_are_not_paired(tmp_path):
+    """A document that one run could not score: there is a difference, and no interval of pairs."""
+    pair(tmp_path, BASE, {"code_accuracy_2": [28, 58, 88, 2]})
+    stated = {"code_accuracy_2": (28 + 58 + 88) / 300}
+    heads(tmp_path / "tuned", "tuned", {"code_accuracy_2": [28, 58, 88, 2]}, stated=stated)
+    [samples] = (tmp_path / "tuned").glob("samples_*")
+    *lines, last = map(json.loads, samples.read_text().splitlines())
+    del last["code_accuracy_2"]
+    samples.write_text("".join(f"{json.dumps(one)}\n" for one in (*lines, last)))
+    [row] = compared(tmp_path).rows
+    assert (row.low, row.high, row.n_documents) == (None, None, 0)
+    assert row.difference == pytest.approx(0.58 - 0.575)
 
 
 def test_runs_that_cannot_be_compared_are_refused(tmp_path):
@@ -154,6 +174,51 @@ def test_what_one_of_the_two_has_is_named(tmp_path):
     more = {**TUNED, "code_accuracy_3": [1, 2, 3, 4]}
     found = pair(tmp_path, BASE, more)
     assert found.left_out == ["code_accuracy_3 of mtp_heads: tuned only"]
+
+
+def test_a_gate_does_not_hold_because_the_candidate_measured_nothing(tmp_path):
+    """A score that is NaN, a head that is gone, a task that was not run."""
+    base = {"prose_accuracy_2": [30, 60, 90, 50], **BASE}
+    nan = {**base, "code_accuracy_2": [30, 60, float("nan"), 50]}
+    found = pair(tmp_path / "nan", base, nan)
+    assert found.left_out == ["code_accuracy_2 of mtp_heads: NaN in tuned"]
+    fewer = pair(tmp_path / "fewer", base, {"prose_accuracy_2": base["prose_accuracy_2"]})
+    heads(tmp_path / "task/base/positions", "base", BASE, task="mtp_positions")
+    without = pair(tmp_path / "task", base, base)
+    for comparison in (found, fewer, without):
+        with pytest.raises(ValueError, match="names what tuned lacks, expected a number of both"):
+            require(comparison, "accuracy >= -0.5")
+        [one] = require(comparison, "mtp_heads prose accuracy >= -0.5")
+        assert one.holds
+    # What only the candidate has is no loss.
+    assert len(require(pair(tmp_path / "more", BASE, base), "accuracy >= -0.5")) == 1
+
+
+def test_nan_on_both_sides_is_said(tmp_path):
+    nan = {"code_accuracy_2": [30, float("nan")]}
+    with pytest.raises(ValueError, match="code_accuracy_2 of mtp_heads: NaN in base"):
+        pair(tmp_path, nan, nan)
+
+
+@pytest.mark.parametrize("category", ["small talk", "c++", "tool-use", "\u65e5\u672c", "accuracy"])
+def test_categories_are_what_users_call_them(tmp_path, category):
+    name = f"{category}_accuracy_2"
+    found = pair(tmp_path, {name: [30, 60]}, {name: [31, 61]})
+    assert [row.names[1:] for row in found.rows] == [[category, "accuracy", "2"]]
+    [one] = require(found, f"{category} accuracy 2 >= 0")
+    assert one.holds and one.end == pytest.approx(0.01)
+
+
+def test_sampled_tasks_are_named_with_their_temperature(tmp_path):
+    how = {"until": ["x"], "max_gen_toks": 5, "do_sample": True}
+    for label, passed in (("base", 0.0), ("tuned", 1.0)):
+        for temperature in (0.2, 0.8):
+            generation = {**how, "temperature": temperature}
+            scores = {"pass@1_sampled": [1.0, 0.0, passed]}
+            folder = tmp_path / label / str(temperature)
+            write_run(folder, label, "humaneval_mtp", scores, generation=generation)
+    [one] = require(compared(tmp_path), "humaneval_mtp temperature 0.8 pass@1_sampled >= 0")
+    assert one.row.task == "humaneval_mtp, temperature 0.8"
 
 
 def test_json_and_figure(tmp_path, capsys):

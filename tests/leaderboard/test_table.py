@@ -147,6 +147,15 @@ def test_task_of_which_nothing_is_shown_is_named(tmp_path):
     assert "not shown" in note
 
 
+def test_a_run_whose_scores_are_nan_is_named(tmp_path):
+    write_run(tmp_path / "a", "a", scores={"pass@1": [1.0, float("nan")]}, mtp={"totals": {}})
+    write_run(tmp_path / "b", "b", scores={"pass@1": [1.0, 0.0]}, mtp={"totals": {}})
+    said = "humaneval_mtp: a has no number (NaN) of what is shown."
+    assert said in board_of(tmp_path).notes
+    write_run(tmp_path / "a", "a", scores={"pass@1": [1.0, 0.0]}, mtp={"totals": {}})
+    assert said not in board_of(tmp_path).notes
+
+
 def test_speeds_of_two_machines_are_called_no_comparison(tmp_path):
     for name, hardware in (("one", {"cpu": "A", "threads": 1}), ("two", {"gpu": "B"})):
         mtp = {"hardware": hardware, "slots": 8}

@@ -48,6 +48,16 @@ def test_an_answer_of_other_arguments_is_not_given(tmp_path, other):
     assert not any(cell.given_by for cell in cells(tmp_path, [N4, other], ["mtp_speculative"]))
 
 
+def test_more_heads_of_one_module_are_another_answer(tmp_path):
+    """One module has four heads, and more where more are asked for: probes then read them, too."""
+    models = [
+        {"label": f"k{k}", "model_args": {"pretrained": "mtp-bytes-qwen", "draft_heads": k}}
+        for k in (4, 2, 8)
+    ]
+    _, two, eight = cells(tmp_path, models, ["mtp_heads"])
+    assert two.given_by.label == "k4" and eight.given_by is None
+
+
 def test_log_likelihoods_read_head_1_whatever_draft_heads_says(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/choice.yaml").write_text(
@@ -91,13 +101,17 @@ def test_outcomes_keep_the_order_of_the_cells(tmp_path, monkeypatch, fails):
 
 
 WORKER = """
+import os
 import sys
+import threading
 from mtp_harness.pipeline import worker
 
 def run(arguments, of_harness):
     print("said by", *arguments)
     if "fail" in arguments:
         raise ValueError("it failed")
+    if "die" in arguments:  # after it has said that the cell ended well
+        threading.Timer(1, os._exit, [0]).start()
 
 worker._run = run
 worker.main()
@@ -127,12 +141,14 @@ def test_a_process_runs_cells_until_one_fails(tmp_path, monkeypatch):
         def arguments(self):
             return self.words
 
-    one, bad, last = One("one"), One("bad", "fail"), One("last")
+    one, bad, last = One("one"), One("bad", "fail"), One("last", "die")
     with Process() as process:
         assert [process.run(cell) for cell in (one, bad, last)] == [0, 1, 0]
-    assert len(started) == 2  # again after the one that failed
+        assert len(started) == 2  # again after the one that failed
+        process._worker.wait()
+        assert process.run(One("again")) == 0 and len(started) == 3
     said = [(cell.folder / run.LOG_FILE).read_text() for cell in (one, bad, last)]
-    assert said[0] == "said by one\n" and said[2] == "said by last\n"
+    assert said[0] == "said by one\n" and said[2] == "said by last die\n"
     assert "said by bad fail" in said[1] and "ValueError: it failed" in said[1]
 
 

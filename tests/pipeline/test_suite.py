@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from mtp_harness.pipeline.suite import make_suite, merged, read_suite
@@ -58,6 +60,7 @@ def test_merging_changes_neither_side():
         ({"tasks": [{"limit": 3}]}, r"tasks\[0\] lacks task"),
         ({"tasks": [{"task": "x", "limt": 3}]}, r"unknown key limt; did you mean limit\?"),
         ({"tasks": [{"task": "x", "limit": 0}]}, r"limit=0, expected a whole number from 1"),
+        ({"settings": {"limit": math.inf}}, r"limit=inf, expected a whole number from 1"),
         ({"settings": {"limit": 2.5}}, r"limit=2.5, expected a whole number from 1, or a share"),
         ({"settings": {"batch_size": True}}, r"batch_size=True"),
         ({"settings": {"seed": [1, 2]}}, r"seed=\[1, 2\], expected a whole number, or four"),

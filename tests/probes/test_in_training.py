@@ -96,7 +96,15 @@ def test_offsets_choose_what_is_reported():
 def test_a_drafter_is_put_on_the_model():
     trunk = torch.nn.Linear(1, 1)
     drafter = example("parallel_toy")
-    found = evaluate_heads(trunk, [random_tokens(2, 12)], drafter=lambda model: drafter)
+    training = []
+
+    def batches():
+        training.append((trunk.training, drafter.training))
+        yield random_tokens(2, 12)
+
+    trunk.train(), drafter.train()
+    found = evaluate_heads(trunk, batches(), drafter=lambda model: drafter)
+    assert training == [(False, False)] and trunk.training and drafter.training
     assert found == evaluate_heads(drafter, [random_tokens(2, 12)])
 
 
@@ -105,27 +113,111 @@ def test_a_wrapped_model_gives_the_same(tmp_path):
     expected = evaluate_heads(model, [random_tokens(2, 12)])
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
-        assert evaluate_heads(DistributedDataParallel(model), [random_tokens(2, 12)]) == expected
+        wrapped = DistributedDataParallel(model)
+        assert evaluate_heads(wrapped, [random_tokens(2, 12)]) == expected
+        compiled = torch.compile(wrapped, backend="eager")
+        assert evaluate_heads(compiled, [random_tokens(2, 12)]) == expected
     finally:
         dist.destroy_process_group()
+
+
+ROW = torch.zeros(1, 9, dtype=torch.long)
+
+
+def masked(*mask, tokens=ROW):
+    return [{"input_ids": tokens, "attention_mask": torch.tensor([mask])}]
 
 
 @pytest.mark.parametrize(
     ("batches", "offsets", "said"),
     [
-        ([torch.zeros(1, 3, dtype=torch.long)], None, "no row is longer than 3 tokens"),
-        ([torch.zeros(1, 9, dtype=torch.long)], (4,), r"offsets=\(4,\), expected some of 1"),
-        ([{"tokens": 3}], None, "a batch has no input_ids"),
-        (
-            [{"input_ids": torch.zeros(1, 4, dtype=torch.long),
-              "attention_mask": torch.tensor([[0, 1, 1, 1]])}],
-            None, "padded on the left",
+        ([ROW[:, :3]], None, "no row is longer than 3 tokens"),
+        (iter(()), None, "there is no batch, expected some: give a list, or a new iterator"),
+        *(
+            ([ROW], wrong, r"offsets=.*, expected some of 1 to n = 3")
+            for wrong in ((4,), 2, "1", ())
         ),
+        *(
+            ([ROW], wrong, r"offsets=.*, expected some of 1 to n = 3")
+            for wrong in ((1.5,), (True,))
+        ),
+        *(
+            ([wrong], None, r"a batch has no input_ids \[B, T\] of whole numbers")
+            for wrong in (
+                {"tokens": 3},
+                ROW[0],
+                ROW[:0],
+                ROW[:, :0],
+                ROW.bool(),
+                [1, 2],
+                (ROW,),
+                None,
+            )
+        ),
+        (masked(0, *[1] * 8), None, "has 1 behind 0: it is padded on the left"),
+        (masked(1, 1, 0, *[1] * 6), None, "has 1 behind 0"),
+        (masked(1, 1, 1), None, r"attention_mask is \[1, 3\], expected a tensor \[1, 9\]"),
+        ([{"input_ids": ROW, "attention_mask": [[1] * 9]}], None, "attention_mask is list"),
+        ([ROW + 10], None, "has the token 10, expected 0 to 9"),
+        ([ROW - 100], None, "has the token -100, expected 0 to 9: padding goes behind"),
     ],
-)  # fmt: skip
+)
 def test_bad_input(batches, offsets, said):
     with pytest.raises(ValueError, match=said):
         evaluate_heads(example("parallel_toy"), batches, offsets=offsets)
+
+
+def test_what_stands_in_padding_is_not_read():
+    model, tokens = random_llama(3), random_tokens(1, 12)
+    padded = torch.nn.functional.pad(tokens, (0, 3), value=-100)
+    found = evaluate_heads(model, masked(*[1] * 12, 0, 0, 0, tokens=padded))
+    assert found == pytest.approx(evaluate_heads(model, [tokens]))
+
+
+def test_a_head_that_diverged_is_not_right():
+    model = random_llama(3)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.fill_(float("nan"))
+    # The largest of NaN is token 0, which all targets are.
+    found = evaluate_heads(model, [ROW])
+    assert found.pop("n_states") == 6
+    assert all(value != value for value in found.values())
+
+
+class Few(torch.nn.Module):
+    """A drafter that cannot say token 1: its logit is minus infinity at offset 2."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.inner, own = model, model.logits
+
+        def logits(offset, state):
+            found = own(offset, state).clone()
+            if offset == 2:
+                found[..., 1] = float("-inf")
+            return found
+
+        model.logits = logits
+
+
+def test_losses_of_a_drafter_are_over_what_it_can_say():
+    tokens = random_tokens(2, 40)
+    targets = tokens[:, 2:-1].flatten()  # at offset 2 of n = 3, states 0..T-4
+    model = random_llama(3)
+    full = evaluate_heads(model, [tokens])
+    said = torch.cat(
+        [logits_at(model, row, t, 2)[None].double() for row in tokens for t in range(37)]
+    )
+    said[:, 1] = float("-inf")
+    nats = -said.log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    known = targets != 1
+    assert 0 < known.sum() < len(targets)
+    found = evaluate_heads(model, [tokens], drafter=lambda model: Few(model).inner)
+    assert found["unsayable_2"] == pytest.approx(1 - known.double().mean().item())
+    assert found["loss_2"] == pytest.approx(nats[known].mean().item(), rel=1e-6)
+    assert found["accuracy_2"] == pytest.approx((said.argmax(-1) == targets).double().mean().item())
+    assert "unsayable_1" not in found and found["loss_3"] == full["loss_3"]
 
 
 def test_a_model_without_heads():
