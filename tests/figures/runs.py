@@ -196,6 +196,7 @@ def _decoding_tables(label: str) -> dict[str, Any]:
                 ["self", batch, 512, k, "speedup", speedup, speedup * 0.97, speedup * 1.03, 10],
                 ["self", batch, 512, k, "tokens_per_second", 40.0 * batch**0.9 * speedup],
                 ["self", batch, 512, k, "bandwidth_share", 0.8 / batch**0.1],
+                ["self", batch, 512, k, "seconds_per_step", (9 + k * batch / 8) / 1000],
             ]
     cells.append(["n1", 1, 512, 1, "tokens_per_second", 41.0])
     cells.append(["n1", 1, 512, 1, "bandwidth_share", 0.8])

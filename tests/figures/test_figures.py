@@ -23,13 +23,14 @@ from .runs import table, write_everything, write_run
 NEVER_MEASURED = {"table_s5", "table_s11", "table_s13", "table_s14"}
 OURS = {
     "fig_heads", "fig_positions", "fig_classes", "fig_acceptance", "fig_speed", "fig_perplexity",
-    "fig_sample_efficiency", "fig_speed_by_size",
+    "fig_sample_efficiency", "fig_speed_by_size", "fig_advice",
 }  # fmt: skip
 ISSUE = """
 fig_2 fig_s11 table_s4 table_s5 table_s6 table_s11 fig_1 fig_3 table_s7 fig_4 fig_5 fig_s12 fig_6
  table_s8 table_s9 table_s10 fig_7 fig_s14 fig_8 fig_s15 fig_s16 fig_s10 table_s2 table_s3
 fig_speed_by_size fig_s13 table_1 table_s12 fig_heads fig_positions fig_acceptance fig_speed
-fig_perplexity fig_sample_efficiency table_s13 table_s14 fig_classes""".split()
+fig_perplexity fig_sample_efficiency table_s13 table_s14 fig_classes
+fig_advice""".split()
 
 
 @pytest.fixture(scope="module")
