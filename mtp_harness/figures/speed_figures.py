@@ -126,7 +126,7 @@ def advised(results: Results) -> pd.DataFrame:
     plain = rates.loc[rates["k"] == 1, [*cell, "value"]]
     rows = rates[rates["k"] > 1].merge(plain, on=cell, suffixes=("", "_plain"))
     gain = rows["value"] / rows.pop("value_plain") - 1
-    rows = put(rows, metric=GAIN, baseline="k = 1", value=gain, low=pd.NA, high=pd.NA)
+    rows = put(rows, metric=GAIN, baseline=rows["label"], value=gain, low=pd.NA, high=pd.NA)
     return told_apart(rows.sort_values(["label", "k"], kind="stable"), "hardware")
 
 
