@@ -27,6 +27,7 @@ COMMANDS = {
     "passk": "score several temperatures",
     "leaderboard": "compare the models of several runs",
     "compare": "say what changed between two runs, paired by document",
+    "advise": "say which k to serve, by category and batch",
     "report": "make one page of everything in the results",
     "run": "run several models on several tasks",
     "rouge": "summaries' scores with intervals",

@@ -33,6 +33,9 @@ TWO_TOKENS = "names of two tokens"
 HEAD_METRICS = ("accuracy", "accuracy_cond", "bits_per_byte", "confidence", "tf_agree")
 """Of `mtp_heads`, as the figure shows them from left to right."""
 
+RULES = ("accept_greedy", "accept_sampled", "accept_same_noise")
+"""Of `mtp_acceptance`: of engines, with the likeliest draft and a sampled one, and our own."""
+
 IN_DOMAIN = 5
 """Operations in training; more are out of domain."""
 
@@ -124,6 +127,19 @@ def heads(results: Results) -> pd.DataFrame:
     rows = rows[rows["offset"].notna()]
     reading = rows["reading"].where(~rows["metric"].isin(again), "chained")
     return put(rows, reading=reading, metric=rows["metric"].str.removeprefix("chained_"))
+
+
+def by_temperature(results: Results) -> pd.DataFrame:
+    """Return acceptance by each rule of sampling, and where all of them meet: temperature 0.
+
+    There a draft is accepted if it is head 1's own choice, `tf_agree` of the same documents.
+    """
+    rows = table(results, "mtp_acceptance", "by_offset", *RULES)
+    greedy = table(results, "mtp_heads", "by_offset", "tf_agree")
+    same = ["label", "n", "train_tokens", "train_step", "train_seed", "data_set", "documents"]
+    greedy = greedy[greedy["offset"] > 1].merge(rows[same].drop_duplicates(), on=same)
+    cold = [put(greedy, metric=rule, temperature=0.0) for rule in RULES if len(rows)]
+    return pd.concat([rows, *cold], ignore_index=True)
 
 
 def positions(results: Results) -> pd.DataFrame:
@@ -326,6 +342,26 @@ FIGURES = (
         ),
         "`lm_eval --model mtp --model_args pretrained=CHECKPOINT,label=…,train_step=… --tasks "
         "mtp_heads -o RESULTS` for each checkpoint, or `mtp-harness run SUITE --watch PATTERN`",
+    ),
+    Figure(
+        "fig_temperature",
+        "How many drafts are accepted by temperature (%), by three rules. Of the states of a text: "
+        "expected by the rule of engines, for the likeliest draft and for a sampled one, and by "
+        "our own, which gives the same text for every k. At temperature 0 they are one.",
+        by_temperature,
+        Lines(
+            "temperature",
+            colour="offset",
+            rows="data_set",
+            columns="metric",
+            order=RULES,
+            ylabel="%",
+            share_x="all",
+            share_y="all",
+            size=(1.9, 1.5),
+        ),
+        "`lm_eval --model mtp --tasks mtp_heads,mtp_acceptance -o RESULTS` with `--metadata "
+        """'{"documents": "built-in", "temperature": 0.6}'` and other temperatures""",
     ),
     Figure(
         "fig_positions",

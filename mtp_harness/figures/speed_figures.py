@@ -5,10 +5,12 @@ import pandas as pd
 from mtp_harness.figures import words
 from mtp_harness.figures.bars import Groups
 from mtp_harness.figures.figure import Figure, Withheld
+from mtp_harness.figures.heat import Heat
 from mtp_harness.figures.lines import Lines
 from mtp_harness.figures.reading import MOST_BYTES, new_tokens
 from mtp_harness.figures.rows import put, shared, told_apart
 from mtp_harness.figures.text_table import TextTable
+from mtp_harness.results import advice
 from mtp_harness.results.sizes import rounded
 from mtp_harness.results.tidy import Results, table
 
@@ -20,21 +22,23 @@ SPECULATIVE = "`lm_eval --model mtp --tasks mtp_speculative -o RESULTS`"
 MOST_BATCHES = (1, 8, 16, 24, 32, 40)
 LATENCY = "latency over k = 1"
 LIMIT = "bandwidth limit"
+GAIN = "expected tokens per second over k = 1, less 1"
 
 PROMPT = 512
 """Tokens of the paper's prompts."""
 
 
-def speedups(results: Results) -> pd.DataFrame:
-    """Return throughput over k = 1 of models with n > 1, with prompts that all have.
-
-    These are of as many tokens as the paper's, or else the longest.
-    """
-    rows = table(results, "mtp_speed", "by_cell", "speedup")
-    rows = rows[rows["baseline"].isna() & (rows["n"] > 1)]
+def of_one_length(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows with prompts as long as the paper's, or else the longest that all models have."""
     lengths = shared(rows, "prompt_tokens")
     chosen = PROMPT if PROMPT in lengths else max(lengths, default=-1)
-    rows = rows[rows["prompt_tokens"] == chosen]
+    return rows[rows["prompt_tokens"] == chosen]
+
+
+def speedups(results: Results) -> pd.DataFrame:
+    """Return throughput over k = 1 of models with n > 1, with prompts of one length."""
+    rows = table(results, "mtp_speed", "by_cell", "speedup")
+    rows = of_one_length(rows[rows["baseline"].isna() & (rows["n"] > 1)])
     asked = [set(new_tokens(results.files[run], "mtp_speed")) for run in rows["run"]]
     return put(rows, new_tokens=[one.pop() if len(one) == 1 else None for one in asked])
 
@@ -112,6 +116,20 @@ def acceptance(results: Results) -> pd.DataFrame:
     return put(rows, metric="share of steps", value=rows["value"] / total, count=total.round())
 
 
+def advised(results: Results) -> pd.DataFrame:
+    """Return expected tokens per second over k = 1, less 1; bold where no k is faster."""
+    rates = of_one_length(advice.rates(results))
+    rates = rates[rates["n"] > 1]
+    cell = [*advice.MODEL, *advice.CELL]
+    best = rates["value"] == rates.groupby(cell, dropna=False)["value"].transform("max")
+    rates = put(rates, bold=best.astype("Int64").where(best))
+    plain = rates.loc[rates["k"] == 1, [*cell, "value"]]
+    rows = rates[rates["k"] > 1].merge(plain, on=cell, suffixes=("", "_plain"))
+    gain = rows["value"] / rows.pop("value_plain") - 1
+    rows = put(rows, metric=GAIN, baseline=rows["label"], value=gain, low=pd.NA, high=pd.NA)
+    return told_apart(rows.sort_values(["label", "k"], kind="stable"), "hardware")
+
+
 FIGURES = (
     Figure(
         "fig_s10",
@@ -182,6 +200,25 @@ FIGURES = (
             size=(2.1, 2.0),
         ),
         SPEED,
+    ),
+    Figure(
+        "fig_advice",
+        "Which k to serve: change (%) of tokens per second against plain decoding. Expected from "
+        "each category's tokens per forward and each batch size's seconds per step, without "
+        "prefills. Bold: the best k of a cell; a cell without a bold number is fastest without "
+        "drafts.",
+        advised,
+        Heat(
+            ("category",),
+            ("batch",),
+            ("label", "k"),
+            lambda row: words.entry("category", row[0]),
+            lambda column: str(column[0]),
+            difference=True,
+            form="{:.0f}",
+            xlabel="batch size",
+        ),
+        advice.COMMAND,
     ),
     Figure(
         "fig_speed_by_size",

@@ -32,6 +32,9 @@ AXES = {
 
 METRICS = {
     "acc": "accuracy (%)",
+    "accept_greedy": "engines, likeliest draft (%)",
+    "accept_sampled": "engines, sampled draft (%)",
+    "accept_same_noise": "our rule (%)",
     "accuracy": "accuracy (%)",
     "accuracy_cond": "accuracy after right drafts (%)",
     "bits_per_byte": "bits per byte",

@@ -2,6 +2,7 @@
 
     accept_greedy    mean over states of p(d), d the head's most likely token
     accept_sampled   mean of the sum over the vocabulary of min(p, q)
+    accept_same_noise  by this project's own rule: how often one noise samples the same of p and q
     expected_accept_rate_prefix   of the drafts at an offset, the share that is accepted together
                                   with all before it, over the steps of the text
     expected_tokens_per_forward   tokens of the text, by the number of steps that emit them
@@ -9,8 +10,8 @@
 p is head 1's distribution and q the head's, both at `temperature`, `top_k` and `top_p`. The last
 two are of sampled drafts, and expected values where the model sampled the text (`on`, of a run at
 the same settings); along other text they are an approximation. This project's own decoding has
-another rule, under which its sampled text is the same for every k; its acceptance is
-`accept_rate_prefix` of the generation tasks. See `standard_rule` for both.
+another rule, under which its sampled text is the same for every k: `accept_same_noise` expects what
+`accept_rate_cond` of the generation tasks counts. See `standard_rule` for both.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,9 +31,9 @@ def measure(reading: TextReading) -> Measured:
     """Return the sums of one text; lists are by offset, from 2 on."""
     mask, standard = reading.has_target()[:, 1:], reading.standard
     walked = reading.expected_walk()
-    greedy, sampled = (
+    greedy, sampled, same_noise = (
         torch.where(mask, part, 0).double().sum(0).tolist()
-        for part in (standard.greedy, standard.sampled)
+        for part in (standard.greedy, standard.sampled, standard.same_noise)
     )
     return Measured(
         n=reading.n,
@@ -40,6 +41,7 @@ def measure(reading: TextReading) -> Measured:
         n_states=mask.sum(0).tolist(),
         greedy=greedy,
         sampled=sampled,
+        same_noise=same_noise,
         kept=walked.n_kept,
         steps=walked.n_steps,
         drafted=walked.n_drafted,
@@ -48,14 +50,15 @@ def measure(reading: TextReading) -> Measured:
 
 
 def _by_offset(some: Sequence[Measured]) -> Iterator[Cell]:
-    places = [(offset,) for offset in range(2, some[0]["n"] + 1)]
+    temperature = some[0]["temperature"]
+    places = [(temperature, offset) for offset in range(2, some[0]["n"] + 1)]
     states = column(some, "n_states")
-    yield from ratio_cells(places, "accept_greedy", column(some, "greedy"), states)
-    yield from ratio_cells(places, "accept_sampled", column(some, "sampled"), states)
+    for name in ("greedy", "sampled", "same_noise"):
+        yield from ratio_cells(places, f"accept_{name}", column(some, name), states)
     accepted, drafted = column(some, "accepted"), column(some, "drafted")
     yield from ratio_cells(places, "expected_accept_rate_prefix", accepted, drafted)
     kept, steps = (column(some, name)[:, None] for name in ("kept", "steps"))
-    yield from ratio_cells([(None,)], "expected_tokens_per_forward", kept, steps)
+    yield from ratio_cells([(temperature, None)], "expected_tokens_per_forward", kept, steps)
 
 
 class AcceptanceTask(ProbeTask):
@@ -63,7 +66,7 @@ class AcceptanceTask(ProbeTask):
 
     request_type = "head_logprobs"
     OPTIONS = frozenset({"window"})
-    TABLES = {"by_offset": Table(("offset",), _by_offset)}
+    TABLES = {"by_offset": Table(("temperature", "offset"), _by_offset)}
 
     @property
     def sampling(self) -> Sampling:
@@ -82,6 +85,11 @@ class AcceptanceTask(ProbeTask):
         """Return the question: windows as long as the context, none overlapping."""
         about = {"window": self.window, "kind": doc["kind"]}
         return TextQuestion(measure, sampling=self.sampling, **about)
+
+    def process_results(self, doc: dict[str, Any], results: Sequence[Any]) -> dict[str, Any]:
+        """Return the metrics of one document, with the temperature that tables name."""
+        told = {"temperature": float(self.sampling.temperature)}
+        return super().process_results(doc, [Measured(**told, **results[0])])
 
     def values(self, measured: Measured) -> dict[str, Sequence[float]]:
         """Return acceptance by offset, and the expected tokens per forward."""

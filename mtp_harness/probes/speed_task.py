@@ -119,6 +119,8 @@ def cells_of(cell: Measured) -> Iterator[Cell]:
         pairs = {
             "tokens_per_second": [(run["n_kept"], run["decode_s"]) for run in runs],
             "seconds_decoding": [(s, 1) for s in decode],
+            # All rows begin together: the one with the most steps was in every step.
+            "seconds_per_step": [(run["decode_s"], max(run["steps"])) for run in runs],
             "seconds_prefill": [(run["prefill_s"], 1) for run in runs],
             "latency_per_token": [(s, n_own) for s in decode],
             "tokens_per_forward": [(run["n_kept"], sum(run["steps"])) for run in runs],

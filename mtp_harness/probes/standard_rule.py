@@ -1,15 +1,17 @@
 """What drafts would be accepted by the rule that engines use when they sample.
 
 This project's own rule gives the same text for every k, and accepts a draft when it is the token
-that would have been sampled anyway. Engines accept a draft d of the distribution q with probability
+that would have been sampled anyway: noise g of the place decides both, argmax(log p + g) and
+argmax(log q + g). Engines accept a draft d of the distribution q with probability
 min(1, p(d) / q(d)), p being head 1's at that place, and otherwise sample from max(0, p - q). The
 text then has the same distribution, though not the same tokens.
 
     acceptance of the most likely token d       p(d)
     acceptance of a draft sampled from q        sum over tokens of min(p, q)
     given that the text goes on with x          min(1, q(x) / p(x)):  it was drafted and accepted
+    by our own rule    sum over tokens x of 1 / (sum over tokens y of max(p(y)/p(x), q(y)/q(x)))
 
-The last line needs no drafts: a token x of the text was an accepted draft with probability
+The third line needs no drafts: a token x of the text was an accepted draft with probability
 min(p(x), q(x)), and is there at all with p(x). So the number of steps along a text that the model
 sampled is an expected value, summed over where steps may begin:
 
@@ -20,7 +22,8 @@ sampled is an expected value, summed over where steps may begin:
 Along text that the model did not sample this is an approximation.
 
 Source: Leviathan, Kalman, Matias 2023, "Fast Inference from Transformers via Speculative Decoding",
-algorithm 1 and theorem 3.5.
+algorithm 1 and theorem 3.5. The last line is the chance that exponential variables exp(-g) have the
+least ratio to p and to q at one token.
 """
 
 from itertools import pairwise
@@ -47,6 +50,8 @@ class StandardReading(NamedTuple):
     """Of a sampled draft."""
     given_text: Tensor
     """Of a sampled draft, given that the text has the token that it has."""
+    same_noise: Tensor
+    """Of a draft that is sampled with the noise of the token itself: this project's own rule."""
 
     @classmethod
     def empty(cls, *shape: int) -> "StandardReading":
@@ -104,14 +109,28 @@ def read_standard(
 
 
 def _accepted(p: Tensor, raw: Tensor, target: Tensor, sampling: Sampling) -> tuple[Tensor, ...]:
-    """Return the three of `StandardReading` [B, T]: log p [B, T, V], logits, tokens [B, T, 1]."""
+    """Return those of `StandardReading` [B, T]: log p [B, T, V], logits, tokens [B, T, 1]."""
     q = warp(raw, sampling)
     greedy = p.gather(-1, raw.argmax(-1, keepdim=True)).exp()[..., 0]
     sampled = torch.minimum(p, q).exp().sum(-1)
     p_text, q_text = (part.gather(-1, target)[..., 0] for part in (p, q))
     possible = p_text > -torch.inf  # else the model cannot have sampled it: rejected
     ratio = torch.where(possible, (q_text - p_text).clamp(max=0).exp(), 0.0)
-    return greedy, sampled, ratio
+    return greedy, sampled, ratio, _same_noise(p, q)
+
+
+def _same_noise(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Return how often one noise samples the same token of both [B, T]; log [B, T, V] each.
+
+    max(p(y)/p(x), q(y)/q(x)) is the first where p/q is at least as large at y as at x: in the order
+    of p/q, sums of the tokens behind and before x are all that is needed.
+    """
+    order = (log_p - log_q).nan_to_num(0.0).argsort(-1)  # of neither: counts in no sum
+    p, q = (part.gather(-1, order).exp() for part in (log_p, log_q))
+    behind = p.flip(-1).cumsum(-1).flip(-1)  # x itself among them
+    before = q.cumsum(-1) - q
+    both = p * q
+    return torch.where(both > 0, both / (behind * q + before * p), 0.0).sum(-1)
 
 
 def expected_walk(given_text: Tensor, start: int, end: int) -> ExpectedWalk:

@@ -86,6 +86,9 @@ def decoding_of(file: ResultFile, task: str) -> Row:
         given = kwargs.get("temperature", 1.0) if kwargs.get("do_sample") else 0.0
         row["temperature"] = number(file, f"temperature of {task}", given)
         row["n_samples"] = whole(file, f"repeats of {task}", config.get("repeats"), least=1)
+    elif task == "mtp_acceptance":  # generates nothing: an option says at which it reads
+        given = (config.get("metadata") or {}).get("temperature")
+        row["temperature"] = number(file, f"temperature of {task}", given)
     slots = file.mtp.get("slots") or file.mtp.get("batch_size")
     if type(slots) is int:  # not True
         row["batch"] = whole(file, "slots", slots)

@@ -203,6 +203,7 @@ def _decoding_tables(label: str) -> dict[str, Any]:
                 ["self", batch, 512, k, "speedup", speedup, speedup * 0.97, speedup * 1.03, 10],
                 ["self", batch, 512, k, "tokens_per_second", 40.0 * batch**0.9 * speedup],
                 ["self", batch, 512, k, "bandwidth_share", 0.8 / batch**0.1],
+                ["self", batch, 512, k, "seconds_per_step", (9 + k * batch / 8) / 1000],
             ]
     cells.append(["n1", 1, 512, 1, "tokens_per_second", 41.0])
     cells.append(["n1", 1, 512, 1, "bandwidth_share", 0.8])
@@ -214,7 +215,7 @@ def _decoding_tables(label: str) -> dict[str, Any]:
                 [category, k, "tokens_per_second", 100 * (1 + 0.6 * (k - 1))],
             ]
             steps += [[category, k, v, "steps", 10 + 20 * v] for v in range(k)]
-    offsets, buckets, classes, positions, wholes = [], [], [], [], []
+    offsets, buckets, classes, positions, wholes, accepted = [], [], [], [], [], []
     for data_set in ("code", "prose"):
         for offset in (1, 2, 3, 4):
             score = 0.8 - 0.08 * offset - (0.1 if data_set == "prose" else 0)
@@ -223,6 +224,18 @@ def _decoding_tables(label: str) -> dict[str, Any]:
                 [data_set, offset, "bits_per_byte", 1 + 0.5 * offset],
                 [data_set, offset, "confidence", score + 0.03],
                 [data_set, offset, "tf_agree", 1 - 0.1 * (offset - 1)],
+            ]
+            accepted += [
+                [
+                    data_set,
+                    warm,
+                    offset,
+                    f"accept_{rule}",
+                    (1 - 0.1 * (offset - 1)) * (1 - warm * by),
+                ]
+                for warm in (0.6, 1.0)
+                for rule, by in (("greedy", 0.3), ("sampled", 0.1), ("same_noise", 0.2))
+                if offset > 1
             ]
             for low, high in ((0, 255), (256, 511), (512, 1023)):
                 buckets.append([data_set, offset, low, high, "accuracy", score + low / 1e4])
@@ -239,6 +252,7 @@ def _decoding_tables(label: str) -> dict[str, Any]:
             "histogram": table("category k n_verified", steps),
         },
         "mtp_heads": {"by_offset": table("data_set offset", offsets)},
+        "mtp_acceptance": {"by_offset": table("data_set temperature offset", accepted)},
         "mtp_positions": {
             "by_bucket": table("data_set offset position_from position_to", buckets),
             "by_class": table("data_set offset class part", classes),

@@ -23,14 +23,15 @@ from .runs import table, write_everything, write_run
 NEVER_MEASURED = {"table_s5", "table_s11", "table_s13", "table_s14"}
 OURS = {
     "fig_heads", "fig_positions", "fig_classes", "fig_acceptance", "fig_speed", "fig_perplexity",
-    "fig_sample_efficiency", "fig_speed_by_size", "fig_heads_by_step",
+    "fig_sample_efficiency", "fig_speed_by_size", "fig_heads_by_step", "fig_advice",
+    "fig_temperature",
 }  # fmt: skip
 ISSUE = """
 fig_2 fig_s11 table_s4 table_s5 table_s6 table_s11 fig_1 fig_3 table_s7 fig_4 fig_5 fig_s12 fig_6
  table_s8 table_s9 table_s10 fig_7 fig_s14 fig_8 fig_s15 fig_s16 fig_s10 table_s2 table_s3
 fig_speed_by_size fig_s13 table_1 table_s12 fig_heads fig_positions fig_acceptance fig_speed
 fig_perplexity fig_sample_efficiency table_s13 table_s14 fig_classes
-fig_heads_by_step""".split()
+fig_heads_by_step fig_advice fig_temperature""".split()
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +233,16 @@ def test_paper_stands_apart_beside_runs(everything):
     assert {one.alpha for one in own if one.from_paper} == {style.PAPER_ALPHA}
     assert {one.alpha for one in own if not one.from_paper} == {1.0}
     assert all("paper" in one.label for one in own if one.from_paper)
+
+
+def test_rules_of_acceptance_meet_at_temperature_0_where_the_heads_agree(everything):
+    shown = FIGURES["fig_temperature"].show(everything, paper=False).table
+    factors = {"accept_greedy": 0.3, "accept_sampled": 0.1, "accept_same_noise": 0.2}
+    assert len(shown) == 2 * 2 * 3 * 3 * 3  # models, data sets, rules, offsets, temperatures
+    for _, row in shown.iterrows():
+        agrees = 1 - 0.1 * (row["offset"] - 1)
+        expected = agrees * (1 - row["temperature"] * factors[row["metric"]])
+        assert row["value"] == pytest.approx(expected)
 
 
 def test_interval_of_latency_is_turned_around(everything):

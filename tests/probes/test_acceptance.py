@@ -7,6 +7,7 @@ import pytest
 from mtp_harness.errors import UserError
 
 from . import runs
+from .test_standard_rule import same_noise
 
 MODELS = {
     "parallel": lambda folder: runs.tiny(4),
@@ -38,6 +39,7 @@ def expected(model, n):
                 own, draft = warped(p(t + i - 1, 1)), warped(p(t, i))
                 add(("accept_greedy", i), own[draft.index(max(draft))])
                 add(("accept_sampled", i), math.fsum(map(min, own, draft)))
+                add(("accept_same_noise", i), same_noise(own, draft))
                 add(("states", i), 1)
                 chance[t, i] = min(1.0, draft[tokens[t + i]] / own[tokens[t + i]])
 
@@ -75,11 +77,12 @@ def test_every_number_is_a_plain_loops(tmp_path, kind):
     values = runs.table(results, "mtp_acceptance", "by_offset")
     found = {
         (metric, offset): value
-        for (_, offset, metric), value in values.items()
+        for (_, _, offset, metric), value in values.items()
         if metric != "expected_accept_rate_prefix"
     }
     assert found == {key: pytest.approx(value, abs=1e-5) for key, value in wanted.items()}
     rates = [v for (*_, metric), v in values.items() if metric == "expected_accept_rate_prefix"]
+    assert {temperature for _, temperature, *_ in values} == {TEMPERATURE}
     assert len(rates) == model.n_future_tokens - 1 and rates == sorted(rates, reverse=True)
 
 

@@ -205,6 +205,7 @@ def test_cells_by_hand():
     two = {m: c for (*place, m), c in cells.items() if place == [SELF, 2, 8, 2]}
     assert two["tokens_per_second"].value == pytest.approx(40 / 3) and two["speedup"].count == 2
     assert two["seconds_decoding"].value == 1.5 and two["seconds_prefill"].value == 0.7
+    assert two["seconds_per_step"].value == 3 / 11  # until the last row ends: 6 steps, then 5
     assert two["latency_per_token"].value == pytest.approx(3 / 20)  # 10 tokens of a row, twice
     assert two["tokens_per_forward"].value == pytest.approx(40 / 21)
     assert two["speedup"].value == 6 / 3

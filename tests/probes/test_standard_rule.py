@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mtp_harness.decode.sampling import Sampling, warp
-from mtp_harness.probes.standard_rule import expected_walk, read_standard
+from mtp_harness.probes.standard_rule import _same_noise, expected_walk, read_standard
 from mtp_harness.probes.teacher_forced import hits, walk
 
 from ..decode.models_for_tests import random_llama
@@ -14,6 +14,33 @@ from .test_teacher_forced import VOCAB, logits_at, random_tokens
 from .test_teacher_forced import model as model  # the fixture of all kinds of heads
 
 WARM = Sampling(temperature=0.7, top_k=6, top_p=0.95)
+
+
+def same_noise(p, q):
+    """The sum over pairs of tokens, as it is written."""
+    found = 0.0
+    for a, b in zip(p, q, strict=True):
+        if a and b:
+            found += 1 / math.fsum(max(c / a, d / b) for c, d in zip(p, q, strict=True))
+    return found
+
+
+def test_one_noise_samples_the_same_token_as_often_as_the_sampler_of_the_decoder():
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 12, generator=rng) * 2
+    logits[1, 3] = -torch.inf  # a token that top-k took away
+    log_p, log_q = logits.log_softmax(-1)
+    n = 200_000
+    uniform = torch.rand(n, 12, generator=rng, dtype=torch.float64)
+    noise = -(-uniform.log()).log()
+    same = (log_p + noise).argmax(-1) == (log_q + noise).argmax(-1)
+    share = same.double().mean().item()
+    expected = same_noise(*(one.double().exp().tolist() for one in (log_p, log_q)))
+    assert share == pytest.approx(expected, abs=4 * math.sqrt(share * (1 - share) / n))
+    found = _same_noise(log_p[None, None], log_q[None, None])
+    assert found.item() == pytest.approx(expected, abs=1e-6)
+    overlap = torch.minimum(log_p, log_q).exp().sum().item()
+    assert overlap / (2 - overlap) - 1e-6 <= expected <= overlap  # between known bounds
 
 
 @pytest.mark.parametrize("sampling", [Sampling(1.0), WARM], ids=["plain", "warped"])
@@ -25,7 +52,7 @@ def test_acceptance_is_that_of_a_double_loop(model, sampling):
             for offset in range(2, n + 1):
                 place = row, t, offset - 2
                 if t + offset >= 9:
-                    assert [float(part[place]) for part in found] == [0, 0, 0]
+                    assert [float(part[place]) for part in found] == [0, 0, 0, 0]
                     continue
                 raw = logits_at(model, tokens[row], t, offset)
                 p = logits_at(model, tokens[row], t + offset - 1, 1)
@@ -36,6 +63,7 @@ def test_acceptance_is_that_of_a_double_loop(model, sampling):
                     p[int(raw.argmax())],
                     math.fsum(map(min, p, q)),
                     math.exp(min(0, float(log_q[x] - log_p[x]))) if log_p[x] > -math.inf else 0,
+                    same_noise(p, q),
                 )
                 assert [float(part[place]) for part in found] == pytest.approx(expected, abs=1e-6)
 
