@@ -32,7 +32,9 @@ def main(argv: Sequence[str]) -> int:
     page = render(found, board, figures, refused, given.title, given.documents)
     written = page.encode("utf-8", "replace")  # a label may hold half a character
     write_whole(given.output, written)
-    sys.stdout.write(f"{given.output}: {len(found)} runs, {len(written) / 1e6:.1f} MB\n")
+    sys.stdout.write(
+        f"{given.output}: {len(found)} run{'s' * (len(found) != 1)}, {len(written) / 1e6:.1f} MB\n"
+    )
     return 0
 
 
