@@ -41,7 +41,11 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("results", nargs="+", help="results_….json files, or folders of them")
     parser.add_argument(
-        "-o", "--out", type=user_path, metavar="FILE", help="write the same as JSON, too"
+        "-o",
+        "--out",
+        type=user_path,
+        metavar="FILE",
+        help="write the same as JSON, too (default: the table alone)",
     )
     given = parser.parse_args(argv)
 

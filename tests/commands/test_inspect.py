@@ -238,7 +238,7 @@ def test_nothing_to_inspect(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         main([str(tmp_path / "absent")])
-    with pytest.raises(ValueError, match="no folder here"):
+    with pytest.raises(ValueError, match="not a folder here"):
         main(["some/name"])
 
 
