@@ -9,12 +9,11 @@ stopped goes on when it is started again.
 """
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -27,15 +26,14 @@ from transformers import AutoModelForCausalLM, Qwen3_5TextConfig
 from transformers.activations import ACT2FN
 from transformers.models.qwen3_5 import modeling_qwen3_5
 
-from mtp_harness.files import user_path, whole_files, write_whole
-from mtp_harness.models import provenance
-from mtp_harness.models.byte_tokenizer import byte_tokenizer
+from mtp_harness.files import user_path
 from mtp_harness.models.families import FAMILIES
 from mtp_harness.models.sequential import Modules, SequentialModel, modules_config
 from mtp_harness.training.data import batches, load
 from mtp_harness.training.loop import train
 from mtp_harness.training.loss import chained
 from mtp_harness.training.recipe import Recipe
+from mtp_harness.training.trained import write_trained
 
 FAMILY = FAMILIES["qwen3_5_text"]
 STEPS = 3
@@ -203,21 +201,8 @@ def main(argv: list[str]) -> None:
     batch, held_out = batches(text.data, recipe), text.held_out_windows(recipe.context)
     with made_for_training(model):
         curve = train(model, batch, recipe, args.out, print, held_out, chained(STEPS))
-    record = {
-        "command": shlex.join(["python", "examples/hybrid_training.py", *argv]),
-        "recipe": asdict(recipe),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "versions": provenance.versions(),
-        "hardware": provenance.hardware(model.device),
-        "wall_s": curve[-1]["wall_s"],
-        "data": text.report,
-        "curve": curve,
-    }
-    with whole_files(args.out, last="config.json") as draft:
-        save(model, draft)
-        byte_tokenizer(recipe.context).save_pretrained(draft)
-        write_whole(draft / "training.json", json.dumps(record, indent=1) + "\n")
-    (args.out / "state.pt").unlink(missing_ok=True)
+    command = shlex.join(["python", "examples/hybrid_training.py", *argv])
+    write_trained(args.out, model, partial(save, model), command, recipe, curve, text.report)
 
 
 if __name__ == "__main__":

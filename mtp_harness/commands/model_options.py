@@ -30,7 +30,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def drafter_facts(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what a result says of the drafter; nothing where there is none."""
+    """Return what a result says of the drafter; empty without a drafter."""
     from mtp_harness.models.load import drafter_place
     from mtp_harness.models.provenance import weights_sha256
 

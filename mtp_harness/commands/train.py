@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from mtp_harness.files import user_path, whole_files, write_whole
+from mtp_harness.files import user_path
 from mtp_harness.results.sizes import in_short
 from mtp_harness.training.recipe import Recipe
 
@@ -70,10 +69,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Train, then write the model in bfloat16, its tokenizer and `training.json`."""
     args = parser().parse_args(argv)
-    from mtp_harness.models import provenance
-    from mtp_harness.models.byte_tokenizer import byte_tokenizer
     from mtp_harness.training.data import LOOKAHEAD, batches, load
     from mtp_harness.training.loop import train
+    from mtp_harness.training.trained import write_trained
 
     if args.n > LOOKAHEAD:
         raise ValueError(f"--n {args.n}: at most {LOOKAHEAD} heads.")
@@ -95,22 +93,10 @@ def main(argv: Sequence[str]) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     with tqdm(total=recipe.steps, unit="step", desc="train") as bar:
         curve = train(model, batch, recipe, args.out, partial(_show, bar), held_out)
-    record = {
-        "command": shlex.join(["mtp-harness", "train", *argv]),
-        "recipe": asdict(recipe),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "versions": provenance.versions(),
-        "hardware": provenance.hardware(model.device),
-        "wall_s": curve[-1]["wall_s"],
-        "data": text.report,
-        "curve": curve,
-    }
+    command = shlex.join(["mtp-harness", "train", *argv])
     model.bfloat16()
-    with whole_files(args.out, last="config.json") as draft:
-        model.save_pretrained(draft)
-        byte_tokenizer(recipe.context).save_pretrained(draft)
-        write_whole(draft / "training.json", json.dumps(record, indent=1) + "\n")
-    (args.out / "state.pt").unlink(missing_ok=True)
+    save = model.save_pretrained
+    record = write_trained(args.out, model, save, command, recipe, curve, text.report)
     sys.stdout.write(_ending(args.out, record))
     return 0
 

@@ -220,8 +220,8 @@ def require(comparison: Comparison, text: str) -> list[Requirement]:
     prints them, in any order. `>=` asks the lower end of the difference's interval, `<=` the upper.
 
     Raises:
-        ValueError: It is none, names no row, one without an interval, or a score that the candidate
-            lacks: a gate must not hold because nothing was measured.
+        ValueError: It is not a requirement, or names no row, one without an interval, or a score
+            that the candidate lacks: a gate must not hold because nothing was measured.
     """
     found = _REQUIRED.fullmatch(text)
     if found is None:

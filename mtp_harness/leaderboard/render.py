@@ -50,12 +50,12 @@ def number(value: float, column: Column) -> str:
 
 
 def interval(one: Estimate | None, column: Column) -> str:
-    """Return `[low, high]`; empty where there is none."""
+    """Return `[low, high]`; empty without an interval."""
     return "" if one is None else f"[{number(one.low, column)}, {number(one.high, column)}]"
 
 
 def change(cell: Cell, column: Column) -> str:
-    """Return the difference to the baseline with its interval; empty where there is none."""
+    """Return the difference to the baseline with its interval; empty without a difference."""
     if cell.difference is None:
         return ""
     value = number(cell.difference.value, column)

@@ -45,7 +45,7 @@ class HeadScores(NamedTuple):
         return {i + 1: counts[i] / counts[i - 1] for i in range(1, len(counts)) if counts[i - 1]}
 
     def bits(self) -> list[float]:
-        """Cross-entropy in bits per offset and token that can be said; NaN where there is none."""
+        """Cross-entropy in bits per offset and token that can be said; NaN if none can."""
         return (self.nats / self.n_said / 0.6931471805599453).tolist()
 
     def unsayable(self) -> list[float]:

@@ -87,7 +87,7 @@ class Entry(NamedTuple):
     """A number as it is shown."""
 
     value: str
-    interval: str  # empty where there is none
+    interval: str  # empty without an interval
     change: str  # to the baseline; empty without one
     direction: str  # of the change: better, worse or empty
     whisker: tuple[float, float, float] | None  # low, value, high in percent of the column's span

@@ -27,7 +27,7 @@ class Script:
         sock: The channel to the program's process.
         limits: Bound the time and the output.
         started: When the process was ready for the program.
-        failure: Why the output is not an answer, if it is none.
+        failure: Why the output is not an answer, where it is not.
         patience_s: How long the program may still take to end once it has written everything.
     """
 

@@ -34,7 +34,12 @@ def head_loss(model: MultiHeadModel, offset: int, trunk: Tensor, targets: Tensor
         trunk: z, [B, T, D].
         targets: int64 [B, T], the tokens at t+offset.
     """
-    logits = model.logits(offset, model.head(offset, trunk))  # [B, T, V]
+    return _nats(model, offset, model.head(offset, trunk), targets)
+
+
+def _nats(model: MultiHeadModel, offset: int, states: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy of a head's states [B, T, D] for targets [B, T], a scalar."""
+    logits = model.logits(offset, states)  # [B, T, V]
     return cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
 
@@ -45,9 +50,7 @@ def _losses(model: MultiHeadModel, tokens: Tensor) -> Iterator[Tensor]:
     for offset in range(1, model.n_future_tokens + 1):
         read = tokens[:, offset - 1 : offset - 1 + length]
         state = model.head(offset, state if model.sequential else trunk, read)
-        logits = model.logits(offset, state)  # [B, T, V]
-        targets = tokens[:, offset : offset + length]
-        yield cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+        yield _nats(model, offset, state, tokens[:, offset : offset + length])
 
 
 @torch.no_grad()

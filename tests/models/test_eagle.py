@@ -76,7 +76,7 @@ def test_texts_and_accepted_drafts_are_vllm_s(model, data, n_drafts):
 
 @torch.no_grad()
 def test_a_bias_in_the_file_is_used_whatever_the_configuration_says(data):
-    """The fixture's says that there is none; its logits are those of the authors' code."""
+    """The fixture's says that it has no bias; its logits are those of the authors' code."""
     model = load_model(str(data / "trunk"), drafter=str(data / "eagle1_bias"))
     told = np.load(data / "eagle1_bias" / "authors.npz")
     prompt = torch.tensor(told["prompt"])[None]

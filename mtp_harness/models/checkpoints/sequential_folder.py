@@ -36,7 +36,7 @@ from mtp_harness.models.checkpoints.safetensors_files import (
     stored_names,
 )
 from mtp_harness.models.checkpoints.tokenizer_folder import tokenizer_file
-from mtp_harness.models.checkpoints.trunk_folder import ELSEWHERE, Trunk, trunk_tokenizer
+from mtp_harness.models.checkpoints.trunk_folder import Trunk, trunk_tokenizer
 from mtp_harness.models.families import (
     FAMILIES,
     SPECULATORS,
@@ -236,40 +236,6 @@ class Stored(Trunk):
     def unjoinable(self) -> bool:
         """Whether transformers cannot join the experts that are stored one by one."""
         return bool(self.absent_parts or self.uneven_parts)
-
-    def refuse_packed_trunk(self) -> None:
-        """Refuse a trunk that is packed, where the configuration does not say how.
-
-        Raises:
-            ValueError: names the tensors.
-        """
-        files = self.files
-        odd = [key for key in self.trunk_keys if files.dtypes[key] is None]
-        if odd and not self.content.keys() & ELSEWHERE:
-            raise ValueError(
-                f"{self.folder} holds trunk weights that are not plain floating-point numbers "
-                f"({listing(odd)}), expected a quantization_config in {CONFIG_FILE} that says how "
-                "to read them: fetch it again"
-            )
-
-    def refuse_stray_head(self) -> None:
-        """Refuse an unembedding beside embeddings that are said to be it; reads both.
-
-        Raises:
-            ValueError: they differ.
-        """
-        said = text_part(self.content).get("tie_word_embeddings")
-        tied = self.content.get("tie_word_embeddings") if said is None else said
-        keys = self.trunk_keys
-        embedding = next((key for key in keys if key.endswith("embed_tokens.weight")), None)
-        if not tied or embedding is None or "lm_head.weight" not in keys:
-            return
-        if not torch.equal(self.files.read("lm_head.weight"), self.files.read(embedding)):
-            raise ValueError(
-                f"{self.folder / CONFIG_FILE}: tie_word_embeddings is true, and the weights hold "
-                f"an lm_head.weight other than {embedding}, expected one of the two: correct it "
-                "or fetch the weights again"
-            )
 
     def refuse_own_copies(self) -> None:
         """Refuse modules whose embeddings or unembedding are not the trunk's; reads these.

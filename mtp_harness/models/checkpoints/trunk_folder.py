@@ -23,7 +23,7 @@ from mtp_harness.models.checkpoints.safetensors_files import (
 from mtp_harness.models.checkpoints.tokenizer_folder import folder_tokenizer
 from mtp_harness.models.families import FAMILIES, TRUNKS, Family, family_of, text_part
 
-ELSEWHERE = {"quantization_config", "transformers_weights"}
+_ELSEWHERE = {"quantization_config", "transformers_weights"}
 """Keys of a configuration whose tensors only transformers can compare with the trunk's."""
 
 
@@ -97,6 +97,40 @@ class Trunk:
                 "name another trunk"
             )
 
+    def refuse_packed_trunk(self) -> None:
+        """Refuse a trunk that is packed, where the configuration does not say how.
+
+        Raises:
+            ValueError: names the tensors.
+        """
+        files = self.files
+        odd = [key for key in self.trunk_keys if files.dtypes[key] is None]
+        if odd and not self.content.keys() & _ELSEWHERE:
+            raise ValueError(
+                f"{self.folder} holds trunk weights that are not plain floating-point numbers "
+                f"({listing(odd)}), expected a quantization_config in {CONFIG_FILE} that says how "
+                "to read them: fetch it again"
+            )
+
+    def refuse_stray_head(self) -> None:
+        """Refuse an unembedding beside embeddings that are said to be it; reads both.
+
+        Raises:
+            ValueError: they differ.
+        """
+        said = text_part(self.content).get("tie_word_embeddings")
+        tied = self.content.get("tie_word_embeddings") if said is None else said
+        keys = self.trunk_keys
+        embedding = next((key for key in keys if key.endswith("embed_tokens.weight")), None)
+        if not tied or embedding is None or "lm_head.weight" not in keys:
+            return
+        if not torch.equal(self.files.read("lm_head.weight"), self.files.read(embedding)):
+            raise ValueError(
+                f"{self.folder / CONFIG_FILE}: tie_word_embeddings is true, and the weights hold "
+                f"an lm_head.weight other than {embedding}, expected one of the two: correct it "
+                "or fetch the weights again"
+            )
+
     def refuse_other_target(self, drafter: Path, content: Mapping[str, Any]) -> None:
         """Refuse a drafter whose configuration names another kind of model as its target.
 
@@ -130,7 +164,7 @@ class Trunk:
 
     def trunk_differences(self) -> KeyReport | None:
         """Return how the trunk's tensors differ from its model's; None where that is not known."""
-        found = compare(self.folder, self.content, self.files, self.read_config, ELSEWHERE)
+        found = compare(self.folder, self.content, self.files, self.read_config, _ELSEWHERE)
         return found and self.of_trunk(found)
 
     def of_trunk(self, report: KeyReport) -> KeyReport:

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from mtp_harness.models.interface import KeyValueCache, LayerShape
+from mtp_harness.models.interface import KeyValueCache
+from mtp_harness.models.trained_apart.heads import HeadsModel
 from mtp_harness.models.trained_apart.stored import Stored
-from mtp_harness.models.trunk import TrunkModel
 
 
 class HydraHead(nn.Module):
@@ -44,25 +44,10 @@ class HydraHead(nn.Module):
         return logits
 
 
-class HydraModel(TrunkModel):
+class HydraModel(HeadsModel):
     """A trunk of transformers with Hydra heads, which are sequential ones without a cache."""
 
     sequential = True
-
-    def __init__(self, main: Any, heads: nn.ModuleList) -> None:
-        """Put trunk and heads 2..n together."""
-        super().__init__(main)
-        self.heads = heads
-        self.train(main.training)
-
-    @property
-    def n_future_tokens(self) -> int:
-        """The number of heads, n."""
-        return 1 + len(self.heads)
-
-    def layer_shapes(self, heads: int) -> list[LayerShape]:
-        """Return the cache layers of the trunk: heads have none."""
-        return self.trunk_shapes()
 
     def head(
         self,

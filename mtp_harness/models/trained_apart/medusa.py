@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from mtp_harness.models.interface import KeyValueCache, LayerShape, at_index
+from mtp_harness.models.interface import KeyValueCache, at_index
+from mtp_harness.models.trained_apart.heads import HeadsModel
 from mtp_harness.models.trained_apart.stored import Stored
-from mtp_harness.models.trunk import TrunkModel
 
 
 class MedusaHead(nn.Module):
@@ -33,23 +33,8 @@ class MedusaHead(nn.Module):
         return states
 
 
-class MedusaModel(TrunkModel):
+class MedusaModel(HeadsModel):
     """A trunk of transformers with Medusa heads, which are parallel ones."""
-
-    def __init__(self, main: Any, heads: nn.ModuleList) -> None:
-        """Put trunk and heads 2..n together."""
-        super().__init__(main)
-        self.heads = heads
-        self.train(main.training)
-
-    @property
-    def n_future_tokens(self) -> int:
-        """The number of heads, n."""
-        return 1 + len(self.heads)
-
-    def layer_shapes(self, heads: int) -> list[LayerShape]:
-        """Return the cache layers of the trunk: heads have none."""
-        return self.trunk_shapes()
 
     def head(
         self,
