@@ -27,6 +27,7 @@ from transformers.activations import ACT2FN
 from transformers.models.qwen3_5 import modeling_qwen3_5
 
 from mtp_harness.files import user_path
+from mtp_harness.models.byte_tokenizer import byte_tokenizer
 from mtp_harness.models.families import FAMILIES
 from mtp_harness.models.sequential import Modules, SequentialModel, modules_config
 from mtp_harness.training.data import batches, load
@@ -77,8 +78,9 @@ def build(recipe: Recipe, layers: int = 12, width: int = 192) -> SequentialModel
 
 
 def save(model: SequentialModel, folder: Path) -> None:
-    """Write trunk and module in bfloat16, in the layout of Qwen3.5's releases."""
+    """Write trunk and module in bfloat16, in the layout of Qwen3.5's releases; the tokenizer."""
     model.bfloat16()
+    byte_tokenizer(model.max_positions).save_pretrained(folder)
     model.base.norm = model.norm  # `SequentialModel` takes it out
     model.main.save_pretrained(folder)
     path, depth = folder / "model.safetensors", model.config.num_hidden_layers

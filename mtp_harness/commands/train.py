@@ -69,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Train, then write the model in bfloat16, its tokenizer and `training.json`."""
     args = parser().parse_args(argv)
+    from mtp_harness.models.byte_tokenizer import byte_tokenizer
     from mtp_harness.training.data import LOOKAHEAD, batches, load
     from mtp_harness.training.loop import train
     from mtp_harness.training.trained import write_trained
@@ -95,7 +96,11 @@ def main(argv: Sequence[str]) -> int:
         curve = train(model, batch, recipe, args.out, partial(_show, bar), held_out)
     command = shlex.join(["mtp-harness", "train", *argv])
     model.bfloat16()
-    save = model.save_pretrained
+
+    def save(folder: Path) -> None:
+        model.save_pretrained(folder)
+        byte_tokenizer(recipe.context).save_pretrained(folder)
+
     record = write_trained(args.out, model, save, command, recipe, curve, text.report)
     sys.stdout.write(_ending(args.out, record))
     return 0

@@ -45,6 +45,9 @@ SHIPPED_MODELS = ("mtp-bytes-n4", "mtp-bytes-n1", "mtp-bytes-qwen")
 
 DEFAULT_MODEL = SHIPPED_MODELS[0]
 
+SHIPPED_DRAFTERS = ("mtp-bytes-n1-eagle3", "mtp-bytes-n1-medusa")
+"""Drafters inside the package, each trained on the model that its name begins with."""
+
 _SHIPPED_FOLDER = Path(__file__).parent / "reference"
 
 
@@ -112,11 +115,11 @@ def open_model(
 
 
 def resolve(pretrained: str) -> str:
-    """Return the folder of a shipped model for its name, anything else as it is (`~` expanded).
+    """Return the folder of what is shipped for its name, anything else as it is (`~` expanded).
 
     A folder of your own that is called like a shipped model is meant by `./NAME`.
     """
-    if pretrained in SHIPPED_MODELS:
+    if pretrained in SHIPPED_MODELS + SHIPPED_DRAFTERS:
         return str(_SHIPPED_FOLDER / pretrained)
     return expanded(pretrained)
 
@@ -177,7 +180,10 @@ def drafter_place(drafter: str) -> Path:
         FileNotFoundError: as `located`.
         ValueError: as `located`.
     """
-    return Path(expanded(drafter)) if is_local(drafter) else fetched(drafter)
+    if is_local(drafter):
+        return Path(resolve(drafter))
+    _refuse_near(drafter, SHIPPED_DRAFTERS, "drafter")
+    return fetched(drafter)
 
 
 @in_words()
@@ -270,17 +276,23 @@ def load_tokenizer(pretrained: str, drafter: str | None = None) -> PreTrainedTok
     return layout.tokenizer(folder)
 
 
-def _refuse_near(pretrained: str) -> None:
-    """Refuse a name that is nearly a shipped model's."""
-    if near := difflib.get_close_matches(pretrained, SHIPPED_MODELS, 1, 0.8):
+def _refuse_near(name: str, shipped: tuple[str, ...] = SHIPPED_MODELS, what: str = "model") -> None:
+    """Refuse a name that is nearly one of those that are shipped."""
+    if near := difflib.get_close_matches(name, shipped, 1, 0.8):
         raise ValueError(
-            f"there is no model {pretrained}, expected a folder, a name on the hub, or a "
-            f"shipped model: did you mean {near[0]}?"
+            f"there is no {what} {name}, expected a folder, a name on the hub, or a "
+            f"shipped {what}: did you mean {near[0]}?"
         )
 
 
 def _folder(pretrained: str) -> Path:
     """Return the folder that a local `pretrained` means, with something in it."""
+    if pretrained in SHIPPED_DRAFTERS:
+        trunk = pretrained.rsplit("-", 1)[0]
+        raise ValueError(
+            f"{pretrained} is a drafter, expected a model with it: "
+            f"pretrained={trunk},drafter={pretrained}"
+        )
     folder = Path(resolve(pretrained))
     if pretrained in SHIPPED_MODELS and not folder.is_dir():
         raise FileNotFoundError(

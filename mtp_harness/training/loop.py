@@ -29,11 +29,16 @@ from mtp_harness.training.recipe import Recipe
 
 
 def optimizers(model: MultiHeadModel, recipe: Recipe) -> list[Optimizer]:
-    """Return Muon for the blocks' matrices, and AdamW for the rest; only matrices decay."""
+    """Return Muon for the blocks' matrices, and AdamW for the rest; only matrices decay.
+
+    Frozen parameters are left out.
+    """
     inside: list[Tensor] = []
     outside: list[Tensor] = []
     vectors: list[Tensor] = []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         embedding = "embed" in name or "lm_head" in name
         group = vectors if parameter.ndim != 2 else outside if embedding else inside
         group.append(parameter)

@@ -1,4 +1,4 @@
-"""What a training run leaves behind: the model's folder, its tokenizer, and `training.json`."""
+"""What a training run leaves behind: a folder with `training.json`."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,6 @@ from typing import Any
 
 from mtp_harness.files import whole_files, write_whole
 from mtp_harness.models import provenance
-from mtp_harness.models.byte_tokenizer import byte_tokenizer
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.training.recipe import Recipe
 
@@ -22,12 +21,12 @@ def write_trained(
     curve: list[dict[str, Any]],
     text: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write a byte-level model whole, and drop the run's state; return the record.
+    """Write what was trained whole, and drop the run's state; return the record.
 
     Args:
         out: folder of the run.
-        model: trained.
-        save: writes its weights and configuration into a folder.
+        model: trained; what of it is frozen does not count.
+        save: writes its weights, its configuration and what else it needs into a folder.
         command: that was given.
         recipe: of the run.
         curve: of the run, from `loop.train`.
@@ -36,7 +35,7 @@ def write_trained(
     record = {
         "command": command,
         "recipe": asdict(recipe),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "versions": provenance.versions(),
         "hardware": provenance.hardware(model.device),
         "wall_s": curve[-1]["wall_s"],
@@ -45,7 +44,6 @@ def write_trained(
     }
     with whole_files(out, last="config.json") as draft:
         save(draft)
-        byte_tokenizer(recipe.context).save_pretrained(draft)
         write_whole(draft / "training.json", json.dumps(record, indent=1) + "\n")
     (out / "state.pt").unlink(missing_ok=True)
     return record

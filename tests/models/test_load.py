@@ -17,12 +17,14 @@ from mtp_harness.models.byte_tokenizer import byte_tokenizer
 from mtp_harness.models.checkpoints.layout import Layout
 from mtp_harness.models.checkpoints.tokenizer_folder import check_vocabulary
 from mtp_harness.models.convert import convert
+from mtp_harness.models.head_states import head_states
 from mtp_harness.models.inspection import summarise
 from mtp_harness.models.load import (
     DEFAULT_MODEL,
     META,
     MTP_LLAMA,
     ORDINARY,
+    SHIPPED_DRAFTERS,
     SHIPPED_MODELS,
     detect,
     is_local,
@@ -56,9 +58,9 @@ def plain(tmp_path):
     return tmp_path / "plain"
 
 
-def refusal(error, call, *arguments):
+def refusal(error, call, *arguments, **named):
     with pytest.raises(error) as caught:
-        call(*arguments)
+        call(*arguments, **named)
     assert caught.type is error
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -140,6 +142,36 @@ def test_shipped_names_are_folders_of_the_package_and_never_of_the_hub():
         assert folder.endswith(f"mtp_harness/models/reference/{name}")
         assert is_local(name)
     assert resolve("gpt2") == "gpt2" and resolve("./mtp-bytes-n4") == "./mtp-bytes-n4"
+
+
+@pytest.mark.parametrize("name", SHIPPED_DRAFTERS)
+def test_shipped_drafters_know_what_their_trunk_will_say(name):
+    """Head 2 says the token after the next, far more often than the commonest byte would be."""
+    assert (Path(resolve(name)) / "model.safetensors").stat().st_size < 1e6
+    trunk = name.rsplit("-", 1)[0]
+    model = load_model(trunk, drafter=name)
+    assert model.n_future_tokens == n_future_tokens(trunk, drafter=name) == 4
+    text = Path(os.__file__).read_bytes()[2000:4000]
+    tokens = torch.tensor(list(text))[None]
+    with torch.no_grad():
+        found = {
+            offset: model.logits(offset, state) for offset, state in head_states(model, tokens)
+        }
+    alone = load_model(trunk).next_token_logits(tokens)
+    assert torch.allclose(found[1], alone, atol=1e-4)  # the trunk is as it was
+    right = [float((found[k][0, :-k].argmax(-1) == tokens[0, k:]).float().mean()) for k in (1, 2)]
+    commonest = float(tokens[0].bincount().max()) / tokens.numel()
+    assert right[0] > 0.6 and right[1] > 1.5 * commonest, (right, commonest)
+
+
+def test_names_near_those_of_shipped_drafters():
+    message = refusal(ValueError, detect, "mtp-bytes-n1", drafter="mtp-bytes-n1-eagle")
+    assert "did you mean mtp-bytes-n1-eagle3?" in message
+    for call in (detect, load_model, load_tokenizer):
+        message = refusal(ValueError, call, "mtp-bytes-n1-medusa")
+        assert "pretrained=mtp-bytes-n1,drafter=mtp-bytes-n1-medusa" in message
+    message = refusal(ValueError, load_model, "mtp-bytes-n4", drafter="mtp-bytes-n1-medusa")
+    assert "n_future_tokens is 4, expected 1" in message
 
 
 @pytest.mark.parametrize("name", SHIPPED_MODELS)

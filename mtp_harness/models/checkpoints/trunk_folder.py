@@ -23,6 +23,9 @@ from mtp_harness.models.checkpoints.safetensors_files import (
 from mtp_harness.models.checkpoints.tokenizer_folder import folder_tokenizer
 from mtp_harness.models.families import FAMILIES, TRUNKS, Family, family_of, text_part
 
+_OURS, _PLAIN = "mtp_llama", "llama"
+"""This package's type, which with one head is transformers' model of the second type."""
+
 _ELSEWHERE = {"quantization_config", "transformers_weights"}
 """Keys of a configuration whose tensors only transformers can compare with the trunk's."""
 
@@ -82,7 +85,13 @@ class Trunk:
             ValueError: says why.
         """
         kind, config = self.content.get("model_type"), self.folder / CONFIG_FILE
-        if self.own is None and kind not in TRUNKS:
+        n_heads = self.content.get("n_future_tokens")
+        if kind == _OURS and n_heads != 1:
+            raise ValueError(
+                f"{config}: n_future_tokens is {n_heads}, expected 1: a drafter stands on a trunk "
+                "without further heads of its own"
+            )
+        if self.own is None and kind not in TRUNKS | {_OURS}:
             raise ValueError(
                 f"{config}: model_type is {kind}, expected a trunk that a drafter can stand on: "
                 f"{listing(sorted(TRUNKS | FAMILIES.keys()), 99)}"
@@ -152,13 +161,13 @@ class Trunk:
 
     def read_config(self) -> Any:
         """Return the configuration of the trunk as transformers builds it."""
+        ours = self.content.get("model_type") == _OURS
+        other = _PLAIN if ours else self.own and self.own.trunk
         try:
-            if self.own is None or self.own.trunk is None:
+            if not other:
                 return AutoConfig.from_pretrained(self.folder, local_files_only=True)
             names = self.content.keys() - {"model_type", "auto_map"}
-            return AutoConfig.for_model(
-                self.own.trunk, **{name: self.content[name] for name in names}
-            )
+            return AutoConfig.for_model(other, **{name: self.content[name] for name in names})
         except Exception as error:  # transformers' validation has its own classes of error
             raise no_such_model(self.folder / CONFIG_FILE, error) from error
 
