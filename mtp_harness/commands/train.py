@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULTS = Recipe(steps=20000)
 SETTABLE = [field.name for field in fields(Recipe) if field.name != "data_sha256"]
-"""What the command line can set of a recipe; the hash follows from `--data`."""
+"""The fields of a recipe that the command line sets; the hash follows from `--data`."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -131,7 +131,7 @@ def build(args: argparse.Namespace) -> MTPLlamaForCausalLM:
 
 
 def _show(bar: tqdm[Any], line: dict[str, Any]) -> None:
-    """Move the bar to a line of the curve; its losses are by head, in nats per byte."""
+    """Advance the bar to a line of the curve; its losses are by head, in nats per byte."""
     losses = {"loss": line["loss_nats"], "held out": line.get("held_out_nats")}
     said = {name: " ".join(f"{one:.2f}" for one in nats) for name, nats in losses.items() if nats}
     bar.set_postfix(said, refresh=False)
@@ -139,7 +139,7 @@ def _show(bar: tqdm[Any], line: dict[str, Any]) -> None:
 
 
 def _ending(out: Path, record: dict[str, Any]) -> str:
-    """Return what was saved, and what can be done with it."""
+    """Return a message: what was saved, and what to do next."""
     last = record["curve"][-1]
     seen, loss = in_short(last["tokens"]), last.get("held_out_nats", last["loss_nats"])
     which = "held-out loss" if "held_out_nats" in last else "loss on the last batch"

@@ -342,7 +342,7 @@ def test_measure_says_what_the_drafter_cannot_say(data, capsys, tmp_path):
     said, heads = capsys.readouterr().out, json.loads(out.read_text())["heads"]
     # This tokenizer knows no word of the text: all of it is one token, which the drafter lacks.
     assert heads["unsayable"] == [0, 1, 1, 1] and heads["bits_per_token"][1:] == [None] * 3
-    assert "  tokens it cannot say" in said and " inf" not in said
+    assert "  tokens it cannot draft" in said and " inf" not in said
 
 
 def test_a_short_trunk_has_no_default_taps(data, tmp_path):
