@@ -1,8 +1,8 @@
 """`lm_eval --model mtp-vllm`: the same tasks and records, decoded by vLLM.
 
-For models and machines that outgrow one process. `MTPVLLM` is lm_eval's `VLLM` with two things
-changed: speculation is set up from `draft_heads`, and every answer carries a `DecodeRecord`, of the
-same counts as `--model mtp` (`decode.vllm_counts`). Log-likelihoods are inherited.
+For models and machines that outgrow one process. `MTPVLLM` changes two things in lm_eval's `VLLM`:
+speculation is set up from `draft_heads`, and every answer carries a `DecodeRecord` with the same
+counts as `--model mtp` (`decode.vllm_counts`). Log-likelihoods are inherited.
 
     pretrained=PATH | NAME        any checkpoint that vLLM knows
     draft_heads=k                 k - 1 drafts in a step (default as `--model mtp`); 1 is NTP
@@ -14,8 +14,7 @@ same counts as `--model mtp` (`decode.vllm_counts`). Log-likelihoods are inherit
     label=, train_tokens=, …      as for `--model mtp`
     …                             and those of lm_eval's `vllm` (tensor_parallel_size, …)
 
-`--batch_size auto` hands vLLM all requests at once, which is what it is fast with; a number hands
-it so many at a time.
+`--batch_size auto` gives vLLM all requests at once, which is fastest; a number limits them.
 """
 
 # First, or registering hides the harness's built-in models; see `mtp_harness.lm`.
