@@ -43,7 +43,7 @@ def draw(differences: Sequence[Difference], title: str, kind: str) -> bytes:
             axes.axvline(0, color=GREY, linewidth=0.6)
             axes.set_yticks(list(places), [one.place for one in own])
             axes.set_ylim(0.4, len(own) + 0.6)
-            axes.set_xlabel(f"{words.metric(measure).replace(' (%)', '')}: candidate less base")
+            axes.set_xlabel(f"{words.metric(measure).replace(' (%)', '')}: candidate minus base")
         held = io.BytesIO()
         canvas.savefig(held, format=kind)
     return held.getvalue()

@@ -95,7 +95,10 @@ def _of_runs(
             reading.of_answers(counted, "looped"),
         ),
         ("Per token, and not comparable between vocabularies", _vocabularies(tasks)),
-        ("Losses from offset 2 on are over the tokens that a drafter can say", _said(own, tasks)),
+        (
+            "Losses from offset 2 on are over the tokens in a drafter's vocabulary",
+            _said(own, tasks),
+        ),
     ):
         if text := "; ".join(dict.fromkeys(said)):
             yield f"{name}: {text}"
