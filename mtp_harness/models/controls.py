@@ -17,8 +17,7 @@ neighbouring positions, because neighbours are similar.
 A control is inconclusive if neither way beats the most frequent token: an untrained module does not
 show that a row is wrong. A control is better only if it is also right as often, because a reading
 that makes an overconfident module less sure lowers the cross-entropy, too. The embedding at
-position 0 needs no
-control: it is one position of a text.
+position 0 needs no control: it is one position of a text.
 """
 
 from collections.abc import Iterator

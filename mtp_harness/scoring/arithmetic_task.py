@@ -4,9 +4,8 @@
 
 The answer is the text up to the end of its line; it is right if it is the expected value, white
 space at its ends aside. A pause token is text that the tokenizer encodes as one token each time it
-is
-repeated: `_`, or the value of `pause` in the metadata. If the tokenizer has none, expressions are
-asked without pauses only, and the results say so.
+is repeated: `_`, or the value of `pause` in the metadata. If the tokenizer has none, expressions
+are asked without pauses only, and the results say so.
 
 Source: Gloeckle et al. 2024, section 4.2 and appendix K; `mtp_harness.data.arithmetic` says what
 the paper leaves open.

@@ -20,9 +20,8 @@ def looked_up(name: str, revision: str | None = None) -> Path | None:
     """Return the folder with a name's `config.json`, fetched if it is not in the cache.
 
     If the configuration is of a family and promises no modules, the index of the weights is
-    fetched,
-    too: its keys may be modules'. None if there is no configuration; loading the name then reports
-    why.
+    fetched, too: its keys may be modules'. None if there is no configuration; loading the name then
+    reports why.
     """
     config = _file(name, CONFIG_FILE, revision)
     if config is None:

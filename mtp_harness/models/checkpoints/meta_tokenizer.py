@@ -1,8 +1,7 @@
 """`tokenizer.model` (SentencePiece) as a transformers tokenizer with SentencePiece's own token ids.
 
 transformers' `LlamaTokenizer` reads the raw file differently from SentencePiece in ways that matter
-for
-code: it drops the extra space before text that begins with one, adds no BOS, and reads `<s>` or
+for code: it drops the extra space before text that begins with one, adds no BOS, and reads `<s>` or
 `</s>` in a prompt as control tokens. So the tokenizer is built here: BPE whose merges follow the
 pieces' scores, SentencePiece's normalisation, and text that is never read as a control token. Every
 prompt begins with BOS and none ends with EOS, as in Meta's `llama/generation.py`.
@@ -43,8 +42,7 @@ def sentencepiece_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """Return a SentencePiece BPE model as a fast tokenizer.
 
     Decoding the tokens of an answer alone drops one leading space, which SentencePiece adds to
-    every
-    text: an answer must be decoded together with the text before it. Bytes that are not UTF-8
+    every text: an answer must be decoded together with the text before it. Bytes that are not UTF-8
         become
     one U+FFFD each; SentencePiece keeps what it can of such a run.
     """
