@@ -10,7 +10,7 @@ counts as `--model mtp` (`decode.vllm_counts`). Log-likelihoods are inherited.
                                   default mtp, where the configuration has modules
     drafter=PATH | NAME           weights of eagle, eagle3 and medusa
     seed=s                        of sampling; default: the run's --seed
-    journal=FILE                  finished answers, so that a killed run goes on where it stood
+    journal=FILE                  finished answers, so that a killed run can be resumed
     label=, train_tokens=, …      as for `--model mtp`
     …                             and those of lm_eval's `vllm` (tensor_parallel_size, …)
 
@@ -84,7 +84,7 @@ _ROWS = 256
 
 
 class _Asked(NamedTuple):
-    """One answer that is asked for."""
+    """One requested answer."""
 
     prompt: list[int]
     n_truncated: int
@@ -203,7 +203,7 @@ class MTPVLLM(VLLM):  # type: ignore[misc]
         return in_order
 
     def _asked(self, instance: Instance, repeat: int) -> _Asked:
-        """Return what vLLM is asked for, as lm_eval's class would ask it."""
+        """Return the requests to vLLM, as lm_eval's class would make them."""
         context, gen_kwargs = instance.args
         where = place_of(instance)
         if not context:
@@ -221,7 +221,7 @@ class MTPVLLM(VLLM):  # type: ignore[misc]
         task, document = str(instance.task_name), int(instance.doc_id or 0)
         options = {"until": until, "max_gen_toks": budget, **how}
         key = answer_key(task, document, instance.idx, repeat, prompt, options)
-        # Or a run that goes on after a restart would draw the same numbers again.
+        # Otherwise a resumed run would draw the same numbers again.
         if how.get("temperature"):
             how = {"seed": row_key(self._seed, task, document, repeat) % 2**63, **how}
         # A thought may hold the task's stop strings: they cut the text behind it, not the tokens.

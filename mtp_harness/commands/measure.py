@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    """Measure a model, print a table and write JSON where it is asked for."""
+    """Measure a model, print a table and, with `-o`, write JSON."""
     parser = _parser()
     args = parser.parse_args(argv)
     if not (args.pretrained or args.loader):

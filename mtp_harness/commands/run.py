@@ -2,9 +2,8 @@
 
 Each model and single task is a cell with its own folder. Cells of one checkpoint share a process,
 but for timings, which have their own; a cell whose results do not depend on `draft_heads` runs once
-for all values of it. A suite that was killed goes on where it stopped when the same command is
-for all values of it. A suite that was killed continues when the same command is given again; a cell
-that fails is reported, does not stop the others, and makes the exit status 1.
+for all values of it. The same command resumes a suite that was killed; a cell that fails is
+reported, does not stop the others, and makes the exit status 1.
 
 `--watch 'runs/*/checkpoint-*'` keeps running: models whose arguments have CHECKPOINT run on each
 checkpoint once it is whole, and OUT/figures has the curves so far.
@@ -63,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     store = tracking.Store(given.mlflow, suite.name) if given.mlflow else None
     with only_one(output):
-        _say(f"results go to {output}; killed, the same command goes on where it was")
+        _say(f"results go to {output}; the same command resumes a killed suite")
         outcomes = run_cells(cells, _say)
         _conclude(outcomes, output)
         if store:
@@ -91,7 +90,7 @@ def _watch(given: argparse.Namespace, suite: Suite, output: Path) -> int:
         try:
             watch(suite, given.watch, output, _say, evaluated)
         except KeyboardInterrupt:
-            _say(f"\nstopped; {len(failed)} cells failed; the same command goes on")
+            _say(f"\nstopped; {len(failed)} cells failed; the same command resumes")
     return 1 if failed else 0
 
 

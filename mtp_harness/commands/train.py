@@ -77,8 +77,8 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"--n {args.n}: at most {LOOKAHEAD} heads.")
     if (args.out / "config.json").exists():
         raise ValueError(
-            f"{args.out} holds a model, expected a folder without one: name another. (A run that "
-            "was stopped goes on by itself when its command is given again.)"
+            f"{args.out} holds a model, expected a folder without one: name another. (To "
+            "resume a run that was stopped, give its command again.)"
         )
     text = load(args.data)
     chosen = {name: getattr(args, name) for name in SETTABLE}

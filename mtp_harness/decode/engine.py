@@ -167,7 +167,7 @@ class Engine:
             with threads_for(self.model, n_rows):
                 for sequence in Scheduler(slots, sequences):
                     keep(sequence)
-        except RuntimeError as error:  # the CPU's allocator has no exception of its own
+        except RuntimeError as error:  # the CPU's allocator has no own type of exception
             if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY not in str(error):
                 raise
         else:

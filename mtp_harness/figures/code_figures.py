@@ -143,7 +143,7 @@ FIGURES = (
             best=(),
             titles=("model", "n", "head type", "architecture", "+ layers"),
         ),
-        f"{PAPER_CODE} for each architecture, told apart by `--model_args label=…`",
+        f"{PAPER_CODE} for each architecture, named by `--model_args label=…`",
     ),
     Figure(
         "table_s6",
@@ -164,7 +164,7 @@ FIGURES = (
         "Change of score (points) where prompts end in white space.",
         nothing,
         TextTable(("data_set", "aspect"), ("n",), "{:+.2f}", percent=True),
-        "a benchmark of your own: no task here changes the prompts' white space",
+        "your own benchmark: no task here changes the prompts' white space",
     ),
     Figure(
         "table_s12",

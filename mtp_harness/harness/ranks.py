@@ -34,7 +34,7 @@ class RankedLM(HFLM):  # type: ignore[misc]
     def barrier(self) -> None:
         """Wait for all processes; the evaluator calls this after it has stored the answers.
 
-        First, answers to padding requests are dropped: later they cannot be told from a document's
+        First, answers to padding requests are dropped: later they look like a document's
         own.
         """
         for request in self._asked:

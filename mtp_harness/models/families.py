@@ -157,7 +157,7 @@ SPECULATORS = Family(
 """Folders of speculators with modules trained apart, whose block is of the trunk's kind."""
 
 TRUNKS = frozenset({"llama", "mistral", "qwen2", "qwen3", "qwen3_moe"})
-"""Model types without modules of their own that drafters can use as trunks.
+"""Model types without modules that can be trunks for drafters.
 
 Their logits are the unembedding of the final norm's output, and every layer sees the whole text.
 """

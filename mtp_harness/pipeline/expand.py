@@ -81,7 +81,7 @@ def expand(asked: tuple[Asked, ...], include_path: str | None = None) -> list[Si
         if before.settings != task.settings:
             raise ValueError(
                 f"{task.name} is asked for twice, with {_shown(before.settings)} and with "
-                f"{_shown(task.settings)}: put one of them into a suite of its own"
+                f"{_shown(task.settings)}: put one of them into another suite"
             )
     return _with_own_options(list(found.values()))
 

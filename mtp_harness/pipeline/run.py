@@ -46,7 +46,7 @@ class Process:
         if self._worker is not None:
             assert self._worker.stdin is not None
             self._worker.stdin.close()
-            if kind is not None:  # interrupted: its cell goes on when the suite is started again
+            if kind is not None:  # interrupted: its cell resumes when the suite is started again
                 self._worker.kill()
             self._worker.wait()
 
@@ -79,7 +79,7 @@ class Process:
 
 
 def processes(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Return cells by the process that they share, those with a process of their own last.
+    """Return cells by the process that they share, those with their own process last.
 
     So no process holds a model while another one measures speed.
     """

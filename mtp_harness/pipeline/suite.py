@@ -12,7 +12,7 @@ tasks:
     metadata: {n_samples: 20, temperature: 0.8, k: [1, 10]}
 settings: {batch_size: 16, seed: 1234}          # of all tasks
 output: results/                                # or -o; default: the suite's name
-include_path: my_tasks/                         # where tasks of your own are
+include_path: my_tasks/                         # folder with your own tasks
 """
 
 import difflib

@@ -119,7 +119,7 @@ def watch(
     _check(suite, pattern)
     others = tuple(model for model in suite.models if not takes_checkpoint(model))
     cells = plan(suite._replace(models=others), output)  # checks the tasks where there are none
-    say(f"watching {pattern}, every {LOOK_S:.0f} s; Ctrl-C ends it, the same command goes on")
+    say(f"watching {pattern}, every {LOOK_S:.0f} s; Ctrl-C ends it, the same command resumes")
     if cells:
         evaluated(run_cells(cells, say))
     looks, done, said = Looks(clock), set[Path](), dict[Path, str]()

@@ -8,7 +8,7 @@ has the same distribution, though not the same tokens.
 
     acceptance of the most likely token d       p(d)
     acceptance of a draft sampled from q        sum over tokens of min(p, q)
-    given that the text goes on with x          min(1, q(x) / p(x)):  it was drafted and accepted
+    given that the text continues with x        min(1, q(x) / p(x)):  it was drafted and accepted
     by our own rule    sum over tokens x of 1 / (sum over tokens y of max(p(y)/p(x), q(y)/q(x)))
 
 The third line needs no drafts: a token x of the text was an accepted draft with probability

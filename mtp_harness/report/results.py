@@ -44,7 +44,7 @@ _WORDS = {
     "chained_accuracy": (
         "chained accuracy",
         "the same when each prediction reads the module’s state of the offset before, as in "
-        "training. Plain accuracy is what decoding sees: the module drafts on by itself.",
+        "training. Plain accuracy is what decoding sees: the module drafts repeatedly.",
     ),
     "accuracy_cond": (
         "accuracy after right drafts",

@@ -15,7 +15,7 @@ from mtp_harness.results.label import Model, labels_of, model_of
 SCHEMAS = (None, 1)
 """Versions of `config.mtp` that can be read; the oldest files have none."""
 
-# Of a task's metadata: shown under names of their own, or which documents are read, which their
+# Of a task's metadata: shown under other names, or about which documents are read, which their
 # hashes say, or how answers are graded. The harness hands every task the options of all others.
 _NOT_SETTINGS = frozenset(
     "version config_source grading data_dir source n_samples temperature top_p top_k k num_fewshot "
@@ -71,7 +71,7 @@ class ResultFile:
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks with documents of their own; groups only pool their members."""
+        """The tasks with documents; groups only pool their members."""
         return [task for task in self.content["results"] if task in self.content["configs"]]
 
     def metrics(self, task: str) -> dict[tuple[str, str], float]:

@@ -244,7 +244,7 @@ def serve(sock: socket.socket, max_reply: int) -> None:
     exports]`, `["value", tree, arguments after the call]`, `["end"]` of an iterator, `["raised",
     exception]` or `[kind, message]` with a kind of failure. Before a reply there may be any number
     of `["callback", number, args, kwargs]`, which the grader answers by `["returned", tree]` or
-    `["threw", class, arguments, number]`, after further requests of its own.
+    `["threw", class, arguments, number]`, after any number of requests.
     """
     wire.send_frame(sock, ["begin"])
     rule, code, names = cast(list[Any], wire.read_frame(sock))

@@ -114,7 +114,7 @@ def _enter(mechanism: Mechanism, limits: Limits, control: socket.socket) -> _Set
     ours = mechanism == "namespaces"
     two_users = ours and _make_namespaces(control)
     if os.getpid() != 1:
-        raise OSError("not the first process of its own pid namespace")
+        raise OSError("not the first process of its pid namespace")
     if ours:
         rootfs.enter_new_root(limits.file_bytes)
     linux.prctl(linux.PR_SET_DUMPABLE, 0)

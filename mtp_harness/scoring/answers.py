@@ -1,14 +1,14 @@
 """Finds the source code in a model's answer: fenced blocks of instruct models, or plain code.
 
-An answer that is Python as it stands is code, whatever lines its strings hold. Any other answer
-with a line that opens with three backticks or tildes is read as Markdown (CommonMark, section
-4.5): its code is the first fenced block that defines the wanted function, or else the first. Where
 An answer that is valid Python as a whole is code, whatever its strings contain. Any other answer
 with a line that opens with three backticks or tildes is read as Markdown (CommonMark, section 4.5):
 its code is the first fenced block that defines the wanted function, or else the first block. If
 code comes before a first fence without a language, the prompt opened a block, the fence closes it,
 and the code is what comes before the fence. A block that the token budget cut off counts as it is.
 An answer without a fence is code from its first character on.
+
+Different from CommonMark: a fence line inside a triple-quoted string of the block's code does not
+close the block, and a fence after a list item may be indented by any number of spaces.
 """
 
 import ast

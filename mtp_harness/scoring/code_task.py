@@ -5,15 +5,17 @@ that the two never share a name):
 
     pass@kS                       unbiased estimate over the document's graded answers
     pass@kS_low90, pass@kS_high90 the same value; pooled as the ends of the bootstrap interval
-    exact_match share of answers that equal a reference solution, but for white space
-    tokens_per_forward (kept tokens, steps); summed before they are divided
-    tokens_per_forward_no_loops the same over answers that do not loop tokens_per_forward_mean (sum
-    of the answers' own ratios, answers) accept_rate_prefix_I (drafts at offset I verified, steps
-    that drafted I) accept_rate_cond_I (the same, steps whose earlier drafts were all verified)
-    looping share of answers that repeat themselves n_grading_errors answers that the grader could
-    not judge: never scored as 0 n_not_judgeable answers that fail because a test needs what cannot
-    be copied n_truncated_answers answers that end inside their thinking: they count as empty
-    n_answers each answer's verdict and decode record (in the results: how many)
+    exact_match                   share of answers equal to a reference solution, white space aside
+    tokens_per_forward            (kept tokens, steps); summed before they are divided
+    tokens_per_forward_no_loops   the same over answers that do not loop
+    tokens_per_forward_mean       (sum of the answers' own ratios, answers)
+    accept_rate_prefix_I          (drafts at offset I verified, steps that drafted I)
+    accept_rate_cond_I            (the same, steps whose earlier drafts were all verified)
+    looping                       share of answers that repeat themselves
+    n_grading_errors              answers that the grader could not judge: never scored as 0
+    n_not_judgeable               answers that fail because a test needs what cannot be copied
+    n_truncated_answers           answers that end inside their thinking: they count as empty
+    n_answers                     each answer's verdict and decode record (in the results: how many)
 
 A pair that counted nothing is (0, 0), and the pooled value NaN. Pairs are never left out: with
 several ranks the evaluator looks up the first one's metrics in all of them. `pass@k` is left out if

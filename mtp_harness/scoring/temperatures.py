@@ -1,9 +1,8 @@
 """Scores over several temperatures: the oracle score, as in the paper, and an honest one.
 
 - *oracle*: the temperature with the best score on the same problems that are then reported, chosen
-per
-  model, data set and k (Gloeckle et al. 2024, tables 1 and S12). The maximum of noisy scores is too
-  high on average; its interval chooses again in every bootstrap replicate.
+  per model, data set and k (Gloeckle et al. 2024, tables 1 and S12). The maximum of noisy scores is
+  too high on average; its interval chooses again in every bootstrap replicate.
 - *honest*: the temperature is chosen on a random half of the problems and scored on the other half,
   averaged over 100 such splits: the score you get when you tune the temperature on other problems.
 """

@@ -82,14 +82,14 @@ class Checkpoint:
             different = [k for k, v in recipe.items() if state["recipe"].get(k) != v]
             raise ValueError(
                 f"{self.path} belongs to a run with another {', '.join(different)}; give the same "
-                "recipe to go on with it, or another output folder to start anew."
+                "recipe to resume it, or another output folder for a new run."
             )
         try:
             self.model.load_state_dict(state["model"])
         except RuntimeError as error:  # other keys or shapes: torch names every one of them
             raise ValueError(
                 f"{self.path} belongs to a run with a model of another shape; give the same --n, "
-                "--layers and widths to go on with it, or another output folder to start anew."
+                "--layers and widths to resume it, or another output folder for a new run."
             ) from error
         for opt, saved in zip(self.opts, state["optimizers"], strict=True):
             opt.load_state_dict(saved)

@@ -4,7 +4,7 @@ How tensor parallelism splits a tensor (Llama's reference code, on fairscale's l
 
     wq wk wv w1 w3 output    rows, dimension 0
     wo w2                    columns, dimension 1
-    tok_embeddings           columns (Llama 1 and 2) or rows (Llama 3): told apart by the width
+    tok_embeddings           columns (Llama 1 and 2) or rows (Llama 3): the width tells which
     norms                    not at all: every shard holds the same tensor
 
 Files are memory-mapped: opening reads no weights, and reading an unsplit tensor copies none.

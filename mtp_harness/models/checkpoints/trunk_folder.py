@@ -71,7 +71,7 @@ class Trunk:
 
     @property
     def trunk_keys(self) -> list[str]:
-        """The folder's keys without those of modules of its own."""
+        """The folder's keys without those of its own modules."""
         own = self.own
         return [key for key in self.files.shapes if not (own and own.place(key, self.n_trunk))]
 

@@ -129,10 +129,12 @@ class StoredEagle3(Stored):
         if borrows and config.hidden_size != found.width:
             raise self.refuse(
                 f"its hidden_size is {config.hidden_size} and the trunk's {found.width}, expected "
-                "the same, because it has no embeddings or unembedding of its own"
+                "the same, because it uses the trunk's embeddings or unembedding"
             )
         if not found.own_head and self.ids is not None:
-            raise self.refuse("it has a vocabulary of its own and no lm_head.weight for it")
+            raise self.refuse(
+                "its vocabulary differs from the trunk's, but it has no lm_head.weight"
+            )
         return found
 
     def built(self) -> nn.Module:
