@@ -27,7 +27,7 @@ SETTABLE = [field.name for field in fields(Recipe) if field.name != "data_sha256
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the command line; the defaults are those of the reference model `mtp-bytes-n4`."""
+    """Return the command line; the defaults are those of the shipped model `mtp-bytes-n4`."""
     p = argparse.ArgumentParser(
         prog="mtp-harness train",
         description=__doc__,

@@ -3,8 +3,8 @@
 A *template* is a text in which a character of the private use area stands for a name: U+E000 for
 the first, U+E001 for the second, and so on. Three sources:
 
-    generated_stories children's stories from a seeded grammar; the density is how often a character
-                        is named instead of described ("the girl")
+    generated_stories   children's stories from a seeded grammar; the density is how often a
+                        character is named instead of described ("the girl")
     folder_stories      your own stories, one `.txt` each; their names become gaps
     renamed_functions   functions of real code (`mtp_harness.data.renamed_code`)
 

@@ -291,7 +291,7 @@ class Stored(Trunk):
             tensors: by their keys; None reads them from the files.
 
         Raises:
-            ValueError: tensors are missing, left over, or of another shape.
+            ValueError: tensors are missing, unexpected, or of another shape.
         """
         n, weights = self.n_modules(), {}
         for key, (module, name) in self.places.items():
@@ -392,7 +392,7 @@ def load_sequential(
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: the modules that the configuration promises are absent or incomplete, or
-            weights are left over, have another shape, or are packed.
+            weights are unexpected, have another shape, or are packed.
     """
     stored = Stored.of(folder, drafter)
     stored.check()

@@ -183,7 +183,7 @@ class Trunk:
             **arguments: of transformers' `from_pretrained`.
 
         Raises:
-            ValueError: weights are missing, left over or of another shape.
+            ValueError: weights are missing, unexpected or of another shape.
         """
         if report := self.trunk_differences():
             refuse_differences(self.folder, CONFIG_FILE, report.clauses())

@@ -215,7 +215,7 @@ class Stored(ABC):
         """Return the drafter with random weights, with the shapes of the files.
 
         Raises:
-            ValueError: tensors are missing, left over, packed or of another shape.
+            ValueError: tensors are missing, unexpected, packed or of another shape.
         """
         drafter = self.built()
         packed = [
