@@ -250,7 +250,7 @@ def _unsayable(runs: Sequence[Run]) -> Iterator[str]:
     if sizes:
         yield (
             "Bits per byte from offset 2 on are over the tokens in a drafter's vocabulary, and "
-            f"cannot be compared, for:  {'; '.join(sizes.values())}."
+            f"cannot be compared, for: {'; '.join(sizes.values())}."
         )
 
 

@@ -185,7 +185,7 @@ def test_out_of_memory_halves_the_slots_and_loses_no_answer(monkeypatch, caplog,
 def test_one_row_that_does_not_fit_is_a_sentence(monkeypatch):
     model = random_llama(2)
     monkeypatch.setattr(model, "trunk", Full(model.trunk, 0, torch.OutOfMemoryError()))
-    with pytest.raises(OutOfSlots, match="does not hold one row.*lower max_gen_toks"):
+    with pytest.raises(OutOfSlots, match="not enough memory for one row.*lower max_gen_toks"):
         decode(model, 2, [Request([1], 5)], slots=4)
 
 

@@ -87,7 +87,7 @@ DAMAGED = {
     "tables are a list": (changed(*MTP, "tables", to=[1]), "config.mtp.tables is [1]"),
     "a task's tables are a list": (
         changed(*MTP, "tables", "mtp_heads", to=[1]),
-        "no tables by name",
+        "not tables by name",
     ),
     "a table without columns": (changed(*TABLE, "columns", to=REMOVED), "has no columns"),
     "a table without rows": (changed(*TABLE, "rows", to=REMOVED), "has no rows"),

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from mtp_harness.models.checkpoints import checks
 from mtp_harness.models.checkpoints.checks import KeyReport, Shape, listing, one_line
 from mtp_harness.models.checkpoints.layout import Layout, Summary
+from mtp_harness.models.checkpoints.ordinary_folder import quietly
 from mtp_harness.models.checkpoints.safetensors_files import (
     CONFIG_FILE,
     SafetensorsFiles,
@@ -59,13 +60,14 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None) -> MTPLlamaForCa
     load: Any = MTPLlamaForCausalLM.from_pretrained  # its annotation leaves the loading info out
     model: MTPLlamaForCausalLM
     try:
-        model, info = load(
-            folder,
-            config=config,
-            dtype=dtype or files.main_dtype(),
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        with quietly():  # every difference is an error below
+            model, info = load(
+                folder,
+                config=config,
+                dtype=dtype or files.main_dtype(),
+                local_files_only=True,
+                output_loading_info=True,
+            )
     except Exception as error:  # transformers raises many types
         raise ValueError(
             f"transformers cannot load {folder} ({one_line(error)}): convert or fetch it again"
