@@ -80,7 +80,7 @@ _log = logging.getLogger(__name__)
 _METRICS = "per_request_spec_decode_metrics"
 _METRICS_SINCE = "0.32"
 _ROWS = 256
-"""vLLM's own number of rows on most devices, where nothing is said of them."""
+"""vLLM's default number of rows on most devices."""
 
 
 class _Asked(NamedTuple):

@@ -90,7 +90,7 @@ def _watch(given: argparse.Namespace, suite: Suite, output: Path) -> int:
         try:
             watch(suite, given.watch, output, _say, evaluated)
         except KeyboardInterrupt:
-            _say(f"\nstopped; {len(failed)} cells failed; the same command resumes")
+            _say(f"\nstopped; {len(failed)} cells failed; the same command continues")
     return 1 if failed else 0
 
 

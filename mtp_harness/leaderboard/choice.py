@@ -72,8 +72,7 @@ def _scores(one: run.Run) -> dict[str, float]:
         if METRICS[task] not in stated:
             found = ", ".join(name for name in stated if "," in name) or "no metric"
             raise ValueError(
-                f"{one.path}: {task} has no {METRICS[task]}, which is what this reads; "
-                f"found {found}"
+                f"{one.path}: {task} has no {METRICS[task]}, which this reads; found {found}"
             )
         scores[task] = float(stated[METRICS[task]])
     return scores

@@ -119,7 +119,7 @@ def watch(
     _check(suite, pattern)
     others = tuple(model for model in suite.models if not takes_checkpoint(model))
     cells = plan(suite._replace(models=others), output)  # checks the tasks where there are none
-    say(f"watching {pattern}, every {LOOK_S:.0f} s; Ctrl-C ends it, the same command resumes")
+    say(f"watching {pattern}, every {LOOK_S:.0f} s; Ctrl-C ends it, the same command continues")
     if cells:
         evaluated(run_cells(cells, say))
     looks, done, said = Looks(clock), set[Path](), dict[Path, str]()
@@ -165,7 +165,7 @@ def _check(suite: Suite, pattern: str) -> None:
     for model in taking:
         if given := [name for name in ("train_step", "train_tokens") if name in model.model_args]:
             raise ValueError(
-                f"model {model.label}: {given[0]}={model.model_args[given[0]]} would be said of "
+                f"model {model.label}: {given[0]}={model.model_args[given[0]]} would apply to "
                 "every checkpoint, expected nothing: leave it out, --watch reads it"
             )
 

@@ -296,6 +296,6 @@ def test_ctrl_c_ends_it_in_a_sentence(place, capsys, monkeypatch):
     monkeypatch.setattr(watching, "watch", short)
     assert main(["run", "suite.yaml", "--watch", "runs/*/checkpoint-*"]) == 0
     out = capsys.readouterr().out
-    assert "stopped; 0 cells failed; the same command resumes" in out
+    assert "stopped; 0 cells failed; the same command continues" in out
     assert "files in out/figures" in out
     assert (place / "out/figures/fig_heads_by_step.csv").is_file()
