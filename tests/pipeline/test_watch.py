@@ -273,7 +273,7 @@ def test_other_models_run_once_and_drafters_are_watched_too(place):
         (
             SUITE.replace("CHECKPOINT", "CHECKPOINT, train_tokens: 5"),
             ["--watch", "runs/*"],
-            "model mine: train_tokens=5 would be said of every checkpoint",
+            "model mine: train_tokens=5 would apply to every checkpoint",
         ),
         (SUITE.replace("quick", "qiuck"), ["--watch", "runs/*"], "did you mean quick"),
     ],
