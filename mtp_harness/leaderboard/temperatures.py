@@ -195,7 +195,7 @@ def _scores(own: dict[float, Counts], problems: list[str], k: int) -> NDArray[np
     return scores
 
 
-def lines(rows: Iterable[Row]) -> Iterator[str]:
+def lines(rows: Sequence[Row]) -> Iterator[str]:
     """Yield the lines to print."""
     for row in rows:
         tried = ", ".join(f"{t:g}" for t in row.temperatures)
@@ -211,3 +211,8 @@ def lines(rows: Iterable[Row]) -> Iterator[str]:
         if row.gain is not None:
             text += f"  gain {spanned(row.gain, in_digits)}"
         yield f"{text}  n={row.n_samples}, {row.n_problems} problems"
+    if any(row.best is not None and len(row.temperatures) > 1 for row in rows):
+        yield (
+            "oracle: best temperature on these problems; honest: chosen on one half of them, scored on "
+            "the other"
+        )
