@@ -213,6 +213,6 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
         yield f"{text}  n={row.n_samples}, {row.n_problems} problems"
     if any(row.best is not None and len(row.temperatures) > 1 for row in rows):
         yield (
-            "oracle: best temperature on these problems; honest: chosen on one half of them, scored on "
-            "the other"
+            "oracle: best temperature on these problems; honest: chosen on one half of them, and "
+            "scored on the other"
         )
