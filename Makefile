@@ -20,7 +20,7 @@ test: $(STAMP)
 test-all: $(STAMP)
 	$(PYTEST) -m ""
 
-# The second engine, on the CPU in an environment of its own: 4 GB, 5 minutes the first time.
+# The second engine, on the CPU in a separate environment: 4 GB, 5 minutes the first time.
 VLLM ?= .venv-vllm
 VLLM_HERE := VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_ENABLE_V1_MULTIPROCESSING=0 \
   VLLM_NO_USAGE_STATS=1 VLLM_LOGGING_LEVEL=ERROR HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
@@ -28,7 +28,7 @@ VLLM_HERE := VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_ENAB
 test-vllm: $(VLLM)/.installed
 	$(VLLM_HERE) $(VLLM)/bin/python -m pytest -q tests/test_vllm.py tests/decode/test_vllm_counts.py
 
-# torchvision has no build that fits and is not needed; lm_eval asks for a distribution that is called vllm.
+# torchvision has no build that fits and is not needed; lm_eval needs a distribution with the name vllm.
 $(VLLM)/.installed: tests/requirements-vllm.txt
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install --quiet -r tests/requirements-vllm.txt
@@ -37,7 +37,7 @@ $(VLLM)/.installed: tests/requirements-vllm.txt
 	$(VLLM)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-# Redraws figures/ from figures/results; a test fails where they have drifted apart.
+# Redraws figures/ from figures/results; a test fails if they differ.
 figures: $(STAMP)
 	$(BIN)/python figures/regenerate.py
 

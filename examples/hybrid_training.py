@@ -2,10 +2,10 @@
 
     python examples/hybrid_training.py OUT --data TEXT
 
-Three of four layers are Gated DeltaNet, the fourth is attention, and one module drafts on by
-itself. Trunk and module are trained together, the module on its own states over three steps
-(`mtp_harness.training.loss.chained`). TEXT is what `mtp-harness train` takes; a run that was
-stopped goes on when it is started again.
+Three of four layers are Gated DeltaNet, the fourth is attention, and one module drafts
+repeatedly. Trunk and module are trained together, the module on its own states over three steps
+(`mtp_harness.training.loss.chained`). TEXT is as for `mtp-harness train`; the same command
+resumes a run that was stopped.
 """
 
 import argparse
@@ -80,8 +80,12 @@ def build(recipe: Recipe, layers: int = 12, width: int = 192) -> SequentialModel
 def save(model: SequentialModel, folder: Path) -> None:
     """Write trunk and module in bfloat16, in the layout of Qwen3.5's releases; the tokenizer."""
     model.bfloat16()
+<<<<<<< HEAD
     byte_tokenizer(model.max_positions).save_pretrained(folder)
     model.base.norm = model.norm  # `SequentialModel` takes it out
+=======
+    model.base.norm = model.norm  # `SequentialModel` has removed it
+>>>>>>> eng
     model.main.save_pretrained(folder)
     path, depth = folder / "model.safetensors", model.config.num_hidden_layers
     module = {
@@ -96,14 +100,14 @@ def chunked_rule(
 ) -> tuple[Tensor, None]:
     """Return the delta rule's outputs [B, T, H, dv] from a state of zeros; T is a power of two.
 
-    Chunks of 64 tokens: all that does not wait for the state before is done for all chunks at
-    once. transformers' own function goes row by row within a chunk, whose gradients are slow.
+    Chunks have 64 tokens: work that does not need the state before is done for all chunks at once.
+    transformers' own function goes row by row within a chunk, whose gradients are slow.
 
     Args:
         query: [B, T, H, dk], as is the key.
         key: see `query`.
         value: [B, T, H, dv].
-        g: logarithm of how much of the state is left, [B, T, H].
+        g: logarithm of the share of the state that remains, [B, T, H].
         beta: how much is written, [B, T, H].
     """
     size = min(64, query.shape[1])
@@ -136,9 +140,9 @@ def in_turn(reads: Tensor, writes: Tensor, keys: Tensor, last: Tensor) -> tuple[
 
     Args:
         reads: what a chunk takes from the state, [B, H, N, C, dk].
-        writes: what it would write to a state of zeros, [B, H, N, C, dv].
-        keys: where it writes to, faded to its end, [B, H, N, dk, C].
-        last: how much of the state its end has left, [B, H, N, 1, 1].
+        writes: its writes to a state of zeros, [B, H, N, C, dv].
+        keys: its keys, decayed to its end, [B, H, N, dk, C].
+        last: share of the state that remains at its end, [B, H, N, 1, 1].
     """
     with torch.autocast(keys.device.type, enabled=False):
         state, before, written = torch.zeros_like(keys[:, :, 0] @ writes[:, :, 0]), [], []
@@ -173,7 +177,7 @@ def made_for_training(model: SequentialModel) -> Iterator[None]:
     ours = {
         "torch_chunk_gated_delta_rule": chunked_rule,
         "causal_conv1d_fn": shifted_conv,
-        "create_causal_mask": lambda *_, **__: None,  # windows are causal without one
+        "create_causal_mask": lambda *_, **__: None,  # windows are causal without it
     }
     with patch.multiple(modeling_qwen3_5, **ours):
         yield

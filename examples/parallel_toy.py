@@ -1,4 +1,4 @@
-"""A model of your own with parallel heads, for `--model_args loader=parallel_toy:load,...`.
+"""Your own model with parallel heads, for `--model_args loader=parallel_toy:load,...`.
 
     cd examples
     lm_eval --model mtp --tasks humaneval_mtp --limit 2 \
@@ -33,7 +33,7 @@ class ParallelToy(MultiHeadModel):
         self.unembed = nn.Linear(width, vocab_size, bias=False)
 
     def layer_shapes(self, heads):
-        return [LayerShape(2, 16)] * 2  # the heads keep no keys and values of their own
+        return [LayerShape(2, 16)] * 2  # the heads have no keys and values in the cache
 
     def trunk(self, tokens, positions=None, cache=None):
         return run_blocks(self.blocks, self.embed(tokens), self.rotary, positions, cache)

@@ -1,10 +1,10 @@
-"""A model of your own with sequential modules, as DeepSeek-V3 has them.
+"""Your own model with sequential modules, as in DeepSeek-V3.
 
     cd examples
     lm_eval --model mtp --tasks humaneval_mtp --limit 2 \
         --model_args loader=sequential_toy:load,tokenizer=mtp-bytes-n4
 
-Module i reads state i-1 and the embedding of the token at t+i-1, and has attention of its own.
+Module i reads state i-1 and the embedding of the token at t+i-1, and has its own attention.
 """
 
 import torch

@@ -2,9 +2,9 @@
 
     python trainer_callback.py out
 
-Every few steps `evaluate_heads` reads held-out rows, prints each head's numbers and keeps them in
-`history`; hand them to your tracker there. Here the shipped model is trained on for a few steps of
-Python's own documentation; put your model and data in their place.
+Every few steps, `evaluate_heads` scores held-out rows; the callback prints each head's numbers and
+keeps them in `history`, from where your tracker can log them. Here the shipped model is trained for
+a few more steps on Python's own documentation; replace model and data by yours.
 """
 
 import sys
@@ -33,8 +33,8 @@ class WatchHeads(TrainerCallback):
         if state.is_world_process_zero and state.global_step % self.every == 0:
             found = evaluate_heads(model, self.rows.split(args.per_device_eval_batch_size))
             self.history.append({"step": state.global_step, **found})
-            told = (f"{name} {value:.3f}" for name, value in found.items())
-            sys.stdout.write(f"step {state.global_step}: {', '.join(told)}\n")
+            numbers = (f"{name} {value:.3f}" for name, value in found.items())
+            sys.stdout.write(f"step {state.global_step}: {', '.join(numbers)}\n")
 
 
 def rows_of_text(tokenizer, length, count):
@@ -47,7 +47,7 @@ def rows_of_text(tokenizer, length, count):
 def train(out, steps=20, length=256, every=5, rows=64):
     folder = resolve("mtp-bytes-n4")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    model.config.all_heads_loss = True  # the loss of all heads, not of the first alone
+    model.config.all_heads_loss = True  # the loss of all heads, not only of the first
     text = rows_of_text(AutoTokenizer.from_pretrained(folder), length, rows)
     held_out, seen = text[: rows // 4], text[rows // 4 :]
     watch = WatchHeads(held_out, every)

@@ -1,10 +1,10 @@
-"""Puts the `mtp` model and our tasks where a stock `lm_eval` looks for them.
+"""Adds the `mtp` model and our tasks to a stock `lm_eval`.
 
-`mtp_harness.pth` runs at every Python start and does one thing: it leaves a finder that imports
-this module once `lm_eval` is imported. Programs that do not use the harness read nothing of ours.
-From here on, when one of the modules in `HOOKS` has run, the function named beside it in
-`mtp_harness.plugin` is called with that module. What fails is logged and never raised, because
-`lm_eval` has other users than us.
+`mtp_harness.pth` runs at every Python start and only installs a finder, which imports this module
+once `lm_eval` is imported; programs that do not use the harness load nothing of ours. After that,
+when one of the modules in `HOOKS` has run, the function of `mtp_harness.plugin` named beside it is
+called with that module. Errors are logged and never raised, because `lm_eval` is also used without
+us.
 
 `MTP_HARNESS_NO_AUTOLOAD=1` turns the automatic part off; `install` still works when called.
 """
@@ -36,7 +36,7 @@ HOOKS = {
 
 
 class HarnessFinder:
-    """Finds the modules in `HOOKS` as Python would, and has ours called after they ran."""
+    """Finds the modules in `HOOKS` as Python would, and has our function called after they ran."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -53,7 +53,7 @@ class HarnessFinder:
 def _call_after(loader: Loader, name: str) -> None:
     """Make `loader` call our hook after it has run module `name`.
 
-    The loader stays the object Python made, so that reading sources and resources goes on working.
+    The loader object stays the one that Python made, so that reading sources still works.
     """
     run_module = loader.exec_module
 
@@ -81,7 +81,7 @@ def _call_hook(module: ModuleType) -> None:
 
 
 def install() -> None:
-    """Have `lm_eval` find us in this process, whatever the off switch says."""
+    """Make `lm_eval` find us in this process, whatever the off switch says."""
     if any(isinstance(finder, HarnessFinder) for finder in sys.meta_path):
         return
     sys.meta_path.insert(0, HarnessFinder())

@@ -1,6 +1,6 @@
-"""What a user is told when something is wrong, in one sentence.
+"""Messages to the user when something is wrong, in one sentence.
 
-The operating system's errors carry an `errno`, ours carry a sentence: that tells them apart.
+The operating system's errors have an `errno`; ours have a sentence. That distinguishes them.
 """
 
 import errno
@@ -27,14 +27,14 @@ _WORDS = {
 class UserError(SystemExit, ValueError):
     """One sentence for the user.
 
-    The harness's command line catches nothing, so a plain ValueError arrives under a traceback. As
-    a SystemExit it prints the sentence alone and ends with status 1; callers of `simple_evaluate`
-    catch it as the ValueError that it is too.
+    The harness's command line catches nothing, so a plain ValueError would show a traceback. As a
+    SystemExit it prints the sentence alone and ends with status 1; callers of `simple_evaluate` can
+    catch it as a ValueError, which it is, too.
     """
 
 
 def sentence(error: Exception) -> str:
-    """Return an error's message on one line, what the system said in words."""
+    """Return an error's message on one line; errors of the system are put into words."""
     if not isinstance(error, OSError) or error.errno is None:
         return " ".join(str(error).split())
     said = (error.strerror or type(error).__name__).lower()
@@ -44,7 +44,7 @@ def sentence(error: Exception) -> str:
     name = str(error.filename)
     parent = Path(name).parent
     if words is _CLOSED and os.access(parent, os.F_OK) and not os.access(parent, os.X_OK):
-        name = str(parent)  # nothing is known of the file, not even whether there is one
+        name = str(parent)  # nothing is known about the file, not even whether it exists
     if error.errno == errno.ENOENT and Path(name).is_symlink():
         words = f"is a link to {Path(name).readlink()}, which does not exist: put the file there"
     return f"{name[:_LONGEST_PATH]}{'…' if len(name) > _LONGEST_PATH else ''} {words}"
@@ -52,7 +52,7 @@ def sentence(error: Exception) -> str:
 
 @contextmanager
 def user_errors(*kinds: type[Exception], prefix: str = "", suffix: str = "") -> Iterator[None]:
-    """Let errors of some kinds end the run in one sentence, without a traceback."""
+    """Turn errors of some kinds into one sentence that ends the run, without a traceback."""
     try:
         yield
     except UserError:
@@ -66,8 +66,8 @@ def in_words() -> Iterator[None]:
     """Replace the system's errors by ones with a sentence; as a decorator or in a `with`.
 
     Raises:
-        FileNotFoundError: the system found no such file.
-        ValueError: it refused for another reason.
+        FileNotFoundError: there is no such file.
+        ValueError: the system reported another error.
     """
     try:
         yield

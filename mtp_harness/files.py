@@ -1,8 +1,8 @@
-"""Paths that a user gives, and files that appear whole or not at all.
+"""Paths that a user gives, and files that are written atomically.
 
-Everything the package writes goes through `whole` or `write_whole`. Exceptions: the journal and a
-cell's log, which are appended to while a run goes on, a suite's lock, which holds nothing, and what
-is not a regular file, such as /dev/stdout.
+Everything the package writes goes through `whole` or `write_whole`. Exceptions: journals and cells'
+logs, which are appended to during a run; a suite's lock, which is empty; and what is not a regular
+file, such as /dev/stdout.
 """
 
 import os
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _LONGEST = 40
-"""Characters of a file's name in its draft's, which must not become longer than names may be."""
+"""Characters of a file's name in its draft's name, which must not exceed the system's limit."""
 
 
 def user_path(given: str | Path) -> Path:
@@ -22,16 +22,16 @@ def user_path(given: str | Path) -> Path:
 
 
 def expanded(given: str) -> str:
-    """Return a name or path with `~` and `~name` expanded at its beginning, otherwise as it is.
+    """Return a name or path with `~` and `~name` expanded at its beginning, otherwise unchanged.
 
-    A shell does so, but not behind a comma or an equals sign, nor in a YAML file. Like a shell,
-    this leaves `~name` as it is where nobody is called so.
+    A shell does the same, but not after a comma or an equals sign, nor in a YAML file. Like a
+    shell, this leaves `~name` unchanged if there is no such user.
     """
     return os.path.expanduser(given)  # noqa: PTH111  Path's changes `./x`, too, and may raise
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file and the folders above it; readers see all of it or the one before.
+    """Write a file and its parent folders atomically: readers see the old file or the new one.
 
     Text is written as UTF-8. Half characters, which JSON may hold and UTF-8 may not, are escaped as
     JSON escapes them.
@@ -43,11 +43,11 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Give a draft to write; it becomes the file at the end, and is removed after an error."""
+    """Yield a draft to write; it replaces the file at the end, and is removed after an error."""
     if path.exists() and not path.is_file():  # a device or a pipe; a folder is refused by itself
         yield path
         return
-    path = path.resolve()  # a link stays, and what it leads to is written
+    path = path.resolve()  # a link stays, and its target is written
     draft = path.with_name(f".{path.name[:_LONGEST]}.{os.getpid()}.draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,9 +65,9 @@ def whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_files(folder: Path, last: str) -> Iterator[Path]:
-    """Give an empty folder to write files into; at the end they go into `folder`, each whole.
+    """Yield an empty folder to write files into; at the end each is moved into `folder`, whole.
 
-    `last` is the file without which a reader does not take the folder for what it will be.
+    `last` is the file that readers recognise the folder by: it is moved last.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".draft.", dir=folder) as scratch:

@@ -1,22 +1,23 @@
 """`lm_eval --model mtp`: a checkpoint with all its heads, as a model of the harness.
 
-`MTPLM` is `HFLM` with two things changed: how a checkpoint is loaded, and how it generates. All
-log-likelihood tasks, batching of them, chat templates and devices are inherited; they read head 1.
+`MTPLM` changes two things in `HFLM`: how a checkpoint is loaded, and how it generates.
+Log-likelihood tasks, batching, chat templates and devices are inherited; log-likelihoods use head
+1.
 
     pretrained=PATH | NAME        Meta's layout, this package's, or any causal LM (n = 1)
-    drafter=PATH | NAME           heads trained apart, to take instead of the checkpoint's own
+    drafter=PATH | NAME           heads trained apart, used instead of the checkpoint's own
     draft_heads=k | auto          self-speculative decoding with heads 1..k (default n; 1 is NTP);
-                                  one module that drafts on by itself has n = max(k, 4), k up to 8
+                                  a single module drafts repeatedly: n = max(k, 4), k up to 8
     draft_threshold=p             stop drafting at the first head less sure than this; lossless
     acceptance=exact | all        all: drafts are accepted unverified, which is lossy
     seed=s                        of sampling; default: the run's --seed
-    journal=FILE                  finished answers, so that a killed run goes on where it stood
+    journal=FILE                  finished answers, so that a killed run can be resumed
     loader=module:function        your own `MultiHeadModel`; with tokenizer=...
     label=NAME                    what tables and figures call this checkpoint; with train_tokens=,
                                   train_step= and train_seed= they put it on an axis
     …                             and those of `HFLM`
 
-Probes (`mtp_harness.probes`) send requests of types of their own; each has a method here.
+Probes (`mtp_harness.probes`) send other types of requests; each type has a method here.
 """
 
 # First, or registering hides the harness's built-in models: `get_model` fills its registry only
@@ -71,12 +72,12 @@ class MTPLM(IdentifiedLM):
         """Load the model; the arguments are in the module docstring.
 
         Raises:
-            ValueError: an argument or the checkpoint is not what it should be.
+            ValueError: an argument or the checkpoint is wrong.
             FileNotFoundError: the checkpoint is incomplete.
         """
         kwargs = read_arguments({"pretrained": pretrained, **kwargs})
         own = {name: kwargs.pop(name) for name in OWN if name in kwargs}
-        # First, because a checkpoint is looked for by its name before the rest is checked.
+        # First, because the checkpoint is searched by name before the rest is checked.
         places = ("loader", "pretrained", "drafter")
         refuse_odd_values(None, None, {name: own.get(name) for name in places})
         self._loader = loader = own.get("loader")
@@ -84,7 +85,7 @@ class MTPLM(IdentifiedLM):
         given = own.get("pretrained")
         given = None if given == loader else given  # see `create_from_arg_obj`
         pretrained = given or loader or DEFAULT_MODEL
-        self._name = pretrained  # `HFLM` takes the folder for it and sets `pretrained` to that
+        self._name = pretrained  # `HFLM` gets the folder for it and sets `pretrained` to that
         revision = kwargs.get("revision")
         self._layout = None if loader else detect(pretrained, revision, drafter)
         self._ordinary = self._layout is not None and self._layout.ordinary
@@ -108,11 +109,11 @@ class MTPLM(IdentifiedLM):
             self._open(given)
         if kwargs.get("parallelize") and not self._ordinary:
             require_spreadable(self._layout, self._user_model, loader)
-            device = "cuda:0"  # the first one has what is outside the blocks
+            device = "cuda:0"  # the first GPU has everything outside the blocks
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if not self._ordinary:
-            kwargs.setdefault("backend", "causal")  # no table of transformers lists our type
+            kwargs.setdefault("backend", "causal")  # transformers does not list our model type
         self._place = pretrained if loader else located(pretrained, revision, drafter)
         super().__init__(pretrained=resolve(self._place), device=device, **kwargs)
         self.pretrained = self._name
@@ -141,8 +142,8 @@ class MTPLM(IdentifiedLM):
     # Loading ------------------------------------------------------------------------------------
 
     def _refuse(self, own: dict[str, Any], kwargs: dict[str, Any], device: str | None) -> None:
-        """Refuse arguments that do not fit the checkpoint's layout, or nothing at all."""
-        if not self._ordinary:  # theirs go on to from_pretrained, as with hf
+        """Refuse arguments that do not fit the checkpoint's layout, and unknown ones."""
+        if not self._ordinary:  # an ordinary model's go to from_pretrained, as with hf
             refuse_unknown(kwargs, HFLM.__init__)
             refuse_without_effect(kwargs, local=self._layout is None or is_local(self._name))
         refuse_odd_values(own.get("draft_heads"), device, {**kwargs, **own})
@@ -177,7 +178,7 @@ class MTPLM(IdentifiedLM):
         self._check_vocabulary()
 
     def _check_vocabulary(self) -> None:
-        """Refuse token ids for which the model has no row; it would fail at the first of them."""
+        """Refuse token ids beyond the model's vocabulary, which would fail at their first use."""
         config: Any = getattr(self._config, "get_text_config", lambda: self._config)()
         vocabulary = getattr(config, "vocab_size", None)
         if not isinstance(vocabulary, int) or self._resized:
@@ -191,7 +192,7 @@ class MTPLM(IdentifiedLM):
                     f"expected an id below {vocabulary}: name another."
                 )
         if (self.tokenizer.pad_token_id or 0) >= vocabulary:
-            # Masked out wherever it stands, but looked up all the same.
+            # Masked wherever it stands, but its embedding is looked up all the same.
             self.tokenizer.pad_token = self.tokenizer.eos_token
 
     def _create_model(self, pretrained: str, dtype: Any = "auto", **kwargs: Any) -> None:
@@ -208,8 +209,8 @@ class MTPLM(IdentifiedLM):
             model.set_attn_implementation(attention)
         wanted = get_dtype(dtype)
         if wanted == "auto":
-            # Half precision is a storage format for the CPU, slow there and less exact, and for the
-            # shipped models everywhere: their text should be the same on every machine.
+            # On the CPU, half precision is slow and less exact: weights are only stored in it. The
+            # shipped models always use float32: their text should be the same on every machine.
             exact = self.device.type == "cpu" or self._name in SHIPPED_MODELS
             wanted = torch.float32 if exact else model.dtype
         typed: Any = model.to(dtype=wanted)

@@ -1,11 +1,11 @@
-"""What a stock `lm_eval` gets from us: the model's name, our tasks, checks before a run, an ending.
+"""What a stock `lm_eval` gets from us: model names, tasks, checks before a run, a summary after it.
 
 `_startup` calls `add_model`, `add_tasks`, `add_checks` and `add_closing`, each with the `lm_eval`
-module that has just been imported. All can be called again without effect.
+module that has just been imported. Calling one of them again has no effect.
 
 The checks run inside `lm_eval.evaluator.simple_evaluate`, before the model loads. A run that calls
-`lm_eval.evaluator.evaluate` directly passes no checks and gives no consent; a task that grades
-programs then depends on its own self-test.
+`lm_eval.evaluator.evaluate` directly gets no checks and gives no consent; a task that grades
+programs then relies on its own self-test.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mtp_harness.results.closing import closing
 from mtp_harness.sandbox.consent import consent_for_this_run
 
 MODELS = {"mtp": "mtp_harness.lm:MTPLM", "mtp-vllm": "mtp_harness.vllm:MTPVLLM"}
-"""What `--model` may say → `module:class`; entry points of pyproject.toml say the same."""
+"""`--model` names → `module:class`; the entry points of pyproject.toml say the same."""
 
 
 def add_model(models: ModuleType) -> None:
@@ -48,7 +48,7 @@ def add_model(models: ModuleType) -> None:
 
 
 def _found_by_entry_point(registry: ModuleType, name: str) -> bool:
-    """Return whether this `lm_eval` reads entry points, and the model's is there to be read."""
+    """Return whether this `lm_eval` reads entry points, and those of the model are installed."""
     reads_entry_points = hasattr(registry, "import_plugins")
     return reads_entry_points and bool(
         importlib.metadata.entry_points(group="lm_eval.models", name=name)
@@ -58,7 +58,7 @@ def _found_by_entry_point(registry: ModuleType, name: str) -> bool:
 def add_tasks(manager: ModuleType) -> None:
     """Make every `TaskManager` that reads the built-in tasks read ours too.
 
-    Ours come before the user's `include_path`, because the harness lets later folders win.
+    Ours come before the user's `include_path`, because later folders win.
     """
 
     def with_our_tasks(original: Any, call: inspect.BoundArguments) -> None:
@@ -75,18 +75,18 @@ def _with_our_folder(include_path: Any) -> list[Any]:
     if not include_path:
         return [tasks_dir()]
     given = list(include_path) if isinstance(include_path, list | tuple) else [include_path]
-    # Read twice, a folder's tasks are reported as overriding themselves.
+    # A folder read twice would be reported as overriding itself.
     if tasks_dir() in [user_path(folder).resolve() for folder in given]:
         return given
     return [tasks_dir(), *given]
 
 
 def add_checks(evaluator: ModuleType) -> None:
-    """Make `simple_evaluate` run `check_before_load` first, carry the user's consent, move tables.
+    """Make `simple_evaluate` check the run first, pass on the user's consent, and move tables.
 
-    `evaluate` shows the model to the tasks that fit their prompts to it. `from lm_eval import
+    `evaluate` gives the model to the tasks that fit their prompts to it. `from lm_eval import
     simple_evaluate` and the command line both read the names from this module when they run, so
-    this one place is enough.
+    one place is enough.
     """
     checked = (
         *("model", "tasks", "task_manager", "confirm_run_unsafe_code", "predict_only"),
@@ -132,10 +132,10 @@ def _known_models() -> set[str]:
 
 
 class Finished(NamedTuple):
-    """A run that ended.
+    """A finished run.
 
     Attributes:
-        results: None on ranks but the first.
+        results: None on all ranks but the first.
         output: the folder that the command line writes them to.
         logged: whether answers are saved beside them.
     """
@@ -146,11 +146,11 @@ class Finished(NamedTuple):
 
 
 _finished: list[Finished] = []
-"""The run that ended last in this process, for the command line's ending."""
+"""The last finished run of this process, for the summary of the command line."""
 
 
 def add_closing(run: ModuleType) -> None:
-    """Make the command line end a run of our model with its scores, and name misspelt tasks."""
+    """Make the command line print scores after a run of our model, and suggest task names."""
 
     def execute(original: Any, call: inspect.BoundArguments) -> None:
         _finished.clear()
@@ -169,7 +169,7 @@ def add_closing(run: ModuleType) -> None:
 
 
 def _misspelt(error: str) -> str | None:
-    """Return a sentence for names that are nearly ours, in the harness's words for unknown ones."""
+    """Return a suggestion if an error is about unknown tasks with names close to ours."""
     names, start = sorted(our_index()), "Tasks not found: "
     unknown = error.removeprefix(start).split(", ") if error.startswith(start) else []
     near = [difflib.get_close_matches(name, names, 1) for name in unknown]
@@ -182,13 +182,13 @@ def _misspelt(error: str) -> str | None:
 
 
 def _wrap(owner: Any, name: str, around: Callable[..., Any], *parameters: str) -> None:
-    """Put ours around a function of the harness; a second time changes nothing.
+    """Wrap a function of the harness; doing it twice changes nothing.
 
     Args:
         owner: has the function.
         name: of the function.
-        around: takes the function and its call, defaults among it.
-        parameters: those that it relies on; the harness of another version may lack them.
+        around: takes the function and its call, defaults included.
+        parameters: those that it relies on; other versions of the harness may lack them.
     """
     original = getattr(owner, name)
     if hasattr(original, "mtp_harness_original"):

@@ -1,8 +1,8 @@
 """`lm_eval --model mtp-vllm`: the same tasks and records, decoded by vLLM.
 
-For models and machines that outgrow one process. `MTPVLLM` is lm_eval's `VLLM` with two things
-changed: speculation is set up from `draft_heads`, and every answer carries a `DecodeRecord`, of the
-same counts as `--model mtp` (`decode.vllm_counts`). Log-likelihoods are inherited.
+For models and machines that outgrow one process. `MTPVLLM` changes two things in lm_eval's `VLLM`:
+speculation is set up from `draft_heads`, and every answer carries a `DecodeRecord` with the same
+counts as `--model mtp` (`decode.vllm_counts`). Log-likelihoods are inherited.
 
     pretrained=PATH | NAME        any checkpoint that vLLM knows
     draft_heads=k                 k - 1 drafts in a step (default as `--model mtp`); 1 is NTP
@@ -10,12 +10,11 @@ same counts as `--model mtp` (`decode.vllm_counts`). Log-likelihoods are inherit
                                   default mtp, where the configuration has modules
     drafter=PATH | NAME           weights of eagle, eagle3 and medusa
     seed=s                        of sampling; default: the run's --seed
-    journal=FILE                  finished answers, so that a killed run goes on where it stood
+    journal=FILE                  finished answers, so that a killed run can be resumed
     label=, train_tokens=, …      as for `--model mtp`
     …                             and those of lm_eval's `vllm` (tensor_parallel_size, …)
 
-`--batch_size auto` hands vLLM all requests at once, which is what it is fast with; a number hands
-it so many at a time.
+`--batch_size auto` gives vLLM all requests at once, which is fastest; a number limits them.
 """
 
 # First, or registering hides the harness's built-in models; see `mtp_harness.lm`.
@@ -81,11 +80,11 @@ _log = logging.getLogger(__name__)
 _METRICS = "per_request_spec_decode_metrics"
 _METRICS_SINCE = "0.32"
 _ROWS = 256
-"""vLLM's own number of rows on most devices, where nothing is said of them."""
+"""vLLM's default number of rows on most devices."""
 
 
 class _Asked(NamedTuple):
-    """One answer that is asked for."""
+    """One requested answer."""
 
     prompt: list[int]
     n_truncated: int
@@ -204,7 +203,7 @@ class MTPVLLM(VLLM):  # type: ignore[misc]
         return in_order
 
     def _asked(self, instance: Instance, repeat: int) -> _Asked:
-        """Return what vLLM is asked for, as lm_eval's class would ask it."""
+        """Return the requests to vLLM, as lm_eval's class would make them."""
         context, gen_kwargs = instance.args
         where = place_of(instance)
         if not context:
@@ -222,7 +221,7 @@ class MTPVLLM(VLLM):  # type: ignore[misc]
         task, document = str(instance.task_name), int(instance.doc_id or 0)
         options = {"until": until, "max_gen_toks": budget, **how}
         key = answer_key(task, document, instance.idx, repeat, prompt, options)
-        # Or a run that goes on after a restart would draw the same numbers again.
+        # Otherwise a resumed run would draw the same numbers again.
         if how.get("temperature"):
             how = {"seed": row_key(self._seed, task, document, repeat) % 2**63, **how}
         # A thought may hold the task's stop strings: they cut the text behind it, not the tokens.

@@ -328,7 +328,7 @@ def test_head_1_is_named_once(caplog):
         lm.loglikelihood(requests)
         lm.loglikelihood_rolling(asks_likelihood("loglikelihood_rolling", [("ab",)]))
         assert [r.getMessage() for r in caplog.records if "BOS" not in r.getMessage()] == [
-            "log-likelihoods are head 1's; draft_heads=4 is unused"
+            "log-likelihoods use head 1 only; draft_heads=4 has no effect"
         ]
         caplog.clear()
         MTPLM(draft_heads=1, device="cpu").loglikelihood(requests)

@@ -1,4 +1,4 @@
-"""The texts that reference models are evaluated on, and that training text must not hold."""
+"""The texts that the shipped models are evaluated on, and that training text must not hold."""
 
 from __future__ import annotations
 

@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from mtp_harness.results.advice import Advice, Cell, OneK, Rate
 
 FIELD = 25
-"""Letters of a column of the tables."""
+"""Width of a column of the tables, in characters."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print what to serve each model with, and write it where that is asked for.
+    """Print which k to serve each model with; with `-o`, write it as JSON, too.
 
     Raises:
         FileNotFoundError: no model has both measurements.
-        ValueError: runs do not go together.
+        ValueError: the runs cannot be combined.
     """
     parser = argparse.ArgumentParser(
         prog="mtp-harness advise",
-        description="Say which k to decode with: tokens per forward of each category "
-        "(mtp_speculative) and seconds per step of each batch size (mtp_speed), both of one "
-        "model on one machine, give tokens per second. `mtp-harness figures RESULTS -o OUT "
-        "--only fig_advice` draws the map of it.",
+        description="Say which k to decode with. Tokens per forward of each category "
+        "(mtp_speculative) and seconds per step of each batch size (mtp_speed) give tokens per "
+        "second; both must come from one model on one machine. `mtp-harness figures RESULTS -o OUT "
+        "--only fig_advice` draws them.",
         epilog="example: mtp-harness advise results/ -o advice.json",
     )
     parser.add_argument("results", nargs="+", help="results_….json files, or folders of them")
@@ -85,7 +85,7 @@ def _expected(prompt: int, cells: Sequence[Cell]) -> Iterator[str]:
     yield ""
     yield (
         f"Expected tokens per second of decoding, [90 %], prompts of {prompt} tokens; * the best "
-        "k, ~ not told apart from it"
+        "k, ~ as fast within the error"
     )
     yield _row(f"{'category':<16}{'batch':>6}", _heads(heads)) + f"{'over k = 1':>12}"
     for cell in cells:
@@ -116,8 +116,8 @@ def _costs(costs: Sequence[OneK]) -> Iterator[str]:
     heads = sorted({cost.k for cost in costs})
     yield ""
     yield (
-        "One k for all: more seconds for the same tokens than with the best k of each cell; in "
-        "brackets the most that a cell loses of its tokens per second"
+        "One k for all cells: extra time for the same tokens, compared with the best k of each "
+        "cell; in brackets the largest loss of tokens per second in one cell"
     )
     yield _row("", _heads(heads))
     for batch, some in groupby(costs, key=lambda cost: cost.batch):
@@ -140,12 +140,14 @@ def _costs(costs: Sequence[OneK]) -> Iterator[str]:
 
 
 def _place(cell: Cell) -> str:
-    close = f" (k = {', '.join(map(str, cell.alike))} not told apart)" if cell.alike else ""
+    close = (
+        f" (k = {', '.join(map(str, cell.alike))} as fast within the error)" if cell.alike else ""
+    )
     return f"{cell.category} at batch {cell.batch}, prompts of {cell.prompt_tokens}{close}"
 
 
 def _plain(advice: Advice) -> dict[str, Any]:
-    """Return it as JSON has it, rates with their k in lists."""
+    """Return it as JSON values, rates with their k in lists."""
     cells = [
         {
             **cell._asdict(),

@@ -26,11 +26,11 @@ def main(argv: Sequence[str]) -> int:
         argv: Its arguments.
 
     Returns:
-        0; 1 where the interval of a required difference falls short.
+        0; 1 if a required difference is not reached.
 
     Raises:
         FileNotFoundError: A folder holds no results.
-        ValueError: The runs cannot be compared, or an argument makes no sense.
+        ValueError: The runs cannot be compared, or an argument is invalid.
     """
     given = _parser().parse_args(argv)
     if given.figure and given.figure.suffix not in KINDS:
@@ -79,7 +79,7 @@ def _draw(found: "Comparison", path: Path) -> None:
     if not differences:
         raise ValueError("--figure: no difference has an interval: run both with --log_samples")
     title = (
-        f"{found.candidate} less {found.base}: paired differences, 90 % intervals over documents"
+        f"{found.candidate} minus {found.base}: paired differences, 90 % intervals over documents"
     )
     write_whole(path, draw(differences, title, path.suffix[1:]))
 
@@ -99,8 +99,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="'NAMES >= NUMBER'",
-        help="exit with status 1 where the interval's lower end (with <=, its upper end) falls "
-        "short; may be given several times (default: nothing is required)",
+        help="exit with status 1 unless the interval's lower end (with <=: its upper end) reaches "
+        "the number; may be given several times (default: nothing is required)",
     )
     parser.add_argument(
         "-o",

@@ -1,9 +1,8 @@
 """`mtp-harness data check`: whether each task's documents are on this machine, or how to get them.
 
-Nothing is downloaded, and no model is loaded. What counts is what a run would read: a task's YAML
-names the function that loads its documents, and they are looked for where that one looks. The
-harness's own tasks in our groups are looked for in the cache of the `datasets` library, which they
-are read from.
+Nothing is downloaded, and no model is loaded. Files are looked for where a run would look: a task's
+YAML names the function that loads its documents. The harness's own tasks in our groups read the
+cache of the `datasets` library.
 """
 
 import argparse
@@ -74,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     counted = (f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     sys.stdout.write(f"\n{', '.join(counted)}\n")
     if not given.tasks:
-        sys.stdout.write("tasks at temperatures (…_t0.8) read the documents of those without\n")
+        sys.stdout.write("a task at a temperature (…_t0.8) reads the same documents as without\n")
     if "missing" in states:
         sys.stdout.write(HOW)
     return 0
@@ -103,8 +102,8 @@ def _parser() -> argparse.ArgumentParser:
 def check_tasks(names: Sequence[str] = (), data_dir: str | None = None) -> dict[str, Status]:
     """Return what was found, by task.
 
-    Without names it is all of this package, but for a task's twins at other temperatures, which
-    read the same documents.
+    Without names: for all tasks of this package but those at a temperature, which read the same
+    documents as the task without.
 
     Raises:
         ValueError: There is no such task or group, or no such folder.
@@ -144,7 +143,7 @@ def _status(config: Mapping[str, Any] | None, name: str, data_dir: str | None) -
         if "dataset_path" in config:
             return _in_datasets_cache(config["dataset_path"])
         return Status("made", "by the task itself")
-    # The index holds a function as a file beside the YAML, which it could be, too.
+    # The index shows a function of a module as a file beside the YAML.
     module = importlib.import_module(Path(config["custom_dataset"]).name.rpartition(".")[0])
     if hasattr(module, "BENCHMARKS"):  # several of one kind: the YAML says which
         benchmark = config["dataset_kwargs"]["benchmark"]

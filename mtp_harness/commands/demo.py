@@ -1,4 +1,4 @@
-"""`mtp-harness demo RESULTS`: what a `humaneval_mtp` run of the shipped model shows, in one screen.
+"""`mtp-harness demo RESULTS`: a `humaneval_mtp` run of the shipped model, summed up on one screen.
 
 Reads the run's samples, decodes the same prompts again with heads 1..k for every k, and compares.
 """
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from mtp_harness.models.load import Opened
 
 WINDOWS, WINDOW = 16, 2048
-"""What the heads' accuracy and the text walk are measured on here: a sample, to be quick."""
+"""Windows of code, and bytes of one, that the heads read here: few, to be quick."""
 
 ALONE = 5
 """Problems decoded at batch size 1."""
 
 TRIALS = 2
-"""Timings of every k."""
+"""Timings for every k."""
 
 
 TASK = "humaneval_mtp"
@@ -40,7 +40,7 @@ def newest(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], Path]:
     """Return `config.mtp` and the samples of the newest run of `TASK` below `folder`, and its file.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such run.
         ValueError: its files are damaged, or it is a run of another model.
     """
     run = (
@@ -62,7 +62,7 @@ def newest(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], Path]:
 
 
 def main(argv: list[str]) -> int:
-    """Print the screen."""
+    """Print the summary."""
     parser = argparse.ArgumentParser(
         prog="mtp-harness demo",
         description=__doc__,
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
 
 
 def _open(config: dict[str, Any], args: argparse.Namespace) -> Opened:
-    """Open the model of a run, by the loader that it was run with unless another is named."""
+    """Open the model of a run, with the run's loader unless `--loader` names another."""
     import torch
 
     args.loader = args.loader or config.get("loader")

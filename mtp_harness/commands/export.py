@@ -1,7 +1,7 @@
 """`mtp-harness export RESULTS`: results in formats that others read.
 
 `--format speculation-profile` writes NVIDIA's `speculation_profile.json`, schema 1.0, from a run of
-mtp_speculative: what a serving simulator or vLLM's synthetic acceptance wants to know of a drafter.
+mtp_speculative: a drafter's acceptance, for serving simulators and vLLM's synthetic acceptance.
 
     accept length         tokens that a step gives: verified drafts and the bonus, 1 … k
     marginal[i]           share of steps that verified the first i + 1 drafts
@@ -29,7 +29,7 @@ from mtp_harness.results.result_file import ResultFile
 
 TASK = "mtp_speculative"
 TOLERANCE = 0.02
-"""Of the schema's own check of the mean."""
+"""Tolerance of the schema's check of the mean."""
 
 _OF_ALL = (
     "conditional_accept_rates marginal_accept_rates mean_accept_length "
@@ -63,7 +63,7 @@ class Steps(NamedTuple):
         return [n / sum(self.histogram.values()) for n in longer]
 
     def summary(self) -> dict[str, Any]:
-        """Return what a profile says of steps, of one category or of all."""
+        """Return a profile's entries for one category or for all."""
         marginal = self.marginal()
         before = [1.0, *marginal]
         conditional = [m / b if b else 0.0 for m, b in zip(marginal, before, strict=False)]
@@ -125,7 +125,7 @@ def find_run(place: Path) -> ResultFile:
     """Return the one results file of `TASK` at or below a place.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such run.
         ValueError: there are several, or no file is a results file. Where some are, damaged ones
             are named on stderr and left out.
     """
@@ -206,7 +206,7 @@ def speculation_profile(
 
 
 def steps_of(tables: Mapping[str, Any], k: int) -> dict[str, Steps]:
-    """Return what the task's tables say of k, by category."""
+    """Return the steps at k that the task's tables hold, by category."""
     found: dict[str, Steps] = {}
     for row in _rows(tables["histogram"], k):
         steps = found.setdefault(row["category"], Steps({}, (0.0, 0)))
@@ -216,7 +216,7 @@ def steps_of(tables: Mapping[str, Any], k: int) -> dict[str, Steps]:
             pair = (row["value"] * row["count"], row["count"])
             found[row["category"]] = found[row["category"]]._replace(per_request=pair)
     if not found or not any(sum(steps.histogram.values()) for steps in found.values()):
-        raise ValueError(f"the run has no steps with k = {k}, which makes no profile.")
+        raise ValueError(f"the run has no steps with k = {k}, so there is no profile to write.")
     return {name: steps for name, steps in found.items() if sum(steps.histogram.values())}
 
 
@@ -256,5 +256,5 @@ def _validation(whole: Steps) -> dict[str, Any]:
 
 
 def _short(pretrained: str) -> str:
-    """Return the last two parts of a name or path: profiles are published, folders are not."""
+    """Return the last two parts of a name or path: a published profile shows no local folders."""
     return "/".join([part for part in pretrained.replace("\\", "/").split("/") if part][-2:])

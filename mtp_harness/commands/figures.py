@@ -24,26 +24,37 @@ FORMATS = ("png", "pdf", "svg")
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mtp-harness figures",
-        description="Draw the paper's figures and tables, and those that only we have, from "
-        "results of lm_eval. Each comes with the table that it shows, as CSV. What no run measured "
-        "is not drawn, or from the paper's numbers alone, and the command that measures it is "
-        "named.",
+        description="Draw the paper's figures and tables, and some of our own, from results of "
+        "lm_eval, each with its data as CSV. A figure without data is left out, or shows the "
+        "paper's numbers alone, and the command that measures it is named.",
+        epilog="example: mtp-harness figures results/ -o figures/ --paper --only fig_s10,table_1",
     )
     parser.add_argument("results", nargs="*", help="results_….json files, or folders of them")
     parser.add_argument("-o", "--out", type=user_path, required=True, help="folder for the figures")
-    parser.add_argument("--only", default="", metavar="NAME,…", help="such as fig_s10,table_1")
+    parser.add_argument(
+        "--only", default="", metavar="NAME,…", help="figures to draw, by name (default: all)"
+    )
     parser.add_argument("--format", default="png", help="png, pdf, svg (default: png at 300 dpi)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--paper",
         action="store_true",
-        help="add the paper's numbers, paler; what no run measured shows the paper alone",
+        help="add the paper's numbers, in a paler colour; a figure without data of yours shows "
+        "them alone (default: your numbers only)",
     )
-    which.add_argument("--paper-only", action="store_true", help="draw the paper's figures alone")
+    which.add_argument(
+        "--paper-only",
+        action="store_true",
+        help="draw the paper's numbers, without results (default: draw results)",
+    )
     parser.add_argument(
-        "--colour-blind", action="store_true", help="colours that every eye tells apart"
+        "--colour-blind",
+        action="store_true",
+        help="colours that colour-blind readers can tell apart (default: the paper's colours)",
     )
-    parser.add_argument("--mlflow", metavar="URI", help="log the runs and the figures there, too")
+    parser.add_argument(
+        "--mlflow", metavar="URI", help="also log the runs and figures in MLflow (default: no)"
+    )
     return parser
 
 
@@ -54,11 +65,11 @@ def main(argv: Sequence[str]) -> int:
         argv: Its arguments.
 
     Returns:
-        0; 1 where nothing was drawn, or a figure that --only names was not.
+        0; 1 if nothing was drawn, or a figure that --only names was not.
 
     Raises:
         FileNotFoundError: There are no results.
-        ValueError: An argument makes no sense.
+        ValueError: An argument is invalid.
     """
     given = _parser().parse_args(argv)
     formats, only = _listed(given.format), _listed(given.only)

@@ -1,7 +1,7 @@
-"""`mtp-harness grade SAMPLES`: grade answers that were saved, with `--predict_only` for one.
+"""`mtp-harness grade SAMPLES`: grade saved answers, such as those of a run with `--predict_only`.
 
 Every file gets a copy beside it, `….graded.jsonl`, with the verdicts and metrics that a grading run
-would have put into the samples. Whatever verdicts were there are made again.
+would have put into the samples. Verdicts that a file has already are computed again.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; 1 where a file of programs that was named or found could not be graded.
+    """Run the command; return 1 if a file of programs could not be graded.
 
     Raises:
-        ValueError: There is nothing to grade, or an argument makes no sense.
+        ValueError: There is nothing to grade, or an argument is invalid.
     """
     given = _parser().parse_args(argv)
 
@@ -90,9 +90,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def sources(places: Sequence[str], left_out: list[str]) -> list[Path]:
-    """Return the samples to grade: no graded copies, which are what grading writes.
+    """Return the samples to grade, without the graded copies that this command wrote.
 
-    `left_out` gets a sentence for each copy that was named, or is left without its source.
+    `left_out` gets a sentence for each copy that was named, or whose source is gone.
     """
     from mtp_harness.results import samples
 
@@ -121,7 +121,7 @@ def grade_file(
     Args:
         found: The samples.
         ks: The k of every pass@k; those of `pass_at_k.KS` that fit if empty.
-        workers: Programs graded at once; as many as keep the machine busy if None.
+        workers: Programs graded at once; None: one for each core.
         consent: Run programs even where nothing isolates them.
 
     Returns:
@@ -152,7 +152,7 @@ def grade_file(
 
 
 def _keep_decoding(row: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
-    """Keep how each answer was decoded, where the samples hold it."""
+    """Keep each answer's decode record, where the samples hold it."""
     before = row.get("n_answers")
     if isinstance(before, list):
         for new, old in zip(metrics["n_answers"], before, strict=False):

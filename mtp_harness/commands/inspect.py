@@ -1,6 +1,6 @@
 """`mtp-harness inspect PATH`: what a checkpoint is, what is wrong, whether its heads are plausible.
 
-Exit status: 0 for a sound checkpoint, 1 with all problems listed, 2 where there is none to inspect.
+Exit status: 0 for a sound checkpoint, 1 with all problems listed, 2 if there is no checkpoint.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _VERDICTS = {
     "worse": "worse, as it should be",
     "better": "better: the row is wrong",
     "alike": "no difference on this text",
-    "unknown": "says nothing: the module knows too little",
+    "unknown": "inconclusive: the module is trained too little",
 }
 
 
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print what a checkpoint is; return 0 if it is sound, 1 if not.
+    """Print a description of a checkpoint; return 0 if it is sound, 1 if not.
 
     Raises:
         FileNotFoundError: there is nothing at the path.
@@ -122,7 +122,7 @@ def _probe(summary: Summary, opened: Opened, text: str) -> tuple[list[HeadProbe]
     wrong = [problem for control in controls if (problem := control.problem())]
     summary.problems += wrong
     for probe in probes:
-        # Modules that are read wrongly know little: that is not a second problem.
+        # A module that is read wrongly also scores badly: that is not a second problem.
         if (doubt := probe.doubt()) and not (wrong and probe.offset > 1):
             summary.problems.append(f"head {probe.offset}: {doubt}")
     return probes, controls
@@ -134,7 +134,7 @@ def _read_text(path: Path) -> str:
         return path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path} is no UTF-8 text ({error.reason} at byte {error.start}), expected text to "
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}), expected text to "
             "score the heads on: name another file"
         ) from error
 

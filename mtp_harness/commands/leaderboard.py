@@ -50,21 +50,28 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mtp-harness leaderboard",
         description="Show models and tasks in one table, with 90 % intervals by bootstrap over "
-        "documents, and speed beside quality. A task at several temperatures has a table for each. "
-        "Runs that differ in task version, documents, prompts, number of samples, top-p, stops, "
-        "budget, draft rule or dtype are refused.",
+        "documents, and speed beside quality. A task at several temperatures has one table for "
+        "each. Runs that differ in task version, documents, prompts, number of samples, top-p, "
+        "stops, budget, draft rule or dtype are refused.",
+        epilog="example: mtp-harness leaderboard results/ --baseline n1 --format markdown",
     )
     parser.add_argument("results", nargs="+", help="results_….json files, or folders of them")
-    parser.add_argument("--baseline", help="row to show paired differences to, by label or name")
+    parser.add_argument(
+        "--baseline", help="label or name of the row to compare the others with (default: none)"
+    )
     parser.add_argument(
         "--claims",
         action="store_true",
-        help="add what the paper claims: agree, disagree, inconclusive, or not comparable where "
-        "its models or machines are others",
+        help="add the paper's claims, and whether these runs agree, disagree, are inconclusive or "
+        "cannot be compared with the paper's models or machines (default: no claims)",
     )
-    parser.add_argument("--format", choices=FORMATS, default="terminal", help="default: terminal")
     parser.add_argument(
-        "-o", "--output", type=user_path, help="write into this file instead of the terminal"
+        "--format", choices=FORMATS, default="terminal", help="of the table (default: terminal)"
     )
-    parser.add_argument("--mlflow", metavar="URI", help="log runs and leaderboard in MLflow, too")
+    parser.add_argument(
+        "-o", "--output", type=user_path, help="file for the table (default: the terminal)"
+    )
+    parser.add_argument(
+        "--mlflow", metavar="URI", help="also log runs and leaderboard in MLflow (default: no)"
+    )
     return parser

@@ -1,7 +1,6 @@
-"""`mtp-harness lm_eval`: lm_eval's own command line with our model and tasks in it.
+"""`mtp-harness lm_eval`: lm_eval's own command line, with our model and tasks registered.
 
-This is `lm_eval` as it is after a plain install, where the start-up file is not read (`pip
---target`, PYTHONPATH) or is switched off.
+It works where the start-up file is not read (`pip --target`, PYTHONPATH) or is switched off.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""`mtp-harness measure`: what a model's heads know, and how fast they make it.
+"""`mtp-harness measure`: accuracy and loss of each head, and the speed of decoding.
 
 The numbers of the model cards. Teacher-forced accuracy and loss of every head and the text walk, on
 windows of the running Python's standard library; greedy decoding of prompts from it with heads
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    """Measure a model, print a table and write JSON where it is asked for."""
+    """Measure a model, print a table and, with `-o`, write JSON."""
     parser = _parser()
     args = parser.parse_args(argv)
     if not (args.pretrained or args.loader):
@@ -98,7 +98,7 @@ def screen(found: Mapping[str, Any]) -> str:
         ("accuracy", [f"{value:.3f}" for value in heads["accuracy"]]),
         ("bits per token", ["-" if b is None else f"{b:.3f}" for b in heads["bits_per_token"]]),
         *(
-            ("  tokens it cannot say", [f"{value:.1%}" for value in heads[name]])
+            ("  tokens it cannot draft", [f"{value:.1%}" for value in heads[name]])
             for name in ("unsayable",)
             if name in heads
         ),

@@ -1,4 +1,4 @@
-"""The options by which commands are told which model to open."""
+"""The options that name the model of a command."""
 
 import argparse
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def drafter_facts(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what a result says of the drafter; empty without a drafter."""
+    """Return what results record of the drafter; empty without a drafter."""
     from mtp_harness.models.load import drafter_place
     from mtp_harness.models.provenance import weights_sha256
 
@@ -40,7 +40,7 @@ def drafter_facts(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def named(facts: Mapping[str, Any]) -> str:
-    """Return what a table calls a model, by its `pretrained` and `drafter`."""
+    """Return a model's name in tables, from its `pretrained` and `drafter`."""
     drafter = facts.get("drafter")
     return f"{facts['pretrained']}{f' with {drafter}' if drafter else ''}"
 

@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _figures(results: Sequence[str]) -> tuple[list["Figure"], list[str]]:
-    """Return the figures that these results give, and why others are not there."""
+    """Return the figures that these results give, and why the others are missing."""
     from mtp_harness.figures.catalogue import draw_all  # with pandas and matplotlib
     from mtp_harness.report.page import Figure
     from mtp_harness.results.tidy import read_runs
@@ -65,20 +65,27 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mtp-harness report",
         description="Make one page of results: scores, every document's answers coloured by head, "
-        "figures with their tables, the paper's claims, provenance. It needs no network and opens "
-        "from a file; what models wrote is shown as text and cannot run.",
+        "figures with their tables, the paper's claims, provenance. It opens from a file and needs "
+        "no network; text that models wrote is shown as text and never runs.",
+        epilog="example: mtp-harness report results/ -o report.html",
     )
     parser.add_argument("results", nargs="+", help="results_….json files, or folders of them")
     parser.add_argument(
-        "-o", "--output", type=user_path, default="report.html", help="default: report.html"
+        "-o",
+        "--output",
+        type=user_path,
+        default="report.html",
+        help="file to write (default: %(default)s)",
     )
-    parser.add_argument("--baseline", help="row to show paired differences to, by label or name")
-    parser.add_argument("--title", help="of the page (default: its models and tasks)")
+    parser.add_argument(
+        "--baseline", help="label or name of the row to compare the others with (default: none)"
+    )
+    parser.add_argument("--title", help="title of the page (default: its models and tasks)")
     parser.add_argument(
         "--documents",
         type=int,
         default=200,
         metavar="N",
-        help="documents of each task in the page, the others are counted (default: 200)",
+        help="documents of each task to show; the others are only counted (default: %(default)s)",
     )
     return parser

@@ -2,10 +2,10 @@
 
 Each model and single task is a cell with its own folder. Cells of one checkpoint share a process,
 but for timings, which have their own; a cell whose results do not depend on `draft_heads` runs once
-for all values of it. A suite that was killed goes on where it stopped when the same command is
-given again; a cell that fails is reported, does not stop the others, and makes the exit status 1.
+for all values of it. The same command resumes a suite that was killed; a cell that fails is
+reported, does not stop the others, and makes the exit status 1.
 
-`--watch 'runs/*/checkpoint-*'` goes on: models whose arguments have CHECKPOINT run on each
+`--watch 'runs/*/checkpoint-*'` keeps running: models whose arguments have CHECKPOINT run on each
 checkpoint once it is whole, and OUT/figures has the curves so far.
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 COMPARISON_FILE = "comparison.md"
 
 CURVES = ("fig_5", "fig_s12", "fig_sample_efficiency", "fig_heads", "fig_heads_by_step")
-"""Figures of checkpoints: all but `fig_heads`, which shows the last one, are over training."""
+"""Figures of checkpoints over training; `fig_heads` shows the last one."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
 
     Raises:
         FileNotFoundError: the suite, or a checkpoint, is not there.
-        ValueError: the suite cannot be run as it is; nothing has run then.
+        ValueError: the suite cannot be run as it is; nothing has run.
     """
     given = _parser().parse_args(argv)
     from mtp_harness.pipeline.plan import plan
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     store = tracking.Store(given.mlflow, suite.name) if given.mlflow else None
     with only_one(output):
-        _say(f"results go to {output}; killed, the same command goes on where it was")
+        _say(f"results go to {output}; the same command resumes a killed suite")
         outcomes = run_cells(cells, _say)
         _conclude(outcomes, output)
         if store:
@@ -90,7 +90,7 @@ def _watch(given: argparse.Namespace, suite: Suite, output: Path) -> int:
         try:
             watch(suite, given.watch, output, _say, evaluated)
         except KeyboardInterrupt:
-            _say(f"\nstopped; {len(failed)} cells failed; the same command goes on")
+            _say(f"\nstopped; {len(failed)} cells failed; the same command continues")
     return 1 if failed else 0
 
 
@@ -116,7 +116,7 @@ def _curves(outcomes: Sequence[Outcome], output: Path) -> None:
 
 
 def _pasted(cell: Cell) -> str:
-    """Return what runs a cell by itself; a comment where another cell gives its results."""
+    """Return the command that runs a cell; a comment if another cell gives its results."""
     if cell.given_by:
         return f"# {cell.label} {cell.task}: the results of {cell.given_by.label}"
     return shlex.join(cell.command())
@@ -137,14 +137,15 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=user_path,
         metavar="OUT",
-        help="folder for all cells, which goes on where it stands (default: the one that the suite "
-        "names, else the suite's name)",
+        help="folder for all cells; a suite that was begun there continues (default: the one that "
+        "the suite names, else the suite's name)",
     )
     parser.add_argument(
         "--watch",
         metavar="'PATTERN'",
-        help="go on, and evaluate checkpoints as they appear, such as 'runs/*/checkpoint-*', with "
-        "the models whose arguments have CHECKPOINT; ends by Ctrl-C (default: run once)",
+        help="keep running, and evaluate checkpoints as they appear, such as "
+        "'runs/*/checkpoint-*', with the models whose arguments have CHECKPOINT; ends by "
+        "Ctrl-C (default: run once)",
     )
     parser.add_argument(
         "--dry-run",
@@ -154,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--mlflow",
         metavar="URI",
-        help="log every finished cell there, such as sqlite:///mlflow.db (default: not)",
+        help="log every finished cell there, such as sqlite:///mlflow.db (default: no)",
     )
     return parser
 
@@ -173,7 +174,7 @@ def _conclude(outcomes: Sequence[Outcome], output: Path) -> None:
 
 
 def _log(outcomes: Sequence[Outcome], store: tracking.Store, output: Path) -> None:
-    """Log every finished cell with its figures, and what compares them, as far as it is new."""
+    """Log the finished cells with their figures, and the comparison, if they are new."""
     logged: list[tracking.Logged] = []
     without: list[str] = []
     for outcome in outcomes:
@@ -193,7 +194,7 @@ def _log(outcomes: Sequence[Outcome], store: tracking.Store, output: Path) -> No
 
 
 def _figures(folder: Path, without: list[str]) -> list[Path]:
-    """Return the figures of all results below a folder; why there are none goes to `without`."""
+    """Return the figures of all results below a folder; if none, `without` gets the reason."""
     from mtp_harness.pipeline.evaluation import draw
 
     try:

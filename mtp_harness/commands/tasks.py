@@ -1,7 +1,7 @@
-"""`mtp-harness tasks`: every task in a line: what it measures, how long it takes, what is here.
+"""`mtp-harness tasks`: a line for every task: what it measures, its time, whether its data is here.
 
-Which tasks there are comes from the harness's own index, what they measure and how long they take
-from `harness.task_facts`, and whether their documents are here from `mtp-harness data check`.
+The tasks come from the harness's own index, measures and times from `harness.task_facts`, and the
+state of the documents from `mtp-harness data check`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ With --metadata '{{"quick": true}}' probes read a part of their documents, in mi
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the list, or its table for a README."""
+    """Print the list, or the table of the README."""
     given = _parser().parse_args(argv)
     rows: list[tuple[str, ...]] = [(*HEADING, "documents")]
     if given.markdown:
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _facts(name: str) -> tuple[str, ...]:
-    """Return a task's line; one at a temperature takes its twin's time for each sample."""
+    """Return a task's line; at a temperature, the plain task's time is taken for each sample."""
     facts = FACTS.get(name) or FACTS.get(_twin(name))
     if facts is None:
         return name, "one of lm_eval's own tasks", "?", "?", "?"
@@ -87,12 +87,12 @@ def _facts(name: str) -> tuple[str, ...]:
 
 
 def _twin(name: str) -> str:
-    """Return the task without a temperature: it reads the same documents."""
+    """Return the task without a temperature, which reads the same documents."""
     return name.rpartition("_t")[0]
 
 
 def _groups(found: Mapping[str, Status]) -> list[tuple[str, ...]]:
-    """Return a line for each group: how many tasks, and of how many the documents are here."""
+    """Return a line for each group: how many tasks it has, and for how many documents are here."""
     index = our_index()
     rows: list[tuple[str, ...]] = []
     for name in sorted(index):
@@ -108,7 +108,7 @@ def _groups(found: Mapping[str, Status]) -> list[tuple[str, ...]]:
 
 
 def _state(name: str, found: Mapping[str, Status]) -> str | None:
-    """Return what was found for a task or its twin."""
+    """Return what was found for a task, or for the task without its temperature."""
     twin = _twin(name)
     return found[name].state if name in found else found[twin].state if twin in found else None
 

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 DEFAULTS = Recipe(steps=20000)
 SETTABLE = [field.name for field in fields(Recipe) if field.name != "data_sha256"]
-"""What the command line can set of a recipe; the hash follows from `--data`."""
+"""The fields of a recipe that the command line sets; the hash follows from `--data`."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the command line; the defaults are those of the reference model `mtp-bytes-n4`."""
+    """Return the command line; the defaults are those of the shipped model `mtp-bytes-n4`."""
     p = argparse.ArgumentParser(
         prog="mtp-harness train",
         description=__doc__,
@@ -78,8 +78,8 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"--n {args.n}: at most {LOOKAHEAD} heads.")
     if (args.out / "config.json").exists():
         raise ValueError(
-            f"{args.out} holds a model, expected a folder without one: name another. (A run that "
-            "was stopped goes on by itself when its command is given again.)"
+            f"{args.out} holds a model, expected a folder without one: name another. (To "
+            "resume a run that was stopped, give its command again.)"
         )
     text = load(args.data)
     chosen = {name: getattr(args, name) for name in SETTABLE}
@@ -136,7 +136,7 @@ def build(args: argparse.Namespace) -> MTPLlamaForCausalLM:
 
 
 def _show(bar: tqdm[Any], line: dict[str, Any]) -> None:
-    """Move the bar to a line of the curve; its losses are by head, in nats per byte."""
+    """Advance the bar to a line of the curve; its losses are by head, in nats per byte."""
     losses = {"loss": line["loss_nats"], "held out": line.get("held_out_nats")}
     said = {name: " ".join(f"{one:.2f}" for one in nats) for name, nats in losses.items() if nats}
     bar.set_postfix(said, refresh=False)
@@ -144,7 +144,7 @@ def _show(bar: tqdm[Any], line: dict[str, Any]) -> None:
 
 
 def _ending(out: Path, record: dict[str, Any]) -> str:
-    """Return what was saved, and what can be done with it."""
+    """Return a message: what was saved, and what to do next."""
     last = record["curve"][-1]
     seen, loss = in_short(last["tokens"]), last.get("held_out_nats", last["loss_nats"])
     which = "held-out loss" if "held_out_nats" in last else "loss on the last batch"

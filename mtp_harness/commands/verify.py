@@ -1,4 +1,4 @@
-"""`mtp-harness verify`: is the text of k heads the text of NTP, token for token?
+"""`mtp-harness verify`: does decoding with k heads give the tokens of plain decoding (NTP)?
 
 HumanEval's prompts are decoded greedily with head 1 alone (NTP) and with heads 1..k, at each batch
 size; NTP at the other batch sizes is compared with NTP at the first. Differences are near ties or

@@ -1,9 +1,9 @@
 """`mtp-harness verify --engine vllm`: do two engines write the same text, and accept as often?
 
-vLLM decodes the prompts of `verify` with head 1 alone and with heads 1..k, one engine after the
-other. Each text is compared with our own NTP's, and vLLM's with k heads with vLLM's own NTP too.
-Our model judges what differs (`mtp_harness.decode.compare`): near ties, or errors. Its modules are
-read as vLLM reads them, or acceptance would differ for that reason alone.
+vLLM decodes the prompts of `verify` with head 1 alone and with heads 1..k, in one engine after the
+other. Each text is compared with our own NTP's, and vLLM's with k heads with vLLM's own NTP, too.
+Our model classifies the differences: near ties, or errors (`mtp_harness.decode.compare`). It reads
+its modules as vLLM does, so that acceptance can be compared.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ def compare_engines(
     batch: int,
     start: Callable[[int], tuple[Decode, Callable[[], None]]],
 ) -> Iterator[Both]:
-    """Yield what comes out for k = 1 and for each other k.
+    """Yield the comparison for k = 1 and for each other k.
 
     Args:
         verifier: of vLLM's texts.
-        ours: of the same model and requests, decoded by ourselves.
+        ours: our engine's run of the same requests.
         draft_heads: the k, 1 left out.
         batch: rows that we decode together.
-        start: from k to how vLLM decodes, and how that engine is ended.
+        start: takes k; returns how vLLM decodes, and how to end that engine.
     """
     truth, plain = ours.run(1, batch), None
     for k in (1, *draft_heads):
@@ -108,7 +108,7 @@ def as_lines(both: Both) -> Iterator[str]:
     for ours, its in both.acceptance:
         yield (
             f"  drafts verified at offset {ours.place[-1]}: ours {_shown(ours)}, vLLM "
-            f"{_shown(its)}{'' if _overlap(ours, its) else '   the intervals are apart'}"
+            f"{_shown(its)}{'' if _overlap(ours, its) else '   the intervals do not overlap'}"
         )
 
 

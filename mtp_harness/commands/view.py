@@ -1,4 +1,4 @@
-"""What the commands that print tables share: arguments, rows as JSON, and rows by k."""
+"""What the commands that print tables share: arguments, rows as JSON, rows by k."""
 
 import argparse
 import json
@@ -16,11 +16,11 @@ def parse(
     """Return the arguments of a command that reads results and can write its rows into a file.
 
     Args:
-        argv: Of the command, as the next two are.
-        name: As it is called.
+        argv: The command's arguments.
+        name: Its name.
         description: What it does.
         files: What it reads, such as `results_….json`.
-        example: Its arguments in an example.
+        example: Arguments for the example in its help.
         options: Its own options that take a text, each with its help.
     """
     parser = argparse.ArgumentParser(
@@ -41,7 +41,7 @@ def parse(
 
 
 def show(lines: Iterable[str], rows: Iterable[Any], target: Path | None) -> None:
-    """Print lines, and write the named tuples that they show into a file where one is asked for."""
+    """Print lines; if a file is asked for, write the named tuples that they show into it."""
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     if target:
         write_whole(target, json.dumps([_plain(row) for row in rows], indent=2) + "\n")
@@ -75,7 +75,7 @@ def acceptance_rows(measured: Mapping[int, Mapping[str, Any]]) -> Iterator[tuple
 
 
 def _plain(value: Any) -> Any:
-    """Return a named tuple by its names, and those in it likewise."""
+    """Return a named tuple as a dict, also those inside it."""
     if not hasattr(value, "_asdict"):
         return value
     return {name: _plain(entry) for name, entry in value._asdict().items()}

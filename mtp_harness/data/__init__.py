@@ -1,1 +1,1 @@
-"""Where each task's documents come from."""
+"""Loaders of each task's documents."""

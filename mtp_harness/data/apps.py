@@ -1,8 +1,8 @@
-"""APPS: problems from contest and interview sites, of which the paper uses the introductory ones.
+"""APPS: problems from contest and interview sites; the paper uses the introductory ones.
 
 A problem is either a script (input and expected output) or a function to call (`fn_name`, with
-argument lists and results). Rows without any test cannot be graded: they are left out, and counted
-in a warning.
+argument lists and results). Rows without tests cannot be graded: they are left out, and counted in
+a warning. in a warning.
 
 Source: Hendrycks et al. 2021, "Measuring Coding Challenge Competence With APPS";
 https://huggingface.co/datasets/codeparrot/apps, `test.jsonl`.
@@ -89,7 +89,7 @@ def _parsed(text: Any) -> Any:
 
 @contextmanager
 def _any_digits() -> Iterator[None]:
-    """Lift Python's limit on the digits of an integer: some results have more."""
+    """Lift Python's limit on the digits of an integer, which some results exceed."""
     before = sys.get_int_max_str_digits()
     sys.set_int_max_str_digits(0)
     try:

@@ -4,18 +4,18 @@
     ((-20513)@(00640*11111))=50002                               three, and the answer
 
 A polynomial is five digits, the coefficients of X^0 … X^4. Every operation has its own brackets;
-operators are `-` (of one operand), `+`, `*` and `@`, composition: (f@g)(X) = f(g(X)). A quotient
-ring has no composition of its own: it is taken of the representatives of degree below 5, by
-Horner's scheme, every product cut to X^0 … X^4.
+operators are `-` (of one operand), `+`, `*` and `@`, composition: (f@g)(X) = f(g(X)). Composition
+is not defined in a quotient ring: here it uses the representatives of degree below 5, by Horner's
+scheme, with every product cut to X^0 … X^4.
 
-How an expression with m operations is drawn: the operator at its root uniformly from the four; of
-the m - 1 others, a binary operator gives its left operand 0 … m - 1, uniformly; operands are
-uniform in 7^5. The draws come from Python's `random.Random(seed).random()` alone, which is the same
-in every Python.
+An expression with m operations is drawn so: the operator at its root uniformly from the four; a
+binary operator gives its left operand 0 … m - 1 of the m - 1 other operations, uniformly;
+operands are uniform in 7^5. All draws come from Python's `random.Random(seed).random()`, which is
+the same in every Python.
 
 Source: Gloeckle et al. 2024, section 4.2 and appendix K. The paper says ring, operations, uniform
-coefficients and operators, 1 to 10 operations, 2000 test expressions each; serialisation, shape of
-the expressions and what composition means are chosen here.
+coefficients and operators, 1 to 10 operations, 2000 test expressions each; the text form, the shape
+of the expressions and the meaning of composition are chosen here.
 """
 
 import random
@@ -29,14 +29,14 @@ COUNT, QUICK_COUNT = 2000, 20
 """Expressions of each number of operations; the paper has 2000."""
 
 SHOTS, SHOT_OPERATIONS = 20, 5
-"""Expressions that examples in the prompt are taken from, of each number of operations up to 5."""
+"""Expressions reserved for examples in the prompt, for each number of operations up to 5."""
 
 PRIME = 7
 DEGREE = 5
 """X^5 = 0: a polynomial has this many coefficients."""
 
 VERSION = "1"
-"""Of the generator: expressions of one seed are the same as long as it is."""
+"""Version of the generator: raised when the expressions of a seed change."""
 
 Polynomial = tuple[int, ...]
 """Coefficients of X^0 … X^4, each 0 … 6."""
@@ -69,10 +69,10 @@ def load(
 
     Returns:
         The split `test`: rows with `expression`, `answer`, `operations` and `pause_tokens`, all
-        kinds in turns; and the split `train`, of another seed, for examples in the prompt.
+        kinds in turns; and the split `train`, from another seed, for examples in the prompt.
 
     Raises:
-        ValueError: an argument is not what it should be.
+        ValueError: an argument is invalid.
     """
     ms = several("operations", operations, OPERATIONS)
     pauses = several("pause_tokens", pause_tokens, PAUSE_TOKENS)
@@ -95,7 +95,7 @@ def problems(operations: int, count: int, seed: int) -> list[Problem]:
     Args:
         operations: m, at least 0.
         count: how many.
-        seed: of the draws; each m has a sequence of its own.
+        seed: of the draws; each m has its own sequence.
     """
     source = random.Random(f"{VERSION}/{seed}/{operations}")
     made = (_draw(source, operations) for _ in range(count))

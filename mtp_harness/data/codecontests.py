@@ -1,7 +1,7 @@
 """CodeContests: competitive programming problems; a solution reads and writes text.
 
-A problem's tests are its public, private and generated ones, in this order, all of which a solution
-has to pass.
+A problem's tests are its public, private and generated ones, in this order; a solution has to pass
+all of them.
 
 Source: Li et al. 2022, "Competition-Level Code Generation with AlphaCode", section 3.2;
 https://huggingface.co/datasets/deepmind/code_contests, split `test` (165 problems).
@@ -37,8 +37,8 @@ def load(data_dir: str | None = None, reward: str = "", **_metadata: object) -> 
 
     Args:
         data_dir: Folder to look in first.
-        reward: What stands before the problem for a model trained on annotated solutions:
-            `correct`, as in the paper, or another text; nothing if left out.
+        reward: Text before the problem for a model trained on annotated solutions: `correct`, as in
+            the paper, or another text; nothing if left out.
     """
     return splits({"test": [{**one, "annotation": reward} for one in read_problems(data_dir)]})
 

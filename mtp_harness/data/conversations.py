@@ -1,16 +1,16 @@
-"""Documents of one's own, one object a line, in the shapes that people have.
+"""The user's own documents, one JSON object a line, in the usual shapes.
 
     {"messages": [{"role": …, "content": …}, …], "tools": […]}    a conversation
     {"prompt": …, "completion": …}                                 texts, or lists of messages
     {"prompt": …}                                                  without an answer
     {"text": …}                                                    scored as a whole
-    {"turns": […]}            SPEED-Bench, Spec-Bench, MT-Bench: what a user says, without answers
+    {"turns": […]}            SPEED-Bench, Spec-Bench, MT-Bench: the user's turns, without answers
     {"question": …, "answer": …}                                   GSM8K
 
-Each with `id` (or `question_id`, `prompt_id`) and `category` where they are given. `built-in` names
-the set that comes with the package: 60 prompts with answers in six categories, written for it.
+Each may have `id` (or `question_id`, `prompt_id`) and `category`. `built-in` names the set in the
+package: 60 prompts with answers in six categories, written for it.
 
-Which tokens these are is the tokenizer's to say, so a row holds the document itself, as JSON.
+The tokens depend on the tokenizer, so a row holds the document itself, as JSON.
 """
 
 import json
@@ -28,30 +28,30 @@ _log = logging.getLogger(__name__)
 
 BUILT_IN = "built-in"
 KIND = "conversation"
-"""What rows of documents have for a `kind`: their text is a `Conversation` in JSON."""
+"""The `kind` of these rows: their text is a `Conversation` in JSON."""
 
 QUICK = 4
-"""Documents of a category with `quick`, evenly spread."""
+"""Documents of each category with `quick`, evenly spread."""
 
 _BUILT_IN_FILE = Path(__file__).with_name("six_categories.jsonl")
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 _SHAPES = "messages, prompt (with completion), text, turns, or question with answer"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _PLACEHOLDER = "FULL BENCHMARK DATA SHOULD BE FETCHED"
-"""Begins the turns that SPEED-Bench does not ship; its own script fills them in."""
+"""Begins the turns that SPEED-Bench does not ship; its own script adds them."""
 
 
 class Conversation(NamedTuple):
     """One document.
 
     Attributes:
-        id: its own, or its number in the file.
-        category: None where none is given.
+        id: as given, or its number in the file.
+        category: None if not given.
         messages: with `role` and `content`, as chat templates take them; empty for a plain text.
-        tools: as chat templates take them; None where there are none.
+        tools: as chat templates take them; None without tools.
         context: plain text before `text`, which is read and not scored.
-        text: plain text; empty where there are messages, or no answer.
-        n_later_turns: turns that are not read, because they follow a model's own answers.
+        text: plain text; empty if there are messages, or no answer.
+        n_later_turns: turns that are not read, because they follow answers of the model.
     """
 
     id: str
@@ -69,18 +69,18 @@ class Conversation(NamedTuple):
 
     @property
     def asked(self) -> list[dict[str, Any]]:
-        """What a model is given for the last answer."""
+        """The model's input for the last answer."""
         last = bool(self.messages) and self.messages[-1]["role"] == "assistant"
         return self.messages[:-1] if last else self.messages
 
     @property
     def has_prompt(self) -> bool:
-        """Whether there is something to go on from."""
+        """Whether there is a prompt to continue."""
         return bool(self.context or self.asked)
 
     @property
     def is_placeholder(self) -> bool:
-        """Whether its benchmark keeps its place only."""
+        """Whether it is a placeholder of its benchmark."""
         return any(str(one.get("content")).startswith(_PLACEHOLDER) for one in self.messages)
 
     def line(self) -> str:
@@ -89,19 +89,19 @@ class Conversation(NamedTuple):
 
     @classmethod
     def from_line(cls, line: str) -> "Conversation":
-        """Return what `line` gave."""
+        """Return the document that `line` wrote."""
         return cls(**json.loads(line))
 
 
 def load(place: str, quick: bool, config: str | None, split: str, wanted: str = "answer") -> Splits:
     """Return the split `test` of the documents that have an `answer`, or a `prompt`.
 
-    Rows are those of probes, categories in turns as data sets; documents without a category have
-    their file's name for one. What is left out is counted in `source`.
+    Rows are those of probes, with categories as data sets, in turns; documents without a category
+    have their file's name as one. `source` counts the documents that are left out.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a line is of none of the shapes, or no document has what is wanted.
+        ValueError: a line has none of the shapes, or no document has what is needed.
     """
     found = read_conversations(place, config, split)
     has = {"answer": "has_answer", "prompt": "has_prompt"}[wanted]
@@ -115,7 +115,7 @@ def load(place: str, quick: bool, config: str | None, split: str, wanted: str = 
     ]
     left_out = "; ".join(filter(None, reasons))
     if not chosen:
-        other = "mtp_speculative needs none" if wanted == "answer" else "mtp_heads reads texts"
+        other = "mtp_speculative needs no answer" if wanted == "answer" else "mtp_heads reads texts"
         raise ValueError(
             f"documents={place}: of {len(found)} documents {left_out}, expected at least one with "
             f"{'an answer' if wanted == 'answer' else 'a prompt'}: give one ({other})"
@@ -152,12 +152,12 @@ def read_conversations(
     Args:
         place: a `.jsonl`, `.jsonl.gz` or `.parquet` file, a folder of such, a data set of the hub
             as OWNER/NAME, or `built-in`.
-        config: of a data set of the hub.
-        split: of a data set of the hub.
+        config: of a data set on the hub.
+        split: of a data set on the hub.
 
     Raises:
         FileNotFoundError: it does not exist.
-        ValueError: a line is of none of the shapes; the message names file and line.
+        ValueError: a line has none of the shapes; the message names file and line.
     """
     if _on_hub(place):
         rows = from_hub("documents", str(place), config, split)
@@ -193,7 +193,7 @@ def _files(place: str | Path) -> list[Path]:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield what the lines of a file hold, each after its place."""
+    """Yield the objects in the lines of a file, each after its place."""
     if path.suffix == ".parquet":
         yield from ((f"{path} row {number}", row) for number, row in enumerate(rows_of(path), 1))
     else:
@@ -218,15 +218,15 @@ def conversation(row: Any, where: str, number: int) -> Conversation:
     """Return one line's document.
 
     Args:
-        row: what the line holds.
+        row: the line's content.
         where: file and line, for errors.
         number: of the document.
 
     Raises:
-        ValueError: it is of none of the shapes.
+        ValueError: it has none of the shapes.
     """
     if not isinstance(row, Mapping):
-        raise ValueError(f"{where} is no JSON object, expected {_SHAPES}")
+        raise ValueError(f"{where} is not a JSON object, expected {_SHAPES}")
     has = {name: value for name, value in row.items() if value is not None}
     ids = (has[name] for name in ("id", "question_id", "prompt_id") if name in has)
     one = Conversation(str(next(ids, number)), _category(has.get("category"), where))
@@ -261,7 +261,7 @@ def _are_turns(given: Any) -> bool:
 
 
 def _prompted(one: Conversation, prompt: Any, completion: Any, where: str) -> Conversation:
-    """Return a prompt with its completion: both are text, or both are messages."""
+    """Return a prompt with its completion; both are text, or both are messages."""
     if isinstance(prompt, str) and prompt and (completion is None or isinstance(completion, str)):
         if completion == "":
             raise ValueError(f"{where}: its completion is empty: leave it out, or give one")
@@ -271,7 +271,7 @@ def _prompted(one: Conversation, prompt: Any, completion: Any, where: str) -> Co
 
 
 def _messages(given: Any, where: str, name: str = "messages") -> list[dict[str, Any]]:
-    """Return messages once it is sure that they have roles and something in them."""
+    """Return messages, after checking that they have roles and content."""
     fits = isinstance(given, Sequence) and all(
         isinstance(one, Mapping)
         and isinstance(one.get("role"), str)

@@ -5,7 +5,7 @@ Python versions, so a `Corpus` carries the hash of every document and `Corpus.de
 the results: numbers over different hashes are not comparable.
 
 Left out of *code*: the folders in `EXCLUDED_FOLDERS` (tables, tests, installed packages) and
-`config-*`, files that are no UTF-8 or hold a NUL byte, empty files, and generated tables, by the
+`config-*`, files that are not UTF-8 or hold a NUL byte, empty files, and generated tables, by the
 rule of `is_generated`.
 """
 
@@ -26,10 +26,10 @@ EXCLUDED_FOLDERS = frozenset(
     "__pycache__ dist-packages encodings idle_test pydoc_data site-packages test tests".split()
 )
 TABLE_SHARE = 0.25
-"""A file with more than this share of numbers and escapes among its characters is a table."""
+"""Share of numbers and escapes among its characters above which a file is a table."""
 
 TABLE_LINE_SHARE = 0.5
-"""So is one where more than this share of the lines opens with a number."""
+"""Share of lines that open with a number above which a file is a table, too."""
 
 _NOTICE_LINES = 10
 _NOTICE = re.compile(
@@ -58,7 +58,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents in a fixed order, and the Python that they come from."""
+    """Documents in a fixed order, and the Python version that they come from."""
 
     name: str  # `code` or `prose`
     python_version: str
@@ -71,7 +71,7 @@ class Corpus:
         return hashlib.sha256(listing.encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        """Return what the results must hold to tell two corpora apart, as plain JSON values."""
+        """Return what distinguishes two corpora in the results, as plain JSON values."""
         return {
             "name": self.name,
             "python_version": self.python_version,
@@ -98,7 +98,7 @@ def is_generated(text: str) -> bool:
     return sum(map(len, _NUMBERS.findall(text))) > TABLE_SHARE * n_characters
 
 
-@cache  # reading it takes seconds, and every probe of a run does
+@cache  # reading it takes seconds, and every probe of a run reads it
 def code_corpus(stdlib: Path | None = None) -> Corpus:
     """Return the source of the standard library, or of another folder, as a corpus.
 
@@ -117,7 +117,7 @@ def code_corpus(stdlib: Path | None = None) -> Corpus:
     if not documents:
         raise FileNotFoundError(
             f"no Python source under {folder}: the default code corpus is the standard library's "
-            "source, which this Python does not carry; name a corpus of your own"
+            "source, which this Python does not have; name your own corpus"
         )
     documents.sort(key=lambda doc: doc.name)
     return Corpus("code", platform.python_version(), tuple(documents))

@@ -1,10 +1,10 @@
-"""Functions of the running Python's standard library, to be summarised in one line: no download.
+"""Functions of the running Python's standard library, to summarise in one line: no download.
 
-A document is a function's source without its docstring, `head` its lines up to there, its reference
-summary the first line of that docstring. Taken are functions whose first line is a sentence (four
-words or more, ending in a full stop) and which have three lines of code or more besides, and 1500
-characters or fewer in all; of equal first lines, the first. `SEED` orders them: the first `N_SHOTS`
-are examples for few-shot prompts, the next `N_TEST` the test split. Other Pythons have other
+A document is a function's source without its docstring, `head` its lines before the docstring, and
+the reference summary the docstring's first line. Functions are used if that line is a sentence
+(four words or more, ending in a full stop), if they have three more lines of code or more, and if
+they have 1500 characters or fewer; of equal first lines, the first is used. `SEED` orders them: the
+first `N_SHOTS` are few-shot examples, the next `N_TEST` the test split. Other Pythons have other
 functions: the results name the version and hash the documents.
 """
 
@@ -31,7 +31,7 @@ def load(**_metadata: object) -> Splits:
     """Return the splits `test` and `shots`, rows of `id`, `head`, `document` and `summary`.
 
     Raises:
-        FileNotFoundError: This Python does not carry its library's source.
+        FileNotFoundError: This Python does not have its library's source.
     """
     rows = functions(code_corpus())
     random.Random(SEED).shuffle(rows)
@@ -50,7 +50,7 @@ def functions(corpus: Corpus) -> list[dict[str, str]]:
 def _of_file(name: str, text: str) -> Iterator[dict[str, str]]:
     try:
         tree = parse(text)
-    except SyntaxError:  # the library keeps broken files to test its tools with
+    except SyntaxError:  # the library has broken files to test its tools with
         return
     lines = text.split("\n")
     found = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
@@ -77,7 +77,7 @@ def _around_docstring(
 ) -> tuple[str, str]:
     """Return a function's lines before and after its first statement, indented from column 0.
 
-    Both are empty where a line, of a long string perhaps, is indented less than the function.
+    Both are empty if a line, for example of a long string, is indented less than the function.
     """
     first, margin = node.body[0], node.col_offset
     assert first.end_lineno is not None and node.end_lineno is not None

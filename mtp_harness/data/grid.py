@@ -9,7 +9,7 @@ from mtp_harness.data.rows import Splits, several, splits
 
 BATCH, PROMPT_TOKENS = (1, 4, 8, 16), (512, 1024, 2048)
 QUICK_BATCH, QUICK_PROMPT_TOKENS = (1, 4), (128,)
-"""A grid that a CPU gets through in a minute."""
+"""A small grid, for a minute on a CPU."""
 
 
 def load(
@@ -18,11 +18,11 @@ def load(
     prompt_tokens: int | Sequence[int] | None = None,
     **_metadata: Any,
 ) -> Splits:
-    """Return the cells, of the small grid if `quick`; sizes that are given come before it.
+    """Return the cells; with `quick`, those of the small grid, unless sizes are given.
 
     Returns:
         The split `test`: one row per cell with its `batch` and `prompt_tokens`, large ones last,
-        and what all documents of probes have.
+        and the columns that all documents of probes have.
 
     Raises:
         ValueError: a size is not a whole number from 1.

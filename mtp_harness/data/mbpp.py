@@ -1,8 +1,8 @@
 """MBPP: 974 small Python problems, each with a sentence, a reference solution and three asserts.
 
-Added to each row: `entry_point`, the reference's function that the asserts call; `exports`, further
-names of the reference that they use (classes, in three problems); `imports`, the reference's
-imports that they rely on.
+Added to each row: `entry_point`, the function of the reference that the asserts call; `exports`,
+other names of the reference that they use (classes, in three problems); `imports`, the imports of
+the reference that they need.
 
 Source: Austin et al. 2021, "Program Synthesis with Large Language Models", section 2.1 and appendix
 A (split: prompt 1-10, test 11-510, validation 511-600, train 601-974);
@@ -35,7 +35,7 @@ SHOTS = (2, 3, 4)
 
 
 def load(data_dir: str | None = None, **_metadata: object) -> Splits:
-    """Return the splits, and `shots`, the examples in the prompt."""
+    """Return the splits, and `shots`, the examples of the prompt."""
     rows = {row["task_id"]: row for row in read_problems(data_dir)}
     found = {
         name: [rows[number] for number in numbers if number in rows]
@@ -73,7 +73,7 @@ def completed(row: dict[str, Any]) -> dict[str, Any]:
             f"MBPP {plain['task_id']}: the tests call none of the functions that the reference "
             "solution defines; expected one"
         )
-    # Tests call a function by the same name as a builtin only if the reference has one, too.
+    # A name that is also a builtin is a function of the reference only if it defines it.
     entry, *others = sorted(functions, key=lambda name: hasattr(builtins, name))
     imports = [
         ast.unparse(n)

@@ -1,7 +1,7 @@
 """The answers of an earlier run, read from the samples that `lm_eval --log_samples` wrote.
 
-The prompt is the one that was sent; the tokens are those that were generated, where the samples
-record them. A row's text is an `OwnAnswer` in JSON.
+The prompt is the one that was sent; the tokens are the generated ones, if the samples record them.
+A row's text is an `OwnAnswer` in JSON.
 """
 
 import json
@@ -27,7 +27,7 @@ class OwnAnswer(NamedTuple):
     Attributes:
         prompt: what was sent.
         text: what came back, cut at a stop string.
-        record: how it was decoded, as `DecodeRecord.as_dict` has it; None where nobody recorded it.
+        record: the decode record, as of `DecodeRecord.as_dict`; None if there is none.
         greedy: whether no token was sampled.
     """
 
@@ -42,12 +42,12 @@ class OwnAnswer(NamedTuple):
 
     @classmethod
     def from_line(cls, line: str) -> "OwnAnswer":
-        """Return what `line` gave."""
+        """Return the answer that `line` wrote."""
         return cls(**json.loads(line))
 
 
 def load(place: str, quick: bool) -> Splits:
-    """Return the split `test`, one row an answer, all of one data set, which is the task's name.
+    """Return the split `test`, one row an answer, in one data set with the task's name.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -1,8 +1,8 @@
-"""Prompts that a model goes on from: HumanEval's (code) and beginnings of `pydoc` topics (prose).
+"""Prompts to continue: HumanEval's (code) and beginnings of `pydoc` topics (prose).
 
-`--metadata '{"documents": "FILE"}'` asks those of one's own instead (`data.conversations`).
+`--metadata '{"documents": "FILE"}'` uses the user's own instead (`data.conversations`).
 
-Text, not tokens: every model is asked the same, whatever its tokenizer.
+Text, not tokens: every model gets the same prompts, whatever its tokenizer.
 """
 
 from typing import Any
@@ -13,10 +13,10 @@ from mtp_harness.data.humaneval import read_problems
 from mtp_harness.data.rows import Splits, beginning, in_turns, splits, spread, text_row
 
 QUICK = 16
-"""Prompts of a category with `quick`, evenly spread."""
+"""Prompts of each category with `quick`, evenly spread."""
 
 PROMPT_BYTES = 600
-"""Of a topic, up to the end of a line; as much again must follow."""
+"""Characters of a topic, up to the end of a line; as much again must follow."""
 
 
 def load(

@@ -1,4 +1,4 @@
-"""Python source that others wrote, parsed without remarks about its style."""
+"""Parses Python source of others without warnings about its style."""
 
 import ast
 import warnings

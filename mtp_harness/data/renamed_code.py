@@ -9,15 +9,15 @@ from mtp_harness.data.python_source import parse
 from mtp_harness.data.stories import MIN_MENTIONS, Template, gap
 
 _SHORTEST, _LONGEST = 400, 3000
-"""Characters of a function that is read."""
+"""Most characters of a function."""
 
 
 def renamed_functions(corpus: Corpus, count: int) -> list[Template]:
     """Return functions of a code corpus, from as many documents, evenly spread.
 
-    Two local names of each become gaps wherever they are used as names: the two used most, at least
-    `MIN_MENTIONS` times. Attributes, keywords and text keep theirs. Functions that use names in
-    other ways (`global`, f-strings) are not taken.
+    The two most used local names of each, with at least `MIN_MENTIONS` mentions, become gaps.
+    Attributes, keywords and strings are not changed. Functions that use names in other ways
+    (`global`, f-strings) are left out.
     """
     n = len(corpus.documents)
     if not n:

@@ -1,4 +1,4 @@
-"""What loaders share: rows of documents, of several kinds in turns, and the options that choose."""
+"""Shared by loaders: rows of documents, several kinds in turns, and options."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     import datasets
 
 Splits: TypeAlias = "dict[str, datasets.Dataset]"
-"""What the harness wants from `custom_dataset`. It hands a loader all metadata of task and run."""
+"""The return type of `custom_dataset`. The harness gives a loader all metadata of task and run."""
 
 Row = TypeVar("Row")
 
 
 def splits(rows: Mapping[str, Sequence[Mapping[str, Any]]], description: str = "") -> Splits:
-    """Return the rows of each split as a data set, with a description of where they are from."""
+    """Return the rows of each split as a data set, with a description of their source."""
     import datasets
 
     return {
@@ -26,14 +26,14 @@ def splits(rows: Mapping[str, Sequence[Mapping[str, Any]]], description: str = "
 
 
 def text_row(data_set: str, name: str, source: str, text: str, **before: str) -> dict[str, str]:
-    """Return a document of the probes, with the hash of what is read of it.
+    """Return a document for the probes, with the hash of its text.
 
     Args:
-        data_set: The documents that its numbers are pooled with.
+        data_set: The data set that it is pooled with.
         name: Its own.
-        source: Where it is from.
-        text: What is scored.
-        **before: Further columns of text, which stand before it.
+        source: Where it comes from.
+        text: The scored text.
+        **before: Further columns with text before it.
     """
     digest = hashlib.sha256("".join([*before.values(), text]).encode()).hexdigest()
     about = {"data_set": data_set, "name": name, "source": source, "sha256": digest}
@@ -52,7 +52,7 @@ def spread(rows: Sequence[Row], count: int) -> list[Row]:
 
 
 def beginning(text: str, n_bytes: int) -> str:
-    """Return the lines of a text that fit into a number of bytes; part of the first if need be."""
+    """Return the lines of a text that fit into a number of bytes; if none, part of the first."""
     encoded = text.encode()
     if len(encoded) <= n_bytes:
         return text
@@ -62,7 +62,7 @@ def beginning(text: str, n_bytes: int) -> str:
 
 
 def read_utf8(path: Path) -> str:
-    r"""Return a file's text with `\n` line ends; none if it is no UTF-8, or holds a NUL byte."""
+    r"""Return a file's text with `\n` line ends; empty if it is not UTF-8, or holds a NUL byte."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
@@ -74,7 +74,7 @@ def whole(name: str, given: Any, least: int) -> int:
     """Return an option that is one whole number.
 
     Raises:
-        ValueError: It is none, or less than `least`.
+        ValueError: It is not, or less than `least`.
     """
     if type(given) is not int or given < least:
         raise ValueError(f"{name}={given}, expected a whole number from {least}; choose one")

@@ -1,7 +1,7 @@
 """Reference solutions of HumanEval and MBPP, with the prompts that the code tasks put before them.
 
-A benchmark that is not at hand is left out with a warning that says how to provide it; with neither
-there is nothing to read, and that is an error.
+A benchmark that is not on this machine is left out with a warning that says how to provide it;
+without both there is an error.
 """
 
 import logging
@@ -13,7 +13,7 @@ from mtp_harness.data.rows import Splits, in_turns, splits, spread, text_row
 _log = logging.getLogger(__name__)
 
 N_QUICK = 40
-"""Problems of each benchmark that a quick run reads."""
+"""Problems of each benchmark in a quick run."""
 
 
 def load(quick: bool = False, data_dir: str | None = None, **_metadata: object) -> Splits:
@@ -24,7 +24,7 @@ def load(quick: bool = False, data_dir: str | None = None, **_metadata: object) 
         `context` (the prompt) and `text` (the solution). Benchmarks take turns.
 
     Raises:
-        FileNotFoundError: neither benchmark is at hand.
+        FileNotFoundError: neither benchmark is on this machine.
         ValueError: a file is not what it should be.
     """
     found, missing = [], []

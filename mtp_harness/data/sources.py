@@ -1,7 +1,8 @@
-"""Where the files of a benchmark are looked for: a folder, the local hub cache, the hub.
+"""Where the files of a benchmark are searched: a folder, the local hub cache, the hub.
 
-The folder is `--metadata data_dir=…` or `MTP_HARNESS_DATA`. The hub comes last, and is not asked
-where `HF_HUB_OFFLINE` or `HF_DATASETS_OFFLINE` is set. Whoever has none of these is told all ways.
+The folder is `--metadata data_dir=…` or `MTP_HARNESS_DATA`. The hub comes last, and is not used if
+`HF_HUB_OFFLINE` or `HF_DATASETS_OFFLINE` is set. If no place has the files, the error names all
+three.
 """
 
 import gzip
@@ -27,11 +28,11 @@ class Source(NamedTuple):
     """One benchmark's files."""
 
     title: str  # the benchmark's name in messages
-    files: tuple[str, ...]  # names to look for in the folder, best first; `*` is any part of one
+    files: tuple[str, ...]  # names to search in the folder, best first; `*` matches any part
     repository: str  # data set on the hub
     pattern: str  # its files there
-    columns: tuple[str, ...] = ()  # what every row has to have
-    revision: str | None = None  # branch of the repository; None for its main one
+    columns: tuple[str, ...] = ()  # required columns
+    revision: str | None = None  # branch of the repository; None for its main branch
 
 
 def read_rows(
@@ -40,7 +41,7 @@ def read_rows(
     """Return the rows of all files of a benchmark, or the first, in the order of the files.
 
     Raises:
-        FileNotFoundError: There is no file.
+        FileNotFoundError: There is no such file.
         ValueError: A file cannot be read, there is no row, or a row lacks a column.
     """
     paths = find_files(source, data_dir)
@@ -71,7 +72,7 @@ def find_here(source: Source, data_dir: str | None = None) -> list[Path]:
 
 
 def find_in(places: Sequence[Path], names: Sequence[str]) -> list[Path]:
-    """Return the files of the first name, in the first folder, that there are any of."""
+    """Return the files that match the first name, in the first folder that has any."""
     for folder in places:
         for name in names:
             if paths := sorted(path for path in folder.glob(name) if path.is_file()):
@@ -80,7 +81,7 @@ def find_in(places: Sequence[Path], names: Sequence[str]) -> list[Path]:
 
 
 def folders(data_dir: str | None) -> list[Path]:
-    """Return the folders to look in, in order; one that does not exist is refused."""
+    """Return the folders to search, in order; one that does not exist is refused."""
     given = {"data_dir": data_dir, ENV_FOLDER: os.environ.get(ENV_FOLDER)}
     named = {name: user_path(folder) for name, folder in given.items() if folder}
     for name, folder in named.items():
@@ -105,7 +106,7 @@ def _from_hub(source: Source, offline: bool) -> list[Path]:
             allow_patterns=[source.pattern],
             local_files_only=offline,
         )
-    except Exception:  # not cached, or no way there: the caller names all ways
+    except Exception:  # not cached, or not reachable: the caller names all places
         return []
     return sorted(Path(folder).glob(source.pattern))
 
@@ -120,7 +121,7 @@ def from_hub(option: str, name: str, config: str | None, split: str) -> "dataset
 
     try:
         return datasets.load_dataset(name, config, split=split)
-    except Exception as error:  # whatever the loader of a data set may raise
+    except Exception as error:  # loaders of data sets may raise anything
         first = str(error).strip().split("\n")[0]
         where = f"{option}={name}" + (f", dataset_config={config}" if config else "")
         raise ValueError(f"{where}, split={split} cannot be loaded ({first})") from None
@@ -142,7 +143,7 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield what the lines of a file hold, which may be gzipped, each after `PATH:NUMBER`."""
+    """Yield the lines of a file, which may be gzipped, parsed, each after `PATH:NUMBER`."""
     opener = gzip.open if path.suffix == ".gz" else open
     with damage_named(path), opener(path, "rt", encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
@@ -157,7 +158,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def damage_named(path: Path) -> Iterator[None]:
-    """Name the file, in a ValueError, in what its form's own reader says of a damaged one."""
+    """Turn the errors of a file format's reader into a ValueError that names the file."""
     try:
         yield
     except (EOFError, OSError, UnicodeDecodeError, zlib.error, ValueError) as error:
@@ -179,7 +180,7 @@ def require(row: Mapping[str, Any], source: Source) -> None:
 def describe(
     rows: Iterable[Mapping[str, str]], columns: Sequence[str], source: str
 ) -> dict[str, Any]:
-    """Return what tells two sets of documents apart, as plain JSON values.
+    """Return what distinguishes two sets of documents, as plain JSON values.
 
     `bytes` and `sha256` are over the texts of these columns, in UTF-8.
     """

@@ -1,11 +1,11 @@
-"""Texts that name things again and again, with a gap for each name: what the induction probe reads.
+"""Texts that mention names repeatedly, with a gap for each name, for the induction probe.
 
 A *template* is a text in which a character of the private use area stands for a name: U+E000 for
 the first, U+E001 for the second, and so on. Three sources:
 
-    generated_stories   children's stories from a seeded grammar; how often a character is named
-                        rather than described ("the girl") is an argument, the density
-    folder_stories      stories of your own, one `.txt` each; their names become gaps
+    generated_stories   children's stories from a seeded grammar; the density is how often a
+                        character is named instead of described ("the girl")
+    folder_stories      your own stories, one `.txt` each; their names become gaps
     renamed_functions   functions of real code (`mtp_harness.data.renamed_code`)
 
 Source of the test: Gloeckle et al. 2024, section 4.1, which renames the characters of 100 stories
@@ -25,21 +25,21 @@ from mtp_harness.data.rows import spread
 _log = logging.getLogger(__name__)
 
 VERSION = "1"
-"""Of the grammar: stories of one seed are the same as long as it is."""
+"""Version of the grammar: raised when the stories of a seed change."""
 
 GAP = 0xE000
 MOST_NAMES = 12
-"""In a story of a folder: made-up names of whole bytes begin in as many different ways."""
+"""Most names in a story of a folder: byte-level names need that many different first letters."""
 
 MIN_MENTIONS = 3
-"""Of each name in a story or function that is read."""
+"""Fewest mentions of each name in a story or function that is read."""
 
 SENTENCES = 24
-"""Of a generated story, after those that introduce its characters."""
+"""Sentences of a generated story after those that introduce its characters."""
 
 
 class Template(NamedTuple):
-    """A text with gaps, and what it is called."""
+    """A text with gaps, and its name."""
 
     name: str
     text: str
@@ -51,7 +51,7 @@ def gap(index: int) -> str:
 
 
 def gaps(text: str) -> list[tuple[int, int]]:
-    """Return where a template's gaps are: (place in the text, index of the name)."""
+    """Return the gaps of a template: (position in the text, index of the name)."""
     return [(at, ord(c) - GAP) for at, c in enumerate(text) if GAP <= ord(c) < GAP + 0x100]
 
 
@@ -82,8 +82,8 @@ _SENTENCES = (
 def generated_stories(count: int, seed: int, density: float) -> list[Template]:
     """Return stories with two or three characters, the same for the same arguments.
 
-    Density is the chance that a character is named rather than described, 0 … 1, each time after it
-    has been introduced.
+    Density is the chance, 0 … 1, that a mention after the introduction names the character
+    instead of describing it.
     """
     if not 0 <= density <= 1:
         raise ValueError(
@@ -113,7 +113,7 @@ def _story(source: random.Random, density: float) -> str:
         place, thing, feeling = (
             words[_below(source, len(words))] for words in (_PLACES, _THINGS, _FEELINGS)
         )
-        while "{b}" in form or "{a}" in form:  # each mention is drawn by itself
+        while "{b}" in form or "{a}" in form:  # each mention is drawn independently
             form = form.replace("{a}", called(a), 1).replace("{b}", called(b), 1)
         sentences.append(form.format(place=place, thing=thing, feeling=feeling))
     return " ".join([*opening, *sentences])
@@ -134,12 +134,12 @@ _WORD = re.compile(r"[A-Za-z]+")
 
 
 def folder_stories(folder: Path, count: int) -> list[Template]:
-    """Return the stories of a folder that name somebody, evenly spread over its `.txt` files.
+    """Return the stories of a folder that mention names, evenly spread over its `.txt` files.
 
-    A name is a capitalised word that is written in lower case nowhere in the story, stands in the
-    middle of a sentence at least once, and is there at least `MIN_MENTIONS` times. Of more than
-    `MOST_NAMES` names in a story the first ones are replaced. Files that are no UTF-8, or hold
-    characters that stand for names here, are left out with a warning.
+    A name is a capitalised word that never occurs in lower case in the story, occurs in the middle
+    of a sentence at least once, and at least `MIN_MENTIONS` times in all. If a story has more than
+    `MOST_NAMES` names, the first ones are replaced. Files that are not UTF-8, or contain characters
+    that stand for names here, are left out with a warning.
 
     Raises:
         FileNotFoundError: there is no such folder, or no file holds such a story.

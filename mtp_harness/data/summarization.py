@@ -5,8 +5,8 @@ with the columns that the benchmark has on the hub; `NAME/validation…` or `NAM
 few-shot examples.
 
 Source: Gloeckle et al. 2024, section 3.7 and appendix H; the repositories below. Most of those hold
-a script that no longer runs and no table, so their files come from the branch on which the hub
-keeps every public data set as Parquet.
+a script that no longer runs and no table, so their files come from the branch where the hub keeps
+every public data set as Parquet.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from mtp_harness.data.rows import Splits, splits
 from mtp_harness.data.sources import Source, find_files, read_rows
 
 MAX_SHOTS = 64
-"""Documents kept for few-shot prompts, the first of their split."""
+"""Documents for few-shot prompts: the first of their split."""
 
 
 class Benchmark(NamedTuple):
-    """One benchmark's columns and place."""
+    """One benchmark's columns and repository."""
 
     title: str  # its name in messages
     document: str  # column with the text
@@ -29,7 +29,7 @@ class Benchmark(NamedTuple):
     n_test: int  # documents of the whole test split
     repository: str  # data set on the hub
     folder: str = "default"  # of its files there
-    converted: bool = True  # whether that is on the hub's branch of Parquet files
+    converted: bool = True  # whether it is on the hub's branch of Parquet files
 
 
 BENCHMARKS = {
@@ -59,7 +59,7 @@ BENCHMARKS = {
 
 
 def source(benchmark: str, split: str = "test") -> Source:
-    """Return where the files of one split (`test`, `validation` or `train`) are looked for."""
+    """Return where the files of one split (`test`, `validation` or `train`) are searched."""
     known = BENCHMARKS[benchmark]
     files = [f"{benchmark}/{split}{ending}" for ending in (".jsonl.gz", ".jsonl", "-*.parquet")]
     if split == "test":  # a part of the test split, for trying things out
@@ -93,8 +93,8 @@ def shots(benchmark: str, data_dir: str | None = None) -> tuple[str, list[dict[s
     """Return documents for few-shot prompts, and the split they are from.
 
     Returns:
-        The first `MAX_SHOTS` of `validation`, or of `train` where that is missing; none where both
-        are.
+        The first `MAX_SHOTS` of `validation`, or of `train` if that is missing; none if both are
+        missing.
     """
     for split in ("validation", "train"):
         try:

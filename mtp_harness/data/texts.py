@@ -1,4 +1,4 @@
-"""The texts that probes read: by default code and prose of the running Python, else the user's own.
+"""The texts that probes read: by default code and prose of the running Python, or the user's own.
 
     --metadata '{"folder": "PATH"}'     every UTF-8 file below a folder; *.py is read as code
     --metadata '{"dataset": "NAME"}'    a Hugging Face data set; further `dataset_config`, `split`,
@@ -7,9 +7,9 @@
     --metadata '{"on": "samples_….jsonl"}'  a model's own answers of a run (`data.own_answers`)
     --metadata '{"quick": true}'        at most 100 kB of each data set
 
-Of a data set, documents are drawn in an order that depends on `seed` and their names alone, until
-`max_bytes` are reached; a long document counts with its beginning, cut at a line's end. Nothing is
-downloaded but a data set that the user names.
+Documents are drawn in an order that depends only on `seed` and their names, until `max_bytes` of a
+data set are reached; a long document is cut after its beginning, at a line's end. Nothing is
+downloaded except a data set that the user names.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ CODE, TEXT = "code", "text"
 
 
 class Limits(NamedTuple):
-    """How much of a data set is read, in bytes of UTF-8."""
+    """Limits of what is read, in bytes of UTF-8."""
 
     max_bytes: int
     max_document_bytes: int
@@ -56,12 +56,12 @@ def load(
 ) -> Splits:
     """Return the split `test`, one row per document, data sets in turns.
 
-    A row has `data_set`, `kind` (code or text), `name`, `source`, `text` and `sha256`, of the text
-    that is read. The bytes are those of `Limits`, by default `DEFAULT`'s.
+    A row has `data_set`, `kind` (code or text), `name`, `source`, `text` and `sha256` (of the text
+    that is read). The limits are those of `Limits`, by default `DEFAULT`.
 
     Raises:
         FileNotFoundError: there is no such folder or data set.
-        ValueError: an argument is not what it should be, or a data set holds no text.
+        ValueError: an argument is invalid, or a data set has no text.
     """
     limits = _limits(quick, max_bytes, max_document_bytes)
     if type(seed) is not int:
@@ -73,7 +73,7 @@ def load(
     if not dataset and (dataset_config, split, column) != (None, "test", "text"):
         if column != "text" or not documents:
             raise ValueError(
-                "dataset_config, split and column are of a dataset: give dataset=…, too"
+                "dataset_config, split and column belong to a dataset: give dataset=…, too"
             )
     if documents:
         return conversations.load(documents, quick, dataset_config, split)
@@ -106,7 +106,7 @@ def _of_corpus(corpus: Corpus, kind: str) -> list[dict[str, str]]:
 
 
 def _of_folder(folder: Path) -> list[list[dict[str, str]]]:
-    """Return the files of a folder; where it has code and text, as two data sets."""
+    """Return the files of a folder; if it has code and text, as two data sets."""
     rows = list(_files(folder))
     by_kind = [[row for row in rows if row["kind"] == kind] for kind in (CODE, TEXT)]
     if all(by_kind):
@@ -152,7 +152,7 @@ def _row(data_set: str, kind: str, name: str, source: str, text: str) -> dict[st
 
 
 def _draw(rows: list[dict[str, str]], limits: Limits, seed: int) -> list[dict[str, str]]:
-    """Return documents within the limits, each with the hash of what is read of it."""
+    """Return documents within the limits, each with the hash of its text."""
     if not rows:
         raise ValueError(
             "there is no text to read: expected at least one document that is not empty"

@@ -2,13 +2,13 @@ r"""Lexemes of a text and their classes: code by Python's own tokenizer, text by
 
 Code: keyword, identifier, number, string (an f-string is one, whatever is inside), comment,
 operator, newline (line ends, indentation, backslashes that join lines), whitespace (within a line),
-untokenisable (what follows an error, and characters that Python does not know).
+untokenisable (text after an error, and characters that Python does not allow).
 
 Text: word, number, punctuation, space.
 
-Classes exclude each other. They roll up to the three kinds of token that people ask about:
-"all code" (keyword, identifier, number, operator), "all text" (string, comment; word and number of
-texts) and "all special" (the rest).
+Classes exclude each other. They are grouped into three kinds of token: "all code" (keyword,
+identifier, number, operator), "all text" (string, comment; word and number of texts) and "all
+special" (the rest).
 """
 
 import io
@@ -51,7 +51,7 @@ class Lexeme(NamedTuple):
 
 
 def lexemes(text: str, kind: str) -> list[Lexeme]:
-    """Return the lexemes of a text of a kind (`code` or `text`), which cover it without a gap."""
+    """Return the lexemes of a text of a kind (`code` or `text`), which cover it without gaps."""
     if kind == "code":
         return list(_of_code(text))
     return [
@@ -71,9 +71,9 @@ def _of_code(text: str) -> Iterator[Lexeme]:
 
 
 def _gap(text: str, begin: int, end: int, at_line_start: bool) -> Iterator[Lexeme]:
-    """Yield what lies between two tokens: white space, joined lines, and what no token is made of.
+    """Yield what is between two tokens: white space, joined lines, and text outside any token.
 
-    White space at the start of a line is indentation, also where Python ignores it.
+    White space at the start of a line is indentation, even if Python ignores it.
     """
     for match in _GAP.finditer(text, begin, end):
         name = match.lastgroup or "untokenisable"
@@ -105,7 +105,7 @@ def _python_tokens(text: str) -> Iterator[Lexeme]:
 
 
 def _class_of(one: tokenize.TokenInfo) -> str | None:
-    """Return a token's class; None for what `_gap` sorts."""
+    """Return a token's class; None if `_gap` decides."""
     if one.type == kinds.NAME:
         return "keyword" if keyword.iskeyword(one.string) else "identifier"
     return _OF_TYPE.get(one.type)

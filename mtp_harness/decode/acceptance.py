@@ -26,8 +26,8 @@ class Rule:
     # A row stops drafting at the first head that gives its draft a probability below this; the text
     # does not depend on it.
     draft_threshold: float = 0.0
-    # False accepts every draft without looking, and the text is no longer the model's: a ceiling of
-    # what drafts could save, to be shown with its score.
+    # False accepts every draft unverified. The text is then no longer the model's: it is an upper
+    # limit of what drafts could save, shown with its score.
     verify: bool = True
 
     def __post_init__(self) -> None:

@@ -1,17 +1,17 @@
 """A preallocated key/value cache with one write position per row.
 
-Rows accept different numbers of drafts, so each writes where it stands; nothing is ever shifted.
+Rows accept different numbers of drafts, so each row writes at its own position; nothing is shifted.
 
     slot 0   k k k k k . . . | x      positions of this call: 3 4      (2 tokens, T = 2)
     slot 1   k k . . . . . . | x      positions of this call: 0 1
                                ^ the trash column: padding and finished rows write there; no query
                                  of a live row sees it
 
-A call either fills some rows with prompts (`fill`: its tokens see each other, causally) or goes on
-in all rows (`at`: its tokens see what is stored of their row up to their own position).
+A call either fills some rows with prompts (`fill`: its tokens see each other, causally) or
+continues all rows (`at`: its tokens see their row's stored tokens up to their own position).
 
-Layers of linear attention have no columns: they keep states, which stand at the last kept token of
-their row. What a call makes of them is stored once `keep` has said how many of its tokens stay.
+Layers of linear attention have no columns: they keep states, which belong to the last kept token of
+their row. A call's new states are stored once `keep` has said how many of its tokens stay.
 """
 
 import copy
@@ -43,12 +43,12 @@ class SlotCache:
             slots: rows, B.
             length: tokens per row; position `length` is the trash column.
             dtype: of keys and values.
-            device: where they live, unless a shape says otherwise; positions are there.
+            device: of keys and values, unless a shape says otherwise, and of positions.
         """
         self.trash = length
 
         def stored(shape: LayerShape, width: int) -> Tensor:
-            # Not empty memory: a masked NaN would still spread through the softmax's product.
+            # Zeros: in empty memory, a masked NaN would still spread through the softmax's product.
             size = (slots, length + 1, shape.n_kv_heads, width)
             return torch.zeros(size, dtype=dtype, device=shape.device or device)
 
@@ -68,7 +68,7 @@ class SlotCache:
         self.fill(self._all_rows, self._all_rows[:, None])
 
     def at(self, positions: Tensor, width: int) -> None:
-        """Say where the next call's tokens stand, in all rows.
+        """Set the positions of the next call's tokens, in all rows.
 
         Args:
             positions: int64 [B, T]; `trash` for tokens that must leave no trace.
@@ -80,7 +80,7 @@ class SlotCache:
         self.mask = columns <= positions[:, None, :, None]  # bool [B, 1, T, S]
 
     def fill(self, rows: Tensor, positions: Tensor) -> None:
-        """Say that the next call's tokens are prompts, padded on the right.
+        """Declare the next call's tokens as prompts, padded on the right.
 
         Slots `rows` [b] are filled; `positions` [b, T] are 0, 1, ... and `trash` for padding.
         """
@@ -88,9 +88,9 @@ class SlotCache:
         self.mask, self.width = None, 0
 
     def keep(self, count: Tensor) -> None:
-        """Bring states to the last token that stays: the first `count` [B] of a call's tokens do.
+        """Move states to the last token that stays: the first `count` [B] of a call's tokens do.
 
-        Keys and values need not be told: the next call overwrites those of the others.
+        Keys and values need no such step: the next call overwrites those of the other tokens.
         """
         if self._after:
             count = torch.where(self.positions[:, 0] == self.trash, 0, count)
@@ -100,11 +100,11 @@ class SlotCache:
         self._after = {}
 
     def held(self, layer_idx: int) -> list[Tensor] | None:
-        """Return a layer's states; None in filling prompts, which begin without."""
+        """Return a layer's states; None while filling prompts, which begin without states."""
         return None if self.mask is None else self.states[layer_idx]
 
     def settle(self, layer_idx: int, after: Callable[[Tensor], Sequence[Tensor]]) -> None:
-        """Store a layer's states after prompts; after other calls, once it is known what stays."""
+        """Store a layer's states after prompts; after other calls, once `keep` is called."""
         if self.mask is not None:
             self._after[layer_idx] = after
             return
@@ -117,13 +117,13 @@ class SlotCache:
         self._remembered: dict[Any, Any] = {}
 
     def remember(self, key: Any, make: Callable[[], Any]) -> Any:
-        """Return what `make` gave at the first call with `key` since the tokens stand here."""
+        """Return what `make` returned at the first call with `key` for the current positions."""
         if key not in self._remembered:
             self._remembered[key] = make()
         return self._remembered[key]
 
     def on(self, device: torch.device) -> "SlotCache":
-        """Return this cache for layers on another device, with what they ask of a call there."""
+        """Return this cache for layers on another device, with this call's tensors there."""
         if device == self.positions.device:
             return self
 
@@ -141,7 +141,7 @@ class SlotCache:
     def bias(self, dtype: torch.dtype, repeats: int, last: Tensor | None = None) -> Tensor:
         """Return the mask as numbers; see `KeyValueCache`.
 
-        In a prompt's call, whose tokens see this call alone, S is the call's number of tokens.
+        While filling prompts, whose tokens see this call alone, S is the call's number of tokens.
         """
 
         def make() -> Tensor:
@@ -151,7 +151,7 @@ class SlotCache:
             elif last is not None:
                 columns = torch.arange(self.positions.shape[1], device=last.device)
                 mask = columns <= last[:, None, None, None]
-            assert mask is not None, "a prompt's tokens see each other causally: no mask says so"
+            assert mask is not None, "a prompt's tokens see each other causally: there is no mask"
             zero = torch.zeros((), dtype=dtype, device=mask.device)
             numbers = torch.where(mask, zero, float("-inf"))
             return numbers.repeat(1, 1, repeats, 1) if repeats > 1 else numbers
@@ -160,7 +160,7 @@ class SlotCache:
         return bias
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any) -> tuple[Tensor, Tensor]:
-        """Write keys and values; return the first S columns, or in filling prompts those given."""
+        """Write keys and values; return the first S columns, or the given ones for prompts."""
         keys, values = self.stored(layer_idx)
         keys.flatten(0, 1).index_copy_(0, self.places, key.transpose(1, 2).flatten(0, 1))
         values.flatten(0, 1).index_copy_(0, self.places, value.transpose(1, 2).flatten(0, 1))
@@ -173,7 +173,7 @@ class SlotCache:
         return self.keys[layer_idx], self.values[layer_idx]
 
     def lengths(self) -> Tensor:
-        """Return how many columns the call's tokens see, per row, int64 [B]; 0: none live."""
+        """Return how many columns the call's tokens see, per row, int64 [B]; 0: row not live."""
         return torch.where(self.positions == self.trash, -1, self.positions).amax(1) + 1
 
     def share(self, source: int, targets: Tensor, length: int) -> None:
@@ -188,7 +188,7 @@ class SlotCache:
         return [held[row].clone() for held in self._states()]
 
     def restore(self, row: int, states: Sequence[Tensor]) -> None:
-        """Put one row's states back to what `states_of` gave."""
+        """Restore one row's states to those of `states_of`."""
         for held, before in zip(self._states(), states, strict=True):
             held[row] = before
 
@@ -197,12 +197,12 @@ class SlotCache:
 
 
 def bytes_per_slot(shapes: Sequence[LayerShape], length: int, dtype: torch.dtype) -> int:
-    """Return what one row of `length` tokens takes in a `SlotCache`."""
+    """Return the memory of one row of `length` tokens in a `SlotCache`."""
     per_token = sum(shape.n_kv_heads * sum(shape.widths) for shape in shapes)
     states = sum(prod(size) for shape in shapes for size in shape.states)
     return per_token * (length + 1) * dtype.itemsize + states * states_type(dtype).itemsize
 
 
 def states_type(dtype: torch.dtype) -> torch.dtype:
-    """Return the type of states in a model of `dtype`: sums over a whole text, at least float32."""
+    """Return the dtype of states in a model of `dtype`, at least float32: they sum over a text."""
     return torch.promote_types(dtype, torch.float32)

@@ -1,23 +1,24 @@
-"""Is the text of k heads the text of NTP, token for token, and if not, does rounding explain it?
+"""Compares the text of k heads with the text of NTP, and classifies differences.
 
-Where a token differs, decoding goes on from NTP's own text, that token included: no difference
-hides the next one.
+After a difference, decoding continues from NTP's own text, that token included, so that one
+difference does not hide the next.
 
     NTP      a b c d e f g h
     k heads  a b X               position 2 differs
                    d e Y         k heads on the prompt and a b c; position 5 differs
                          g h     k heads on the prompt and a b c d e f
 
-A k-token forward rounds otherwise than a 1-token forward: never enough to matter in float64, hardly
-ever in float32, now and then in bfloat16. A difference is a near tie where rounding explains it,
+A k-token forward rounds differently from a 1-token forward: in float64 it never changes a token, in
+float32 hardly ever, in bfloat16 now and then. A difference is a near tie if rounding explains it,
 
     gap <= 2 * logit_difference           the two tokens are so close that both may have moved
     logit_difference <= 4 * rounding      and what moved them is no more than rounding
 
-and an error otherwise. gap: between head 1's logits of the two tokens, in the 1-token forward.
-logit_difference: the largest one between the 1-token and the k-token forward of that prefix.
-rounding: the largest one, anywhere in that answer, between 1-token forwards and one forward without
-a cache. Without the second condition a k-token forward that is simply wrong would excuse itself.
+and an error otherwise. gap: difference of head 1's logits of the two tokens, in the 1-token
+forward.
+logit_difference: the largest difference between the 1-token and the k-token forward of that prefix.
+rounding: the largest difference, anywhere in that answer, between 1-token forwards and one forward
+without a cache. Without the second condition, a wrong k-token forward would pass as rounding.
 """
 
 from collections import defaultdict
@@ -34,10 +35,10 @@ from mtp_harness.decode.engine import Answer, Engine, Request
 from mtp_harness.models.interface import MultiHeadModel
 
 MAX_DIFFERENCES = 20
-"""An answer is followed no further after so many; the rest of it does not count as compared."""
+"""Differences of one answer after which its rest is no longer compared or counted."""
 
 ROUNDING_SLACK = 4.0
-"""The 4 of the second condition: one pair of roundings may be less alike than another."""
+"""The 4 of the second condition: roundings of different forwards differ in size."""
 
 
 class Decoded(NamedTuple):
@@ -50,12 +51,12 @@ class Decoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Difference:
-    """One token that is not NTP's; the last three are None where an answer had ended."""
+    """One token that differs from NTP's; the last three are None if an answer had ended."""
 
     prompt: int  # index of the prompt
     position: int  # index of the token within the answer
-    ntp: int | None  # NTP's token; None where its answer had ended
-    other: int | None  # the token found instead; None where that answer had ended
+    ntp: int | None  # NTP's token; None if its answer had ended
+    other: int | None  # the other token; None if that answer had ended
     gap: float | None = None  # these are explained in the module
     logit_difference: float | None = None
     rounding: float | None = None
@@ -71,7 +72,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run with k heads against an NTP run, each with its number of rows decoded together."""
+    """A run with k heads compared with an NTP run, each with its batch size."""
 
     draft_heads: int
     batch: int
@@ -94,7 +95,7 @@ class Comparison:
 
 
 class Verifier:
-    """Decodes the same requests in several ways, and compares what comes out."""
+    """Decodes the same requests in several ways, and compares the answers."""
 
     def __init__(
         self,
@@ -103,7 +104,7 @@ class Verifier:
         eos: Sequence[int],
         to_text: Callable[[list[int]], str],
     ) -> None:
-        """Bind what stays the same; the arguments are `Engine`'s."""
+        """Store what stays the same; the arguments are `Engine`'s."""
         self.model, self.requests, self.eos, self.to_text = model, list(requests), eos, to_text
 
     def run(self, draft_heads: int, batch: int) -> Decoded:
@@ -117,7 +118,7 @@ class Verifier:
         differences: dict[int, list[Difference]] = defaultdict(list)
         n_tokens = 0
         while todo:
-            starts: dict[int, int] = {}  # where to go on, by prompt
+            starts: dict[int, int] = {}  # where to continue, by prompt
             for prompt, (start, tokens) in todo.items():
                 truth, text = truths[prompt], truths[prompt][:start] + tokens
                 pairs = [*zip_longest(truth, text)]  # None behind the shorter one's end
@@ -145,11 +146,11 @@ class Verifier:
         return engine.generate(requests)
 
     def _rest(self, prompt: int, truth: list[int], start: int) -> Request:
-        """Return what is left of an answer; without stop strings, which may span `start`."""
+        """Return the rest of an answer; without stop strings, which may span `start`."""
         return Request(self.requests[prompt].prompt + truth[:start], len(truth) - start)
 
     def _judge(self, differences: list[Difference], ntp: Decoded, run: Decoded) -> list[Difference]:
-        """Add to the differences of one answer what tells near ties from errors."""
+        """Add the numbers that classify the differences of one answer."""
         prompt, answer = differences[0].prompt, ntp.answers[differences[0].prompt].tokens
         text = self.requests[prompt].prompt + answer
         n_prompt = len(text) - len(answer)
@@ -172,15 +173,15 @@ class Verifier:
 def logits_along(
     model: MultiHeadModel, text: list[int], n_prompt: int, width: int | None, rows: int
 ) -> Tensor:
-    """Return the logits that head 1 chooses each token of an answer by, float64 [answer, V].
+    """Return head 1's logits for each token of an answer, float64 [answer, V].
 
     Args:
         model: the model.
         text: tokens of prompt and answer.
         n_prompt: how many of them are the prompt's; at least 1.
-        width: tokens per forward, after one over all of the prompt but its last token; None means
-            all of the text in one forward without a cache.
-        rows: how often the text stands in the batch; the shapes decide how a forward rounds.
+        width: tokens per forward, after a first forward over the prompt without its last token;
+            None: all of the text in one forward without a cache.
+        rows: how often the text is repeated in the batch; the shapes decide how a forward rounds.
     """
     first, length = n_prompt - 1, len(text) + (width or 0)
     tokens = torch.zeros(rows, length, dtype=torch.int64, device=model.device)

@@ -1,8 +1,8 @@
 """Self-speculative decoding of any number of requests in a fixed number of slots.
 
 The text is what head 1 alone would write, whatever k, the number of slots and the order of the
-requests are (`acceptance`, `sampling`). `step` is one step of it, and `scheduler` says which
-sequence is in which slot.
+requests (`acceptance`, `sampling`). `step` is one decoding step; `scheduler` assigns sequences to
+slots.
 """
 
 import logging
@@ -43,14 +43,14 @@ class Request:
 
 
 class Answer(NamedTuple):
-    """The tokens of one answer, the one that ended it included, and how they were decoded."""
+    """The tokens of one answer, including the one that ended it, and how they were decoded."""
 
     tokens: list[int]
     record: DecodeRecord
 
 
 class Memory(NamedTuple):
-    """What a run allocates for its rows, known before it starts."""
+    """The memory that a run allocates for its rows, known before it starts."""
 
     slots: int
     length: int
@@ -59,7 +59,7 @@ class Memory(NamedTuple):
 
 
 class OutOfSlots(RuntimeError):
-    """Memory does not hold a single row."""
+    """There is not enough memory for a single row."""
 
 
 class Engine:
@@ -83,7 +83,7 @@ class Engine:
             eos: token ids that end an answer.
             to_text: decodes token ids, for stop strings.
             slots: rows decoded together; None means all requests.
-            rule: how drafts are made and accepted; None means exactly.
+            rule: how drafts are made and accepted; None: exactly.
 
         Raises:
             ValueError: k is not within 1..n.
@@ -100,7 +100,7 @@ class Engine:
     @cached_property
     @torch.inference_mode()
     def vocabulary(self) -> int:
-        """The number of tokens that head 1 knows, V."""
+        """The number of tokens that head 1 can predict, V."""
         token = torch.zeros(1, 1, dtype=torch.int64, device=self.model.device)
         return self.model.next_token_logits(token).shape[-1]
 
@@ -120,10 +120,10 @@ class Engine:
         `on_answer` is called with an answer's index and the answer, as soon as it is complete.
 
         Raises:
-            OutOfSlots: memory does not hold one row.
+            OutOfSlots: there is not enough memory for one row.
         """
         begun = [self._sequence(index, request) for index, request in enumerate(requests)]
-        # Long prompts first, so that what does not fit is known soon; equal prompts together.
+        # Long prompts first, so that it is known soon if one does not fit; equal prompts together.
         order = sorted(begun, key=lambda s: (-len(s.prompt), s.prompt, s.index))
         slots = self.slots or max(1, len(requests))
         answers: dict[int, Answer] = {}
@@ -158,7 +158,7 @@ class Engine:
         n_slots: int,
         keep: Callable[[Sequence], None],
     ) -> bool:
-        """Decode sequences of one setting; False where memory ran out, with the rest begun anew."""
+        """Decode sequences of one setting; False if memory ran out, with the rest reset."""
         asked = [requests[sequence.index] for sequence in sequences]
         length = self.memory(asked, n_slots).length
         try:
@@ -167,7 +167,7 @@ class Engine:
             with threads_for(self.model, n_rows):
                 for sequence in Scheduler(slots, sequences):
                     keep(sequence)
-        except RuntimeError as error:  # the CPU's allocator has no exception of its own
+        except RuntimeError as error:  # the CPU's allocator has no own type of exception
             if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY not in str(error):
                 raise
         else:
@@ -178,15 +178,15 @@ class Engine:
         return False
 
     def _fewer(self, slots: int) -> int:
-        """Return half the slots, and say so."""
+        """Return half the slots, and log it."""
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
         if slots == 1:
             raise OutOfSlots(
-                "memory does not hold one row of this length: lower max_gen_toks or max_length, "
-                "or use a smaller dtype."
+                "there is not enough memory for one row of this length: lower max_gen_toks or "
+                "max_length, or use a smaller dtype."
             )
-        _log.warning("out of memory with %d slots; going on with %d", slots, slots // 2)
+        _log.warning("out of memory with %d slots; continuing with %d", slots, slots // 2)
         return slots // 2
 
     def _answer(self, sequence: Sequence, request: Request, slots: int) -> Answer:

@@ -1,4 +1,4 @@
-"""`draft_heads=auto`: measure every k on the requests themselves, and keep the fastest."""
+"""`draft_heads=auto`: measures every k on the requests themselves, and keeps the fastest."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,11 +14,11 @@ TOKENS = 48
 def fastest_draft_heads(
     make_engine: Callable[[int], Engine], n: int, requests: Sequence[Request], slots: int
 ) -> dict[str, Any]:
-    """Return the k that decodes the most tokens per second here, and what was measured.
+    """Return the k that decodes the most tokens per second here, and the measurements.
 
     Every k decodes the beginning of the same answers, once to warm up and then twice, in turn
-    (1 … n, n … 1). What is fastest depends on the machine, the batch and the text. Of the requests,
-    at least one, as many as there are slots are used.
+    (1 … n, n … 1). The fastest k depends on the machine, the batch and the text. As many
+    requests are used as there are slots, at least one.
     """
     chosen = [requests[i * len(requests) // slots] for i in range(min(slots, len(requests)))]
     sample = [replace(r, max_new_tokens=min(TOKENS, r.max_new_tokens)) for r in chosen]

@@ -1,14 +1,14 @@
-"""A journal of finished answers, so that a run that was killed goes on where it stood.
+"""A journal of finished answers, so that a killed run can be resumed.
 
 One JSON line per answer, after a header with the settings that the answers depend on:
 
     {"journal": 1, "settings": {"pretrained": "mtp-bytes-n4", …}}
     {"key": "humaneval_mtp/7/0/0/6f0a…", "entry": {…}}
 
-Every process of a run writes a file of its own (FILE, FILE.rank1, FILE.rank2, …) and reads all of
-them, so a run may go on with another number of processes. A line is written whole, by one call; a
-process killed inside it leaves a torn last line, which is cut off. Files are not synced to the
-disk: entries outlive the process, whatever kills it, but the last ones may not outlive the machine.
+Every process of a run writes its own file (FILE, FILE.rank1, FILE.rank2, …) and reads all of them,
+so a run may be resumed with another number of processes. A line is written by one call; a process
+killed in it leaves an incomplete last line, which is cut off. Files are not synced to the disk:
+entries survive the end of the process, but the last ones may be lost if the machine stops.
 """
 
 import fcntl
@@ -22,16 +22,16 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 JSON: TypeAlias = "Mapping[str, JSON] | Sequence[JSON] | str | int | float | bool | None"
-"""What JSON can hold."""
+"""Any JSON value."""
 
 VERSION = 1
 _BEGINNING = b'{"journal": '  # of every header; a file that begins otherwise is never cut
 
 
 class _Contents(NamedTuple):
-    """What one file holds."""
+    """The content of one file."""
 
-    settings: dict[str, Any] | None  # None: not even its header was written whole
+    settings: dict[str, Any] | None  # None: the header is incomplete
     lines: dict[str, bytes]  # by key
     size: int  # bytes up to the end of the last good line
 
@@ -40,10 +40,10 @@ class Journal:
     """The finished answers of a run."""
 
     def __init__(self, path: Path, settings: Mapping[str, JSON], rank: int = 0) -> None:
-        """Read all files of the journal, and open this process's own to append to it.
+        """Read all files of the journal, and open this process's own for appending.
 
         Args:
-            path: FILE; folders that are missing above it are made.
+            path: FILE; missing folders above it are made.
             settings: what the answers depend on.
             rank: of this process; 0 appends to FILE, r to FILE.rank{r}.
 
@@ -60,7 +60,7 @@ class Journal:
         self._file = _open_locked(self._path)
         try:
             own = self._read(self._path)
-            os.ftruncate(self._file, own.size)  # a header and whole lines are left
+            os.ftruncate(self._file, own.size)  # the header and whole lines remain
             if own.settings is None:
                 self._append(_line({"journal": VERSION, "settings": self.settings}))
         except BaseException:
@@ -68,7 +68,7 @@ class Journal:
             raise
 
     def _read(self, path: Path) -> _Contents:
-        """Take a file's entries over; refuse one of other settings than these."""
+        """Add a file's entries; refuse a file with other settings."""
         contents, now = _parse(path), self.settings
         found = now if contents.settings is None else contents.settings
         differing = [
@@ -85,12 +85,12 @@ class Journal:
         return contents
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """Return the entry of a key; None where there is none."""
+        """Return the entry of a key; None if there is none."""
         line = self._lines.get(key)
         return None if line is None else json.loads(line)["entry"]
 
     def add(self, key: str, entry: Mapping[str, JSON]) -> None:
-        """Append an entry; once this returns, killing the process does not lose it.
+        """Append an entry; after this returns, killing the process does not lose it.
 
         Raises:
             ValueError: it could not be written, for example because the disk is full.
@@ -100,11 +100,11 @@ class Journal:
         self._lines[key] = line
 
     def __len__(self) -> int:
-        """Return the number of entries, those of other processes as they were at the start."""
+        """Return the number of entries; those of other processes as at the start."""
         return len(self._lines)
 
     def close(self) -> None:
-        """Close the file, and so let others have it."""
+        """Close the file, so that others may use it."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -127,9 +127,9 @@ def answer_key(
     prompt: Sequence[int],
     options: Mapping[str, JSON],
 ) -> str:
-    """Return the key of one answer: where it belongs, readably, and a hash of what it answers.
+    """Return the key of one answer: readable task and document, and a hash of the question.
 
-    `index` is the request's within the document, `repeat` the answer's within the request's; the
+    `index` is the request's within the document, `repeat` the answer's within the request; the
     prompt is as fed to the model.
     """
     what = [task, document, index, repeat, list(prompt), options]
@@ -138,7 +138,7 @@ def answer_key(
 
 
 def recorded_settings(path: Path) -> dict[str, Any] | None:
-    """Return the settings that a journal holds answers of; None where there is no journal yet.
+    """Return the settings of a journal; None if there is no journal yet.
 
     Raises:
         ValueError: see `Journal`.
@@ -152,7 +152,7 @@ def _shown(settings: dict[str, Any], name: str) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    """Return FILE and all FILE.rank*, as far as they exist."""
+    """Return FILE and all FILE.rank* that exist."""
     rank = re.compile(re.escape(path.name) + r"(\.rank\d+)?")
     folder = path.parent
     files = folder.iterdir() if folder.is_dir() else ()
@@ -160,7 +160,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _open_locked(path: Path) -> int:
-    """Return a descriptor that appends to a file, which this process alone may write."""
+    """Return a descriptor that appends to a file, locked for other processes."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
@@ -194,7 +194,7 @@ def _line(value: Mapping[str, JSON]) -> bytes:
 
 
 def _parse(path: Path) -> _Contents:
-    """Read a file; a torn end is left out, anything else that is wrong is refused."""
+    """Read a file; an incomplete end is left out, any other error is refused."""
     data = path.read_bytes()
     *whole, torn = data.split(b"\n")
     if data[: len(_BEGINNING)] != _BEGINNING[: len(data)]:
@@ -228,7 +228,7 @@ def _parse(path: Path) -> _Contents:
 
 
 def _object(line: bytes) -> dict[str, Any]:
-    """Return the JSON object in a line, an empty one where there is none."""
+    """Return the JSON object in a line; an empty one if there is none."""
     try:
         value = json.loads(line)
     except ValueError:
@@ -237,7 +237,7 @@ def _object(line: bytes) -> dict[str, Any]:
 
 
 def _key(line: bytes) -> str | None:
-    """Return an entry's key; None where the line is not an entry."""
+    """Return an entry's key; None if the line is not an entry."""
     value = _object(line)
     key = value.get("key") if isinstance(value.get("entry"), dict) else None
     return key if isinstance(key, str) else None

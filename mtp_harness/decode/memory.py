@@ -1,4 +1,4 @@
-"""How many slots fit: known before the run, from the longest request and the free memory."""
+"""How many slots fit, computed before the run from the longest request and the free memory."""
 
 import os
 import re
@@ -10,13 +10,13 @@ import torch
 from mtp_harness.decode.engine import Engine, Request
 
 SHARE = 0.8
-"""Of the free memory, what slots may take; the rest is for activations and other processes."""
+"""Share of the free memory for slots; the rest is for activations and other processes."""
 
 
 def fitting_slots(engine: Engine, requests: Sequence[Request], most: int) -> int:
-    """Return the number of slots for `batch_size=auto`: 1, whether that fits or not, to `most`.
+    """Return the number of slots for `batch_size=auto`, from 1 (even if it does not fit) to `most`.
 
-    `requests` are all that the engine will be asked.
+    `requests` are all that the engine will get.
     """
     row = engine.memory(requests, 1)
     # A step holds the logits of k positions and k heads, and a few copies of them.
@@ -28,7 +28,7 @@ def fitting_slots(engine: Engine, requests: Sequence[Request], most: int) -> int
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:  # what can be had without swapping: unlike free pages, with what caches would give back
+    try:  # available without swapping: includes caches that the system would give back
         found = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
     except OSError:
         found = None

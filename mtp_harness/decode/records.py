@@ -2,7 +2,7 @@
 
 The first token comes from the prefill; neither it nor the prefill counts as a step, so NTP gives
 exactly 1 token per forward. Verified drafts are counted before a stop string, EOS or the budget
-cuts the answer; kept tokens are counted after.
+cuts the answer; kept tokens (those that remain, including the one that ended the answer) after.
 """
 
 from collections.abc import Callable, Iterable
@@ -26,11 +26,11 @@ class DecodeRecord:
     prefill_s: float | None  # wall time from getting a slot to the first token, if measured apart
     decode_s: float  # wall time from the end of the prefill to the end of this answer
     n_drafted: tuple[int, ...] | None = None  # drafts of each step; None: k - 1 throughout
-    lossless: bool = True  # False: drafts were taken on trust, and `n_verified` counts those
+    lossless: bool = True  # False: drafts were accepted unverified, and `n_verified` counts them
     # Characters that each token added to the answer's text, the first token included, if known. The
     # text may end earlier: at its stop string.
     n_characters: tuple[int, ...] | None = None
-    # Ids up to the one that ended the answer, for who reads along it later (`--metadata on`).
+    # Ids up to the one that ended the answer, for later use by `--metadata on`.
     tokens: tuple[int, ...] | None = None
     # Ids of the drafts that were not verified, step by step, and the text of each, if known.
     rejected: tuple[int, ...] | None = None
@@ -43,7 +43,7 @@ class DecodeRecord:
 
     @property
     def tokens_per_forward(self) -> float:
-        """Kept tokens per step of this answer; NaN where the prefill alone answered."""
+        """Kept tokens per step of this answer; NaN if the prefill alone answered."""
         return _ratio(self.n_kept, self.n_steps)
 
     def as_dict(self) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class DecodeRecord:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Return the record that `as_dict` gave, before or after it went through JSON."""
+        """Return the record from `as_dict`'s values, also after they went through JSON."""
         read = dict(values)
         names = ("n_verified", "n_drafted", "n_characters", "tokens", "rejected", "rejected_text")
         for name in names:
@@ -64,7 +64,7 @@ class DecodeRecord:
 class Generation(str):
     """An answer's text that carries its `DecodeRecord`.
 
-    `str` methods return plain strings: filters that change the text wrap it again.
+    Methods of `str` return plain strings: filters that change the text wrap it again.
     """
 
     record: DecodeRecord
@@ -76,7 +76,7 @@ class Generation(str):
         return self
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        """Pickle as a plain string: what is read from a cache was not decoded in that run."""
+        """Pickle as a plain string: an answer read from a cache was not decoded in that run."""
         return str, (str.__str__(self),)
 
     def __copy__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Choosing tokens: temperature, top-k, top-p, and noise that depends on nothing but its key.
+"""Choosing tokens: temperature, top-k, top-p, and noise that depends only on its key.
 
 A token is sampled as argmax(log p + g), p the warped distribution and g Gumbel noise (which samples
 exactly from p). Head 1's choice and a draft for the same position use the same g, and g is a
@@ -7,7 +7,7 @@ number of draft heads, batch size and order of requests, and a draft is verified
 head 1's choice, as in greedy decoding, where g = 0.
 
 The noise is counter-based: `draw(seed, i)` is the i-th number of the splitmix64 stream that starts
-at `seed`, so any of them is had without those before it.
+at `seed`, computed without those before it.
 
     row_key(seed, task, document, repeat) ──draw(·, position)──▶ ──draw(·, token)──▶ 64 bits ──▶ g
 
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 MIN_TEMPERATURE = 1e-6
-"""Below it logits divided by the temperature could leave float32."""
+"""Below it, logits divided by the temperature could exceed float32."""
 
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _MULTIPLIERS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
@@ -34,7 +34,7 @@ _HALF = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen; greedy where the temperature is 0, whatever the rest says."""
+    """How tokens are chosen; greedy if the temperature is 0, whatever the other values."""
 
     temperature: float = 0.0  # or at least `MIN_TEMPERATURE`
     top_k: int = 0  # only the k most likely tokens, and those that tie with the last; 0: all
@@ -79,16 +79,16 @@ def row_key(seed: int, task: str, document: int, repeat: int) -> int:
 def gumbel(keys: Tensor, positions: Tensor, vocab: int) -> Tensor:
     """Return Gumbel noise, finite float64 [B, T, V].
 
-    Element-wise: what a row gets does not depend on the rows beside it.
+    Element-wise: a row's noise does not depend on the other rows.
 
     Args:
         keys: int64 [B], one `row_key` per row.
-        positions: int64 [B, T], absolute positions of the tokens that are chosen.
+        positions: int64 [B, T], absolute positions of the tokens to choose.
         vocab: V.
     """
     tokens = torch.arange(vocab, device=keys.device)
     bits = _draw(_draw(keys[:, None], positions)[..., None], tokens)  # [B, T, V]
-    # 53 bits are what a float64 holds exactly. Zero, which would give infinity, is read as one.
+    # A float64 holds exactly 53 bits. Zero, which would give infinity, is read as one.
     uniform = _shifted(bits, 11).clamp(min=1).double() * 2.0**-53  # within (0, 1)
     return -torch.log(-torch.log1p(-uniform))
 
@@ -96,8 +96,8 @@ def gumbel(keys: Tensor, positions: Tensor, vocab: int) -> Tensor:
 def warp(logits: Tensor, sampling: Sampling) -> Tensor:
     """Return the log-probabilities that tokens are sampled with, -inf where they are excluded.
 
-    The order, and what happens to ties, is that of transformers' `generate`: temperature, top-k
-    (ties with the k-th stay), top-p over what is left. Where top-p takes some of several equal
+    The order, and the treatment of ties, is that of transformers' `generate`: temperature, top-k
+    (ties with the k-th stay), top-p over the rest. If top-p takes only some of several equal
     tokens, which is left open there, it takes the last.
 
     Logits [..., V] of half precision are computed in float32; the temperature is above 0.
@@ -118,7 +118,7 @@ def warp(logits: Tensor, sampling: Sampling) -> Tensor:
 def choose(logits: Tensor, sampling: Sampling, keys: Tensor, positions: Tensor) -> Tensor:
     """Return the tokens chosen from logits [B, T, V], int64 [B, T].
 
-    `keys` [B] and `positions` [B, T] are those of `gumbel`; greedy choices do not look at them.
+    `keys` [B] and `positions` [B, T] are those of `gumbel`; greedy choices ignore them.
     """
     if sampling.greedy:
         return logits.argmax(-1)

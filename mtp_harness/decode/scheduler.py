@@ -1,12 +1,12 @@
-"""Which sequence is in which slot: it enters when a slot is free and leaves when it ends.
+"""Assigns sequences to slots: a sequence enters when a slot is free and leaves when it ends.
 
-Requests wait sorted by prompt, so repeats of one prompt follow each other and share its prefill: a
+Requests wait sorted by prompt, so repeats of a prompt follow each other and share its prefill: a
 slot keeps the prompt's columns until another prompt overwrites them, also after its sequence has
 ended.
 
-Where the step is a CUDA graph the next one is launched before the results of the one before are
-read, so that the GPU never waits for the host; a sequence that has ended then makes one step more,
-which nobody counts.
+If the step is a CUDA graph, the next one is launched before the results of the previous one are
+read, so that the GPU never waits for the host; a sequence that has ended then makes one more step,
+which is not counted.
 """
 
 import time
@@ -22,12 +22,12 @@ from mtp_harness.decode.step import Prefilled
 from mtp_harness.decode.stopping import Stopping
 
 PREFILL_TOKENS = 16_384
-"""Prompt tokens, padding included, that go through the model in one forward."""
+"""Prompt tokens, padding included, in one forward."""
 
 
 @dataclass
 class Sequence:
-    """One answer in the making, as the host knows it."""
+    """An unfinished answer, as the host knows it."""
 
     index: int
     prompt: tuple[int, ...]
@@ -51,13 +51,13 @@ class Sequence:
         self.ended_by = ending.ended_by
 
     def reset(self) -> None:
-        """Forget what was decoded, to begin again."""
+        """Reset the answer, to decode it again."""
         self.tokens, self.n_verified, self.n_drafted, self.rejected = [], [], [], []
         self.ended_by = ""
 
 
 def _fetch(tensor: Tensor) -> Callable[[], list[list[int]]]:
-    """Send a small tensor to the host; what is returned waits for it and gives its numbers."""
+    """Start copying a small tensor to the host; return a function that waits for its numbers."""
     if not tensor.is_cuda:
         return tensor.tolist
     here = torch.empty_like(tensor, device="cpu", pin_memory=True)
@@ -74,10 +74,10 @@ def _fetch(tensor: Tensor) -> Callable[[], list[list[int]]]:
 
 
 class Scheduler:
-    """Decodes sequences in the slots that they are given; iterate over it for those that ended."""
+    """Decodes sequences in slots; iterate over it for those that have ended."""
 
     def __init__(self, slots: Slots, sequences: Iterable[Sequence]) -> None:
-        """Take the work on: slots with nothing in them, sequences with equal prompts together."""
+        """Take the work: empty slots, sequences with equal prompts together."""
         self.slots, self.k = slots, slots.k
         self.queue = deque(sequences)
         n_slots = len(slots.rows)
@@ -85,7 +85,7 @@ class Scheduler:
         self.held: list[tuple[int, ...] | None] = [None] * n_slots  # prompts in the cache
         self.prefilled: dict[tuple[int, ...], Prefilled] = {}
         self.graph = slots.graph()
-        self.in_flight: deque[Callable[[], list[Sequence]]] = deque()  # launched, and not read yet
+        self.in_flight: deque[Callable[[], list[Sequence]]] = deque()  # launched, not read yet
 
     def __iter__(self) -> Iterator[Sequence]:
         """Yield sequences as they end."""

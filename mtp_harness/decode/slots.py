@@ -1,4 +1,4 @@
-"""The slots of the device: prompts go in, rows start and stop; `step` is what goes on between."""
+"""The slots on the device: prompts are filled in, rows start and stop, and steps run."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -19,16 +19,17 @@ _BUCKET = 64
 
 
 class StepGraph:
-    """A function of fixed shapes as one CUDA graph: a GPU that waits for Python does not decode."""
+    """A function of fixed shapes as one CUDA graph, so that the GPU does not wait for Python."""
 
     def __init__(self, step: Callable[[], Tensor]) -> None:
         """Run `step` a few times, so that everything it needs is compiled, then capture it.
 
         Args:
-            step: reads and writes tensors that live as long as this; must do no harm when run.
+            step: reads and writes tensors that live as long as this; running it more often is
+                harmless.
 
         Raises:
-            RuntimeError: the step does what a graph cannot hold, such as asking for a value.
+            RuntimeError: a graph cannot hold the step, for example because it reads a value.
         """
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
@@ -41,7 +42,7 @@ class StepGraph:
             self.out = step()
 
     def replay(self) -> Tensor:
-        """Run the step; returns the tensor that every replay writes its result into."""
+        """Run the step; return the tensor that every replay writes its result into."""
         self.graph.replay()
         return self.out
 
@@ -70,13 +71,13 @@ class Slots(step.Batch):
         return self.drafter.fill(self, tokens, lengths, self.known(positions))
 
     def share(self, source: int, targets: Sequence[int], length: int) -> None:
-        """Give a prompt's columns, its first `length`, to other slots."""
+        """Copy the first `length` columns of a prompt to other slots."""
         self.cache.share(source, torch.tensor(targets, device=self.device), length)
 
     def lasting(self, prefilled: step.Prefilled, slot: int) -> step.Prefilled:
-        """Return a prompt with the states that `slot` still has of it, for rows that start later.
+        """Return a prompt with its states in `slot`, for rows that start later.
 
-        Its columns are there for good, but a row that decodes on moves its states on.
+        Its columns stay, but a row that continues changes its states.
         """
         return prefilled._replace(states=self.cache.states_of(slot))
 
@@ -90,12 +91,12 @@ class Slots(step.Batch):
     ) -> Tensor:
         """Choose the first token of rows whose prompts stand in their slots, and draft.
 
-        Budgets are of tokens to emit, keys of the noise.
+        Budgets are numbers of tokens to emit, keys those of the noise.
 
         Returns:
             First token and number of drafts, int64 [b, 2].
         """
-        # The budget's last token is emitted, and never fed.
+        # The budget's last token is emitted, but never fed.
         ends = [len(prompt) + budget - 1 for prompt, budget in zip(prompts, budgets, strict=True)]
         rows, at, limit, key = (
             torch.tensor(values, device=self.device)
@@ -112,7 +113,7 @@ class Slots(step.Batch):
         return torch.stack([first, self.n_draft[rows]], 1)
 
     def stop(self, slots: Sequence[int]) -> None:
-        """End rows: from here on they write into the trash column."""
+        """End rows: from now on they write into the trash column."""
         self.limit[torch.tensor(slots, device=self.device)] = 0
 
     def step(self, n_tokens: int, width: int) -> Tensor:
@@ -122,9 +123,8 @@ class Slots(step.Batch):
     def graph(self) -> StepGraph | None:
         """Return the step of k tokens as a CUDA graph; call it before any row starts.
 
-        None where there is no GPU to capture it for, or several; where the drafter's steps are not
-        all alike; and, with a warning, where the model's step does something that a graph cannot
-        hold.
+        None without a GPU or with several, if the drafter's steps are not all alike, and, with a
+        warning, if a graph cannot hold the model's step.
         """
         n_devices = len({keys.device for keys in self.cache.keys})
         if self.device.type != "cuda" or n_devices > 1 or not self.drafter.captures:
@@ -136,5 +136,7 @@ class Slots(step.Batch):
         except RuntimeError as error:
             torch.cuda.synchronize()
             reason = str(error).splitlines()[0]
-            _log.warning("decoding runs step by step: no CUDA graph of this model (%s)", reason)
+            _log.warning(
+                "decoding runs without a CUDA graph, which this model prevents (%s)", reason
+            )
             return None

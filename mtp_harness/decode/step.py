@@ -1,15 +1,15 @@
 """Draft, verify, accept: one step of self-speculative decoding, in all rows of a batch at once.
 
-A step is one trunk forward over each row's window, which is its pending token and its drafts. Head
-1 verifies the drafts; the drafter writes the next ones behind the last accepted token:
+A step is one trunk forward over each row's window: its pending token and its drafts. Head 1
+verifies the drafts; the drafter writes the next ones after the last accepted token:
 
     position     p    p+1  p+2  p+3
     window       y0   d1   d2   d3       y0 pending, d1 d2 d3 its drafts (k = 4)
     head 1       t0   t1   t2   t3       d1 = t0, d2 = t1, d3 != t2: 2 verified, t0 t1 t2 emitted
     next         pending t2 at p+3; drafts for p+4, p+5, p+6
 
-Every row stands at its own position. Columns of rejected drafts are overwritten by the next step
-before any query can see them, because its window starts right after the last accepted token.
+Every row has its own position. Columns of rejected drafts are overwritten by the next step before
+any query can see them, because its window starts right after the last accepted token.
 
 Source: Stern et al. 2018 (blockwise parallel decoding), as in Gloeckle et al. 2024, section 2. With
 sampling, both choices are made with the same noise (`sampling`), and the rule stays the same.
@@ -29,9 +29,9 @@ from mtp_harness.models.interface import MultiHeadModel
 
 
 class Batch:
-    """The rows that are decoded together, on the device; row b lives while pending[b] < limit[b].
+    """The rows decoded together, on the device; row b is live while pending[b] < limit[b].
 
-    A row that does not live writes into the cache's trash column, and holds anything.
+    A row that is not live writes into the cache's trash column; its other values mean nothing.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Batch:
         self.model, self.k, self.rule, self.sampling = model, k, rule, sampling
         self.device = model.device
         self.cache = SlotCache(model.layer_shapes(k), n, length, model.dtype, self.device)
-        # Tokens by position; the columns behind the trash column take what is drafted from there.
+        # Tokens by position; columns behind the trash column take drafts made from there.
         self.text = self._zeros(n, length + 1 + 2 * k)
         self.rows = torch.arange(n, device=self.device)
         self.ahead = torch.arange(k + 1, device=self.device)
@@ -54,13 +54,13 @@ class Batch:
         return torch.zeros(size, dtype=torch.int64, device=self.device)
 
     def known(self, positions: Tensor) -> Tensor:
-        """Return positions that the model knows: padding, and drafts beyond the end, have none."""
+        """Return positions that the model accepts, also for padding and drafts beyond the end."""
         return positions.clamp(max=self.model.max_positions - 1)
 
     def choose_drafts(
         self, logits: Tensor, keys: Tensor, positions: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return drafts [b, m] for `positions`, and how many come before an unsure one, [b]."""
+        """Return drafts [b, m] for `positions`, and how many precede an unsure one, [b]."""
         drafts = choose(logits, self.sampling, keys, positions)
         if not self.rule.draft_threshold:
             return drafts, torch.full_like(keys, positions.shape[1])
@@ -69,22 +69,23 @@ class Batch:
 
 
 class Prefilled(NamedTuple):
-    """What a prompt's forward gave besides its keys and values; rows with this prompt share it."""
+    """The results of a prompt's forward besides keys and values; rows with this prompt share it."""
 
     logits: Tensor  # of head 1 and of heads that can draft at the prompt's last token, [m, V]
-    tail: Tensor | None = None  # states at the last tokens, [t, D], for drafters that go on there
-    states: Sequence[Tensor] = ()  # of linear layers, for rows that are given a copy later
+    tail: Tensor | None = None  # states at the last tokens, [t, D], for drafters that need them
+    states: Sequence[Tensor] = ()  # of linear layers, for rows that start later
 
 
 class Drafter(Protocol):
-    """How one kind of heads reads prompts, reads a window and drafts; one file in `drafters` each.
+    """How one kind of heads reads prompts, reads a window and drafts; each is a file in `drafters`.
 
-    It runs the trunk itself, and so takes the states that it needs: the last layer's for parallel
-    and sequential heads, those of several layers for an EAGLE-3 drafter. It keeps no hold of the
-    batch, whose cache must go when the batch goes.
+    It runs the trunk itself, because the states that it needs differ: the last layer's for parallel
+    and sequential heads, those of several layers for an EAGLE-3 drafter. It keeps no reference to
+    the batch, whose cache must be freed with the batch.
 
     Attributes:
-        captures: Whether a step does the same whatever was drafted, so that a CUDA graph holds it.
+        captures: Whether a step does the same whatever the drafts, so that a CUDA graph can hold
+            it.
     """
 
     captures: bool
@@ -101,7 +102,7 @@ class Drafter(Protocol):
         prompts: Sequence[Sequence[int]],
         prefilled: Sequence[Prefilled],
     ) -> None:
-        """Draft behind the first token of `rows` [b], which stands in the text."""
+        """Draft after the first token of `rows` [b], which is in the text already."""
 
     def read(self, batch: Batch, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return head 1's logits [B, T, V] of a window, and what `draft` needs of this forward."""
@@ -109,17 +110,17 @@ class Drafter(Protocol):
     def draft(
         self, batch: Batch, forward: Tensor, positions: Tensor, accepted: Tensor, live: Tensor
     ) -> None:
-        """Write drafts behind the last accepted token of each row, and how many, at most k - 1."""
+        """Write drafts after each row's last accepted token, and their number, at most k - 1."""
 
 
 def step(batch: Batch, drafter: Drafter, n_tokens: int, width: int) -> Tensor:
-    """Verify, accept and draft once, in all rows of a batch, which is brought up to date.
+    """Verify, accept and draft once, in all rows of a batch, which is updated in place.
 
     Windows have `n_tokens`, T: the pending token and at most T - 1 drafts. `width`: `SlotCache.at`.
 
     Returns:
-        Head 1's T choices, the window's T - 1 drafts, how many of these are accepted, and how many
-        drafts come next; int64 [B, 2T + 1].
+        Head 1's T choices, the window's T - 1 drafts, how many of these are accepted, and the
+        number of next drafts; int64 [B, 2T + 1].
     """
     live = batch.pending < batch.limit
     window = batch.pending[:, None] + batch.ahead[:n_tokens]
@@ -135,14 +136,14 @@ def step(batch: Batch, drafter: Drafter, n_tokens: int, width: int) -> Tensor:
     accepted = batch.n_draft.clamp(max=n_tokens - 1)
     if batch.rule.verify:
         accepted = torch.minimum(count_verified(tokens[:, 1:], choices), accepted)
-    else:  # lossy: all drafts are taken as they are
+    else:  # lossy: all drafts are taken unverified
         taken = batch.ahead[: n_tokens - 1] < accepted[:, None]
         unread = torch.where(taken, tokens[:, 1:], choices[:, :-1])
         choices = torch.cat([unread, choices[:, -1:]], 1)
     batch.text.scatter_(1, positions + 1, choices)
     batch.cache.keep(accepted + 1)
 
-    # Draft: behind the last accepted token.
+    # Draft: after the last accepted token.
     drafter.draft(batch, forward, positions, accepted, live)
     batch.pending.add_(torch.where(live, accepted + 1, 0))
     return torch.cat([choices, tokens[:, 1:], accepted[:, None], batch.n_draft[:, None]], 1)

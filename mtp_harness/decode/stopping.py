@@ -1,7 +1,7 @@
 """Where an answer ends: EOS, stop strings and the token budget, token by token.
 
-A step may emit several tokens at once; the answer ends at the same token as in plain decoding, also
-when that token lies inside the step.
+A step may emit several tokens; the answer ends at the same token as in plain decoding, even if that
+token is inside the step.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,16 +12,16 @@ class Ending(NamedTuple):
     """How many of the new tokens belong to the answer, and what ended it."""
 
     n_kept: int
-    """All new tokens where nothing ended it."""
+    """All new tokens if nothing ended it."""
     ended_by: str
-    """`eos`, `stop`, `length`, or empty where the answer goes on."""
+    """`eos`, `stop`, `length`, or empty if the answer continues."""
 
 
 class Stopping:
-    """Decides for one answer.
+    """Decides where one answer ends.
 
-    The text is looked at in a window of the last tokens that is wide enough for the longest stop
-    string (a token is at least one byte, specials aside) plus the new ones.
+    Stop strings are searched in a window of the last tokens: long enough for the longest stop
+    string (a token has at least one byte, special tokens aside), and the new ones.
     """
 
     def __init__(
@@ -32,9 +32,9 @@ class Stopping:
         to_text: Callable[[list[int]], str],
         last_prompt_token: int | None = None,
     ) -> None:
-        """Remember the rules; empty stop strings are ignored.
+        """Store the rules; empty stop strings are ignored.
 
-        `last_prompt_token` is what the answer follows on, see `continuation_text`.
+        `last_prompt_token` is the token before the answer, see `continuation_text`.
         """
         self.eos = frozenset(eos)
         self.until = [stop for stop in until if stop]
@@ -45,7 +45,7 @@ class Stopping:
         self.look_back = max((len(stop.encode()) for stop in self.until), default=0) + 4
 
     def end(self, before: list[int], new: list[int]) -> Ending:
-        """Return how far the answer goes into `new`, given its tokens `before`."""
+        """Return how much of `new` belongs to the answer, given its tokens `before`."""
         limit = min(len(new), self.budget - len(before))
         n_eos = next((i + 1 for i in range(limit) if new[i] in self.eos), limit + 1)
         n_stop = self._first_stop(before, new[: min(limit, n_eos)])
@@ -56,7 +56,7 @@ class Stopping:
         return Ending(limit, "length" if len(before) + limit == self.budget else "")
 
     def _first_stop(self, before: list[int], new: list[int]) -> int:
-        """Return how many of `new` are needed to complete a stop string; len + 1 if none is."""
+        """Return how many of `new` complete a stop string; len + 1 if none does."""
         start = max(0, len(before) - self.look_back)
         previous = before[start - 1] if start else self.last_prompt_token
         tail = before[start:]
@@ -76,8 +76,8 @@ def continuation_text(
 ) -> str:
     """Return the text of `tokens` as the continuation of the token before them, if there is one.
 
-    Decoded on their own, SentencePiece tokens lose the space in front: an indented line would come
-    out one space short.
+    Decoded alone, SentencePiece tokens lose their leading space: an indented line would have one
+    space too few.
     """
     if previous is None:
         return to_text(tokens)

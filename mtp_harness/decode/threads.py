@@ -8,14 +8,14 @@ import torch
 from mtp_harness.models.interface import MultiHeadModel
 
 SMALL = 50_000_000
-"""Parameters of a model whose matrices are too small to share out."""
+"""Parameters of a model whose matrices are too small to split between threads."""
 
 
 @contextmanager
 def threads_for(model: MultiHeadModel, rows: int) -> Iterator[None]:
     """Decode with a small model on the CPU on no more threads than there are rows.
 
-    One row's products are too small to share out, and threads that wait for each other on a busy
+    One row's products are too small to split, and threads that wait for each other on a busy
     machine make each of them many times slower; several rows divide well.
     """
     before = torch.get_num_threads()

@@ -10,11 +10,11 @@ from mtp_harness.decode.stopping import continuation_text
 class TokenLengths:
     """Counts the characters that each token of an answer adds to its text.
 
-    The character that several tokens write together belongs to the last of them.
+    A character that several tokens write together belongs to the last of them.
     """
 
     def __init__(self, to_text: Callable[[list[int]], str]) -> None:
-        """Remember how tokens become text."""
+        """Store how tokens become text."""
         self.to_text = to_text
         self._alone: dict[tuple[int, int], str] = {}
 
@@ -39,10 +39,10 @@ class TokenLengths:
         return self._alone[previous, token]
 
     def _ends(self, text: str, previous: int, tokens: list[int]) -> list[int]:
-        """Return where the text of each prefix ends, the empty one's first.
+        """Return where the text of each prefix ends, starting with the empty one.
 
-        Half a character shows as U+FFFD, which is not what `text` has there: from the last place
-        where both agreed, tokens are decoded together until they agree again.
+        Half a character shows as U+FFFD, which differs from `text`: from the last place where both
+        agreed, tokens are decoded together until they agree again.
         """
         ends, first, start = [0], 0, 0
         for count in range(1, len(tokens) + 1):

@@ -1,7 +1,7 @@
 """From vLLM's numbers of one answer to a `DecodeRecord`, counted as our own decoder counts.
 
-Two things are heard of an answer. Outputs: how many tokens each engine step brought. Metrics, at
-the end: how many drafts each step verified (`per_step_accepted`) of how many (`per_step_drafted`).
+An answer has two sources. Outputs: how many tokens each engine step emitted. Metrics, at the end:
+how many drafts each step verified (`per_step_accepted`) of how many (`per_step_drafted`).
 
     outputs                1    4    2    1    2         the prefill's token first
     per_step_accepted           3    1         3         no entry for a step without a draft
@@ -10,10 +10,10 @@ the end: how many drafts each step verified (`per_step_accepted`) of how many (`
     our n_drafted               3    3    0    3
 
 - The prefill is not a step, in both counts.
-- A step without a draft (the end of the context is near, or the request was preempted) is a step
-  of ours, of 0 drafts.
-- The last step's 3 verified drafts would bring 4 tokens; EOS or the budget has cut the output to
-  2. Both count drafts before the cut and tokens after it.
+- A step without a draft (the end of the context is near, or the request was preempted) counts as a
+  step with 0 drafts.
+- The last step's 3 verified drafts would give 4 tokens; EOS or the budget has cut the output to 2.
+  Both count drafts before the cut and tokens after it.
 - An answer that ends at a stop string has no metrics: vLLM looks for these strings outside of the
   engine, and then aborts the request. But its outputs are whole, also the last one, so a step of m
   tokens verified m - 1 drafts. A method with a fixed number of drafts makes all of them in every
@@ -34,21 +34,21 @@ REJECTION_RULE = (
     "rejection sampling: a draft is accepted with the probability that keeps the distribution of "
     "the text"
 )
-"""Of vLLM where tokens are sampled; another rule than ours, so acceptance is not comparable."""
+"""vLLM's rule when tokens are sampled; it differs from ours, so acceptance is not comparable."""
 
 
 @dataclass(frozen=True)
 class Heard:
-    """What vLLM told of one answer.
+    """vLLM's numbers of one answer.
 
     Attributes:
         n_prompt: tokens of the prompt, as it was fed.
         tokens: ids up to the one that ended the answer.
         finish_reason: `stop` or `length`.
-        stop_reason: the stop string, or the id of another token than EOS, that ended it.
+        stop_reason: the stop string, or the id of a token other than EOS, that ended it.
         sizes: tokens of each output, before a stop string cuts the last one; empty without drafts.
-        accepted: `per_step_accepted`; None where there are no metrics.
-        drafted: `per_step_drafted`; None where there are no metrics.
+        accepted: `per_step_accepted`; None without metrics.
+        drafted: `per_step_drafted`; None without metrics.
         seconds: wall time from the first token to the end.
     """
 
@@ -72,7 +72,7 @@ class Setting:
 
 
 def record_of(heard: Heard, setting: Setting, greedy: bool, n_truncated: int = 0) -> DecodeRecord:
-    """Return how an answer was decoded.
+    """Return the decode record of an answer.
 
     Raises:
         ValueError: vLLM's numbers contradict each other.

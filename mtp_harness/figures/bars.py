@@ -46,7 +46,7 @@ _SCORE: dict[str, Any] = {"textcoords": "offset points", "color": GREY}
 
 
 def vertical(axes: Axes, panel: pd.DataFrame, style: Style, mixed: bool) -> None:
-    """Draw gain bars over model sizes; the baseline's score stands at each."""
+    """Draw gain bars over model sizes; each has the baseline's score beside it."""
     bars = list(_gains(panel, style, mixed))
     for x, bar in enumerate(bars):
         axes.bar(x, bar.value, width=0.72, color=bar.colour, alpha=bar.alpha)
@@ -90,7 +90,7 @@ def horizontal(axes: Axes, panel: pd.DataFrame, style: Style, mixed: bool) -> No
 
 
 class _Gain(NamedTuple):
-    """A bar, in points: what the axis calls it, its interval, and the score of n = 1 or NaN."""
+    """A bar, in points: its label on the axis, its interval, and the score of n = 1 or NaN."""
 
     named: list[str]
     value: float
@@ -102,7 +102,7 @@ class _Gain(NamedTuple):
 
 
 def _gains(panel: pd.DataFrame, style: Style, mixed: bool) -> Iterator[_Gain]:
-    """Yield bars by size, coloured from loss to gain, as strong as the panel's largest."""
+    """Yield bars by size, coloured from loss to gain, strongest for the panel's largest."""
     numbers = 100 * panel[["value", "low", "high", "baseline_value"]].astype(float)
     ends = numbers[["low", "high"]].apply(lambda end: end.fillna(numbers["value"]))
     most = max(numbers["value"].abs().max() if len(panel) else 0.0, 1e-9)
@@ -120,11 +120,11 @@ def _gains(panel: pd.DataFrame, style: Style, mixed: bool) -> Iterator[_Gain]:
 
 
 def _ticks(bars: list[_Gain], room: float) -> tuple[list[float], float, float]:
-    """Return 0 and the largest loss and gain, and the ends of all that is drawn.
+    """Return 0, the largest loss and gain, and the ends of everything drawn.
 
     Args:
-        bars: All of a panel.
-        room: Share of the axis that a label needs; closer to 0 there is none.
+        bars: All bars of a panel.
+        room: Share of the axis that a label needs; closer to 0 there is no label.
     """
     values = [bar.value for bar in bars]
     low, high = min(bar.low for bar in bars), max(bar.high for bar in bars)
@@ -139,10 +139,10 @@ class Groups:
     """Shares as bars side by side: a group for each entry of `x`, a bar for each n and label."""
 
     x: str
-    columns: str  # its entries are panels
+    columns: str  # column whose entries are panels
     ylabel: str
     xlabel: str = ""
-    zoomed: bool = False  # whether each panel's axis begins near its lowest bar, instead of at 0
+    zoomed: bool = False  # whether each panel's axis begins near its lowest bar instead of at 0
 
     def __call__(self, canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
         """Draw the table."""
@@ -181,7 +181,7 @@ class Groups:
             legend_beside(canvas, handles)
 
     def _named(self, entry: Any) -> str:
-        """Return a group's name; its unit stands on the axis."""
+        """Return a group's name; its unit is on the axis."""
         return in_short(entry) if self.x == "train_tokens" else words.entry(self.x, entry)
 
 

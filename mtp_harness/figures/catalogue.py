@@ -1,4 +1,4 @@
-"""All figures and tables, in the order of the paper; what only we show comes last."""
+"""All figures and tables, in the order of the paper; those that are not in it come last."""
 
 import difflib
 import re
@@ -18,11 +18,11 @@ MODULES = (
     "mtp_harness.figures.summary_figures",
     "mtp_harness.figures.training_figures",
 )
-"""Each has `FIGURES`. A new one is a line here; its figures follow the paper's in this order."""
+"""Modules with `FIGURES`. A new one is a line here; figures beyond the paper keep this order."""
 
 
 def _order(figure: Figure) -> tuple[str, str, int]:
-    """Sort `fig_3` before `fig_s10`, both before tables, and what the paper lacks behind all."""
+    """Sort `fig_3` before `fig_s10`, both before tables, and what the paper lacks after all."""
     found = re.fullmatch(r"(fig|table)_(s?)(\d+)", figure.name)
     return (found[1], found[2], int(found[3])) if found else ("without a number", "", 0)
 
@@ -41,7 +41,7 @@ class Gallery(NamedTuple):
     Attributes:
         drawn: In the order of `FIGURES`.
         refused: One sentence for each figure that could not be drawn, by its name.
-        missing: Those that no run measured; with the paper's numbers they are drawn from those.
+        missing: Figures that no run measured; with the paper's numbers they are drawn from those.
     """
 
     drawn: list[Shown]
@@ -49,7 +49,7 @@ class Gallery(NamedTuple):
     missing: list[str]
 
     def objections(self) -> list[str]:
-        """Return why figures that runs did measure were not drawn, or not with all of them."""
+        """Return why figures that runs measured were not drawn, or not with all runs."""
         said = [said for name, said in self.refused.items() if name not in self.missing]
         return said + [
             f"{drawn.figure.name} leaves out numbers of the runs: {drawn.left_out}"
@@ -58,18 +58,18 @@ class Gallery(NamedTuple):
         ]
 
     def remarks(self) -> list[str]:
-        """Return what is to be said of those that were drawn."""
+        """Return warnings about the drawn figures."""
         signs = sorted(set().union(*(drawn.unknown_signs for drawn in self.drawn)))
         if not signs:
             return []
         named = ", ".join(sign if sign.isprintable() else ascii(sign) for sign in signs)
-        return [f"the font of the figures lacks {named}: boxes stand in their place"]
+        return [f"the font of the figures lacks {named}: boxes are shown instead"]
 
     def commands(self, drawn: bool = False) -> dict[str, list[str]]:
-        """Return what would measure those that are missing: their names, by command.
+        """Return the commands that would measure the missing figures, each with their names.
 
         Args:
-            drawn: Whether to return those that the paper's numbers stand in for, or the others.
+            drawn: Whether to return those drawn from the paper's numbers, or the others.
         """
         names: dict[str, list[str]] = {}
         for name in self.missing:
@@ -78,7 +78,7 @@ class Gallery(NamedTuple):
         return names
 
     def paper_has(self) -> bool:
-        """Return whether the paper has numbers of a figure that no run measured and none shows."""
+        """Return whether the paper has numbers of a missing figure that was not drawn."""
         return any(FIGURES[name].paper for name in self.missing if name in self.refused)
 
 
@@ -93,7 +93,7 @@ def draw_all(
 
     Args:
         results: What `tidy.read_runs` returns; None for the paper's own figures.
-        only: Names of those that are wanted; all of them where it is empty.
+        only: Names of the figures to draw; empty: all of them.
         paper: Whether to add the paper's numbers.
         style: `style.PAPER` or `style.COLOUR_BLIND`.
         formats: Of the pictures: png, pdf, svg.

@@ -24,7 +24,7 @@ SIZES = (
 
 
 FINETUNED = "finetuned on annotated solutions"
-"""What the paper did before it asked for programs of CodeContests."""
+"""What the paper did before evaluating on CodeContests."""
 
 
 def code_scores(results: Results) -> pd.DataFrame:
@@ -39,10 +39,10 @@ def _code_table(found: Iterable[Cell]) -> pd.DataFrame:
 
 
 def temperatures(results: Results) -> pd.DataFrame:
-    """Return the best temperature of every cell where one is better than all others.
+    """Return the best temperature of every cell in which one is better than all others.
 
     Raises:
-        Withheld: Cells were sampled, but nowhere is one temperature the best.
+        Withheld: Cells were sampled, but in none of them one temperature is the best.
     """
     sampled = [cell for cell in cells(results, CODE) if (cell.rows["temperature"] > 0).any()]
     best = _code_table([cell for cell in sampled if cell.has_a_best])
@@ -56,7 +56,7 @@ def temperatures(results: Results) -> pd.DataFrame:
 
 
 def architectures(results: Results) -> pd.DataFrame:
-    """Return the same where there are at least two models, told apart by their labels."""
+    """Return the same if there are at least two models, distinguished by their labels."""
     best = code_scores(results)
     return best if best["label"].nunique() > 1 else best.iloc[:0]
 
@@ -68,7 +68,7 @@ def finetuned(results: Results) -> pd.DataFrame:
 
 
 def with_baselines(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return figure 3's gains, the baseline of table S7 beside each."""
+    """Return figure 3's gains, with the baselines of table S7."""
     tabulated = paper_data.read("table_s7")
     base = tabulated[tabulated["n"] == 1].set_index(["label", "data_set", "metric"])["value"]
     there = [base[tuple(row)] for row in rows[["label", "data_set", "metric"]].to_numpy()]
@@ -83,7 +83,7 @@ def contests(results: Results) -> pd.DataFrame:
 
 
 def _asked_for(results: Results, runs: str) -> str | None:
-    """Return the paper's protocol where the prompts carried its annotation."""
+    """Return the paper's protocol if its prompts had the annotation."""
     for run in runs.split():
         configs = results.files[run].content["configs"].values()
         if not any((one.get("metadata") or {}).get("reward") == "correct" for one in configs):
@@ -143,7 +143,7 @@ FIGURES = (
             best=(),
             titles=("model", "n", "head type", "architecture", "+ layers"),
         ),
-        f"{PAPER_CODE} for each architecture, told apart by `--model_args label=…`",
+        f"{PAPER_CODE} for each architecture, named by `--model_args label=…`",
     ),
     Figure(
         "table_s6",
@@ -164,7 +164,7 @@ FIGURES = (
         "Change of score (points) where prompts end in white space.",
         nothing,
         TextTable(("data_set", "aspect"), ("n",), "{:+.2f}", percent=True),
-        "a benchmark of your own: no task here changes the prompts' white space",
+        "your own benchmark: no task here changes the prompts' white space",
     ),
     Figure(
         "table_s12",

@@ -33,7 +33,7 @@ SHIPPED = Path(__file__).parents[1] / "models" / "reference"
 
 
 class Architecture(NamedTuple):
-    """Blocks of a model: of its n heads together, and of the trunk below them."""
+    """Blocks of a model: of its n heads together, and of the trunk."""
 
     n: int
     trunk: int
@@ -53,7 +53,7 @@ PAPER_7B = Architecture(n=4, trunk=28, heads=4)
 
 
 def architecture_of(file: ResultFile) -> Architecture | None:
-    """Return the architecture of a run's model; None where its configuration is not at hand."""
+    """Return the architecture of a run's model; None if its configuration cannot be read."""
     pretrained = file.mtp.get("pretrained")
     if not isinstance(pretrained, str) or not pretrained:
         return None
@@ -74,7 +74,7 @@ def _read(path: Path, layers: str) -> Architecture | None:
 
 
 def overview(results: Results) -> pd.DataFrame:
-    """Return the blocks of the model with most parallel heads, and its gains at pass@1.
+    """Return the blocks of the model with the most parallel heads, and its gains at pass@1.
 
     Raises:
         Withheld: All heads are sequential modules.
@@ -117,10 +117,10 @@ def one_of_each(rows: pd.DataFrame) -> pd.DataFrame:
 
 POSITIONS = 4
 WIDTH = 3.5
-"""Of the figure, inches."""
+"""Width of the figure, inches."""
 
 SHOWN_HEADS = 8
-"""More heads than this are drawn as the first ones, three dots and the last."""
+"""With more heads than this, only the first ones, three dots and the last are drawn."""
 
 
 def _draw(canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
@@ -176,7 +176,7 @@ def _diagram(axes: Axes, parts: pd.DataFrame, style: Style) -> None:
 
 
 def _head(axes: Axes, place: int, head: int, skipped: bool, style: Style) -> None:
-    """Draw a head's block behind those before it, and what it predicts at each position."""
+    """Draw a head's block after those before it, and its predictions at each position."""
     shift = 0.13 * place
     _bar(axes, 1.72 + shift * 1.15, style.series[4], shift * 0.6, 0.55 + 0.45 / (place + 1))
     y, faded = 2.75 + 0.42 * place, 1.0 if head == 1 else 0.35
@@ -199,7 +199,7 @@ def _token(axes: Axes, x: float, y: float, token: int, colour: str, alpha: float
 
 Place = tuple[float, float]
 Places = Mapping[str, Place]
-"""Where each box stands."""
+"""Positions of the boxes."""
 
 CAUSAL: Places = {
     "input": (0.6, 0.0),

@@ -1,4 +1,4 @@
-"""Paired differences of two runs as a picture: a panel for each measure, a row for each place."""
+"""Paired differences of two runs as a figure: a panel for each measure, a row for each place."""
 
 import io
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Difference(NamedTuple):
 
 
 def draw(differences: Sequence[Difference], title: str, kind: str) -> bytes:
-    """Return the picture as a file of a kind, such as png."""
+    """Return the figure as a file of a kind, such as png."""
     ordered = sorted(differences, key=lambda one: one.measure)
     panels = [(name, list(own)) for name, own in groupby(ordered, lambda one: one.measure)]
     with matplotlib.rc_context(fname=MPLSTYLE):
@@ -43,7 +43,7 @@ def draw(differences: Sequence[Difference], title: str, kind: str) -> bytes:
             axes.axvline(0, color=GREY, linewidth=0.6)
             axes.set_yticks(list(places), [one.place for one in own])
             axes.set_ylim(0.4, len(own) + 0.6)
-            axes.set_xlabel(f"{words.metric(measure).replace(' (%)', '')}: candidate less base")
+            axes.set_xlabel(f"{words.metric(measure).replace(' (%)', '')}: candidate minus base")
         held = io.BytesIO()
         canvas.savefig(held, format=kind)
     return held.getvalue()

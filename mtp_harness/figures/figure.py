@@ -1,4 +1,4 @@
-"""What a figure is, and how it is drawn: rows → the table it shows → a picture and that table."""
+"""A figure, and how it is drawn: rows → the table it shows → a picture and that table."""
 
 import hashlib
 import io
@@ -24,10 +24,10 @@ from mtp_harness.results.result_file import ResultFile
 from mtp_harness.results.tidy import Results, frame, to_csv
 
 _LACKS = r"Glyph (\d+) .* missing from"
-"""How matplotlib says that a font has no picture of a character."""
+"""matplotlib's message about a character that a font lacks."""
 
 ARCHITECTURE = "architecture"
-"""Task of the rows that say what a model is made of, and measure nothing."""
+"""Task of rows that describe a model's architecture, and measure nothing."""
 
 
 class NoData(ValueError):
@@ -47,23 +47,23 @@ class Figure:
     """A figure or table.
 
     Attributes:
-        select: Picks and derives from runs what it shows; no rows where they have none, `Withheld`
-            where they have some that show nothing.
-        protocols: How runs are asked where their rows do not say it, and how the paper asked,
-            where that is not the same.
+        select: Picks and derives the rows to show from runs; no rows if they have none, `Withheld`
+            if the rows show nothing.
+        protocols: How runs were evaluated if their rows do not say it, and how the paper evaluated,
+            if that differs.
     """
 
-    name: str  # such as fig_s10; of its files, too
-    caption: str  # its first sentence stands above the figure, the rest below it
+    name: str  # such as fig_s10, also of its files
+    caption: str  # its first sentence is above the figure, the rest below it
     select: Select
     draw: Callable[[Canvas, pd.DataFrame, Style], None]
     command: str  # produces the runs that it needs
-    paper: tuple[str, ...] = ()  # files of the paper's data; that of its name, where there is one
+    paper: tuple[str, ...] = ()  # files of the paper's data; default: the file of its own name
     from_paper: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows  # derives rows from them
-    together: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows  # drops what is not alike
+    together: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows  # drops unlike rows
     protocols: tuple[str, str] = ("", "")
     is_diagram: bool = False  # shows no measurement, and so needs no run
-    least: int = 1  # fewest numbers of runs that it is drawn from
+    least: int = 1  # fewest numbers of runs to draw it from
 
     def __post_init__(self) -> None:
         """Find the paper's data of the figure's own name."""
@@ -75,7 +75,7 @@ class Figure:
 
         Args:
             results: The runs; None for the paper alone.
-            paper: Whether to add the paper's numbers, where it has them.
+            paper: Whether to add the paper's numbers, if there are any.
 
         Raises:
             NoData: There is nothing to show.
@@ -96,7 +96,7 @@ class Figure:
         return Shown(self, table, left_out, measured)
 
     def _of_runs(self, results: Results) -> tuple[pd.DataFrame, str, bool]:
-        """Return what runs give, why some of it is not drawn, and whether any measured it."""
+        """Return the rows of runs, why some are not drawn, and whether any run measured them."""
         try:
             own = self.select(results)
         except Withheld as error:
@@ -110,7 +110,7 @@ class Figure:
 
 
 def _shows_nothing(scores: pd.DataFrame, least: int) -> str:
-    """Return why numbers of runs are not drawn; an empty text where they are."""
+    """Return why numbers of runs are not drawn; an empty text if they are."""
     named = words.listed(pd.concat([scores["baseline"], scores["label"]]).dropna())
     if len(scores) and not (scores["value"].any() or scores["baseline_value"].fillna(0).any()):
         return f"every score of {named} is 0"
@@ -120,15 +120,15 @@ def _shows_nothing(scores: pd.DataFrame, least: int) -> str:
 
 
 class Shown(NamedTuple):
-    """What a figure shows.
+    """The content of a figure.
 
     Attributes:
-        figure: Which.
+        figure: The figure.
         table: The numbers.
-        left_out: Why numbers of the runs are not among them; empty where all are.
+        left_out: Why numbers of runs are missing; empty if none are.
         measured: Whether a run measured the figure.
-        pictures: Once it is drawn, its bytes by format.
-        unknown_signs: Those of its texts that the font lacks; boxes stand in their place.
+        pictures: The drawn picture as bytes, by format.
+        unknown_signs: Characters that the font lacks, shown as boxes.
     """
 
     figure: Figure
@@ -176,7 +176,7 @@ def draw(
 
 
 def paint(shown: Shown, files: Mapping[str, ResultFile], style: Style) -> Canvas:
-    """Return the canvas of a figure with all that is on it; to be called in the paper's look."""
+    """Return the canvas of a figure with everything on it; to be called in the paper's style."""
     canvas, figure = Canvas(layout="constrained"), shown.figure
     figure.draw(canvas, shown.table, style)
     title, _, more = figure.caption.partition(". ")
@@ -190,7 +190,7 @@ def paint(shown: Shown, files: Mapping[str, ResultFile], style: Style) -> Canvas
 
 
 def _unknown_signs(said: Sequence[warnings.WarningMessage]) -> Iterator[str]:
-    """Yield the characters that warnings are about, and warn again of everything else."""
+    """Yield the characters in warnings about the font, and repeat all other warnings."""
     for one in said:
         if found := re.match(_LACKS, str(one.message)):
             yield chr(int(found[1]))
@@ -211,7 +211,7 @@ def _picture(canvas: Canvas, kind: str, figure: Figure, sources: str) -> bytes:
 
 
 def _heading(canvas: Canvas, title: str) -> None:
-    """Say above a figure what it shows, the first sentence of its caption."""
+    """Write the first sentence of its caption above a figure."""
     width, height = canvas.get_size_inches()
     whole = title.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
     text = fill(whole, max(24, int(width * 12.5)), break_on_hyphens=False)

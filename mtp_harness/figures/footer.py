@@ -1,4 +1,4 @@
-"""The small print below every figure: where its numbers come from, and how they were measured."""
+"""The small print below every figure: the source of its numbers, and how they were measured."""
 
 from collections.abc import Iterator, Mapping
 from textwrap import fill
@@ -15,7 +15,7 @@ from mtp_harness.results.sizes import rounded
 
 DECODING = ("prompt_tokens", "new_tokens", "batch")
 PER_TOKEN = ("mtp_heads", "mtp_positions", "mtp_perplexity", "mtp_speculative", "mtp_speed")
-"""Probes whose numbers are of tokens, which are not the same for all vocabularies."""
+"""Probes whose numbers are per token, which differs between vocabularies."""
 LOSSES = ("bits_per_byte", "cross_entropy")
 
 LINE = 0.115
@@ -36,9 +36,9 @@ def write(
         canvas: Of the figure.
         shown: The table behind it.
         files: The runs, by hash.
-        protocols: How runs are asked where their rows do not say it, and how the paper asked.
+        protocols: How runs were evaluated if their rows do not say it, and how the paper evaluated.
         left_out: Why numbers of runs are not drawn.
-        more: What the figure's caption says beyond its title.
+        more: The figure's caption beyond its title.
     """
     own, paper = shown[~is_paper(shown)], shown[is_paper(shown)]
     in_bytes = reading.counts_bytes(own, files)
@@ -58,7 +58,7 @@ def write(
 
 
 def _marks(canvas: Canvas, shown: pd.DataFrame) -> Iterator[str]:
-    """Yield what bars of error, bands and single points on the figure are."""
+    """Yield the meaning of error bars, bands and single points."""
     drawn = [one for axes in canvas.axes for one in axes.collections]
     known = shown[shown["low"].notna()]
     if drawn and len(known):
@@ -95,7 +95,10 @@ def _of_runs(
             reading.of_answers(counted, "looped"),
         ),
         ("Per token, and not comparable between vocabularies", _vocabularies(tasks)),
-        ("Losses from offset 2 on are over the tokens that a drafter can say", _said(own, tasks)),
+        (
+            "Losses from offset 2 on are over the tokens in a drafter's vocabulary",
+            _said(own, tasks),
+        ),
     ):
         if text := "; ".join(dict.fromkeys(said)):
             yield f"{name}: {text}"
@@ -112,7 +115,7 @@ def _of_paper(rows: pd.DataFrame) -> str:
 def _differs(
     own: pd.DataFrame, paper: pd.DataFrame, asked: str, paper_asked: str, in_bytes: bool
 ) -> Iterator[str]:
-    """Yield in what runs and the paper beside them were asked differently."""
+    """Yield the differences in protocol between runs and the paper."""
     runs, its = [], []
     ways = list(dict.fromkeys(own["protocol"].dropna())) or [asked]
     if paper_asked and ways != [paper_asked]:
@@ -135,7 +138,7 @@ def _settings(rows: pd.DataFrame) -> str:
 
 
 def _samples(rows: pd.DataFrame) -> str:
-    """Return in words of how many answers to a problem pass@k is."""
+    """Return in words how many answers to a problem pass@k uses."""
     counts = sorted(set(rows.loc[rows["at"].notna(), "n_samples"].dropna()))
     plural = "" if counts == [1] else "s"
     return f"{' or '.join(map(str, counts))} answer{plural} a problem" if counts else ""
@@ -149,13 +152,13 @@ def _readings(own: pd.DataFrame) -> Iterator[str]:
 
 
 def _points(rows: pd.DataFrame) -> str:
-    """Return in words of how many tokens a point is, where each is of one position."""
+    """Return in words how many tokens a point has, if each is about one position."""
     counts = rows.loc[rows["position"].notna(), "count"].dropna()
     return f"{counts.min()} to {counts.max()} tokens a point" if len(counts) else ""
 
 
 def _of_answers(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> str:
-    """Return in words how `mtp_speculative` decoded, which its tables leave to the file."""
+    """Return in words how `mtp_speculative` decoded, which only the results file says."""
     said = []
     for run in own.loc[own["task"] == "mtp_speculative", "run"].unique():
         file, task = files[run], "mtp_speculative"
@@ -170,7 +173,7 @@ def _of_answers(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> str:
 
 
 def _said(own: pd.DataFrame, tasks: list[reading.Task]) -> Iterator[str]:
-    """Yield how many tokens drafters can say whose losses are shown."""
+    """Yield the vocabulary sizes of drafters whose losses are shown."""
     losses = own[own["metric"].isin(LOSSES) & (own["offset"] > 1)]
     for file, _ in tasks:
         said = file.mtp.get("draft_vocabulary")
@@ -179,7 +182,7 @@ def _said(own: pd.DataFrame, tasks: list[reading.Task]) -> Iterator[str]:
 
 
 def _vocabularies(tasks: list[reading.Task]) -> list[str]:
-    """Return the vocabularies of models that count in different tokens; nothing for one."""
+    """Return the vocabularies of models with different tokens; empty for one vocabulary."""
     sizes: dict[int, list[str]] = {}
     for file, task in tasks:
         if task in PER_TOKEN and type(size := file.mtp.get("vocab_size")) is int:

@@ -1,4 +1,4 @@
-"""A table as a map of colours with the number in each field."""
+"""A table as a heat map with the number in each field."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from mtp_harness.figures.series import Entry, entries, refuse_doubled, with_pape
 from mtp_harness.figures.style import RULE, Style, make_room_for_titles, set_title
 
 HEAD = 16
-"""Letters of a line of a column's head."""
+"""Characters of a line of a column's heading."""
 
 
 @dataclass(frozen=True)
 class Heat:
-    """Shares in fields of rows × columns, in a row of panels; each is named by columns' entries.
+    """Shares in fields of rows × columns, in a row of panels; all are named by columns' entries.
 
-    In a table of differences 0 is in the middle of the scale; its rows without a `baseline` are
-    absolute, and shown without colour.
+    In a table of differences, 0 is in the middle of the scale; rows without a `baseline` are
+    absolute values, shown without colour.
     """
 
     rows: tuple[str, ...]
@@ -42,7 +42,7 @@ class Heat:
 
     def __call__(self, canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
         """Draw the table."""
-        shown = with_paper_named(shown)  # never in one column
+        shown = with_paper_named(shown)  # never in one column with runs
         refuse_doubled(shown, [*self.panels, *self.rows, *self.columns])
         of_panels = pd.Series(entries(shown, self.panels), shown.index, dtype=object)
         panels = [
@@ -75,7 +75,7 @@ class Heat:
             self._paint(axes, panel, norm, style)
             if place in named:
                 axes.set_ylabel(self.ylabel)
-            else:  # the names are those of the panel before it
+            else:  # the same names as the panel before it
                 axes.set_yticks([])
             axes.set_ylim(most, 0)
             if panel.name:
@@ -127,7 +127,7 @@ class Heat:
         axes.set_xlabel(self.xlabel)
 
     def _field(self, row: Any, norm: Normalize, scale: Any) -> tuple[str, Any]:
-        """Return what stands in a field, and its colour."""
+        """Return the text and the colour of a field."""
         if row["metric"] in self.counts:
             return f"{row['value']:.0f}", "white"
         value = float(row["value"]) * 100

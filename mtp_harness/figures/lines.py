@@ -18,7 +18,7 @@ from mtp_harness.figures.style import GREY, Style, legend_beside, make_room_for_
 from mtp_harness.results.sizes import in_short, rounded
 
 MANY = 4
-"""With more series than this the legend stands beside the panels."""
+"""With more series than this, the legend is beside the panels."""
 
 DENSE = 25
 """With more points than this a line has no markers, and a band for its intervals."""
@@ -27,27 +27,27 @@ BAND: dict[str, Any] = {"alpha": 0.15, "linewidth": 0}
 THIN: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.8}
 
 Shared = Literal["none", "row", "col", "all"]
-"""Which panels share an axis, as matplotlib says it."""
+"""Which panels share an axis, in matplotlib's words."""
 
 TURNED: dict[Shared, Shared] = {"none": "none", "row": "col", "col": "row", "all": "all"}
 
 Panel = tuple[Any, Any]
-"""Entries of a panel's row and column; None where a figure has no rows or no columns."""
+"""Entries of a panel's row and column; None if a figure has no rows or no columns."""
 
 
 @dataclass(frozen=True)
 class Lines:
     """How a table becomes lines; `colour` and others name its columns."""
 
-    x: str  # on the horizontal axis
+    x: str  # column of the horizontal axis
     colour: str = "n"  # sets colour and dashes
-    told: tuple[str, ...] = ("label",)  # keep series apart, too
+    told: tuple[str, ...] = ("label",)  # also separate series
     dashed: str | None = None  # sets dashes and markers, instead of `colour`
-    rows: str | None = None  # its entries are rows of panels
-    columns: str | None = None  # the same side by side
-    order: tuple[Any, ...] = ()  # of panels; what is not in it follows, sorted
-    wrap: int | None = None  # most panels side by side, where there is one row of them
-    panel_words: Callable[[Any], str] | None = None  # what a panel is called, not its entry
+    rows: str | None = None  # column whose entries are rows of panels
+    columns: str | None = None  # the same, side by side
+    order: tuple[Any, ...] = ()  # of panels; other entries follow, sorted
+    wrap: int | None = None  # most panels side by side, if there is one row of them
+    panel_words: Callable[[Any], str] | None = None  # the title of a panel, from its entry
     size: tuple[float, float] = (2.6, 2.0)  # of a panel, inches
     log_x: bool = False
     log_y: bool = False
@@ -56,12 +56,12 @@ class Lines:
     ylim: tuple[float, float] | None = None  # of all panels, in the unit shown
     from_zero: bool = False  # whether vertical axes begin at 0
     share_x: Shared = "none"  # which panels share their horizontal axis
-    share_y: Shared = "none"  # the same of the vertical one
-    limit: str | None = None  # a metric drawn as thin lines: what the machine would allow
+    share_y: Shared = "none"  # the same for the vertical axis
+    limit: str | None = None  # a metric drawn as thin lines: the most that the machine allows
     ticks: tuple[float, ...] = ()  # on the horizontal axis, instead of all values
-    solid: bool = False  # whether all lines are, as in the paper's figure S13
-    paper_points: bool = False  # whether the paper's are not joined: others lie between them
-    decorate: Callable[[Axes], None] | None = None  # draws what else a panel needs
+    solid: bool = False  # whether all lines are solid, as in the paper's figure S13
+    paper_points: bool = False  # whether the paper's points are not joined: others lie between them
+    decorate: Callable[[Axes], None] | None = None  # draws anything else that a panel needs
 
     def __call__(self, canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
         """Draw the table.
@@ -111,8 +111,8 @@ class Lines:
         return in_percent(shown, shares)
 
     def _layout(self, down: list[Any], across: list[Any]) -> dict[Panel, tuple[int, int]]:
-        """Return in which row and column of the grid each panel is."""
-        if self.columns is not None and len(across) == 1:  # one column: beside each other instead
+        """Return the row and column of each panel in the grid."""
+        if self.columns is not None and len(across) == 1:  # a single column: side by side instead
             return {(row, across[0]): (0, x) for x, row in enumerate(down)}
         wide = min(len(across), self.wrap or len(across))
         lines = -(-len(across) // wide)
@@ -123,7 +123,7 @@ class Lines:
         }
 
     def _grid(self, canvas: Canvas, layout: dict[Panel, tuple[int, int]], turned: bool) -> Any:
-        """Return the panels [rows, columns] of the grid; of a turned one, rows are columns."""
+        """Return the panels [rows, columns] of the grid; if it is turned, rows are columns."""
         tall, wide = (1 + max(place[axis] for place in layout.values()) for axis in (0, 1))
         canvas.set_size_inches(self.size[0] * wide, self.size[1] * tall)
         share_x, share_y = (TURNED[one] if turned else one for one in (self.share_x, self.share_y))
@@ -143,13 +143,13 @@ class Lines:
             axes.set_ylabel(self._ylabel(shown, row if in_grid else None))
 
     def _of(self, shown: pd.DataFrame, entries: Panel) -> pd.DataFrame:
-        """Return the rows of a panel; None stands for all rows or columns."""
+        """Return the rows of a panel; None: of all rows or columns."""
         for name, entry in zip((self.rows, self.columns), entries, strict=True):
             shown = shown if name is None or entry is None else shown[shown[name] == entry]
         return shown
 
     def _beside(self, panel: pd.DataFrame, number: int, of: int) -> float:
-        """Return by what to move a series sideways, where all of a panel are at one place."""
+        """Return how far to move a series sideways, if all of a panel are at one place."""
         there = panel[self.x].dropna().astype(float)
         if not self.log_x or there.empty or there.max() >= 1.5 * there.min():
             return 1.0
@@ -174,7 +174,7 @@ class Lines:
         )
 
     def _ylabel(self, shown: pd.DataFrame, row: Any) -> str:
-        """Return what is on the vertical axis; `row` is named too, unless a title does it."""
+        """Return the label of the vertical axis, with the row's name unless a title has it."""
         metrics = list(dict.fromkeys(shown["metric"]))
         unit = self.ylabel or (words.metric(metrics[0]) if len(metrics) == 1 else "")
         if row is None or self.rows is None:
@@ -226,7 +226,7 @@ class Lines:
         if self.from_zero and len(panel):
             axes.set_ylim(0, 1.05 * highest)
         elif self.percent and len(panel) and not panel["value"].any():
-            axes.set_ylim(-0.1, 5)  # nothing but zeros: a scale of their own would magnify nothing
+            axes.set_ylim(-0.1, 5)  # only zeros: matplotlib's own scale would magnify nothing
         if self.ylim:
             low, high = self.ylim
             axes.set_ylim(low, max(high, 1.05 * highest))
@@ -265,7 +265,7 @@ def _scope(entries: Panel, shared: Shared) -> Panel:
 
 
 def _thin_lines(axes: Axes, x: str, limits: pd.DataFrame, style: Style) -> None:
-    """Draw what the machine would allow, a line for each k."""
+    """Draw the most that the machine allows, a line for each k."""
     for (k, *_), line in limits.groupby(["k", "run", "baseline"], dropna=False):
         points = line.sort_values(x)[[x, "value"]].astype(float)
         axes.plot(*points.T.to_numpy(), "-", color=style.colour(int(k)), **THIN)
@@ -283,7 +283,7 @@ def _thinned(ticks: list[float], limits: tuple[float, float], log: bool) -> list
 
 
 def _refuse_unless_seeds(points: pd.DataFrame, x: str, at: Any) -> None:
-    """Refuse two values on one point of one line: only seeds of one training are averaged."""
+    """Refuse two values on one point of one line, except seeds, which are averaged."""
     there = points[points[x] == at]
     if there["train_seed"].notna().all() and there["train_seed"].is_unique:
         return

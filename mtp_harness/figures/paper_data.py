@@ -1,8 +1,8 @@
 """The paper's numbers, `paper/NAME.csv`, in the same tidy table as runs.
 
-One file per table or figure of Gloeckle et al. 2024, as printed: `source` names it, `unit` says
-where numbers are percentages, `baseline` that they are differences to n = 1. Values of figures
-were read off the vector coordinates of the plots, and their `source` says "digitised": ±0.05 of a
+One file per table or figure of Gloeckle et al. 2024, as printed: `source` names it, `unit` says if
+numbers are percentages, `baseline` that they are differences to n = 1. Values of figures were read
+off the vector coordinates of the plots, and their `source` says "digitised": ±0.05 of a
 percentage, ±0.003 of a ratio.
 """
 
@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parent / "paper"
 
 
 def read(*chosen: str) -> pd.DataFrame:
-    """Return the rows of one or more of the files, shares instead of percentages."""
+    """Return the rows of one or more of the files, with shares instead of percentages."""
     rows = []
     for name in chosen:
         with (FOLDER / f"{name}.csv").open(encoding="utf-8", newline="") as lines:

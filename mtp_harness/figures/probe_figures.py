@@ -1,4 +1,4 @@
-"""Induction, arithmetic and GSM8K as in the paper; heads, positions and loss as only we show."""
+"""Induction, arithmetic and GSM8K as in the paper; heads, positions and loss beyond it."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +20,7 @@ INDUCTION = "`lm_eval --model mtp --tasks mtp_induction -o RESULTS`"
 ARITHMETIC = "`lm_eval --model mtp --tasks mtp_arithmetic -o RESULTS`"
 SIZES = (1e6, 3e6, 1e7, 3e7, 1e8, 3e8, 1e9)
 REACH = 4
-"""Positions on either side of one that a running mean takes in."""
+"""Positions on either side of a position in its running mean."""
 
 FEWEST = 100
 """A share of fewer tokens than this is not shown."""
@@ -28,22 +28,22 @@ FEWEST = 100
 EXPRESSIONS = ("expressions as this package writes them", "does not say how it writes them")
 
 TWO_TOKENS = "names of two tokens"
-"""The paper's, for which its models' vocabulary was made."""
+"""The paper's names: its models' vocabulary was made for them."""
 
 HEAD_METRICS = ("accuracy", "accuracy_cond", "bits_per_byte", "confidence", "tf_agree")
-"""Of `mtp_heads`, as the figure shows them from left to right."""
+"""Metrics of `mtp_heads`, as shown from left to right."""
 
 RULES = ("accept_greedy", "accept_sampled", "accept_same_noise")
-"""Of `mtp_acceptance`: of engines, with the likeliest draft and a sampled one, and our own."""
+"""Metrics of `mtp_acceptance`: engines, with the likeliest and a sampled draft, and our rule."""
 
 IN_DOMAIN = 5
-"""Operations in training; more are out of domain."""
+"""Most operations in training; more are out of domain."""
 
 
 def induction(results: Results) -> pd.DataFrame:
-    """Return how often head 1 knows a name that it has read before.
+    """Return how often head 1 recalls a name that it has read before.
 
-    `protocol` says of how many tokens the names are, or bytes: byte models have no names of two.
+    `protocol` says how many tokens or bytes the names have: byte-level models have none of two.
     """
     rows = table(results, "mtp_induction", "by_data_set", "accuracy")
     rows = rows[rows["offset"].fillna(1) == 1]
@@ -66,7 +66,7 @@ def stories(results: Results) -> pd.DataFrame:
 
 
 def apart(rows: pd.DataFrame) -> pd.DataFrame:
-    """Give names of several lengths panels of their own: their recall does not compare."""
+    """Put names of different lengths into separate panels: their recall is not comparable."""
     asked = rows["protocol"].fillna(TWO_TOKENS)
     if asked.nunique() < 2:
         return rows
@@ -81,7 +81,7 @@ def arithmetic(results: Results, pause: bool) -> pd.DataFrame:
 
 
 def domains(axes: Axes) -> None:
-    """Mark where operations leave the domain of training."""
+    """Mark where operations exceed those in training."""
     axes.axvline(IN_DOMAIN + 0.5, color=GREY, linewidth=0.7, linestyle=":")
     look: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 5.5, "color": GREY}
     for middle, text in ((3, "in-domain"), (8, "out-of-domain")):
@@ -101,9 +101,9 @@ TRAINING = ["label", "n", "parameters", "train_seed"]
 
 
 def last_heads(results: Results) -> pd.DataFrame:
-    """Return what each head knows of real text, of several checkpoints of one training the last.
+    """Return each head's metrics on real text; of several checkpoints of a training, the last.
 
-    Their label says its step then. Runs that do not say their step stay.
+    Its label then has its step. Runs without a known step are kept.
     """
     rows = heads(results)
     steps = rows.groupby(TRAINING, dropna=False)["train_step"]
@@ -114,14 +114,14 @@ def last_heads(results: Results) -> pd.DataFrame:
 
 
 def heads_by_step(results: Results) -> pd.DataFrame:
-    """Return the same of trainings with several checkpoints, at each of them."""
+    """Return the same for trainings with several checkpoints, at each of them."""
     rows = heads(results)
     steps = rows.groupby(TRAINING, dropna=False)["train_step"].transform("nunique")
     return rows[(steps > 1) & rows["train_step"].notna()]
 
 
 def heads(results: Results) -> pd.DataFrame:
-    """Return what each head knows of real text; one module's other reading as a line of its own."""
+    """Return each head's metrics on real text, with one module's other reading as another line."""
     again = [f"chained_{name}" for name in ("accuracy", "accuracy_cond")]
     rows = table(results, "mtp_heads", "by_offset", *HEAD_METRICS, *again)
     rows = rows[rows["offset"].notna()]
@@ -130,9 +130,9 @@ def heads(results: Results) -> pd.DataFrame:
 
 
 def by_temperature(results: Results) -> pd.DataFrame:
-    """Return acceptance by each rule of sampling, and where all of them meet: temperature 0.
+    """Return acceptance by each rule of sampling, and at temperature 0, where all are equal.
 
-    There a draft is accepted if it is head 1's own choice, `tf_agree` of the same documents.
+    At temperature 0, a draft is accepted if it is head 1's own choice (`tf_agree`).
     """
     rows = table(results, "mtp_acceptance", "by_offset", *RULES)
     greedy = table(results, "mtp_heads", "by_offset", "tf_agree")
@@ -156,7 +156,7 @@ def classes(results: Results) -> pd.DataFrame:
 
 
 def _in_panels(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return shares of enough tokens, models of one kind of text beside each other."""
+    """Return shares of enough tokens, with the models of one kind of text side by side."""
     enough = rows[(rows["count"] >= FEWEST).fillna(True)]
     return enough.sort_values("data_set", kind="stable")
 
@@ -164,9 +164,9 @@ def _in_panels(rows: pd.DataFrame) -> pd.DataFrame:
 def by_position(results: Results) -> pd.DataFrame:
     """Return bits per byte by position in the window, running means over positions.
 
-    Nats per token become bits per byte by the bytes per token of the whole data set, and so do the
-    ends of intervals. Towards the ends of the window the mean is over fewer positions, as many on
-    either side. The mean of intervals is not narrower than the interval of the mean.
+    Nats per token become bits per byte by the bytes per token of the whole data set, as do the ends
+    of intervals. Near the ends of the window the mean is over fewer positions, equally many on
+    either side. The mean of intervals is at least as wide as the interval of the mean.
     """
     nats = table(results, "mtp_perplexity", "by_position", "cross_entropy")
     whole = table(results, "mtp_perplexity", "by_offset", "cross_entropy", "bits_per_byte")
@@ -184,7 +184,7 @@ def by_position(results: Results) -> pd.DataFrame:
 
 
 def _smooth(ends: pd.DataFrame) -> pd.DataFrame:
-    """Return running means over 2 × REACH + 1 rows, over fewer towards both ends."""
+    """Return running means over 2 × REACH + 1 rows, over fewer near both ends."""
     last = len(ends) - 1
     reach = [min(REACH, place, last - place) for place in range(len(ends))]
     means = [ends.iloc[at - r : at + r + 1].mean() for at, r in enumerate(reach)]

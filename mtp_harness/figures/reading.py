@@ -1,4 +1,4 @@
-"""What the runs of a figure read, and how many of their answers were empty or looped."""
+"""The documents that the runs of a figure read, and their empty or looping answers."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,25 +13,25 @@ from mtp_harness.results.samples import family_of
 Task = tuple[ResultFile, str]
 
 MOST_BYTES = 512
-"""A vocabulary of bytes and special tokens is not larger."""
+"""Size of the largest vocabulary that can consist of bytes and special tokens."""
 
 DECODED = "mtp_speculative"
-"""Decodes answers of its own, with every number of heads."""
+"""The task that decodes prompts with every number of heads."""
 
 
 def sets_of(file: ResultFile, task: str) -> Mapping[str, Mapping[str, Any]]:
-    """Return what a run says of the data sets that a probe read, by name."""
+    """Return the facts about the data sets that a probe read, by name."""
     return (file.mtp.get("documents") or {}).get(task) or {}
 
 
 def new_tokens(file: ResultFile, task: str) -> list[int | None]:
-    """Return how many tokens a probe decoded at most, for each data set that it read."""
+    """Return the most tokens that a probe decoded, for each data set."""
     lengths = [about.get("new_tokens") for about in sets_of(file, task).values()]
     return [length if type(length) is int else None for length in lengths]
 
 
 def counts_bytes(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> bool:
-    """Return whether tokens of all models that rows are of are bytes, as far as runs say."""
+    """Return whether all models of rows have bytes as tokens, as far as runs say."""
     runs = {run for several in own["run"].dropna() for run in several.split()}
     sizes = [files[run].mtp.get("vocab_size") for run in runs]
     return bool(sizes) and all(type(size) is int and size <= MOST_BYTES for size in sizes)
@@ -54,7 +54,7 @@ def tasks_of(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> list[Task]:
 
 
 def parts(tasks: list[Task]) -> Iterator[str]:
-    """Yield how many documents tasks read, such as "HumanEval 20 of 164"; probes say it apart."""
+    """Yield how many documents tasks read, such as "HumanEval 20 of 164"; probes have their own."""
     for file, task in tasks:
         read, whole = file.counted(task)
         if read is not None and not _is_timed(task) and not sets_of(file, task):
@@ -65,7 +65,7 @@ def probed(own: pd.DataFrame, tasks: list[Task]) -> Iterator[str]:
     """Yield how many texts of each kind the probes read, such as "code 18, prose 31".
 
     Args:
-        own: Rows of runs; a kind that none of them names is not told.
+        own: Rows of runs; kinds that they do not name are left out.
         tasks: What `tasks_of` returns for them.
     """
     kinds = tuple({*own["data_set"].dropna(), *own["category"].dropna()})
@@ -82,7 +82,7 @@ def probed(own: pd.DataFrame, tasks: list[Task]) -> Iterator[str]:
 
 
 def answers(tasks: list[Task]) -> pd.DataFrame:
-    """Return how many answers of each model to each data set are there, empty, and looped."""
+    """Return the number of answers of each model to each data set: all, empty, and looping."""
     each = [one for file, task in tasks if (one := _answers(file, task)) is not None]
     counted = pd.DataFrame(each, columns=["data_set", "label", "total", "empty", "looped"])
     counted = counted.astype({name: "Int64" for name in ("total", "empty", "looped")})
@@ -91,7 +91,7 @@ def answers(tasks: list[Task]) -> pd.DataFrame:
 
 
 def of_answers(counted: pd.DataFrame, what: str) -> Iterator[str]:
-    """Yield by data set how many of the answers were empty, or looped: the column `what`."""
+    """Yield by data set how many of the answers were empty, or looping: the column `what`."""
     for name, models in counted.groupby("data_set", sort=False):
         numbers, totals = models[what], models["total"]
         if numbers.isna().all():
@@ -106,7 +106,7 @@ def of_answers(counted: pd.DataFrame, what: str) -> Iterator[str]:
 
 
 def _answers(file: ResultFile, task: str) -> tuple[str, str, int, int | None, int | None] | None:
-    """Return data set, label and counts of a task's answers; None where it asked for none."""
+    """Return data set, label and counts of a task's answers; None if it asked for none."""
     config = file.content["configs"][task]
     generated = config.get("output_type", "generate_until") == "generate_until"
     if not (generated and config.get("generation_kwargs")) and task != DECODED:
@@ -131,12 +131,12 @@ def _count(metrics: Mapping[str, Any], name: str, times: int) -> int | None:
 
 
 def _is_among(name: str, kinds: tuple[str, ...]) -> bool:
-    """Return whether a data set is among those of a figure, which may say more of it."""
+    """Return whether a data set is shown in a figure, which may have more details of it."""
     return any(kind.startswith((name, words.entry("data_set", name))) for kind in kinds)
 
 
 def _is_timed(task: str) -> bool:
-    """Return whether a task decodes as many tokens as it was asked for, whatever they are."""
+    """Return whether a task always decodes the number of tokens that it was asked for."""
     return task == "mtp_speed" or task.startswith("mtp_speed_")
 
 

@@ -1,4 +1,4 @@
-"""What the selections of several figures do to rows of the tidy table."""
+"""Operations on rows of the tidy table, shared by several figures."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,11 +12,11 @@ from mtp_harness.results.tidy import Results, frame
 Select = Callable[[Results], pd.DataFrame]
 
 MODEL = ["label", "n", "parameters", "train_tokens", "train_step", "train_seed"]
-"""Columns that together name a model."""
+"""Columns that together identify a model."""
 
 
 def nothing(results: Results) -> pd.DataFrame:
-    """Return no rows: no run measures it."""
+    """Return no rows, for figures that no run measures."""
     return frame([])
 
 
@@ -28,17 +28,17 @@ def printed(results: Results) -> pd.DataFrame:
 
 
 def put(rows: pd.DataFrame, **columns: Any) -> pd.DataFrame:
-    """Return rows with other columns, of the types that the tidy table declares."""
+    """Return rows with other columns, with the types of the tidy table."""
     return rows.assign(**columns).astype({name: schema.COLUMNS[name] for name in columns})
 
 
 def plain(row: Any) -> dict[str, Any]:
-    """Return a row as `tidy.frame` takes it: None for what is missing."""
+    """Return a row for `tidy.frame`: None for missing entries."""
     return {name: None if pd.isna(entry) else entry for name, entry in row.items()}
 
 
 def mean_of(group: pd.DataFrame, *kept: str, **told: Any) -> dict[str, Any]:
-    """Return one row for several: their mean, the files behind it, and what they share."""
+    """Return one row for several: their mean, the files behind it, and their common entries."""
     first = plain(group.iloc[0])
     joined = {"run": " ".join(dict.fromkeys(group["run"]))}
     joined |= {"task": "+".join(dict.fromkeys(group["task"]))}

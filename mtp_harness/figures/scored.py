@@ -1,8 +1,7 @@
 """pass@k of models over temperatures, and gains over n = 1, from runs.
 
-As in the paper's tables 1 and S12 the temperature of a cell is the best one of those that were
-run, and an interval chooses it again in every bootstrap replicate over problems
-(`scoring.temperatures`).
+As in the paper's tables 1 and S12, the temperature of a cell is the best one that was run, and an
+interval chooses it again in every bootstrap replicate over problems (`scoring.temperatures`).
 Greedy answers are used only if nothing was sampled.
 """
 
@@ -78,7 +77,7 @@ def _by_problem(results: Results, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _is_of(row: Any, file: ResultFile, task: str) -> bool:
-    """Return whether a row is of a task: several temperatures of one family may be in one file."""
+    """Return whether a row belongs to a task: a file may hold several temperatures of it."""
     temperature = decoding_of(file, task).get("temperature")
     return family_of(task) == row["task"] and same(temperature, row["temperature"])
 
@@ -134,7 +133,7 @@ def gains(results: Results, tasks: tuple[str, ...]) -> pd.DataFrame:
 
 
 def the_baseline(candidates: Sequence[Any], row: Any) -> int | None:
-    """Return which n = 1 a model is compared with: that of its own label, or the only one.
+    """Return the n = 1 that a model is compared with: the one with its label, or the only one.
 
     Args:
         candidates: Rows of all n = 1 that it could be compared with.
@@ -155,7 +154,7 @@ def the_baseline(candidates: Sequence[Any], row: Any) -> int | None:
 
 
 def difference(row: Any, base: Any) -> dict[str, Any]:
-    """Return a row less that of n = 1, without an interval."""
+    """Return a row minus that of n = 1, without an interval."""
     changed = {"value": float(row["value"]) - float(base["value"]), "low": None, "high": None}
     named = {"baseline": base["label"], "baseline_value": float(base["value"])}
     return plain(row) | changed | named | {"run": f"{row['run']} {base['run']}"}
@@ -166,9 +165,9 @@ def _is_baseline(other: Any, row: Any) -> bool:
 
 
 def is_n1_of(other: Any, row: Any, *equal: str) -> bool:
-    """Return whether a row is of n = 1, another of n > 1, and they are equal in some columns.
+    """Return whether one row has n = 1, the other n > 1, and some columns are equal.
 
-    These, and training tokens and seed; where both trainings' tokens are unknown, the steps.
+    Also training tokens and seed must be equal, or the steps if both trainings' tokens are unknown.
     """
     unknown = pd.isna(row["train_tokens"]) and pd.isna(other["train_tokens"])
     keys = [*equal, "train_tokens", "train_seed", *(["train_step"] if unknown else [])]
@@ -176,7 +175,7 @@ def is_n1_of(other: Any, row: Any, *equal: str) -> bool:
 
 
 def same_size(one: Any, other: Any) -> bool:
-    """Return whether parameters of two rows are within 10 %; False where one is not known."""
+    """Return whether parameters of two rows are within 10 %; False if one is not known."""
     counts = one["parameters"], other["parameters"]
     return not any(map(pd.isna, counts)) and sizes.same_size(*counts)
 

@@ -1,7 +1,7 @@
-"""Which rows of a table belong to one line or one group of bars, and how it looks.
+"""The series of a table: rows of one line or one group of bars, and their style.
 
 A series never mixes a run with the paper, nor measured acceptance with forced or unverified: these
-are apart whatever else a figure asks for.
+are always separate.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ Entry = tuple[Any, ...]
 
 
 class Series(NamedTuple):
-    """One line: its legend, what it shows, and its look."""
+    """One line: its legend, its rows, and its style."""
 
     label: str
     rows: pd.DataFrame
@@ -42,7 +42,7 @@ def is_mixed(shown: pd.DataFrame) -> bool:
 
 
 def with_paper_named(shown: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with the paper's labels marked as such, where runs are in it too."""
+    """Return the table with the paper's labels marked, if it also has runs."""
     if not is_mixed(shown):
         return shown
     marked = shown["label"] + " (paper)"
@@ -50,24 +50,24 @@ def with_paper_named(shown: pd.DataFrame) -> pd.DataFrame:
 
 
 def entries(shown: pd.DataFrame, names: Sequence[str]) -> list[Entry]:
-    """Return the entries of some columns in each row, None for what is missing."""
+    """Return the entries of some columns in each row, None if missing."""
     return [known(row) for row in shown[list(names)].to_numpy(dtype=object)]
 
 
 def known(row: Iterable[Any]) -> Entry:
-    """Return entries with None for what is missing: so they are equal to themselves."""
+    """Return entries with None for missing ones, so that they are equal to themselves."""
     return tuple(None if pd.isna(entry) else entry for entry in row)
 
 
 def refuse_doubled(shown: pd.DataFrame, place: Sequence[str]) -> None:
-    """Refuse two numbers at one place of a table, of which one would hide the other.
+    """Refuse two numbers at one place of a table, where one would hide the other.
 
     Args:
         shown: Everything that the figure shows.
-        place: Columns that together name a place.
+        place: Columns that together identify a place.
 
     Raises:
-        ValueError: There are some.
+        ValueError: There are such numbers.
     """
     doubled = shown[shown.duplicated(list(place), keep=False)]
     for _, rows in doubled.groupby(list(place), dropna=False, sort=False):
@@ -92,10 +92,10 @@ def series_of(
     Args:
         shown: Everything that the figure shows.
         colour: Column that sets the colour; n, k and offset set the dashes, too.
-        told: Further columns that keep series apart; those that differ stand in the legend.
+        told: Further columns that separate series; those that differ are in the legend.
         style: Palette.
         dashed: Column that sets dashes and markers instead, the largest entry solid.
-        own_panels: Whether the paper's numbers stand in panels of their own, and so look the same.
+        own_panels: Whether the paper's numbers have their own panels, and so need no other style.
     """
     frame, mixed = shown.assign(from_paper=is_paper(shown)), is_mixed(shown) and not own_panels
     keys = ["from_paper", "acceptance", colour, *told]
@@ -139,7 +139,7 @@ _BELOW = ("-", DASHES[4], DASHES[2], DASHES[3])
 
 
 def _by_size(group: tuple[Entry, pd.DataFrame]) -> list[tuple[bool, Any]]:
-    """Sort by size before name, and a model itself, which has no `baseline`, before baselines."""
+    """Sort by size before name, and a model without a `baseline` before its baselines."""
     from_paper, acceptance, colour, *others = (
         (False, "") if pd.isna(entry) else (True, entry) for entry in group[0]
     )
@@ -149,7 +149,7 @@ def _by_size(group: tuple[Entry, pd.DataFrame]) -> list[tuple[bool, Any]]:
 
 
 def _shade(colour: str, place: int) -> str:
-    """Return the colour of the place-th series of one n: as it is, darker, paler, darker still."""
+    """Return the colour of the place-th series of one n: unchanged, darker, paler, darker still."""
     mixed_with, share = ((0.0, 0.0), (0.0, 0.38), (1.0, 0.4), (0.0, 0.6))[place % 4]
     red, green, blue = ((1 - share) * one + share * mixed_with for one in to_rgb(colour))
     return str(to_hex((red, green, blue)))

@@ -1,4 +1,4 @@
-"""Decoding: figure S10, tables S2 and S3, and what only we show of acceptance and speed."""
+"""Decoding: figure S10, tables S2 and S3, and figures of acceptance and speed beyond the paper."""
 
 import pandas as pd
 
@@ -25,7 +25,7 @@ LIMIT = "bandwidth limit"
 GAIN = "expected tokens per second over k = 1, less 1"
 
 PROMPT = 512
-"""Tokens of the paper's prompts."""
+"""Length of the paper's prompts, tokens."""
 
 
 def of_one_length(rows: pd.DataFrame) -> pd.DataFrame:
@@ -71,9 +71,9 @@ def by_size(results: Results) -> pd.DataFrame:
 
 
 def against_the_limit(results: Results) -> pd.DataFrame:
-    """Return tokens per second, and what reading all weights and caches alone would allow.
+    """Return tokens per second, and the limit set by reading all weights and caches.
 
-    The n = 1 baseline that the run timed in turn is a series of its own.
+    The n = 1 baseline that the run timed in turn is a separate series.
     """
     rows = table(results, "mtp_speed", "by_cell", "tokens_per_second")
     place = ["run", "baseline", "batch", "prompt_tokens", "k"]  # a run is on one machine
@@ -85,9 +85,9 @@ def against_the_limit(results: Results) -> pd.DataFrame:
 
 
 def decoding(results: Results) -> pd.DataFrame:
-    """Return tokens per forward by category and k, and the speedup on code, as `mtp_speed` times.
+    """Return tokens per forward by category and k, and the speedup on code from `mtp_speed`.
 
-    The one time that `mtp_speculative` takes for all prompts of a category makes no speedup.
+    `mtp_speculative` has a single time for all prompts of a category, which gives no speedup.
     """
     forwards = table(results, "mtp_speculative", "by_k", "tokens_per_forward")
     forwards = put(forwards, protocol=WHOLE_PROMPTS)
@@ -97,7 +97,7 @@ def decoding(results: Results) -> pd.DataFrame:
 
 
 def of_bytes_on_code(results: Results) -> pd.DataFrame:
-    """Return the same on code, of models that count in bytes as far as their runs say."""
+    """Return the same on code, for byte-level models, as far as runs say that they are."""
     rows = decoding(results)
     sizes = [results.files[run].mtp.get("vocab_size") or 0 for run in rows["run"]]
     of_bytes = pd.Series(sizes, rows.index, dtype="Int64") <= MOST_BYTES
@@ -117,7 +117,7 @@ def acceptance(results: Results) -> pd.DataFrame:
 
 
 def advised(results: Results) -> pd.DataFrame:
-    """Return expected tokens per second over k = 1, less 1; bold where no k is faster."""
+    """Return expected tokens per second over k = 1, minus 1; bold if no k is faster."""
     rates = of_one_length(advice.rates(results))
     rates = rates[rates["n"] > 1]
     cell = [*advice.MODEL, *advice.CELL]

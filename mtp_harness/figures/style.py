@@ -2,7 +2,7 @@
 
 Source: the vector figures of Gloeckle et al. 2024. n = 1 terracotta and solid, n = 2 navy and
 dashed, n = 4 green and dotted; for heads used, k = 3 is sand and dash-dotted. The second palette
-stays apart under each of the three dichromacies (a test simulates them).
+remains distinguishable under each of the three dichromacies (a test simulates them).
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ MPLSTYLE = Path(__file__).with_name("paper.mplstyle")
 GREY = "#6B6B6B"
 RULE = "#222222"
 PAPER_ALPHA = 0.42
-"""What makes the paper's values stand apart from a run's, in every figure."""
+"""The style that distinguishes the paper's values from a run's, in every figure."""
 
 LOOKS: dict[int, tuple[str, str, Any]] = {
     1: ("#E07A5F", "#D55E00", "-"),
@@ -32,7 +32,7 @@ LOOKS: dict[int, tuple[str, str, Any]] = {
     16: ("#B5838D", "#000000", (0, (5.0, 1.2, 2.0, 1.2))),
     32: ("#7A6C5D", "#999999", (0, (0.8, 0.8))),
 }
-"""Of n or k: its colour in the paper, the same for colour-blind readers, and dashes."""
+"""By n or k: its colour in the paper, the one for colour-blind readers, and dashes."""
 
 DASHES = {number: dashes for number, (_, _, dashes) in LOOKS.items()}
 MARKERS = ("o", "s", "^", "D", "v", "P", "*", "<", ">", "h")
@@ -42,12 +42,12 @@ TITLE_LINE = 0.13
 
 
 def set_title(axes: Axes, text: str, inches: float) -> None:
-    """Set a title in lines that are not wider than its panel."""
+    """Set a title in lines no wider than its panel."""
     axes.set_title(fill(text, max(14, int(17 * inches)), break_on_hyphens=False))
 
 
 def make_room_for_titles(canvas: Canvas, rows: Iterable[Iterable[Axes]]) -> None:
-    """Make a figure as much taller as its rows of panels have lines of titles beyond one each."""
+    """Enlarge a figure by the extra title lines of its rows of panels."""
     lines = sum(max(axes.get_title().count("\n") for axes in row) for row in rows)
     width, height = canvas.get_size_inches()
     canvas.set_size_inches(width, height + TITLE_LINE * lines)
@@ -67,7 +67,7 @@ LEGEND_LINE = 0.15
 
 
 def legend_beside(canvas: Canvas, handles: Mapping[str, Any]) -> None:
-    """Write a legend to the right of all panels, and make the figure as large as it needs."""
+    """Write a legend to the right of all panels, and enlarge the figure to fit it."""
     labels = [fill(label, 48, break_on_hyphens=False) for label in handles]
     lines = [line for label in labels for line in label.split("\n")]
     width, height = canvas.get_size_inches()
@@ -81,8 +81,8 @@ def legend_beside(canvas: Canvas, handles: Mapping[str, Any]) -> None:
 class Style:
     """A palette."""
 
-    series: Mapping[int, str]  # of n, or of k
-    others: tuple[str, ...]  # of what has no number, in order
+    series: Mapping[int, str]  # by n, or by k
+    others: tuple[str, ...]  # for series without a number, in order
     diverging: str  # matplotlib's name of the scale from loss to gain
     sequential: str  # the same, from little to much
 

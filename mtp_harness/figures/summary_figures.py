@@ -91,9 +91,9 @@ def paper_rouge_l(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return n = 1 as it is, and models with n > 1 less n = 1 of their size and training tokens.
+    """Return n = 1, and models with n > 1 minus n = 1 of their size and training tokens.
 
-    A model without such a baseline is shown as it is, too.
+    A model without such a baseline is shown unchanged, too.
     """
     found = []
     for _, row in rows.iterrows():
@@ -128,7 +128,7 @@ def means(results: Results) -> pd.DataFrame:
 
 
 def in_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Order rows as the paper's tables do: runs first, n = 1 before others."""
+    """Order rows as in the paper's tables: runs first, n = 1 before others."""
     metrics, aspects = ("epoch", *METRICS), ("f1", "precision", "recall")
     order = pd.DataFrame(
         {
@@ -145,7 +145,7 @@ def in_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def without_epochs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Drop the epochs of the paper's finetuning beside runs, which have none."""
+    """Drop the epochs of the paper's finetuning, which runs do not have."""
     return rows[rows["metric"] != "epoch"] if (rows["source"] == "run").any() else rows
 
 

@@ -1,7 +1,7 @@
-"""A table of numbers as a picture: booktabs rules, and bold.
+"""A table of numbers as a figure: booktabs rules, and bold.
 
-The paper's numbers are bold where it prints them so. Of runs a number is bold where its interval
-lies above every other of its group: what is best by chance alone is not set apart.
+The paper's numbers are bold as printed. A run's number is bold if its interval lies above all
+others of its group: a number that is best by chance is not marked.
 """
 
 from collections.abc import Sequence
@@ -36,10 +36,10 @@ class Cell(NamedTuple):
 
 
 Cells = dict[tuple[Entry, Entry], Cell]
-"""Numbers by row and column; a row begins with whether it is the paper's."""
+"""Numbers by row and column; a row's key begins with whether it is the paper's."""
 
 Heads = list[list[tuple[str, int]]]
-"""Lines of a head: names, each with the number of columns that it spans."""
+"""Lines of a heading: names, each with the number of columns that it spans."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,15 @@ class TextTable:
     columns: tuple[str, ...]  # outermost first
     form: str = "{:.2f}"
     percent: bool = False  # whether shares are shown as percentages
-    best: tuple[str, ...] | None = None  # the best run is bold where these of `rows` are equal
+    best: tuple[str, ...] | None = None  # the best run is bold among equal entries of these `rows`
     titles: tuple[str, ...] = ()  # of `rows`, instead of their names
-    order: tuple[Any, ...] = ()  # of the entries of `columns`; what is not in it follows, sorted
+    order: tuple[Any, ...] = ()  # of the entries of `columns`; other entries follow, sorted
 
     def __call__(self, canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
         """Draw the table."""
         mixed = is_mixed(shown)
         frame = shown.assign(_paper=is_paper(shown))
-        if mixed and "label" in self.columns:  # heads of columns say whose they are
+        if mixed and "label" in self.columns:  # the headings of columns name the paper
             frame = with_paper_named(shown).assign(_paper=False)
         keys = ["_paper", *self.rows]
         refuse_doubled(frame, [*keys, *self.columns])
@@ -93,7 +93,7 @@ class TextTable:
         return list(zip(rank, known, strict=True))
 
     def _lead(self, rows: Sequence[Entry], mixed: bool) -> list[list[str]]:
-        """Return the names of the rows; what repeats the row above stays empty."""
+        """Return the names of the rows; a name repeated from the row above is empty."""
         lead: list[list[str]] = []
         for before, row in zip([(), *rows], rows, strict=False):
             names = [_name(name, entry) for name, entry in zip(self.rows, row[1:], strict=True)]
@@ -112,7 +112,7 @@ class TextTable:
         return self.form.format(number).replace("-", "−")
 
     def _bold(self, cells: Cells) -> set[tuple[Entry, Entry]]:
-        """Return the places of the numbers that are bold."""
+        """Return the places of the bold numbers."""
         bold = set()
         groups: dict[Entry, list[tuple[Entry, Entry]]] = {}
         places = [1 + self.rows.index(name) for name in self.best or ()]
@@ -156,10 +156,10 @@ LINE = 0.165
 """Height of a line of text, inches."""
 
 LETTER = 0.056
-"""Width of a letter of 6.5 points, inches, on average."""
+"""Average width of a character of 6.5 points, inches."""
 
 PAD = 0.14
-"""Between columns, inches."""
+"""Space between columns, inches."""
 
 SMALL: dict[str, Any] = {"fontsize": 6.5, "va": "center"}
 
@@ -209,7 +209,7 @@ def _paint(
 
 
 def _widths(heads: Heads, body: list[list[tuple[str, bool]]]) -> list[float]:
-    """Return the width of each column; a head that is wider than its columns widens them."""
+    """Return the width of each column; a heading wider than its columns widens them."""
     texts = zip(*([len(text) for text, _ in line] for line in body), strict=True)
     widths = [LETTER * max(column) + PAD for column in texts]
     for line in heads:

@@ -18,7 +18,7 @@ from mtp_harness.scoring.choice_metrics import METRICS
 from mtp_harness.scoring.sample_efficiency import CHECKPOINTS, tokens_to_reach
 
 CHOICE = {task: name.partition(",")[0] for task, name in METRICS.items()}
-"""The seven tasks of figure S12, and the metric of the harness that is shown."""
+"""The seven tasks of figure S12, and the harness's metric for each."""
 
 SETTINGS = (
     "batch size (2^20 tokens)",
@@ -29,10 +29,10 @@ SETTINGS = (
     "final share of peak rate",
     "context",
 )
-"""Of table S13, in this order."""
+"""Columns of table S13, in this order."""
 
 STEPS = range(2500, 25001, 2500)
-"""The paper's checkpoints."""
+"""Training steps of the paper's checkpoints."""
 
 PROTOCOLS = ("with the shots and metrics of the harness", "states neither shots nor normalisation")
 
@@ -67,12 +67,12 @@ REACHED = "tokens to reach {} of n = 1"
 
 
 def efficiency(results: Results) -> pd.DataFrame:
-    """Return the scores of models at three checkpoints or more, and the tokens that they need.
+    """Return the scores of models with three checkpoints or more, and the tokens that they need.
 
     Scores are pass@1, the choice tasks' accuracies, and head 1's bits per byte of the reference
-    solutions, which move long before a model solves a problem; `data_set` names the panel. Rows
-    with metric "tokens to reach … of n = 1" hold in `train_tokens` where a model with n > 1 first
-    has the last score of n = 1 of its size.
+    solutions, which change long before a model solves a problem; `data_set` names the panel. Rows
+    with the metric "tokens to reach … of n = 1" have in `train_tokens` where a model with n > 1
+    first reaches the last score of n = 1 of its size.
     """
     scored = _scored(results.values)
     family = ["label", "n", "parameters", "train_seed", "data_set", "metric", "temperature"]

@@ -1,4 +1,4 @@
-"""What columns, metrics and data sets are called on figures."""
+"""Names of columns, metrics and data sets on figures."""
 
 import re
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ import pandas as pd
 from mtp_harness.results.sizes import in_short
 
 FEW = 4
-"""So many names a text lists; of more it gives the number."""
+"""Most names in a text; for more, the number is given."""
 
 AXES = {
     "at": "k of pass@k",
@@ -76,7 +76,7 @@ DATA_SETS = {
 
 
 def axis(column: str) -> str:
-    """Return what an axis is called."""
+    """Return the label of an axis."""
     return AXES.get(column, column.replace("_", " "))
 
 
@@ -93,7 +93,7 @@ ENTRIES = {
 
 
 def entry(column: str, value: Any) -> str:
-    """Return one entry of a column as figures show it."""
+    """Return one entry of a column as shown on figures."""
     if pd.isna(value):
         return ""
     if column in ("parameters", "train_tokens"):
@@ -110,7 +110,7 @@ def entry(column: str, value: Any) -> str:
 
 
 def listed(given: Iterable[str]) -> str:
-    """Return names in a row, each once; of more than a few, how many more there are."""
+    """Return names in a row, each once, and how many more there are beyond a few."""
     names = list(dict.fromkeys(given))
     between = "; " if any("," in name for name in names) else ", "
     more = len(names) - FEW
@@ -118,23 +118,23 @@ def listed(given: Iterable[str]) -> str:
 
 
 def metric(name: str) -> str:
-    """Return what a metric is called."""
+    """Return the name of a metric."""
     if name.startswith("rouge"):
         return "R-" + name.removeprefix("rouge").replace("_unicode", " (Unicode)")
     return METRICS.get(name, name.replace("_", " "))
 
 
 HEADS = {"speedup": "speedup", "tokens_per_forward": "tok/fwd"}
-"""Metrics as heads of narrow columns."""
+"""Metrics as headings of narrow columns."""
 
 
 def in_bytes(text: str) -> str:
-    """Return a text about tokens as one about bytes, for models whose tokens are bytes."""
+    """Return a text about tokens as a text about bytes, for byte-level models."""
     return re.sub(r"\btoken(s?)\b", r"byte\1", re.sub(r"\bToken(s?)\b", r"Byte\1", text))
 
 
 def signed(number: float, digits: int = 1) -> str:
-    """Return a difference with its sign, the minus as wide as the plus; 0 has none."""
+    """Return a difference with its sign, the minus as wide as the plus; 0 has no sign."""
     return f"{number:+.{digits}f}".replace("-", MINUS) if number else "0"
 
 

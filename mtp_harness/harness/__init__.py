@@ -1,1 +1,1 @@
-"""What stands between lm_eval and us."""
+"""The layer between lm_eval and this package."""

@@ -1,7 +1,7 @@
-"""What is looked at before the model loads.
+"""Checks before the model loads.
 
-On its own the harness loads the model first and reads `--confirm_run_unsafe_code` later, which on a
-large model is minutes too late.
+The harness itself loads the model first and checks `--confirm_run_unsafe_code` afterwards, which
+for a large model is minutes too late.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def check_before_load(
     metadata: Mapping[str, Any] | None = None,
     model_args: str | Mapping[str, Any] | None = None,
 ) -> None:
-    """Refuse, before the model loads, a run that could only fail or harm later.
+    """Refuse, before the model loads, a run that could only fail or do harm later.
 
-    All but `cache_requests` (whether built requests are cached) is what `simple_evaluate` takes;
-    the command line adds the model's arguments to `metadata`.
+    The arguments are those of `simple_evaluate`, except `cache_requests` (whether built requests
+    are cached); the command line adds the model's arguments to `metadata`.
 
     Raises:
         UserError: One sentence that says what to change.
@@ -89,8 +89,8 @@ def _require_request_types(model: Any, requested: list[RequestedTask]) -> None:
         if not hasattr(get_model(model) if isinstance(model, str) else model, request_type):
             label = model if isinstance(model, str) else type(model).__name__
             raise UserError(
-                f"{name} sends {request_type} requests, which the model {label!r} does not answer: "
-                f"run it with --model mtp, which loads any causal language model."
+                f"{name} sends {request_type} requests, which the model {label!r} does not "
+                f"support: run it with --model mtp, which loads any causal language model."
             )
 
 

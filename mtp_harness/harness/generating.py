@@ -1,6 +1,6 @@
-"""How a model answers generation requests: by its heads, or as `HFLM` does.
+"""How a model answers generation requests: with its heads, or as `HFLM` does.
 
-Every answer carries its `DecodeRecord`; what all answers took together stands in the results.
+Every answer carries its `DecodeRecord`; the results hold the totals over all answers.
 `HFLM.generate_until` returns text only. It hands every finished answer to its cache hook right
 after decoding it, in the order in which `_model_generate` returned the rows: `OrdinaryRecorder`
 listens to both.
@@ -32,7 +32,7 @@ class _Prompt(str):
 
     place: int
     gen_kwargs: dict[str, Any]
-    """As the request has them, by which the harness's cache knows it."""
+    """The arguments as in the request: the key of the harness's cache."""
 
 
 class OrdinaryRecorder:
@@ -45,21 +45,21 @@ class OrdinaryRecorder:
         self.records: dict[int, DecodeRecord] = {}
 
     def __enter__(self) -> Self:
-        """Put ourselves between the model and its cache hook."""
+        """Stand between the model and its cache hook."""
         self.hook, self.generate = self.lm.cache_hook, self.lm._model_generate
         self.lm.cache_hook, self.lm._model_generate = self, self._model_generate
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Put everything back."""
+        """Undo what entering did."""
         self.lm.cache_hook = self.hook
-        del self.lm._model_generate  # the instance's; the class's shows again
+        del self.lm._model_generate  # the instance's; the class's is visible again
 
     def numbered(self, requests: list[Instance]) -> list[Instance]:
-        """Return the requests with checked arguments, and prompts that say whose they are.
+        """Return the requests with checked arguments, and prompts that know their request.
 
         Raises:
-            UserError: an argument has a value that it cannot have.
+            UserError: an argument has an invalid value.
         """
         copies = []
         for index, request in enumerate(requests):
@@ -85,7 +85,7 @@ class OrdinaryRecorder:
         return tokens
 
     def add_partial(self, attr: str, request: tuple[_Prompt, dict[str, Any]], answer: str) -> None:
-        """Take note of an answer, then do what the cache hook would have done."""
+        """Record an answer, then do what the cache hook would have done."""
         prompt, gen_kwargs = request
         self.records[prompt.place] = self._record(prompt, gen_kwargs, *self.rows.popleft())
         self.hook.add_partial(attr, (str.__str__(prompt), prompt.gen_kwargs), answer)
@@ -161,7 +161,7 @@ class GeneratingLM(Head1LM):
         return recorder.with_records(texts)
 
     def decoder(self) -> Generator:
-        """Return what decodes with any number of heads.
+        """Return the generator that decodes with any number of heads.
 
         Raises:
             UserError: the model is an ordinary one, which `HFLM` decodes.

@@ -4,7 +4,7 @@
                               │                  │
                               └── journal.get    └── journal.add
 
-Everything that a request can get wrong is found before the first one is decoded.
+Errors in a request are found before the first request is decoded.
 """
 
 import json
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 _SAMPLING_ARGUMENTS = {"temperature", "top_p", "top_k"}
 _WITHOUT_EFFECT_WHEN_GREEDY = _SAMPLING_ARGUMENTS | {"min_p", "typical_p"}
-"""Stock tasks set them on greedy decoding all the same."""
+"""Sampling arguments that stock tasks set even for greedy decoding."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Decoding:
     journal: Path | None
 
     def __post_init__(self) -> None:
-        """Refuse an acceptance that is neither."""
+        """Refuse an unknown acceptance."""
         refuse_odd_values(None, None, {"acceptance": self.acceptance})
 
 
@@ -63,7 +63,7 @@ class Generator:
     def __init__(
         self, lm: HeadsModel, model: MultiHeadModel, eos: Sequence[int], how: Decoding
     ) -> None:
-        """Bind a model, the one that answers requests with it, and the ids that end an answer.
+        """Bind a model, its harness model, and the ids that end an answer.
 
         Raises:
             ValueError: `draft_heads` is not within 1..n.
@@ -72,11 +72,11 @@ class Generator:
         self.auto: dict[str, Any] | None = None
         self.memory: dict[str, int] = {}
         self.n_tokens = 0  # decoded in the last call
-        self.n_from_journal = 0  # its answers that an earlier process had decoded
+        self.n_from_journal = 0  # answers of the last call that an earlier process decoded
         self._token_lengths = TokenLengths(lm.tok_decode)
         n = model.n_future_tokens
         self.k = how.draft_heads if isinstance(how.draft_heads, int) else n
-        self.engine(self.k)  # refuses a k that is out of range before anything else happens
+        self.engine(self.k)  # refuses a k out of range before anything else happens
 
     def engine(self, k: int, slots: int | None = None) -> Engine:
         """Return an engine with heads 1..k."""
@@ -109,7 +109,7 @@ class Generator:
         journal: Journal | None,
         hidden: bool,
     ) -> dict[int, Generation]:
-        """Return the answers by place: those that the journal holds, and the others decoded."""
+        """Return the answers by index: from the journal where it has them, the others decoded."""
         finished = _finished(journal, keys)
         answers = {place: self._finish(requests[place], one) for place, one in finished.items()}
         self.n_from_journal = len(answers)
@@ -159,7 +159,7 @@ class Generator:
         return postprocess_generated_text(rest, list(request.until), None), rest == whole
 
     def settings(self) -> dict[str, Any]:
-        """Return what the results' `config.mtp` says about decoding."""
+        """Return the decoding settings for the results' `config.mtp`."""
         return {
             "draft_heads": self.k,
             "draft_heads_auto": self.auto,
@@ -172,7 +172,7 @@ class Generator:
         }
 
     def asked(self) -> dict[str, Any]:
-        """Return the arguments that an answer's text may depend on, in bfloat16 at least."""
+        """Return the arguments that an answer's text may depend on, at least in bfloat16."""
         names = ("draft_threshold", "acceptance", "seed")
         asked = {name: getattr(self.how, name) for name in names}
         return {"draft_heads": self.how.draft_heads or self.k, **asked}
@@ -180,7 +180,7 @@ class Generator:
     # Requests -----------------------------------------------------------------------------------
 
     def _prepare(self, instance: Instance, repeat: int) -> tuple[Request, str]:
-        """Return a request, and the name of its answer in a journal."""
+        """Return a request, and its answer's key in a journal."""
         context, gen_kwargs = instance.args
         where = place_of(instance)
         with user_errors(ValueError, prefix=f"{where}: "):
@@ -222,18 +222,18 @@ class Generator:
     # Settings that depend on the requests -------------------------------------------------------
 
     def _settle(self, requests: Sequence[Request]) -> None:
-        """Decide k, where that is left to us."""
+        """Choose k if `draft_heads=auto`."""
         if self.how.draft_heads == "auto" and self.auto is None:
-            # Every rank takes part in agreeing, also one that finds the choice in the journal.
+            # Every rank takes part in this, also one that finds the choice in the journal.
             self.auto = self.lm.agree(self._choice(requests))
             self.k = int(self.auto["draft_heads"])
             _log.info("draft_heads=auto chose %d: %s", self.k, self.auto["tokens_per_s"])
 
     @contextmanager
     def _journal(self) -> Iterator[Journal | None]:
-        """Open the journal, if there is one; nobody else has it until this ends.
+        """Open the journal, if there is one; it is locked for others until this ends.
 
-        No longer than that: another model of this process may go on with it.
+        Not longer: another model of this process may continue it.
         """
         if self.how.journal is None:
             yield None
@@ -244,7 +244,7 @@ class Generator:
             yield journal
 
     def _choice(self, requests: Sequence[Request]) -> dict[str, Any]:
-        """Return what `auto` chose in the run that this one goes on with, or chooses now."""
+        """Return the k that `auto` chose in the run that is resumed, or choose one now."""
         if self.how.journal is not None:
             with user_errors(ValueError):
                 recorded = (recorded_settings(self.how.journal) or {}).get("draft_heads_auto")
@@ -255,7 +255,7 @@ class Generator:
             return fastest_draft_heads(self.engine, n, requests, slots)
 
     def _journal_settings(self) -> dict[str, Any]:
-        """Return what answers and their records depend on, as JSON has it."""
+        """Return what answers and their records depend on, as JSON values."""
         mine = {**self.lm.identity(), **self.settings()}
         for name in ("journal", "slots", "cache_tokens_per_slot", "cache_bytes"):
             mine.pop(name, None)
@@ -276,7 +276,7 @@ class Generator:
 
 
 def _finished(journal: Journal | None, keys: Sequence[str]) -> dict[int, Answer]:
-    """Return the answers that a journal holds, by place."""
+    """Return the answers in a journal, by index."""
     found: dict[int, Answer] = {}
     for place, key in enumerate(keys):
         if journal is not None and (entry := journal.get(key)) is not None:
@@ -287,7 +287,7 @@ def _finished(journal: Journal | None, keys: Sequence[str]) -> dict[int, Answer]
 
 
 def _sampling(kwargs: dict[str, Any], where: str) -> Sampling:
-    """Return how tokens are chosen, from what is left of the generation arguments."""
+    """Return how tokens are chosen, from the remaining generation arguments."""
     sampled = kwargs.pop("do_sample")
     known = _SAMPLING_ARGUMENTS if sampled else _WITHOUT_EFFECT_WHEN_GREEDY
     if unknown := sorted(set(kwargs) - known):

@@ -6,7 +6,7 @@ from typing import Any
 from mtp_harness.harness.rules import NUMBER, SWITCH, TOKENS, Rule
 
 _BUDGETS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-"""Names that the harness takes for the same thing."""
+"""Other names of the harness for the same argument."""
 
 _FRACTIONS = ("temperature", "top_p", "min_p", "typical_p", "repetition_penalty")
 
@@ -25,12 +25,12 @@ _RULES: dict[str, Rule] = {
 
 
 def checked_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return generation arguments with `until` as a list and text that spells a number as one.
+    """Return generation arguments with `until` as a list and numbers for text that spells them.
 
     None stands for an argument's default, so it is left out.
 
     Raises:
-        ValueError: an argument has a value of a kind that it cannot have.
+        ValueError: an argument has a value of the wrong kind.
     """
     checked: dict[str, Any] = {"until": []}
     for name, value in given.items():
@@ -41,15 +41,15 @@ def checked_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def place_of(instance: Any) -> str:
-    """Return which of the harness's requests a message is about; begins the message."""
+    """Return which request a message is about; messages begin with it."""
     return f"{instance.task_name}, document {instance.doc_id}"
 
 
 def room_for_prompt(budget: int, max_length: int, where: str) -> int:
-    """Return how many tokens a prompt may have in a context beside an answer of `budget` tokens.
+    """Return how many tokens a prompt may have if the answer has `budget` tokens.
 
     Raises:
-        ValueError: none; the message begins with `where`.
+        ValueError: no token fits; the message begins with `where`.
     """
     if budget < 1:
         raise ValueError(f"{where}: max_gen_toks={budget}, expected at least 1.")

@@ -1,8 +1,8 @@
-"""Which model gave the answers: `config.mtp` of the results, and the owner of a response cache.
+"""The identity of a model: for `config.mtp` of the results, and for the cache of `--use_cache`.
 
-The harness's own keys of `--use_cache FILE` do not say which model gave an answer. The first run
-writes what its answers depend on into the file, beside them; a run that differs is refused. So is a
-file with answers of which nothing is known.
+The harness's keys in the file of `--use_cache` do not say which model gave an answer. The first run
+stores the model's identity in the file; a run with another identity is refused, and so is a file
+whose answers have no known identity.
 """
 
 import hashlib
@@ -21,27 +21,27 @@ from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.models.load import drafter_place, is_local, resolve
 
 SCHEMA = 1
-"""Of `config.mtp` in the results; goes up where readers of an older one would go wrong."""
+"""Version of `config.mtp` in the results; raised when older readers would misread it."""
 
 OWNER = "mtp_harness: whose answers these are"
-"""A key of the file; the harness's own are hashes."""
+"""Key of the identity in the file; the harness's own keys are hashes."""
 
 _HOW = frozenset(
     "batch_size device dtype label logits_cache max_batch_size max_cpu_memory max_length "
     "max_memory_per_gpu offload_folder parallelize".split()
 )
-"""Model arguments that answers do not depend on, or that an identity holds as they turned out."""
+"""Model arguments that answers do not depend on, or whose resolved value the identity holds."""
 
 
 class IdentifiedLM(GeneratingLM):
-    """Says which model it is and what it did."""
+    """Describes the model and what it did."""
 
-    _layout: Layout | None  # None: a loader's
+    _layout: Layout | None  # None with a loader
     _loader: str | None
-    _drafter: str | None  # where heads that were trained apart are
-    _place: str  # where the checkpoint is: a folder, fetched or not, or an ordinary name on the hub
+    _drafter: str | None  # place of heads trained apart
+    _place: str  # a folder (also of a fetched model), or the hub name of an ordinary model
     _checkpoint: dict[str, str | int | None]  # the user's label, training tokens, step and seed
-    _arguments: dict[str, Any]  # those of `HFLM`
+    _arguments: dict[str, Any]  # of `HFLM`
 
     def get_model_info(self) -> dict[str, Any]:
         """Return what goes into the results' `config`; `mtp` holds settings, totals, provenance."""
@@ -75,11 +75,11 @@ class IdentifiedLM(GeneratingLM):
 
     @property
     def checkpoint_folder(self) -> Path:
-        """Where the checkpoint is, if it is a folder here."""
+        """The checkpoint's path, if it is a local folder."""
         return Path(resolve(self._place))
 
     def identity(self) -> dict[str, Any]:
-        """Return what a log-likelihood or an answer depends on, decoding aside."""
+        """Return what a log-likelihood or an answer depends on, apart from decoding."""
         heads = isinstance(self.model, MultiHeadModel)
         local = is_local(self._place) or self._loader
         return {
@@ -97,7 +97,7 @@ class IdentifiedLM(GeneratingLM):
         }
 
     def _drafter_identity(self) -> dict[str, Any]:
-        """Return which drafter it is; nothing where the heads are the checkpoint's own."""
+        """Return the identity of the drafter; empty if the heads are the checkpoint's own."""
         if self._drafter is None:
             return {}
         digest = provenance.weights_sha256(drafter_place(self._drafter))
@@ -110,10 +110,10 @@ class IdentifiedLM(GeneratingLM):
         return {**self._generator.settings(), "draft_rule": "; ".join(rules) or None}
 
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
-        """Take the cache of `--use_cache`, if it holds this model's answers or none.
+        """Use the cache of `--use_cache`, if it is empty or holds this model's answers.
 
         Raises:
-            UserError: it holds another model's, or those of an unknown one.
+            UserError: it holds answers of another or an unknown model.
         """
         cache = cache_hook.dbdict
         if cache is not None and OWNER not in cache and not cache:
@@ -123,7 +123,7 @@ class IdentifiedLM(GeneratingLM):
         super().set_cache_hook(cache_hook)
 
     def _owner(self) -> dict[str, Any]:
-        """Return everything that answers depend on, as plain JSON."""
+        """Return everything that answers depend on, as JSON values."""
         identity = self.identity()
         stats, hashes = _stats(self.checkpoint_folder), [identity["weights_sha256"]]
         if self._drafter:
@@ -134,7 +134,7 @@ class IdentifiedLM(GeneratingLM):
             **identity,
             **(self._generator.asked() if self._generator else {}),
             **{name: str(value) for name, value in self._arguments.items() if name not in _HOW},
-            # Over a gigabyte the weights have no hash: then the files stand for them.
+            # Over a gigabyte, weights are not hashed: their files' names, sizes and times are used.
             "files": None if all(hashes) else stats,
             "commit": getattr(self.config, "_commit_hash", None),
             "tokenizer_sha256": hashlib.sha256(vocabulary.encode()).hexdigest(),
@@ -152,8 +152,8 @@ def _stats(place: Path) -> list[list[Any]]:
 def _require_owner(there: dict[str, Any] | None, mine: dict[str, Any], file: str) -> None:
     if not there:
         raise UserError(
-            f"--use_cache: {file} holds answers and does not say of which model, expected this "
-            "model's: name another file, or remove it."
+            f"--use_cache: {file} holds answers of an unknown model, expected this model's: name "
+            "another file, or remove it."
         )
     names = sorted({*there, *mine})
     if differing := [name for name in names if there.get(name) != mine.get(name)]:

@@ -1,4 +1,4 @@
-"""Log-likelihoods and chat templates: `HFLM`'s own, read by head 1, with what is wrong in words."""
+"""Log-likelihoods and chat templates: those of `HFLM`, with head 1, and with errors in words."""
 
 import logging
 from contextlib import AbstractContextManager
@@ -36,13 +36,13 @@ class Head1LM(RankedLM):
         return super().loglikelihood(requests, *args, **kwargs)
 
     def loglikelihood_rolling(self, requests: list[Instance], *args: Any, **kwargs: Any) -> Any:
-        """Answer requests for the log-likelihood of whole documents, as `HFLM` does."""
+        """Answer requests for rolling log-likelihoods (whole documents), as `HFLM` does."""
         self._note(requests)
         if not self._said_bos and self.tok_encode("a")[:1] == [self.prefix_token_id]:
             _log.warning(
                 "rolling log-likelihoods score one token more than each text has: the BOS that the "
-                "tokenizer adds, after another BOS, as --model hf does; add_bos_token=False leaves "
-                "it out"
+                "tokenizer adds, after another BOS, as with --model hf; to leave it out, set "
+                "add_bos_token=False"
             )
             self._said_bos = True
         return super().loglikelihood_rolling(requests, *args, **kwargs)
@@ -57,7 +57,7 @@ class Head1LM(RankedLM):
     def _loglikelihood_tokens(self, *args: Any, **kwargs: Any) -> Any:
         k = self._generator.k if self._generator else 1
         if k > 1 and not self._said_head_1:
-            _log.warning("log-likelihoods are head 1's; draft_heads=%d is unused", k)
+            _log.warning("log-likelihoods use head 1 only; draft_heads=%d has no effect", k)
             self._said_head_1 = True
         return super()._loglikelihood_tokens(*args, **kwargs)
 
@@ -72,7 +72,7 @@ class Head1LM(RankedLM):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """Return a conversation as the model reads it; see `HFLM`."""
+        """Return a conversation as the text that the model reads; see `HFLM`."""
         self._require_chat_template()
         with using("the chat template", ValueError, TypeError, TemplateError):
             text: str = super().apply_chat_template(chat_history, add_generation_prompt)
@@ -88,6 +88,6 @@ class Head1LM(RankedLM):
 
 
 def using(what: str, *kinds: type[Exception]) -> AbstractContextManager[None]:
-    """Put into a sentence that transformers cannot use something of the user's."""
+    """Report in one sentence that transformers cannot use something that the user gave."""
     suffix = "): correct it, or leave it out."
     return user_errors(*kinds, prefix=f"transformers cannot use {what} (", suffix=suffix)

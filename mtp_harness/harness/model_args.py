@@ -24,16 +24,16 @@ from mtp_harness.harness.rules import (
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 HARNESS_DEVICE = "cuda:0"
-"""What the harness's command line passes where no device is named, GPU or not: the CPU will do."""
+"""The harness's default on the command line, even without a GPU: then the CPU is used."""
 
 _MISSPELT = 0.85
-"""How near an argument is to a known one that is taken for a misspelt one."""
+"""Similarity from which an unknown argument counts as a misspelt known one."""
 
 _LOADED_ELSEWHERE = {"attn_implementation"}
-"""Arguments beyond `HFLM`'s own that loading a checkpoint with heads understands."""
+"""Arguments beyond `HFLM`'s own that are used to load a checkpoint with heads."""
 
 _NOT_WITH_HEADS: dict[str, tuple[Any, ...]] = {
-    "attn_implementation": ("eager", "sdpa"),  # the heads' masks suit these
+    "attn_implementation": ("eager", "sdpa"),  # that support the heads' masks
     "autogptq": (False,),
     "backend": ("causal", "default"),
     "delta": (),
@@ -49,7 +49,7 @@ _NOT_WITH_HEADS: dict[str, tuple[Any, ...]] = {
     "tp_plan": (),
     "use_fast_tokenizer": (True,),
 }
-"""`HFLM`'s arguments that loading a checkpoint with heads does not use, but for these values."""
+"""`HFLM`'s arguments that have no effect for a checkpoint with heads, and the values allowed."""
 
 
 OWN = (
@@ -57,19 +57,19 @@ OWN = (
     "drafter",
     *("label", "train_tokens", "train_step", "train_seed"),
 )
-"""`MTPLM`'s arguments beside `HFLM`'s; see `mtp_harness.lm`."""
+"""`MTPLM`'s arguments in addition to `HFLM`'s; see `mtp_harness.lm`."""
 
 _TREES = re.compile(r".*tree.*|medusa_choices|eagle_topk|speculative_eagle_topk")
-"""Arguments of engines for several drafts at one position."""
+"""Arguments of engines that draft trees: several drafts at one position."""
 
 AFTER_LOADING = frozenset(
     "acceptance draft_heads draft_threshold journal label seed train_seed train_step "
     "train_tokens".split()
 )
-"""Those that say how a loaded model decodes, or what it is called."""
+"""Arguments about how a loaded model decodes, or about its name."""
 
 _PATHS = frozenset({"delta", "gguf_file", "offload_folder", "peft", "tokenizer"})
-"""`HFLM`'s arguments that may be paths, `pretrained` aside."""
+"""`HFLM`'s arguments that may be paths, except `pretrained`."""
 
 
 def _read_switch(value: Any) -> Any:
@@ -151,7 +151,7 @@ _RULES = {
 
 
 def refuse_unknown(kwargs: Mapping[str, Any], *initialisers: Callable[..., Any]) -> None:
-    """Raise a ValueError for an argument that none of `initialisers` has, and say what is near."""
+    """Raise a ValueError for an argument that no `initialisers` has, and suggest a similar one."""
     known = {name for f in initialisers for name in inspect.signature(f).parameters}
     known = (known | _LOADED_ELSEWHERE | set(OWN)) - {"self", "kwargs"}
     for name in kwargs:
@@ -168,7 +168,7 @@ def refuse_unknown(kwargs: Mapping[str, Any], *initialisers: Callable[..., Any])
 
 
 def read_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments as they are meant: None, which means the default, is left out."""
+    """Return the arguments without None, which means the default."""
     return {
         name: _RULES[name].read(value) if name in _RULES else value
         for name, value in given.items()
@@ -177,12 +177,12 @@ def read_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_odd_values(draft_heads: Any, device: Any, kwargs: Mapping[str, Any]) -> None:
-    """Refuse values that would fail later, far from the argument they came from.
+    """Refuse values that would fail later, far from the argument that they came from.
 
     None means an argument's default; arguments without a rule here are left alone.
 
     Raises:
-        ValueError: a value is none that its argument can have, or the device is not there.
+        ValueError: an argument has an invalid value, or the device does not exist.
     """
     for name, value in {"draft_heads": draft_heads, **kwargs}.items():
         if name in _RULES and value is not None:
@@ -196,8 +196,8 @@ def refuse_heads(
 ) -> None:
     """Raise a ValueError for an argument about several heads, given for an ordinary model.
 
-    Arguments that `initialiser`, of `--model hf`, lacks go on to transformers; one that is nearly
-    known is refused, because transformers would pass over it or fail far from here.
+    Arguments that `initialiser` (of `--model hf`) lacks go to transformers; a likely misspelling is
+    refused, because transformers would ignore it or fail far from here.
     """
     known = {*inspect.signature(initialiser).parameters, *OWN}
     for name in arguments:
@@ -219,7 +219,7 @@ def refuse_heads(
 def refuse_without_effect(kwargs: Mapping[str, Any], local: bool = True) -> None:
     """Raise a ValueError for an argument of `--model hf` that a checkpoint with heads ignores.
 
-    `local` says that it is no name on the hub, which has revisions.
+    `local`: it is not a hub name, which would have revisions.
     """
     for name, harmless in _NOT_WITH_HEADS.items():
         value = kwargs.get(name)
@@ -234,7 +234,7 @@ def refuse_without_effect(kwargs: Mapping[str, Any], local: bool = True) -> None
 
 
 def plain(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments as `HFLM` understands them: `~` expanded, types without `torch.`."""
+    """Return the arguments as `HFLM` reads them: `~` expanded, types without `torch.`."""
     plain = dict(kwargs)
     for name, value in kwargs.items():
         if name in _PATHS and isinstance(value, str):
@@ -245,7 +245,7 @@ def plain(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_absent_device(device: Any) -> None:
-    """Refuse a device that is not there; `HFLM` would silently take another."""
+    """Refuse a device that does not exist; `HFLM` would silently take another."""
     kind, _, index = device.partition(":") if isinstance(device, str) else ("", "", "")
     if device == "cpu" or (device == HARNESS_DEVICE and not torch.cuda.device_count()):
         return

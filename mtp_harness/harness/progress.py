@@ -1,4 +1,4 @@
-"""What a run decodes: its bar while it does, `config.mtp.totals` of the results at the end."""
+"""The progress bar of decoding, and the totals in `config.mtp.totals` of the results."""
 
 import time
 from collections import Counter
@@ -16,7 +16,7 @@ class Progress:
     """One bar: documents done, tokens per second and tokens per forward so far."""
 
     def __init__(self, total: int, done: int, hidden: bool) -> None:
-        """Show the bar: of `total` answers, `done` were finished before."""
+        """Show the bar: `done` of `total` answers are finished already."""
         self.n_tokens = self.n_kept = self.n_steps = 0
         self.began = time.perf_counter()
         self.bar = tqdm(
@@ -46,14 +46,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Spent:
-    """What generation took; answers from a journal were paid for by an earlier process."""
+    """Cost of generation; answers from a journal cost nothing here."""
 
     generate_s: float = 0.0  # wall time, prefills and tokenization included
     n_tokens: int = 0
     n_answers_from_journal: int = 0
 
     def and_then(self, ranks: Sequence["Spent"]) -> "Spent":
-        """Return this and one more call, in which ranks worked side by side."""
+        """Return the sum with one more call, whose ranks worked in parallel."""
         return Spent(
             self.generate_s + max((rank.generate_s for rank in ranks), default=0.0),
             self.n_tokens + sum(rank.n_tokens for rank in ranks),
@@ -62,7 +62,7 @@ class Spent:
 
 
 def totals(records: Sequence[DecodeRecord], spent: Spent) -> dict[str, Any]:
-    """Return the counters of the answers of all ranks, and under `timing` what they took."""
+    """Return the counters over the answers of all ranks, and their cost under `timing`."""
     if not records:
         return {"n_answers": 0}
     pooled = Acceptance.pool(records)
@@ -87,5 +87,5 @@ def totals(records: Sequence[DecodeRecord], spent: Spent) -> dict[str, Any]:
 
 
 def _without_nan(rates: dict[int, float]) -> dict[int, float | None]:
-    """Return JSON values: None where nothing was drafted."""
+    """Return JSON values: None if nothing was drafted."""
     return {offset: None if rate != rate else rate for offset, rate in rates.items()}

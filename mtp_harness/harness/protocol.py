@@ -1,7 +1,7 @@
-"""What is asked of a model: by tasks that fit their prompts, by probes, and by generation.
+"""What tasks, probes and generation require of a model.
 
-Every model of the harness may be asked to fit prompts. `MTPLM` (`mtp_harness.lm`) is the one that
-answers probes and decodes; what it inherits from `HFLM` stands here with what is its own.
+Tasks that fit their prompts to the context work with any model of the harness. Probes and decoding
+need `MTPLM` (`mtp_harness.lm`); what it inherits from `HFLM` is declared here, too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Decoder(Protocol):
         """Return an engine with heads 1..k."""
 
     def prompt(self, context: str | list[int], budget: int, where: str) -> tuple[list[int], int]:
-        """Return token ids that leave room for an answer, and how many were cut off."""
+        """Return token ids cut so that an answer fits, and how many were cut off."""
 
 
 @runtime_checkable
@@ -66,10 +66,10 @@ class HeadsModel(Tokenizing, Protocol):
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]: ...
 
     def decoder(self) -> Decoder:
-        """Return what decodes with heads; an ordinary model has none and raises a `UserError`."""
+        """Return the generator that decodes with heads; a `UserError` for an ordinary model."""
 
     def identity(self) -> dict[str, Any]:
-        """Return what a log-likelihood or an answer depends on, decoding aside."""
+        """Return what a log-likelihood or an answer depends on, apart from decoding."""
 
     def agree(self, mine: Any) -> Any:
         """Return rank 0's value in every process."""

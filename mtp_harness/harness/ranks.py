@@ -1,4 +1,4 @@
-"""A model of the harness that several processes share: who answers what, on the CPU too.
+"""A model of the harness shared by several processes, on the CPU, too.
 
 The evaluator pads short ranks by repeating a rank's last request, so answers beyond `repeats` are
 dropped before anything counts them.
@@ -28,14 +28,14 @@ class RankedLM(HFLM):  # type: ignore[misc]
             self._rank = accelerator.process_index
             self._world_size = accelerator.num_processes
             if self._world_size > 1:
-                # A process that ends with the group's threads running may be aborted.
+                # A process that ends while the group's threads run may be aborted.
                 atexit.register(accelerator.end_training)
 
     def barrier(self) -> None:
-        """Wait for all processes; the evaluator does so when it has given requests their answers.
+        """Wait for all processes; the evaluator calls this after it has stored the answers.
 
-        Answers to the requests that it pads short ranks with are dropped first: nothing after it
-        tells them from a document's own.
+        First, answers to padding requests are dropped: later they look like a document's
+        own.
         """
         for request in self._asked:
             del request.resps[request.repeats :]
@@ -49,7 +49,7 @@ class RankedLM(HFLM):  # type: ignore[misc]
     def _answer(
         self, requests: list[Instance], answer: Callable[[list[Instance]], list[Any]]
     ) -> list[Any]:
-        """Have a rank's own requests answered, and give those that pad it the same answers."""
+        """Answer a rank's own requests once, and give its padding requests the same answers."""
         self._note(requests)
         own: list[Instance] = []
         places: dict[int, list[int]] = {}
@@ -75,11 +75,11 @@ class RankedLM(HFLM):  # type: ignore[misc]
 
 
 def answered_by(name: str, answer: Callable[[Any, list[Instance], bool], list[Any]]) -> Any:
-    """Return the method that answers a probe's requests, and notes what each rank did in a call.
+    """Return the method that answers a probe's requests, and records each rank's work in a call.
 
     Args:
         name: the type of the requests.
-        answer: takes the model, the requests of this rank, each once, and whether to show no bar;
+        answer: takes the model, this rank's requests (each once), and whether to hide the bar;
             returns one answer each.
     """
 

@@ -1,8 +1,8 @@
-"""Which values a setting may have: one set of rules for all that a user sets.
+"""Which values a setting may have: one set of rules for all settings.
 
-Model arguments, generation arguments, options of `--metadata` and of probes are tables of them.
-YAML, JSON and a command line may give a number as text (YAML reads `2e9` so): it counts as a number
-where a setting takes one; a name such as a label stays what it is.
+Model arguments, generation arguments, and options of `--metadata` and of probes are tables of
+rules. YAML, JSON and a command line may give a number as text (YAML reads `2e9` as text): it counts
+as a number if the setting takes one. A name such as a label stays as it is.
 """
 
 import math
@@ -13,18 +13,18 @@ _SHOWN = 100
 """Characters of a value in a message."""
 
 _LEAST, _MOST = -(2**63), 2**63
-"""What a tensor can hold."""
+"""Largest value of a tensor's elements."""
 
 
 class Rule(NamedTuple):
-    """Which values fit, in words too, and how a value is read first."""
+    """Which values fit (also in words), and how to read a value first."""
 
     fits: Callable[[Any], bool]
     expected: str
     read: Callable[[Any], Any] = lambda value: value
 
     def checked(self, name: str, value: Any) -> Any:
-        """Return a value as it is meant, or raise a ValueError where it does not fit."""
+        """Return the value that was meant, or raise a ValueError."""
         meant = self.read(value)
         if not self.fits(meant):
             raise ValueError(f"{name}={str(value)[:_SHOWN]}, expected {self.expected}.")
@@ -32,7 +32,7 @@ class Rule(NamedTuple):
 
 
 def whole(least: int | None = None, expected: str = "") -> Rule:
-    """Return the rule for a whole number, also one that is spelt as text or as `2e9`."""
+    """Return the rule for a whole number, also one given as text or as `2e9`."""
     known = expected or f"a whole number{'' if least is None else f' from {least}'}"
     bound = _LEAST if least is None else least
     return Rule(lambda value: is_whole(value, bound), known, as_whole)
@@ -53,7 +53,7 @@ def one_or_several(rule: Rule) -> Rule:
 
 
 def as_number(value: Any) -> Any:
-    """Return the number that a text spells; anything else, and what is not finite, as it is."""
+    """Return the number that a text spells; anything else, and infinities, unchanged."""
     if not isinstance(value, str):
         return value
     for kind in (int, float):
@@ -66,7 +66,7 @@ def as_number(value: Any) -> Any:
 
 
 def as_whole(value: Any) -> Any:
-    """Return a whole number as an int, however it is spelt; anything else as it is."""
+    """Return a whole number as an int, however it is spelt; anything else unchanged."""
     number = as_number(value)
     if isinstance(number, float) and math.isfinite(number) and number.is_integer():
         return int(number)

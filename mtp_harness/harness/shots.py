@@ -1,8 +1,8 @@
-"""Examples in the prompt that a model's context does not hold are left out, and the results say so.
+"""Leaves out few-shot examples that do not fit the model's context, and records it in the results.
 
-The harness builds prompts without looking at the model, and a prompt that is too long loses its
-beginning: the instruction and half an example. A task that has `fit_shots` is shown the model
-first, in `lm_eval.evaluator.evaluate`, where both are known and no prompt is built yet.
+The harness builds prompts without knowing the context length, and cuts a prompt that is too long at
+its beginning: the instruction and half an example are lost. A task with `fit_shots` gets the model
+in `lm_eval.evaluator.evaluate`, before any prompt is built.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from mtp_harness.harness.protocol import Tokenizing
 
 
 def fit_shots(lm: object, tasks: Any) -> None:
-    """Show a model to the tasks that ask for it, before any prompt is built."""
+    """Give the model to the tasks that ask for it, before any prompt is built."""
     if isinstance(tasks, Mapping):
         for part in tasks.values():
             fit_shots(lm, part)
@@ -21,5 +21,5 @@ def fit_shots(lm: object, tasks: Any) -> None:
 
 
 def tokens_of(lm: object, text: str) -> int | None:
-    """Return how many tokens a whole prompt is for a model; None for models that do not say."""
+    """Return how many tokens a prompt has for a model; None if the model does not say."""
     return len(lm.tok_encode(text)) if isinstance(lm, Tokenizing) else None

@@ -1,10 +1,9 @@
-"""What each task of this package measures, and how long it takes: for the list of tasks and suites.
+"""What each task measures and how long it takes, for the list of tasks and for suites.
 
-Seconds are of decoding, reading and grading, for all documents of a task; starting and loading come
-on top. Measured ones are those of the shipped model `mtp-bytes-n4` (4M parameters): on 2 cores of
-an Intel Xeon at 2.80 GHz at batch 16, and on one NVIDIA H200, where the four probes that read texts
-took 31 s together. Where nothing was measured, an answer is taken to be as long as it may be, and
-so the estimate is a limit:
+Seconds cover decoding, reading and grading of all documents of a task; starting and loading come on
+top. Measured values are of the shipped model `mtp-bytes-n4` (4M parameters): on 2 cores of an Intel
+Xeon at 2.80 GHz at batch 16, and on one NVIDIA H200, where the four probes that read texts took 31
+s together. Otherwise the estimate is an upper limit, which assumes the longest answers:
 
     documents × longest answer in tokens ÷ tokens per second
 
@@ -15,11 +14,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 CPU_RATE = 692.0
-"""Tokens per second that `mtp-bytes-n4` writes on 2 cores, k = 4, batch 16, on HumanEval."""
+"""Tokens per second of `mtp-bytes-n4` on 2 cores, k = 4, batch 16, on HumanEval."""
 NTP_TIMES = 2.0
-"""About how much longer the same answers take with head 1 alone, grading included."""
+"""How many times longer the same answers take with head 1 alone, grading included."""
 GPU_RATE = 8777.0
-"""Of a 7B model with 4 heads, k = 4, batch 42, prefill among it (`tests/benchmarks/README.md`)."""
+"""Tokens per second of a 7B model, k = 4, batch 42, with prefill (`tests/benchmarks/README.md`)."""
 
 
 class Facts(NamedTuple):
@@ -27,11 +26,11 @@ class Facts(NamedTuple):
 
     Attributes:
         measures: in a few words.
-        n_answers: that it has a model write, one for each document.
-        answer_tokens: the most that one may have.
+        n_answers: that the model generates, one for each document.
+        answer_tokens: the longest answer.
         cpu_s: seconds measured on 2 cores.
         quick_cpu_s: the same with `quick`.
-        times_quick: how much more there is to do without `quick`.
+        times_quick: how many times more work it is without `quick`.
         gpu_s: seconds measured on one GPU.
     """
 
@@ -45,7 +44,7 @@ class Facts(NamedTuple):
 
     @property
     def writes(self) -> bool:
-        """Whether a model's own answers are scored, which `--log_samples` saves."""
+        """Whether the model's answers are scored, which `--log_samples` saves."""
         return self.n_answers > 0
 
     def cpu(self) -> "Took":
@@ -65,13 +64,13 @@ class Facts(NamedTuple):
 
 
 class Took(NamedTuple):
-    """Seconds of a task, 0 where nothing is known, and whether they were measured."""
+    """Seconds of a task (0: unknown), and whether they were measured."""
 
     seconds: float
     measured: bool
 
     def __str__(self) -> str:
-        """Return them as a table has them; `~` stands before an estimate."""
+        """Return them as in a table; `~` stands before an estimate."""
         if not self.seconds:
             return "?"
         size, unit = self.seconds, "s"
@@ -133,5 +132,5 @@ FACTS: Mapping[str, Facts] = {
     "wikisummary_mtp": Facts("ROUGE of summaries: WikiSummary (Persian)", 5_074, 512),
     "xsum_mtp": Facts("ROUGE of summaries: XSum, one sentence", 11_334, 128),
 }
-"""By task, those at other temperatures left out: they write as many answers for each document as
+"""By task, without those at other temperatures, which generate as many answers for each document as
 their `n_samples` says."""

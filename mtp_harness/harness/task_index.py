@@ -22,7 +22,7 @@ Index = Mapping[str, "Entry"]
 
 
 class Said(NamedTuple):
-    """What a group says of a member (or of all: then `member` is the group's own name)."""
+    """What a group sets for a member (or for all: then `member` is the group's own name)."""
 
     group: str
     member: str
@@ -30,12 +30,12 @@ class Said(NamedTuple):
 
 
 class Leaf(NamedTuple):
-    """A name at which a walk ends: a task, or a group that holds itself (then it is in `above`)."""
+    """A name where the search ends: a task, or a group that contains itself (it is in `above`)."""
 
     name: str
     entry: Entry | None  # None: unknown
     above: tuple[str, ...] = ()  # the groups that led here
-    said: tuple[Said, ...] = ()  # what they say of it, the outermost first
+    said: tuple[Said, ...] = ()  # what they set for it, the outermost first
 
 
 class RequestedTask(NamedTuple):
@@ -62,7 +62,7 @@ def leaves(
     above: tuple[str, ...] = (),
     said: tuple[Said, ...] = (),
 ) -> Iterator[Leaf]:
-    """Yield what is under a name, or under a group's member with settings of its own."""
+    """Yield the leaves under a name, or under a group's member with its own settings."""
     from lm_eval.tasks._index import Kind
 
     if not isinstance(named, str):
@@ -98,7 +98,7 @@ def _members(
 
 
 def configuration(entry: Entry) -> dict[str, Any]:
-    """Return a YAML as the index read it, functions as text."""
+    """Return a YAML as the index read it, with functions as text."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
     config: dict[str, Any] = entry.cfg or load_yaml(entry.yaml_path, resolve_func=False)
@@ -111,9 +111,9 @@ def is_ours(yaml_path: Path | None) -> bool:
 
 
 def find_requested(tasks: Sequence[Any], task_manager: Any) -> list[RequestedTask]:
-    """Return the run's leaf tasks, each once; none where this cannot be found out.
+    """Return the run's leaf tasks, each once; none if this fails.
 
-    Most runs ask for no task of ours, and nothing that goes wrong here may stop them.
+    Most runs use none of our tasks, and no error here may stop them.
     """
     try:
         index = our_index() if task_manager is None else task_manager.task_index

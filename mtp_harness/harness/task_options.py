@@ -1,9 +1,9 @@
-"""Options of `--metadata`: one that no task of a run has is refused, instead of passed over.
+"""Options of `--metadata`: an option that no task of a run has is refused, instead of ignored.
 
     options of a task = parameters of its data set's function, its class's `OPTIONS`, its YAML's own
 
-The harness hands every task of a run the same metadata, with the model's arguments among them, so
-an option need only be one of some task's. Metadata of tasks that are not ours may hold anything.
+The harness gives every task of a run the same metadata, the model's arguments included, so an
+option need only belong to one task. Metadata of tasks that are not ours may hold anything.
 """
 
 import difflib
@@ -28,11 +28,11 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("operations", "pause_tokens"), one_or_several(whole(0))),
     **dict.fromkeys(("density", "temperature", "top_p"), NUMBER),
 }
-"""Of the options that tasks of this package share; another one may have any value."""
+"""Rules of the options that tasks of this package share; other options may have any value."""
 
 
 def with_numbers(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options with numbers in place of text that spells them, where a number is expected."""
+    """Return options with numbers for text that spells them, where a number is expected."""
     return {
         name: _RULES[name].read(value) if name in _RULES else value
         for name, value in metadata.items()
@@ -50,7 +50,7 @@ def options_of(config: Mapping[str, Any]) -> frozenset[str]:
 
 
 def problem(given: Mapping[str, Any], known: Mapping[str, Collection[str]]) -> str | None:
-    """Return in one sentence what is wrong with options; None where nothing is.
+    """Return a sentence about what is wrong with options; None if nothing is.
 
     Args:
         given: Options as the user gave them.

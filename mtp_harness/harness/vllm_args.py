@@ -1,4 +1,4 @@
-"""Model arguments of `mtp-vllm`, checked before vLLM is asked for anything."""
+"""Checks of the model arguments of `mtp-vllm`, before vLLM starts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _INSTEAD = {
     "speculative_config": "it is made of draft_heads, method and drafter: give these",
     "per_request_spec_decode_metrics": "it is set where the engine has it: leave it out",
 }
-"""Arguments that other models of the harness have → why not here, and what to do."""
+"""Arguments of other models of the harness → why they do not work here, and what to do."""
 
 _HARMLESS = {"acceptance": ("exact",), "draft_threshold": (0, 0.0, "0", "0.0")}
 
@@ -33,7 +33,7 @@ class Speculation(NamedTuple):
 
     Attributes:
         draft_heads: k; k - 1 tokens are drafted in a step.
-        method: vLLM's name of it; empty for NTP.
+        method: vLLM's name for it; empty for NTP.
         config: vLLM's `speculative_config`; None for NTP.
     """
 
@@ -43,7 +43,7 @@ class Speculation(NamedTuple):
 
 
 def refuse_foreign(given: Mapping[str, Any]) -> None:
-    """Raise a ValueError for an argument that has no meaning for vLLM, with what to use instead."""
+    """Raise a ValueError for an argument that vLLM does not support, with an alternative."""
     for name, instead in _INSTEAD.items():
         if name in given and given[name] not in _HARMLESS.get(name, ()):
             raise ValueError(
@@ -62,10 +62,10 @@ def speculation(own: Mapping[str, Any], name: str, modules: int) -> Speculation:
     Args:
         own: model arguments; `draft_heads`, `method` and `drafter` are read.
         name: of the checkpoint.
-        modules: how many its configuration promises; 0 for none.
+        modules: the number of modules in its configuration; 0 for none.
 
     Raises:
-        ValueError: an argument has a value that it cannot have, or they do not fit together.
+        ValueError: an argument has an invalid value, or two do not fit together.
     """
     method, drafter = own.get("method"), own.get("drafter")
     for key, value, rule in (("method", method, _METHOD), ("drafter", drafter, _DRAFTER)):
@@ -95,7 +95,7 @@ def speculation(own: Mapping[str, Any], name: str, modules: int) -> Speculation:
 
 
 def in_a_sentence(error: Exception) -> str:
-    """Return what an error of vLLM says, on one line, without what its checks put around it."""
+    """Return vLLM's error message on one line, without the text that its checks add."""
     text = " ".join(str(error).split()) or type(error).__name__
     found = re.search(r"Value error, (.*?)(?: \[type=|$)", text)
     return (found[1] if found else text).rstrip(".")[:600]

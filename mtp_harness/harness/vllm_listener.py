@@ -1,9 +1,9 @@
-"""Hears of vLLM's engine how many tokens each of its steps brought, and when an answer ends.
+"""Listens to vLLM's engine: how many tokens each step emitted, and when an answer ends.
 
 vLLM keeps no numbers of a request that ended at a stop string. Every output of the engine passes
-through `LLMEngine.output_processor`, which cuts it at stop strings: for the time of one call of
-`generate` we stand before it, and see the outputs whole. In the same process or in another one, the
-engine's outputs come there.
+through `LLMEngine.output_processor`, which cuts it at stop strings: during a call of `generate` the
+listener stands before it, and sees the outputs whole. This works whether the engine runs in the
+same process or in another.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class Listener:
         self.requests: dict[str, _Request] = {}
 
     def __enter__(self) -> Self:
-        """Put ourselves before the processor."""
+        """Put the listener before the processor."""
         self.process = self.processor.process_outputs
         self.processor.process_outputs = self._hear
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Put everything back."""
-        del self.processor.process_outputs  # the instance's; the class's shows again
+        """Undo what entering did."""
+        del self.processor.process_outputs  # the instance's; the class's is visible again
 
     def _hear(self, outputs: list[Any], *args: Any, **kwargs: Any) -> Any:
         states = self.processor.request_states
@@ -56,7 +56,7 @@ class Listener:
             self.requests = {name: _Request(index) for index, name in enumerate(names)}
         now = time.perf_counter()
         for output in outputs:
-            state = states.get(output.request_id)  # None: aborted since
+            state = states.get(output.request_id)  # None: aborted meanwhile
             if state is not None and output.new_token_ids:
                 request = self.requests[state.external_req_id]
                 request.sizes.append(len(output.new_token_ids))
@@ -71,7 +71,7 @@ class Listener:
 
 
 def heard_of(output: Any, sizes: list[int], seconds: float) -> Heard:
-    """Return what vLLM's `RequestOutput` tells, and what was heard of its steps."""
+    """Return the content of vLLM's `RequestOutput`, and what was heard of its steps."""
     answer = output.outputs[0]
     metrics = getattr(answer, "spec_decode_metrics", None)
     told = metrics.to_dict() if metrics is not None else None

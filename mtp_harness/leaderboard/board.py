@@ -1,7 +1,7 @@
 """Comparable runs of one task: their values, 90 % intervals and paired differences.
 
-All of it comes from one set of bootstrap replicates over documents (`scoring.bootstrap`), so that a
-difference compares models on the same drawn documents.
+All of them come from one set of bootstrap replicates over documents (`scoring.bootstrap`), so that
+a difference compares models on the same drawn documents.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ Drawn = tuple[float, Floats]
 """A gain: its value, and its replicates [R]."""
 
 KEPT = 256
-"""Metrics whose replicates are remembered, 80 kB each."""
+"""Most metrics whose replicates are kept, 80 kB each."""
 
 _TOLERANCE = 1e-6
 
@@ -39,10 +39,10 @@ class Column(NamedTuple):
     """One metric of one task, under one protocol."""
 
     task: str
-    metric: str  # as the harness names it; `table.SPEED` for what the run decoded in its time
+    metric: str  # by the harness's name, or `table.SPEED` for the speed of the run
     filtered: str  # the harness's filter
-    protocol: int  # place of the protocol among the task's
-    higher_is_better: bool | None  # None where nothing says so
+    protocol: int  # index of the protocol among the task's
+    higher_is_better: bool | None  # None if unknown
 
 
 class Pooled(NamedTuple):
@@ -50,27 +50,26 @@ class Pooled(NamedTuple):
 
     value: float  # the metric
     documents: list[str]  # their names, sorted
-    sums: Floats  # of each, [P, C]
+    sums: Floats  # of each document, [P, C]
     statistic: Statistic  # pools them
 
 
 @dataclass
 class Board:
-    """One task under one protocol, and the runs that did it so.
+    """One task under one protocol, and its runs.
 
-    A metric has an interval where its documents, pooled as a ratio, a perplexity or bits per byte,
-    give the value that the results file states; one that is pooled in another way (a corpus score)
-    has none.
+    A metric has an interval if its documents, pooled as a ratio, a perplexity or bits per byte,
+    give the value in the results file; a metric pooled in another way (a corpus score) has none.
     """
 
     task: str
     protocol: Protocol
-    columns: list[Column] = field(default_factory=list)  # what a reader looks for first, first
+    columns: list[Column] = field(default_factory=list)  # the most important first
     runs: list[Run] = field(default_factory=list)
-    documents: list[Documents | None] = field(default_factory=list)  # None where none were logged
+    documents: list[Documents | None] = field(default_factory=list)  # None if none were logged
 
     def metrics(self, place: int) -> dict[tuple[str, str], float]:
-        """Return what the run at a place states, by (metric, filter); nothing that is NaN."""
+        """Return the values in a run's results file, by (metric, filter), without NaN."""
         stated = self.runs[place].metrics(self.task)
         return {name: float(value) for name, value in stated.items() if value == value}
 
@@ -91,29 +90,29 @@ class Board:
         )
 
     def estimate(self, key: Key) -> Estimate | None:
-        """Return a metric with its interval; None where its documents are not known."""
+        """Return a metric with its interval; None if its documents are not known."""
         known = self._pooled.get(key)
         return estimate(known.value, self._drawn(key)) if known else None
 
     def n_documents(self, key: Key) -> int:
-        """Return how many documents a metric is pooled from; 0 where they are not known."""
+        """Return how many documents a metric is pooled from; 0 if they are not known."""
         known = self._pooled.get(key)
         return 0 if known is None else int((known.sums[:, -1] > 0).sum())
 
     def difference(self, key: Key, place: int) -> Estimate | None:
-        """Return a metric less that of the run at a place; None where that cannot be."""
+        """Return a metric minus that of the run at an index; None if there is no difference."""
         drawn = self.drawn_gain(key, place)
         return None if drawn is None else estimate(*drawn)
 
     def by_document(self, key: Key, place: int) -> dict[str, float | None]:
-        """Return the same by document; None for one that counted nothing."""
+        """Return the same by document; None for a document that counted nothing."""
         mine, its = self._pooled[key], self._pooled[place, *key[1:]]
         each = mine.statistic(mine.sums) - its.statistic(its.sums)  # [P]
         known = (None if np.isnan(one) else float(one) for one in each)
         return dict(zip(mine.documents, known, strict=True))
 
     def drawn_gain(self, key: Key, place: int, relative: bool = False) -> Drawn | None:
-        """Return the same with its replicates, paired by document; relative to 0 it is NaN."""
+        """Return the same with its replicates, paired by document; NaN if relative to 0."""
         baseline = (place, *key[1:])
         mine, its = self._pooled.get(key), self._pooled.get(baseline)
         if mine is None or its is None or mine.documents != its.documents:
@@ -127,14 +126,14 @@ class Board:
 
 
 def mean_of(drawn: Sequence[Drawn]) -> Drawn:
-    """Return the plain mean of gains on several tasks, each task drawn for itself."""
+    """Return the plain mean of gains on several tasks, each task resampled independently."""
     values, resampled = zip(*drawn, strict=True)
     return float(np.mean(values)), np.mean(resampled, axis=0)
 
 
 def estimate(value: float, resampled: Floats) -> Estimate | None:
-    """Return a value with the interval of its replicates [R]; None where there is none."""
-    known = resampled[~np.isnan(resampled)]  # a replicate may have drawn no step at all
+    """Return a value with the interval of its replicates [R]; None if there are none."""
+    known = resampled[~np.isnan(resampled)]  # a replicate may have no step at all
     if not len(known) or np.isnan(value):
         return None
     ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
@@ -155,11 +154,11 @@ def _perplexity(sums: Floats) -> Floats:
 
 
 _STATISTICS: dict[int, tuple[Statistic, ...]] = {2: (_ratio, _perplexity), 4: (bits_per_byte,)}
-"""What documents' sums are pooled to, by how many there are of each document."""
+"""How documents' sums are pooled, by the number of sums of a document."""
 
 
 def _pool(by_document: Mapping[str, Score], stated: float) -> Pooled | None:
-    """Return documents with what pools them to the stated value; None where nothing does."""
+    """Return documents with the statistic that gives the stated value; None if none does."""
     names = sorted(by_document)
     scores = [by_document[name] for name in names]
     rows = [score if isinstance(score, tuple) else (score, 1.0) for score in scores]

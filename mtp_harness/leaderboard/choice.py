@@ -1,11 +1,12 @@
-"""The plain mean over seven choice and knowledge tasks, as `mtp-harness choice` prints it.
+"""The plain mean over seven choice and knowledge tasks, as printed by `mtp-harness choice`.
 
-The seven are the harness's own tasks (group `mtp_choice`), with metrics of different names, which
-its groups cannot pool: hence this reads result files. The caption says "6 standard NLP benchmarks";
-what the figure shows is the mean over the seven panels of figure S12. They read head 1 only.
+The seven are the harness's own tasks (group `mtp_choice`). Their metrics have different names,
+which the harness's groups cannot pool, so this reads result files. The paper's caption says "6
+standard NLP benchmarks"; the figure shows the mean over the seven panels of figure S12. All use
+head 1 only.
 
 The paper states neither shots nor normalisation. Here: the harness's own prompts and shots, and
-accuracy normalised by length where a task has it.
+accuracy normalised by length if a task has it.
 
 Source: Gloeckle et al. 2024, figures 5 and S12.
 """
@@ -25,18 +26,18 @@ class Row(NamedTuple):
     """One model's scores."""
 
     model: str
-    train_step: int | None  # of the checkpoint; None where the run did not say
+    train_step: int | None  # of the checkpoint; None if the run does not say
     scores: dict[str, float]  # in [0, 1], of the tasks that were run
     limited: list[str]  # tasks that were run on a part of their documents (`--limit`)
-    mean: float | None  # over the seven, in [0, 1]; None where one is missing
+    mean: float | None  # over the seven, in [0, 1]; None if one is missing
 
 
 def table(places: Sequence[str]) -> list[Row]:
-    """Return a row for every model and training step in results files, and in those below folders.
+    """Return a row for every model and training step in results files and folders.
 
     Raises:
         FileNotFoundError: A place does not exist.
-        ValueError: There is no score, or there are two for one task. A damaged file is named on
+        ValueError: There is no score, or there are two for one task. A damaged file is reported on
             stderr and left out.
     """
     rows: dict[tuple[str, int | None], Row] = {}
@@ -71,15 +72,14 @@ def _scores(one: run.Run) -> dict[str, float]:
         if METRICS[task] not in stated:
             found = ", ".join(name for name in stated if "," in name) or "no metric"
             raise ValueError(
-                f"{one.path}: {task} has no {METRICS[task]}, which is what this reads; "
-                f"found {found}"
+                f"{one.path}: {task} has no {METRICS[task]}, which this reads; found {found}"
             )
         scores[task] = float(stated[METRICS[task]])
     return scores
 
 
 def lines(rows: Iterable[Row]) -> Iterator[str]:
-    """Yield what is printed of rows."""
+    """Yield the lines to print."""
     for row in rows:
         step = "" if row.train_step is None else f" step {row.train_step}"
         known = [f"{task} {in_digits(row.scores[task])}" for task in METRICS if task in row.scores]

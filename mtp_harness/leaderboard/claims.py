@@ -2,20 +2,20 @@
 
 `claims.toml` holds the claims, `verdicts.py` the rules.
 
-A claim about a mean is judged by the plain mean of the differences on the tasks that it names, all
-of them; of a task at several temperatures by its mean over them.
+A claim about a mean is judged by the plain mean of the differences on all tasks that it names; a
+task at several temperatures counts with its mean over them.
 
-Everything else is inconclusive. Several pairs of models or tasks agree where all agree, and
-disagree where one disagrees and none agrees; runs without documents do not count, and the finding
-says what is missing.
+Everything else is inconclusive. Several pairs of models or tasks agree if all agree, and disagree
+if one disagrees and none agrees. Runs without documents do not count, and the finding says what is
+missing.
 
-Only runs of models like those that a claim is about can agree or disagree with it: a claim about 7B
-models on a GPU is not comparable with a 4M model on a CPU.
+Only runs of models like those of a claim can agree or disagree with it: a claim about 7B models on
+a GPU is not comparable with a 4M model on a CPU.
 
 A pair is a model with n heads and one with n = 1 whose parameters differ by at most 10 % and whose
 training tokens and seeds are the same (or equally unknown; then their steps are), with one
 vocabulary, on documents under one protocol. Runs whose drafts are not verified are ignored. The
-verdict is about the runs at hand: their models are named, because the paper's are far larger.
+verdict is about these runs only: their models are named, because the paper's are far larger.
 """
 
 import re
@@ -53,7 +53,7 @@ Claim = dict[str, Any]
 
 
 class Finding(NamedTuple):
-    """One measurement that speaks to a claim; without verdict, what it would have needed."""
+    """One measurement for a claim; without a verdict, it says what is missing."""
 
     who: str
     what: str
@@ -64,12 +64,12 @@ class Finding(NamedTuple):
 class Judged:
     """A claim, what these runs measured, and the verdict."""
 
-    claim: str  # in a reader's words
-    source: str  # where it is made
-    setting: str  # what it was measured on there
-    printed: str  # its numbers there, or that there are none
+    claim: str  # in plain words
+    source: str  # where the paper makes it
+    setting: str  # what the paper measured it on
+    printed: str  # the paper's numbers, or that there are none
     findings: tuple[Finding, ...]  # what these runs measured
-    measured: str  # the same in words, or what is missing
+    measured: str  # the findings in words, or what is missing
     verdict: Verdict  # by the rules above
 
 
@@ -100,7 +100,7 @@ def _judge(claim: Claim, board: Leaderboard) -> Judged:
 
 
 def _without_findings(claim: Claim, leaderboard: Leaderboard) -> tuple[Verdict, str]:
-    """Return why no run speaks to a claim: others than it is about, or none."""
+    """Return why no run is about a claim: the runs are of another kind, or there are none."""
     beyond: dict[str, None] = {}
     for board in _boards(claim, leaderboard) if claim["rule"] in _RULES else ():
         for run in board.runs:
@@ -145,7 +145,7 @@ def _differences(claim: Claim, leaderboard: Leaderboard) -> Iterator[Finding]:
 
 
 class _Gain(NamedTuple):
-    """What n heads gain over one on a task."""
+    """What n heads gain over one head on a task."""
 
     task: str
     metric: str
@@ -154,7 +154,7 @@ class _Gain(NamedTuple):
 
 
 def _judged_mean(claim: Claim, several: Sequence[_Gain]) -> tuple[str, Verdict | None]:
-    """Return in words what the mean over a claim's tasks is, and the verdict on it."""
+    """Return the mean over a claim's tasks in words, and the verdict on it."""
     by_family: dict[str, list[Drawn]] = defaultdict(list)
     for one in several:
         by_family[family_of(one.task)].append(one.drawn)
@@ -166,7 +166,7 @@ def _judged_mean(claim: Claim, several: Sequence[_Gain]) -> tuple[str, Verdict |
 
 
 def _judged_gain(claim: Claim, what: str, drawn: Drawn, n_documents: int) -> tuple[str, Verdict]:
-    """Return in words what a gain is, and the verdict on it."""
+    """Return a gain in words, and the verdict on it."""
     gain = estimate(*drawn)
     if gain is None:
         return f"{what}: a share of 0", "inconclusive"
@@ -180,12 +180,12 @@ def _judged_gain(claim: Claim, what: str, drawn: Drawn, n_documents: int) -> tup
 
 
 def _few(n_documents: int) -> str:
-    """Return what is said of a number of documents that decides nothing."""
+    """Return a remark about a number of documents that is too small for a verdict."""
     return "" if n_documents >= ENOUGH else f" on {n_documents} documents, expected {ENOUGH}"
 
 
 def _metrics(claim: Claim, board: Board, place: int) -> list[tuple[str, str]]:
-    """Return the metrics that a claim is about; for a mean the first one of each task."""
+    """Return the metrics of a claim; for a mean the first one of each task."""
     found = [name for name in board.metrics(place) if re.fullmatch(claim["metrics"], name[0])]
     if "mean" not in claim:
         return found
@@ -194,7 +194,7 @@ def _metrics(claim: Claim, board: Board, place: int) -> list[tuple[str, str]]:
 
 
 def _pairs(claim: Claim, board: Board) -> Iterator[tuple[int, int]]:
-    """Yield the places of a model with n heads, once whatever k, and of its n = 1."""
+    """Yield a model with n heads, once for all k, and its n = 1."""
     most: dict[Model, int] = {}
     for place, run in enumerate(board.runs):
         if run.model.n > 1 and _is_about(claim, run):
@@ -237,7 +237,7 @@ def _reached(claim: Claim, leaderboard: Leaderboard) -> Iterator[Finding]:
 
 
 def _reached_in_table(claim: Claim, board: Board, run: Run) -> Iterator[Finding]:
-    """Yield the best cell, or the best one of the largest batch where the claim is about those."""
+    """Yield the best cell, or the best one of the largest batch if the claim is about that."""
     rows = [
         row
         for row in run.table(board.task, claim["table"], claim["metrics"])
@@ -302,12 +302,12 @@ def _is_about(claim: Claim, run: Run) -> bool:
 
 
 def _is_kind(claim: Claim, run: Run) -> bool:
-    """Return whether a run has as many heads as a claim is about, and verified its drafts."""
+    """Return whether a run has as many heads as the claim says, and verified its drafts."""
     return run.model.n == claim.get("n", max(run.model.n, 2)) and run.model.is_lossless
 
 
 def _beyond(claim: Claim, run: Run) -> str:
-    """Return in words why a run is of another kind than a claim is about; empty if it is not."""
+    """Return in words why a run is of another kind than the claim's; empty if it is not."""
     told = {**run.model.facts, "vocab_size": run.vocab_size}
     for name, what in _RANGES.items():
         low, high = claim.get(name, (None, None))
@@ -320,7 +320,7 @@ def _beyond(claim: Claim, run: Run) -> str:
 
 
 _RANGES = {"parameters": "parameters", "train_tokens": "training tokens", "vocab_size": "tokens"}
-"""Whose numbers a claim may bound, and what is counted."""
+"""Whose numbers a claim may limit, and what is counted."""
 
 
 def _called(model: Model) -> str:

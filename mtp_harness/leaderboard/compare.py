@@ -1,8 +1,8 @@
-"""Two runs, BASE and CANDIDATE: what changed, paired by document, as `mtp-harness compare` says it.
+"""Two runs, BASE and CANDIDATE: differences paired by document, for `mtp-harness compare`.
 
-A difference is the candidate's metric less the base's. Both are pooled over the same documents, and
-its 90 % interval draws those documents with replacement (`scoring.bootstrap`): documents differ far
-more than two models on one document do, so the interval of the difference is much narrower than
+A difference is the candidate's metric minus the base's. Both are pooled over the same documents,
+and its 90 % interval draws those documents with replacement (`scoring.bootstrap`). Documents differ
+far more than two models on one document, so the interval of the difference is much narrower than
 those of the two metrics.
 
     code_tf_agree_2 of mtp_heads    category code, measure tf_agree, offset 2
@@ -35,25 +35,25 @@ _LOWER_IS_BETTER = re.compile(r"bits_per_byte|.*perplexity")
 class Row(NamedTuple):
     """One metric of both runs."""
 
-    task: str  # with its temperature where answers were sampled
-    category: str  # data set, or part of one, and the harness's filter; empty where there is one
+    task: str  # with its temperature if answers were sampled
+    category: str  # data set, or part of one, and the harness's filter; may be empty
     measure: str  # such as `accuracy`
     offset: int | None  # the head, or the number of heads
     base: float
     candidate: float
-    low: float | None  # of the 90 % interval of the difference; None where documents are not known
+    low: float | None  # of the 90 % interval of the difference; None if documents are not known
     high: float | None
-    n_documents: int  # 0 where they are not known
-    by_document: dict[str, float | None]  # each one's difference; None where it counted nothing
+    n_documents: int  # 0 if they are not known
+    by_document: dict[str, float | None]  # each difference; None if the document counted nothing
 
     @property
     def difference(self) -> float:
-        """The candidate's less the base's."""
+        """The candidate's value minus the base's."""
         return self.candidate - self.base
 
     @property
     def change(self) -> str:
-        """`better` or `worse` where the interval leaves out 0, else nothing."""
+        """`better` or `worse` if the interval excludes 0, else empty."""
         if self.low is None or self.high is None or self.low <= 0 <= self.high:
             return ""
         falls = _LOWER_IS_BETTER.fullmatch(self.measure) is not None
@@ -61,26 +61,26 @@ class Row(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """What tells it from other rows."""
+        """What distinguishes it from other rows."""
         return [self.task, self.category, self.measure, str(self.offset or "")]
 
 
 class Comparison(NamedTuple):
-    """All metrics of both, and what only one of them has."""
+    """The metrics of both runs, and what only one of them has."""
 
     base: str  # the models
     candidate: str
     rows: list[Row]
     left_out: list[str]  # sentences
-    lost: list[list[str]]  # names, as of rows, of what the base measured and the candidate did not
+    lost: list[list[str]]  # names, as of rows, of what only the base measured
 
 
 class Requirement(NamedTuple):
-    """A difference that is required, and what was measured."""
+    """A required difference, and what was measured."""
 
     text: str  # as it was asked for
     row: Row
-    end: float  # of the interval, on the side that could fall short
+    end: float  # of the interval, on the side that must reach the number
     holds: bool
 
 
@@ -88,8 +88,8 @@ def compare(base: Sequence[Run], candidate: Sequence[Run]) -> Comparison:
     """Return the paired differences of two folders' runs, each of one model.
 
     Raises:
-        ValueError: A folder holds several runs of a task, they have no task in common, or they did
-            one in ways that cannot be compared.
+        ValueError: A folder holds several runs of a task, they have no task in common, or a task
+            was done in ways that cannot be compared.
     """
     own, other = boards_of(base), boards_of(candidate)
     rows: list[Row] = []
@@ -129,7 +129,7 @@ def _task(board: Board) -> str:
 
 
 def _paired(one: Board, others: Sequence[Board]) -> Board | None:
-    """Return a board with both runs of a task; None where the others did not do it."""
+    """Return a board with both runs of a task; None if the others did not do it."""
     same = [
         two
         for two in others
@@ -156,7 +156,7 @@ def _paired(one: Board, others: Sequence[Board]) -> Board | None:
 
 
 def _in_one(pair: Board) -> Iterator[str]:
-    """Say which scores of a task only one of the two has, such as those of further heads."""
+    """Yield the scores of a task that only one of the two has, such as those of further heads."""
     for run, other in (pair.runs, pair.runs[::-1]):
         own, its = run.metrics(pair.task), other.metrics(pair.task)
         known = {name: value for name, value in own.items() if _MEASURES.fullmatch(name[0])}
@@ -166,8 +166,8 @@ def _in_one(pair: Board) -> Iterator[str]:
             yield f"{', '.join(nothing)} of {_task(pair)}: NaN in {run.model.name}"
     if _says_other_tokens(pair) and any(name[0].endswith("bits_per_byte_2") for name in own):
         yield (
-            f"bits per byte of {_task(pair)} from offset 2 on: the drafters can say different "
-            "numbers of tokens, and such losses are over these alone"
+            f"bits per byte of {_task(pair)} from offset 2 on: the drafters have vocabularies of "
+            "different sizes, and such losses are over these alone"
         )
 
 
@@ -178,7 +178,7 @@ def _says_other_tokens(pair: Board) -> bool:
 
 
 def _names(board: Board, metric: str, filtered: str) -> list[str]:
-    """Return what tells a metric from others, as `Row.names`; nothing for one of another kind."""
+    """Return a metric's `Row.names`; empty for a metric of another kind."""
     named = _MEASURES.fullmatch(metric)
     if named is None:
         return []
@@ -214,14 +214,15 @@ def _rows(pair: Board) -> Iterator[Row]:
 
 
 def require(comparison: Comparison, text: str) -> list[Requirement]:
-    """Return what rows say of a requirement, `code accuracy 2 >= -0.01`, for each that it names.
+    """Return the result of a requirement, `code accuracy 2 >= -0.01`, for each row that it names.
 
-    The words before the sign are those of a row's task, category, measure or offset, as the table
-    prints them, in any order. `>=` asks the lower end of the difference's interval, `<=` the upper.
+    The words before the sign are a row's task, category, measure or offset, as the table prints
+    them, in any order. `>=` is about the lower end of the difference's interval, `<=` about the
+    upper end.
 
     Raises:
-        ValueError: It is not a requirement, or names no row, one without an interval, or a score
-            that the candidate lacks: a gate must not hold because nothing was measured.
+        ValueError: It is not a requirement, or names no row, a row without an interval, or a score
+            that the candidate lacks: a gate must not pass because nothing was measured.
     """
     found = _REQUIRED.fullmatch(text)
     if found is None:
@@ -262,14 +263,14 @@ def _words(names: Sequence[str]) -> set[str]:
 
 
 def lines(comparison: Comparison, required: Sequence[Requirement]) -> Iterator[str]:
-    """Yield what is printed."""
+    """Yield the lines to print."""
     yield f"base {comparison.base}; candidate {comparison.candidate}"
     yield ""
     yield aligned(_table(comparison.rows))
     yield ""
     yield (
-        "difference: candidate less base, with its 90 % interval, paired by document; better or "
-        "worse where the interval leaves out 0."
+        "difference: candidate minus base, with its 90 % interval, paired by document; better or "
+        "worse if the interval excludes 0."
     )
     yield from (wrapped(f"not compared: {one}.") for one in comparison.left_out)
     for one in required:

@@ -40,12 +40,12 @@ def title(column: Column) -> str:
 
 
 def help_of(column: Column) -> str:
-    """Return what a column holds."""
+    """Return the explanation of a column."""
     return HELP.get(column.metric, f"{column.metric} of {column.task}")
 
 
 def number(value: float, column: Column) -> str:
-    """Return a value as it is shown: shares with three decimals, speeds without."""
+    """Return a value as shown: shares with three decimals, speeds without."""
     return f"{value:,.0f}" if column.metric == SPEED else in_digits(value)
 
 
@@ -64,7 +64,7 @@ def change(cell: Cell, column: Column) -> str:
 
 
 def direction(cell: Cell, column: Column) -> str:
-    """Return `better` or `worse` where the difference's interval leaves zero out, else nothing."""
+    """Return `better` or `worse` if the difference's interval excludes zero, else empty."""
     if cell.difference is None or column.higher_is_better is None:
         return ""
     low, high = cell.difference.low, cell.difference.high
@@ -76,7 +76,7 @@ def direction(cell: Cell, column: Column) -> str:
 def task_rows(board: Leaderboard, columns: Sequence[Column]) -> Rows:
     """Return one task's table as text, its heading first; differences below their values.
 
-    Models are rows where that fits the width, and otherwise whichever is narrower.
+    Models are rows if that fits the width; otherwise the narrower form is used.
     """
     models = [m for m in board.models if any((m, column) in board.cells for column in columns)]
     names = [f"{m.name}, baseline" if m == board.baseline else m.name for m in models]
@@ -90,7 +90,7 @@ def task_rows(board: Leaderboard, columns: Sequence[Column]) -> Rows:
 
 
 def _width(rows: Rows) -> int:
-    """Return the letters of the longest line."""
+    """Return the length of the longest line."""
     return max(map(len, aligned(rows).splitlines()))
 
 
@@ -115,7 +115,7 @@ def _below_each_other(
 
 
 def done(protocol: Protocol) -> str:
-    """Return how a task was done, in one line."""
+    """Return in one line how a task was done."""
     samples, number = protocol.number_of_samples, protocol.number_of_documents
     told = [f"version {protocol.task_version}"]
     if number:
@@ -130,7 +130,7 @@ def done(protocol: Protocol) -> str:
 
 
 def notes(board: Leaderboard) -> list[str]:
-    """Return what a reader of the table should know."""
+    """Yield remarks for a reader of the table."""
     hidden = [
         f"{task}: not shown, because none of its metrics is a known score or marked "
         "higher-is-better."
@@ -152,7 +152,7 @@ def _efficiency(board: Leaderboard) -> Iterator[str]:
 
 
 def _speed(board: Leaderboard) -> list[str]:
-    """Say what speeds were measured on, and whether they may be compared."""
+    """Return what speeds were measured on, and whether they may be compared."""
     rows: dict[str, set[str]] = {}
     answers = any(column.metric == SPEED for column in board.columns)
     for one in board.boards.values():
@@ -166,7 +166,7 @@ def _speed(board: Leaderboard) -> list[str]:
         what = f"tokens/s: {HELP[SPEED]}; here" if answers else "timed on"
         return [f"{what} {machine}." for machine in rows]
     each = "; ".join(f"{machine}: {', '.join(sorted(rows[machine]))}" for machine in sorted(rows))
-    return [f"tokens/s of different machines or batches are no comparison: {each}."]
+    return [f"tokens/s of different machines or batches cannot be compared: {each}."]
 
 
 def _tables(board: Leaderboard, write: Callable[[str, str, Rows], str]) -> list[str]:
@@ -179,7 +179,7 @@ def _tables(board: Leaderboard, write: Callable[[str, str, Rows], str]) -> list[
 
 
 def terminal(board: Leaderboard, claims: Sequence[Judged]) -> str:
-    """Return what the command prints."""
+    """Return the text to print."""
     parts = _tables(board, lambda task, how, rows: f"{task}: {how}\n{aligned(rows)}")
     parts.append("\n".join(wrapped(line) for line in notes(board)))
     if claims:
@@ -188,7 +188,7 @@ def terminal(board: Leaderboard, claims: Sequence[Judged]) -> str:
 
 
 def _claim_lines(claims: Sequence[Judged]) -> Iterator[str]:
-    """Yield the claims that these runs speak to, and those about other models."""
+    """Yield the claims that these runs can judge, and those about other models."""
     judged = [one for one in claims if one.findings]
     yield (
         f"{'the paper claims':<54} {'verdict':<13} these runs"

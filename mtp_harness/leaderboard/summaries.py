@@ -1,8 +1,8 @@
-"""ROUGE of models with intervals, from samples files, as `mtp-harness rouge` prints it.
+"""ROUGE of models with intervals, from samples files, as printed by `mtp-harness rouge`.
 
 The harness's own table has the thirty scores of a task and the intervals of the F1s. Here every
-score has its 90 % bootstrap interval over documents, and where a model has all eight benchmarks
-their plain average follows, as in Table S10; its interval resamples each benchmark's documents.
+score has its 90 % bootstrap interval over documents. For a model with all eight benchmarks the
+plain average follows, as in Table S10; its interval resamples each benchmark's documents.
 
 Source: Gloeckle et al. 2024, tables S8 to S10. Those models were finetuned on each benchmark.
 """
@@ -32,14 +32,14 @@ class Row(NamedTuple):
     task: str  # or `AVERAGE`
     metric: str  # one of `SCORES`
     score: Estimate  # in [0, 1]
-    n_documents: int  # that it is over
+    n_documents: int  # scored
 
 
 def table(paths: Iterable[Path], eight: Sequence[str]) -> list[Row]:
     """Return every score of every model and task in samples files, and the average of eight tasks.
 
     Raises:
-        ValueError: There are two files for one of them, or none with ROUGE.
+        ValueError: There are two files for one model and task, or none with ROUGE.
     """
     found = [(path, matrix) for path, matrix in read_each(paths, _read) if len(matrix)]
     if not found:
@@ -62,8 +62,8 @@ def table(paths: Iterable[Path], eight: Sequence[str]) -> list[Row]:
 
 
 def _read(path: Path) -> tuple[Path, NDArray[np.float64]]:
-    """Return a file with its scores, [P, 30]; [0] where it is of no summaries."""
-    samples.describe(path)  # whose name says no task
+    """Return a file with its scores, [P, 30]; [0] if it has no summaries."""
+    samples.describe(path)  # refuses a name without a task
     documents = list(samples.read(path))
     if not any(SCORES[0] in one for one in documents):
         return path, np.empty(0)
@@ -90,7 +90,7 @@ def _rows(model: str, task: str, matrices: list[NDArray[np.float64]]) -> list[Ro
 
 
 def lines(rows: Iterable[Row]) -> Iterator[str]:
-    """Yield the table; scores in percent, as the paper has them."""
+    """Yield the lines of the table; scores in percent, as in the paper."""
     found = {row[:3]: row for row in rows}
     for model, task in dict.fromkeys(row[:2] for row in rows):
         for suffix, label in TOKENIZATIONS.items():
@@ -104,8 +104,8 @@ def lines(rows: Iterable[Row]) -> Iterator[str]:
                 cells.append([f"  {kind}", *(spanned(score, _percent) for score in scores)])
             yield aligned(cells, gap="", least=(12, 22, 22, 22))
             yield ""
-    yield "in percent, with 90 % intervals; the paper finetuned its models on each benchmark:"
-    yield "beside its tables S8 to S10, zero- and few-shot results are another protocol"
+    yield "in percent, with 90 % intervals; tables S8 to S10 of the paper are another protocol:"
+    yield "there, models were finetuned on each benchmark"
 
 
 def _percent(share: float) -> str:

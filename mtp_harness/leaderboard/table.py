@@ -1,8 +1,8 @@
 """Runs as one table: a row for each model, a column for each metric of comparable runs.
 
-Runs of a task whose protocols differ (`results.protocol`) never share a column. At several
-temperatures a task has a table for each. Other differences `mtp-harness leaderboard` refuses; the
-report shows such runs in columns of their own, and says how they differ.
+Runs of a task whose protocols differ (`results.protocol`) never share a column. A task at several
+temperatures has a table for each. `mtp-harness leaderboard` refuses other differences; the report
+shows such runs in separate columns, and says how they differ.
 """
 
 import re
@@ -32,10 +32,10 @@ _NO_SCORE = re.compile(r".*_(low|high)90|accept_rate_.*|n_.*|looping|lossy|.*_pe
 
 @dataclass(frozen=True)
 class Cell:
-    """What a run measured."""
+    """A run's value of a metric."""
 
     value: float
-    interval: Estimate | None = None  # the same over documents; None where they are not known
+    interval: Estimate | None = None  # the same over documents; None if they are not known
     difference: Estimate | None = None  # to the baseline, paired by document; None without one
 
 
@@ -47,18 +47,18 @@ class Leaderboard:
     """The whole table."""
 
     models: list[Model]  # the rows
-    cells: Cells  # absent where nothing was measured
-    boards: dict[tuple[str, int], Board]  # by (task, place of the protocol)
-    baseline: Model | None = None  # the row that differences are over
+    cells: Cells  # without entries for what was not measured
+    boards: dict[tuple[str, int], Board]  # by (task, index of the protocol)
+    baseline: Model | None = None  # the row that the others are compared with
     notes: list[str] = field(default_factory=list)
 
     @property
     def columns(self) -> list[Column]:
-        """Those of all boards."""
+        """The columns of all boards."""
         return [column for board in self.boards.values() for column in board.columns]
 
     def conflicts(self) -> list[str]:
-        """Return how the runs of a task differ that cannot be compared, one sentence each."""
+        """Return a sentence for each task with runs that cannot be compared."""
         found = []
         first: dict[tuple[str, bool], Board] = {}
         for (task, _), board in self.boards.items():
@@ -72,12 +72,12 @@ class Leaderboard:
 
 
 def build(runs: Sequence[Run], baseline: str | None = None) -> Leaderboard:
-    """Return the leaderboard of runs; where samples are damaged, their task is left out and named.
+    """Return the leaderboard of runs; tasks with damaged samples are left out and reported.
 
-    The baseline is the label or the whole name of the row that differences are over.
+    The baseline is the label or the whole name of the row that the others are compared with.
 
     Raises:
-        ValueError: Two runs are one row's for one task, or no row is called like the baseline.
+        ValueError: Two runs have the same row and task, or no row has the baseline's name.
     """
     boards = boards_of(runs)
     models = sorted({run.model for run in runs}, key=_order)
@@ -127,10 +127,10 @@ def _named(models: Sequence[Model], baseline: str) -> Model:
 
 
 def boards_of(runs: Sequence[Run]) -> dict[tuple[str, int], Board]:
-    """Return runs by task and place of their protocol; damaged samples are named and left out.
+    """Return runs by task and index of their protocol; damaged samples are reported and left out.
 
     Raises:
-        ValueError: Two runs are one model's, on one task, done alike.
+        ValueError: Two runs have the same model, task and protocol.
     """
     by_task: dict[str, list[Board]] = defaultdict(list)
     pairs = [(run, task) for run in runs for task in run.tasks]
@@ -141,7 +141,7 @@ def boards_of(runs: Sequence[Run]) -> dict[tuple[str, int], Board]:
             board = Board(task, protocol)
             by_task[task].append(board)
         elif not board.protocol.draft_rule:
-            board.protocol = protocol  # the first run that drafts says by what rule
+            board.protocol = protocol  # the first run that drafts gives the draft rule
         if twice := next((other for other in board.runs if other.model == run.model), None):
             raise ValueError(
                 f"{twice.path} and {run.path} are both {run.model.name}, {task}, done alike; "
@@ -157,7 +157,7 @@ def _fits(one: Protocol, other: Protocol) -> bool:
 
 
 def _documents(run: Run, task: str) -> Documents | None:
-    """Return what a run's samples say of its documents; None where it logged none."""
+    """Return a run's samples of a task; None if it logged none."""
     path = run.samples(task)
     if path is None:
         return None
@@ -202,7 +202,7 @@ def _cells(board: Board, columns: Sequence[Column], baseline: Model | None) -> C
             if column.metric == SPEED and speed is not None:
                 cells[run.model, column] = Cell(speed)
             elif name in stated and TIMED.fullmatch(column.metric):
-                cells[run.model, column] = Cell(stated[name])  # a grid's cells are no sample of one
+                cells[run.model, column] = Cell(stated[name])  # cells of a grid are not a sample
             elif name in stated:
                 key = (place, *name)
                 over = None if base in (None, place) else board.difference(key, base)
@@ -211,7 +211,7 @@ def _cells(board: Board, columns: Sequence[Column], baseline: Model | None) -> C
 
 
 def _without_numbers(boards: Mapping[tuple[str, int], Board], cells: Cells) -> Iterator[str]:
-    """Say which runs are no rows of their task's table, because all that it shows is NaN there."""
+    """Yield runs without a row in their task's table, because all its values are NaN."""
     for (task, _), board in boards.items():
         for run in board.runs if board.columns else ():
             if not any((run.model, column) in cells for column in board.columns):
@@ -219,18 +219,18 @@ def _without_numbers(boards: Mapping[tuple[str, int], Board], cells: Cells) -> I
 
 
 def _unpaired(boards: Mapping[tuple[str, int], Board], baseline: Model | None) -> Iterator[str]:
-    """Say for which tasks there is no difference to the baseline."""
+    """Yield the tasks without a difference to the baseline."""
     if baseline is None:
         return
     for (task, _), board in boards.items():
         if all(run.model != baseline for run in board.runs):
-            yield f"{task}: no difference, {baseline.name} did not run it like this."
+            yield f"{task}: no difference, because {baseline.name} did not run it like this."
         elif None in board.documents:
             yield f"{task}: no difference without documents; run with --log_samples."
 
 
 def _readings(runs: Sequence[Run]) -> Iterator[str]:
-    """Say how sequential heads beyond the first module were read."""
+    """Yield how sequential heads beyond the first module were read."""
     by_reading: dict[str, dict[str, None]] = defaultdict(dict)
     for run in runs:
         if run.model.n > 2 and (reading := run.mtp.get("reading")):
@@ -241,7 +241,7 @@ def _readings(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _unsayable(runs: Sequence[Run]) -> Iterator[str]:
-    """Say whose drafter has a vocabulary of its own."""
+    """Yield the drafters with a vocabulary smaller than the trunk's."""
     sizes = {
         run.model.label: f"{run.model.label} ({own:,} tokens)"
         for run in runs
@@ -249,18 +249,18 @@ def _unsayable(runs: Sequence[Run]) -> Iterator[str]:
     }
     if sizes:
         yield (
-            "Bits per byte from offset 2 on are over the tokens that a drafter can say, and no "
-            f"score to compare, of: {'; '.join(sizes.values())}."
+            "Bits per byte from offset 2 on are over the tokens in a drafter's vocabulary, and "
+            f"cannot be compared, for: {'; '.join(sizes.values())}."
         )
 
 
 def data_needed(cells: Cells, first: Column) -> dict[Model, float]:
     """Return the sample efficiency of a board, by the first of its columns.
 
-    That is, for each family's last checkpoint, the tokens at which it reaches the score of the last
-    checkpoint of n = 1 of its size (within 10 %), ÷ the tokens of that. A family is a model with
-    n > 1 heads at several training tokens: of one label, or else of one size. Those that never
-    reach the score, or have it already at their first checkpoint, are left out.
+    That is, for each family's last checkpoint: the tokens at which it reaches the score of the last
+    n = 1 checkpoint of its size (within 10 %), ÷ the tokens of that checkpoint. A family is a
+    model with n > 1 heads at several training tokens: with one label, or else of one size. Families
+    that never reach the score, or have it at their first checkpoint, are left out.
     """
     sign = -1 if first.higher_is_better is False else 1
     scores = {model: sign * cell.value for (model, at), cell in cells.items() if at == first}

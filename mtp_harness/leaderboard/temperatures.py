@@ -1,9 +1,9 @@
-"""pass@k of models over temperatures, from samples files, as `mtp-harness passk` prints it.
+"""pass@k of models over temperatures, from samples files, as printed by `mtp-harness passk`.
 
-One row per model, task and k, with the oracle temperature as in the paper's tables 1 and S12, an
-honest one beside it, and with a baseline the gain over a model on the same problems. Answers that
-were drawn in another way, as far as samples and the results beside them say, are refused as
-`mtp-harness leaderboard` refuses them.
+There is one row per model, task and k, with the oracle temperature as in the paper's tables 1 and
+S12, an honest score beside it (`scoring.temperatures`), and, with a baseline, the gain over a model
+on the same problems. Answers drawn in different ways are refused, as by `mtp-harness leaderboard`,
+as far as samples and results show it.
 """
 
 import re
@@ -33,35 +33,35 @@ _PASS = re.compile(r"pass@(\d+)(_sampled)?")
 
 
 class Answers(NamedTuple):
-    """What one samples file holds."""
+    """The content of one samples file."""
 
     file: samples.SamplesFile
-    temperature: float  # 0 where the answers are greedy
+    temperature: float  # 0 for greedy answers
     counts: Counts
-    ks: frozenset[int]  # that it was scored with
+    ks: frozenset[int]  # the k of its pass@k
     protocol: Protocol  # how the answers were drawn
 
 
 class Row(NamedTuple):
-    """One cell of the paper's table 1, with what stands behind it."""
+    """One cell of the paper's table 1, with its details."""
 
     model: str
     task: str  # without a temperature
     k: int  # of pass@k
     n_samples: int  # fewest judged answers of a problem
     n_problems: int  # with at least k judged answers at every temperature
-    temperatures: list[float]  # that there are samples of
-    best: float | None  # the oracle temperature; None where several are best
+    temperatures: list[float]  # with samples
+    best: float | None  # the oracle temperature; None if several are best
     score: Estimate  # pass@k there; its interval chooses again in each replicate
     honest: float  # pass@k at a temperature chosen on other problems; NaN for one temperature
     gain: Estimate | None  # over the baseline, both at their oracle temperatures
 
 
 def read_answers(paths: Iterable[Path]) -> list[Answers]:
-    """Return what samples files of programs hold; damaged ones are named on stderr and left out.
+    """Return the content of samples files of programs; damaged files are reported on stderr.
 
     Raises:
-        ValueError: None does.
+        ValueError: None has programs.
     """
     found = [one for one in read_each(paths, _read) if one is not None]
     if not found:
@@ -71,7 +71,7 @@ def read_answers(paths: Iterable[Path]) -> list[Answers]:
 
 
 def _read(path: Path) -> Answers | None:
-    """Return what a samples file holds; None where it holds no programs."""
+    """Return the content of a samples file; None if it has no programs."""
     file, rows = samples.describe(path), list(samples.read(path))
     try:
         if not rows or samples.generation_of(rows[0]) is None:
@@ -93,7 +93,7 @@ def _read(path: Path) -> Answers | None:
 
 
 def _protocol(file: samples.SamplesFile) -> Protocol:
-    """Return how answers were drawn, as their results say it, or else the samples alone."""
+    """Return how answers were drawn, from their results, or else from the samples alone."""
     documents, results = load(file.path), results_of(file.path)
     if results is None:
         return protocol_of_samples(documents)
@@ -139,7 +139,7 @@ def score(found: Sequence[Answers], ks: Iterable[int], baseline: str | None = No
     """Return a row for every (model, task) and every k that its answers allow.
 
     Raises:
-        ValueError: Answers cannot be compared, or no model is called like the baseline.
+        ValueError: Answers cannot be compared, or no model has the baseline's name.
     """
     _refuse_other_protocols(found)
     cells = _by_temperature(found)
@@ -195,8 +195,8 @@ def _scores(own: dict[float, Counts], problems: list[str], k: int) -> NDArray[np
     return scores
 
 
-def lines(rows: Iterable[Row]) -> Iterator[str]:
-    """Yield what is printed of rows."""
+def lines(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the lines to print."""
     for row in rows:
         tried = ", ".join(f"{t:g}" for t in row.temperatures)
         if row.best is None:
@@ -211,3 +211,8 @@ def lines(rows: Iterable[Row]) -> Iterator[str]:
         if row.gain is not None:
             text += f"  gain {spanned(row.gain, in_digits)}"
         yield f"{text}  n={row.n_samples}, {row.n_problems} problems"
+    if any(row.best is not None and len(row.temperatures) > 1 for row in rows):
+        yield (
+            "oracle: best temperature on these problems; honest: chosen on one half of them, and "
+            "scored on the other"
+        )

@@ -1,4 +1,4 @@
-"""Tables as text: what the leaderboard and the commands that print scores share."""
+"""Tables as text, for the leaderboard and the commands that print scores."""
 
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -54,7 +54,7 @@ def tabular(rows: Rows, spec: str) -> str:
 
 
 def wrapped(line: str) -> str:
-    """Return a line at most `WIDTH` wide, what it continues on indented."""
+    """Return a text in lines at most `WIDTH` wide, continuation lines indented."""
     return textwrap.fill(line, WIDTH, subsequent_indent="  ")
 
 

@@ -16,8 +16,8 @@ its 90 % interval by bootstrap over documents:
     decreasing   agrees where each offset's low lies above the next one's high; disagrees where some
                  offset's high lies below the next one's low
 
-Everything else is inconclusive, and so is whatever fewer than 30 documents say: on so few, the
-bootstrap's interval is too narrow. Runs outside what a claim is about (parameters, training tokens,
+Everything else is inconclusive, as is anything from fewer than 30 documents, for which the
+bootstrap's interval is too narrow. Runs outside a claim's range (parameters, training tokens,
 vocabulary, a GPU for timings) are not comparable with it, whatever they measured.
 """
 
@@ -30,11 +30,11 @@ from mtp_harness.scoring.bootstrap import Estimate
 Verdict = Literal["agree", "disagree", "inconclusive", "not comparable", "not measured"]
 
 ENOUGH = 30
-"""Fewest documents that agree or disagree with anything."""
+"""Fewest documents for agree or disagree."""
 
 
 def of_enough(verdict: Verdict, n_documents: int) -> Verdict:
-    """Return a verdict, which few documents make inconclusive."""
+    """Return a verdict, or inconclusive with too few documents."""
     return verdict if n_documents >= ENOUGH else "inconclusive"
 
 
@@ -57,7 +57,7 @@ def side(difference: Estimate, direction: str, margin: float = 0.0) -> Verdict:
 
 
 def grows(gain: Estimate, value: float) -> Verdict:
-    """Return the verdict on a relative gain that is said to be `value`."""
+    """Return the verdict on a relative gain that is claimed to be `value`."""
     return _verdict(gain.low > 0 and gain.high >= value, gain.high < value)
 
 
@@ -67,7 +67,7 @@ def reaches(low: float, high: float, value: float) -> Verdict:
 
 
 def decreases(intervals: Sequence[tuple[float, float]]) -> Verdict:
-    """Return the verdict on (low, high) that should fall from each to the next."""
+    """Return the verdict on (low, high) that should decrease from each to the next."""
     steps = list(pairwise(intervals))
     falls = [near[0] > far[1] for near, far in steps]
     return _verdict(bool(steps) and all(falls), any(near[1] < far[0] for near, far in steps))

@@ -18,7 +18,7 @@ def printable_bytes() -> list[str]:
     """Return the character that byte-level BPE writes for each byte value.
 
     Printable Latin-1 characters stand for themselves, the others for characters from U+0100 on, in
-    order: the published convention of byte-level BPE, computed so that ids equal byte values.
+    order: the published convention of byte-level BPE. It is computed so that ids equal byte values.
     """
     plain = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
@@ -34,7 +34,7 @@ def byte_tokenizer(max_length: int) -> PreTrainedTokenizerFast:
     backend.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = ByteLevelDecoder()
     backend.add_special_tokens([AddedToken(SPECIAL, special=True, normalized=False)])
-    # Every document of the training data begins with byte 0, so every prompt does.
+    # Every document of the training data begins with byte 0, so every prompt does, too.
     backend.post_processor = TemplateProcessing(
         single=f"{SPECIAL} $A", pair=f"{SPECIAL} $A $B", special_tokens=[(SPECIAL, 0)]
     )

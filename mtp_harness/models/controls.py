@@ -1,7 +1,7 @@
-"""Does a family's row fit this checkpoint? Each thing that it says is tried the other way round.
+"""Tests a family's row on a checkpoint: each of its settings is also tried the other way round.
 
-Shapes cannot tell which state a module reads or in which order `eh_proj` has its halves. A trained
-module can: on real text, the way it was trained predicts best.
+Shapes do not show which state a module reads, or in which order `eh_proj` has its halves. A trained
+module does: on real text, the way it was trained predicts best.
 
     head    what the row says                           control
     2       which state of the trunk module 1 reads     before the final norm instead of after it
@@ -10,14 +10,14 @@ module can: on real text, the way it was trained predicts best.
 
 (or the reverse, where the row says so).
 
-The measure is cross-entropy in nats per token, which sees what accuracy does not: a changed
-probability of the true token. Differences are paired by position, with a standard error over blocks
-of neighbouring positions, because neighbours are alike.
+The measure is cross-entropy in nats per token, which notices a changed probability of the true
+token, unlike accuracy. Differences are paired by position, with a standard error over blocks of
+neighbouring positions, because neighbours are similar.
 
-A control says nothing where neither way beats the most frequent token: a module that knows nothing
-makes no row wrong. It is better only if it is also right as often, because a way of reading that
-makes an overconfident module less sure lowers the cross-entropy, too. The embedding at position 0
-needs no control: it is one position of a text.
+A control is inconclusive if neither way beats the most frequent token: an untrained module does not
+show that a row is wrong. A control is better only if it is also right as often, because a reading
+that makes an overconfident module less sure lowers the cross-entropy, too. The embedding at
+position 0 needs no control: it is one position of a text.
 """
 
 from collections.abc import Iterator
@@ -36,9 +36,9 @@ from mtp_harness.models.sequential import SequentialModel
 
 BLOCKS = 16
 FEWEST_STATES = 4 * BLOCKS
-STANDARD_ERRORS = 4.0  # by which a difference is none of chance: p = 0.001 with 16 blocks
+STANDARD_ERRORS = 4.0  # a difference below this may be chance: p = 0.001 with 16 blocks
 SMALLEST = 0.01
-"""Nats per token; smaller differences are rounding's, however regular."""
+"""Nats per token; smaller differences are rounding, however regular."""
 
 FORMS = {
     "reads_normed": (
@@ -54,11 +54,11 @@ FORMS = {
         {True: "passes on after post_norm", False: "passes on before post_norm"},
     ),
 }
-"""Field of `Family` → the first head that it changes, and what its values mean."""
+"""Field of `Family` → the first head that it affects, and the names of its values."""
 
 
 class Control(NamedTuple):
-    """What a head gets right as the row says, and the other way round."""
+    """A head's scores with a setting of the row, and with its opposite."""
 
     row: str  # its name in `families.FAMILIES`
     field: str  # of the row
@@ -74,7 +74,7 @@ class Control(NamedTuple):
     n_states: int
 
     def verdict(self) -> str:
-        """Return "worse", as it should be, "better", "alike", or "unknown"."""
+        """Return "worse" (as expected), "better", "alike", or "unknown"."""
         margin = max(STANDARD_ERRORS * self.error, SMALLEST)
         known, other_known = (
             beats_constant(share, self.constant, self.n_states)
@@ -88,7 +88,7 @@ class Control(NamedTuple):
         return "better" if right and self.other_nats < self.nats - margin else "alike"
 
     def problem(self) -> str | None:
-        """Return why the row is wrong, None if it need not be."""
+        """Return why the row is wrong, or None."""
         if self.verdict() != "better":
             return None
         return (
@@ -104,7 +104,7 @@ class Control(NamedTuple):
 def probe_row(
     model: SequentialModel, tokenizer: PreTrainedTokenizerBase, text: str
 ) -> list[Control]:
-    """Try all that the model's row says on the beginning of a text; none where that is too short.
+    """Try all settings of the model's row on the beginning of a text; none if it is too short.
 
     Raises:
         ValueError: the text is too short for the model's heads.
@@ -147,7 +147,7 @@ def probe_row(
 
 
 def _standard_error(differences: Tensor) -> float:
-    """Return that of the mean of [n_states], over blocks of neighbours."""
+    """Return the standard error of the mean of [n_states], over blocks of neighbours."""
     means = torch.stack([block.mean() for block in differences.tensor_split(BLOCKS)])
     return float(means.std() / BLOCKS**0.5)
 

@@ -1,7 +1,7 @@
-"""A checkpoint of another layout -> a transformers folder with its tokenizer.
+"""Converts a checkpoint of another layout to a transformers folder with its tokenizer.
 
-The folder appears whole or not at all: it is written beside the target, read back, compared tensor
-by tensor, and only then renamed.
+The folder is written atomically: beside the target first, then read back, compared tensor by
+tensor, and only then renamed.
 """
 
 import json
@@ -29,13 +29,13 @@ def convert(
     """Write a checkpoint in Meta's layout as a transformers folder; return the model as written.
 
     `AutoModelForCausalLM.from_pretrained(target)` loads it after `import mtp_harness.models`. The
-    target does not exist yet, or is empty; without a `dtype` weights are stored as they are.
+    target must not exist, or be empty; without a `dtype` weights are stored as they are.
     `tokenizer` is a name or folder; None means the checkpoint's own.
 
     Raises:
         FileNotFoundError: the source is missing or incomplete.
         ValueError: the source is broken or in another layout, the target cannot be written, or what
-            was read back differs; the tokenizer has ids for which the model has no row.
+            was read back differs; the tokenizer has ids beyond the model's vocabulary.
     """
     layout = detect(str(source.absolute()))
     if layout.load is None or layout.provenance is None:
@@ -45,7 +45,7 @@ def convert(
         )
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise ValueError(f"{target} exists, expected a new or empty folder: name another")
-    # Before the weights: it fails faster.
+    # Before the weights, because this fails faster.
     reader = load_tokenizer(tokenizer) if tokenizer else layout.tokenizer(source)
     model = layout.load(source, dtype)
     assert isinstance(model, MTPLlamaForCausalLM)
@@ -75,7 +75,7 @@ def convert(
 
 
 def _new_folder_beside(target: Path) -> Path:
-    """Return a new empty folder on the disk that will hold the target."""
+    """Return a new empty folder on the target's disk."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -102,7 +102,7 @@ def _compare(folder: Path, model: MTPLlamaForCausalLM) -> None:
 
 
 def _open_to_readers(folder: Path) -> None:
-    """Give a folder and its files the usual permissions; they are made private to their owner."""
+    """Give a folder and its files the usual permissions; temporary ones are private."""
     mask = os.umask(0)  # it can only be read by setting it
     os.umask(mask)
     folder.chmod(0o777 & ~mask)

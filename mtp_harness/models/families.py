@@ -1,4 +1,4 @@
-"""The table of sequential families: how each names its modules' weights, and how it reads them.
+"""The table of sequential families: the names of their modules' weights, and how to read them.
 
     row of a family     keys of a checkpoint      transformers' MtpLayer
     DeepSeek-V3         model.layers.61.enorm  →  enorm        of the embedding
@@ -7,7 +7,7 @@
                         the rest               →  mtp_block    a layer like the trunk's
                         shared_head.norm       →  post_norm
 
-A family that fits is one more row here and a fixture in `tests/models/test_families.py`.
+A new family that fits needs one more row here and a fixture in `tests/models/test_families.py`.
 
 Source: the families' own releases and vLLM's model code; each row's fixtures hold its logits.
 """
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 COUNTS = ("mtp_num_hidden_layers", "num_mtp_layers", "num_nextn_predict_layers")
-"""Keys of a configuration that promise a number of modules."""
+"""Keys of a configuration that give the number of modules."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,17 @@ class Family:
     """One row of the table.
 
     Attributes:
-        keys: pattern of the modules' keys, without the rest; its group `k`, where it takes part, is
-            the module, and keys without one belong to all modules.
-        names: beginning of the rest → its name in `MtpLayer`; other rests are the block's.
-        repeated: beginnings of rests that repeat a weight of the trunk → which one.
-        after_trunk: whether k goes on from the trunk's last layer, instead of beginning at 0.
+        keys: pattern of the modules' keys, without the rest. Its group `k` is the module; keys
+            without it belong to all modules.
+        names: beginning of the rest → its name in `MtpLayer`; other rests belong to the block.
+        repeated: beginnings of rests that repeat a weight of the trunk → that weight.
+        after_trunk: whether k continues from the trunk's last layer, instead of beginning at 0.
         hidden_first: whether `eh_proj` reads the state before the embedding.
         reads_normed: whether module 1 reads the trunk's states after the final norm.
         passes_normed: whether a module passes its states on after its `post_norm`.
         zeroes_first: whether the embedding of the token after position 0 is replaced by zeros, as
             engines do for some families and transformers does for none.
-        trunk: the type of the trunk, where transformers has none of the family's name.
+        trunk: the type of the trunk, if transformers has none of the family's name.
         in_vllm: attributes that have another value in vLLM.
     """
 
@@ -52,11 +52,11 @@ class Family:
     in_vllm: Mapping[str, Any] = field(default_factory=dict)
 
     def as_engines_do(self) -> "Family":
-        """Return the row as vLLM reads it; all else is as transformers does."""
+        """Return the row as vLLM reads it; all else is as in transformers."""
         return replace(self, **self.in_vllm)
 
     def key(self, module: int, name: str, n_trunk: int) -> str:
-        """Return a checkpoint's key of a module's weight: the way back from `place`.
+        """Return a checkpoint's key of a module's weight: the inverse of `place`.
 
         Args:
             module: counted from 0.
@@ -75,8 +75,8 @@ class Family:
     def place(self, key: str, n_trunk: int) -> tuple[int | None, str] | None:
         """Return which module a key belongs to, counted from 0, and its name in `MtpLayer`.
 
-        The module is None for what all modules share; the whole is None for keys of the trunk. A
-        name that begins with `=` is the trunk's weight that the tensor repeats.
+        The module is None for weights that all modules share; the result is None for keys of the
+        trunk. A name that begins with `=` is the trunk's weight that the tensor repeats.
 
         Args:
             key: of a checkpoint.
@@ -154,10 +154,10 @@ SPECULATORS = Family(
     },
     {},
 )
-"""The folders of speculators for modules trained apart, whose block is of the trunk's kind."""
+"""Folders of speculators with modules trained apart, whose block is of the trunk's kind."""
 
 TRUNKS = frozenset({"llama", "mistral", "qwen2", "qwen3", "qwen3_moe"})
-"""Model types without modules of their own that drafters may stand on.
+"""Model types without modules that can be trunks for drafters.
 
 Their logits are the unembedding of the final norm's output, and every layer sees the whole text.
 """
@@ -170,7 +170,7 @@ def text_part(content: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def family_of(content: Mapping[str, Any]) -> Family | None:
-    """Return the row of a checkpoint; None where its configuration is of no family here.
+    """Return the row of a checkpoint; None if its configuration is of no family here.
 
     Args:
         content: of `config.json`.
@@ -179,13 +179,13 @@ def family_of(content: Mapping[str, Any]) -> Family | None:
 
 
 def promised(content: Mapping[str, Any]) -> int:
-    """Return how many modules a configuration promises; 0 where it says nothing of them."""
+    """Return how many modules a configuration promises; 0 if it does not say."""
     part = text_part(content)
     counts = [part[name] for name in COUNTS if isinstance(part.get(name), int)]
     return max(counts, default=0)
 
 
 def modules_in(family: Family, keys: Iterable[str], n_trunk: int) -> int:
-    """Return how many modules the keys of a checkpoint are of."""
+    """Return how many modules the keys of a checkpoint belong to."""
     places = [place for key in keys if (place := family.place(key, n_trunk))]
     return 1 + max((module for module, _ in places if module is not None), default=-1)

@@ -1,23 +1,23 @@
-"""Gated DeltaNet, the linear attention of Qwen's hybrid trunks, for rows that drop tokens again.
+"""Gated DeltaNet, the linear attention of Qwen's hybrid trunks, for rows that may drop tokens.
 
-A head keeps one matrix S, however long the text is. Token t fades it, writes to it and reads it:
+A head keeps one matrix S, however long the text is. Token t decays it, writes to it and reads it:
 
     u_t = beta_t (v_t - exp(g_t) S_{t-1}^T k_t)
     S_t = exp(g_t) S_{t-1} + k_t u_t^T
     o_t = S_t^T q_t
 
-transformers goes through a text in chunks of 64 tokens, also where it has 2. Here the few tokens of
-a window are one small triangular system, which leaves S where it is; G_t = g_1 + ... + g_t:
+transformers processes a text in chunks of 64 tokens, even if it has 2. Here the few tokens of a
+window are one small triangular system, which does not change S; with G_t = g_1 + ... + g_t:
 
     u_t + beta_t sum_{j<t} exp(G_t - G_j) (k_t . k_j) u_j = beta_t (v_t - exp(G_t) S^T k_t)
     o_t = exp(G_t) S^T q_t + sum_{j<=t} exp(G_t - G_j) (q_t . k_j) u_j
     S after c tokens = exp(G_c) S + sum_{j<=c} exp(G_c - G_j) k_j u_j^T
 
-So k, u and G of a window are all it takes to keep any number c of its tokens later, and S stays
-exactly what it is for c = 0. Prompts go through transformers' own function, with gates of 0 (g and
-beta) for padding, which is the identity, too.
+So k, u and G of a window suffice to keep any number c of its tokens later, and S does not change
+for c = 0. Prompts use transformers' own function, with zero gates (g and beta) for padding, which
+leave S unchanged, too.
 
-Source: Yang et al. 2024, "Gated Delta Networks", section 3.3; transformers' layer for all else.
+Source: Yang et al. 2024, "Gated Delta Networks", section 3.3; transformers' layer for the rest.
 """
 
 import logging
@@ -34,11 +34,11 @@ from transformers.activations import ACT2FN
 from mtp_harness.models.interface import KeyValueCache
 
 EPSILON = 1e-6
-"""Of the norm of queries and keys, as in transformers."""
+"""Epsilon of the norm of queries and keys, as in transformers."""
 
 
 def serve_slots(decoder: Any) -> None:
-    """Let the linear layers of a decoder of transformers take a `KeyValueCache`.
+    """Make the linear layers of a decoder of transformers accept a `KeyValueCache`.
 
     Without a cache they stay transformers' own, whose advice to install kernels is for GPUs.
     """
@@ -116,7 +116,7 @@ def _convolved(net: Any, seen: Tensor, long: bool) -> tuple[Tensor, Tensor, Tens
     weight = net.conv1d.weight  # [C, 1, K]
     if long:
         mixed = conv1d(seen, weight, groups=seen.shape[1])
-    else:  # for a few tokens a CPU prepares a convolution longer than it computes
+    else:  # for a few tokens, a CPU takes longer to prepare a convolution than to compute it
         wide = seen.to(torch.promote_types(seen.dtype, torch.float32))
         mixed = (wide.unfold(2, weight.shape[2], 1) * weight).sum(-1).to(seen)
     mixed = ACT2FN[net.activation](mixed).transpose(1, 2)
@@ -139,7 +139,7 @@ def _prompts(net: Any, parts: Sequence[Tensor], g: Tensor, beta: Tensor) -> tupl
 
 
 class Window(NamedTuple):
-    """What it takes to keep some of a window's tokens: k, u and G of the module docstring."""
+    """What is needed to keep some of a window's tokens: k, u and G of the module docstring."""
 
     keys: Tensor  # [B, H, T, dk]
     written: Tensor  # [B, H, T, dv]
@@ -158,15 +158,15 @@ class Window(NamedTuple):
 def read_window(
     query: Tensor, key: Tensor, value: Tensor, g: Tensor, beta: Tensor, matrix: Tensor
 ) -> tuple[Tensor, Window]:
-    """Return a window's outputs [B, T, H, dv], and how to keep some of its tokens.
+    """Return a window's outputs [B, T, H, dv], and an object that keeps some of its tokens.
 
     Args:
         query: [B, T, H, dk], not normed, as are keys.
         key: [B, T, H, dk].
         value: [B, T, H, dv].
-        g: logarithm of how much of S is left, [B, T, H].
+        g: logarithm of the share of S that remains, [B, T, H].
         beta: in [0, 1], [B, T, H].
-        matrix: S before the window, [B, H, dk, dv]; all is computed in its type.
+        matrix: S before the window, [B, H, dk, dv]; everything is computed in its type.
     """
     query, key, value, g, beta = (
         part.transpose(1, 2).to(matrix) for part in (query, key, value, g, beta)

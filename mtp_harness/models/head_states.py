@@ -1,19 +1,19 @@
 """The states of every head at all positions of a text (teacher-forced).
 
 Parallel heads read the trunk; chained modules read the state of the module before at the same
-position; one module is read as it decodes, where it drafts on by itself (`reused`).
+position. A single module that drafts repeatedly is read as it decodes (`reused`).
 
-Decoding from position t, that module first reads (state t, token t+1) at position t, as it did at
-every position before; then its own state and the next token at position t+1, and so on, and it sees
-its own entries after t besides those of the text:
+Decoding from position t, that module first reads (state t, token t+1) at position t, as at every
+position before; then its own state and the next token at position t+1, and so on. It sees its own
+entries after t, in addition to those of the text:
 
     offset     reads at position     sees entries of
     2          t                     the first pass at 0..t
     3          t+1                   the first pass at 0..t, the second at t
     4          t+2                   the first pass at 0..t, the second and third at t
 
-So pass j runs all t at once, and its queries see the first pass causally and later ones at their
-own t alone. Teacher-forced: the tokens are the text's.
+So pass j runs all t at once, and its queries see the first pass causally, and later passes only at
+their own t. Teacher-forced: the tokens are the text's.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -34,8 +34,8 @@ def head_states(
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield (offset, state [B, T, D]) for heads 1..`heads`, teacher-forced on `tokens` [B, T].
 
-    Sequential heads read the true tokens in between. Where the token at t+offset-1 lies beyond what
-    is given (the last offset-1 positions) they read token 0. One module is read as it decodes
+    Sequential heads read the true tokens in between. If the token at t+offset-1 is not given (at
+    the last offset-1 positions), they read token 0. A single module is read as it decodes
     (`reused_states`).
 
     Args:
@@ -43,8 +43,8 @@ def head_states(
         tokens: int64 [B, T].
         heads: k, 1..n; default n.
         following: the tokens after each row, int64 [B, any number].
-        chained: read one module as several are: state k-1 at the same position, which is what
-            losses that train it measure.
+        chained: read a single module like several modules: state k-1 at the same position, as its
+            training losses do.
     """
     k, ahead = heads or model.n_future_tokens, tokens_ahead(tokens, following)
     trunk = model.trunk(tokens)
@@ -61,9 +61,9 @@ def head_states(
 
 
 def tokens_ahead(tokens: Tensor, following: Tensor | None) -> Callable[[int], Tensor]:
-    """Return what gives the tokens at t+offset-1, int64 [B, T], for an offset.
+    """Return a function that gives the tokens at t+offset-1, int64 [B, T], for an offset.
 
-    Arguments and what lies beyond are as for `head_states`.
+    Arguments and tokens that are not given: as for `head_states`.
     """
     text, length = tokens, tokens.shape[1]
     if following is not None:
@@ -71,7 +71,7 @@ def tokens_ahead(tokens: Tensor, following: Tensor | None) -> Callable[[int], Te
 
     def ahead(offset: int) -> Tensor:
         found = torch.zeros_like(tokens)
-        known = text[:, offset - 1 : offset - 1 + length]  # none in rows shorter than that
+        known = text[:, offset - 1 : offset - 1 + length]  # empty in shorter rows
         found[:, : known.shape[1]] = known
         return found
 
@@ -86,7 +86,7 @@ def chained_states(
     Args:
         model: a sequential one.
         before: the state of the offset before the first, [B, T, D].
-        ahead: as `tokens_ahead` gives it.
+        ahead: the function of `tokens_ahead`.
         offsets: from 2 on.
     """
     state = before
@@ -100,7 +100,7 @@ PIECE = 512
 
 
 class Passes:
-    """The keys and values of all passes so far; what the module's blocks need of a `KeyValueCache`.
+    """The keys and values of all passes so far: the part of a `KeyValueCache` that blocks need.
 
     Attributes:
         mask: of positions a..b-1 in the second and later passes, bool [1, 1, b-a, b + n (b-a)] with
@@ -120,7 +120,7 @@ class Passes:
         self._pieces = {}
 
     def at(self, start: int, end: int) -> None:
-        """Say which positions the next call of a later pass reads; in order."""
+        """Set the positions of the next call of a later pass; calls are in order."""
         self._start, self._end = start, end
         device = next(iter(self._done[0].values()))[0].device
         here = torch.arange(start, end, device=device)[:, None]
@@ -162,7 +162,7 @@ def reused_states(
     Args:
         model: its head 2 is the module.
         first: state_1, [B, T, D].
-        ahead: as `tokens_ahead` gives it.
+        ahead: the function of `tokens_ahead`.
         heads: k.
     """
     if heads < 2:

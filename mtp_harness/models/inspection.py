@@ -1,4 +1,4 @@
-"""What `mtp-harness inspect` finds in a checkpoint, before anybody reads it (`Summary`)."""
+"""What `mtp-harness inspect` finds in a checkpoint, as a `Summary`."""
 
 from math import prod
 from pathlib import Path
@@ -12,14 +12,14 @@ from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.models.load import detect, is_local, load_tokenizer, resolve
 
 LOADER = "loader"
-"""The layout's name where a function of the user's knows it."""
+"""The layout's name for a user's loader."""
 
 
 def summarise(pretrained: str, tokenizer: str | None = None, drafter: str | None = None) -> Summary:
-    """Return what a local checkpoint is and what is wrong with it; no model is made of it.
+    """Return a description of a local checkpoint and its problems, without building a model.
 
-    `tokenizer` is the name or folder of another than the checkpoint's own; `drafter` is as for
-    `load.detect`.
+    `tokenizer` is the name or folder of another tokenizer than the checkpoint's own; `drafter` is
+    as for `load.detect`.
     """
     if not is_local(pretrained):
         raise ValueError(
@@ -40,7 +40,7 @@ def summarise(pretrained: str, tokenizer: str | None = None, drafter: str | None
 def summarise_loaded(
     name: str, model: MultiHeadModel, tokenizer: PreTrainedTokenizerBase, location: str
 ) -> Summary:
-    """Return what a model of the user's own loader is."""
+    """Return a description of the model of a user's loader."""
     summary = Summary(name, LOADER, type(model).__name__, model.n_future_tokens)
     summary.context = model.max_positions
     vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
@@ -57,7 +57,7 @@ def summarise_loaded(
 def _compare_tokenizer(
     summary: Summary, tokenizer: PreTrainedTokenizerBase, location: str, ordinary: bool
 ) -> None:
-    """Fill in the tokenizer, and that it has ids beyond the vocabulary, if it has."""
+    """Fill in the tokenizer, and whether it has ids beyond the vocabulary."""
     summary.tokenizer = f"{location} ({len(tokenizer)} tokens)"
     vocabulary = summary.vocabulary
     if not isinstance(vocabulary, int):
@@ -68,6 +68,6 @@ def _compare_tokenizer(
     padding = tokenizer.pad_token_id
     if ordinary and padding is not None and padding >= vocabulary:
         summary.notes.append(
-            f"the padding token has the id {padding}, for which the model has no row: the end of "
-            "text is put in its place"
+            f"the padding token has the id {padding}, beyond the model's vocabulary: the end of "
+            "text is used instead"
         )

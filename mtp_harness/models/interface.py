@@ -1,4 +1,4 @@
-"""The one interface that decoding, probes and the harness model know a checkpoint by.
+"""The interface between checkpoints and the rest: decoding, probes and the harness model.
 
 Shape legend, used in every tensor module of the package:
 `B` rows, `T` tokens in this call, `S` cached length, `n` heads, `D` width, `V` vocabulary.
@@ -10,7 +10,7 @@ Two kinds of heads implement it. Head k predicts the token at offset k from posi
     state_k = head(k, z)                    state_k = head(k, state_{k-1}, token at t+k-1)
     logits_k = logits(k, state_k)           logits_k = logits(k, state_k)
 
-with z = trunk(tokens). Teacher-forced, a sequential head sees the true tokens in between, which a
+with z = trunk(tokens). Teacher-forced, a sequential head sees the true tokens in between, and a
 parallel head does not: every result that compares heads says which kind it measured.
 """
 
@@ -23,31 +23,31 @@ from torch import Tensor, nn
 
 
 class LayerShape(NamedTuple):
-    """What a cache must hold of one layer, and where: keys and values per token, states per row."""
+    """What a cache holds for one layer, and where: keys and values per token, states per row."""
 
     n_kv_heads: int
     head_dim: int
     device: torch.device | None = None  # None: the model's
-    value_dim: int | None = None  # where values are not as wide as keys (DeepSeek's latents)
+    value_dim: int | None = None  # if values are not as wide as keys (DeepSeek's latents)
     states: tuple[tuple[int, ...], ...] = ()  # shapes, of a layer of linear attention
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Of a head's keys and values."""
+        """The dtype of keys and values."""
         return self.head_dim, self.head_dim if self.value_dim is None else self.value_dim
 
 
 class KeyValueCache(Protocol):
-    """What a block needs of a cache; `mtp_harness.decode.cache.SlotCache` is the implementation.
+    """What a block needs from a cache; `mtp_harness.decode.cache.SlotCache` implements it.
 
     The caller sets the positions of the tokens in this call before it calls the model.
     """
 
-    # Which cached tokens each query sees, bool [B, 1, T, S]; None where the call's tokens are
-    # prompts, which see each other causally and nothing else.
+    # Which cached tokens each query sees, bool [B, 1, T, S]; None if the call's tokens are prompts,
+    # which see each other causally and nothing else.
     mask: Tensor | None
     positions: Tensor  # of the call's tokens, int64 [B, T]
-    places: Tensor  # the columns they go to, all rows counted through, int64 [B * T]
+    places: Tensor  # their columns in the cache, counted over all rows, int64 [B * T]
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any) -> tuple[Tensor, Tensor]:
         """Store [B, H, T, d] keys and values; return those to attend to, [B, H, S, d]."""
@@ -55,7 +55,7 @@ class KeyValueCache(Protocol):
     def bias(self, dtype: torch.dtype, repeats: int, last: Tensor | None = None) -> Tensor:
         """Return the mask as numbers to add to scores, [B, 1, repeats * T, S].
 
-        With `last`, int64 [B], only the call's token at that index asks: T is 1.
+        With `last`, int64 [B], only the call's token at that index is a query: T is 1.
         """
 
     def stored(self, layer_idx: int) -> tuple[Tensor, Tensor]:
@@ -65,16 +65,16 @@ class KeyValueCache(Protocol):
         """Return how many columns the call's tokens see at most, per row, int64 [B]."""
 
     def held(self, layer_idx: int) -> list[Tensor] | None:
-        """Return a layer's states at the last kept tokens, [B, ...]; None where prompts begin."""
+        """Return a layer's states at the last kept tokens, [B, ...]; None before a prompt."""
 
     def settle(self, layer_idx: int, after: Callable[[Tensor], Sequence[Tensor]]) -> None:
-        """Take note of a layer's states after the first tokens of this call.
+        """Take a layer's states after the first tokens of this call.
 
-        `after` gives them, [B, ...], for how many of each row's tokens stay, int64 [B].
+        `after` returns them, [B, ...], for the number of each row's tokens that stay, int64 [B].
         """
 
     def remember(self, key: Any, make: Callable[[], Any]) -> Any:
-        """Return what `make` gives, made once for the tokens of this call."""
+        """Return what `make` returns, computed once for the tokens of this call."""
 
     def on(self, device: torch.device) -> "KeyValueCache":
         """Return this cache for layers that are on `device`."""
@@ -84,13 +84,13 @@ class MultiHeadModel(nn.Module, ABC):
     """A language model with a trunk and n heads; head 1 is the next-token head."""
 
     sequential: bool = False  # whether head k reads state k-1 and the token at t+k-1
-    reused: bool = False  # whether heads 2..n are one sequential module, which drafts on by itself
+    reused: bool = False  # whether heads 2..n are one sequential module, which drafts repeatedly
     shared_unembedding: bool = False  # whether `logits` is the same function for every head
-    draft_vocabulary: int | None = None  # size of heads 2..n's own; None where it is the trunk's
+    draft_vocabulary: int | None = None  # size of heads 2..n's; None if it is the trunk's
 
     @property
     def reading(self) -> str:
-        """How sequential heads beyond the first module are read; results say it."""
+        """How sequential heads beyond the first module are read, as results say it."""
         return "reused" if self.reused else "chained"
 
     @property
@@ -116,7 +116,7 @@ class MultiHeadModel(nn.Module, ABC):
         Args:
             tokens: int64 [B, T].
             positions: int64 [B, T]; None means 0..T-1 in every row.
-            cache: None means causal attention within this call alone.
+            cache: None: causal attention within this call alone.
         """
 
     @abstractmethod
@@ -143,8 +143,8 @@ class MultiHeadModel(nn.Module, ABC):
     ) -> Tensor:
         """Return head `offset`'s state at one token per row, [B, 1, D]; parallel heads only.
 
-        The cache gets what the head keeps of all tokens: a later call needs it. Without a shorter
-        way, this runs the head on all of them. `last`, int64 [B], is an index within the call.
+        The cache gets what the head keeps of all tokens, for later calls. By default this runs the
+        head on all of them. `last`, int64 [B], is an index within the call.
         """
         return at_index(self.head(offset, states, None, positions, cache), last)
 

@@ -1,7 +1,7 @@
-"""Several runs of one checkpoint in one process: the model that was opened last stays open.
+"""Several runs of one checkpoint in one process: the last opened model stays open.
 
-The processes of a suite ask for it (`keep`), because loading a large checkpoint takes minutes. Runs
-that differ in decoding alone get the same model; a run that would change its weights' type or place
+The processes of a suite use it (`keep`), because loading a large checkpoint takes minutes. Runs
+that differ only in decoding get the same model; a run with another type or place of the weights
 must not share the process.
 """
 
@@ -14,16 +14,16 @@ _keeping: list[bool] = [False]
 
 
 def keep() -> None:
-    """From now on `open_kept` gives the model again that it opened last."""
+    """Make `open_kept` return the last opened model again, from now on."""
     _keeping[0] = True
 
 
 def open_kept(
     pretrained: str | None, loader: str | None, *, heads: int | None, **how: Any
 ) -> Opened:
-    """Open a model as `open_model` does, or return the one that is open; see there.
+    """Open a model as `open_model` does, or return the open one.
 
-    N is that of `n_future_tokens`, so that runs of a checkpoint with fewer drafts are of one model.
+    The number of heads is that of `n_future_tokens`, so that runs with fewer drafts share a model.
     """
     n = None
     if not loader and (heads or _keeping[0]):
@@ -32,6 +32,6 @@ def open_kept(
         return open_model(pretrained, loader, heads=n, **how)
     asked = (pretrained, loader, n, *sorted(how.items()))
     if asked not in _kept:
-        _kept.clear()  # first, so that two are never in memory
+        _kept.clear()  # first, so that there are never two in memory
         _kept[asked] = open_model(pretrained, loader, heads=n, **how)
     return _kept[asked]

@@ -1,15 +1,15 @@
-"""From the `pretrained` argument to a model and its tokenizer: which layout, which loader.
+"""From the `pretrained` argument to a model and its tokenizer: chooses layout and loader.
 
     params.json, consolidated*.pth      Meta's release           checkpoints/meta.py
     config.json, model_type mtp_llama   this package's folders   checkpoints/safetensors_folder.py
     config.json of a family, modules    DeepSeek-V3, GLM-4.5, …  checkpoints/sequential_folder.py
     any other config.json               an ordinary causal LM    checkpoints/ordinary_folder.py
-    anything else                       by the user's function   checkpoints/user_loader.py
+    anything else                       with the user's function checkpoints/user_loader.py
 
 With a drafter (`trained_apart`), the checkpoint is the trunk, whatever heads it has.
-A name on the hub is what its config.json says. A path never reaches the hub, whatever is wrong with
-it; nor does the name of a shipped model. What is missing is a FileNotFoundError, what is wrong a
-ValueError, in one sentence each.
+A name on the hub has the layout of its config.json. A path is never looked up on the hub, nor is
+the name of a shipped model. A missing file is a FileNotFoundError, a wrong one a ValueError, in one
+sentence each.
 """
 
 import difflib
@@ -38,7 +38,7 @@ from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.models.trained_apart.kinds import layout_with
 
 LAYOUTS = (MTP_LLAMA, META, SEQUENTIAL, ORDINARY)
-"""The first that recognises a folder has it; a new one is a file in `checkpoints/` and a line."""
+"""The first that recognises a folder is used; a new one is a file in `checkpoints/` and a line."""
 
 SHIPPED_MODELS = ("mtp-bytes-n4", "mtp-bytes-n1", "mtp-bytes-qwen")
 """The small trained models inside the package; the first is the default."""
@@ -68,23 +68,23 @@ def open_model(
     heads: int | None = None,
     drafter: str | None = None,
 ) -> Opened:
-    """Load a model with all its heads, and its tokenizer, once it is sure that they fit.
+    """Load a model with all its heads, and its tokenizer, after checking that they fit.
 
     Args:
         pretrained: a folder with several heads, or the name of a shipped model;
-            None means the first of these, or whatever the loader makes of None.
+            None means the first of these, or is passed to the loader.
         loader: `module:function` of the user's, called with `pretrained`; returns a model.
         tokenizer: its name or folder, or the tokenizer itself; None means the checkpoint's own.
         dtype: type of the weights; None means as stored, or as the loader has it.
         device: None means the CPU, or where the loader put it.
-        heads: n, where one module drafts on by itself; otherwise n is the checkpoint's, which must
-            have as many. A loader knows its own.
+        heads: n, if one module drafts repeatedly; otherwise n is the checkpoint's, which must have
+            as many. A loader knows its own.
         drafter: as for `detect`; never with a loader.
 
     Raises:
         FileNotFoundError: a folder or file is missing.
         ValueError: they cannot be loaded, there are fewer heads than asked for, a loader came
-            without a tokenizer, or the tokenizer has ids for which the model has no row.
+            without a tokenizer, or the tokenizer has ids beyond the model's vocabulary.
     """
     name = pretrained or loader or DEFAULT_MODEL
     if not loader:
@@ -117,7 +117,7 @@ def open_model(
 def resolve(pretrained: str) -> str:
     """Return the folder of what is shipped for its name, anything else as it is (`~` expanded).
 
-    A folder of your own that is called like a shipped model is meant by `./NAME`.
+    A folder of the user's with a shipped model's name is written `./NAME`.
     """
     if pretrained in SHIPPED_MODELS + SHIPPED_DRAFTERS:
         return str(_SHIPPED_FOLDER / pretrained)
@@ -141,14 +141,15 @@ def detect(pretrained: str, revision: str | None = None, drafter: str | None = N
 
     Args:
         pretrained: a folder, the name of a shipped model, or a name on the hub, whose configuration
-            is taken from the hub's cache or fetched into it. A name without one counts as an
-            ordinary causal LM, which transformers then loads or refuses.
+            is in the hub's cache or fetched into it. A name without one counts as an ordinary
+            causal LM, which transformers then loads or refuses.
         revision: of a name on the hub.
-        drafter: a file, a folder or a name on the hub with heads to take instead of the
-            checkpoint's own.
+        drafter: a file, a folder or a name on the hub with heads, used instead of the checkpoint's
+            own.
 
     Raises:
-        FileNotFoundError: a path to nothing, to an empty folder, or an incomplete installation.
+        FileNotFoundError: a path that does not exist, an empty folder, or an incomplete
+            installation.
         ValueError: a path to a file, or a folder that holds no checkpoint.
     """
     if not is_local(pretrained):
@@ -193,7 +194,7 @@ def located(pretrained: str, revision: str | None = None, drafter: str | None = 
     With a drafter (see `detect`) a trunk without heads is fetched, too.
 
     Raises:
-        FileNotFoundError: its weights are neither in the hub's cache nor to be had.
+        FileNotFoundError: its weights are neither in the hub's cache nor available on the hub.
         ValueError: as `detect`, or the hub does not give them.
     """
     if is_local(pretrained) or detect(pretrained, revision, drafter).ordinary:
@@ -205,11 +206,11 @@ def located(pretrained: str, revision: str | None = None, drafter: str | None = 
 def n_future_tokens(pretrained: str, heads: int | None = None, drafter: str | None = None) -> int:
     """Return n of a checkpoint, without reading its weights; see `detect`.
 
-    One module that drafts on by itself has four heads, or as many more as are asked for, up to 8.
+    One module that drafts repeatedly has four heads, or more if more are asked for, up to 8.
 
     Args:
         pretrained: as for `detect`.
-        heads: how many will be used; None asks for none in particular.
+        heads: how many will be used; None: no particular number.
         drafter: as for `detect`.
 
     Raises:
@@ -277,7 +278,7 @@ def load_tokenizer(pretrained: str, drafter: str | None = None) -> PreTrainedTok
 
 
 def _refuse_near(name: str, shipped: tuple[str, ...] = SHIPPED_MODELS, what: str = "model") -> None:
-    """Refuse a name that is nearly one of those that are shipped."""
+    """Refuse a name that is a likely misspelling of a shipped one."""
     if near := difflib.get_close_matches(name, shipped, 1, 0.8):
         raise ValueError(
             f"there is no {what} {name}, expected a folder, a name on the hub, or a "
@@ -286,7 +287,7 @@ def _refuse_near(name: str, shipped: tuple[str, ...] = SHIPPED_MODELS, what: str
 
 
 def _folder(pretrained: str) -> Path:
-    """Return the folder that a local `pretrained` means, with something in it."""
+    """Return the folder of a local `pretrained`, checked not to be empty."""
     if pretrained in SHIPPED_DRAFTERS:
         trunk = pretrained.rsplit("-", 1)[0]
         raise ValueError(

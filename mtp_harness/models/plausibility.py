@@ -1,15 +1,15 @@
-"""Do the heads predict what they should? A quick look that catches wiring, not a benchmark.
+"""A quick test whether heads predict what they should: it finds wiring errors, and is no benchmark.
 
-Shapes cannot tell whether heads are in the right order or read the right state. So each head k is
+Shapes do not show whether heads are in the right order or read the right state. So each head k is
 scored on real text, at every position t, against three things:
 
     own        x[t+k]                     what it was trained for
     shifted    x[t+k-1] and x[t+k+1]      its neighbours' targets: accuracy must collapse
-    constant   the most frequent token    what answering without looking would get
+    constant   the most frequent token    what always giving the same answer would score
 
 A head that is always right is flagged, and so is one that is not better at its own target than at a
-shifted one, or than the constant. Where the shifted one clearly beats the constant, the head knows
-another offset than its own; otherwise it knows too little to tell.
+shifted one, or than the constant. If the shifted one clearly beats the constant, the head predicts
+another offset; otherwise it is trained too little for this test.
 """
 
 from pathlib import Path
@@ -27,11 +27,11 @@ MAX_CHARACTERS = 4000
 MAX_TOKENS = 512
 
 _CHUNK = 64
-"""States whose logits are held at once: a vocabulary may have 250,000 tokens."""
+"""States whose logits are in memory at once: a vocabulary may have 250,000 tokens."""
 
 
 class HeadProbe(NamedTuple):
-    """What one head got right; shares in [0, 1]."""
+    """One head's accuracies; shares in [0, 1]."""
 
     offset: int
     accuracy: float
@@ -59,7 +59,7 @@ def beats_constant(share: float, constant: float, n: int) -> bool:
 
 
 class Reading(NamedTuple):
-    """What a head answers along a text.
+    """One head's answers along a text.
 
     Attributes:
         guess: its first choices, int64 [n_states].
@@ -86,7 +86,7 @@ class Reading(NamedTuple):
 def read(
     model: MultiHeadModel, offset: int, states: Tensor, tokens: Tensor, n_states: int
 ) -> Reading:
-    """Return what head `offset` answers from its states [1, T, D] at the first `n_states`."""
+    """Return the answers of head `offset` from its states [1, T, D] at the first `n_states`."""
     own = tokens[0, offset : offset + n_states]
     parts = []
     for start in range(0, n_states, _CHUNK):
@@ -101,14 +101,14 @@ def default_text() -> str:
     """Return code that every Python has: the beginning of the standard library's `textwrap`.
 
     Raises:
-        FileNotFoundError: this Python carries no library source.
+        FileNotFoundError: this Python has no library source.
     """
     import textwrap
 
     path = Path(textwrap.__file__)
     if path.suffix != ".py" or not path.is_file():
         raise FileNotFoundError(
-            "this Python carries no source of its standard library, expected textwrap.py: name a "
+            "this Python has no source of its standard library, expected textwrap.py: name a "
             "text file with --probe FILE"
         )
     return path.read_text(encoding="utf-8")

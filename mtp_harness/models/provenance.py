@@ -1,4 +1,4 @@
-"""Where a number comes from: versions, hardware, command."""
+"""The origin of a number: versions, hardware, command."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ def git_revision() -> str | None:
 
 
 def command() -> str:
-    """Return the command line that is running, as it can be typed again."""
+    """Return the command line of this process, as it can be typed again."""
     program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
     return shlex.join([program, *sys.argv[1:]])
 
@@ -65,7 +65,7 @@ def hardware(device: Any) -> dict[str, Any]:
 
 
 def busy() -> str | None:
-    """Return a note for timings where more programs want to run than there are cores."""
+    """Return a note for timings if more programs want to run than there are cores."""
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
     if load <= cores + 0.5:  # this process counts as one
         return None
@@ -85,7 +85,7 @@ def environment(device: Any) -> dict[str, Any]:
 def weights_sha256(place: Path) -> str | None:
     """Return a hash over the weight files of a folder, or over a file.
 
-    None over a gigabyte or where there are none.
+    None over a gigabyte, or without weight files.
     """
     files = sorted([*place.glob("*.safetensors"), *place.glob("*.pth")])
     files = files or sorted([*place.glob("pytorch_model*.bin"), *place.glob("*_lm_head.pt")])
@@ -100,9 +100,9 @@ def weights_sha256(place: Path) -> str | None:
 
 
 def trained(folder: Path) -> dict[str, int]:
-    """Return what the trainer wrote down of a checkpoint: tokens seen, steps and seed.
+    """Return the facts that the trainer recorded of a checkpoint: tokens seen, steps and seed.
 
-    Nothing where there is no `training.json` of `mtp-harness train`.
+    Empty without a `training.json` of `mtp-harness train`.
     """
     try:
         record = json.loads((folder / "training.json").read_text("utf-8"))

@@ -1,7 +1,7 @@
-"""Sequential modules on a trunk of transformers: the one adapter that serves every family.
+"""Sequential modules on a trunk of transformers: the one adapter for all families.
 
-The trunk is transformers' own model, and its forward is called as it is; a module is its
-`MtpLayer`, filled as the family's row in `families` says:
+The trunk is transformers' own model, called unchanged; a module is its `MtpLayer`, filled as the
+family's row in `families` says:
 
     z       = trunk(tokens), before the final norm
     state_1 = norm(z), or z where the family's module reads the trunk before its norm
@@ -25,26 +25,26 @@ from mtp_harness.models.interface import KeyValueCache, LayerShape
 from mtp_harness.models.trunk import TrunkModel
 
 DEFAULT_REUSED, MOST_REUSED = 4, 8
-"""Heads of a checkpoint with one module where nothing else is asked for, and at most."""
+"""Heads of a checkpoint with one module: by default, and at most."""
 
 
 def heads_of(n_modules: int) -> int:
-    """Return n where nothing else is asked for."""
+    """Return the default n."""
     return DEFAULT_REUSED if n_modules == 1 else 1 + n_modules
 
 
 def most_heads_of(n_modules: int) -> int:
-    """Return the largest n that may be asked for."""
+    """Return the largest possible n."""
     return MOST_REUSED if n_modules == 1 else 1 + n_modules
 
 
 class Modules(PreTrainedModel):
-    """What a family's loader fills: `layers.k`, one `MtpLayer` a module.
+    """The modules that a family's loader fills: `layers.k`, one `MtpLayer` per module.
 
     Args:
         config: of `modules_config`.
         trunk: transformers' decoder, whose kinds of layer and norm the modules have.
-        n_trunk: its number of layers, from which cache indices go on.
+        n_trunk: its number of layers, after which the modules' cache indices follow.
     """
 
     base_model_prefix = "modules"
@@ -61,7 +61,7 @@ class Modules(PreTrainedModel):
 
     @classmethod
     def is_custom_code(cls) -> bool:
-        """Return False: transformers' conversions of keys hold, as all layers are its own."""
+        """Return False: transformers' conversions of keys apply, as all layers are its own."""
         return False
 
     @classmethod
@@ -74,7 +74,7 @@ class Modules(PreTrainedModel):
 
 
 def modules_config(config: Any, n: int) -> Any:
-    """Return a trunk's configuration with n layers more, all of full attention and with experts."""
+    """Return a trunk's configuration with n more layers, all with full attention and experts."""
     longer = copy.deepcopy(config)
     if hasattr(longer, "quantization_config"):  # the trunk's: modules are stored as plain numbers
         del longer.quantization_config
@@ -89,7 +89,7 @@ class SequentialModel(TrunkModel):
     """A trunk of transformers with sequential modules.
 
     Attributes:
-        family: the row in use; tests and `inspect --probe` exchange it.
+        family: the row in use; tests and `inspect --probe` replace it.
         reused: whether one module serves all offsets from 2 on.
     """
 
@@ -102,8 +102,8 @@ class SequentialModel(TrunkModel):
             main: transformers' causal language model; see `TrunkModel`.
             modules: of the same type and on the same device.
             family: how they are read.
-            heads: n; None means as many as there are modules, and one, or `DEFAULT_REUSED` where
-                there is only one module.
+            heads: n; None: as many as there are modules and one more, or `DEFAULT_REUSED` with a
+                single module.
         """
         super().__init__(main)
         self.modules_ = modules
@@ -132,7 +132,7 @@ class SequentialModel(TrunkModel):
 
     @property
     def shared_unembedding(self) -> bool:  # type: ignore[override]
-        """Whether states of all heads go through the unembedding alone."""
+        """Whether the states of all heads only need the unembedding."""
         return self.family.reads_normed and self.family.passes_normed
 
     def layer_shapes(self, heads: int) -> list[LayerShape]:

@@ -3,9 +3,9 @@
     first device     embedding, norm, unembeddings, and the first blocks
     other devices    the following blocks: the rest of the trunk, then the heads
 
-A block gets its input where it is, and the cache holds its keys and values there (`blocks`,
-`decode.cache`). What the trunk and a head return is on the first device again, so nothing else in
-the package knows of this.
+A block's input is moved to its device, and the cache holds its keys and values there (`blocks`,
+`decode.cache`). The outputs of trunk and heads are on the first device again, so nothing else in
+the package needs to know.
 """
 
 import os
@@ -19,7 +19,7 @@ from mtp_harness.models.llama.mtp_llama import MTPLlamaForCausalLM
 
 
 def spread(model: MTPLlamaForCausalLM, devices: Sequence[torch.device]) -> MTPLlamaForCausalLM:
-    """Move a model, of the type it is to have, onto several devices, its own first."""
+    """Move a model, converted to its final type, onto several devices, its own first."""
     blocks, inner = [*model.model.layers, *model.extra_heads], model.model
     outside = [inner.embed_tokens, inner.norm, inner.rotary_emb]
     outside += [model.lm_head, model.extra_lm_heads]
@@ -34,8 +34,8 @@ def spread(model: MTPLlamaForCausalLM, devices: Sequence[torch.device]) -> MTPLl
 def shares(sizes: Sequence[int], outside: int, n: int) -> list[int]:
     """Return which of n devices each of several consecutive blocks goes to.
 
-    A block goes where its middle falls when everything, what is outside the blocks first, is laid
-    end to end and cut into n equal pieces.
+    Everything (parts outside the blocks first) is laid end to end and cut into n equal pieces; a
+    block goes to the device of its middle.
     """
     total, before = outside + sum(sizes), outside
     indices = []
@@ -61,11 +61,11 @@ def gpus() -> list[torch.device]:
 
 
 def require_spreadable(layout: Layout | None, model: object | None, loader: str | None) -> None:
-    """Refuse to spread what cannot be, before weights are read; a loader may have made a model.
+    """Refuse what cannot be spread, before weights are read; a loader may have made a model.
 
     Raises:
-        ValueError: it is no `MTPLlamaForCausalLM`, GPUs are missing, or each of several processes
-            has the whole model already.
+        ValueError: it is not an `MTPLlamaForCausalLM`, GPUs are missing, or each of several
+            processes has the whole model already.
     """
     if layout and not layout.spreads:
         raise ValueError(
@@ -75,12 +75,12 @@ def require_spreadable(layout: Layout | None, model: object | None, loader: str 
         )
     if model is not None and not isinstance(model, MTPLlamaForCausalLM):
         raise ValueError(
-            f"parallelize=True knows the blocks of MTPLlamaForCausalLM alone, and {loader} gives "
+            f"parallelize=True only supports the blocks of MTPLlamaForCausalLM, and {loader} gives "
             f"a {type(model).__name__}: place its parts in the loader, and leave this out."
         )
     if (n := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
         raise ValueError(
-            f"parallelize=True in {n} processes, each of which has a GPU of its own: start one "
+            f"parallelize=True in {n} processes, each with its own GPU: start one "
             "process, or leave it out."
         )
     gpus()

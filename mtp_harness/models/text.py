@@ -9,7 +9,7 @@ def plain_encode(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[int
     """Return the function from text to token ids, special tokens left out."""
 
     def encode(text: str) -> list[int]:
-        # Not verbose: documents longer than the context are cut afterwards.
+        # Not verbose: documents longer than the context are cut later.
         ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 

@@ -1,7 +1,7 @@
-"""A causal language model of transformers as the trunk that heads stand on.
+"""A causal language model of transformers as a trunk for heads.
 
-Its forward is called as it is, with our cache, 4D masks and positions per row; its final norm is
-taken out, because some heads read the states before it.
+Its forward is called unchanged, with our cache, 4D masks and positions per row; its final norm is
+removed, because some heads read the states before it.
 """
 
 from typing import Any
@@ -14,14 +14,14 @@ from mtp_harness.models.interface import KeyValueCache, LayerShape, MultiHeadMod
 
 
 class TrunkModel(MultiHeadModel):
-    """Everything about the trunk; heads are the subclass's."""
+    """The trunk; subclasses add the heads."""
 
     def __init__(self, main: Any) -> None:
-        """Take over a model.
+        """Take a model.
 
         Args:
-            main: transformers' causal language model; it must not be used apart from here: its
-                final norm is taken out.
+            main: transformers' causal language model; it must not be used elsewhere, because its
+                final norm is removed.
         """
         super().__init__()
         self.main = main
@@ -36,7 +36,7 @@ class TrunkModel(MultiHeadModel):
         return int(self.base.config.max_position_embeddings)
 
     def attention_shape(self) -> LayerShape:
-        """Return the cache layer of one of the trunk's layers of attention."""
+        """Return the cache layer of one of the trunk's attention layers."""
         config = self.base.config
         if getattr(config, "kv_lora_rank", None):  # MLA keeps latents
             return LayerShape(1, config.kv_lora_rank, value_dim=config.qk_rope_head_dim)
@@ -59,14 +59,14 @@ class TrunkModel(MultiHeadModel):
     ) -> Tensor:
         """Return the trunk's states before its final norm; see `MultiHeadModel.trunk`.
 
-        Without a cache, positions below 0 are those of padding, which no other token sees.
+        Without a cache, positions below 0 are padding, which no other token sees.
         """
         arguments: dict[str, Any] = {}
         if cache is not None:
             arguments["attention_mask"] = self._mask(tokens, cache)
             arguments["position_ids"] = self._positions(tokens, positions)
             arguments["past_key_values"] = cache
-        elif positions is not None:  # linear attention knows padding by a mask of two dimensions
+        elif positions is not None:  # linear attention takes padding as a 2D mask
             arguments["attention_mask"] = (positions >= 0).long()
             arguments["position_ids"] = positions.clamp(min=0)
         states: Tensor = self.base(
@@ -82,7 +82,7 @@ class TrunkModel(MultiHeadModel):
     def _mask(
         self, tokens: Tensor, cache: KeyValueCache | None, positions: Tensor | None = None
     ) -> Tensor | None:
-        """Return numbers to add to scores, [1 or B, 1, T, S]; None where attention is causal."""
+        """Return numbers to add to scores, [1 or B, 1, T, S]; None if attention is causal."""
         if cache is not None and cache.mask is not None:
             return cache.bias(self.dtype, 1)
         padded = cache is None and positions is not None  # perhaps: see `trunk`

@@ -25,7 +25,7 @@ JOURNAL_FILE = "journal.jsonl"
 LOG_FILE = "log.txt"
 
 _HOW = ("batch_size", "max_batch_size", "device")
-"""Settings that an unfinished cell may go on without: its answers do not depend on them."""
+"""Settings that may change when an unfinished cell is resumed: answers do not depend on them."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Cell:
     """One model and one single task.
 
     Attributes:
-        model_args: the model's, without what the suite adds.
+        model_args: the model's, without those that the suite adds.
         settings: `lm_eval`'s flags.
         journal: whether the model keeps one (an ordinary model does not).
-        include_path: a folder with tasks of the user's.
+        include_path: a folder with the user's tasks.
         of_harness: whether the task is one of the harness's own.
         own_process: whether no other cell may run in its process.
-        given_by: a cell whose results are this one's, too, so that this one need not run.
+        given_by: a cell that gives this one's results, so that this one need not run.
     """
 
     label: str
@@ -55,14 +55,14 @@ class Cell:
 
     @property
     def process(self) -> str | None:
-        """What the cells of one process have in common; None where a cell needs its own."""
+        """What the cells of one process have in common; None if a cell needs its own process."""
         if self.own_process or self.model_args.get("parallelize"):
             return None
         loading = {k: v for k, v in self.model_args.items() if k not in AFTER_LOADING}
         return json.dumps([loading, self.settings.get("device")], sort_keys=True)
 
     def command(self) -> list[str]:
-        """Return the process to start; it works where the start-up hook is off, too."""
+        """Return the process to start; it also works with the start-up hook off."""
         return [sys.executable, "-m", "mtp_harness.cli", "lm_eval", *self.arguments()]
 
     def arguments(self) -> list[str]:
@@ -78,13 +78,13 @@ class Cell:
         ]
 
     def identity(self) -> dict[str, Any]:
-        """Return what the cell's results depend on, as JSON has it."""
+        """Return what the cell's results depend on, as JSON values."""
         mine = {"task": self.task, "model_args": self.model_args, **self.settings}
         plain: dict[str, Any] = json.loads(json.dumps(mine))
         return plain
 
     def finished(self) -> Results | None:
-        """Return the cell's results; None where there are none yet, or torn ones.
+        """Return the cell's results; None if there are none, or incomplete ones.
 
         Raises:
             ValueError: the folder belongs to other settings.
@@ -108,7 +108,7 @@ class Cell:
         return results
 
     def begin(self) -> None:
-        """Write down the settings, so that no other ones go on here."""
+        """Write the settings, so that a run with other settings is refused."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / SETTINGS_FILE, json.dumps(self.identity(), indent=2) + "\n")
 
@@ -128,7 +128,7 @@ class Cell:
 def _differences(
     there: Mapping[str, Any], now: Mapping[str, Any], ignored: tuple[str, ...], above: str = ""
 ) -> Iterator[str]:
-    """Yield settings that differ, those within metadata or model_args by their own names."""
+    """Yield the names of settings that differ, also of those in metadata or model_args."""
     for name in sorted({*there, *now} - {*ignored}):
         one, other = there.get(name), now.get(name)
         if isinstance(one, dict) and isinstance(other, dict):
@@ -139,7 +139,7 @@ def _differences(
 
 
 def _flag(name: str, value: Any) -> list[str]:
-    """Return a setting as the harness's command line takes it."""
+    """Return a setting as a value for the harness's command line."""
     if value is None or value is False:
         return []
     if value is True:
@@ -152,10 +152,10 @@ def _flag(name: str, value: Any) -> list[str]:
 
 
 def _key_values(arguments: dict[str, Any]) -> str:
-    """Return `a=1,b=x` where the harness reads that back as it is meant, else JSON."""
+    """Return `a=1,b=x` if the harness reads it back correctly, else JSON."""
     short = ",".join(f"{name}={value}" for name, value in arguments.items())
     try:
-        # With a brace in it, the harness takes the whole for JSON.
+        # With a brace in it, the harness reads everything as JSON.
         same = "{" not in short and key_val_to_dict(short) == arguments
     except ValueError:
         same = False

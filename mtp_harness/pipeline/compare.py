@@ -13,18 +13,18 @@ ON_SCREEN = 8
 """Metrics of a task on the screen; the file has all."""
 
 _N_WORDS = 3
-"""Columns of words; those behind them are numbers, which stand on the right."""
+"""Columns of words; the others are numbers, aligned on the right."""
 
 
 def comparison(outcomes: Sequence[Outcome], most: int | None = None) -> str:
     """Return the table, as Markdown.
 
-    Of each task, the metrics that are better one way or the other, which an arrow says; all of them
-    where a task only describes a model, as probes do. Counts (`n_…`) are left to the results files.
+    For each task it has the metrics for which higher or lower is better (an arrow says which); all
+    metrics for a task that only describes a model, such as a probe. Counts (`n_…`) are left out.
 
     Args:
         outcomes: of all cells.
-        most: metrics of a task; the table says how many there are besides. None means all.
+        most: metrics shown for a task; the table says how many are left out. None: all.
     """
     labels = list(dict.fromkeys(outcome.cell.label for outcome in outcomes))
     tasks = list(dict.fromkeys(outcome.cell.task for outcome in outcomes))
@@ -53,7 +53,7 @@ def shown(results: Results, task: str) -> list[str]:
 
 
 def direction(results: Results, task: str, metric: str) -> str:
-    """Return an arrow towards better, or nothing where a metric has no better."""
+    """Return an arrow towards better; empty for a metric without better or worse."""
     better: dict[str, Any] = results.content["higher_is_better"].get(task) or {}
     return {True: "↑", False: "↓", None: ""}[better.get(metric.partition(",")[0])]
 

@@ -1,4 +1,4 @@
-"""About how long the cells of a suite take, from what their tasks took before."""
+"""Estimates how long the cells of a suite take, from known times of their tasks."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,13 @@ from mtp_harness.models.load import DEFAULT_MODEL, SHIPPED_MODELS
 from mtp_harness.pipeline.cell import Cell
 
 START_S = 10.0
-"""Seconds until a process has imported what it needs, on 2 cores."""
+"""Seconds for a process to import what it needs, on 2 cores."""
 
 
 def about(processes: Sequence[Sequence[Cell]]) -> float | None:
     """Return about how many seconds the cells of some processes take on 2 cores.
 
-    None where a cell has a checkpoint or a task of the user's, or a GPU: nothing is known of those.
+    None if a cell has a checkpoint or task of the user's, or a GPU: their times are unknown.
     """
     each = [seconds(cell) for cells in processes for cell in cells]
     known = [one for one in each if one is not None]
@@ -21,7 +21,7 @@ def about(processes: Sequence[Sequence[Cell]]) -> float | None:
 
 
 def seconds(cell: Cell) -> float | None:
-    """Return about how many seconds a cell takes on 2 cores, starting left out."""
+    """Return about how many seconds a cell takes on 2 cores, without starting."""
     name, _, temperature = cell.task.partition("_t0.")
     facts, pretrained = FACTS.get(name), cell.model_args.get("pretrained") or DEFAULT_MODEL
     on_cpu = str(cell.settings.get("device") or "cpu").startswith("cpu")

@@ -1,6 +1,6 @@
-"""One checkpoint, evaluated by the names of the plan this package grew from (`EVALUATIONS`).
+"""Evaluates one checkpoint by the names of the plan that this package grew from (`EVALUATIONS`).
 
-Each is a cell as in a suite (`cell`): a real process, resumed where it stopped.
+Each evaluation is a cell as in a suite (`cell`): a real process, which can be resumed.
 """
 
 import logging
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a name of the plan means here: a task, and what differs from its own settings."""
+    """A name of the plan: its task, and the settings that differ from the task's own."""
 
     task: str
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -62,7 +62,7 @@ def run_evaluation_pipeline(
         config: where and how it runs, as a mapping or a YAML file: `output` (folder; default
             `evaluation/NAME`), `settings` (lm_eval's flags, as in a suite), `model_args`, `mlflow`
             (URI), `include_path`.
-        recipe: what is measured, likewise: `algorithm` (what the results call the model's kind;
+        recipe: what is measured, likewise: `algorithm` (the model's kind in the results;
             default mtp, or ntp for one head), `evaluations` (name → task metadata over the
             default settings).
         checkpoint_path: what `pretrained` takes.
@@ -76,8 +76,8 @@ def run_evaluation_pipeline(
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: an argument cannot be; nothing has run then.
-        RuntimeError: evaluations failed; the others are finished and not run again.
+        ValueError: an argument is invalid; nothing has run.
+        RuntimeError: evaluations failed; the others are finished and do not run again.
     """
     config, recipe = _mapping(config, "config"), _mapping(recipe, "recipe")
     known = ("output", "settings", "model_args", "mlflow", "include_path")
@@ -164,7 +164,7 @@ def _mapping(given: Mapping[str, Any] | Path | str | None, what: str) -> dict[st
 
 
 def _label(checkpoint: str) -> str:
-    """Return a checkpoint's name as a folder may be called."""
+    """Return a checkpoint's name as the name of a folder."""
     return re.sub(r"[^A-Za-z0-9._+-]", "_", Path(checkpoint).name).lstrip("._+-") or "checkpoint"
 
 
@@ -180,7 +180,7 @@ def _described(name: str, results: Results, kept: bool) -> dict[str, Any]:
 
 
 def draw(results: Path, charts: Path) -> list[Path]:
-    """Draw every figure that the results below a folder allow; return what was written, sorted.
+    """Draw every figure that the results below a folder allow; return the files, sorted.
 
     Raises:
         ValueError: the figures could not be drawn.

@@ -1,4 +1,4 @@
-"""From a suite to its cells, and everything that can be refused before one of them runs."""
+"""From a suite to its cells; everything that can be refused is refused before one of them runs."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -39,8 +39,8 @@ def plan(suite: Suite, output: Path) -> list[Cell]:
         output: folder for all cells.
 
     Raises:
-        FileNotFoundError: a checkpoint is not there.
-        ValueError: see `expand` and `_check_model`; a task cannot be sampled as it says.
+        FileNotFoundError: a checkpoint does not exist.
+        ValueError: see `expand` and `_check_model`; or a task cannot be sampled as asked.
     """
     checked = [_check_model(model) for model in suite.models]
     tasks = expand(suite.tasks, suite.include_path)
@@ -56,7 +56,7 @@ def plan(suite: Suite, output: Path) -> list[Cell]:
 def _of_task(
     task: SingleTask, models: Sequence[tuple[Model, "_Checked"]], suite: Suite, output: Path
 ) -> Iterator[Cell]:
-    """Yield a task's cells; of those that have one answer, the first gives it to the others."""
+    """Yield a task's cells; of cells with the same answers, the first gives them to the others."""
     alone, same = task.needs_own_process(), task.same_for_every_k()
     givers: dict[str, Cell] = {}
     for model, (journal, n) in models:
@@ -77,14 +77,14 @@ def _of_task(
 
 
 class _Checked(NamedTuple):
-    """What was found out about a model: whether it keeps a journal, and its number of heads."""
+    """What is known about a model: whether it keeps a journal, and its number of heads."""
 
     journal: bool
-    n: int | None  # None: whatever the loader gives it
+    n: int | None  # None: depends on the loader
 
 
 def _check_model(model: Model) -> _Checked:
-    """Refuse a model that cannot be loaded as asked."""
+    """Refuse a model that cannot be loaded with these arguments."""
     try:
         arguments = read_arguments(model.model_args)
         refuse_odd_values(arguments.get("draft_heads"), arguments.get("device"), arguments)
@@ -114,7 +114,7 @@ def _check_model(model: Model) -> _Checked:
 
 
 def _check_task(task: SingleTask) -> None:
-    """Refuse more k than samples, generation arguments that no model takes, an absent device."""
+    """Refuse k above the number of samples, unknown generation arguments, a missing device."""
     metadata = task.metadata()
     try:
         if "n_samples" in metadata or task.grades_programs():

@@ -1,4 +1,4 @@
-"""What a cell's folder holds: results of the harness that were written to the end, or not."""
+"""The results in a cell's folder, complete or not."""
 
 import shlex
 from pathlib import Path
@@ -14,14 +14,14 @@ class Results(NamedTuple):
 
     Attributes:
         path: `results_….json`.
-        content: what it says.
+        content: its JSON.
     """
 
     path: Path
     content: dict[str, Any]
 
     def metrics(self, task: str) -> dict[str, float]:
-        """Return a task's numbers by `metric` or, where it has a filter, `metric,filter`."""
+        """Return a task's numbers by `metric` or, with a filter, `metric,filter`."""
         numbers = {}
         for key, value in self.content["results"][task].items():
             name, _, filtered = key.partition(",")
@@ -30,17 +30,17 @@ class Results(NamedTuple):
         return numbers
 
     def arguments(self) -> list[str]:
-        """Return the arguments of the `lm_eval` that wrote it, the program's name left out."""
+        """Return the arguments of the `lm_eval` that wrote it, without the program's name."""
         recorded = (self.content.get("config") or {}).get("mtp") or {}
         words = shlex.split(recorded.get("command") or "")[1:]
         return words[1:] if words[:1] == ["run"] else words
 
 
 def complete_results(folder: Path, task: str) -> Results | None:
-    """Return the newest results of one task in a folder that are whole, with all their samples.
+    """Return the newest complete results of one task in a folder, with all their samples.
 
-    The harness writes results and samples at the very end of a run, in place: a process killed
-    then leaves torn files, which do not count.
+    The harness writes results and samples at the end of a run, in place: a process killed while it
+    writes leaves incomplete files, which do not count.
     """
     for path in reversed(results_below(folder)):
         try:
@@ -57,6 +57,6 @@ def complete_results(folder: Path, task: str) -> Results | None:
 
 
 def remove_results(folder: Path) -> None:
-    """Remove what unfinished runs left in a cell's folder, the journal excepted."""
+    """Remove what unfinished runs left in a cell's folder, except the journal."""
     for path in [*results_below(folder), *folder.glob("*/samples_*.jsonl")]:
         path.unlink()

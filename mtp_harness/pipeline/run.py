@@ -1,4 +1,4 @@
-"""Runs cells, one process after the other; what fails is reported and the rest goes on."""
+"""Runs cells, one process after the other; a failure is reported and the other cells run."""
 
 import fcntl
 import json
@@ -19,11 +19,11 @@ from mtp_harness.pipeline.results import Results, complete_results, remove_resul
 from mtp_harness.sandbox.linux import die_with_parent
 
 N_LAST_LINES = 3
-"""Of a failed cell's log, on the screen."""
+"""Lines of a failed cell's log on the screen."""
 
 
 class Outcome(NamedTuple):
-    """What became of a cell: its results, or one sentence and the last lines of its log."""
+    """The outcome of a cell: its results, or one sentence and the last lines of its log."""
 
     cell: Cell
     results: Results | None
@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
 
 
 class Process:
-    """A process that runs cells, begun with the first one, and again after one that failed."""
+    """A process that runs cells; it starts with the first one, and again after a failed one."""
 
     def __init__(self) -> None:
         """Start nothing yet."""
@@ -42,18 +42,18 @@ class Process:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Let it end, and wait for that: the next one may need its memory."""
+        """Let it end, and wait for that: the next process may need its memory."""
         if self._worker is not None:
             assert self._worker.stdin is not None
             self._worker.stdin.close()
-            if kind is not None:  # interrupted: its cell goes on when the suite is started again
+            if kind is not None:  # interrupted: its cell resumes when the suite is started again
                 self._worker.kill()
             self._worker.wait()
 
     def run(self, cell: Cell) -> int:
         """Run a cell; return 0, or the status that the process ended with."""
         if self._worker is not None and self._worker.poll() is not None:
-            self._worker = None  # it died after its last cell had ended well
+            self._worker = None  # it died after its last cell had finished
         # Without `die_with_parent`, a killed suite leaves a process behind that holds the cell's
         # journal.
         worker = self._worker = self._worker or subprocess.Popen(
@@ -69,7 +69,7 @@ class Process:
             "of_harness": cell.of_harness,
             "log": str((cell.folder / LOG_FILE).absolute()),
         }
-        with suppress(BrokenPipeError):  # it died just now: no line comes back
+        with suppress(BrokenPipeError):  # it has just died: no line will come back
             worker.stdin.write(json.dumps(asked) + "\n")
             worker.stdin.flush()
         if worker.stdout.readline():
@@ -79,9 +79,9 @@ class Process:
 
 
 def processes(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Return cells by the process that they share, those that need their own last.
+    """Return cells by the process that they share, those with their own process last.
 
-    So a process that holds a model has ended when another one measures.
+    So no process holds a model while another one measures speed.
     """
     shared: dict[str, list[Cell]] = {}
     own = []
@@ -94,7 +94,7 @@ def processes(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 
 def run_cells(cells: Sequence[Cell], say: Callable[[str], None]) -> list[Outcome]:
-    """Run what is not finished yet, model by model.
+    """Run the cells that are not finished yet, model by model.
 
     Args:
         cells: of one suite.
@@ -104,7 +104,7 @@ def run_cells(cells: Sequence[Cell], say: Callable[[str], None]) -> list[Outcome
         The outcomes, in the order of the cells.
 
     Raises:
-        ValueError: a cell's folder belongs to other settings; nothing has run then.
+        ValueError: a cell's folder belongs to other settings; nothing has run.
     """
     names = _names(cells)
     outcomes = {}
@@ -121,13 +121,13 @@ def run_cells(cells: Sequence[Cell], say: Callable[[str], None]) -> list[Outcome
                 outcomes[cell.folder] = _reported(cell, process, names[cell.folder], say)
     for cell in cells:
         if cell.folder not in outcomes and (giver := cell.given_by):
-            say(f"{names[cell.folder]}  as {giver.label}, on which draft_heads has no effect")
+            say(f"{names[cell.folder]}  same results as {giver.label}: draft_heads has no effect")
             outcomes[cell.folder] = outcomes[giver.folder]._replace(cell=cell)
     return [outcomes[cell.folder] for cell in cells]
 
 
 def _announced(cells: Sequence[Cell], n_finished: int, todo: Sequence[Sequence[Cell]]) -> str:
-    """Return in a line what is going to run, and about how long."""
+    """Return a line that says what will run, and about how long."""
     n_todo = sum(map(len, todo))
     n_given = len(cells) - n_finished - n_todo
     parts = [f"{n_finished} finished before"] if n_finished else []
@@ -153,7 +153,7 @@ def _reported(cell: Cell, process: Process, name: str, say: Callable[[str], None
 
 
 def _names(cells: Sequence[Cell]) -> dict[Path, str]:
-    """Return what each cell is called on the screen."""
+    """Return each cell's name on the screen."""
     width = len(str(len(cells)))
     return {
         cell.folder: f"[{number:>{width}}/{len(cells)}] {cell.label}  {cell.task}"
@@ -177,7 +177,7 @@ def run_cell(cell: Cell, process: Process) -> Outcome:
 
 
 def last_lines(log: Path, n: int = N_LAST_LINES) -> list[str]:
-    """Return a log's last lines that say something; of a progress bar, its last state."""
+    """Return a log's last lines that are not empty; of a progress bar, its last state."""
     text = log.read_bytes().decode(errors="replace")
     shown = (line.rstrip().rsplit("\r", 1)[-1] for line in text.split("\n"))
     lines = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line) for line in shown if line.strip()]
@@ -185,7 +185,7 @@ def last_lines(log: Path, n: int = N_LAST_LINES) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as one reads it: `9 s`, `3 min 20 s`, `2 h 5 min`."""
+    """Return a time for people: `9 s`, `3 min 20 s`, `2 h 5 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -195,10 +195,10 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def only_one(output: Path) -> Iterator[None]:
-    """Keep other suites out of an output folder.
+    """Lock an output folder against other suites.
 
     Raises:
-        ValueError: one is in it already.
+        ValueError: another suite uses it.
     """
     output.mkdir(parents=True, exist_ok=True)
     with (output / ".lock").open("w") as lock:

@@ -12,7 +12,7 @@ tasks:
     metadata: {n_samples: 20, temperature: 0.8, k: [1, 10]}
 settings: {batch_size: 16, seed: 1234}          # of all tasks
 output: results/                                # or -o; default: the suite's name
-include_path: my_tasks/                         # where tasks of your own are
+include_path: my_tasks/                         # folder with your own tasks
 """
 
 import difflib
@@ -60,7 +60,7 @@ SETTINGS = {
     ),
     "system_instruction": Rule(lambda value: isinstance(value, str), "text"),
 }
-"""`lm_eval`'s flags that a suite sets, each called as there."""
+"""`lm_eval`'s flags that a suite can set, by the same names."""
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -69,7 +69,7 @@ class Model(NamedTuple):
     """One column of the comparison.
 
     Attributes:
-        folder: Below the output; empty where it is called like the label.
+        folder: Below the output; empty if it has the label's name.
     """
 
     label: str
@@ -85,7 +85,7 @@ class Asked(NamedTuple):
 
 
 class Suite(NamedTuple):
-    """What a suite file says, checked as far as the file alone allows."""
+    """The content of a suite file, checked as far as possible without the checkpoints."""
 
     name: str
     models: tuple[Model, ...]
@@ -110,15 +110,15 @@ def read_suite(path: Path) -> Suite:
 
 
 def make_suite(content: Any, name: str, where: str) -> Suite:
-    """Return a suite from what its file holds.
+    """Return a suite from a file's content.
 
     Args:
         content: as YAML or JSON has it.
-        name: of the suite; its output goes to a folder called so unless `output` names another.
+        name: of the suite, and of its output folder unless `output` names another.
         where: begins every message.
 
     Raises:
-        ValueError: a key is unknown, something is missing or empty, or a value cannot be.
+        ValueError: a key is unknown, something is missing or empty, or a value is invalid.
     """
     known = ("models", "tasks", "settings", "output", "include_path")
     require_keys(content, known, ("models", "tasks"), where)
@@ -136,7 +136,7 @@ def make_suite(content: Any, name: str, where: str) -> Suite:
 
 
 def merged(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings of which the second ones win; metadata key by key."""
+    """Return two settings merged, the second one winning; metadata key by key."""
     both = {**first, **then}
     if "metadata" in both:
         both["metadata"] = {**first.get("metadata", {}), **then.get("metadata", {})}
@@ -144,7 +144,7 @@ def merged(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _entries(content: Mapping[str, Any], key: str, where: str) -> list[tuple[Any, str]]:
-    """Return the entries of a list, each with the place that its messages begin with."""
+    """Return the entries of a list, each with the place that messages about it begin with."""
     entries = content[key]
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{where}: {key} is {entries!r}, expected a list of at least one")
@@ -198,6 +198,6 @@ def require_keys(content: Any, known: Collection[str], needed: Collection[str], 
 
 
 def suggestion(given: str, known: Collection[str]) -> str:
-    """Return the known name that a wrong one is close to, or all of them, as half a sentence."""
+    """Return the known name that a wrong one is close to, or all names, as half a sentence."""
     near = difflib.get_close_matches(given, known, 1)
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."

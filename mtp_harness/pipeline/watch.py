@@ -5,8 +5,8 @@
     OUT/<label>/a/checkpoint-500/<task>/    its cells; every label has one curve for each run
 
 Models of the suite with CHECKPOINT in their arguments run on every checkpoint, the others once.
-What is finished is known by its results, so the same command goes on after a restart, also where
-the trainer has removed checkpoints meanwhile.
+Finished cells are known by their results, so the same command continues after a restart, even if
+the trainer has deleted checkpoints meanwhile.
 """
 
 import re
@@ -52,7 +52,7 @@ class Checkpoint(NamedTuple):
 
     Attributes:
         path: Absolute.
-        run: The parts of its path in which runs differ; empty where the pattern is of one run.
+        run: The parts of its path in which runs differ; empty if the pattern matches one run only.
         name: The last part that differs.
     """
 
@@ -62,10 +62,10 @@ class Checkpoint(NamedTuple):
 
 
 class Looks:
-    """What was seen of each checkpoint, and when it changed last."""
+    """The state of each checkpoint's files, and when they changed last."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """Have seen nothing yet; `clock` gives seconds."""
+        """Begin with no checkpoints; `clock` gives seconds."""
         self._clock = clock
         self._seen: dict[Path, tuple[State | None, float]] = {}
 
@@ -80,7 +80,7 @@ class Looks:
 
 
 def _state(place: Path) -> State | None:
-    """Return size and time of each file; None where files come and go meanwhile."""
+    """Return size and time of each file; None if files appear or vanish meanwhile."""
     try:
         files = [place] if place.is_file() else list(place.rglob("*"))
         each = {file: file.stat() for file in files}
@@ -100,26 +100,26 @@ def watch(
 ) -> None:
     """Evaluate checkpoints as they appear, the first steps first, until something interrupts it.
 
-    A checkpoint that cannot be read yet waits, and why is said once.
+    A checkpoint that cannot be read yet waits; the reason is printed once.
 
     Args:
         suite: Models with `CHECKPOINT` in their arguments, and any others.
-        pattern: Of checkpoints, as a shell has it.
+        pattern: Matches checkpoints, as in a shell.
         output: Folder for all cells.
-        say: Gets what happens, by line.
-        evaluated: Gets the outcomes of each checkpoint, and first those of the other models; none
-            where results of an earlier run were found.
+        say: Gets messages, line by line.
+        evaluated: Gets the outcomes of each checkpoint, after those of the other models; none if
+            results of an earlier run were found.
         pause: Waits for so many seconds.
         clock: Gives seconds.
 
     Raises:
-        FileNotFoundError: A checkpoint of another model is not there.
-        ValueError: The suite or the pattern makes no sense; nothing has run then.
+        FileNotFoundError: A checkpoint of another model does not exist.
+        ValueError: The suite or the pattern is invalid; nothing has run.
     """
     _check(suite, pattern)
     others = tuple(model for model in suite.models if not takes_checkpoint(model))
     cells = plan(suite._replace(models=others), output)  # checks the tasks where there are none
-    say(f"watching {pattern}, every {LOOK_S:.0f} s; Ctrl-C ends it, the same command goes on")
+    say(f"watching {pattern}, every {LOOK_S:.0f} s; Ctrl-C ends it, the same command continues")
     if cells:
         evaluated(run_cells(cells, say))
     looks, done, said = Looks(clock), set[Path](), dict[Path, str]()
@@ -165,7 +165,7 @@ def _check(suite: Suite, pattern: str) -> None:
     for model in taking:
         if given := [name for name in ("train_step", "train_tokens") if name in model.model_args]:
             raise ValueError(
-                f"model {model.label}: {given[0]}={model.model_args[given[0]]} would be said of "
+                f"model {model.label}: {given[0]}={model.model_args[given[0]]} would apply to "
                 "every checkpoint, expected nothing: leave it out, --watch reads it"
             )
 
@@ -184,7 +184,7 @@ def refuse_watched(suite: Suite) -> None:
 
 
 def takes_checkpoint(model: Model) -> bool:
-    """Return whether a model of a suite runs on what `--watch` finds."""
+    """Return whether a model of a suite runs on the checkpoints of `--watch`."""
     return any(CHECKPOINT in str(value) for value in model.model_args.values())
 
 
@@ -203,7 +203,7 @@ def _varying(pattern: str) -> list[int]:
 
 
 def _order(checkpoint: Checkpoint) -> tuple[list[int], Path]:
-    """Sort by step as far as the name says it."""
+    """Sort by step, as far as the name contains it."""
     return [int(number) for number in re.findall(r"\d+", checkpoint.name)][-1:], checkpoint.path
 
 
@@ -212,7 +212,7 @@ def cells_of(suite: Suite, checkpoint: Checkpoint, output: Path) -> list[Cell]:
 
     Raises:
         FileNotFoundError: It lacks files.
-        ValueError: It is not whole, its step is not known, or the suite cannot be run on it.
+        ValueError: It is incomplete, its step is unknown, or the suite cannot run on it.
     """
     refuse_unfinished(checkpoint.path)
     step = training_of(checkpoint)
@@ -228,9 +228,9 @@ def cells_of(suite: Suite, checkpoint: Checkpoint, output: Path) -> list[Cell]:
 
 
 def refuse_unfinished(place: Path) -> None:
-    """Refuse a checkpoint that is not written to its end, as far as its files say it.
+    """Refuse an incomplete checkpoint, as far as its files show it.
 
-    Weights say how long they are: safetensors at their beginning, torch's files at their end.
+    Weights contain their length: safetensors at the beginning, torch's files at the end.
 
     Raises:
         FileNotFoundError: It lacks files that others name.
@@ -252,13 +252,13 @@ def refuse_unfinished(place: Path) -> None:
 
 
 def training_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the model arguments that put a checkpoint on an axis: step, and tokens where known.
+    """Return the model arguments that put a checkpoint on an axis: step, and tokens if known.
 
     From `training.json` of `mtp-harness train`, from Trainer's state (which counts tokens with
     `include_num_input_tokens_seen=True`), or from the last number in its name.
 
     Raises:
-        ValueError: None of them says the step, or a file is damaged.
+        ValueError: None of them has the step, or a file is damaged.
     """
     if found := trained(checkpoint.path):
         return dict(found)

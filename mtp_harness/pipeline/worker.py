@@ -1,10 +1,10 @@
-"""A process that runs cells of one model, one after the other: `lm_eval` starts and loads once.
+"""A process that runs cells of one model, one after the other: imports and weights load once.
 
     suite ─ {"arguments": […], "log": FILE, …} ─▶ this process    a line on stdin for each cell
           ◀───────────── finished ──────────────                  a line on stdout when it has ended
 
-What a cell says goes to its log. A cell that fails ends the process, as it ends `lm_eval`: whatever
-state it leaves behind, no other cell meets it.
+A cell's output goes to its log. A cell that fails ends the process, as it ends `lm_eval`, so that
+it cannot affect another cell.
 """
 
 import gc
@@ -34,8 +34,8 @@ def main() -> None:
 
 
 def _run(arguments: list[str], of_harness: bool) -> None:
-    """Run one `lm_eval`, and leave nothing of it behind but the weights and the task index."""
-    # Late: what starting says, or why it fails, is in the first cell's log.
+    """Run one `lm_eval`, and keep nothing of it but the weights and the task index."""
+    # Imported late, so that what starting prints, or why it fails, is in the first cell's log.
     from mtp_harness import _startup
     from mtp_harness.models import kept
 
@@ -57,9 +57,9 @@ _indexes: dict[tuple[Path, ...], dict[str, Any]] = {}
 
 @contextmanager
 def index_read_once(of_harness: bool) -> Iterator[None]:
-    """Have the harness read each index of tasks once in a process; its own only for its own tasks.
+    """Make the harness read each index of tasks once in a process, its own only for its own tasks.
 
-    That one is made of 14,000 files, which takes longer than most cells.
+    Its own covers 14,000 files, which takes longer than most cells.
     """
     import lm_eval.tasks
     from lm_eval.tasks._index import TaskIndex

@@ -1,1 +1,1 @@
-"""Teacher-forced measurements: what each head knows of real text."""
+"""Teacher-forced measurements of each head on real text."""

@@ -2,16 +2,16 @@
 
     accept_greedy    mean over states of p(d), d the head's most likely token
     accept_sampled   mean of the sum over the vocabulary of min(p, q)
-    accept_same_noise  by this project's own rule: how often one noise samples the same of p and q
+    accept_same_noise  by this project's rule: how often one noise samples the same of p and q
     expected_accept_rate_prefix   of the drafts at an offset, the share that is accepted together
                                   with all before it, over the steps of the text
     expected_tokens_per_forward   tokens of the text, by the number of steps that emit them
 
 p is head 1's distribution and q the head's, both at `temperature`, `top_k` and `top_p`. The last
-two are of sampled drafts, and expected values where the model sampled the text (`on`, of a run at
-the same settings); along other text they are an approximation. This project's own decoding has
-another rule, under which its sampled text is the same for every k: `accept_same_noise` expects what
-`accept_rate_cond` of the generation tasks counts. See `standard_rule` for both.
+two are about sampled drafts. They are expected values if the model sampled the text (`on`, of a run
+with the same settings), and approximations for other text. This project's own decoding uses another
+rule, under which its sampled text is the same for every k: `accept_same_noise` predicts the
+`accept_rate_cond` of the generation tasks. See `standard_rule` for both.
 """
 
 from collections.abc import Iterator, Sequence
@@ -70,7 +70,7 @@ class AcceptanceTask(ProbeTask):
 
     @property
     def sampling(self) -> Sampling:
-        """How p and q are warped."""
+        """The settings that warp p and q."""
         names = ("temperature", "top_k", "top_p")
         with user_errors(ValueError, prefix=f"{self.config.task}: "):
             found = Sampling(**{name: self.options[name] for name in names})

@@ -1,17 +1,17 @@
-"""Which tokens of a conversation the assistant wrote, under the model's own chat template.
+"""Finds the tokens of a conversation that the assistant wrote, under the model's chat template.
 
-Heads are scored over these alone: what a template or a user puts there, no model drafts. Where the
-template marks them (`{% generation %}`), the marks are taken. Otherwise each answer is what the
-template adds to the prompt that a model would have been given for it:
+Only these are scored, because no model drafts the template's or the user's tokens. If the template
+marks them (`{% generation %}`), the marks are used. Otherwise an answer is what the template adds
+to the prompt for that answer:
 
     template(messages before, with the prompt for an answer)  →  <user>Hi<end><assistant>
     template(messages before, and the answer)                 →  <user>Hi<end><assistant>Hello<end>
                                                                                      ^^^^^^^^^^
 
-A prompt may open a block of thinking that the template does not show in an answer without any; the
-answer then begins where the block would. A template that shows an answer otherwise once the
-conversation goes on (reasoning left out of earlier answers) gives one reading for each answer, as
-they were generated. Without a template, messages are paragraphs of plain text.
+A prompt may open a block of thinking that the template leaves out of an answer without thinking;
+the answer then begins where the block would. A template that shows an answer differently once the
+conversation continues (without its reasoning) gives one reading for each answer, as they were
+generated. Without a template, messages are paragraphs of plain text.
 """
 
 import re
@@ -27,7 +27,7 @@ _THINKING = re.compile(r"<think>\s*(</think>\s*)?\Z")
 MARKS = "chat template, its marks"
 DIFFERENCE = "chat template, prefix difference"
 NO_TEMPLATE = "no chat template: messages as paragraphs"
-"""How answers were found, in the results."""
+"""How the assistant's tokens were found, as the results say it."""
 
 
 class ChatTokens(NamedTuple):
@@ -43,7 +43,7 @@ class ChatTokens(NamedTuple):
 
 
 def way_of(tokenizer: Any, document: Conversation) -> str:
-    """Return how a document's answers are found."""
+    """Return how the assistant's tokens of a document are found."""
     template = _template_of(tokenizer, document)
     if template is None:
         return NO_TEMPLATE
@@ -54,18 +54,18 @@ def chat_tokens(tokenizer: Any, document: Conversation, bos: int) -> list[ChatTo
     """Return the readings of a document: one, or one for each answer.
 
     Args:
-        tokenizer: transformers' fast one.
+        tokenizer: a fast tokenizer of transformers.
         document: with something to score.
-        bos: the token that plain text stands behind; a template writes its own.
+        bos: the token before plain text; a template writes its own.
 
     Raises:
-        ValueError: the tokenizer does not say which characters a token stands for, the template
-            refuses the messages, or an answer is not what it adds to the prompt for it.
+        ValueError: the tokenizer does not give the characters of each token, the template refuses
+            the messages, or an answer is not what it adds to the prompt for it.
     """
     if not tokenizer.is_fast:
         raise ValueError(
-            "conversations need a tokenizer that says which characters a token stands for, and "
-            "this one does not: give a fast one (tokenizer=…)"
+            "conversations need a tokenizer that gives the characters of each token, and this one "
+            "does not: give a fast one (tokenizer=…)"
         )
     if not document.messages:
         begin = len(document.context)
@@ -81,7 +81,7 @@ def chat_tokens(tokenizer: Any, document: Conversation, bos: int) -> list[ChatTo
 
 
 def chat_prompt(tokenizer: Any, document: Conversation) -> str | list[int]:
-    """Return what a model is given for the last answer: text without a template, else tokens.
+    """Return the model's input for the last answer: text without a template, else tokens.
 
     Raises:
         ValueError: the template refuses the messages.
@@ -121,7 +121,7 @@ def _paragraphs(
         text += "\n\n" * bool(text)
         if not isinstance(message.get("content"), str):
             raise ValueError(
-                f"document {document.id} has messages that are no plain text, and the tokenizer "
+                f"document {document.id} has messages that are not plain text, and the tokenizer "
                 "has no chat template: give one that has"
             )
         if message["role"] == "assistant":
@@ -157,7 +157,7 @@ def _by_difference(tokenizer: Any, document: Conversation) -> list[ChatTokens]:
 
 
 def _end_of_answer(tokenizer: Any, text: str) -> int:
-    """Return where an answer ends: after the token that ends it, where only space follows."""
+    """Return where an answer ends: after a special token that only white space follows, if any."""
     bare = text.rstrip()
     return len(bare) if bare.endswith(tuple(tokenizer.all_special_tokens)) else len(text)
 
@@ -169,7 +169,7 @@ def _template(
     prompt: bool = False,
     tokenize: bool = False,
 ) -> Any:
-    """Return what the chat template makes of messages: text, or tokens with their marks."""
+    """Return messages under the chat template: text, or tokens with their marks."""
     marks: dict[str, Any] = {"return_dict": True, "return_assistant_tokens_mask": True}
     try:
         return tokenizer.apply_chat_template(
@@ -179,7 +179,7 @@ def _template(
             tokenize=tokenize,
             **(marks if tokenize else {}),
         )
-    except Exception as error:  # templates raise errors of their own, in their own words
+    except Exception as error:  # templates raise exceptions of any type
         said = " ".join(str(error).split())
         raise ValueError(
             f"document {document.id}: the chat template refuses its messages ({said}): change "

@@ -1,10 +1,10 @@
-"""What is read, as tokens, and which of them are scored.
+"""Encodes what is read as tokens, and marks which of them are scored.
 
-    text           behind the prefix token (BOS), or behind a context as lm_eval encodes the two
+    text           after the prefix token (BOS), or after a context as lm_eval encodes the two
     conversation   under the model's chat template; the assistant's tokens are scored
-    own answer     the prompt as it was sent, and the tokens that were generated behind it
+    own answer     the prompt as it was sent, and the tokens that were generated after it
 
-A row's `kind` says which it is; the text of the last two is a document in JSON.
+A row's `kind` says which of them it is; the text of the last two is a document in JSON.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from mtp_harness.harness.protocol import HeadsModel
 from mtp_harness.probes.chat_tokens import chat_prompt, chat_tokens, scored_text, way_of
 
 Characters = Callable[[], list[tuple[int, int]] | None]
-"""Returns begin and end of each scored token's characters; None where a tokenizer does not say."""
+"""Returns begin and end of each scored token's characters; None if the tokenizer has none."""
 
 FROM_SAMPLES, ENCODED_AGAIN = "the samples' tokens", "the samples' text, encoded again"
 
 
 class Encoded(NamedTuple):
-    """A text x[0..N], in one or more parts set end to end.
+    """A text x[0..N], in one or more parts in sequence.
 
     Attributes:
         tokens: int64 [N+1].
         scored: which of them are scored, bool [N+1]; the others are context.
-        part: the one that each token belongs to, int64 [N+1]; none is read with another's tokens.
-        text: what is scored, as text.
-        characters: of the scored tokens of a plain text; a slow tokenizer does not say, nor a
-            question with an encoding of its own. Few ask, and it takes longer than tokenizing.
-        facts: of a document of one's own, what its answer carries beside what is measured:
+        part: the part of each token, int64 [N+1]; parts are read separately.
+        text: the scored text.
+        characters: of the scored tokens of a plain text; absent with a slow tokenizer or for a
+            question with its own encoding. A function, because it takes longer than tokenizing.
+        facts: for a document of the user's, what its answer reports beside the measurements:
             `n_bytes` of the text, `encoded` (how), and `n_reasoning_lost`, texts of reasoning that
             the template leaves out.
-        decoded: how the scored tokens were decoded, where that can be compared.
+        decoded: how the scored tokens were decoded, if that can be compared.
     """
 
     tokens: Tensor
@@ -59,7 +59,7 @@ class Encoded(NamedTuple):
 
     @classmethod
     def behind(cls, context: list[int], tokens: list[int], text: str, **more: Any) -> Encoded:
-        """Return tokens that are all scored behind a context that is not."""
+        """Return tokens that are all scored, after a context that is not scored."""
         every = torch.tensor([*context, *tokens])
         scored = torch.arange(len(every)) >= len(context)
         return cls(every, scored, torch.zeros_like(every), text, **more)
@@ -70,7 +70,7 @@ class Encoded(NamedTuple):
         return found
 
     def runs(self) -> Iterator[tuple[int, int]]:
-        """Yield begin and end of every run of scored tokens; the first token of all is in none."""
+        """Yield begin and end of every run of scored tokens; the very first token is in none."""
         at = 0
         pairs = zip(self.scored.tolist(), self.part.tolist(), strict=True)
         for (scored, _), run in groupby(pairs):
@@ -82,7 +82,7 @@ class Encoded(NamedTuple):
 def encode(
     lm: HeadsModel, content: str, kind: str = "text", context: str = "", as_rolling: bool = False
 ) -> Encoded:
-    """Return what a question asks about; see `TextQuestion` for the arguments.
+    """Return the encoded text of a question; see `TextQuestion` for the arguments.
 
     Raises:
         ValueError: a conversation cannot be read; see `chat_tokens`.
@@ -136,8 +136,8 @@ def _conversation(lm: HeadsModel, line: str) -> Encoded:
 def _own_answer(lm: HeadsModel, line: str) -> Encoded:
     """Return an answer of an earlier run behind its prompt, cut as it was cut then.
 
-    Tokens are those that the samples record if prompt and text are the same under this tokenizer;
-    otherwise the answer's text is encoded again, which may give others.
+    The tokens are those recorded in the samples if prompt and text are the same under this
+    tokenizer; otherwise the answer's text is encoded again, which may give other tokens.
     """
     asked = OwnAnswer.from_line(line)
     record = DecodeRecord.from_dict(asked.record) if asked.record else None
@@ -168,7 +168,7 @@ _DOCUMENTS: dict[str, Callable[[HeadsModel, str], Encoded]] = {
 
 
 def prompt_of(lm: HeadsModel, line: str) -> str | list[int]:
-    """Return what the model is given for the last answer of a conversation.
+    """Return the model's input for the last answer of a conversation.
 
     Raises:
         ValueError: see `chat_prompt`.

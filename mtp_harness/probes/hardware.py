@@ -1,10 +1,9 @@
-"""How fast this machine reads memory, how much decoding has to read, and the most that it takes.
+"""Memory bandwidth of this machine, bytes that decoding reads, and peak memory.
 
-A decoding step reads every weight of the trunk and of heads 1..k once, whatever the batch, and of
-each row the keys and values before it. That many bytes per second, over the bandwidth measured
-here, is the share that decoding reaches: a step that is limited by reading memory comes close to 1.
-Weights that stay in a cache are read faster than memory is, and the share of a small model exceeds
-1.
+A decoding step reads every weight of the trunk and of heads 1..k once, whatever the batch, and the
+keys and values of each row's earlier tokens. These bytes per second, divided by the bandwidth
+measured here, are the share that decoding reaches: close to 1 for a step limited by memory. Weights
+in a cache are read faster than memory, so the share of a small model exceeds 1.
 """
 
 import re
@@ -19,7 +18,7 @@ from mtp_harness.models.head_states import head_states
 from mtp_harness.models.interface import MultiHeadModel
 
 BUFFER_BYTES = {"cpu": 2**28, "cuda": 2**31}
-"""Read in one go: far more than caches hold."""
+"""Size of the buffer to read: far more than caches hold."""
 
 REPEATS = 10
 
@@ -43,7 +42,7 @@ def read_bandwidth(device: torch.device) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all it was asked."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -52,8 +51,8 @@ def synchronize(device: torch.device) -> None:
 def weight_bytes(model: MultiHeadModel, k: int) -> int:
     """Return the bytes of all weights that a step with heads 1..k reads.
 
-    They are found by running one token: whatever module takes part is read, but for embeddings,
-    of which a step looks up a few rows.
+    They are found by running one token: every module that takes part is read, except embeddings, of
+    which a step looks up a few rows.
     """
     used: dict[int, int] = {}
 
@@ -73,7 +72,7 @@ def weight_bytes(model: MultiHeadModel, k: int) -> int:
 
 
 class Traffic(NamedTuple):
-    """What decoding with heads 1..k reads per step, and of each row for every token before it."""
+    """Bytes that decoding with heads 1..k reads per step, and per row for every earlier token."""
 
     weight_bytes: int
     cache_bytes_per_token: int
@@ -81,7 +80,7 @@ class Traffic(NamedTuple):
 
     @classmethod
     def of(cls, model: MultiHeadModel, k: int) -> "Traffic":
-        """Return that of a model."""
+        """Return the traffic of a model."""
         shapes = model.layer_shapes(k)
         one, two = (bytes_per_slot(shapes, length, model.dtype) for length in (0, 1))
         return cls(weight_bytes(model, k), two - one, one - (two - one))
@@ -89,8 +88,8 @@ class Traffic(NamedTuple):
     def read(self, steps: list[int], prompt_tokens: int, new_tokens: int) -> float:
         """Return the bytes that decoding a batch reads.
 
-        The batch goes on for as many steps as its longest row; on average half of a row's
-        `new_tokens` stand before a step.
+        The batch takes as many steps as its longest row; on average, half of a row's `new_tokens`
+        precede a step.
         """
         before = prompt_tokens + new_tokens / 2
         of_row = self.cache_bytes_per_token * before + 2 * self.state_bytes
@@ -98,23 +97,23 @@ class Traffic(NamedTuple):
 
 
 class PeakMemory:
-    """The most memory taken since this was made: allocated on a GPU, of the process on the CPU."""
+    """Peak memory since this was made: allocated on a GPU, of the process on the CPU."""
 
     def __init__(self, device: torch.device) -> None:
-        """Forget the peaks so far, where the system allows it."""
+        """Reset the peak, where the system allows it."""
         self.device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
             self._fresh = True
             return
         try:
-            _CLEAR.write_text("5")  # Linux: the peak begins anew at what is resident now
+            _CLEAR.write_text("5")  # Linux: the peak begins again at what is resident now
             self._fresh = True
         except OSError:
             self._fresh = False
 
     def read(self) -> int | None:
-        """Return bytes; None where a peak cannot be told from earlier ones."""
+        """Return the peak in bytes; None if it cannot be separated from earlier ones."""
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
         found = re.search(r"VmHWM:\s*(\d+) kB", _STATUS.read_text()) if self._fresh else None

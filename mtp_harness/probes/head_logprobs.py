@@ -1,4 +1,4 @@
-"""How requests of type `head_logprobs` are answered: texts read by all heads, a window at a time.
+"""Answers requests of type `head_logprobs`: reads texts with all heads, one window at a time.
 
     requests ─▶ texts ─spans─▶ rows of windows ─read─▶ TextReading, one per text ─measure─▶ answers
 
@@ -39,24 +39,24 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 AUTO_TOKENS = 2**14
-"""Tokens of a batch with batch_size=auto; logits are read in pieces, so they take no room."""
+"""Tokens of a batch with batch_size=auto; logits are read in pieces, so they need little memory."""
 
 
 @dataclass(frozen=True)
 class TextQuestion:
-    """How a text is read, and what is measured of the reading.
+    """How to read a text, and what to measure.
 
     Attributes:
-        measure: takes the `TextReading`; its answer travels between ranks, so it should be small.
-        window: states of a window; None means the model's context.
+        measure: takes the `TextReading`; its result travels between ranks, so it should be small.
+        window: states of a window; None: the model's context.
         stride: states that a window scores, see `spans`; None means `usual_stride`, at most a
             window, and `window` where that is None, too.
-        context: what stands before the text. It is read and not scored, and both are encoded as
-            for a log-likelihood of lm_eval. Without it, a text stands after the prefix token (BOS).
+        context: text before the scored text: read, but not scored; both are encoded as for a
+            log-likelihood of lm_eval. Without it, a text stands after the prefix token (BOS).
         as_rolling: encode as lm_eval's rolling log-likelihood does, which reads a tokenizer's own
             BOS after the prefix token.
-        chained: whether `measure` takes one module in its other reading, too.
-        sampling: by which drafts are accepted, where `measure` takes `TextReading.standard`.
+        chained: whether `measure` also takes one module's chained reading.
+        sampling: for `TextReading.standard`, if `measure` takes it.
         kind: of the row; see `encoding`.
     """
 
@@ -86,14 +86,13 @@ class TextQuestion:
 
 @dataclass
 class TextReading:
-    """What all heads made of one text, on the CPU.
+    """The readings of one text by all heads, on the CPU.
 
     Attributes:
         encoded: its tokens x[0..N], and which of them are scored.
-        heads: a `Reading` [N, n]; none until the first window has come in.
-        chained: offsets 3..n of one module chained, [N, n-2], where a question asks for it; else
-            [N, 0].
-        standard: acceptance by the rule of engines, [N, n-1], where a question asks for it.
+        heads: a `Reading` [N, n]; empty until the first window has been read.
+        chained: offsets 3..n of one module chained, [N, n-2]; [N, 0] if no question asks for it.
+        standard: acceptance by the engines' rule, [N, n-1], if a question asks for it.
         position: of each state in the window that scored it, int64 [N].
         n_tokens_read: tokens that were read for it, over all windows.
     """
@@ -121,7 +120,7 @@ class TextReading:
         return int(self.heads.right.shape[1])
 
     def has_target(self) -> Tensor:
-        """Return which heads have a scored target where, bool [N, n]."""
+        """Return which heads have a scored target at each state, bool [N, n]."""
         part, last = self.encoded.part, len(self.tokens) - 1
         state = torch.arange(len(self.position))[:, None]
         target = state + torch.arange(1, self.n + 1)  # [N, n]
@@ -129,19 +128,19 @@ class TextReading:
         return (target <= last) & self.encoded.scored[there] & (part[there] == part[state])
 
     def reached(self) -> Tensor:
-        """Return the scored tokens that every head has a state for, int64 [any number]."""
+        """Return the scored tokens that every head can reach, int64 [any number]."""
         found, part = self.encoded.scored.nonzero()[:, 0], self.encoded.part
         found = found[found >= self.n]
         return found[part[found - self.n] == part[found]]
 
     def walk(self, heads: int | None = None) -> Walk:
-        """Walk every run of scored tokens with heads 1..`heads`, by default all."""
+        """Walk every run of scored tokens with heads 1..`heads`; None: all heads."""
         right = self.heads.right[:, :heads]
         each = [walk(right, begin - 1, end) for begin, end in self.encoded.runs()]
         return Walk(sum(one.n_kept for one in each), sum(one.n_steps for one in each))
 
     def expected_walk(self) -> ExpectedWalk:
-        """Return what to expect of sampled drafts along every run of scored tokens, as a sum."""
+        """Return the expected counts of sampled drafts, summed over runs of scored tokens."""
         right = self.standard.given_text  # [N, n-1]
         each = [expected_walk(right, begin - 1, end) for begin, end in self.encoded.runs()]
         kept, steps, drafted, accepted = zip(*each, strict=True)
@@ -153,7 +152,7 @@ class TextReading:
         )
 
     def facts(self) -> dict[str, Any]:
-        """Return what the answer about a document of one's own carries; nothing of plain text.
+        """Return facts about a document of the user's for its answer; empty for plain text.
 
         `n_cut` counts the scored tokens that are predicted without the document's beginning.
         """
@@ -210,14 +209,14 @@ NOTHING: dict[str, Any] = {
     "chained": Reading.empty(0, 0),
     "standard": StandardReading.empty(0, 0),
 }
-"""Of a `TextReading` that has been measured."""
+"""In place of a `TextReading` that has been measured."""
 
 
 @dataclass
 class _Text:
-    """A text on its way: windows come in, and when the last one has, requests are answered."""
+    """A text being read: it collects windows, and after the last one answers its requests."""
 
-    asked: list[int]  # places of the requests
+    asked: list[int]  # indices of its requests
     reading: TextReading
     spans: list[Span]
     sampling: Sampling | None
@@ -233,7 +232,7 @@ class _Text:
         return len(self.reading.tokens) - 1
 
     def put(self, span: Span, heads: Reading, chained: Reading, standard: StandardReading) -> bool:
-        """Keep what a window [T, n] scored; return whether the text has been read to its end."""
+        """Store what a window [T, n] scored; return whether the text is read to its end."""
         reading = self.reading
         if not reading.n_tokens_read:
             reading.heads = Reading.empty(self.n_states, heads.right.shape[-1])

@@ -1,25 +1,25 @@
-"""`mtp_heads`: what every head knows of real text.
+"""`mtp_heads`: accuracy, loss and calibration of every head on real text.
 
 Head i at t is scored on the token at t+i. All heads are scored on the same states: those whose n
 targets all lie in the document. Confidence is the largest probability in float32 at temperature 1.
 
     cross_entropy      nats per token; marginal: only head 1's is that of a language model. Over the
-                       tokens that the head can say; bits_per_byte, too
-    unsayable          share of the tokens that a drafter with a vocabulary of its own cannot say:
+                       tokens that the head can predict, as is bits_per_byte
+    unsayable          share of the tokens outside the vocabulary of a drafter with a smaller one:
                        their loss is infinite, and they count as wrong everywhere else
     brier              sum over the vocabulary of (p - 1 if it is the token)^2, between 0 and 2
     calibration_error  sum over 15 equal bins of confidence, of |right answers - confidence|, over
                        tokens: bins are pooled over all documents before the difference is taken
     tf_agree           head i at t predicts what head 1 predicts at t+i-1
-    tf_prefix          so do heads 2..i, all of them
+    tf_prefix          so do all of heads 2..i
     accuracy_cond      accuracy over the states where heads 2..i-1 are all right, as in decoding,
                        where a draft counts after verified ones (`accept_rate_cond`)
     same_walk          with `on`: share of answers whose text walk has the counters of the decoder
     effective_horizon  the largest offset with an accuracy of at least .5; 0 if there is none
 
-One module is read as it decodes, where it drafts on by itself (`config.mtp.reading` is `reused`).
-Beside that stands, from offset 3 on, what losses that train it measure: `chained_` and a metric is
-of head i as it reads state i-1 at the same position. At offsets 1 and 2 both are equal.
+A single module that drafts repeatedly is read as it decodes (`config.mtp.reading` is `reused`). In
+addition, from offset 3 on, metrics that begin with `chained_` read it as its training losses do:
+head i reads state i-1 at the same position. At offsets 1 and 2 both readings are equal.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,10 +38,10 @@ from mtp_harness.scoring.bits_per_byte import bits_per_byte, pooled_bits_per_byt
 
 N_BINS = 15
 USEFUL = 0.5
-"""Accuracy from which an offset counts as known (`effective_horizon`)."""
+"""Accuracy from which `effective_horizon` counts an offset."""
 
 DECODED = ("decoded_kept", "decoded_steps", "n_decoded", "n_same_walk")
-"""What is counted of answers that an earlier run decoded; only `on` gives any."""
+"""Counters of answers that an earlier run decoded; only `on` gives any."""
 
 MEANS = {
     "accuracy": "right",
@@ -51,7 +51,7 @@ MEANS = {
     "confidence": "confidence",
     "brier": "brier",
 }
-"""Metrics that are sums over states divided by their number, and the sums' names."""
+"""Metrics that are sums over states divided by their number, and the names of the sums."""
 
 
 def measure(reading: TextReading) -> Measured:
@@ -91,9 +91,9 @@ def measure(reading: TextReading) -> Measured:
 
 
 def _as_decoded(reading: TextReading) -> dict[str, int]:
-    """Return the counters of a run that decoded this answer, and whether the walk has the same.
+    """Return the counters of the run that decoded this answer, and whether the walk agrees.
 
-    The walk is that of the heads that drafted. All are 0 where there is nothing to compare.
+    The walk uses the heads that drafted. All are 0 if there is nothing to compare.
     """
     record = reading.encoded.decoded
     if record is None or record.draft_heads > reading.n:
@@ -105,7 +105,7 @@ def _as_decoded(reading: TextReading) -> dict[str, int]:
 def agreement(reading: TextReading) -> tuple[torch.Tensor, torch.Tensor]:
     """Return `tf_agree` and `tf_prefix` of every state, bool [N, n].
 
-    Where the state t+i-1 lies beyond the text, there is no agreement.
+    There is no agreement if the state t+i-1 is beyond the text.
     """
     predicted = reading.heads.predicted  # [N, n]
     agree = torch.zeros_like(reading.heads.right)
@@ -155,7 +155,7 @@ def _by_offset(some: Sequence[Measured]) -> Iterator[Cell]:
 
 
 def _chained(some: Sequence[Measured], states: NDArray[np.float64]) -> Iterator[Cell]:
-    """Yield the chained reading of one module from offset 3 on; nothing of other models."""
+    """Yield the chained reading of one module from offset 3 on; nothing for other models."""
     names = ("chained_right", "chained_right_up_to", "chained_nats", "chained_said")
     right, run, nats, said = (column(some, name) for name in names)
     if not right.size:
@@ -179,7 +179,7 @@ def _reliability(some: Sequence[Measured]) -> Iterator[Cell]:
 def calibration_error(means: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the expected calibration error [...] of bins laid out flat, [..., N_BINS * 3]."""
     count, confidence, right = np.moveaxis(means.reshape(*means.shape[:-1], N_BINS, 3), -1, 0)
-    with np.errstate(invalid="ignore"):  # a replicate may hold no state
+    with np.errstate(invalid="ignore"):  # a replicate may have no state
         error: NDArray[np.float64] = np.abs(right - confidence).sum(-1) / count.sum(-1)
     return error
 

@@ -1,12 +1,12 @@
-"""What every head of a model in memory knows of some batches, in one pass: for training loops.
+"""Accuracy, loss and agreement of every head on some batches, in one pass: for training loops.
 
     from mtp_harness import evaluate_heads
     evaluate_heads(model, batches)
     {"accuracy_1": 0.775, "loss_1": 0.802, "accuracy_2": 0.664, …, "agreement_2": 0.750,
      "text_walk_tokens_per_forward": 2.147, "n_states": 98748}
 
-No harness, no files. Definitions are those of `mtp_heads` (`probes/heads.py`): all heads are scored
-on the states whose targets all lie in their row.
+It needs no harness and no files. Definitions are those of `mtp_heads` (`probes/heads.py`): all
+heads are scored on the states whose targets all lie in their row.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,32 +31,31 @@ def evaluate_heads(
 ) -> dict[str, float]:
     """Return each head's accuracy, loss and agreement on batches, and the text walk.
 
-    It costs one forward of the trunk and of every head up to the largest offset, over all tokens.
-    No gradient is taken, and the model is in evaluation mode meanwhile. Under
-    DistributedDataParallel each process scores the batches that it is given, and nothing is
-    exchanged: call it on one process or on all. Weights that FSDP has sharded must be gathered
-    first (`FullyShardedDataParallel.summon_full_params`).
+    The cost is one forward of the trunk and of every head up to the largest offset, over all
+    tokens, without gradients and in evaluation mode. Under DistributedDataParallel each process
+    scores its own batches, and nothing is exchanged: call it on one process or on all. Weights that
+    FSDP has sharded must be gathered first (`FullyShardedDataParallel.summon_full_params`).
 
     Args:
-        model: a `MultiHeadModel`, compiled or wrapped in DistributedDataParallel, too; with
-            `drafter` any.
+        model: a `MultiHeadModel`, also compiled or wrapped in DistributedDataParallel; with
+            `drafter`, any model.
         batches: int64 [B, T], or what a data loader gives: `input_ids` [B, T] with an
-            `attention_mask` [B, T], 0 behind the end of shorter rows; ids there are not read.
+            `attention_mask` [B, T], 0 after the end of shorter rows; ids there are ignored.
         drafter: puts a drafter on the unwrapped model and returns a `MultiHeadModel`.
-        offsets: of the heads to report, 1..n; all by default. The text walk drafts with the heads
-            up to the largest of them.
+        offsets: of the heads to report, 1..n; default: all. The text walk drafts with the heads up
+            to the largest of them.
 
     Returns:
         By offset i: `accuracy_i` (share of top-1 predictions that are the token at t+i), `loss_i`
         (nats per token), and from 2 on `agreement_i` (head i at t predicts what head 1 predicts at
-        t+i-1). A drafter with a vocabulary of its own is always wrong about the other tokens:
-        `loss_i` is over the targets that it can say, `unsayable_i` the share of the others. Over
-        all: `text_walk_tokens_per_forward` (NaN with rows of less than three tokens) and `n_states`
-        that were scored. Of a head that says NaN anywhere, every number is NaN.
+        t+i-1). A drafter with a smaller vocabulary is always wrong about other tokens: `loss_i` is
+        over the targets that it can predict, `unsayable_i` is the share of the others. Over all:
+        `text_walk_tokens_per_forward` (NaN if no row has three tokens) and `n_states`, the number
+        of scored states. If a head gives NaN anywhere, all its numbers are NaN.
 
     Raises:
-        ValueError: The model is no `MultiHeadModel`, an offset is beyond its heads, a batch has no
-            tokens or is not padded on the right, or no state has all targets.
+        ValueError: The model is not a `MultiHeadModel`, an offset is beyond its heads, a batch has
+            no tokens or is not padded on the right, or no state has all targets.
     """
     heads = _heads_of(model, drafter)
     wanted = _offsets(heads, offsets)
@@ -88,7 +87,7 @@ def evaluate_heads(
         raise ValueError(
             f"no row is longer than {k} tokens, expected some: give longer rows, or fewer offsets"
         )
-    # The largest of NaN is some token: a head that diverged would seem to predict it.
+    # argmax of NaN is some token: a diverged head would seem to predict it.
     sums[:3, sums[1].isnan()] = torch.nan
     if sums[1, 0].isnan():
         sums[2] = torch.nan
@@ -106,7 +105,7 @@ def evaluate_heads(
 
 
 def _agreeing(predicted: Tensor, count: int) -> Tensor:
-    """Return at how many of the first states each head says what head 1 says later, [k].
+    """Return at how many of the first states each head predicts what head 1 predicts later, [k].
 
     Args:
         predicted: int32 [T, k].
@@ -128,7 +127,7 @@ def _heads_of(model: nn.Module, drafter: Callable[[Any], MultiHeadModel] | None)
     heads = drafter(model) if drafter else model
     if not isinstance(heads, MultiHeadModel):
         raise ValueError(
-            f"{type(heads).__name__} is no MultiHeadModel, expected one: load it by "
+            f"{type(heads).__name__} is not a MultiHeadModel, expected one: load it by "
             "mtp_harness.models.load.open_model, or give drafter="
         )
     return heads
@@ -145,7 +144,7 @@ def _offsets(model: MultiHeadModel, offsets: Sequence[int] | None) -> list[int]:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off, and back on where it was."""
+    """Switch to evaluation mode, and restore the modes afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -183,7 +182,7 @@ def _tokens_of(batch: Batch, model: MultiHeadModel) -> tuple[Tensor, list[int]]:
     tokens = tokens.masked_fill(~mask, 0).long()
     size = getattr(getattr(model, "config", None), "vocab_size", None)
     least, most = (int(end) for end in tokens.aminmax())
-    if least < 0 or (isinstance(size, int) and most >= size):  # a GPU would not survive it
+    if least < 0 or (isinstance(size, int) and most >= size):  # would crash a GPU's process
         raise ValueError(
             f"a batch has the token {least if least < 0 else most}, expected 0 to "
             f"{'the largest of the vocabulary' if size is None else size - 1}: padding goes behind "

@@ -1,17 +1,17 @@
-"""`mtp_induction`: does a model know a name that it has read before?
+"""`mtp_induction`: does a model recall a name that it has read before?
 
     Once upon a time there was a girl named | Zor vin | … | Zor vin | smiled.
                                               first: the control    later: what is measured
 
-Names are made up and put into the gaps of templates, so that nothing but the text above tells how a
-name goes on. A name is exactly two tokens of the model's own tokenizer, and names of one text begin
-with different tokens: after the first token, the second is known from the first mention on.
-Measured is whether a head's argmax is that second token, at every later mention, and, as the
-control, at the first. Byte models have no such names: theirs are `BYTES` letters, and a mention is
-right where all of them after the first are, which is the same as writing the name greedily.
+Names are made up and put into the gaps of templates, so that only the text before it tells how a
+name continues. A name is exactly two tokens of the model's tokenizer, and names of one text begin
+with different tokens: from the second mention on, the first token determines the second. The probe
+measures whether a head's argmax is that second token at every later mention and, as the control, at
+the first. Byte-level models have no such names: theirs have `BYTES` letters, and a mention is right
+if all letters after the first are, which is the same as writing the name greedily.
 
 Head i reads the state i tokens before its target, so heads from offset 2 on do not see the token
-that tells which name it is.
+that determines the name.
 
 Source: Gloeckle et al. 2024, section 4.1 (accuracy on the second token, after the first mention;
 random names); how names are made is chosen here.
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
 TOKENS, BYTES = 2, 6
-"""Of a name: its tokens, or its letters where a tokenizer has none longer than a byte."""
+"""Tokens of a name; letters with a tokenizer of single bytes."""
 
 CANDIDATES = 20_000
-"""Names tried for one text before we say that the tokenizer has none."""
+"""Names tried for one text before the tokenizer is refused."""
 
 _ONSETS = ("b", "br", "d", "dr", "f", "g", "gr", "j", "k", "l", "m", "n", "p", "r", "t", "tr", "v")
 _VOWELS = ("a", "e", "i", "o", "u")
@@ -70,7 +70,7 @@ class Filled(NamedTuple):
     tokens: list[int]
     mentions: list[Mention]
     n_left_out: int
-    """Mentions that the tokenizer does not split as asked, or that the context does not hold."""
+    """Mentions that the tokenizer splits differently, or that do not fit the context."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def fill(
 ) -> Filled:
     """Put made-up names into a template, the same for the same template, seed and tokenizer.
 
-    `bos` goes in front, if any; what lies beyond `length` tokens, BOS included, is left out.
+    `bos` goes in front, if given; text beyond `length` tokens, BOS included, is left out.
     """
     unit = tokens_per_name(encode)
     places = gaps(template.text)
@@ -180,7 +180,7 @@ def count_mentions(
 
     Returns:
         `{"first" | "later": {"right": [n], "mentions": [n]}}`: mentions whose tokens after the
-        first are all predicted by the head, of those whose targets it can reach.
+        first are all predicted by the head, out of those whose targets it can reach.
     """
     n = right.shape[1]
     counts: dict[str, Any] = {
@@ -206,7 +206,7 @@ def _word(source: random.Random) -> str:
 
 
 def _between(encode: Encode, before: str, name: str) -> list[int] | None:
-    """Return the tokens of a name before a comma; None where they run into its neighbours."""
+    """Return the tokens of a name before a comma; None if they merge with its neighbours."""
     text = f"{before}{name},"
     tokens = encode(text)
     span = _span(encode, tokens, text, len(before), len(before) + len(name))
@@ -216,9 +216,9 @@ def _between(encode: Encode, before: str, name: str) -> list[int] | None:
 def _span(
     encode: Encode, tokens: list[int], text: str, start: int, end: int
 ) -> tuple[int, int] | None:
-    """Return which tokens are characters `start` … `end` - 1; None where none are exactly.
+    """Return which tokens are characters `start` … `end` - 1; None if none are exactly.
 
-    Most tokenizers give a word the space before it, so that may belong to its first token.
+    Most tokenizers join a word and the space before it: that space may be in its first token.
     """
     upto = encode(text[:end])
     if tokens[: len(upto)] != upto:
@@ -247,8 +247,8 @@ class InductionTask(ProbeTask):
 
     Flat metrics, by data set: `stories_accuracy` and `code_accuracy`, head 1's on the second token
     of names that were read before, and the controls `…_accuracy_first_mention`;
-    `mentions_left_out`: the tokenizer splits them in another way, or the context does not hold
-    them.
+    `mentions_left_out`: those that the tokenizer splits differently, or that do not fit the
+    context.
     """
 
     request_type = "induction"

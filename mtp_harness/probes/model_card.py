@@ -1,4 +1,4 @@
-"""The numbers of the model cards: what a model's heads know, and how fast they make it."""
+"""The numbers of the model cards: accuracy and loss of each head, and the speed of decoding."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def measure_heads(model: MultiHeadModel, text: Tensor) -> dict[str, Any]:
     """Return accuracy and bits per offset, and the text walk with heads 1..k for every k.
 
-    `accuracy_cond` is where all earlier drafts are right. Sequential heads say their `reading`.
-    With a drafter that has a vocabulary of its own, bits are over the tokens that it can say (None
-    where it can say none), and the share of the others is `unsayable`.
+    `accuracy_cond` is over states where all earlier drafts are right. Sequential heads have a
+    `reading`. With a drafter of a smaller vocabulary, bits are over the tokens that it can predict
+    (None if there are none), and `unsayable` is the share of the others.
 
     Args:
         model: in eval mode.
@@ -64,10 +64,10 @@ def measure_decoding(
     batch: int,
     trials: int,
 ) -> tuple[dict[str, Any], list[Answer]]:
-    """Decode the requests with every k; return what each gave, and NTP's answers.
+    """Decode the requests with every k; return the measurements, and NTP's answers.
 
-    Every k is timed on the same requests after one short run of it, one k after the other in each
-    of the trials; wall time includes the prefill, and its median is reported beside all of them.
+    Every k is timed on the same requests after a short run, one k after the other in each trial.
+    Wall time includes the prefill; its median is reported together with all trials.
     """
     warm_up = [Request(request.prompt, 8) for request in requests[:batch]]
     ks = range(1, model.n_future_tokens + 1)

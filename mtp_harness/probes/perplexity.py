@@ -1,11 +1,11 @@
-"""`mtp_perplexity`: how well a text is predicted, in a window that slides over it.
+"""`mtp_perplexity`: how well a text is predicted in a sliding window.
 
     token_perplexity = exp(nats / tokens)     byte_perplexity = exp(nats / bytes)
     word_perplexity  = exp(nats / words)      bits_per_byte   = nats / bytes / ln 2
 
-Tokens, bytes and words are those of lm_eval's rolling log-likelihood, words split at white space.
-At stride = window (`--metadata stride`) head 1's nats are its numbers. A smaller stride gives every
-token more of what stands before it, and reads the text window / stride times.
+Tokens, bytes and words are those of lm_eval's rolling log-likelihood; words are separated by white
+space. At stride = window (`--metadata stride`) head 1's nats equal lm_eval's. A smaller stride
+gives every token more context, and reads the text window / stride times.
 
 Head i scores all tokens that it can reach, x[i]..x[N]. Its cross-entropy is marginal: it has not
 seen the i-1 tokens in between. So only head 1 has a perplexity.
@@ -32,14 +32,14 @@ from mtp_harness.scoring.decoding import ratio_of_sums
 STRIDE, QUICK_STRIDE = 256, 512
 
 UNITS = {"token_perplexity": "n_tokens", "byte_perplexity": "n_bytes", "word_perplexity": "n_words"}
-"""Perplexities, and what they are per."""
+"""Perplexities, and their units."""
 
 
 def measure(reading: TextReading) -> Measured:
     """Return the sums of one text; lists are by offset, those of groups [G, 2n]: nats, tokens."""
     mask = reading.has_target()  # [N, n]
     nats, said = finite(torch.where(mask, reading.heads.nats, 0))
-    mask &= said  # a drafter with a vocabulary of its own: see `mtp_heads`
+    mask &= said  # for a drafter with a smaller vocabulary: see `mtp_heads`
     values = torch.cat([nats, mask.double()], 1)  # [N, 2n]
     return Measured(
         n=reading.n,
@@ -102,7 +102,7 @@ class PerplexityTask(ProbeTask):
     }
 
     def question(self, doc: dict[str, Any]) -> TextQuestion:
-        """Return the question: windows that slide by `stride`, 256 tokens unless told."""
+        """Return the question: windows that slide by `stride`, by default 256 tokens."""
         return TextQuestion(
             measure,
             window=self.window,

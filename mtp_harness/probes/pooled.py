@@ -1,6 +1,6 @@
-"""What was measured of documents, pooled into cells of a table: sums first, then one division.
+"""Measurements of documents, pooled into cells of a table: sums first, then one division.
 
-Intervals are over documents (`scoring.bootstrap`); with fewer than two there is none.
+Intervals are over documents (`scoring.bootstrap`); with fewer than two there is no interval.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,12 +19,12 @@ class Measured(dict[str, Any]):
     """The answer to a probe's request: plain numbers and lists of one document, by name."""
 
     def __str__(self) -> str:
-        """Return little: the samples hold the answer twice as text, beside the metrics."""
+        """Return a short text: the samples hold the answer twice as text, beside the metrics."""
         return f"measured: {', '.join(self)}"
 
 
 def column(documents: Sequence[Measured], name: str) -> NDArray[np.float64]:
-    """Return what documents hold under a name, [P] or [P, C]; lists of lists are laid out flat."""
+    """Return a measurement of all documents, [P] or [P, C]; lists of lists are flattened."""
     rows = np.array([one[name] for one in documents], dtype=np.float64)
     return rows.reshape(len(documents), -1) if rows.ndim > 1 else rows
 
@@ -35,7 +35,7 @@ def ratio_cells(
     numerators: NDArray[np.float64],
     denominators: NDArray[np.float64],
 ) -> Iterator[Cell]:
-    """Yield a cell for each of the C places, those without anything counted left out.
+    """Yield a cell for each of the C places, without those that counted nothing.
 
     Numerators are [P, C], denominators are counts, [P, C] or [P, 1].
     """
@@ -50,7 +50,7 @@ def ratio_cells(
 def pair_cell(
     place: Place, metric: str, pairs: Sequence[tuple[float, float]], count: int | None = None
 ) -> Cell:
-    """Return a cell for one ratio of sums, NaN where nothing was counted.
+    """Return a cell for one ratio of sums, NaN if nothing was counted.
 
     Pairs are (numerator, denominator) of documents; without `count`, denominators are counts.
     """

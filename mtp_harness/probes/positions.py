@@ -1,12 +1,12 @@
 """`mtp_positions`: accuracy and loss of every head, by position in the window and by kind of token.
 
-Positions are those of the state t in the window that scored it, over the states whose n targets all
-lie in the document. Classes are those of the target, over the targets that every head can reach:
-x[n]..x[N], each predicted by head i at the state i tokens before it.
+The position is that of the state t in the window that scored it, for states whose n targets all lie
+in the document. The class is that of the target, for targets that every head can reach: x[n]..x[N],
+each predicted by head i at the state i tokens before it.
 
-A model token belongs to the class of its first character that is not a space; "over two classes"
-is the share of tokens for which that was a choice. For models of bytes every class is split into
-the `first` byte of its words and the `rest`.
+A token has the class of its first character that is not a space; "over two classes" is the share of
+tokens with characters of two classes. For byte-level models every class is split into the `first`
+byte of its words and the `rest`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ from mtp_harness.probes.teacher_forced import finite
 from mtp_harness.results.long_table import Cell
 
 BOUND = 64
-"""Positions below it stand each for itself; from it on in buckets that double."""
+"""Positions below it are reported one by one; the others in buckets of doubling size."""
 
 EDGES = (0, *(BOUND * 2**i for i in range(15)))  # the last one is beyond a million tokens
 POSITIONS = [(position,) for position in range(BOUND)]
@@ -38,7 +38,7 @@ BUCKETS = [(begin, end - 1) for begin, end in pairwise(EDGES)]
 def measure(reading: TextReading, kind: str) -> Measured:
     """Return the sums of one text, as `_row` has them, of each position, bucket, class and part.
 
-    The kind, `code` or `text`, decides the classes; documents of one's own have none.
+    The kind, `code` or `text`, decides the classes; documents of the user's have none.
     """
     common = reading.has_target().all(-1)  # [N]
     heads = reading.heads
@@ -52,7 +52,7 @@ def measure(reading: TextReading, kind: str) -> Measured:
 
 
 def _row(right: Tensor, nats: Tensor) -> Tensor:
-    """Return what is summed up, [N, 3n + 1], of [N, n]: right, nats, how many are finite, 1."""
+    """Return what is summed, [N, 3n + 1], from [N, n]: right, nats, how many are finite, 1."""
     return torch.cat([right, *finite(nats), torch.ones(len(right), 1)], 1)
 
 
@@ -70,8 +70,8 @@ def _classes(reading: TextReading, kind: str) -> dict[str, Any]:
     characters, text = reading.encoded.characters(), reading.encoded.text
     if characters is None:
         raise UserError(
-            "mtp_positions needs a tokenizer that says which characters a token stands for, and "
-            "this one does not: give a fast one (tokenizer=...), or leave the task out."
+            "mtp_positions needs a tokenizer that gives the characters of each token, and this one "
+            "does not: give a fast one (tokenizer=...), or leave the task out."
         )
     n, heads, classes = reading.n, reading.heads, CLASSES[kind]
     of_token, first, over_two = classes_of_tokens(characters, text, kind)  # of x[1]..x[N]
@@ -92,7 +92,7 @@ def _classes(reading: TextReading, kind: str) -> dict[str, Any]:
 def classes_of_tokens(
     characters: Sequence[tuple[int, int]], text: str, kind: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return each token's class, whether it opens its word, and whether it is over two classes.
+    """Return each token's class, whether it opens its word, and whether it spans two classes.
 
     Returns:
         int64 [N] into `CLASSES[kind]`, int64 [N] of 0 and 1, bool [N].
@@ -112,7 +112,7 @@ def classes_of_tokens(
 
 
 def _groups(kind: str, n: int, measured: Measured | None = None) -> dict[str, NDArray[np.float64]]:
-    """Return the sums [3n + 1] of states and targets that a flat metric is about; None: zeros."""
+    """Return the sums [3n + 1] of the states and targets of a flat metric; None: zeros."""
     buckets, rolled = np.zeros((len(BUCKETS), 3 * n + 1)), {}
     if measured is not None:
         buckets = np.array(measured["buckets"])

@@ -1,8 +1,8 @@
 """`mtp_solutions`: bits per byte of reference solutions given their prompts, for every head.
 
-The number that still moves where pass@k is 0. Head 1's is lm_eval's log-likelihood of the solution
-after the prompt, in bits per byte of what it scores: the solution, and the white space that ends
-the prompt, which lm_eval scores with it. Every head scores the same tokens, those that all reach.
+This still changes when pass@k is 0. Head 1's is lm_eval's log-likelihood of the solution after the
+prompt, in bits per byte of what it scores: the solution, and white space at the prompt's end, which
+lm_eval scores with it. Every head scores the same tokens: those that all heads can reach.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ SIZE = ("n_tokens", "n_scored_bytes")
 def measure(reading: TextReading, scored_bytes: int) -> Measured:
     """Return the sums of one solution; `scored_bytes` are those of the tokens that are scored."""
     n, heads = reading.n, reading.heads
-    # Head i reaches x[i] at the earliest; only a prompt shorter than n makes a difference.
+    # Head i reaches x[i] at the earliest; it matters only if a prompt is shorter than n.
     targets = reading.reached()
     states = targets[:, None] - torch.arange(1, n + 1)  # [targets, n]
     nats, said = finite(heads.nats.gather(0, states))
@@ -36,7 +36,7 @@ def measure(reading: TextReading, scored_bytes: int) -> Measured:
         n_scored_bytes=scored_bytes,
         right=heads.right.gather(0, states).sum(0).tolist(),
         nats=nats.sum(0).tolist(),
-        n_said=said.sum(0).tolist(),  # of a drafter with a vocabulary of its own: see `mtp_heads`
+        n_said=said.sum(0).tolist(),  # for a drafter with a smaller vocabulary: see `mtp_heads`
     )
 
 
@@ -75,6 +75,6 @@ class SolutionsTask(ProbeTask):
         }
 
     def described(self, documents: list[Measured]) -> dict[str, dict[str, Any]]:
-        """Return what was read; of a benchmark that is not at hand, that it was not."""
+        """Return what was read; for a benchmark that is not on this machine, that it was not."""
         absent = {"sha256": None, "n_documents": 0, "bytes": 0, "source": "not at hand"}
         return {name: dict(absent) for name in DATA_SETS} | super().described(documents)

@@ -89,7 +89,7 @@ def _request(lm: HeadsModel, instance: Instance) -> Request:
 def decode_with_all(
     lm: HeadsModel, requests: Sequence[Request], bar: Any
 ) -> list[list[dict[str, Any]]]:
-    """Return, per request, what `answer` says of it for k = 1 … n."""
+    """Return `by_k` of each request, for k = 1 … n; see `answer`."""
     decoder = lm.decoder()
     found: list[list[dict[str, Any]]] = [[] for _ in requests]
     ntp: list[Answer] = []
@@ -186,7 +186,7 @@ def decoding_cells(place: Place, records: Sequence[DecodeRecord]) -> Iterator[Ce
 
 
 def acceptance_cells(place: Place, records: Sequence[DecodeRecord]) -> Iterator[Cell]:
-    """Yield how often drafts are verified, by offset; nothing where nobody verifies."""
+    """Yield how often drafts are verified, by offset; nothing if they are not verified."""
     each = [Acceptance.pool([record]) for record in records]
     if not all(one.lossless for one in each):
         return

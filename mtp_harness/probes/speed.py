@@ -1,14 +1,13 @@
-"""How requests of type `speed` are answered: one batch size and prompt length, every k, timed.
+"""Answers requests of type `speed`: one batch size and prompt length, every k, timed.
 
     trial 1   k = 1, 2, … n, n = 1 baseline      fresh prompts in every trial, the same for every k
     trial 2   n = 1 baseline, n, … 2, 1          the other way round
     …         after one whole run of each that is not counted
 
-So whatever else the machine does meets every k alike, and a speedup is a quotient of sums over the
-same trials. EOS is off and there are no stop strings: every row decodes exactly `new_tokens`
-tokens. Prompts are real code, joined and cut to exactly `prompt_tokens`. Prefill and decoding are
-timed apart by the engine, whose clock waits for the device; decoding lasts until the last row of
-the batch has ended.
+So every k meets the same disturbances, and a speedup is a quotient of sums over the same trials.
+EOS is off and there are no stop strings: every row decodes exactly `new_tokens` tokens. Prompts are
+real code, joined and cut to exactly `prompt_tokens`. The engine times prefill and decoding
+separately and waits for the device; decoding lasts until the last row of the batch has ended.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 _ARGUMENT = re.compile(r"(?:^|,)(pretrained|drafter|loader|tokenizer)=(.+?)(?=,\w+=|$)")
 
 SELF = "self"
-"""What tables call the model that is evaluated."""
+"""The name of the evaluated model in tables."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class _Prompts:
     def __call__(self, length: int, count: int) -> list[list[int]]:
         while len(self._tokens) < length * count:
             text = next(self._texts, None)
-            if text is None:  # so many were asked for that the corpus is read again
+            if text is None:  # more are needed than the corpus has: read it again
                 self._tokens *= 2
             else:
                 self._tokens += self.encode(text)
@@ -158,7 +157,7 @@ def measure(cell: SpeedQuestion, rivals: Sequence[Contender]) -> dict[str, Any]:
 
 
 def _run(one: Contender, cell: SpeedQuestion, trial: int) -> dict[str, Any]:
-    """Decode one batch, of prompts that no earlier trial had; return what it took."""
+    """Decode one batch of prompts that no earlier trial had; return its measurements."""
     prompts = one.prompts(cell.prompt_tokens, (trial + 1) * cell.batch)[-cell.batch :]
     requests = [Request(prompt, cell.new_tokens) for prompt in prompts]
     device = one.engine.model.device
@@ -181,7 +180,7 @@ def _run(one: Contender, cell: SpeedQuestion, trial: int) -> dict[str, Any]:
 
 
 def _misfit(cell: SpeedQuestion, one: Contender) -> str | None:
-    """Return why a contender cannot run a cell, as far as that is known before it runs."""
+    """Return why a contender cannot run a cell, as far as that is known before."""
     length = cell.prompt_tokens + cell.new_tokens
     if length > one.max_length:
         return f"{length} tokens do not fit into a context of {one.max_length}"
@@ -207,7 +206,7 @@ def _contenders(lm: HeadsModel, cell: SpeedQuestion, prompts: _Prompts) -> list[
 
 
 def _baseline(name: str, lm: HeadsModel, corpus: Corpus) -> Callable[[int], Contender]:
-    """Load another checkpoint; return how to have it decode batches of a size."""
+    """Load another checkpoint; return a function that makes its engine for a batch size."""
     mine = lm.decoder().model
     try:
         named = _ARGUMENT.match(name) is not None

@@ -29,7 +29,7 @@ class SpeedTask(ProbeTask):
     OPTIONS = frozenset({"new_tokens", "trials", "heads", "baseline"})
     POOLS = {"cells_not_measured": sum}
     OWN_PROCESS = True
-    """In a suite: what ran before in a process would count as its memory, and could slow it."""
+    """In a suite: earlier work in the process would count as its memory, and could slow it."""
 
     def question(self, doc: dict[str, Any]) -> SpeedQuestion:
         """Return the cell."""
@@ -99,8 +99,8 @@ class SpeedTask(ProbeTask):
 def cells_of(cell: Measured) -> Iterator[Cell]:
     """Yield the rows of one batch size and prompt length.
 
-    Values are sums over trials by sums over trials, and their intervals come from resampling
-    trials; `seconds_…` are means. Of what could not be measured there is one row without a value.
+    Values are ratios of sums over trials; their intervals come from resampling trials. `seconds_…`
+    are means. What could not be measured has one row without a value.
     """
     size = (cell["batch"], cell["prompt_tokens"])
     for one in cell["not_measured"]:

@@ -1,19 +1,19 @@
-"""What drafts would be accepted by the rule that engines use when they sample.
+"""Acceptance of drafts by the rule that engines use when they sample (speculative sampling).
 
-This project's own rule gives the same text for every k, and accepts a draft when it is the token
-that would have been sampled anyway: noise g of the place decides both, argmax(log p + g) and
+This project's own rule gives the same text for every k. It accepts a draft if it is the token that
+would have been sampled anyway: the noise g of the position decides both, argmax(log p + g) and
 argmax(log q + g). Engines accept a draft d of the distribution q with probability
-min(1, p(d) / q(d)), p being head 1's at that place, and otherwise sample from max(0, p - q). The
-text then has the same distribution, though not the same tokens.
+min(1, p(d) / q(d)), p being head 1's there, and otherwise sample from max(0, p - q). The text then
+has the same distribution, though not the same tokens.
 
     acceptance of the most likely token d       p(d)
     acceptance of a draft sampled from q        sum over tokens of min(p, q)
-    given that the text goes on with x          min(1, q(x) / p(x)):  it was drafted and accepted
+    given that the text continues with x        min(1, q(x) / p(x)):  it was drafted and accepted
     by our own rule    sum over tokens x of 1 / (sum over tokens y of max(p(y)/p(x), q(y)/q(x)))
 
 The third line needs no drafts: a token x of the text was an accepted draft with probability
-min(p(x), q(x)), and is there at all with p(x). So the number of steps along a text that the model
-sampled is an expected value, summed over where steps may begin:
+min(p(x), q(x)), and was sampled at all with p(x). So the number of steps along a text that the
+model sampled has an expected value, summed over where steps may begin:
 
     begins(t)          probability that a forward is made with state t
     accepted(t, j)     r_2 ... r_{j+1} (1 - r_{j+2}),  r_i = min(1, q_i(x[t+i]) / p(x[t+i]))
@@ -49,13 +49,13 @@ class StandardReading(NamedTuple):
     sampled: Tensor
     """Of a sampled draft."""
     given_text: Tensor
-    """Of a sampled draft, given that the text has the token that it has."""
+    """Of a sampled draft, given the text's token."""
     same_noise: Tensor
-    """Of a draft that is sampled with the noise of the token itself: this project's own rule."""
+    """Of a draft sampled with the noise of the token itself: this project's own rule."""
 
     @classmethod
     def empty(cls, *shape: int) -> "StandardReading":
-        """Return a reading of nothing."""
+        """Return an empty reading."""
         return cls(*(torch.zeros(shape) for _ in cls._fields))
 
 
@@ -65,8 +65,8 @@ class ExpectedWalk(NamedTuple):
     Attributes:
         n_kept: tokens that steps emit; a count.
         n_steps: expected number of forwards.
-        n_drafted: expected number of drafts at offsets 2, 3, ...; those beyond the end are none.
-        n_accepted: and of those that are accepted.
+        n_drafted: expected number of drafts at offsets 2, 3, ..., without those beyond the end.
+        n_accepted: expected number of accepted drafts, likewise.
     """
 
     n_kept: int
@@ -89,7 +89,7 @@ def read_standard(
     """
     text = tokens if following is None else torch.cat([tokens, following], 1)  # [B, S]
     k, (rows, length) = model.n_future_tokens, text.shape
-    # One row of states for all of the text: head 1's at t+i-1 meet head i's at t.
+    # One row of states for all of the text: head 1's at t+i-1 are compared with head i's at t.
     states = [state for _, state in head_states(model, text, k)]  # k of [B, S, D]
     found = StandardReading.empty(rows, length, k - 1)
     vocabulary = model.logits(1, states[0][:1, :1]).shape[-1]
@@ -134,7 +134,7 @@ def _same_noise(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def expected_walk(given_text: Tensor, start: int, end: int) -> ExpectedWalk:
-    """Return what to expect of sampled drafts along one text, until all its tokens are emitted.
+    """Return the expected counts of sampled drafts along one text, until all tokens are emitted.
 
     Args:
         given_text: [T, k-1], as `read_standard` gives it for one row.

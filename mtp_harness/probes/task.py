@@ -1,4 +1,4 @@
-"""The class of all probe tasks: requests of a type of their own, tables beside flat metrics.
+"""The class of all probe tasks: own request types, and tables beside flat metrics.
 
     document ──construct_requests──▶ Instance(request_type, (text, question))
                                           │  MTPLM.<request_type>
@@ -36,7 +36,7 @@ from mtp_harness.scoring.decoding import ratio_of_sums
 _log = logging.getLogger(__name__)
 
 POOLED = "n_documents"
-"""The metric that carries what was measured of each document; printed, it is their number."""
+"""The metric that carries the measurements of each document; printed, it is their number."""
 
 QUICK_WINDOW = 1024
 
@@ -57,14 +57,14 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
     request_type: ClassVar[str]
     """The method of the model that answers; `harness.checks` looks for it."""
     OPTIONS: ClassVar[frozenset[str]] = frozenset()
-    """Of `--metadata`, those that the class itself reads."""
+    """Options of `--metadata` that the class itself reads."""
     POOLS: ClassVar[Mapping[str, Pool]] = {}
-    """By name without data set and offset: what is not pooled as sum over sum."""
+    """How metrics are pooled that are not a ratio of sums, by name without data set and offset."""
     TABLES: ClassVar[Mapping[str, Table]] = {}
     DATA_SET: ClassVar[str] = "data_set"
-    """What tables call the data set."""
+    """The name of the data set's column in tables."""
     SAME_FOR_EVERY_K: ClassVar[bool] = True
-    """Whether `draft_heads` changes nothing: all heads are read, or every k decodes."""
+    """Whether `draft_heads` has no effect: all heads are read, or every k decodes."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         """Build the task from its YAML."""
@@ -77,25 +77,25 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
             super().__init__(config=own)
         except (ValueError, FileNotFoundError) as error:
             raise UserError(f"{own.get('task')}: {error}.") from error
-        # Not before: the harness sets it too, and pads short ranks by it.
+        # Only now: the harness sets it too, and pads short ranks by it.
         self.OUTPUT_TYPE = self.config.output_type = self.request_type
         self.data_sets = list(dict.fromkeys(self.eval_docs["data_set"]))
 
-    # What a task says of itself -----------------------------------------------------------------
+    # The task's definition ----------------------------------------------------------------------
 
     @abstractmethod
     def question(self, doc: dict[str, Any]) -> Any:
-        """Return what the model is asked about a document: the request's second argument."""
+        """Return the question about a document: the request's second argument."""
 
     def values(self, measured: Measured) -> dict[str, Sequence[float]]:
-        """Return the flat metrics of one document, as its data set's: sums that are pooled."""
+        """Return the flat metrics of one document for its data set: sums that are pooled."""
         return {}
 
     def metrics(self, measured: Measured) -> dict[str, Any]:
         """Return the flat metrics of one document; by default `values`, for every data set.
 
-        Every document has every metric, with zeros where it counts nothing: with several ranks the
-        harness looks up the first one's metrics in all of them.
+        Every document has every metric, with zeros if it counts nothing: with several ranks the
+        harness looks up the first document's metrics in all of them.
         """
         own = self.values(measured)
         zeros = {name: (0,) * len(value) for name, value in own.items()}
@@ -118,7 +118,7 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
         return found
 
     def described(self, documents: list[Measured]) -> dict[str, dict[str, Any]]:
-        """Return what tells the documents of a run from those of another, by data set."""
+        """Return what distinguishes the documents of two runs, by data set."""
         described = {}
         for data_set, some in _by_data_set(documents).items():
             listing = "".join(f"{one['name']}\0{one['sha256']}\n" for one in some)
@@ -146,7 +146,7 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
         least: int | None = None,
         hint: str = "; choose one",
     ) -> int:
-        """Return an option that is a whole number; `usual` or `quick` where it is not given."""
+        """Return an option that is a whole number; by default `usual`, or `quick`."""
         value = self.options.get(name)
         if value is None:
             value = quick if quick is not None and self.options.get("quick") else usual
@@ -157,14 +157,14 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
 
     @property
     def window(self) -> int | None:
-        """The window that a run's metadata asks for; None means the model's context."""
+        """The window that a run's metadata asks for; None: the model's context."""
         window: int | None = self.options.get("window")
         return QUICK_WINDOW if window is None and self.options.get("quick") else window
 
-    # What the harness asks ----------------------------------------------------------------------
+    # The harness's interface --------------------------------------------------------------------
 
     def doc_to_text(self, doc: Any, doc_to_text: Any = None) -> str:
-        """Return a name for the document: what is read of it is in the request."""
+        """Return a name for the document; its text is in the request."""
         return str(doc["name"])
 
     def doc_to_target(self, doc: Any, doc_to_target: Any = None) -> str:
@@ -179,7 +179,7 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
     def process_results(self, doc: dict[str, Any], results: Sequence[Any]) -> dict[str, Any]:
         """Return the flat metrics of one document, and what was measured of it."""
         about = {name: doc[name] for name in ("data_set", "name", "source", "sha256")}
-        about["n_bytes"] = len(doc["text"].encode())  # a document of one's own says itself
+        about["n_bytes"] = len(doc["text"].encode())  # a document of the user's gives its own
         measured = Measured(about | results[0])
         return {**self.metrics(measured), POOLED: measured}
 
@@ -188,11 +188,11 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
         return _Aggregations(self.POOLS, self._pool)
 
     def higher_is_better(self) -> dict[str, bool]:
-        """Return nothing: probes describe a model."""
+        """Return nothing: no metric of a probe is better higher or lower."""
         return {}
 
     def override_metric(self, metric_name: str) -> None:
-        """Refuse `--predict_only`, for which the harness puts another metric in place of ours."""
+        """Refuse `--predict_only`, for which the harness replaces our metrics."""
         raise UserError(
             f"{self.config.task} generates no text that --predict_only could save: leave the task "
             "or the flag out."
@@ -215,9 +215,9 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
 
 
 class _Aggregations(dict[str, Pool]):
-    """Finds a rule by a metric's name; how many offsets and data sets there are, it need not know.
+    """Finds a rule by a metric's name, whatever the number of offsets and data sets.
 
-    What has no rule is pooled as sum over sum.
+    Metrics without a rule are pooled as sum over sum.
     """
 
     def __init__(self, pools: Mapping[str, Pool], pooled: Pool) -> None:
@@ -232,7 +232,7 @@ class _Aggregations(dict[str, Pool]):
 
 
 def _own(some: Sequence[Measured]) -> dict[str, Any]:
-    """Return what is told of documents of one's own: how they were encoded, what was cut or lost.
+    """Return how the user's documents were encoded, and what was cut or lost.
 
     Keys are those of `encoding.Encoded.facts` and of `TextReading.facts`.
     """

@@ -1,15 +1,15 @@
 """Per-head accuracy and loss on real text, and the text walk.
 
-Both read real tokens (teacher-forced): a different question from decoding the model's own greedy
-text. All heads are scored on the same states t, those whose targets t+1..t+n all lie in the window.
+Both read real tokens (teacher-forced), unlike decoding, which reads the model's own text. All heads
+are scored on the same states t: those whose targets t+1..t+n all lie in the window.
 
-The text walk follows real text as self-speculative decoding would, emitting the true token:
+The text walk follows real text like self-speculative decoding, but emits the true token:
 
     state t      t    t+1  t+2  t+3  t+4       x[t+1] is pending; heads 2..4 at t draft x[t+2..t+4]
     text         x    x    x    x    x         heads 2 and 3 right, head 4 wrong: the step emits the
                       y0   d1   d2   --        two drafts and head 1's own x[t+4]; next state: t+3
 
-Over the model's own greedy text this reproduces the decoder's counters exactly (design, section 3).
+Over the model's own greedy text it reproduces the decoder's counters exactly.
 """
 
 from collections.abc import Iterable
@@ -28,12 +28,12 @@ class HeadScores(NamedTuple):
     n_correct: Tensor
     """int64 [n]: states whose top-1 prediction is the token at the offset."""
     nats: Tensor
-    """float64 [n]: summed cross-entropy of the tokens that the head can say."""
+    """float64 [n]: summed cross-entropy of the tokens that the head can predict."""
     n_states: int
     n_right_up_to: Tensor
     """int64 [n]: states where heads 2 up to this one are all right; at offset 1 all states."""
     n_said: Tensor
-    """int64 [n]: states whose token the head can say; see `finite`."""
+    """int64 [n]: states whose token the head can predict; see `finite`."""
 
     def accuracy(self) -> list[float]:
         """Top-1 accuracy per offset."""
@@ -45,11 +45,11 @@ class HeadScores(NamedTuple):
         return {i + 1: counts[i] / counts[i - 1] for i in range(1, len(counts)) if counts[i - 1]}
 
     def bits(self) -> list[float]:
-        """Cross-entropy in bits per offset and token that can be said; NaN if none can."""
+        """Cross-entropy in bits per offset and token that can be predicted; NaN if none can."""
         return (self.nats / self.n_said / 0.6931471805599453).tolist()
 
     def unsayable(self) -> list[float]:
-        """Share of the tokens per offset that the head cannot say."""
+        """Share of the tokens per offset that the head cannot predict."""
         return (1 - self.n_said / self.n_states).tolist()
 
 
@@ -61,19 +61,19 @@ class Walk(NamedTuple):
 
     @property
     def tokens_per_forward(self) -> float:
-        """Tokens emitted per step; NaN where there was no step."""
+        """Tokens emitted per step; NaN if there was no step."""
         return self.n_kept / self.n_steps if self.n_steps else float("nan")
 
 
 class Reading(NamedTuple):
-    """What every head made of rows of text, [..., k]; entries without a target are False and 0."""
+    """Rows of text as read by all heads, [..., k]; entries without a target are False or 0."""
 
     right: Tensor
     """bool: `right[b, t, i-1]` is whether head i's argmax at t is the token at t+i."""
     nats: Tensor
     """float32: cross-entropy of the token at t+i."""
     rank: Tensor
-    """int32: tokens that head i puts before the token at t+i; of equal ones, those of lower id."""
+    """int32: tokens that head i ranks before the token at t+i; of equal ones, those of lower id."""
     confidence: Tensor
     """float32: probability of the argmax."""
     brier: Tensor
@@ -83,14 +83,14 @@ class Reading(NamedTuple):
 
     @classmethod
     def empty(cls, *shape: int, device: torch.device | str = "cpu") -> "Reading":
-        """Return a reading of nothing."""
+        """Return an empty reading."""
         number, count = torch.float32, torch.int32
         types = (torch.bool, number, count, number, number, count)
         return cls(*(torch.zeros(shape, dtype=dtype, device=device) for dtype in types))
 
 
 CHUNK = 2**26
-"""Logits that are in memory at once: [B, T, V] of one head is read in pieces of so many numbers."""
+"""Logits in memory at once: [B, T, V] of one head is read in pieces of so many numbers."""
 
 
 def read(
@@ -101,14 +101,14 @@ def read(
 ) -> Reading:
     """Read rows of text with heads 1..k in one forward, [B, T, k].
 
-    One module is read as it decodes (`models.head_states`).
+    A single module is read as it decodes (`models.head_states`).
 
     Args:
         model: any `MultiHeadModel`.
         tokens: int64 [B, T].
         heads: k, 1..n; default n.
-        following: int64 [B, F], the tokens after each row: targets that no state of the row reads.
-            Without them, targets beyond the row's end are absent.
+        following: int64 [B, F], the tokens after each row, used as targets only. Without them,
+            targets beyond the row's end are absent.
     """
     found, _ = _read(model, tokens, heads or model.n_future_tokens, following, chained=False)
     return found
@@ -119,7 +119,7 @@ def read_both(
 ) -> tuple[Reading, Reading]:
     """Return what `read` does, and offsets 3..n of one module chained, [B, T, n-2].
 
-    The second is [B, T, 0] for other models: they are read in one way. Offsets 1 and 2 are equal in
+    The second is [B, T, 0] for other models, which have one reading. Offsets 1 and 2 are equal in
     both.
     """
     return _read(model, tokens, model.n_future_tokens, following, chained=model.reused)
@@ -132,7 +132,7 @@ def _read(
     text = torch.cat([tokens, following], 1) if following is not None else tokens
     found = Reading.empty(*tokens.shape, k, device=tokens.device)
     again = Reading.empty(*tokens.shape, max(0, k - 2) * chained, device=tokens.device)
-    second = None  # state 2, from which both go on
+    second = None  # state 2, from which both continue
     for offset, state in head_states(model, tokens, k, following):
         _score(model, offset, state, text, found, offset - 1)
         second = state if offset == 2 else second
@@ -160,21 +160,21 @@ def _score(
 
 
 def _compare(logits: Tensor, target: Tensor) -> Reading:
-    """Return what logits [B, T, V] say of target [B, T], all [B, T]; computed in float32.
+    """Return the readings of logits [B, T, V] for target [B, T], all [B, T]; computed in float32.
 
-    A vocabulary is long, and each pass over it takes time: there are as few as possible, through
-    one buffer.
+    A vocabulary is large, and each pass over it takes time: there are as few passes as possible,
+    through one buffer.
     """
     logits = logits.float()
     best, predicted = logits.max(-1)  # [B, T]
     of_target = logits.gather(-1, target[..., None])  # [B, T, 1]
-    scaled = (logits - best[..., None]).exp_()  # [B, T, V]: probabilities, but for their sum
+    scaled = (logits - best[..., None]).exp_()  # [B, T, V]: probabilities times a constant
     size = scaled.sum(-1)
     sum_of_squares = torch.linalg.vector_norm(scaled, dim=-1).square() / size.square()
     nats = best - of_target[..., 0] + size.log()
     before = torch.gt(logits, of_target, out=scaled).sum(-1)  # exact: V is far below 2^24
     tied = (torch.eq(logits, of_target, out=scaled).sum(-1) > 1).nonzero(as_tuple=True)
-    if len(tied[0]):  # all the time in bfloat16, hardly ever in float32
+    if len(tied[0]):  # often in bfloat16, hardly ever in float32
         ids = torch.arange(logits.shape[-1], device=logits.device)
         lower = (logits[tied] == of_target[tied]) & (ids < target[tied][:, None])
         before[tied] += lower.sum(-1)
@@ -191,7 +191,7 @@ def _compare(logits: Tensor, target: Tensor) -> Reading:
 def finite(nats: Tensor) -> tuple[Tensor, Tensor]:
     """Return losses with 0 for infinite ones, and which are finite, bool; both like `nats`.
 
-    A drafter with a vocabulary of its own gives every other token the probability 0.
+    A drafter with a smaller vocabulary gives every other token the probability 0.
     """
     said = ~nats.isposinf()
     return torch.where(said, nats, 0).double(), said

@@ -29,7 +29,7 @@ def spans(n_states: int, window: int, stride: int) -> Iterator[Span]:
                              r r S S             and reads what fits before them
                                  r r S S
 
-    A text has a state less than tokens: none reads the last one.
+    A text has one state less than tokens: no state reads the last token.
     """
     done = 0
     while done < n_states:
@@ -41,9 +41,9 @@ def spans(n_states: int, window: int, stride: int) -> Iterator[Span]:
 def windows(
     corpus: Corpus, encode: Encode, bos: int | None, length: int, count: int | None
 ) -> Tensor:
-    """Return windows over the documents set end to end, each document after a BOS (None: nothing).
+    """Return windows over the documents in sequence, each document after a BOS (None: nothing).
 
-    Windows do not overlap; the tokens after the last whole one are left out.
+    Windows do not overlap; tokens after the last whole window are left out.
 
     Returns:
         int64 [count, length]: `count` evenly spread over the corpus, None means all.
@@ -61,7 +61,7 @@ def windows(
 
 
 def prompts(corpus: Corpus, encode: Encode, length: int, count: int, room: int) -> list[list[int]]:
-    """Return prompts from the middle of documents, each from another one.
+    """Return prompts from the middle of documents, each from a different one.
 
     Args:
         corpus: the documents.

@@ -14,13 +14,13 @@ from mtp_harness.scoring.bits_per_byte import pooled_bits_per_byte
 Sample = Mapping[str, Any]
 
 Texts = dict[str, int]
-"""Texts with their numbers, each kept once: runs share their prompts."""
+"""Texts with their numbers, each stored once: runs share their prompts."""
 
 ANSWERS_SHOWN = 3
-"""Of one document of one run; the others are counted."""
+"""Answers shown for one document of one run; the others are only counted."""
 
 TEXT_SHOWN = 20_000
-"""Characters of one text; where it is cut, it says so."""
+"""Characters shown of one text; a cut text says so."""
 
 SCORES_SHOWN = 6
 
@@ -68,7 +68,7 @@ def drilldown(
 
 
 def _has_text(documents: Iterable[Mapping[str, Any]], texts: Texts) -> bool:
-    """Return whether there is a text to read; kept results may hold only numbers."""
+    """Return whether there is a text to read; stored results may hold only numbers."""
     empty = (None, texts.get(""))
     return any(
         text not in empty
@@ -122,7 +122,7 @@ def _answers(sample: Sample, run: int, texts: Texts) -> Iterator[dict[str, Any]]
 
 
 def _answer(sample: Sample, judged: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what one answer's verdict and decode record say, as far as there are some."""
+    """Return the facts of one answer's verdict and decode record, as far as they exist."""
     verdict = judged.get("verdict") or _right_or_wrong(sample)
     record = judged.get("decode") or {}
     verified = record.get("n_verified") or []
@@ -147,7 +147,7 @@ def _answer(sample: Sample, judged: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _judged(sample: Sample) -> list[dict[str, Any]]:
-    """Return each answer's verdict and decode record, under whatever name the task keeps them."""
+    """Return each answer's verdict and decode record, under whatever name the task stores them."""
     for value in sample.values():
         first = value[0] if isinstance(value, list) and value else None
         if isinstance(first, dict) and "decode" in first:

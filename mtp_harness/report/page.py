@@ -1,4 +1,4 @@
-"""The page: what it says, put into its template with its own style and script.
+"""Fills the page's template with results, its style and its script.
 
 Three things keep what a model wrote from ever running: the template escapes every value, documents
 travel as JSON in which no `<` is left and are shown by `textContent`, and the page's content
@@ -29,13 +29,13 @@ from mtp_harness.results.sizes import in_short
 _HERE = Path(__file__).parent
 
 FEW = 2
-"""Models or tasks that the title names."""
+"""Most models or tasks that the title names."""
 
 LONGEST_TITLE = 72
 """Characters of a figure's title."""
 
 _NO_FACTS = frozenset({"totals", "tables", "documents", "versions", "hardware", "command"})
-"""Entries of `config.mtp` that are no facts of the provenance, or stand there already."""
+"""Entries of `config.mtp` that are not part of the provenance, or are shown elsewhere."""
 
 
 class Figure(NamedTuple):
@@ -49,12 +49,12 @@ class Figure(NamedTuple):
 
     @property
     def title(self) -> str:
-        """The caption's first sentence, or what of a long one comes before a pause."""
+        """The caption's first sentence, or the beginning of a long one."""
         return self._parts[0]
 
     @property
     def rest(self) -> str:
-        """What of the caption follows the title."""
+        """The rest of the caption."""
         return self._parts[1][:1].upper() + self._parts[1][1:]
 
     @property
@@ -76,12 +76,12 @@ def render(
     """Return the page of runs.
 
     Args:
-        runs: What it is about.
+        runs: The runs to show.
         board: The same as a table.
-        figures: The same in pictures.
-        refused: Why others were not drawn.
+        figures: The same as pictures.
+        refused: Why other figures were not drawn.
         title: Of the page; None for its models and tasks.
-        limit: Documents of a task that it holds.
+        limit: Most documents of a task.
     """
     order = {model: place for place, model in enumerate(board.models)}
     sound = {(run.path, task) for (task, _), one in board.boards.items() for run in one.runs}
@@ -127,7 +127,7 @@ def _hash(source: str) -> str:
 
 
 def harmless_json(value: Any) -> str:
-    """Return JSON that may stand in a `script` element: it can neither end nor begin a tag."""
+    """Return JSON for a `script` element: it can neither end nor begin a tag."""
     return json.dumps(value, allow_nan=False).replace("<", "\\u003c").replace("&", "\\u0026")
 
 
@@ -175,7 +175,7 @@ def _facts(runs: Sequence[Run], board: Leaderboard, documents: dict[str, Any]) -
 
 
 def _table(board: Leaderboard) -> dict[str, Any]:
-    """Return what the table of the leaderboard needs beside the leaderboard itself."""
+    """Return what the table of the leaderboard needs in addition to the leaderboard."""
     lead = ["model", "n", "k", "parameters"]
     if any(model.train_tokens is not None for model in board.models):
         lead.append("training tokens")
@@ -192,7 +192,7 @@ def _table(board: Leaderboard) -> dict[str, Any]:
 
 
 def _named(board: Leaderboard, task: str, place: int) -> str:
-    """Return what a task's columns are called: by temperature, or numbered."""
+    """Return the headings of a task's columns: by temperature, or numbered."""
     mine, first = board.boards[task, place].protocol, board.boards[task, 0].protocol
     if not place:
         return task
@@ -204,7 +204,7 @@ def _named(board: Leaderboard, task: str, place: int) -> str:
 
 
 def _best(column: Column, values: set[float]) -> float | None:
-    """Return the best value of a column; None where none is, or all are alike."""
+    """Return the best value of a column; None if there is none, or all are equal."""
     if column.higher_is_better is None or len(values) < 2:
         return None
     return max(values) if column.higher_is_better else min(values)

@@ -1,7 +1,6 @@
-"""The results that open the page: of each task its scores, how it decoded, and numbers by head.
+"""The cards at the top of the page: for each task its scores, how it decoded, numbers by head.
 
-A few of the leaderboard's columns, those that a reader looks for first; the page has all of them in
-a table further down.
+They show the leaderboard's most important columns; a table further down has all of them.
 """
 
 import re
@@ -16,11 +15,11 @@ from mtp_harness.results.run import Model
 from mtp_harness.results.schema import OF_TIMES
 
 MOST_SCORES = 2
-"""Scores of a card that are single numbers."""
+"""Most scores of a card that are single numbers."""
 MOST_SERIES = 6
-"""Metrics of a card's table by head."""
+"""Most metrics in a card's table by head."""
 MOST_ROWS = 24
-"""Its rows, all models together; one metric has its rows in any case."""
+"""Most rows of that table; a single metric always has its rows."""
 
 _DECODING = ("tokens_per_forward", SPEED)
 
@@ -30,7 +29,7 @@ _FIRST = (
     r"(\w+_)?(text_walk_\w+|speedup|identical)",
     r"(\w+_)?bits_per_byte",
 )
-"""Names of metrics, without their offset, in the order in which a reader looks for them."""
+"""Names of metrics, without their offset, the most important first."""
 
 _WORDS = {
     "tokens_per_forward": (
@@ -45,7 +44,7 @@ _WORDS = {
     "chained_accuracy": (
         "chained accuracy",
         "the same when each prediction reads the module’s state of the offset before, as in "
-        "training. Plain accuracy is what decoding sees: the module drafts on by itself.",
+        "training. Plain accuracy is what decoding sees: the module drafts repeatedly.",
     ),
     "accuracy_cond": (
         "accuracy after right drafts",
@@ -74,24 +73,24 @@ _WORDS = {
     "tokens_per_second": ("tokens per second", "depends on machine and batch."),
     SPEED: ("tokens per second", f"{text.HELP[SPEED]}."),
 }
-"""What metrics are called on the page, and what they are."""
+"""Titles and explanations of metrics on the page."""
 
 _BY = dict.fromkeys(OF_TIMES, "heads used, k") | {"mtp_arithmetic": "operations"}
-"""What a metric's last number counts where it is not the head."""
+"""What a metric's last number counts, if it is not the head."""
 
 _KNOWN = re.compile(rf"(?:(?P<of>\w+?)_)??(?P<name>{'|'.join(_WORDS)})")
 _SHARE = re.compile(r"(\w+_)?(accuracy(_cond)?|accept_rate_prefix|tf_agree|identical)")
 
 
 class Entry(NamedTuple):
-    """A number as it is shown."""
+    """A number as shown."""
 
     value: str
     interval: str  # empty without an interval
     change: str  # to the baseline; empty without one
     direction: str  # of the change: better, worse or empty
     whisker: tuple[float, float, float] | None  # low, value, high in percent of the column's span
-    share: int | None  # tenths, of a number from 0 to 1 that is one of several by head
+    share: int | None  # tenths, for a number from 0 to 1 that is one of several by head
 
 
 class Series(NamedTuple):
@@ -150,7 +149,7 @@ def _card(whole: Leaderboard, board: Board, name: str) -> Card:
 def _chosen(
     board: Board, columns: Sequence[Column]
 ) -> tuple[list[Column], dict[str, dict[int, Column]]]:
-    """Return the single numbers that are shown, and the metrics by offset, what matters first."""
+    """Return the single numbers and the metrics by offset that are shown, most important first."""
     single: list[Column] = []
     series: dict[str, dict[int, Column]] = {}
     own = [c for c in dict.fromkeys(columns) if c.task == board.task]
@@ -201,7 +200,7 @@ def _entry(
     column: Column | None,
     by_head: bool = False,
 ) -> Entry | None:
-    """Return a number as it is shown; None where it was not measured."""
+    """Return a number as shown; None if it was not measured."""
     cell = cells.get((model, column)) if column else None
     if cell is None or column is None:
         return None
@@ -233,14 +232,14 @@ def _whisker(cell: Cell, column: Sequence[Cell]) -> tuple[float, float, float] |
 
 
 def _limit(board: Board) -> str:
-    """Say of how many documents these are, where a run was limited."""
+    """Say how many documents were used, if a run was limited."""
     counted = (board.runs[0].content.get("n-samples") or {}).get(board.task) or {}
     done, there = counted.get("effective"), counted.get("original")
     return f"; limited to the first {done} of {there}" if done and there and done < there else ""
 
 
 def _title(metric: str, filtered: str = "") -> str:
-    """Return what a metric, without its offset, is called on the page."""
+    """Return a metric's title on the page, without its offset."""
     by = "" if filtered in ("", "none") else f" ({filtered})"
     if found := _KNOWN.fullmatch(metric):
         of = f", {found['of'].replace('_', ' ')}" if found["of"] else ""
@@ -249,6 +248,6 @@ def _title(metric: str, filtered: str = "") -> str:
 
 
 def _words(metrics: Mapping[str, None]) -> list[tuple[str, str]]:
-    """Return what the metrics of a card are, those that need a word."""
+    """Return the explanations of a card's metrics."""
     names = [found["name"] for metric in metrics if (found := _KNOWN.fullmatch(metric))]
     return [_WORDS[name] for name in dict.fromkeys(names)]

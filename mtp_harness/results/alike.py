@@ -1,4 +1,4 @@
-"""`results.protocol`, asked of the rows of a figure: may they stand side by side?"""
+"""Applies `results.protocol` to the rows of a figure: may they stand side by side?"""
 
 from collections.abc import Iterator
 
@@ -10,10 +10,10 @@ from mtp_harness.results.tidy import Results
 
 
 def refuse_differences(own: pd.DataFrame, results: Results) -> None:
-    """Refuse rows of runs that did a task in ways that cannot be compared.
+    """Refuse rows of runs whose ways of doing a task cannot be compared.
 
     Raises:
-        ValueError: There are some.
+        ValueError: There are such rows.
     """
     first: dict[tuple[str, bool], tuple[str, Protocol]] = {}
     for name, task, protocol in _protocols(own, results):

@@ -1,10 +1,10 @@
-"""The lines that end a run on the terminal: scores, how it decoded, and the next command.
+"""The last lines of a run on the terminal: scores, decoding, and the next command.
 
     humaneval_mtp  pass@1 0.125 [0.085, 0.171], 164 documents
     decoding       3.811 tokens per forward, 146 tokens/s, k = 4
     next           mtp-harness report results/
 
-They repeat what the harness's table says in 17 rows, for whoever looks for one number.
+They repeat the most important numbers of the harness's table, which has 17 rows.
 """
 
 import re
@@ -16,19 +16,19 @@ from mtp_harness.results.schema import QUALITY
 from mtp_harness.results.sizes import in_digits
 
 MOST_TASKS = 8
-"""Tasks that have a line; the table above has all."""
+"""Most tasks with a line; the table above has all."""
 MOST_SCORES = 3
-"""Scores in a task's line."""
+"""Most scores in a task's line."""
 
 AT_OFFSET = re.compile(r"(?P<name>(?!pass_at_).+)_(?P<offset>\d+)")
 
 
 def closing(content: Mapping[str, Any], output: str | None, logged: bool) -> list[str]:
-    """Return the lines; none where no score of ours is among the results.
+    """Return the lines; none if the results have no score of ours.
 
     Args:
         content: of a results file.
-        output: the folder that it was written to; None where it was not.
+        output: the folder that it was written to; None if it was not written.
         logged: whether answers were saved beside it.
     """
     rows = [*_scores(content)]
@@ -57,7 +57,7 @@ def _scores(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _parts(values: Mapping[str, float]) -> list[str]:
-    """Return each score, those by offset together: what has an interval first, then accuracies."""
+    """Return each score, grouped by offset: those with an interval first, then accuracies."""
     series: dict[str, list[tuple[int, float]]] = {}
     ranked: list[tuple[int, str]] = []
     for name, value in values.items():
@@ -90,7 +90,7 @@ def _decoding(mtp: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     parts = [f"{in_digits(totals['tokens_per_forward'])} tokens per forward"]
     parts += [] if speed is None else [f"{speed:,.0f} tokens/s"]
     parts.append(f"k = {k}" + (", the fastest on the first requests" if auto else ""))
-    if "same noise" in str(mtp.get("draft_rule")):  # engines have another rule, and other rates
+    if "same noise" in str(mtp.get("draft_rule")):  # engines use another rule, with other rates
         parts.append("sampled drafts verified with the same noise")
     if not mtp.get("lossless", True):
         parts.append("lossy: drafts were not verified")
@@ -99,6 +99,6 @@ def _decoding(mtp: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _next(output: str | None, logged: bool) -> str:
     if output is None:
-        return "nothing was saved: run it with -o results/ --log_samples to go on from here"
+        return "nothing was saved: add -o results/ --log_samples for a report"
     command = f"mtp-harness report {shlex.quote(output)}"
     return command if logged else f"{command} (with --log_samples it shows every answer)"

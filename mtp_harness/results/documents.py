@@ -1,4 +1,4 @@
-"""What a run's samples say of each document of a task: scores, and answers without text."""
+"""The scores of each document in a run's samples, and answers without text."""
 
 import hashlib
 from collections import defaultdict
@@ -12,11 +12,11 @@ from mtp_harness.results.result_file import ResultFile
 from mtp_harness.results.samples import generation_of, read, read_numbered
 
 Score = float | tuple[float, ...]
-"""A number, or what is summed before dividing: (numerator, denominator), or the four sums of
-`scoring.bits_per_byte`."""
+"""A number, or values that are summed before dividing: (numerator, denominator), or the four sums
+of `scoring.bits_per_byte`."""
 
 EMPTY = "n_empty_answers"
-"""In samples of which the texts were left out: how many of a document's answers had none."""
+"""In samples without texts: how many of a document's answers had no text."""
 
 _OTHER_KEYS = frozenset(
     "doc_id doc target arguments resps filtered_resps filter metrics "
@@ -32,8 +32,8 @@ class Documents:
         documents: Hash over the documents and their ids.
         prompts: Hash over the prompts.
         n_samples: Answers per document.
-        generation: Arguments of generation; None for tasks that generate nothing.
-        scores: Of each (metric, filter), by document.
+        generation: Arguments of generation; None for tasks that do not generate.
+        scores: By (metric, filter), then by document.
     """
 
     n_documents: int
@@ -64,9 +64,11 @@ def load(path: Path) -> Documents:
             for metric, value in scores_of(sample):
                 scores[metric, sample["filter"]][name] = value
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
-            lacks = f"without {error}" if isinstance(error, KeyError) else f"that is none ({error})"
+            lacks = (
+                f"without {error}" if isinstance(error, KeyError) else f"that is not one ({error})"
+            )
             raise ValueError(
-                f"{path} has a line {lacks}, expected what lm_eval --log_samples writes: run again"
+                f"{path} has a line {lacks}, expected a sample of lm_eval --log_samples: run again"
             ) from None
     _refuse_empty(path, documents)
     return Documents(
@@ -94,10 +96,10 @@ def _hash(pairs: set[tuple[str, str]]) -> str:
 
 
 def scores(file: ResultFile, task: str, metric: str) -> dict[str, float] | None:
-    """Return a metric, `_sampled` in its name, by document; None where no samples were logged.
+    """Return a metric, `_sampled` in its name, by document; None if no samples were logged.
 
     Raises:
-        ValueError: The samples are damaged, do not have the metric, or are not those which the
+        ValueError: The samples are damaged, do not have the metric, or are not those that the
             results file was pooled from.
     """
     path = file.samples(task)
@@ -125,7 +127,7 @@ def scores(file: ResultFile, task: str, metric: str) -> dict[str, float] | None:
 
 
 def empty_answers(file: ResultFile, task: str) -> int | None:
-    """Return how many answers have no text; None where the samples do not say it.
+    """Return how many answers have no text; None if the samples do not say it.
 
     Raises:
         ValueError: The samples are damaged.
@@ -138,8 +140,8 @@ def empty_answers(file: ResultFile, task: str) -> int | None:
 
 
 def count_empty(sample: Mapping[str, Any]) -> int | None:
-    """Return how many answers of a sample have no text; None where their texts were left out."""
-    if "filtered_resps" not in sample:  # which the harness writes and the import leaves out
+    """Return how many answers of a sample have no text; None if its texts were left out."""
+    if "filtered_resps" not in sample:  # the harness writes it, and the import leaves it out
         return sample.get(EMPTY)
     answers = [
         one
@@ -151,7 +153,7 @@ def count_empty(sample: Mapping[str, Any]) -> int | None:
 
 @lru_cache(maxsize=64)
 def _numbers(path: Path) -> tuple[tuple[str, dict[str, float]], ...]:
-    """Return the numbers of each line; answers and documents are not kept."""
+    """Return the numbers of each line, without answers and documents."""
     found = []
     for place, sample in read_numbered(path):
         if "doc_id" not in sample:

@@ -1,12 +1,12 @@
-"""The files that `lm_eval` writes: which JSON is results, and which samples belong to it.
+"""Finds the files that `lm_eval` writes: results, and the samples that belong to them.
 
     --output_path FOLDER      FOLDER/MODEL/results_DATE.json   samples_TASK_DATE.jsonl beside it
     --output_path X/RES.json  X/RES_DATE.json                  samples_TASK_DATE.jsonl beside it
 
-Results are known by what they hold, samples by the date that they share with their results.
+Results are recognised by their content, samples by the date that they share with their results.
 `mtp-harness grade` puts `samples_TASK_DATE.graded.jsonl` beside the samples; it is read instead of
-them, as long as it holds the same answers. Each `.jsonl` may be a `.jsonl.gz`; where both are
-there, the one that is not compressed counts.
+them as long as it holds the same answers. Each `.jsonl` may be a `.jsonl.gz`; if both exist, the
+one that is not compressed counts.
 """
 
 import gzip
@@ -26,7 +26,7 @@ Content = TypeVar("Content")
 
 DATE = r"\d{4}-\d\d-\d\dT\d\d[-:]\d\d[-:]\d\d(?:\.\d+)?"
 KEYS = frozenset({"results", "configs", "config"})
-"""What every results file of the harness holds."""
+"""Keys of every results file of the harness."""
 
 GRADED = ".graded.jsonl"
 PACKED = ".gz"
@@ -38,7 +38,7 @@ _BEGINNING = re.compile(rb'\s*\{\s*"results"\s*:')
 
 
 class SamplesName(NamedTuple):
-    """What the name of a samples file says."""
+    """The parts of a samples file's name."""
 
     task: str
     date: str
@@ -48,7 +48,7 @@ class SamplesName(NamedTuple):
 def find_results(places: Iterable[str | Path]) -> dict[Path, str]:
     """Return the results files named, and those below folders, each with its name below the folder.
 
-    A file that was cut off while it was written counts, so that its reader can say so.
+    A file that was cut off while it was written is included, so that its reader can say so.
 
     Raises:
         FileNotFoundError: A place does not exist, or no place holds a results file.
@@ -100,7 +100,7 @@ def _is_results(path: Path) -> bool:
 
 
 def samples_of(results: Path, task: str) -> Path | None:
-    """Return the samples of a task to read, the graded ones where there are; None without any.
+    """Return the samples file to read for a task, the graded one if there is one; None without any.
 
     Raises:
         ValueError: The graded copy holds other answers than its source.
@@ -114,17 +114,17 @@ def samples_of(results: Path, task: str) -> Path | None:
 
 
 def written_samples(results: Path, task: str) -> Path:
-    """Return where the harness puts a task's samples, whether or not they are there."""
+    """Return where the harness puts a task's samples, whether or not they exist."""
     return _as_it_is(results.with_name(f"samples_{task}_{_date_of(results)}.jsonl"))
 
 
 def all_samples(results: Path) -> list[Path]:
-    """Return the samples files of all tasks of a run, graded copies left out."""
+    """Return the samples files of all tasks of a run, without graded copies."""
     return _each_once(results.parent.glob(f"samples_*_{_date_of(results)}.jsonl*"))
 
 
 def samples_below(folder: Path) -> list[Path]:
-    """Return the samples files below a folder, graded copies among them, sorted."""
+    """Return the samples files below a folder, with graded copies, sorted."""
     return _each_once(folder.rglob("samples_*.jsonl*"))
 
 
@@ -138,36 +138,36 @@ def _plain(path: Path) -> Path:
 
 
 def _as_it_is(plain: Path) -> Path:
-    """Return the compressed file where only that is there."""
+    """Return the compressed file if only that exists."""
     packed = plain.with_name(plain.name + PACKED)
     return packed if packed.is_file() and not plain.is_file() else plain
 
 
 def results_of(samples: Path) -> Path | None:
-    """Return the results file that samples belong to; None where it is not beside them."""
+    """Return the results file of samples; None if it is not beside them."""
     named = read_name(samples)
     beside = samples.parent.glob(f"*_{named.date}.json") if named else ()
     return next(iter(sorted(beside)), None)
 
 
 def read_name(samples: Path) -> SamplesName | None:
-    """Return what a samples file's name says; None where the harness does not name files so."""
+    """Return the parts of a samples file's name; None if it is not the harness's form."""
     found = _SAMPLES.fullmatch(samples.name)
     return SamplesName(found["task"], found["date"], bool(found["graded"])) if found else None
 
 
 def is_graded(samples: Path) -> bool:
-    """Return whether a file is called as `mtp-harness grade` calls its copies."""
+    """Return whether a file is named like a graded copy of `mtp-harness grade`."""
     return _plain(samples).name.endswith(GRADED)
 
 
 def graded_copy(samples: Path) -> Path:
-    """Return the place of the graded copy of a samples file."""
+    """Return the path of the graded copy of a samples file."""
     return _as_it_is(_plain(samples).with_suffix(GRADED))
 
 
 def source_of(graded: Path) -> Path:
-    """Return the place of the samples that a graded copy was made of."""
+    """Return the path of the samples that a graded copy was made from."""
     return _as_it_is(graded.with_name(_plain(graded).name.removesuffix(GRADED) + ".jsonl"))
 
 
@@ -200,13 +200,13 @@ def write_lines(samples: Path, lines: Iterable[str]) -> None:
 
 
 def refuse_other_answers(graded: Path) -> None:
-    """Refuse a graded copy that holds other answers than the samples beside it.
+    """Refuse a graded copy whose answers differ from the samples beside it.
 
     Raises:
-        ValueError: It does.
+        ValueError: They differ.
     """
     written = source_of(graded)
-    if not written.is_file():  # the copy was kept alone
+    if not written.is_file():  # only the copy was kept
         return
     states = tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in (graded, written))
     if not _hold_the_same(graded, written, states):
@@ -222,7 +222,7 @@ def _hold_the_same(graded: Path, written: Path, _states: object) -> bool:
 
 
 def _answers(path: Path) -> list[Any]:
-    """Return what identifies each line; a line that is damaged equals none."""
+    """Return what identifies each line; a damaged line equals no other."""
     found: list[Any] = []
     for line in lines_of(path):
         try:
@@ -234,18 +234,18 @@ def _answers(path: Path) -> list[Any]:
 
 
 def in_words(error: ValueError | OSError) -> str:
-    """Return on one line what is wrong with a file; the system's own errors are no sentences."""
+    """Return on one line what is wrong with a file; the system's own errors are put into words."""
     if not isinstance(error, OSError) or error.errno is None:
         return " ".join(str(error).split())
     return f"{error.filename} cannot be read ({str(error.strerror).lower()}): check the file"
 
 
 def read_each(places: Iterable[Place], read: Callable[[Place], Content]) -> list[Content]:
-    """Return what reading each place gives; what cannot be read is named on stderr and left out.
+    """Return what reading each place gives; places that cannot be read are reported on stderr.
 
     Args:
         places: Files, or whatever `read` takes.
-        read: Raises a ValueError that names the file, or the system's own error, where it cannot.
+        read: Raises a ValueError that names the file, or an error of the system.
 
     Raises:
         ValueError: Nothing could be read.

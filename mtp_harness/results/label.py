@@ -1,14 +1,14 @@
-"""What a model is called: one rule for every table, figure and page.
+"""The name of a model: one rule for every table, figure and page.
 
-`model_args label=…` is its label. Without one it is the last part of the model's name, and as many
-parts as tell it apart where another model of the same results is called so, too:
+`model_args label=…` is its label. Otherwise it is the last part of the model's name, with more
+parts if another model of the same results has the same last part:
 
     /ckpt/run1/7B                      7B
     /ckpt/run1/7B and /ckpt/run2/7B    run1/7B and run2/7B
     /ckpt/7B, drafter=/d/tuned         7B + tuned
 
-What another engine than this package's decoded says so, `7B (vllm)`, and is never taken for the
-same model.
+A model decoded by another engine than this package's gets its name, `7B (vllm)`, and is never taken
+for the same model.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 
 class Model(NamedTuple):
-    """What results say of their model's name.
+    """The parts of a model's name in results.
 
     Attributes:
-        label: `label=…` of the model arguments; empty where it was not given.
+        label: `label=…` of the model arguments; empty if not given.
         name: A folder, or a name on the hub.
-        drafter: Likewise, of heads that are not the model's own; empty where they are.
+        drafter: Likewise, for heads that are not the model's own; otherwise empty.
     """
 
     label: str
@@ -30,7 +30,7 @@ class Model(NamedTuple):
 
     @property
     def parts(self) -> list[str]:
-        """The parts of its name."""
+        """The parts of its path."""
         return [part for part in self.name.split("/") if part] or ["model"]
 
     @property
@@ -40,7 +40,7 @@ class Model(NamedTuple):
 
 
 def model_of(content: Mapping[str, Any]) -> Model:
-    """Return how a results file calls its model."""
+    """Return a results file's name of its model."""
     mtp = content["config"].get("mtp") or {}
     name = content.get("model_name") or mtp.get("pretrained") or ""
     engine = mtp.get("engine")  # absent: this package's own, or the harness's
@@ -50,7 +50,7 @@ def model_of(content: Mapping[str, Any]) -> Model:
 
 
 def model_of_folder(name: str) -> Model:
-    """Return the model that the harness called a folder after: `__ckpt__run1__7B`."""
+    """Return the model that the harness named a folder after: `__ckpt__run1__7B`."""
     return Model("", _clean(name.replace("__", "/")))
 
 
@@ -67,7 +67,7 @@ def labels_of(models: Iterable[Model]) -> dict[Model, str]:
 
 
 def _shortest(model: Model, models: Iterable[Model]) -> str:
-    """Return as many parts of a model's name, from the end, as no other model's label has."""
+    """Return the end of a model's name, with as many parts as make it unique."""
     own = model.parts
     others = [other for other in models if other.parts != own]
     for count in range(1, len(own)):
@@ -78,5 +78,5 @@ def _shortest(model: Model, models: Iterable[Model]) -> str:
 
 
 def _clean(name: object) -> str:
-    """Return a name on one line, without half characters, which JSON may hold."""
+    """Return a name on one line, without half characters, which JSON may contain."""
     return " ".join(str(name).split()).encode("utf-8", "replace").decode()

@@ -2,11 +2,11 @@
 
 A table has dimension columns, then `metric`, `value`, `low`, `high`, `count`: `low` and `high` are
 a 90 % bootstrap interval over documents, `count` is the number of tokens, documents or steps behind
-the value. What does not apply is None, and so is NaN, which JSON does not have.
+the value. Values that do not apply, and NaN (which JSON does not have), are None.
 
     task.aggregation ──▶ configs.TASK.metadata.{tables, documents} ──move──▶ config.mtp.{the same}
 
-The harness asks a task for its configuration after it has aggregated, and only on rank 0: there the
+The harness reads a task's configuration after it has aggregated, and only on rank 0: there the
 tables wait until `simple_evaluate` returns.
 """
 
@@ -21,7 +21,7 @@ MOVED = ("tables", "documents")
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of a table: its place has one entry per dimension, and NaN counted nothing."""
+    """One row of a table: `place` has one entry per dimension; NaN: nothing was counted."""
 
     place: tuple[Any, ...]
     metric: str
@@ -32,10 +32,10 @@ class Cell:
 
 
 def long_table(dimensions: Sequence[str], cells: Iterable[Cell]) -> dict[str, list[Any]]:
-    """Return a table as JSON has it: {"columns": [...], "rows": [[...], ...]}.
+    """Return a table as JSON values: {"columns": [...], "rows": [[...], ...]}.
 
     Raises:
-        ValueError: a cell has another number of dimensions.
+        ValueError: a cell has the wrong number of dimensions.
     """
     rows = []
     for cell in cells:
@@ -51,9 +51,9 @@ def _plain(entry: Any) -> Any:
 
 
 def move(results: Any) -> None:
-    """Move what probes left in their metadata to `config.mtp` of the results of `simple_evaluate`.
+    """Move tables from probes' metadata to `config.mtp` of the results of `simple_evaluate`.
 
-    Tasks without tables keep their documents' hashes there: any model may have answered them.
+    The hashes of documents of tasks without tables stay: any model may have answered them.
 
     Args:
         results: None on every rank but the first.

@@ -1,9 +1,9 @@
-"""The probes' own tables in a results file, column by column, checked.
+"""Reads and checks the probes' own tables in a results file, column by column.
 
     config.mtp.tables.TASK.TABLE = {"columns": […], "rows": [[…], …]}
 
-They have thousands of rows, so what can be said of a column is said at once. Columns that
-`schema.COLUMNS` does not have are those of a user's own probe, and are kept.
+They have thousands of rows, so a column is checked as a whole. Columns that are not in
+`schema.COLUMNS` belong to a user's own probe, and are kept.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ Columns = dict[str, list[Any]]
 
 
 class Block(NamedTuple):
-    """Rows that share most entries, and what differs, by column: the probes write thousands."""
+    """Rows that share most entries, with the differing ones by column: there are thousands."""
 
     shared: Row
     own: Mapping[str, Sequence[Any]]
@@ -27,10 +27,10 @@ class Block(NamedTuple):
 
 
 def blocks_of(file: ResultFile, task: str, name: str, table: Any) -> Iterator[Block]:
-    """Yield the rows of a table that hold a value; none of a list of reasons (`not_measured`).
+    """Yield the rows of a table that have a value; none of a list of reasons (`not_measured`).
 
     Raises:
-        Unreadable: It is not a table, or holds what no probe writes; the message names both.
+        Unreadable: It is not a table, or has content that no probe writes; the message names both.
     """
     where = f"{file.path}: table {name} of {task}"
     if not isinstance(table, Mapping) or not isinstance(names := table.get("columns"), list):
@@ -47,7 +47,7 @@ def blocks_of(file: ResultFile, task: str, name: str, table: Any) -> Iterator[Bl
     _check_offsets(where, own.get("offset", ()), file)
     if None in own["metric"]:
         place = own["metric"].index(None) + 1
-        raise Unreadable(f"{where} has in row {place} no metric: run again")
+        raise Unreadable(f"{where} has no metric in row {place}: run again")
     if "model" in own:
         own["baseline"] = [None if model == "self" else model for model in own.pop("model")]
     own["documents"] = _documents_of_rows(file, task, own)
@@ -70,7 +70,7 @@ def _check_shape(where: str, names: list[Any], rows: Any) -> None:
 
 
 def _documents_of_rows(file: ResultFile, task: str, own: Columns) -> list[str | None]:
-    """Return which documents each row is about, by its data set or category."""
+    """Return each row's documents, by its data set or category."""
     nothing = [None] * len(own["value"])
     sets = own.get("data_set", nothing)
     kept = [one or other for one, other in zip(sets, own.get("category", nothing), strict=True)]
@@ -79,9 +79,9 @@ def _documents_of_rows(file: ResultFile, task: str, own: Columns) -> list[str | 
 
 
 def _typed(file: ResultFile, name: str, column: str, entries: Sequence[Any]) -> list[Any]:
-    """Return the entries of a column, as numbers where it is one of numbers.
+    """Return the entries of a column, as numbers if it is a column of numbers.
 
-    A column that is not ours is one of numbers if it holds nothing else.
+    An unknown column is one of numbers if it has nothing else.
     """
     types = set(map(type, entries)) - {type(None)}
     kind = schema.COLUMNS.get(column, "Float64" if types and types <= {int, float} else "string")
@@ -106,9 +106,9 @@ _CHANGE_NUMBERS = ("window", "stride", "new_tokens")
 
 
 def asked_of(file: ResultFile, task: str) -> str:
-    """Return in words how a task was asked, temperature and repeats aside.
+    """Return in words how a task was run, without temperature and repeats.
 
-    Where documents lie and which of them were read is told by their hashes, not here.
+    The place of documents and the choice among them are covered by their hashes, not here.
     """
     config, content = file.content["configs"].get(task, {}), file.content
     kwargs = dict(config.get("generation_kwargs") or {})
@@ -131,7 +131,7 @@ def _version(told: Any) -> str:
 
 
 def documents_of(file: ResultFile, task: str, data_set: str | None) -> str | None:
-    """Return which documents a task read: their hash, how many of how many, or both."""
+    """Return the documents of a task: their hash, how many of how many, or both."""
     sets = file.data_sets(task)
     about = next(iter(sets.values())) if len(sets) == 1 else sets.get(str(data_set))
     sha256 = about.get("sha256") if isinstance(about, dict) else None

@@ -1,9 +1,10 @@
-"""What two runs of a task must have in common before their numbers may stand side by side.
+"""Conditions for showing two runs of a task side by side.
 
-This is the one rule: `leaderboard`, `report`, `figures` and `passk` all ask it. Greedy and sampled
-answers are two questions, and so are two temperatures: they are shown apart, each under its name.
-Within one question everything else must be equal. Documents are compared by data set, as far as
-both runs read it; of timings (`mtp_speed`) they do not count, for those are of machines.
+This is the one rule for `leaderboard`, `report`, `figures` and `passk`. Greedy and sampled answers
+are different questions, and so are two temperatures: they are shown separately, each under its
+name. Within one question everything else must be equal. Documents are compared for the data sets
+that both runs read; for timings (`mtp_speed`) they do not count, because those depend on the
+machine.
 """
 
 from collections.abc import Mapping
@@ -21,10 +22,10 @@ ABSENT = "not at hand"
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a run did a task; values are words, so that a difference can be shown.
+    """How a run did a task; values are text, so that a difference can be shown.
 
-    What is not known is empty, and fits everything. So does the draft rule where nothing was
-    drafted: head 1 alone fits any lossless rule.
+    An unknown value is empty, and fits everything. So does the draft rule if nothing was drafted:
+    head 1 alone fits any lossless rule.
     """
 
     task_version: str = ""
@@ -49,11 +50,11 @@ class Protocol:
         return self.temperature in ("", GREEDY)
 
     def is_same_question(self, other: "Protocol") -> bool:
-        """Return whether both are greedy, or sampled at one temperature, as far as is known."""
+        """Return whether both are greedy, or sampled at one temperature, as far as known."""
         return self.temperature == other.temperature or "" in (self.temperature, other.temperature)
 
     def differences(self, other: "Protocol") -> list[str]:
-        """Return each difference but temperature in words, both values named; empty without any."""
+        """Return each difference except temperature in words, with both values."""
         found = [
             f"documents of {name} {mine} against {its}"
             for name, mine in self.documents.items()
@@ -69,7 +70,7 @@ class Protocol:
 
 
 def protocol_of(file: ResultFile, task: str, documents: Documents | None = None) -> Protocol:
-    """Return how a run did a task, of which it logged `documents`, or None."""
+    """Return how a run did a task; `documents` are those it logged, or None."""
     config = file.content["configs"][task]
     generates = bool(config.get("generation_kwargs"))  # probes have none, whatever samples say
     generation = documents.generation if documents else config.get("generation_kwargs")
@@ -94,7 +95,7 @@ def _version(told: Any) -> str:
 
 
 def protocol_of_samples(documents: Documents) -> Protocol:
-    """Return what samples say of how a task was done, where their results are not at hand."""
+    """Return how a task was done according to its samples, if their results are missing."""
     return Protocol(
         number_of_documents=str(documents.n_documents),
         documents={"samples": documents.documents[:12]},
@@ -113,7 +114,7 @@ def _texts(file: ResultFile, task: str, documents: Documents | None) -> dict[str
         if isinstance(about, Mapping)
     }
     told: dict[str, Any] = {"documents": hashes}
-    if len(sets) < 2:  # of several, runs may have read different ones
+    if len(sets) < 2:  # with several, runs may have read different ones
         effective = file.counted(task)[0]
         told["number_of_documents"] = "" if effective is None else str(effective)
         if documents:

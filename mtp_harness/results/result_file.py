@@ -1,4 +1,4 @@
-"""One results file of the harness, read and checked before anything is drawn from it."""
+"""Reads and checks one results file of the harness."""
 
 import hashlib
 import json
@@ -13,9 +13,9 @@ from mtp_harness.results.find import samples_of
 from mtp_harness.results.label import Model, labels_of, model_of
 
 SCHEMAS = (None, 1)
-"""Versions of `config.mtp` that we understand; files from before it had one carry none."""
+"""Versions of `config.mtp` that can be read; the oldest files have none."""
 
-# Of a task's metadata: shown under names of their own, or which documents are read, which their
+# Of a task's metadata: shown under other names, or about which documents are read, which their
 # hashes say, or how answers are graded. The harness hands every task the options of all others.
 _NOT_SETTINGS = frozenset(
     "version config_source grading data_dir source n_samples temperature top_p top_k k num_fewshot "
@@ -27,14 +27,14 @@ _PART = re.compile(r"\d+ of the test split's (\d+) documents")
 """How a loader says that its file is a part of a test split."""
 
 LOSSY = {"all": "unverified", "synthetic": "synthetic acceptance"}
-"""What `config.mtp.acceptance` is called where drafts are not verified."""
+"""Words for `config.mtp.acceptance` if drafts are not verified."""
 
 
 File = TypeVar("File", bound="ResultFile")
 
 
 class Unreadable(ValueError):
-    """A file that nothing can be drawn from; the message names it and says why."""
+    """A file that cannot be used; the message names it and says why."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class ResultFile:
     """A results file.
 
     Attributes:
-        name: Of the file below the folder that was given, for tables.
-        sha256: Of its bytes.
-        alias: What its model is called beside other models, where that takes more.
+        name: The file's path below the folder that was given, for tables.
+        sha256: Hash of its bytes.
+        alias: The model's name beside other models, if it needs a longer one.
     """
 
     path: Path
@@ -55,27 +55,27 @@ class ResultFile:
 
     @property
     def mtp(self) -> Mapping[str, Any]:
-        """What our model wrote about itself; empty for other models."""
+        """The settings and totals that our model wrote; empty for other models."""
         told: Mapping[str, Any] = self.content["config"].get("mtp") or {}
         return told
 
     @property
     def model_name(self) -> Model:
-        """What it says of its model's name."""
+        """The parts of its model's name."""
         return model_of(self.content)
 
     @property
     def label(self) -> str:
-        """What its model is called."""
+        """The name of its model."""
         return self.alias or labels_of([self.model_name])[self.model_name]
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks with documents of their own; groups only pool their members."""
+        """The tasks with documents; groups only pool their members."""
         return [task for task in self.content["results"] if task in self.content["configs"]]
 
     def metrics(self, task: str) -> dict[tuple[str, str], float]:
-        """Return the numbers of a task by (metric, filter), the standard errors left out."""
+        """Return the numbers of a task by (metric, filter), without standard errors."""
         found = {}
         for name, value in self.content["results"][task].items():
             metric, comma, filtered = name.partition(",")
@@ -86,7 +86,7 @@ class ResultFile:
 
     @property
     def machine(self) -> str | None:
-        """What it ran on, in a few words; None where it does not say."""
+        """Its hardware in a few words; None if it does not say."""
         hardware = self.mtp.get("hardware") or {}
         if "gpu" in hardware or "cpu" not in hardware:
             return hardware.get("gpu")
@@ -95,7 +95,7 @@ class ResultFile:
         return f"{hardware['cpu']}{threads}"
 
     def stated(self, task: str) -> dict[tuple[str, str], Any]:
-        """Return what is stated of a task by (metric, filter), standard errors left out."""
+        """Return the stated values of a task by (metric, filter), without standard errors."""
         found = {}
         for name, value in self.content["results"][task].items():
             metric, comma, filtered = name.partition(",")
@@ -104,7 +104,7 @@ class ResultFile:
         return found
 
     def without_tables(self) -> "ResultFile":
-        """Return the file without the probes' tables, which are most of what it holds."""
+        """Return the file without the probes' tables, which are most of its content."""
         config = self.content["config"]
         slim = {**config, "mtp": {**self.mtp, "tables": {}}} if self.mtp else config
         return replace(self, content={**self.content, "config": slim})
@@ -114,7 +114,7 @@ class ResultFile:
         metadata = self.content["configs"][task].get("metadata") or {}
         # The harness copies the model arguments into every task's metadata.
         arguments = self.content["config"].get("model_args") or {}
-        if isinstance(arguments, str):  # as `simple_evaluate` was given them
+        if isinstance(arguments, str):  # as given to `simple_evaluate`
             arguments = {part.partition("=")[0].strip(): None for part in arguments.split(",")}
         hidden = _NOT_SETTINGS | set(arguments if isinstance(arguments, dict) else ())
         return sorted((name, value) for name, value in metadata.items() if name not in hidden)
@@ -124,7 +124,7 @@ class ResultFile:
         return samples_of(self.path, task)
 
     def data_sets(self, task: str) -> dict[str, Any]:
-        """Return what a run says of the data sets of a task: hash, source, how many documents."""
+        """Return the facts about a task's data sets: hash, source, number of documents."""
         metadata = self.content["configs"].get(task, {}).get("metadata") or {}
         told = (self.mtp.get("documents") or {}).get(task) or metadata.get("documents")
         return told if isinstance(told, dict) else {}
@@ -137,10 +137,10 @@ class ResultFile:
         return counts.get("effective"), wholes[0] if wholes else counts.get("original")
 
     def require_all(self, task: str, samples: Path, n_documents: int) -> None:
-        """Refuse samples of a task that hold another number of documents than was scored.
+        """Refuse samples of a task whose number of documents is not the scored number.
 
         Raises:
-            ValueError: They do.
+            ValueError: It differs.
         """
         counted = (self.content.get("n-samples") or {}).get(task) or {}
         expected = counted.get("effective")
@@ -155,7 +155,7 @@ def read(path: Path, name: str) -> ResultFile:
     """Read and check a results file.
 
     Raises:
-        Unreadable: It is none, or holds what no run writes.
+        Unreadable: It is not a results file, or has content that no run writes.
     """
     try:
         data = path.read_bytes()
@@ -176,7 +176,7 @@ def read(path: Path, name: str) -> ResultFile:
 
 
 def told_apart(files: Sequence[File]) -> list[File]:
-    """Return files that stand side by side, no two models of which have one label."""
+    """Return files that stand side by side, with different labels for all models."""
     labels = labels_of(file.model_name for file in files)
     return [
         file if file.label == (label := labels[file.model_name]) else replace(file, alias=label)
@@ -185,7 +185,7 @@ def told_apart(files: Sequence[File]) -> list[File]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON; of a name that is there twice, neither value would be right."""
+    """Return an object of JSON; a name that occurs twice is refused."""
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
@@ -275,7 +275,7 @@ def whole(file: ResultFile, name: str, value: Any, least: int | None = None) -> 
 
 
 def number(file: ResultFile, name: str, value: Any) -> float | None:
-    """Return a number; None where nothing was counted (null or NaN).
+    """Return a number; None if nothing was counted (null or NaN).
 
     Raises:
         Unreadable: It is not a number, or infinite.

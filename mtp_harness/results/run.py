@@ -1,4 +1,4 @@
-"""What a results file says about the model and how it decoded."""
+"""The model of a results file, and how it decoded."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,15 +16,15 @@ from mtp_harness.results.values import columns_of
 
 
 class Model(NamedTuple):
-    """What a row of the leaderboard stands for; equal for runs of other tasks.
+    """A row of the leaderboard; equal for runs of different tasks with one model.
 
     Attributes:
-        label: What it is called.
+        label: Its label.
         n: `n_future_tokens`; 1 for ordinary models.
         k: heads used in decoding.
         acceptance: of drafts: "exact", "all" (unverified, lossy) or "synthetic".
-        parameters: of the whole model; like what follows, None where the run does not say it.
-        called: its name beside the other models of these results; empty for its whole name.
+        parameters: of the whole model; this and what follows is None if the run does not say it.
+        called: its name beside the other models of these results; empty: its whole name.
     """
 
     label: str
@@ -39,12 +39,12 @@ class Model(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The model in a few words: its label, and as much more as tells it from other rows."""
+        """The model in a few words: its label, and as much more as distinguishes it from others."""
         return self.called or self.whole_name
 
     @property
     def whole_name(self) -> str:
-        """The same with all that it may take."""
+        """The model with all known facts."""
         return ", ".join([self._begins, *filter(None, self._parts)])
 
     @property
@@ -66,7 +66,7 @@ class Model(NamedTuple):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """All but what it is called."""
+        """All fields but its name."""
         return {name: value for name, value in self._asdict().items() if name != "called"}
 
     @property
@@ -80,7 +80,7 @@ class Model(NamedTuple):
         return self.acceptance == "exact"
 
     def is_as_large_as(self, other: "Model") -> bool:
-        """Return whether the parameters differ by at most 10 %; False where they are not known."""
+        """Return whether the parameters differ by at most 10 %; False if they are not known."""
         return same_size(self.parameters, other.parameters)
 
 
@@ -115,7 +115,7 @@ class Run(ResultFile):
 
     @property
     def vocab_size(self) -> int | None:
-        """How many tokens its tokenizer has; None where the run was not told."""
+        """The size of its tokenizer's vocabulary; None if unknown."""
         size: int | None = self.mtp.get("vocab_size")
         return size
 
@@ -125,7 +125,7 @@ class Run(ResultFile):
         return str(self.mtp.get("slots") or self.mtp.get("batch_size", "?"))
 
     def table(self, task: str, name: str, metric: str) -> Iterator[dict[str, Any]]:
-        """Yield the rows of one of the tables that our probes write; none where there is none."""
+        """Yield the rows of one of the probes' tables; none if there is no such table."""
         keys = zip(*(self.columns[key] for key in ("task", "table", "metric")), strict=True)
         for place, key in enumerate(keys):
             if key == (task, name, metric):
@@ -137,8 +137,8 @@ def find(places: Sequence[str]) -> list[Run]:
 
     Raises:
         FileNotFoundError: A place does not exist, or no place holds a results file.
-        ValueError: None of the files is a results file that tables can be made of. Where some
-            are, the others are named and left out.
+        ValueError: None of the files is a usable results file. If some are, the others are named
+            and left out.
     """
     found = find_results(places).items()
     runs = result_file.told_apart(read_each(found, lambda one: _read(*one)))
@@ -147,7 +147,7 @@ def find(places: Sequence[str]) -> list[Run]:
 
 
 def names_of(models: Iterable[Model]) -> dict[Model, str]:
-    """Return what models are called side by side: their labels, with no more than tells them apart.
+    """Return names of models side by side: their labels, with as much more as distinguishes them.
 
     mtp-bytes-n4 alone; mtp-bytes-n4, k=2 beside mtp-bytes-n4, k=4
     """

@@ -1,4 +1,4 @@
-"""The samples files of the harness, `samples_TASK_DATE.jsonl`: which there are, what they hold."""
+"""The samples files of the harness, `samples_TASK_DATE.jsonl`: which exist, and their content."""
 
 import json
 import re
@@ -28,9 +28,9 @@ class SamplesFile(NamedTuple):
     """One task's samples.
 
     Attributes:
-        family: The task without a temperature, so that a task at several of them is one.
-        model: What its model is called. Where no results are beside the samples, the folder says
-            it, which the harness names after the model.
+        family: The task without a temperature, the same for all its temperatures.
+        model: Its model's name. Without results beside the samples it comes from the folder, which
+            the harness names after the model.
     """
 
     path: Path
@@ -40,12 +40,12 @@ class SamplesFile(NamedTuple):
 
 
 def describe(path: Path, task: str | None = None) -> SamplesFile:
-    """Return what samples are of; `task` where that is not what their name says."""
+    """Return the task and model of samples; `task` if their name does not say it."""
     return describe_each([path], task)[path]
 
 
 def describe_each(paths: Iterable[Path], task: str | None = None) -> dict[Path, SamplesFile]:
-    """Return the same of files that stand side by side, no two models of which have one label."""
+    """Return the same for files that stand side by side, with different labels for all models."""
     models = {path: _model_of(path) for path in paths}
     labels = labels_of(models.values())
     return {path: _described(path, task, labels[model]) for path, model in models.items()}
@@ -68,19 +68,19 @@ def _model_of(path: Path) -> Model:
         if results is not None:
             return result_file.read(results, results.name).model_name
     except result_file.Unreadable:
-        pass  # whoever needs the results says what is wrong with them
+        pass  # an error is reported where the results are needed
     return model_of_folder(path.resolve().parent.name)
 
 
 def family_of(task: str) -> str:
-    """Return a task's name without a temperature, so that a task at several of them is one."""
+    """Return a task's name without a temperature, the same for all its temperatures."""
     return _TEMPERATURE.sub("", task)
 
 
 def find(places: Iterable[str | Path]) -> list[Path]:
-    """Return the samples files named, and those of results files and below folders named.
+    """Return the samples files named, and those of named results files and folders.
 
-    Of a file and its graded copy, the copy.
+    If a file has a graded copy, the copy.
     """
     found = find_all(places)
     return [path for path in found if is_graded(path) or graded_copy(path) not in found]
@@ -111,15 +111,15 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the samples of a file.
 
     Raises:
-        ValueError: A line is not a sample; the message names the file and the line. Or it is a
-            graded copy of other answers than stand beside it.
+        ValueError: A line is not a sample; the message names the file and the line. Or a graded
+            copy has answers other than those beside it.
     """
     for _, sample in read_numbered(path):
         yield sample
 
 
 def read_numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the same with the number of each line, from 1; blank lines are no samples."""
+    """Yield the same with the number of each line, from 1; blank lines are skipped."""
     if (named := read_name(path)) and named.is_graded:
         refuse_other_answers(path)
     for number, line in enumerate(lines_of(path), 1):  # a wrong encoding is a damaged line
@@ -138,7 +138,7 @@ def read_numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _is_sample(told: Any) -> bool:
-    """Return whether requests have arguments by name or in order, and answers what tasks write."""
+    """Return whether requests have arguments by name or in order, and answers have known forms."""
     requests = told.get("arguments", []) if isinstance(told, dict) else None
     if not isinstance(requests, dict | list):
         return False
@@ -147,7 +147,7 @@ def _is_sample(told: Any) -> bool:
 
 
 def _are_answers(told: Any) -> bool:
-    """Return whether `n_answers` is what tasks write: a number, what an expression was, or a list.
+    """Return whether `n_answers` has a known form: a number, an expression's facts, or a list.
 
     Entries of a list say how an answer was decoded; those of programs have a verdict, too.
     """
@@ -180,13 +180,13 @@ def is_judged(sample: Mapping[str, Any]) -> bool:
 
 
 def generation_of(sample: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the generation arguments of a sample; None where nothing was generated."""
+    """Return the generation arguments of a sample; None if nothing was generated."""
     second = arguments_of(sample)[1]
     return dict(second) if isinstance(second, dict) and "until" in second else None
 
 
 def arguments_of(sample: Mapping[str, Any]) -> list[Any]:
-    """Return the first two arguments of a sample's first request; None for those it lacks."""
+    """Return the first two arguments of a sample's first request; None for missing ones."""
     requests = sample["arguments"]
     each = requests.values() if isinstance(requests, dict) else requests
     first = next(iter(each), None) or ()
@@ -196,7 +196,7 @@ def arguments_of(sample: Mapping[str, Any]) -> list[Any]:
 
 
 def temperature_of(sample: dict[str, Any]) -> float:
-    """Return the temperature of a sample's answers; 0 where they are greedy."""
+    """Return the temperature of a sample's answers; 0 if they are greedy."""
     kwargs = generation_of(sample)
     if kwargs is None:
         raise ValueError(

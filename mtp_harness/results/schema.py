@@ -1,11 +1,11 @@
-"""The one tidy table that every figure is drawn from: its columns, and what may stand in them.
+"""The tidy table that every figure is drawn from: its columns and their allowed values.
 
 A row is one number: what was measured (`task`, `data_set`, `metric`, `aspect`), on which model
 (`label` … `train_seed`), where (`offset` … `baseline`), and `value` with its 90 % interval `low`,
-`high` and the `count` of documents, tokens or steps behind it. What does not apply is missing,
-never 0. Shares are in [0, 1] and times in seconds; percentages exist in figures only.
+`high` and the `count` of documents, tokens or steps behind it. Values that do not apply are
+missing, never 0. Shares are in [0, 1] and times in seconds; percentages exist in figures only.
 
-A user's own probe may add columns: they stand behind these, as numbers or text.
+A user's own probe may add columns: they come after these, as numbers or text.
 
 Rows come from runs (`source` is "run") and from the paper (`source` names its table or figure).
 """
@@ -18,7 +18,7 @@ COLUMNS = {
     "file": "string",  # the results file, below the folder that was given
     "run": "string",  # hash of that file; of all files behind a derived number, with spaces
     "date": "Float64",  # of the run, seconds since 1970
-    "label": "string",  # what the run calls its model
+    "label": "string",  # the model's name
     "n": "Int64",  # n_future_tokens
     "heads": "string",  # parallel or sequential; in the paper's table S4 also causal, anticausal
     "reading": "string",  # of sequential heads beyond the first module: reused or chained
@@ -31,9 +31,9 @@ COLUMNS = {
     "train_data": "string",  # words of the paper: "313B bytes (0.5 epochs)"
     "hardware": "string",
     "dtype": "string",
-    "note": "string",  # what whoever added the run says of it, shown on figures
+    "note": "string",  # remark by the person who added the run, shown on figures
     "documents": "string",  # which: their hash, or how many of how many
-    "protocol": "string",  # how a task was asked, where it says so: "0-shot"
+    "protocol": "string",  # how a task was run, if it says so: "0-shot"
     "asked": "string",  # the task's version, few shots, and a hash of its settings
     "acceptance": "string",  # exact, all (lossy), or synthetic (forced): never in one series
     "task": "string",  # without a temperature: humaneval_mtp_t0.2 is humaneval_mtp
@@ -95,7 +95,7 @@ QUALITY = re.compile(
 """Metrics that are scores, as the harness prints them."""
 
 OF_TIMES = ("mtp_speed", "mtp_speculative")
-"""Tasks whose every metric belongs to times."""
+"""Tasks whose metrics are all times."""
 
 _AT = re.compile(r"pass@(\d+)")
 
@@ -114,7 +114,7 @@ def at(metric: str) -> int | None:
 def unfit(metric: str, value: float) -> str | None:
     """Return what is wrong with a value, in words, or None.
 
-    A share above 1 is most often a percentage: two units in one table would draw a wrong figure.
+    A share above 1 is usually a percentage: two units in one table would give a wrong figure.
     """
     if _SHARE.fullmatch(metric) and not 0 <= value <= 1:
         return f"{metric} is {value:g}, expected a share from 0 to 1 (is it in percent?)"

@@ -3,13 +3,13 @@
     read_runs(places) -> Results
         values     pandas.DataFrame with the columns and types of `schema.COLUMNS`, one number a row
         files      the `ResultFile` of each run that was read, by the hash in the column `run`
-        problems   sentences: files that were left out, and measurements that were there twice
+        problems   sentences: files that were left out, and measurements that occur twice
 
-    frame(rows)      the same frame from rows of one's own, such as the paper's (`paper_data.read`)
-    to_csv(values)   its text: only the columns that hold something, the same bytes for equal values
+    frame(rows)      the same frame from other rows, such as the paper's (`paper_data.read`)
+    to_csv(values)   its text: only columns with entries; equal values give equal bytes
 
-Nothing is filled in. A file that cannot be used is left out whole, and the sentence in `problems`
-says which and why. Where two runs measured the same with the same settings, the newer counts.
+Missing values stay missing. A file that cannot be used is left out, and a sentence in `problems`
+says which and why. If two runs measured the same with the same settings, the newer counts.
 """
 
 import gc
@@ -29,7 +29,7 @@ from mtp_harness.results.values import columns_of
 
 
 class Results(NamedTuple):
-    """What a folder of runs holds; `files` are without the tables that `values` has."""
+    """The content of a folder of runs; `files` are without the tables that `values` has."""
 
     values: pd.DataFrame
     files: dict[str, ResultFile]
@@ -76,7 +76,7 @@ def table(results: Results, task: str, name: str, *metrics: str) -> pd.DataFrame
 
 @contextmanager
 def _no_search_for_cycles() -> Iterator[None]:
-    """Pause the collector: JSON makes millions of lists, and no cycles."""
+    """Pause the garbage collector: JSON makes millions of lists, and no cycles."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -103,7 +103,7 @@ _SCHEMA = pa.schema({name: _ARROW[kind] for name, kind in schema.COLUMNS.items()
 
 
 def _typed(columns: Mapping[str, list[Any]]) -> pa.Table:
-    """Return columns by `_SCHEMA`; those that hold nothing take no room until they are joined."""
+    """Return columns by `_SCHEMA`; empty ones take no memory until they are joined."""
     return pa.table({name: _array(name, column) for name, column in columns.items()})
 
 
@@ -120,7 +120,7 @@ def _array(name: str, column: list[Any]) -> pa.Array:
 
 
 def _text(entry: object) -> str | None:
-    """Return an entry as text without half characters, which JSON may hold and no table can."""
+    """Return an entry as text without half characters, which JSON allows and tables do not."""
     return None if entry is None else str(entry).encode("utf-8", "replace").decode()
 
 
@@ -156,7 +156,7 @@ SETTINGS = (
     "label n parameters train_tokens train_step train_seed dtype documents acceptance asked task "
     "table"
 ).split()
-"""With the dimensions, and the machine where time was measured, what equal measurements share."""
+"""Columns that equal measurements share, besides the dimensions (and the machine for times)."""
 
 
 def _newest(
@@ -180,7 +180,7 @@ def _newest(
 
 
 def _beside_times(values: pd.DataFrame) -> "pd.Series[bool]":
-    """Return which rows are times, or stand in a table with some."""
+    """Return which rows are times, or are in a table with times."""
     timed = values["metric"].str.fullmatch(schema.TIMED.pattern)
     in_tables = (values["table"] != "results") | values["task"].isin(schema.OF_TIMES)
     with_times = values.loc[timed & in_tables, "table"].unique()
@@ -188,7 +188,7 @@ def _beside_times(values: pd.DataFrame) -> "pd.Series[bool]":
 
 
 def _several_times(values: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of all tables that more than one run has of one model."""
+    """Return the rows of all tables that more than one run has for one model."""
     tables = values[["run", *SETTINGS]].drop_duplicates()
     several = tables[tables.duplicated(SETTINGS, keep=False)]
     return values[values["run"].isin(several["run"]) & values["task"].isin(several["task"])]

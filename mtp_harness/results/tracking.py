@@ -1,11 +1,11 @@
 """Results of the harness in MLflow: parameters, metrics, samples and figures of each run.
 
-One results file is one MLflow run. What it gets:
+One results file is one MLflow run, with:
 
     parameters   the run's settings and `config.mtp`, flat: `model_args.draft_heads`, `mtp.dtype`, …
     metrics      `TASK/METRIC`, with `@` spelled out (`humaneval_mtp/pass_at_1`), and `totals/…`
     artifacts    the results file, its samples under `samples/`, and figures under `figures/`
-    tags         the file's SHA-256, so that a file is logged once however often it is offered
+    tags         the file's SHA-256, so that a file is logged only once
 
 Reads JSON only. Needs the extra `mlflow`: `pip install 'mtp-harness[mlflow]'`.
 """
@@ -24,14 +24,14 @@ from mtp_harness.results.result_file import ResultFile
 
 FILE_TAG = "mtp_harness.results_sha256"
 _BATCH = 100
-"""Parameters that MLflow takes at once."""
+"""Most parameters that MLflow takes at once."""
 
 _NOT_PARAMETERS = ("totals", "tables", "documents")
 """Parts of `config.mtp` that are results."""
 
 
 class Logged(NamedTuple):
-    """A run in MLflow, by its id, and whether it was not there before."""
+    """A run in MLflow, by its id, and whether it is new."""
 
     run_id: str
     new: bool
@@ -45,17 +45,18 @@ def log_run(
 ) -> list[str]:
     """Log results files, and figures, tables or folders of them; return the ids of the runs.
 
-    Artifacts of one results file belong to its run; those of several to a run of their own, the
-    last, which names the runs behind it.
+    Artifacts of one results file belong to its run. Artifacts of several belong to one more run,
+    the last of the ids, which names the runs behind it.
 
     Args:
         uri: of the tracking server or store, such as `sqlite:///mlflow.db`.
         results_files: each is a run, logged once.
         artifacts: files and folders.
-        experiment: MLflow's name for what belongs together.
+        experiment: MLflow's name for a set of runs.
 
     Raises:
-        ValueError: MLflow is not installed or cannot use the store, or a file is no results file.
+        ValueError: MLflow is not installed or cannot use the store, or a file is not a results
+            file.
     """
     store = Store(uri, experiment)
     alone = len(results_files) == 1
@@ -70,7 +71,7 @@ class Store:
     """One experiment in an MLflow store."""
 
     def __init__(self, uri: str, experiment: str) -> None:
-        """Open the store, and make the experiment where it is new.
+        """Open the store, and make the experiment if it is new.
 
         Raises:
             ValueError: MLflow is not installed, or cannot use the store.
@@ -91,7 +92,7 @@ class Store:
     def log_results(
         self, path: Path, artifacts: Sequence[Path] = (), name: str | None = None
     ) -> Logged:
-        """Log a results file, by default as its model and tasks; if it is there, add artifacts."""
+        """Log a results file, by default under its model and tasks, or add artifacts to it."""
         file = result_file.read(path, path.name)
         with self._in_words():
             run_id = self._finished_run(file.sha256)
@@ -108,7 +109,7 @@ class Store:
         return Logged(run_id, new)
 
     def log_comparison(self, artifacts: Sequence[Path], run_ids: Sequence[str]) -> str:
-        """Log artifacts that were made of several runs; return the id of their run."""
+        """Log artifacts made from several runs; return the id of their run."""
         with self._in_words():
             run_id = self._begin("comparison", {})
             for place, one in enumerate(run_ids):
@@ -121,7 +122,7 @@ class Store:
         return str(self._client.create_run(self._id, run_name=name, tags=tags).info.run_id)
 
     def _finished_run(self, digest: str) -> str | None:
-        """Return the run of a file; runs that were killed while they were logged are removed."""
+        """Return the run of a file; runs that were killed while being logged are removed."""
         found = None
         for run in self._client.search_runs([self._id], f"tags.`{FILE_TAG}` = '{digest}'"):
             if run.info.status == "FINISHED":
@@ -158,7 +159,7 @@ class Store:
 
 
 def _with_home(uri: str) -> str:
-    """Return the place of a store with `~` expanded, also in one that is a file's address."""
+    """Return the place of a store with `~` expanded, also if it is a file's address."""
     scheme = next((one for one in ("sqlite:///", "file://") if uri.startswith(one)), "")
     return scheme + expanded(uri.removeprefix(scheme))
 
@@ -176,7 +177,7 @@ def parameters(file: ResultFile) -> dict[str, str]:
 
 
 def numbers(file: ResultFile) -> dict[str, float]:
-    """Return the metrics in a results file, by the names that they have in MLflow."""
+    """Return the metrics in a results file, by their names in MLflow."""
     named = {
         f"{task}/{key.removesuffix(',none')}": value
         for task, metrics in file.content["results"].items()

@@ -23,10 +23,10 @@ _ENDS = {"_low90": "low", "_high90": "high"}
 
 
 def columns_of(file: ResultFile) -> Columns:
-    """Return every number of a results file, in the columns of `schema.COLUMNS` and tables' own.
+    """Return every number of a results file, in `schema.COLUMNS` and the tables' own columns.
 
     Raises:
-        Unreadable: A number is none, or cannot be what its name says; the message names the file.
+        Unreadable: A value is not a number, or is impossible for its metric.
     """
     run, blocks = _run(file), list(_all(file))
     own = (name for block in blocks for name in block.own)
@@ -46,7 +46,7 @@ def _all(file: ResultFile) -> Iterator[Block]:
     yield from (Block(row, {}, 1) for row in _totals(file))
     for task, tables in (file.mtp.get("tables") or {}).items():
         if not isinstance(tables, dict):
-            raise Unreadable(f"{file.path}: tables of {task} are no tables by name: run again")
+            raise Unreadable(f"{file.path}: tables of {task} are not tables by name: run again")
         for name, table in tables.items():
             yield from probe_tables.blocks_of(file, task, name, table)
 
@@ -80,13 +80,13 @@ def decoding_of(file: ResultFile, task: str) -> Row:
     config = file.content["configs"].get(task, {})
     kwargs = config.get("generation_kwargs") or {}
     if not isinstance(kwargs, dict):
-        raise Unreadable(f"{file.path}: generation_kwargs of {task} are no settings: run again")
+        raise Unreadable(f"{file.path}: generation_kwargs of {task} are not settings: run again")
     row: Row = {"k": whole(file, "draft_heads", file.mtp.get("draft_heads"))}
     if kwargs:
         given = kwargs.get("temperature", 1.0) if kwargs.get("do_sample") else 0.0
         row["temperature"] = number(file, f"temperature of {task}", given)
         row["n_samples"] = whole(file, f"repeats of {task}", config.get("repeats"), least=1)
-    elif task == "mtp_acceptance":  # generates nothing: an option says at which it reads
+    elif task == "mtp_acceptance":  # generates nothing: its temperature is an option
         given = (config.get("metadata") or {}).get("temperature")
         row["temperature"] = number(file, f"temperature of {task}", given)
     slots = file.mtp.get("slots") or file.mtp.get("batch_size")
@@ -160,7 +160,7 @@ def _totals(file: ResultFile) -> Iterator[Row]:
 
 
 def _refuse_unfit(file: ResultFile, columns: Columns) -> None:
-    """Refuse values that their metric cannot have, and intervals that end before they begin."""
+    """Refuse impossible values of a metric, and intervals that end before they begin."""
     places: dict[str, list[int]] = defaultdict(list)
     for place, metric in enumerate(columns["metric"]):
         places[metric].append(place)

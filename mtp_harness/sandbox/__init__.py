@@ -7,11 +7,11 @@ Three kinds of processes, none forked from the one before:
 
     harness ──▶ workers (run the trusted checks) ──▶ zygotes ──fork──▶ one program each
 
-A program never shares a process with a test or an expected value, and a verdict is made where the
-program has no say. `checking` has the grader's side of that, `candidate` the program's, `wire`
-what crosses between them (`values`, `foreign`), `zygote`, `rootfs`, `bubblewrap` and
-`seccomp` the isolation. How they meet is the program's `rule`, and stands in its verdict: copies,
-objects by handle (`handles`), or a script with standard input and output (`script`, `stdio`).
+A program never shares a process with a test or an expected value, and cannot influence where a
+verdict is made. `checking` is the grader's side, `candidate` the program's, `wire` the messages
+between them (`values`, `foreign`); `zygote`, `rootfs`, `bubblewrap` and `seccomp` are the
+isolation. The program's `rule` says how a test meets it: by copies, by handles on objects
+(`handles`), or as a script with standard input and output (`script`, `stdio`).
 """
 
 from mtp_harness.sandbox.grader import Grader

@@ -1,9 +1,9 @@
-"""The same isolation made by `bwrap`, where an AppArmor profile lets that and not us.
+"""The same isolation made by `bwrap`, if an AppArmor profile allows it and not us.
 
-It builds the file system that `rootfs` describes, but for one thing: the interpreter and the source
-of this package are in it, since the zygote is started in there. Inside, nobody holds a capability:
-the zygote cannot mount anything, so it empties the program's folder, and ends where it cannot.
-Set-uid, bubblewrap does not bound the size of that folder, and refuses.
+It builds the file system that `rootfs` describes, plus the interpreter and the source of this
+package, since the zygote starts inside. Inside, no process has a capability: the zygote cannot
+mount anything, so it empties the program's folder, and ends if it cannot. A set-uid bubblewrap does
+not limit the size of that folder, and is refused.
 """
 
 import os
@@ -19,12 +19,12 @@ from mtp_harness.sandbox.types import NOBODY, NoNamespaces
 
 
 def start(channel: socket.socket, box_bytes: int, errors: int) -> subprocess.Popen[bytes]:
-    """Start a zygote as process 1 of what bubblewrap makes; raises `NoNamespaces`.
+    """Start a zygote as process 1 inside bubblewrap; raises `NoNamespaces`.
 
     Args:
         channel: The zygote's end of its channel.
         box_bytes: Size of the program's folder.
-        errors: File that bubblewrap writes its complaints to.
+        errors: File for bubblewrap's error messages.
     """
     bwrap = shutil.which("bwrap")
     if bwrap is None:
@@ -35,7 +35,7 @@ def start(channel: socket.socket, box_bytes: int, errors: int) -> subprocess.Pop
     for name, value in interpreter.environment().items():
         options += ["--setenv", name, value]
     options += _files([python, str(interpreter.FOLDER)])
-    # Last: what is still writable when the root is not.
+    # Last: the folder that stays writable when the root is read-only.
     options += [*_folder(rootfs.BOX, box_bytes), "--remount-ro", "/", "--chdir", "/"]
     try:
         return subprocess.Popen(
@@ -60,20 +60,20 @@ def complaint(errors: int) -> str:
 
 
 def _prepare() -> None:
-    """Make the new process what bubblewrap should be."""
+    """Prepare the new process before it becomes bubblewrap."""
     linux.be_killed_first()
-    if os.geteuid() == 0:  # whose processes the kernel does not count, in whatever namespace
+    if os.geteuid() == 0:  # root's processes are not counted by the kernel, in any namespace
         linux.become(NOBODY)
 
 
 def _no_more_users(bwrap: str) -> list[str]:
-    """Return the option against user namespaces inside, where this `bwrap` has it."""
+    """Return the option against user namespaces inside, if this `bwrap` has it."""
     known = subprocess.run([bwrap, "--help"], capture_output=True, text=True).stdout
     return ["--disable-userns"] if "--disable-userns" in known else []
 
 
 def _files(further: list[str]) -> list[str]:
-    """Return the options that show what `rootfs` shows, and `further` paths, read-only."""
+    """Return the options that show the same as `rootfs`, and `further` paths, read-only."""
     steps = list(rootfs.layout({**rootfs.visible_paths(), **{one: one for one in further}}))
     options: list[str] = []
     for path, real in steps:

@@ -1,7 +1,7 @@
-"""What runs in a program's own process: load the program, then answer calls until killed.
+"""Runs in a program's own process: loads the program, then answers calls until killed.
 
-The program shares this process and can write to its reply channel itself. All that buys is another
-way to return a value: which value is right is known to the grader alone.
+The program shares this process and can write to its reply channel. That only gives it another way
+to return a value: the right value is known to the grader alone.
 """
 
 import builtins
@@ -19,7 +19,7 @@ import mtp_harness.sandbox.script as script
 import mtp_harness.sandbox.wire as wire
 from mtp_harness.sandbox.values import ERRORS
 
-MODULE = "candidate"  # not `__main__`: what a program guards with that name is not to run
+MODULE = "candidate"  # not `__main__`: code under that guard should not run
 _MESSAGE_CHARS = 500
 
 Reply = list[object]
@@ -38,15 +38,15 @@ OPERATIONS: dict[str, Callable[..., object]] = {
     "isinstance": lambda kind, thing: isinstance(thing, kind),
     "issubclass": lambda kind, other: issubclass(other, kind),
 }
-"""What a check may do with an object of the program's: nothing that compares or decides."""
+"""What a check may do with an object of the program: nothing that compares or decides."""
 
 
 class NotJudgeable(BaseException):
-    """Something that does not cross. Not an `Exception`, so that programs let it pass."""
+    """Something that cannot be sent. Not an `Exception`, so that programs do not catch it."""
 
 
 def _plain_args(error: BaseException) -> tuple[object, ...] | None:
-    """Return the arguments of an exception, or None where they are not plain."""
+    """Return the arguments of an exception, or None if they are not plain."""
     try:
         wire.pack(error.args, _MESSAGE_CHARS)
     except Exception:
@@ -62,7 +62,7 @@ def _text(error: BaseException) -> str:
 
 
 class _Function:
-    """A function of the test's, which runs where the test is."""
+    """A function of the test, which runs in the grader."""
 
     def __init__(self, session: "Session", number: int, name: str) -> None:
         self._session, self.number = session, number
@@ -121,7 +121,7 @@ class Session:
             wire.send_frame(self.sock, ["output", f"returned a value that is too large: {error}"])
 
     def call_back(self, number: int, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
-        """Have the grader call a function of the test's; meanwhile it may ask for more."""
+        """Make the grader call a function of the test; meanwhile it may send requests."""
         try:
             request = ["callback", number, self._pack(list(args)), self._pack(kwargs)]
         except (wire.Unsupported, wire.TooLarge) as error:
@@ -136,13 +136,13 @@ class Session:
             self.send(self.do(message))
 
     def _throw(self, kind: Any, args: Any, at: Any) -> NoReturn:
-        """Raise here what a function of the test's raised there; `at` is its number there."""
+        """Raise here what a function of the test raised there; `at` is its number there."""
         error: BaseException = kind(*args)
         self._thrown += [error] if at == len(self._thrown) else []
         raise error
 
     def do(self, request: list[Any]) -> Reply:
-        """Do what the grader asks for, and return what came of it."""
+        """Do what the grader asks for, and return the result."""
         operation, number, *given = request
         args, kwargs = (cast(Any, self._unpack(one)) for one in given)
         try:
@@ -161,7 +161,7 @@ class Session:
             return ["not_judgeable", f"{what} a value that holds {error}, which cannot be copied"]
         if isinstance(error, wire.TooLarge):
             return ["output", f"{what} a value that is too large: {error}"]
-        # The frames may hold what filled the memory.
+        # The frames may hold the objects that filled the memory.
         error.__traceback__ = error.__context__ = error.__cause__ = None
         for number, thrown in enumerate(self._thrown):
             if thrown is error:
@@ -169,17 +169,17 @@ class Session:
         return ["raised", self._pack(error)]
 
     def _number(self, value: object) -> int | None:
-        """Return the number of an object, or None where objects are not kept."""
+        """Return the number of an object, or None if objects are not kept."""
         if not self.keep:
             return None
-        # Held here, the object lives on, so that no other one gets its id.
+        # Held here, the object stays alive, so that no other one gets its id.
         number = self._numbers.setdefault(id(value), len(self.held))
         if number == len(self.held):
             self.held.append(value)
         return number
 
     def _tree(self, value: object, tree: wire.Tree) -> object:
-        """Return the tree of a value that is not plain: what it is made of, and its number."""
+        """Return the tree of a value that is not plain: its parts, and its number."""
         if isinstance(value, _Function):
             return ["p", value.number]
         if isinstance(value, BaseException):
@@ -236,7 +236,7 @@ class Session:
 
 
 def serve(sock: socket.socket, max_reply: int) -> None:
-    """Answer on `sock` for ever; returns when the grader is gone or memory has run out.
+    """Answer on `sock` until the grader is gone or memory has run out.
 
     Messages: `["begin"]` to the grader, `[rule, code, names or input]` back. Under `stdio` the
     program then has the channel for its standard output. Otherwise one reply for loading follows,
@@ -244,7 +244,7 @@ def serve(sock: socket.socket, max_reply: int) -> None:
     exports]`, `["value", tree, arguments after the call]`, `["end"]` of an iterator, `["raised",
     exception]` or `[kind, message]` with a kind of failure. Before a reply there may be any number
     of `["callback", number, args, kwargs]`, which the grader answers by `["returned", tree]` or
-    `["threw", class, arguments, number]`, after further requests of its own.
+    `["threw", class, arguments, number]`, after any number of requests.
     """
     wire.send_frame(sock, ["begin"])
     rule, code, names = cast(list[Any], wire.read_frame(sock))
@@ -259,7 +259,7 @@ def serve(sock: socket.socket, max_reply: int) -> None:
 
 def run(sock: socket.socket, max_reply: int) -> None:
     """Serve, then end the process; never returns."""
-    leave = os._exit  # held here, since the program may put something else in its place
+    leave = os._exit  # stored here, since the program may replace it
     # A program that forks and ends would race its child for the verdict: only the parent answers.
     os.register_at_fork(after_in_child=sock.close)
     try:

@@ -1,7 +1,7 @@
 """The grader's side of one program: the trusted check.
 
 `check(candidate)` runs here, with a stand-in for `candidate` that sends its arguments to the
-program's process and gets plain values back. The verdict is made here and nowhere else.
+program's process and gets plain values back. The verdict is made here only.
 """
 
 import decimal
@@ -21,7 +21,7 @@ _ALARM_GRACE_S = 0.25
 
 
 class Check:
-    """The trusted `check` of one program, loaded and ready to be run."""
+    """The trusted `check` of one program, loaded and ready to run."""
 
     def __init__(self, program: Program, remote: RemoteFunction) -> None:
         """Run preamble and test, where `entry_point` is the stand-in; raises `Fault`."""
@@ -44,7 +44,7 @@ class Check:
         self._namespace = namespace
 
     def run(self) -> Verdict:
-        """Return what the check finds; all that touches the program's values is under its alarm."""
+        """Return the check's result; all use of the program's values has a time limit."""
         armed = True
 
         def ring(_number: int, _frame: types.FrameType | None) -> None:
@@ -55,7 +55,7 @@ class Check:
         left_s = max(self._remote.deadline - time.monotonic(), 0.0) + _ALARM_GRACE_S
         signal.signal(signal.SIGALRM, ring)
         try:
-            # The signal comes again and again: a test with a bare `except` swallows the first ones.
+            # The signal repeats: a test with a bare `except` swallows the first ones.
             signal.setitimer(signal.ITIMER_REAL, left_s, _ALARM_GRACE_S)
             verdict = self._judge()
         except Stop:
@@ -99,7 +99,7 @@ class Check:
 
 
 def _uses(code: types.CodeType) -> Iterator[tuple[str, str]]:
-    """Yield what a piece of code does with which name."""
+    """Yield the names that code uses, with their kind of use."""
     for step in dis.get_instructions(code):
         if isinstance(step.argval, str):
             yield step.opname, step.argval
@@ -112,7 +112,7 @@ def _shown(error: BaseException) -> str:
 
 
 def _text(error: BaseException) -> str:
-    """Return what an exception says, for which a program's object may be asked."""
+    """Return an exception's message, which may need an object of the program."""
     try:
         return one_line(str(error))
     except Exception as other:
@@ -120,7 +120,7 @@ def _text(error: BaseException) -> str:
 
 
 def _as_new() -> None:
-    """Undo what an earlier test may have changed in this process."""
+    """Undo changes of an earlier test in this process."""
     random.seed(0)  # tests draw random inputs: every program gets the same ones
     decimal.setcontext(decimal.Context())
     sys.setrecursionlimit(RECURSION)

@@ -7,13 +7,13 @@ _consent = False
 
 
 def consent_given() -> bool:
-    """Return whether it was started with `--confirm_run_unsafe_code`, which no task is told."""
+    """Return whether the run has `--confirm_run_unsafe_code`, which tasks cannot see."""
     return _consent
 
 
 @contextmanager
 def consent_for_this_run(given: bool) -> Iterator[None]:
-    """Have `consent_given` answer so for one run."""
+    """Set the answer of `consent_given` for one run."""
     global _consent
     before, _consent = _consent, given
     try:

@@ -1,8 +1,7 @@
-"""What a program's own classes become in the grader: named tuples, enumerations, exceptions.
+"""The grader's counterparts of a program's classes: named tuples, enumerations, exceptions.
 
-Such a value is a new one of a class made here, whose equality, order and hash are the builtin
-type's. What else its class has, it asks the program for, by the handle that it carries under the
-rule `objects`.
+Such a value has a new class made here, with the builtin type's equality, order and hash. Its other
+attributes are asked of the program, by the handle that it carries under the rule `objects`.
 """
 
 import collections
@@ -15,25 +14,25 @@ _NAMES, _NAME_CHARS, _BASES = 256, 200, 16
 
 
 class Foreign:
-    """A value of a class of the program's."""
+    """A value of one of the program's classes."""
 
     _handle: Any = None
 
     def __getattr__(self, name: str) -> object:
-        """Ask the program for what is not known here."""
+        """Ask the program for an attribute that is unknown here."""
         if self._handle is None:
             raise AttributeError(name)
         return getattr(self._handle, name)
 
 
 Classes = dict[tuple[str, ...], type]
-"""The classes that were made for one program, by name and fields."""
+"""The classes made for one program, by name and fields."""
 
 
 def record(
     name: str, fields: list[str], items: tuple[object, ...], handle: object, made: Classes
 ) -> object:
-    """Return a named tuple; raises `ValueError` or `TypeError` where it cannot be one."""
+    """Return a named tuple; raises `ValueError` or `TypeError` if it cannot be one."""
     key = (name, *fields)
     if key not in made:
         _refuse_long(*key)
@@ -44,7 +43,7 @@ def record(
 
 
 def _refuse_long(*names: str) -> None:
-    """Refuse names that no honest program has: classes would take the grader's memory and time."""
+    """Refuse extreme names: classes would take the grader's memory and time."""
     if len(names) > _NAMES or max(map(len, names)) > _NAME_CHARS:
         raise Malformed(f"over {_NAMES} names, or one of over {_NAME_CHARS} letters")
 
@@ -71,7 +70,7 @@ class Member(Foreign):
         return self._shown[0]
 
     def __repr__(self) -> str:
-        """Return how it shows itself."""
+        """Return its representation."""
         return self._shown[1]
 
     def __format__(self, spec: str) -> str:
@@ -97,7 +96,7 @@ _COUNTING: dict[type, Any] = {int: IntMember, str: StrMember}
 def member(
     owner: str, name: object, value: object, counts: bool, shown: tuple[str, ...], handle: object
 ) -> object:
-    """Return a member of an enumeration; it may count as the number or the text that it is."""
+    """Return a member of an enumeration, which may also be a number or a text."""
     if not isinstance(name, str | None) or len(shown) != 2:
         raise Malformed("a member without name, text and picture")
     if counts and type(value) not in _COUNTING:
@@ -108,7 +107,7 @@ def member(
 
 
 def plain(value: Any) -> object:
-    """Return what a value that carries no handle counts as, to be sent back as that."""
+    """Return a value without its handle, as the plain value to send back."""
     if isinstance(value, int):
         return int(value)
     if isinstance(value, tuple):
@@ -119,30 +118,30 @@ def plain(value: Any) -> object:
 
 
 class ErrorClass(type):
-    """The class of classes that stand for a program's exceptions, so that `except` knows them."""
+    """The class of classes that stand for a program's exceptions, so that `except` works."""
 
     _handle: Any = None
     __getattr__ = Foreign.__getattr__  # of the class itself
 
     def __call__(cls, *args: object, **kwargs: object) -> Any:
-        """Have the program make one, where it can be asked."""
+        """Make the program create one, if it can be asked."""
         if cls._handle is None:
             return super().__call__(*args, **kwargs)
         return cls._handle(*args, **kwargs)
 
 
 class ForeignError(Foreign, metaclass=ErrorClass):
-    """What the classes of a program's exceptions have in common, besides a builtin exception."""
+    """Common base of a program's exceptions, besides a builtin exception."""
 
     _text: str | None = None
 
     def __str__(self) -> str:
-        """Return what the program says of it."""
+        """Return the program's answer for an attribute."""
         return super().__str__() if self._text is None else self._text
 
 
 def error_class(name: str, above: list[type], handle: object) -> type[Exception]:
-    """Return a class for exceptions of that name, below the classes `above`."""
+    """Return a class for exceptions of that name, derived from the classes `above`."""
     _refuse_long(name, *(one.__name__ for one in above))
     if len(above) > _BASES:
         raise Malformed(f"{name} derives from over {_BASES} classes")
@@ -154,7 +153,7 @@ def error_class(name: str, above: list[type], handle: object) -> type[Exception]
 
 
 def error(kind: Any, args: object, text: str, handle: object) -> Exception:
-    """Return an exception as the program has it."""
+    """Return an exception as in the program."""
     known = args if isinstance(args, tuple) else (text,)
     if type(kind) is not ErrorClass:
         if kind not in ERRORS.values():

@@ -14,24 +14,24 @@ from mtp_harness.sandbox.types import MECHANISMS, Limits, Program, Verdict
 def default_workers() -> int:
     """Return one more than this process's share of the processors.
 
-    A worker and its program wait for each other, so that one worker keeps no processor busy.
+    A worker and its program wait for each other, so one worker does not keep a processor busy.
     """
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of a distributed run on this machine
     return len(os.sched_getaffinity(0)) // ranks + 1
 
 
 class Grader:
-    """Grades model-written programs in processes of their own.
+    """Grades model-written programs in separate processes.
 
     Use it as a context manager, or call `close`.
 
     Args:
         limits: What every program may use.
         workers: How many programs to grade at once; by default `default_workers()`.
-        consent: Run programs even where the self-test finds that they are not isolated.
+        consent: Run programs even if the self-test finds that they are not isolated.
 
     Raises:
-        IsolationError: Programs would not be isolated here, and nobody consented to that.
+        IsolationError: Programs would not be isolated here, and there is no consent to that.
         RuntimeError: This is not Linux.
     """
 
@@ -43,11 +43,11 @@ class Grader:
         self._limits, self._consent = limits or Limits(), consent
         self._n_workers = default_workers() if workers is None else workers
         if self._n_workers < 1:
-            raise ValueError(f"workers={workers} but at least one must grade")
+            raise ValueError(f"workers={workers}, expected at least 1")
         self._report = self_test()
         if not consent:
             self._report.require()
-        # What the self-test found then holds for every program: no worker falls back later.
+        # The self-test's mechanism then holds for every program: no worker uses a weaker one later.
         found = (self._report.mechanism,) if self._report.sufficient else MECHANISMS
         self._pool = WorkerPool(self._limits, self._n_workers, found)
 

@@ -1,8 +1,8 @@
-"""A check's hold on an object that stays in the program's process.
+"""A check's handle on an object that stays in the program's process.
 
 A handle passes attributes, calls, items, iteration, arithmetic, `with` and `str` on. It is equal
-to nothing but itself and is neither true nor false, and `in` goes through its items: no object is
-ever asked to compare itself with what the test expects.
+only to itself and is neither true nor false, and `in` goes through its items: no object is ever
+asked to compare itself with an expected value.
 """
 
 import functools
@@ -14,23 +14,23 @@ from mtp_harness.sandbox.foreign import ErrorClass, Foreign
 
 
 class Remote:
-    """What handles ask: the program in its process. It stands for the entry point itself."""
+    """What handles use: the program in its process. It stands for the entry point itself."""
 
     operate: Callable[[str, int, Sequence[object], dict[str, object]], object]
     stop: Callable[[str, str], NoReturn]
 
 
 class Handle:
-    """A check's hold on one object.
+    """A check's handle on one object.
 
-    Two handles are the same, and equal, when the object is. All attributes are the object's; what
-    only some objects can, its subclasses have (`handle_class`).
+    Two handles are the same, and equal, if the object is the same. All attributes are the object's;
+    operations that only some objects have are in subclasses (`handle_class`).
     """
 
     __slots__ = ("_by_identity", "_number", "_remote")
 
     def __init__(self, remote: Remote, number: int, by_identity: bool) -> None:
-        """Keep where the object is, and whether its class leaves equality to Python."""
+        """Store the object's number, and whether its class leaves equality to Python."""
         object.__setattr__(self, "_remote", remote)
         object.__setattr__(self, "_number", number)
         object.__setattr__(self, "_by_identity", by_identity)
@@ -50,7 +50,7 @@ class Handle:
         return _do(self, "issubclass", other) is True
 
     def __eq__(self, other: object) -> bool:
-        """Return whether it is the same object; an equality of its class's own is not asked."""
+        """Return whether it is the same object; the class's own equality is not used."""
         if self is other:
             return True
         if not object.__getattribute__(self, "_by_identity"):
@@ -62,7 +62,7 @@ class Handle:
         return hash(object.__getattribute__(self, "_number"))
 
     def __bool__(self) -> bool:
-        """Leave the check: what an object thinks of itself decides nothing."""
+        """Stop the check: an object's own truth value decides nothing."""
         _refuse(self, "a plain value and got")
 
     def __contains__(self, item: object) -> bool:
@@ -72,14 +72,14 @@ class Handle:
         return any(item is one or item == one for one in cast(Any, self))
 
     def __lt__(self, other: object) -> bool:
-        """Leave the check."""
+        """Stop the check."""
         _refuse(self, "a comparison by")
 
     __le__ = __gt__ = __ge__ = __lt__
 
 
 def number_of(value: object) -> int | None:
-    """Return the number of what stands for an object of the program's, or None."""
+    """Return the number of a stand-in for an object of the program, or None."""
     if issubclass(type(value), Remote):
         return 0
     if isinstance(value, Foreign) or type(value) is ErrorClass:
@@ -98,7 +98,7 @@ def _refuse(handle: Handle, what: str) -> NoReturn:
     remote.stop("not_judgeable", f"the test needs {what} an object of the program's")
 
 
-# What handles pass on. All handles have the methods of `_METHODS`, some those of `_SPECIAL`.
+# Operations that handles pass on. All handles have `_METHODS`, some have those of `_SPECIAL`.
 
 Method = Callable[..., object]
 
@@ -111,7 +111,7 @@ def _passed_on(operation: str) -> Method:
 
 
 def _plain(operation: str, kind: type) -> Method:
-    """Return the method whose answer must be exactly of that type."""
+    """Return the method whose answer must have exactly that type."""
 
     def method(self: Handle, *args: object) -> object:
         value = _do(self, operation, *args)
@@ -124,7 +124,7 @@ def _plain(operation: str, kind: type) -> Method:
 
 def _arithmetic(operation: str) -> Method:
     def method(self: Handle, other: object) -> object:
-        # With a value of the test's, the result could be whatever the test expects.
+        # With a value of the test, the result could be whatever the test expects.
         if number_of(other) is None:
             _refuse(self, f"`{operation}` with a plain value by")
         return _do(self, operation, other)
@@ -133,7 +133,7 @@ def _arithmetic(operation: str) -> Method:
 
 
 def _leave(self: Handle, *error: object) -> None:
-    """Leave the object's context; it cannot swallow what the test raised in there."""
+    """Leave the object's context; it cannot swallow an exception of the test."""
     _do(self, "exit")
 
 
@@ -159,7 +159,7 @@ _SPECIAL["enter"]["__exit__"] = _leave
 
 @functools.lru_cache(maxsize=256)
 def handle_class(can: frozenset[str]) -> type[Handle]:
-    """Return the class of handles on objects that can do these of `wire.SPECIAL`."""
+    """Return the class of handles on objects that have these operations of `wire.SPECIAL`."""
     methods: dict[str, object] = {"__slots__": ()}
     for name in can & _SPECIAL.keys():
         methods |= _SPECIAL[name]

@@ -1,4 +1,4 @@
-"""Starting clean Python processes: nothing is forked, nothing inherited but one channel."""
+"""Starts clean Python processes: nothing is forked, and only one channel is inherited."""
 
 import os
 import socket
@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-# The two packages are made up rather than imported, so that their `__init__` files and all that
-# these may import stay out of a process that programs are forked from.
+# The two packages are created empty instead of imported, so that their `__init__` files, and all
+# that these may import, stay out of a process that programs are forked from.
 _BOOTSTRAP = """
 import importlib, sys, types
 module, descriptor, *folders = sys.argv[1:]
@@ -27,7 +27,7 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start the `main(channel)` of a module of this package in a fresh interpreter.
 
-    Besides its environment there is the PATH that bubblewrap is found by.
+    Its environment is `environment()` and the PATH, which bubblewrap is searched in.
     """
     descriptor = channel.fileno()
     return subprocess.Popen(
@@ -48,10 +48,10 @@ def command(python: str, module: str, descriptor: int) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return what the interpreter itself needs to start, and nothing else.
+    """Return the variables that the interpreter needs to start, and no others.
 
-    The seed of string hashes is fixed, because the order of a set must not decide a verdict, and
-    the loader binds all functions at once, because every forked program would otherwise bind them
+    The seed of string hashes is fixed, because the order of a set must not decide a verdict. The
+    loader binds all functions at once, because otherwise every forked program would bind them
     again.
     """
     passed_on = {name: text for name, text in os.environ.items() if name == "LD_LIBRARY_PATH"}

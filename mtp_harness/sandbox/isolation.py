@@ -1,6 +1,6 @@
-"""Does the isolation hold here? Asked of the real thing: small hostile programs, really graded.
+"""Tests whether the isolation works here, by grading small hostile programs for real.
 
-A probe counts as blocked only if its program ran to its end and what it tried had no effect.
+A probe counts as blocked only if its program ran to its end and its attempt had no effect.
 """
 
 import platform
@@ -37,15 +37,15 @@ class IsolationError(RuntimeError):
 
 @dataclass(frozen=True)
 class IsolationReport:
-    """What the self-test found.
+    """The result of the self-test.
 
     Args:
         sufficient: Keyrings, network, writing outside and signalling are all blocked.
-        mechanism: What programs are isolated by.
+        mechanism: What isolates programs.
         namespaces: Which namespaces every program is in.
         filter: Name of the filter on every program's system calls; empty if there is none.
-        probes: Name of a probe → whether what it tried was blocked.
-        detail: Why programs are isolated by nothing better.
+        probes: Name of a probe → whether its attempt was blocked.
+        detail: Why no stronger mechanism was used.
     """
 
     sufficient: bool
@@ -91,14 +91,14 @@ def self_test(mechanisms: Sequence[Mechanism] = MECHANISMS) -> IsolationReport:
             name: verdict.outcome == "pass"
             for name, verdict in zip(programs, verdicts, strict=True)
         }
-        blocked["network"] &= not select.select([listener], [], [], 0)[0]  # nobody has called
+        blocked["network"] &= not select.select([listener], [], [], 0)[0]  # no connection
         blocked["outside_write"] &= not any(folder.iterdir())
         blocked["signal_outside"] &= victim.poll() is None
     return IsolationReport(all(blocked[name] for name in REQUIRED), probes=blocked, **hello)
 
 
 def check_platform() -> None:
-    """Raise where the grader cannot work at all."""
+    """Raise if the grader cannot work at all."""
     if sys.platform != "linux":
         raise RuntimeError(
             f"grading of model-written programs needs Linux, and this is {sys.platform}: "
@@ -125,7 +125,7 @@ def probe(argument):
 def _probes(port: int, path: Path, victim: int) -> dict[str, Program]:
     machine = MACHINES.get(platform.machine())
     tried = {
-        # Where the call's number is not known, nothing says that it is denied.
+        # If the call's number is not known, nothing shows that it is denied.
         "keyrings": (
             "if argument and call(argument, b'user', b'm', b'x', 1, -4) < 0: raise OSError",
             machine.numbers["add_key"] if machine else None,

@@ -1,4 +1,4 @@
-"""The grader's handle on a zygote: start it, have programs' processes forked, have them killed."""
+"""The grader's handle on a zygote: starts it, makes it fork programs' processes and kill them."""
 
 import contextlib
 import dataclasses
@@ -32,11 +32,11 @@ class Launcher:
 
     Args:
         limits: What every program may use.
-        scratch: Folder for the programs' folders where there are no namespaces.
-        mechanism: What to isolate programs by.
+        scratch: Folder for the programs' folders if there are no namespaces.
+        mechanism: What isolates programs.
 
     Attributes:
-        hello: What the zygote says of the isolation.
+        hello: The zygote's report on the isolation.
     """
 
     def __init__(self, limits: Limits, scratch: str, mechanism: Mechanism) -> None:
@@ -62,7 +62,7 @@ class Launcher:
             os.close(errors)
 
     def _set_up(self, scratch: str) -> dict[str, object]:
-        """Return the zygote's namespaces, its programs' filter, or the reason why there is none."""
+        """Return the zygote's namespaces, and its programs' filter or why there is none."""
         try:
             config = {"limits": dataclasses.asdict(self._limits), "scratch": scratch}
             self._tell({**config, "mechanism": self.mechanism})
@@ -94,7 +94,7 @@ class Launcher:
         return not self._spent
 
     def launch(self) -> socket.socket:
-        """Have a new process forked and return the channel to it."""
+        """Have a new process forked, and return the channel to it."""
         ours, theirs = socket.socketpair()
         try:
             with theirs, _asked_to("listen"):
@@ -105,7 +105,7 @@ class Launcher:
         return ours
 
     def stop(self, patience_s: float = 0.0) -> None:
-        """Have the program and all that it started killed, once it had time to end by itself.
+        """Have the program and its children killed, after some time to end by itself.
 
         Returns before that is done.
         """
@@ -124,7 +124,7 @@ class Launcher:
         return Ended(*ended)
 
     def verdict(self, ended: Ended) -> Verdict:
-        """Return what the end of a process says about its program, which was not to end."""
+        """Return the verdict on a program whose process ended, which it should not do."""
         wait_status, cpu_s, by_itself = ended
         if os.WIFEXITED(wait_status):
             code = os.WEXITSTATUS(wait_status)
@@ -157,10 +157,10 @@ def _asked_to(what: str) -> Iterator[None]:
 
 
 def map_users(pid: int) -> bool:
-    """Give the user namespace of process `pid` its users; returns whether there are two.
+    """Map the users of the user namespace of process `pid`; return whether there are two.
 
-    As root the zygote stays root there and programs become nobody; otherwise both are the user who
-    runs this.
+    As root, the zygote stays root there and programs become the user nobody; otherwise both are the
+    current user.
     """
     process, box = Path("/proc") / str(pid), rootfs.BOX_UID
     (process / "setgroups").write_text("deny")

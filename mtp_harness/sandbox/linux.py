@@ -1,4 +1,4 @@
-"""What processes ask of the kernel; what Python 3.11 does not offer of it, through `ctypes`."""
+"""Calls to the kernel; those that Python 3.11 does not offer use `ctypes`."""
 
 import contextlib
 import ctypes
@@ -70,7 +70,7 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str =
 
 
 def detach(target: str) -> None:
-    """Unmount `target` now, whoever still uses it."""
+    """Unmount `target` now, even if it is in use."""
     call("umount2", target, _MNT_DETACH)
 
 
@@ -89,18 +89,18 @@ def prctl(option: int, value: int) -> None:
 
 
 def die_with_parent(signal_number: int) -> None:
-    """Have the kernel send this process `signal_number` when its parent ends."""
+    """Make the kernel send this process `signal_number` when its parent ends."""
     prctl(_PR_SET_PDEATHSIG, signal_number)
 
 
 def be_killed_first() -> None:
-    """Have the kernel take this process before others when memory runs out."""
+    """Make the kernel kill this process before others when memory runs out."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def possible(function: Callable[[], object]) -> bool:
-    """Try in a child of this process whether a function raises nothing."""
+    """Return whether a function raises nothing, tried in a child process."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -120,7 +120,7 @@ def become(uid: int) -> None:
 
 
 def traits() -> tuple[object, ...]:
-    """Return what a program can change in this process if both are the same user's."""
+    """Return the state that a program of the same user could change in this process."""
     limits = [resource.getrlimit(number) for number in _RESOURCES]
     policy, nice = os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0)
     return limits, policy, nice, os.sched_getaffinity(0)
@@ -138,7 +138,7 @@ def ipc_objects() -> int:
 
 
 def give_up_privileges() -> None:
-    """Drop every capability, and the means of getting one back by running a file."""
+    """Drop every capability, and the means of regaining one by running a file."""
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
     nothing = (ctypes.c_uint32 * 6)()

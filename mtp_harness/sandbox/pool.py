@@ -1,4 +1,4 @@
-"""Worker processes, and the programs shared out among them."""
+"""Worker processes, and how programs are distributed to them."""
 
 import dataclasses
 import queue
@@ -14,8 +14,8 @@ import mtp_harness.sandbox.interpreter as interpreter
 import mtp_harness.sandbox.wire as wire
 from mtp_harness.sandbox.types import Limits, Mechanism, Program, Verdict, one_line
 
-# From a program's beginning on, a worker answers within the program's own time and this much more.
-# If it does not, the test hangs where no alarm breaks in, which only the program can have caused.
+# A worker answers within the program's own time and this much more. If it does not, the test hangs
+# where no alarm can interrupt it, which only the program can have caused.
 HANG_S = 0.6
 _START_S = 30.0  # what starting a worker, a zygote and a test may take
 _ATTEMPTS = 2
@@ -26,10 +26,10 @@ class WorkerLost(RuntimeError):
 
 
 class WorkerProcess:
-    """One worker, started when it is first asked and again after it is lost."""
+    """One worker, started at its first use and again after it is lost."""
 
     def __init__(self, limits: Limits, mechanisms: Sequence[Mechanism]) -> None:
-        """Keep the settings."""
+        """Store the settings."""
         self._limits = limits
         self._falls_back = "process" in mechanisms
         self._config = {"limits": dataclasses.asdict(limits), "mechanisms": list(mechanisms)}
@@ -39,7 +39,7 @@ class WorkerProcess:
         self.hello: dict[str, Any] = {}
 
     def start(self) -> socket.socket:
-        """Start the process if there is none, and wait until it says what isolates it."""
+        """Start the process if there is none, and wait until it reports its isolation."""
         if self._channel is not None:
             return self._channel
         channel, theirs = socket.socketpair()
@@ -98,7 +98,7 @@ class WorkerProcess:
 
 
 class WorkerPool:
-    """Grades programs on several workers at once; each starts when it gets its first program."""
+    """Grades programs on several workers at once; each starts with its first program."""
 
     def __init__(self, limits: Limits, workers: int, mechanisms: Sequence[Mechanism]) -> None:
         """Prepare the workers, whose programs are isolated by the first mechanism that works."""
@@ -128,7 +128,7 @@ class WorkerPool:
 
 
 def _grade(worker: WorkerProcess, program: Program) -> Verdict:
-    """Try again once where the machinery failed: it may have been killed by accident."""
+    """Try once more after an `error`: the process may have been killed by accident."""
     for _ in range(_ATTEMPTS):
         try:
             verdict = worker.grade(program)

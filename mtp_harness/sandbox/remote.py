@@ -1,8 +1,8 @@
-"""The grader's end of a program: the stand-in that a check calls.
+"""The grader's side of a program: the stand-in that a check calls.
 
-Under the rule `values` every argument and every result is a copy. Under the rule `objects` what
-cannot be copied stays in the program's process and the check gets a `Handle`, and lists, dicts and
-sets among the arguments are brought up to date after each call. Functions among the arguments run
+Under the rule `values` every argument and every result is a copy. Under the rule `objects`, an
+object that cannot be copied stays in the program's process and the check gets a `Handle`; lists,
+dicts and sets among the arguments are updated after each call. Functions among the arguments run
 here, whenever the program calls them.
 """
 
@@ -22,7 +22,7 @@ from mtp_harness.sandbox.types import FAIL_KINDS, Limits, Outcome, Program, Verd
 from mtp_harness.sandbox.values import ERRORS, LOOP_ENDS
 
 START_S = 10.0
-_MESSAGE_BYTES = 8192  # what a reply that carries an error message may have
+_MESSAGE_BYTES = 8192  # limit for a reply with an error message
 _ARGUMENT_BYTES = 2**26
 RECURSION = 1000
 """Python's own limit: tests may raise it, and the reader of JSON takes it for leave to crash."""
@@ -32,13 +32,13 @@ class Fault(RuntimeError):
     """The trusted test or the grader itself failed; says nothing about the program."""
 
     def __init__(self, kind: Literal["test", "grader"], detail: str) -> None:
-        """Keep whose fault it is."""
+        """Store whose fault it is."""
         super().__init__(detail)
         self.kind = kind
 
 
 class Stop(BaseException):
-    """The verdict is settled: leave the check. Not an `Exception`, so that tests let it pass."""
+    """The verdict is decided: leave the check. No `Exception`, so that tests do not catch it."""
 
 
 class RemoteFunction(Remote):
@@ -46,20 +46,20 @@ class RemoteFunction(Remote):
 
     Args:
         sock: The channel to that process.
-        limits: Bound the time and the size of a reply.
-        keeps_objects: What cannot be copied stays there, and is handed out as a `Handle`.
+        limits: Limits on the time and the size of a reply.
+        keeps_objects: Objects that cannot be copied stay there, and the check gets a `Handle`.
 
     Attributes:
         started: When the process was ready for the program.
         deadline: When the program's time is over.
-        settled: The failure that ended the program, whatever the check makes of it.
-        raised: The exceptions of the program's own that were handed to the check.
+        settled: The failure that ended the program, whatever the check does afterwards.
+        raised: The program's own exceptions that the check received.
         gone: The program's process ended, or closed the channel.
-        exported: What the program's names stand for, once it is loaded: values and handles.
+        exported: The values and handles of the program's names, once it is loaded.
     """
 
     def __init__(self, sock: socket.socket, limits: Limits, keeps_objects: bool = False) -> None:
-        """Keep the channel."""
+        """Store the channel."""
         self._sock = sock
         self._limits = limits
         self._max_reply = limits.output_bytes + _MESSAGE_BYTES
@@ -78,7 +78,7 @@ class RemoteFunction(Remote):
         self.exported: dict[str, object] = {}
 
     def begin(self, program: Program) -> None:
-        """Hand the program over to its process; the time limit starts when that is ready for it."""
+        """Send the program to its process; the time limit starts when the process is ready."""
         self._names = [name for name in (program.entry_point, *program.exports) if name]
         begin(self._sock, [program.rule, program.code, self._names])
         self.started = time.monotonic()
@@ -93,29 +93,29 @@ class RemoteFunction(Remote):
             self.exported = dict(zip(self._names, exported, strict=True))
 
     def __call__(self, *args: object, **kwargs: object) -> object:
-        """Return what the program's function returns for these arguments, or raise what it raises.
+        """Return what the program's function returns for these arguments, or raise its exception.
 
-        `Stop` is raised where the program fails in a way that no check can want.
+        `Stop` is raised if the program fails in a way that no check can expect.
         """
         return self.operate("call", 0, args, kwargs)
 
     def operate(
         self, operation: str, number: int, args: Sequence[object], kwargs: dict[str, object]
     ) -> object:
-        """Have one of `candidate.OPERATIONS` done on the object of that number."""
+        """Do one of `candidate.OPERATIONS` on the object of that number."""
         if self.settled is not None:
             raise Stop
         self._send([operation, number, self._pack(list(args)), self._pack(kwargs)])
         return self._expect(self._reply(), "item" if operation == "next" else "value", args)
 
     def stop(self, kind: str, detail: str) -> NoReturn:
-        """Settle on a failure, unless there is one already, and leave the check."""
+        """Decide on a failure, unless there is one already, and leave the check."""
         whose: Outcome = "fail" if kind in FAIL_KINDS else "error"
         self.settled = self.settled or Verdict(whose, kind, one_line(detail))
         raise Stop
 
     def out_of_time(self) -> NoReturn:
-        """Settle on a time-out and leave the check."""
+        """Decide on a time-out and leave the check."""
         self.stop("timeout", f"not done after {self._limits.wall_s:g} s")
 
     def _send(self, message: list[object]) -> None:
@@ -128,7 +128,7 @@ class RemoteFunction(Remote):
             pass  # the process is gone: reading says so, after any last answer
 
     def _reply(self) -> list[object]:
-        """Return the next reply; what the program calls before it is called."""
+        """Return the next reply; first answers the program's calls."""
         while True:
             limit = sys.getrecursionlimit()
             sys.setrecursionlimit(min(limit, RECURSION))
@@ -153,7 +153,7 @@ class RemoteFunction(Remote):
                     self.stop("output", "unreadable answer")
 
     def _expect(self, reply: list[object], wanted: str, args: Sequence[object] = ()) -> object:
-        """Return what was answered, and bring the arguments up to date."""
+        """Return the answer, and update the arguments."""
         match reply:
             case ["value", tree, after] if wanted != "ready":
                 if self._keeps_objects:
@@ -182,7 +182,7 @@ class RemoteFunction(Remote):
         raise error
 
     def _call_back(self, number: int, args: object, kwargs: object) -> None:
-        """Call a function of the test's for the program, and send what it returns or raises."""
+        """Call a function of the test for the program, and send its result or exception."""
         known = 0 <= number < len(self._functions)
         if not known or not isinstance(args, list) or not isinstance(kwargs, dict):
             self.stop("output", "unreadable answer")
@@ -197,7 +197,7 @@ class RemoteFunction(Remote):
             self._send(["returned", self._pack(value)])
 
     def _class_and_args(self, error: Exception) -> tuple[object, object]:
-        """Return the trees of both; a class of the test's is the builtin one it derives from."""
+        """Return the trees of both; a class of the test is sent as its builtin base."""
         number = number_of(type(error))
         builtin = next(one for one in type(error).__mro__ if one in ERRORS.values())
         kind = ["y", builtin.__name__] if number is None else ["o", number]
@@ -234,7 +234,7 @@ class RemoteFunction(Remote):
             self.stop("output", f"unreadable answer: {error}")
 
     def _resolve(self, tag: str, parts: list[Any]) -> object:
-        """Return what a tag stands for that only this side knows."""
+        """Return the value of a tag that only this side knows."""
         match tag, parts:
             case "n", items:
                 return iter(items)
@@ -255,16 +255,16 @@ class RemoteFunction(Remote):
         raise wire.Malformed(f"unknown tag {tag!r}"[:200])
 
     def _resolve_argument(self, tag: str, parts: list[Any]) -> object:
-        """Return the same for what the program gives to a function of the test's.
+        """Return the same for values that the program gives to a function of the test.
 
-        Not the test's own functions: by its attributes one would show what the test expects.
+        Not the test's own functions: their attributes could show the expected values.
         """
         if tag == "p":
             self.stop("not_judgeable", "the program gives a function of the test's to another one")
         return self._resolve(tag, parts)
 
     def _handle(self, number: object, can: str = wire.IDENTITY) -> Handle | None:
-        """Return the one handle on an object, where there is a number."""
+        """Return the one handle on an object, if it has a number."""
         if number is None:
             return None
         if type(number) is not int or not self._keeps_objects:
@@ -285,14 +285,14 @@ class RemoteFunction(Remote):
 
 
 def _is_callback(value: object) -> TypeGuard[Callable[..., object]]:
-    """Return whether a callable of the test's may be called with whatever a program gives it."""
+    """Return whether a callable of the test may be called with any arguments of a program."""
     if isinstance(value, types.BuiltinFunctionType):
         return value.__module__ == "math" or type(value.__self__) in (list, dict, set, deque)
     return isinstance(value, types.FunctionType | operator.itemgetter)
 
 
 def begin(sock: socket.socket, message: object) -> None:
-    """Hand a program over to its process and wait until that is ready for it."""
+    """Send a program to its process and wait until the process is ready."""
     try:
         sock.settimeout(START_S)
         wire.send_frame(sock, message)
@@ -304,7 +304,7 @@ def begin(sock: socket.socket, message: object) -> None:
 
 
 def _update(args: Sequence[object], after: object) -> None:
-    """Make the arguments of a call what the program made of them, in place."""
+    """Update the arguments of a call in place with the program's changes."""
     if not isinstance(after, list):
         return
     for mine, theirs in zip(args, after, strict=False):

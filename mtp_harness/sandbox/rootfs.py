@@ -5,9 +5,9 @@
     /dev         null, zero, urandom
     /box         the program's own folder: empty, writable, bounded, new for every program
 
-Nothing else of the machine is there: no home, no other packages (their folders inside a library
-folder are covered, data sets with reference solutions live in them), no programs to run, and no
-/proc or /sys.
+Nothing else of the machine is visible: no home, no other packages (their folders inside a library
+folder are covered, because data sets with reference solutions live there), no programs to run, and
+no /proc or /sys.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ import mtp_harness.sandbox.linux as linux
 BOX = "/box"
 BOX_UID = 1000
 _BOX_INODES = 1024
-_BASE = "/tmp"  # any folder does: the new root is mounted over it, out of everybody else's sight
+_BASE = "/tmp"  # any folder works: the new root is mounted over it, invisible to others
 _OLD = "/.old"
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 _SYSTEM = (
@@ -38,7 +38,7 @@ _SYSTEM = (
 
 
 def visible_paths() -> dict[str, str]:
-    """Return what of this machine a program may read: path → the same without symbolic links."""
+    """Return the paths that a program may read: path → the same without symbolic links."""
     stdlib = str(Path(os.__file__).parent)
     libdir = str(sysconfig.get_config_var("LIBDIR"))
     found = [*_SYSTEM, str(Path(stdlib).parent), stdlib, *sys.path, libdir]
@@ -51,9 +51,9 @@ def visible_paths() -> dict[str, str]:
 
 
 def layout(paths: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield what to put into a new root so that every path of `visible_paths` leads where it does.
+    """Yield the entries of a new root in which every path of `visible_paths` leads to its target.
 
-    It is twice the same real path, to be bound, or a symbolic link and what it points to.
+    An entry is the same real path twice, to be bound, or a symbolic link and its target.
     """
     shown: list[str] = []
     linked: list[str] = []
@@ -108,13 +108,13 @@ def mount_box(size_bytes: int) -> None:
 
 
 def replace_box(size_bytes: int) -> None:
-    """Throw the program's folder away, whatever is in it, and mount a new one."""
+    """Discard the program's folder with its content, and mount a new one."""
     linux.detach(BOX)
     mount_box(size_bytes)
 
 
 def empty_box() -> bool:
-    """Remove what is in the program's folder; False unless it is then as good as new."""
+    """Empty the program's folder; return False unless it is then like new."""
     try:
         Path(BOX).chmod(0o700)
         for entry in os.scandir(BOX) if _inodes_in_box() <= _BOX_INODES else ():
@@ -133,14 +133,14 @@ def _inodes_in_box() -> int:
 
 
 def package_folders(steps: Iterable[tuple[str, str]]) -> Iterator[Path]:
-    """Find the folders of installed packages inside what a layout binds: they are covered."""
+    """Find the folders of installed packages inside bound folders, to cover them."""
     for folder in (Path(path) for path, real in steps if path == real):
         for pattern in ("python*/site-packages", "python*/dist-packages"):
             yield from (one for one in folder.glob(pattern) if one.is_dir())
 
 
 def _close_doors() -> None:
-    """Close ways to kernel objects that outlive a program, where this kernel lets us."""
+    """Close access to kernel objects that outlive a program, if this kernel allows it."""
     for name in ("user/max_user_namespaces", "kernel/shmmni", "kernel/msgmni"):
         with contextlib.suppress(OSError):
             Path(f"{_OLD}/proc/sys/{name}").write_text("0")

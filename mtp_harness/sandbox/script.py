@@ -1,7 +1,7 @@
 """The program's side of the rule `stdio`: run it as a script, then end the process.
 
-Standard output is the channel to the grader itself: what has been written arrives, however the
-process ends. The exit code says how it went; only the grader knows what should have been written.
+Standard output is the channel to the grader: what has been written arrives, however the process
+ends. The exit code says how it ended; only the grader knows the expected output.
 """
 
 import atexit
@@ -19,7 +19,7 @@ EXIT_SYNTAX = 72
 
 def run(sock: socket.socket, code: str, text: str) -> NoReturn:
     """Run `code` as `__main__`; its standard input is `text`, its standard output `sock`."""
-    leave = os._exit  # held here, since the program may put something else in its place
+    leave = os._exit  # stored here, since the program may replace it
     given = os.memfd_create("input")
     os.dup2(given, 0)
     os.close(given)
@@ -54,7 +54,7 @@ def _execute(code: str) -> int:
         exec(compiled, module.__dict__)
     except SystemExit as left:  # as at the end of a script: None and 0 are fine
         status = EXIT_EXCEPTION if left.code else 0
-    if "threading" in sys.modules:  # a big stack is had by running everything in a thread
+    if "threading" in sys.modules:  # programs use a thread to get a big stack
         sys.modules["threading"]._shutdown()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.__stdout__):

@@ -1,9 +1,9 @@
 """A filter on the system calls of programs, for what namespaces do not isolate.
 
-Kernel keyrings cross namespaces, for one, and other calls are there for the kernel's attackers
-only. What is denied fails with EPERM and kills nobody; `clone3`, whose flags a filter cannot read,
-with ENOSYS, so that the C library falls back to `clone`. Calls by another architecture's numbers
-(x32, `int 0x80`) are denied altogether, since `system_calls` knows nothing of them.
+Kernel keyrings, for example, cross namespaces, and other calls are useful only for attacks on the
+kernel. A denied call fails with EPERM and kills no process; `clone3`, whose flags a filter cannot
+read, fails with ENOSYS, so that the C library falls back to `clone`. Calls by another
+architecture's numbers (x32, `int 0x80`) are all denied, since `system_calls` does not list them.
 
 The filter is a program for the kernel's classic BPF machine (`man 2 seccomp`): it sees the number
 of the call, the architecture and the arguments' values, not what they point to.
@@ -37,7 +37,7 @@ def program(machine: str, families: Sequence[int] = _FAMILIES) -> list[Instructi
     """Return the filter's instructions: code, jump if true, jump if false, constant.
 
     Args:
-        machine: As `platform.machine` names it; raises `OSError` for one that is not known here.
+        machine: As `platform.machine` names it; raises `OSError` for an unknown one.
         families: Families of the sockets that may be opened.
     """
     known = MACHINES.get(machine)
@@ -69,7 +69,7 @@ def program(machine: str, families: Sequence[int] = _FAMILIES) -> list[Instructi
 
 
 def _one_of(values: Sequence[int]) -> list[Instruction]:
-    """Jump over the instruction behind these if one of the values was loaded."""
+    """Skip the next instruction if one of the values was loaded."""
     return [(_EQUAL, len(values) - at, 0, value) for at, value in enumerate(values)]
 
 
@@ -83,10 +83,10 @@ class _Program(ctypes.Structure):
 
 
 class Filter:
-    """A filter that is ready to be installed, as often as there are programs."""
+    """A filter that can be installed in any number of programs."""
 
     def __init__(self, only_unix: bool) -> None:
-        """Put it together; raises `OSError` where there is none for this machine."""
+        """Build it; raises `OSError` if there is none for this machine."""
         machine = platform.machine()
         self.name = f"seccomp {machine}"
         made = program(machine, _UNIX_ONLY if only_unix else _FAMILIES)
@@ -96,7 +96,7 @@ class Filter:
         self._install = MACHINES[machine].install
 
     def install(self) -> None:
-        """Bind this process, and all that it starts, to the filter for good."""
+        """Apply the filter to this process and its children for good."""
         mode = (_MODE_FILTER, _FLAG_NO_SLOWDOWN)
         linux.system_call(self._install, *mode, ctypes.byref(self._program))
 
@@ -116,5 +116,5 @@ def ready(only_unix: bool) -> Filter | str:
         linux.give_up_privileges()
         made.install()
 
-    # What a kernel offers shows only when it is asked.
+    # Only trying shows what a kernel offers.
     return made if linux.possible(install) else "the kernel refuses seccomp filters"

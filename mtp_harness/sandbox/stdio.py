@@ -1,4 +1,4 @@
-"""The grader's side of the rule `stdio`: read what a script writes, compare it with what it should.
+"""The grader's side of the rule `stdio`: reads a script's output and compares it.
 
 Output is compared token by token, in order; white space only separates. A token is right if it is
 the expected text or, where a decimal fraction is expected, a number within 1e-6 of it (absolute or
@@ -25,9 +25,9 @@ class Script:
 
     Args:
         sock: The channel to the program's process.
-        limits: Bound the time and the output.
+        limits: Limits on the time and the output.
         started: When the process was ready for the program.
-        failure: Why the output is not an answer, where it is not.
+        failure: Why the output does not count, if it does not.
         patience_s: How long the program may still take to end once it has written everything.
     """
 
@@ -63,7 +63,7 @@ class Script:
         return self.started + self.limits.wall_s - time.monotonic()
 
     def late(self) -> Verdict:
-        """Return the finding that the program took too long."""
+        """Return the verdict that the program took too long."""
         return Verdict("fail", "timeout", f"not done after {self.limits.wall_s:g} s")
 
 

@@ -1,4 +1,4 @@
-"""The system calls that `seccomp` denies, and their numbers on the machines that are known here."""
+"""The system calls that `seccomp` denies, and their numbers on known machines."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ class Machine(NamedTuple):
     numbers: dict[str, int]
 
 
-# What the filter looks into instead of denying it.
+# Calls that the filter inspects instead of denying them.
 SPECIAL = ("clone", "clone3", "socket", "socketpair", "setsockopt")
 # Name, number on x86_64, number on aarch64.
 _CALLS = """

@@ -1,14 +1,14 @@
-"""What goes into the grader and what comes out of it: limits, programs, verdicts."""
+"""The grader's input and output: limits, programs, verdicts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 Outcome = Literal["pass", "fail", "error"]
-"""`error` is the grader's own failure: count and show it, never score it as 0."""
+"""`error` is the grader's own failure: it is counted and shown, never scored as 0."""
 
 Mechanism = Literal["namespaces", "bubblewrap", "process"]
-"""What keeps programs in. `process` isolates nothing: an ordinary process with resource limits."""
+"""What isolates programs. `process` isolates nothing: an ordinary process with resource limits."""
 
 MECHANISMS: tuple[Mechanism, ...] = get_args(Mechanism)
 NOBODY = 65534
@@ -23,19 +23,19 @@ FAIL_KINDS = (
     "syntax",
     "not_judgeable",
 )
-"""`not_judgeable`: the test needs of the program what cannot be copied to the grader."""
+"""`not_judgeable`: the test needs an object of the program that cannot be copied to the grader."""
 
 
 class NoNamespaces(RuntimeError):
-    """This machine does not let us make the namespaces; the text says which call failed."""
+    """This machine does not allow the namespaces; the text says which call failed."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use.
+    """Limits of one program.
 
-    Processor time is what ends a loop, so that a busy machine changes no verdict; the time in all
-    is for what sleeps.
+    Processor time ends a loop, so that a busy machine changes no verdict; wall time ends programs
+    that sleep.
 
     Args:
         wall_s: Seconds from the program's first line to the end of its check; startup excluded.
@@ -44,8 +44,8 @@ class Limits:
         file_bytes: Size of one file, and of the program's folder as a whole.
         processes: Processes and threads, the program itself included.
         open_files: Of each process.
-        output_bytes: Size of one returned value on its way to the grader, written as JSON. What a
-            program prints is thrown away unread.
+        output_bytes: Size of one returned value on its way to the grader, as JSON. What a program
+            prints is discarded.
     """
 
     wall_s: float = 9.0
@@ -57,7 +57,7 @@ class Limits:
     output_bytes: int = 2**20
 
     def __post_init__(self) -> None:
-        """Refuse limits that no program could run under."""
+        """Refuse limits under which no program could run."""
         for name, value in vars(self).items():
             if not value > 0:
                 raise ValueError(f"{name}={value} but a limit must be above 0")
@@ -69,13 +69,14 @@ class Limits:
 
 
 Rule = Literal["values", "objects", "stdio"]
-"""How a program and its test meet.
+"""How a test meets its program.
 
 - `values`: the test calls one function; arguments and results are copied.
-- `objects`: besides, what cannot be copied stays with the program and the test gets a handle on it,
-  and lists, dicts and sets among the arguments are changed as the program changed them.
-- `stdio`: the program is run as a script, once per case in a process of its own, and its standard
-  output is compared with the expected one, token by token and in order.
+- `objects`: also, objects that cannot be copied stay with the program and the test gets handles on
+  them, and lists, dicts and sets among the arguments are updated with the program's changes.
+- `stdio`: the program is run as a script, once per case in a separate process, and its standard
+output
+  is compared with the expected output, token by token and in order.
 """
 
 
@@ -87,12 +88,12 @@ class Program:
         code: Untrusted source, complete: prompt and completion.
         entry_point: Name of the function in `code` that the check calls.
         test: Trusted source that defines `check(candidate)`. It runs in the grader and never
-            reaches the process that runs `code`. Under the rule `values` arguments are copied:
-            what the program does to them, the test does not see.
+            reaches the process that runs `code`. Under the rule `values` arguments are copied: the
+            test does not see the program's changes to them.
         preamble: Trusted source run before `test` in the same namespace, usually the prompt,
             for tests that call its helpers. `entry_point` then names the program's function.
-        name: What to call this program in messages.
-        rule: How program and test meet.
+        name: The program's name in messages.
+        rule: How a test meets its program.
         exports: Further names of `code` that the test uses; under the rule `objects` only.
         cases: Pairs of input and expected output; under the rule `stdio` only.
     """
@@ -107,7 +108,7 @@ class Program:
     cases: Sequence[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
-        """Refuse fields that the rule has no use for."""
+        """Refuse fields that do not belong to the rule."""
         if self.exports and self.rule != "objects":
             raise ValueError(f"rule={self.rule!r} but only 'objects' can export {self.exports}")
         if bool(self.cases) != (self.rule == "stdio"):
@@ -118,11 +119,11 @@ class Program:
 
 
 class Verdict(NamedTuple):
-    """What became of one program.
+    """The outcome of one program.
 
     `kind` is empty for `pass`, one of `FAIL_KINDS` for `fail`, and for `error` either `test` (the
     trusted source is at fault) or `grader` (the machinery is). `detail` is one bounded line. `rule`
-    is how program and test met.
+    is the program's rule.
     """
 
     outcome: Outcome
@@ -135,7 +136,7 @@ class Verdict(NamedTuple):
 def one_line(text: str, length: int = 200) -> str:
     """Return `text` as one printable line of at most `length` characters.
 
-    Programs write parts of it: without this they could put terminal escapes into a log.
+    Programs write parts of it, which could otherwise put terminal escapes into a log.
     """
     head = text[: 4 * length]
     line = " ".join("".join(c if c.isprintable() else " " for c in head).split())

@@ -1,10 +1,10 @@
-"""The types whose values cross: taken apart here, put together there.
+"""The types whose values can be sent: taken apart on one side, put together on the other.
 
-A value of exactly such a type arrives as a new value of the same type, so that it compares as
-Python compares it. What its parts are is checked by the type itself: bytes that no honest sender
-writes end in an exception of `put_together`, never in an object with a say of its own.
+A value of exactly such a type arrives as a new value of the same type, so that it compares as in
+Python. The type itself checks the parts: malformed bytes end in an exception of `put_together`,
+never in an object that the program controls.
 
-The types themselves cross by name, and so do the builtin exceptions and some functions.
+The types themselves are sent by name, as are the builtin exceptions and some functions.
 """
 
 import builtins
@@ -22,7 +22,7 @@ Parts = list[Any]
 
 
 class Kind(NamedTuple):
-    """How the values of one type cross: under which tag, as which parts, and back."""
+    """How the values of one type are sent: their tag, their parts, and back."""
 
     tag: str
     take_apart: Callable[[Any], Iterable[object]]
@@ -34,13 +34,13 @@ def _flat(mapping: Mapping[object, object]) -> Iterable[object]:
 
 
 def _paired(parts: Parts) -> dict[object, object]:
-    """Return the dict whose keys and values stand in turn in `parts`."""
+    """Return the dict whose keys and values alternate in `parts`."""
     values = iter(parts)
     return dict(zip(values, values, strict=True))
 
 
 def _exactly(parts: Parts, *kinds: type) -> Parts:
-    """Return parts that are of these types, one by one: what a constructor is made for."""
+    """Return parts after checking their types, one by one, for a constructor."""
     if [type(part) for part in parts] != list(kinds):
         raise TypeError(f"parts of other types than {[kind.__name__ for kind in kinds]}")
     return parts
@@ -53,13 +53,13 @@ def _defaultdict(parts: Parts) -> "defaultdict[object, object]":
 
 
 def _factory(value: "defaultdict[object, object]") -> object:
-    """Return a builtin type or nothing: what else it may be does not cross, but its dict does."""
+    """Return a builtin type or None: a default factory of another kind is not sent."""
     known = value.default_factory in (int, float, str, list, set, dict)
     return value.default_factory if known else None
 
 
 def _of_integers(kind: type, fields: str) -> Kind:
-    """Return how a value crosses that its type makes of the integers in these attributes."""
+    """Return how a value is sent that its type builds from the integers in these attributes."""
     names = fields.split()
 
     def put_together(parts: Parts) -> object:
@@ -69,7 +69,7 @@ def _of_integers(kind: type, fields: str) -> Kind:
 
 
 def _of_time(kind: type, fields: str) -> Kind:
-    """Return the same for a time, with its zone: a fixed offset or none; others do not cross."""
+    """Return the same for a time with a fixed offset or no zone; other zones are not sent."""
     whole = _of_integers(kind, fields)
 
     def take_apart(value: Any) -> Iterable[object]:
@@ -142,7 +142,7 @@ _FUNCTIONS: dict[object, str] = {
     **{getattr(str, name): f"str.{name}" for name in _OF_STR.split()},
     **{getattr(operator, name): f"operator.{name}" for name in _OF_OPERATOR.split()},
 }
-"""Functions that cross by name: those by which nobody gets hold of anything that is not given."""
+"""Functions that are sent by name: none of them gives access to anything beyond its arguments."""
 _KINDS_OF_FUNCTION = (types.BuiltinFunctionType, types.MethodDescriptorType)
 _NAMED: dict[str, object] = {**_TYPES, **{name: function for function, name in _FUNCTIONS.items()}}
 
@@ -153,11 +153,11 @@ PUT_TOGETHER: dict[str, Callable[[Parts], object]] = {
     "y": lambda p: _NAMED[_exactly(p, str)[0]],
     **{kind.tag: kind.put_together for kind in KINDS.values()},
 }
-"""What makes a value of the parts behind a tag; anything it raises says that they are no value."""
+"""Builds a value from the parts behind a tag; any exception means that they are malformed."""
 
 
 def name_of(value: object) -> str | None:
-    """Return the name by which a type or a function crosses, or None."""
+    """Return the name by which a type or a function is sent, or None."""
     if isinstance(value, type):
         return value.__name__ if _TYPES.get(value.__name__) is value else None
     return _FUNCTIONS.get(value) if type(value) in _KINDS_OF_FUNCTION else None

@@ -1,13 +1,13 @@
-"""How values cross between the grader and a program: tagged JSON in frames with a length.
+"""How values are sent between the grader and a program: tagged JSON in frames with a length.
 
 Scalars are JSON's own. Everything else is a list whose first item is a tag:
 
     [1, (2, 3)]  →  ["l", 1, ["t", 2, 3]]        {1: {2}}  →  ["d", 1, ["s", 2]]
 
-Types are matched exactly, so an object with its own `__eq__`, a `str` subclass for one, has no way
-across: what arrives is made of values of builtin types and of the standard library's (`values`).
-Reading is safe whatever the bytes are; it ends in a value or in `Malformed`. What else may cross is
-up to the two sides: `pack` and `unpack` take a function for it.
+Types are matched exactly, so an object with its own `__eq__`, such as a `str` subclass, cannot be
+sent: values that arrive consist of builtin and standard library types (`values`). Reading is safe
+whatever the bytes are; it ends in a value or in `Malformed`. The two sides may add other types:
+`pack` and `unpack` take a function for them.
 """
 
 import json
@@ -19,32 +19,32 @@ from collections.abc import Callable
 from mtp_harness.sandbox.values import KINDS, PUT_TOGETHER, name_of
 
 BEGUN = "begun"
-"""What a worker says to the harness when a program's time begins, before its verdict."""
+"""A worker's message to the harness when a program's time begins, before its verdict."""
 MAX_DEPTH = 64
 _WORD = 2**63
 _HEADER = struct.Struct(">I")
 
 SPECIAL = ("call", "enter", "getitem", "iter", "len", "next")
-"""What a handle can do only if its object can: methods with two underscores on either side."""
+"""Operations that only some objects have: methods with two underscores on either side."""
 IDENTITY = "identity"
-"""Said of an object whose class leaves equality to Python."""
+"""Marks an object whose class leaves equality to Python."""
 BINARY = "add sub mul truediv floordiv mod pow lshift rshift and_ or_ xor matmul".split()
-"""The functions of `operator` for the arithmetic that a handle can be asked for."""
+"""The functions of `operator` for the arithmetic of handles."""
 
 Tree = Callable[[object], object]
 """Packs a part of a value."""
 
 
 class Unsupported(TypeError):
-    """A value of a type that does not cross."""
+    """A value of a type that cannot be sent."""
 
 
 class TooLarge(ValueError):
-    """A value that is too big or nested too deep to cross."""
+    """A value that is too big or nested too deep to be sent."""
 
 
 class Malformed(ValueError):
-    """Bytes that no honest sender writes."""
+    """Malformed bytes."""
 
 
 class Closed(EOFError):
@@ -54,14 +54,14 @@ class Closed(EOFError):
 def pack(
     value: object, max_size: int, other: Callable[[object, Tree], object] | None = None
 ) -> object:
-    """Return a tree of `value` that JSON can hold, or raise `Unsupported` or `TooLarge`.
+    """Return a tree of `value` for JSON, or raise `Unsupported` or `TooLarge`.
 
     Args:
-        value: What is to cross.
-        max_size: What a lower bound of the tree's length as JSON must not exceed. A value that is
-            held many times over counts as often.
-        other: Returns the tree of a value of any other type, or raises `Unsupported`; it gets
-            the value, and what packs parts of it.
+        value: The value to send.
+        max_size: Limit for a lower bound of the tree's length as JSON. A value that occurs many
+            times counts as often.
+        other: Returns the tree of a value of any other type, or raises `Unsupported`; it gets the
+            value, and a function that packs parts of it.
     """
     return _Packer(max_size, other).tree(value, 0)
 
@@ -109,7 +109,7 @@ def unpack(tree: object, resolve: Resolve | None = None, depth: int = 0) -> obje
     Args:
         tree: What `pack` made.
         resolve: Returns the value of a tag that is unknown here, from the tag and its parts.
-        depth: How deep in another tree it is.
+        depth: Its depth in another tree.
     """
     if not isinstance(tree, list):
         if isinstance(tree, dict):
@@ -126,7 +126,7 @@ def unpack(tree: object, resolve: Resolve | None = None, depth: int = 0) -> obje
             return resolve(tag, parts)
     except Malformed:
         raise
-    except Exception as error:  # whatever a type has to say against its parts
+    except Exception as error:  # types raise anything about wrong parts
         raise Malformed(f"bad {tag!r}: {error}"[:200]) from None
     raise Malformed(f"unknown tag {tag!r}"[:200])
 

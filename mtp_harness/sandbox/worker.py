@@ -1,7 +1,7 @@
 """A grader worker: a fresh process that checks programs one after the other.
 
-It runs the trusted tests, so that a test that hangs or dies takes neither the harness nor the
-other workers with it, and owns the zygote that the programs are forked from.
+It runs the trusted tests, so that a test that hangs or crashes affects neither the harness nor the
+other workers, and owns the zygote that the programs are forked from.
 """
 
 import resource
@@ -18,12 +18,12 @@ from mtp_harness.sandbox.launcher import Launcher
 from mtp_harness.sandbox.remote import Fault, RemoteFunction
 from mtp_harness.sandbox.types import Limits, Mechanism, NoNamespaces, Program, Verdict, one_line
 
-# A test that makes much of a little answer must not take the machine's memory.
+# A test that expands a small answer must not take the machine's memory.
 _MEMORY_BYTES = 4 * 2**30
 
 
 def main(channel_fd: int) -> None:
-    """Say what isolation there is, then answer programs with verdicts until the channel closes."""
+    """Report the isolation, then answer programs with verdicts until the channel closes."""
     channel = socket.socket(fileno=channel_fd)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
@@ -49,9 +49,8 @@ class Worker:
 
     Args:
         limits: What every program may use.
-        scratch: Folder for the programs' folders where there are no namespaces.
-        mechanisms: What may isolate programs, best first; never anything else, whatever changes on
-            the way.
+        scratch: Folder for the programs' folders if there are no namespaces.
+        mechanisms: What may isolate programs, best first; nothing else is ever used.
     """
 
     limits: Limits
@@ -61,7 +60,7 @@ class Worker:
     _reason: str = ""
 
     def open(self) -> dict[str, object]:
-        """Start the zygote and return what isolates it, and why nothing better does."""
+        """Start the zygote; return what isolates it, and why nothing stronger does."""
         try:
             launcher = self._ready()
         except Fault as fault:
@@ -91,7 +90,7 @@ class Worker:
         raise Fault("grader", f"no isolation: {self._reason}")
 
     def grade(self, program: Program, begun: Callable[[], object] = bool) -> Verdict:
-        """Return the verdict on one program; whatever goes wrong here is an `error`.
+        """Return the verdict on one program; any failure here is an `error`.
 
         `begun` is called when the time of a program begins that is not a script.
         """
@@ -126,7 +125,7 @@ class Worker:
         return verdict._replace(wall_s=wall_s)
 
     def _grade_script(self, program: Program) -> Verdict:
-        """Run a script on one case after the other, up to the first that it fails."""
+        """Run a script on one case after the other, up to the first failure."""
         wall_s = 0.0
         for number, (text, expected) in enumerate(program.cases, 1):
             launcher = self._ready()
@@ -135,7 +134,7 @@ class Worker:
                 try:
                     written = script.output(program.code, text, len(expected))
                 finally:
-                    # What has written everything has not ended yet, and its exit code counts, too.
+                    # It has written everything but not ended yet, and its exit code counts, too.
                     launcher.stop(script.patience_s)
                 ended = launcher.ended()
             wall_s += time.monotonic() - script.started

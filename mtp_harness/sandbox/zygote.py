@@ -2,9 +2,9 @@
 
 It is a fresh interpreter that has imported some of the standard library and nothing else. It never
 sees a test, a reference solution or a program: those go from the grader straight to the forked
-child. So whatever a program finds in the memory it inherits, there is nothing to find.
+child. So the memory that a program inherits contains nothing to find.
 
-Isolated, it is process 1 of its own pid namespace, in its own user, mount, network, ipc and uts
+Isolated, it is process 1 of a new pid namespace, in new user, mount, network, ipc and uts
 namespaces, which it makes itself or bubblewrap has made. That is set up once; per program there is
 one fork, one `kill` of everything in the namespace and one new folder.
 
@@ -52,12 +52,12 @@ class _Settings(NamedTuple):
     limits: Limits
     mechanism: Mechanism
     child_uid: int | None = None
-    extra_processes: int = 0  # that are not the program's but count as if they were
+    extra_processes: int = 0  # not the program's, but counted with them
     filter: seccomp.Filter | None = None
 
     @property
     def isolated(self) -> bool:
-        """Whether there are namespaces, by whichever means."""
+        """Whether there are namespaces, whoever made them."""
         return self.mechanism != "process"
 
 
@@ -92,7 +92,7 @@ def main(control_fd: int) -> None:
 
 
 def _warm_up() -> None:
-    """Have what the interpreter prepares at first use be there before the fork, not after each."""
+    """Make the interpreter prepare things before the fork, instead of after each fork."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         wire.send_frame(ours, ["values", "def f(x):\n    return x\n", ["f"]])
@@ -106,7 +106,7 @@ def _warm_up() -> None:
 
 
 def _enter(mechanism: Mechanism, limits: Limits, control: socket.socket) -> _Settings:
-    """Enter what isolates programs, or do what is possible where the kernel allows nothing."""
+    """Enter the isolation, or do what is possible if the kernel allows none."""
     if mechanism == "process":
         linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
         nobody = os.geteuid() == 0 and linux.possible(_read_as_nobody)
@@ -114,7 +114,7 @@ def _enter(mechanism: Mechanism, limits: Limits, control: socket.socket) -> _Set
     ours = mechanism == "namespaces"
     two_users = ours and _make_namespaces(control)
     if os.getpid() != 1:
-        raise OSError("not the first process of its own pid namespace")
+        raise OSError("not the first process of its pid namespace")
     if ours:
         rootfs.enter_new_root(limits.file_bytes)
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
@@ -127,7 +127,7 @@ def _enter(mechanism: Mechanism, limits: Limits, control: socket.socket) -> _Set
 
 
 def _make_namespaces(control: socket.socket) -> bool:
-    """Return, as process 1 of new ones, whether they have two users."""
+    """Return, as process 1 of new namespaces, whether they have two users."""
     with contextlib.suppress(OSError):
         os.setgroups([])  # works for root only
     linux.call("unshare", sum(linux.NAMESPACES.values()))
@@ -170,7 +170,7 @@ def _serve(control: socket.socket, settings: _Settings, scratch: str) -> None:
 
 
 def _clear(folder: str, settings: _Settings) -> bool:
-    """Throw away what a program left; False if some of it may have stayed."""
+    """Remove what a program left; return False if some of it may have stayed."""
     if settings.mechanism == "process":
         shutil.rmtree(folder, ignore_errors=True)
         return True
@@ -182,7 +182,7 @@ def _clear(folder: str, settings: _Settings) -> bool:
 
 
 def _wait(control: socket.socket, pid: int) -> bool:
-    """Wait until the program ends or the grader has no more patience; True if it ended."""
+    """Wait until the program ends or the grader's patience is over; True if it ended."""
     process = os.pidfd_open(pid)
     try:
         waited: list[int | socket.socket] = [process, control]
@@ -195,7 +195,7 @@ def _wait(control: socket.socket, pid: int) -> bool:
 
 
 def _sweep(pid: int, isolated: bool) -> tuple[int, float]:
-    """Kill and reap the program and all that it started; returns its wait status and seconds."""
+    """Kill and reap the program and its children; returns its wait status and seconds."""
     status: tuple[int, float] | None = None
     while True:
         with contextlib.suppress(ProcessLookupError):
@@ -212,15 +212,15 @@ def _sweep(pid: int, isolated: bool) -> tuple[int, float]:
 
 
 def _kill_namespace() -> None:
-    """Kill every process of this pid namespace but this one."""
-    # Anywhere else than in a pid namespace of its own, the same call would empty the machine.
+    """Kill every process of this pid namespace except this one."""
+    # Outside a separate pid namespace, the same call would kill every process of the machine.
     if os.getpid() != 1:
         os._exit(1)
     os.kill(-1, signal.SIGKILL)
 
 
 def _kill_descendants(group: int | None) -> None:
-    """Kill a process group, and every child of ours: orphans have become ours too."""
+    """Kill a process group, and every child of ours: orphans have become ours, too."""
     if group is not None:
         with contextlib.suppress(OSError):
             os.killpg(group, signal.SIGKILL)

@@ -1,1 +1,1 @@
-"""Scores from answers: plain functions that the task YAMLs name."""
+"""Scores of answers: plain functions that the task YAMLs name."""

@@ -1,11 +1,11 @@
-"""From a model's answer to source code: fenced blocks of instruct models, and plain completions.
+"""Finds the source code in a model's answer: fenced blocks of instruct models, or plain code.
 
-An answer that is Python as it stands is code, whatever lines its strings hold. Any other answer
-with a line that opens with three backticks or tildes is read as Markdown (CommonMark, section
-4.5): its code is the first fenced block that defines the wanted function, or else the first. Where
+An answer that is valid Python as a whole is code, whatever its strings contain. Any other answer
+with a line that opens with three backticks or tildes is read as Markdown (CommonMark, section 4.5):
+its code is the first fenced block that defines the wanted function, or else the first block. If
 code comes before a first fence without a language, the prompt opened a block, the fence closes it,
-and the answer's code is what comes before it. A block that the token budget cut off counts as it
-is. An answer without a fence is code from its first character on.
+and the code is what comes before the fence. A block that the token budget cut off counts as it is.
+An answer without a fence is code from its first character on.
 
 Different from CommonMark: a fence line inside a triple-quoted string of the block's code does not
 close the block, and a fence after a list item may be indented by any number of spaces.
@@ -22,7 +22,7 @@ from mtp_harness.data.python_source import parse
 
 _ITEM = r"(?:[-*+]|\d{1,9}[.)])[ \t]+"
 _LIST = re.compile(rf"^[ \t]*{_ITEM}", re.MULTILINE)
-# The language that backticks are followed by holds no backticks; or it is code inside a line.
+# An info string after backticks contains no backticks; otherwise it is code inside a line.
 _FENCE = re.compile(
     rf"^(?P<indent>[ \t]*(?:{_ITEM})*)(?P<marks>`{{3,}}(?=[^`\n]*$)|~{{3,}})(?P<info>[^\n]*)\n?",
     re.MULTILINE,
@@ -33,17 +33,16 @@ _QUOTES = ('"""', "'''")
 
 
 class Block(NamedTuple):
-    """What two fences of an answer enclose, without the indentation of the first."""
+    """The text between two fences of an answer, without the indentation of the first."""
 
     code: str
-    language: str  # what stands behind the opening fence
+    language: str  # the text after the opening fence
 
 
 def code_of(answer: str, wanted: str = "") -> str:
     """Return the code in an answer.
 
-    Without the name of a function that is wanted, a block that is marked as Python comes before
-    others.
+    If no function name is given, a block marked as Python comes before others.
     """
     fences = list(_FENCE.finditer(answer))
     if not fences or _parsed(answer):
@@ -61,10 +60,10 @@ def code_of(answer: str, wanted: str = "") -> str:
 
 
 def below(front: str, code: str) -> str:
-    """Return code below what is put in front of it, with its future imports above both.
+    """Return code after a preamble, with the code's future imports above both.
 
-    Future imports are legal at the head of a file only, where just comments, a docstring and other
-    future imports may precede them; those that the code has elsewhere stay what they are, an error.
+    Future imports are legal only at the top of a file, after comments, a docstring and other future
+    imports; those elsewhere in the code stay where they are, as an error.
     """
     tree = (_tree(code) if "__future__" in code else None) or ast.Module([], [])
     last = 0
@@ -96,11 +95,11 @@ def _first(answer: str, fences: list[re.Match[str]]) -> re.Match[str]:
 
 
 def _comes_first(before: str, first: re.Match[str], blocks: list[Block], wanted: str) -> bool:
-    """Return whether the code before the first fence is the answer's."""
+    """Return whether the code before the first fence is the answer's code."""
     bare = not first["info"].strip()
     if not wanted:
         return bare
-    continues = before.lstrip("\r\n")[:1] in (" ", "\t")  # the prompt's function goes on
+    continues = before.lstrip("\r\n")[:1] in (" ", "\t")  # the prompt's function continues
     if continues or _holds(before, wanted):
         return True
     return bare and not any(_holds(block.code, wanted) and _parsed(block.code) for block in blocks)
@@ -122,7 +121,7 @@ def _holds(code: str, name: str, indented: str = r"[ \t]*") -> bool:
 
 
 def _blocks(answer: str, fences: list[re.Match[str]]) -> Iterator[Block]:
-    """Yield what fences enclose."""
+    """Yield the text between fences."""
     place = 0
     while opening := next((f for f in fences if f.start() >= place and _opens(answer, f)), None):
         code, place = _block(answer, opening, [f for f in fences if f.start() >= opening.end()])
@@ -130,13 +129,13 @@ def _blocks(answer: str, fences: list[re.Match[str]]) -> Iterator[Block]:
 
 
 def _opens(answer: str, fence: re.Match[str]) -> bool:
-    """Return whether a fence line may open a block: four spaces make it text, but in a list."""
+    """Return whether a line may open a block: four spaces make it text, except in a list."""
     indent = fence["indent"]
     return _width(indent) < 4 or bool(indent.strip() or _LIST.search(answer, 0, fence.start()))
 
 
 def _block(answer: str, opening: re.Match[str], after: list[re.Match[str]]) -> tuple[str, int]:
-    """Return the code of a block and where the text behind it begins."""
+    """Return the code of a block and where the text after it begins."""
     marks, start, width = opening["marks"], opening.end(), _width(opening["indent"])
     unclosed = _unindented(answer[start:], opening["indent"]), len(answer)
     found = None
@@ -154,7 +153,7 @@ def _block(answer: str, opening: re.Match[str], after: list[re.Match[str]]) -> t
 
 
 def _unindented(code: str, indent: str) -> str:
-    """Return a block's lines without the spaces that its opening fence is indented by."""
+    """Return a block's lines without the indentation of its opening fence."""
     if not indent:
         return code
     return re.sub(rf"^(?:{re.escape(indent)}| {{1,{_width(indent)}}})", "", code, flags=re.M)
@@ -170,7 +169,7 @@ def _in_string(code: str) -> bool:
 
 
 def _is_code(text: str) -> bool:
-    """Return whether text is Python that does something: words and headings can be Python, too."""
+    """Return whether text is Python that does something; words and headings can be Python, too."""
     return any(map(_acts, _parsed(text) or []))
 
 
@@ -184,9 +183,9 @@ def _acts(node: ast.stmt) -> bool:
 
 
 def _parsed(text: str) -> list[ast.stmt] | None:
-    """Return the statements of Python source, which may go on inside a function.
+    """Return the statements of Python source, which may be the inside of a function.
 
-    None for other text, and for what has no statement.
+    None for other text, and for text without statements.
     """
     text = _TILDES.sub(r"\1```", text)  # `~~~ x` is an expression; no code has it
     if tree := _tree(text):

@@ -2,13 +2,13 @@
 
     (20513@00640)=          and with five pause tokens          (20513@00640)_____=
 
-The answer is what the model writes up to the end of its line; it is right where it is the value,
-white space at its ends aside. A pause token is a piece of text that the tokenizer makes a token of
-its own wherever it is repeated: `_`, or what `pause` in the metadata says. With a tokenizer that
-knows none, expressions are asked without pauses only, and the results say so.
+The answer is the text up to the end of its line; it is right if it is the expected value, white
+space at its ends aside. A pause token is text that the tokenizer encodes as one token each time it
+is repeated: `_`, or the value of `pause` in the metadata. If the tokenizer has none, expressions
+are asked without pauses only, and the results say so.
 
 Source: Gloeckle et al. 2024, section 4.2 and appendix K; `mtp_harness.data.arithmetic` says what
-it leaves open.
+the paper leaves open.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ PAUSES = ("_", ".", " .", "…", " _", "#")
 """Texts tried as pause tokens, in order."""
 
 _SYMBOLS = frozenset("0123456789()-+*@=\n")
-"""What expressions are written in (`data.arithmetic`)."""
+"""Characters of expressions (`data.arithmetic`)."""
 
 SCORED = "n_answers"
 """The metric that carries each answer to the table; printed, it is their number."""
@@ -62,7 +62,7 @@ class ArithmeticTask(ConfigurableTask):  # type: ignore[misc]
             raise UserError(f"{own.get('task')}: {error}.") from error
 
     def fit_shots(self, lm: object) -> None:
-        """Choose what a pause token is in a model's tokenizer (called before prompts are built)."""
+        """Choose a pause token for a model's tokenizer (called before prompts are built)."""
         wanted = sorted({doc["pause_tokens"] for doc in self.eval_docs} - {0})
         if not wanted:
             return
@@ -76,8 +76,8 @@ class ArithmeticTask(ConfigurableTask):  # type: ignore[misc]
         said = found = next(fitting, None)
         if found is None:
             self.pauses_fit = False
-            tried = f"{given!r} is no" if given else f"none of {' '.join(map(repr, PAUSES))} is a"
-            said = f"left out: {tried} token of its own in this tokenizer"
+            tried = f"{given!r} is not" if given else f"none of {' '.join(map(repr, PAUSES))} is"
+            said = f"left out: {tried} a single token in this tokenizer"
             _log.warning(
                 "%s: expressions with pause tokens are %s; name another as pause in the metadata",
                 self.config.task,
@@ -116,7 +116,7 @@ class ArithmeticTask(ConfigurableTask):  # type: ignore[misc]
 
     @cached_property
     def _accuracies(self) -> dict[str, tuple[str, int]]:
-        """Column and value of each flat metric; what documents there are is settled by then."""
+        """Column and value of each flat metric; the documents are known by then."""
         names = {"operations": "accuracy_{}", "pause_tokens": "accuracy_pause_{}"}
         return {
             name.format(value): (column, value)
@@ -130,7 +130,7 @@ class ArithmeticTask(ConfigurableTask):  # type: ignore[misc]
         return known | dict.fromkeys(self._accuracies, ratio_of_sums) | {SCORED: self._pool}
 
     def higher_is_better(self) -> dict[str, bool]:
-        """Return which way each metric is good."""
+        """Return whether higher or lower is better, by metric."""
         known: dict[str, bool] = super().higher_is_better()
         return known | dict.fromkeys(self._accuracies, True)
 
@@ -152,7 +152,7 @@ class ArithmeticTask(ConfigurableTask):  # type: ignore[misc]
 
 
 def by_operations(answers: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Return accuracy and the share of the commonest value, by operations and pause tokens."""
+    """Return accuracy and the share of the most frequent value, by operations and pause tokens."""
     cells = []
     for place in sorted({(one["operations"], one["pause_tokens"]) for one in answers}):
         some = [one for one in answers if (one["operations"], one["pause_tokens"]) == place]
@@ -169,7 +169,7 @@ def is_right(answer: str, value: str) -> bool:
 
 
 def _is_token(lm: object, pause: str, counts: Sequence[int]) -> bool:
-    """Return whether so many pauses before the equality sign are as many tokens more."""
+    """Return whether so many pauses before the equality sign add as many tokens."""
     plain = tokens_of(lm, "(20513+00640)=")
     if plain is None:
         return False

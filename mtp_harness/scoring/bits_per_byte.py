@@ -1,4 +1,4 @@
-"""Bits per byte of documents: what models with different tokenizers can be compared by."""
+"""Bits per byte of documents, which compares models with different tokenizers."""
 
 import math
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 def bits_per_byte(means: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return bits per byte [...] of the columns nats, scored tokens, tokens, bytes [..., 4].
 
-    A head that cannot reach a text's first tokens scores fewer than there are: its nats per token
-    are taken for those of all.
+    A head that cannot reach a text's first tokens scores fewer than all: its nats per token are
+    used for all of them.
     """
     nats, scored, tokens, n_bytes = np.moveaxis(means, -1, 0)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,9 +1,9 @@
-"""How sure a mean over problems is: 90 % intervals by bootstrap, for scores and for gains.
+"""90 % bootstrap intervals of means over problems, for scores and for gains.
 
 A replicate draws as many problems as there are, with replacement, and takes the mean again. One
-product of a matrix of draws with the scores gives all replicates of all columns at once, so columns
+matrix product of the draws and the scores gives all replicates of all columns at once, so columns
 (temperatures, models) of one replicate share their problems: a gain is the difference of two
-columns, and an oracle temperature is chosen again inside each replicate.
+columns, and an oracle temperature is chosen again in each replicate.
 
 Source: Gloeckle et al. 2024, figure 3: "90 % confidence intervals … by bootstrapping over dataset
 samples". That figure does not say how the interval is read off the replicates; here it is their 5 %
@@ -28,7 +28,7 @@ _COLUMNS = 128
 
 
 class Estimate(NamedTuple):
-    """A mean over problems with its interval; all three NaN where there is no problem."""
+    """A mean over problems with its interval; all three are NaN without problems."""
 
     value: float
     low: float
@@ -80,7 +80,7 @@ def estimate(
 def low90(values: Sequence[float]) -> float:
     """Aggregate as the lower end of the 90 % bootstrap interval of the mean over problems.
 
-    In the order of the values: several ranks hand the problems over in another one than one does.
+    Values are sorted first: several ranks give the problems in a different order from one rank.
     """
     return estimate(np.sort(values)).low
 
@@ -95,8 +95,8 @@ def ratios(
 ) -> list[Estimate]:
     """Return the ratio of sums [C] of problems [P, C], each with its 90 % interval.
 
-    A replicate in which a column's denominators are all zero is ignored in that column. Without a
-    problem there is no ratio: NaN.
+    A replicate in which a column's denominators are all zero is ignored for that column. Without
+    problems the ratio is NaN.
     """
     top = np.asarray(numerators, dtype=np.float64)
     bottom = np.asarray(denominators, dtype=np.float64)
@@ -115,7 +115,7 @@ def ratios(
 
 
 def _interval(drawn: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the ends of the interval of replicates [R]; those without a value are ignored."""
+    """Return the ends of the interval of replicates [R]; NaN replicates are ignored."""
     drawn = drawn[np.isfinite(drawn)]
     if not len(drawn):
         return (np.nan, np.nan)

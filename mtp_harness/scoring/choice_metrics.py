@@ -1,4 +1,4 @@
-"""The seven choice and knowledge tasks of figures 5 and S12, and the metric read of each."""
+"""The seven choice and knowledge tasks of figures 5 and S12, and the metric used of each."""
 
 METRICS = {
     "arc_challenge": "acc_norm,none",

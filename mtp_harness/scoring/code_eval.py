@@ -5,14 +5,14 @@
         references=["assert add(2, 3) == 5"], predictions=[["def add(a, b): return a + b"]], k=[1]
     )
 
-Nothing is downloaded. A reference is trusted and runs in the grader; the names that it uses and
-does not define are the program's, and reach it by the rule `objects`: values of builtin types and
-of the standard library's as copies that compare as Python compares them, exceptions as exceptions,
-and everything else as a handle. Functions that a reference passes run in the grader.
+Nothing is downloaded. A reference is trusted and runs in the grader. Names that it uses and does
+not define belong to the program, and cross to the grader by the rule `objects`: values of builtin
+types and the standard library as copies that compare as in Python, exceptions as exceptions, and
+everything else as a handle. Functions that a reference passes run in the grader.
 
-Source: https://huggingface.co/spaces/evaluate-metric/code_eval. Different here: programs are
-isolated (`HF_ALLOW_CODE_EVAL` is not read), a program cannot see the reference, and a reference
-that cannot be run raises. A k above the number of answers is left out, as there.
+Source: https://huggingface.co/spaces/evaluate-metric/code_eval. Differences: programs are isolated
+(`HF_ALLOW_CODE_EVAL` is not read), a program cannot see the reference, and a reference that cannot
+run raises. As there, a k above the number of answers is left out.
 """
 
 import logging
@@ -60,7 +60,7 @@ class CodeEval(evaluate.Metric):  # type: ignore[misc]
     """
 
     def __init__(self, consent: bool = False, **kwargs: Any) -> None:
-        """Keep the consent to run programs even where the self-test finds them not isolated."""
+        """Store the consent to run programs even if the self-test finds them not isolated."""
         self._consent = consent
         super().__init__(**kwargs)
 
@@ -81,7 +81,7 @@ class CodeEval(evaluate.Metric):  # type: ignore[misc]
         num_workers: int | None = None,
         timeout: float = 3.0,
     ) -> tuple[dict[str, float], Results]:
-        """Return the scores, and per problem what became of each program."""
+        """Return the scores, and the outcome of each program by problem."""
         owners = [task for task, programs in enumerate(predictions) for _ in programs]
         pairs = zip(predictions, references, strict=True)
         programs = [program_of(code, reference) for codes, reference in pairs for code in codes]
@@ -102,7 +102,7 @@ class CodeEval(evaluate.Metric):  # type: ignore[misc]
 
 
 def program_of(code: str, reference: str) -> Program:
-    """Return a program whose test are the statements of a reference."""
+    """Return a program whose test is the statements of a reference."""
     first, *others = free_names(reference) or [""]
     test = check_of_statements(reference)
     return Program(code=code, entry_point=first, test=test, rule="objects", exports=others)

@@ -1,11 +1,11 @@
 """Tasks whose answers are programs: generated, graded as one stream, scored with their decoding.
 
-Per document, and so in the samples (S stands for nothing where decoding is greedy and for
-`_sampled` where it is not, so that the two never share a name):
+Per document, and so in the samples (S is empty for greedy decoding and `_sampled` otherwise, so
+that the two never share a name):
 
     pass@kS                       unbiased estimate over the document's graded answers
     pass@kS_low90, pass@kS_high90 the same value; pooled as the ends of the bootstrap interval
-    exact_match                   share of answers that are a reference solution, white space aside
+    exact_match                   share of answers equal to a reference solution, white space aside
     tokens_per_forward            (kept tokens, steps); summed before they are divided
     tokens_per_forward_no_loops   the same over answers that do not loop
     tokens_per_forward_mean       (sum of the answers' own ratios, answers)
@@ -17,9 +17,9 @@ Per document, and so in the samples (S stands for nothing where decoding is gree
     n_truncated_answers           answers that end inside their thinking: they count as empty
     n_answers                     each answer's verdict and decode record (in the results: how many)
 
-Where nothing was counted a pair is (0, 0), and the pooled value NaN. Pairs are never left out: with
-several ranks the evaluator looks up the first one's metrics in all of them. `pass@k` is left out
-where the grader judged fewer than k answers.
+A pair that counted nothing is (0, 0), and the pooled value NaN. Pairs are never left out: with
+several ranks the evaluator looks up the first one's metrics in all of them. `pass@k` is left out if
+the grader judged fewer than k answers.
 """
 
 import logging
@@ -46,7 +46,7 @@ MAX_ERROR_SHARE = 0.01
 
 
 class CodeTask(SampledTask):
-    """A benchmark of programs: that of `programs.BENCHMARKS` whose documents its YAML names."""
+    """A benchmark of programs: the one in `programs.BENCHMARKS` whose documents its YAML loads."""
 
     grades_programs = True
     _shots_chosen = False
@@ -64,7 +64,7 @@ class CodeTask(SampledTask):
         super().set_config(key, value, update=update)
 
     def fit_shots(self, lm: object) -> None:
-        """Leave the YAML's shots out where a model's context does not hold them."""
+        """Leave out the YAML's few-shot examples if they do not fit a model's context."""
         super().fit_shots(lm)
         shots, context = self.config.num_fewshot, getattr(lm, "max_length", None)
         if self._shots_chosen or not shots or context is None:
@@ -94,7 +94,7 @@ class CodeTask(SampledTask):
 
 
 def refuse_errors(verdicts: Sequence[Verdict], task: str) -> None:
-    """Fail where the grader could not judge more than `MAX_ERROR_SHARE` of the answers."""
+    """Fail if the grader could not judge more than `MAX_ERROR_SHARE` of the answers."""
     errors = [verdict for verdict in verdicts if verdict.outcome == "error"]
     if len(errors) > MAX_ERROR_SHARE * len(verdicts):
         raise UserError(
@@ -114,7 +114,7 @@ def score_document(
     """Return the metrics of one document.
 
     Args:
-        doc: Its columns; exact match is scored where it holds reference solutions.
+        doc: Its columns; exact match is scored if it has reference solutions.
         results: The graded answers, as the harness hands them on.
         ks: The k of every pass@k.
         suffix: Ends the name of every pass@k.
@@ -147,7 +147,7 @@ def score_document(
 
 
 def references_of(doc: dict[str, Any]) -> list[str]:
-    """Return a document's reference solutions, where exact match is asked for."""
+    """Return a document's reference solutions, if exact match is asked for."""
     if "solutions" in doc:
         return list(doc["solutions"])
     return [doc["code"]] if "code" in doc else []

@@ -36,7 +36,7 @@ def decoding_metrics(records: list[DecodeRecord]) -> dict[str, Any]:
 
 
 def ratio_of_sums(pairs: Iterable[tuple[float, float]]) -> float:
-    """Aggregate (numerator, denominator) pairs as sum over sum; NaN where nothing was counted."""
+    """Aggregate (numerator, denominator) pairs as sum over sum; NaN if nothing was counted."""
     pairs = list(pairs)
     denominator = math.fsum(pair[1] for pair in pairs)
     return math.fsum(pair[0] for pair in pairs) / denominator if denominator else math.nan

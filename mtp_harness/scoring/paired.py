@@ -1,4 +1,4 @@
-"""pass@1 of two ways of decoding the same prompts, pair by pair: what was won and what was lost."""
+"""pass@1 of two ways of decoding the same prompts, pair by pair: wins and losses."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -31,7 +31,7 @@ class Scorer:
         requests: Sequence[Request],
         to_text: Callable[[list[int]], str],
     ) -> None:
-        """Bind problems, and the requests that were made of them, in the same order."""
+        """Store problems and their requests, in the same order."""
         self.grader, self.problems, self.requests = grader, problems, requests
         self.to_text = to_text
         self._verdicts: dict[tuple[int, str], bool | None] = {}  # None: could not be judged

@@ -4,12 +4,12 @@ With n answers per problem of which c are right,
 
     pass@k = 1 − C(n−c, k) / C(n, k),
 
-the share of the k-subsets of the n answers that hold a right one. This is unbiased, which
+the share of all subsets of k answers that contain a right one. This is unbiased, which
 1 − (1 − c/n)^k is not.
 
-Source: Chen et al. 2021, "Evaluating Large Language Models Trained on Code", equation 1. There it
-is a product of n−c … terms in floating point; here the binomials are exact integers, and the one
-division at the end is correctly rounded.
+Source: Chen et al. 2021, "Evaluating Large Language Models Trained on Code", equation 1, where it
+is a product of n−c … terms in floating point. Here the binomials are exact integers, and the
+one division is correctly rounded.
 """
 
 import math
@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 KS = (1, 10, 100)
-"""What is reported by default, as far as there are as many answers."""
+"""Reported by default, as far as there are enough answers."""
 
 
 def read_ks(text: str) -> tuple[int, ...]:
-    """Return the k that a command line names, `1,10,100`."""
+    """Return the k of a command line, `1,10,100`."""
     parts = [part.strip() for part in text.split(",")]
-    # No number of answers has more digits, and Python reads no more than some thousands.
+    # Python reads no more than some thousands of digits, and no count has more.
     if wrong := [part for part in parts if not re.fullmatch(r"0*[1-9][0-9]{0,9}", part)]:
         raise ValueError(
             f"--k {text}: {wrong[0]!r} is not a whole number from 1, expected such as 1,10,100"

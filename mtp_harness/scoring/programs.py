@@ -1,8 +1,8 @@
-"""The benchmarks of programs: one record each, and how an answer becomes a program to grade.
+"""The benchmarks of programs, one record each, and how an answer becomes a program to grade.
 
 A new benchmark is a loader in `mtp_harness.data`, an entry in `BENCHMARKS`, and a YAML whose class
-is `code_task.CodeTask`. Its documents need a `task_id`; where they have reference `solutions`,
-exact match is scored, and `fn_name` or `entry_point` says which function an answer should define.
+is `code_task.CodeTask`. Its documents need a `task_id`; with reference `solutions` exact match is
+scored, and `fn_name` or `entry_point` names the function that an answer should define.
 """
 
 import ast
@@ -22,7 +22,7 @@ from mtp_harness.scoring.answers import below, code_of
 
 Doc = Mapping[str, Any]
 
-# What the original grader of APPS puts in front of a program, less numpy.
+# The names that the original grader of APPS defines before a program, without numpy.
 _APPS_NAMES = """\
 import collections, fractions, heapq, itertools, math, random, sys, time
 from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
@@ -34,9 +34,9 @@ from typing import List, Tuple
 """
 _APPS_STREAMS = "stdin, stdout = sys.stdin, sys.stdout\n"
 
-# Arguments and results of calls in APPS are JSON, which has no tuples, and text for keys only: the
-# original grader makes the keys of a first argument integers again where all of them are digits.
-# Many results stand in a list of one.
+# Arguments and results of calls in APPS are JSON, which has no tuples and only text as keys: the
+# original grader turns the keys of a first argument into integers if all of them are digits. Many
+# results are in a list with one element.
 _CALLS = """
 import json, sys
 sys.set_int_max_str_digits(0)
@@ -64,7 +64,7 @@ def check(candidate):
 def humaneval(doc: Doc, answer: str) -> Program:
     """Return the prompt with its completion, or with the whole function of an instruct model."""
     return Program(
-        # With its docstring alone the prompt's function is complete: a whole one may follow it.
+        # The prompt's function is complete with its docstring alone: a whole one may follow it.
         code=below(doc["prompt"], code_of(answer, doc["entry_point"])),
         entry_point=doc["entry_point"],
         test=doc["test"],
@@ -88,14 +88,14 @@ def mbpp(doc: Doc, answer: str) -> Program:
 
 
 def apps(doc: Doc, answer: str) -> Program:
-    """Return a script or a function, below the names that the original grader gives to it."""
+    """Return a script or a function, after the names that the original grader defines."""
     if doc["fn_name"]:
         return function(doc, answer, _APPS_NAMES)
     return script(doc, answer, _APPS_NAMES + _APPS_STREAMS)
 
 
 def function(doc: Doc, answer: str, front: str = "") -> Program:
-    """Return the answer, below what is put in front of it, with the calls that test it.
+    """Return the answer, after a preamble, with the calls that test it.
 
     `fn_name` is a function, or a method of `class Solution`.
     """
@@ -108,31 +108,31 @@ def function(doc: Doc, answer: str, front: str = "") -> Program:
 
 
 def script(doc: Doc, answer: str, front: str = "") -> Program:
-    """Return the answer, below what is put in front of it, as a script with its cases."""
+    """Return the answer, after a preamble, as a script with its cases."""
     cases = [(_text(given), _text(wanted)) for given, wanted in json.loads(doc["tests"])]
     code = below(front, code_of(answer))
     return Program(code=code, name=doc["task_id"], rule="stdio", cases=cases)
 
 
 class Benchmark(NamedTuple):
-    """All that is particular to one benchmark.
+    """The definition of one benchmark.
 
-    A document of the harness's own task lacks what `load` derives: `complete` adds that, and needs
-    the columns `given` for it.
+    A document of the harness's own task lacks what `load` derives: `complete` adds it from the
+    columns `given`.
     """
 
     load: Callable[..., Any]  # reads its documents: the `custom_dataset` of its YAML
-    program: Callable[[Doc, str], Program]  # of a document and an answer
-    columns: tuple[str, ...]  # what `program` needs of a document in a samples file
+    program: Callable[[Doc, str], Program]  # takes a document and an answer
+    columns: tuple[str, ...]  # columns that `program` needs, in a samples file
     limits: Limits = Limits()  # of one program
-    instruction: str = ""  # puts the prompt as a question to an instruct model, if any
-    chat_stops: tuple[str, ...] = ()  # what stops an instruct model
+    instruction: str = ""  # makes the prompt a question for an instruct model
+    chat_stops: tuple[str, ...] = ()  # stop strings for an instruct model
     complete: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     given: tuple[str, ...] = ()
 
 
-# Processor time is what ends a loop, so that a busy machine changes no verdict; the time in all is
-# for what sleeps. One reference solution of MBPP needs 1.9 s of processor.
+# Processor time ends a loop, so that a busy machine changes no verdict; wall time ends programs
+# that sleep. One reference solution of MBPP needs 1.9 s of processor time.
 BENCHMARKS = {
     "humaneval": Benchmark(
         humaneval_data.load,
@@ -160,7 +160,7 @@ BENCHMARKS = {
 
 
 def benchmark_read_by(config: Mapping[str, Any]) -> Benchmark:
-    """Return the benchmark whose documents a task reads, or else that its name starts with."""
+    """Return the benchmark that a task's documents, or else its name, belong to."""
     load, task = config.get("custom_dataset"), str(config.get("task"))
     found = [known for known in BENCHMARKS.values() if known.load is load]
     found += [known for name, known in BENCHMARKS.items() if task.startswith(name)]
@@ -174,12 +174,12 @@ def benchmark_read_by(config: Mapping[str, Any]) -> Benchmark:
 
 def is_of_programs(task: str) -> bool:
     """Return whether a task's name starts with that of a benchmark of programs."""
-    # Infilling asks for the middle of a program, which a prompt with its answer is not.
+    # Not for infilling tasks, which ask for the middle of a program.
     return task.startswith(tuple(BENCHMARKS)) and "infilling" not in task
 
 
 def benchmark_of(task: str) -> str:
-    """Return the benchmark that a task name starts with."""
+    """Return the benchmark that begins a task's name."""
     if is_of_programs(task):
         return next(name for name in BENCHMARKS if task.startswith(name))
     raise ValueError(
@@ -202,7 +202,7 @@ def check_of_statements(source: str) -> str:
 
 
 def free_names(source: str) -> list[str]:
-    """Return the names that statements use and neither define nor find among the builtins."""
+    """Return the names that statements use, and neither define nor find among the builtins."""
     used, bound = dict[str, None](), set[str | None]()
     for node in ast.walk(parse(source)):
         match node:

@@ -1,13 +1,13 @@
 """ROUGE of one answer, by `rouge_score`, under two tokenisations.
 
-ROUGE-1, 2, 3, L and Lsum (Lin 2004), each as precision, recall and F1 in [0, 1]. No stemmer; Lsum
-takes lines as sentences and splits no further, as Table S10's averages imply. The two readings:
+ROUGE-1, 2, 3, L and Lsum (Lin 2004), each as precision, recall and F1 in [0, 1]. There is no
+stemmer; Lsum takes lines as sentences and splits no further, as Table S10's averages imply. The two
+tokenisers:
 
 - no suffix: `rouge_score`'s own tokenizer, a to z and 0 to 9 in lower case. Other scripts have no
-  tokens there, which is how the paper's scores near 1 of 100 for Persian look.
-- `_unicode`: `UnicodeTokenizer`, for any script.
+  tokens there, which would explain the paper's scores near 1 of 100 for Persian.
 
-An answer or a reference without a token under a tokenisation scores 0 there and is counted:
+An answer or a reference without tokens in a tokenisation scores 0 there and is counted:
 
     reference "the cat sat on the mat", answer "the cat lay"
         rouge1: 2 of 3 tokens, 2 of 6      precision 2/3, recall 1/3, F1 4/9
@@ -86,14 +86,14 @@ _WITHOUT_SPACES = (
 
 
 class UnicodeTokenizer:
-    """Words of any script, for `rouge_score`, whose own tokenizer knows a to z and 0 to 9 only.
+    """Words of any script, for `rouge_score`, whose own tokenizer only has a to z and 0 to 9.
 
     A token is a run of letters and digits (Unicode categories L and N) with the marks on them (M),
     in lower case and composed form (NFC); everything else separates, and invisible format
     characters (Cf, such as the zero-width non-joiner inside Persian words) are dropped. Thai, Lao,
     Burmese, Khmer, Chinese and Japanese put no spaces between words: there every letter with its
-    marks is a token of its own, so their scores are over characters and higher than over words. On
-    ASCII text the tokens are `rouge_score`'s own.
+    marks is one token, so their scores are over characters and higher than over words. On ASCII
+    text the tokens are `rouge_score`'s own.
 
         "L'été"            → l, été
         "می‌خواهم"          → میخواهم              (with a zero-width non-joiner after می)
@@ -110,7 +110,7 @@ class UnicodeTokenizer:
 
 
 def _kind(letter: str) -> str:
-    """Return `w` in a word, `c` for a token of its own, `M` for a mark, `.` for what separates."""
+    """Return `w` in a word, `c` for a one-letter token, `M` for a mark, `.` for a separator."""
     category = unicodedata.category(letter)[0]
     if category not in "LN":
         return "M" if category == "M" else "."

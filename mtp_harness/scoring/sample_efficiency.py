@@ -1,7 +1,7 @@
-"""How many training tokens a score takes, read between the checkpoints of one training.
+"""How many training tokens a score takes, interpolated between the checkpoints of one training.
 
-The score is log-linear in training tokens between two checkpoints, of which there are at least
-three; nothing is said before the first or beyond the last.
+Between two checkpoints, the score is taken as linear in the logarithm of training tokens. There
+must be at least three checkpoints, and nothing is extrapolated.
 """
 
 import math
@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 CHECKPOINTS = 3
-"""Fewest checkpoints that a score is read between."""
+"""Fewest checkpoints to interpolate between."""
 
 
 def tokens_to_reach(points: Sequence[tuple[float, float]], score: float) -> float | None:
-    """Return the training tokens at which checkpoints first reach a score; more is better.
+    """Return the training tokens at which checkpoints first reach a score; higher is better.
 
-    None with fewer than three checkpoints, and where it is not first reached between two of them.
+    None with fewer than three checkpoints, or if it is not first reached between two of them.
 
     Args:
         points: (training tokens, score) of each checkpoint, by tokens.
-        score: To reach.
+        score: The score to reach.
     """
     if len(points) < CHECKPOINTS or points[0][1] >= score:
         return None

@@ -1,4 +1,4 @@
-"""Summarisation: generated, scored by ROUGE, with how the answers were decoded.
+"""Summarisation: generated, and scored by ROUGE and by how the answers were decoded.
 
 Per document, and so in the samples:
 
@@ -7,13 +7,13 @@ Per document, and so in the samples:
     …_f1_low90, …_f1_high90           the F1 again; pooled as the ends of its bootstrap interval
     empty_answers, empty_references   without a token under that tokenisation; they score 0
     n_truncated_answers               answers that end inside their thinking: they count as empty
-    truncated_prompts                 prompts that lost their beginning, where the model says so
+    truncated_prompts                 prompts that lost their beginning, if the model reports it
     tokens_per_forward, …             as for programs (`mtp_harness.scoring.code_task`)
     n_answers                         each answer's decode record (in the results: how many)
 
-The paper finetuned a model on each benchmark. Here a base model reads a prompt, with
-`--num_fewshot` after examples, and `--apply_chat_template` asks an instruct model: the results'
-`metadata.protocol` says which, and what draws them beside the paper's says "protocol differs".
+The paper finetuned a model on each benchmark. Here a base model gets a prompt, with `--num_fewshot`
+after examples, and an instruct model a question (`--apply_chat_template`). The results'
+`metadata.protocol` says which, and figures beside the paper's numbers say "protocol differs".
 """
 
 from typing import Any
@@ -52,7 +52,7 @@ class SummaryTask(GenerationTask):
         super().build_all_requests(apply_chat_template=apply_chat_template, **kwargs)
 
     def _find_shots(self, n_shots: int) -> None:
-        """Take examples from another split; without one they are the other test documents."""
+        """Take examples from another split; without one, from the other test documents."""
         split, most = "shots", len(self.sampler.df)
         if split not in self.dataset:
             given = (self.config.metadata or {}).get("data_dir")
@@ -75,7 +75,7 @@ class SummaryTask(GenerationTask):
         return super().doc_to_text(doc, doc_to_text)
 
     def doc_to_target(self, doc: Any, doc_to_target: Any = None) -> Any:
-        """Return an example's answer; to an instruct model without a base model's marks."""
+        """Return an example's answer; for an instruct model without a base model's marks."""
         return doc["summary"] if self._chat else super().doc_to_target(doc, doc_to_target)
 
     def score(self, doc: Any, results: list[list[FinalText]]) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class SummaryTask(GenerationTask):
 
 
 def score_summary(doc: dict[str, Any], results: list[list[FinalText]]) -> dict[str, Any]:
-    """Return the metrics of one document; of several answers the mean, and of counts the sum."""
+    """Return the metrics of one document: the mean over answers, for counts the sum."""
     answers = [answer for some in results for answer in some]
     scored = [rouge(doc["summary"], str(answer)) for answer in answers]
     metrics: dict[str, Any] = {

@@ -1,11 +1,10 @@
-"""Scores over several temperatures: the oracle's, as in the paper, and an honest one beside it.
+"""Scores over several temperatures: the oracle score, as in the paper, and an honest one.
 
-- *oracle*: the temperature that is best on the very problems that are then reported, chosen per
-  model, data set and k (Gloeckle et al. 2024, tables 1 and S12). The maximum of noisy scores is too
-  high on average; its interval chooses again inside every bootstrap replicate.
+- *oracle*: the temperature with the best score on the same problems that are then reported, chosen
+  per model, data set and k (Gloeckle et al. 2024, tables 1 and S12). The maximum of noisy scores is
+  too high on average; its interval chooses again in every bootstrap replicate.
 - *honest*: the temperature is chosen on a random half of the problems and scored on the other half,
-  averaged over 100 such splits. It is the score you get when you tune the temperature on other
-  problems.
+  averaged over 100 such splits: the score you get when you tune the temperature on other problems.
 """
 
 from typing import NamedTuple

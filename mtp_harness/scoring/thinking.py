@@ -1,14 +1,14 @@
-"""What a reasoning model thinks before it answers is not an answer.
+"""Removes what a reasoning model thinks before it answers.
 
     <think>A draft.</think>The answer.     →  The answer.
     A draft.</think>The answer.            →  The answer.    (the prompt opened the block)
     <think>A draft                         →  empty, and counted as truncated
     A draft                                →  the same, after a prompt that ends in <think>
 
-Everything up to the last `</think>` goes, with the empty lines behind it. A model of the harness
-with `think_end_token` has cut that off already; of its answers those are truncated that still have
-an opening tag, and those that the token budget ended inside a block which the prompt opened, where
-the decode record shows that nothing was cut off.
+Everything up to the last `</think>` is removed, with the empty lines after it. A model of the
+harness with `think_end_token` has done so already; its answers are truncated if they still have an
+opening tag, or if the token budget ended them inside a block that the prompt opened and the decode
+record shows that nothing was removed.
 """
 
 import re
@@ -22,27 +22,27 @@ TRUNCATED = "n_truncated_answers"
 """The metric: answers that end inside their thinking. They count as empty."""
 
 _OPEN, _CLOSE = "<think>", "</think>"
-_OPENING = re.compile(rf"^[^\"'`\n]*{_OPEN}", re.MULTILINE)  # and not one in a string of code
+_OPENING = re.compile(rf"^[^\"'`\n]*{_OPEN}", re.MULTILINE)  # but not one in a string of code
 _EMPTY_LINES = re.compile(r"\A(?:[ \t]*\r?\n)+")
 
 
 class Judgement(Protocol):
-    """What became of one answer: the sandbox's `Verdict`, or another task's own."""
+    """The outcome of one answer: the sandbox's `Verdict`, or another task's own."""
 
     @property
     def outcome(self) -> str:
-        """`pass`, `fail`, or `error` where it could not be judged."""
+        """`pass`, `fail`, or `error` if it could not be judged."""
 
     def _asdict(self) -> dict[str, Any]: ...
 
 
 class FinalText(str):
-    """An answer without what was thought before it.
+    """An answer without the thinking before it.
 
     Attributes:
-        truncated: Whether the thinking never ended; the answer is empty then.
-        record: How it was decoded; None for answers of models, or of caches, that record nothing.
-        verdict: None where it was not judged.
+        truncated: Whether the thinking never ended; then the answer is empty.
+        record: How it was decoded; None if the model or the cache recorded nothing.
+        verdict: None if it was not judged.
     """
 
     truncated: bool
@@ -50,7 +50,7 @@ class FinalText(str):
     verdict: Judgement | None = None
 
     def __new__(cls, text: str, truncated: bool, record: DecodeRecord | None) -> Self:
-        """Return the text with what is known of it."""
+        """Return the text with its record and verdict."""
         self = super().__new__(cls, text)
         self.truncated, self.record = truncated, record
         return self
@@ -69,7 +69,7 @@ def without_thinking(answer: str, opened: bool) -> FinalText:
 
     Args:
         answer: What the model wrote.
-        opened: Whether it began inside a block, which the prompt had opened.
+        opened: Whether it began inside a block that the prompt had opened.
     """
     record = getattr(answer, "record", None)
     _, closed, rest = answer.rpartition(_CLOSE)
@@ -84,21 +84,21 @@ def opens_thinking(prompt: object) -> bool:
 
 
 def cut_off_by_budget(answer: str) -> bool:
-    """Return whether the budget ended an answer of which `think_end_token` cut nothing off."""
+    """Return whether the budget ended an answer that `think_end_token` has not cut."""
     record = getattr(answer, "record", None)
     return record is not None and record.ended_by == "length" and record.n_characters is not None
 
 
 def n_truncated(results: Iterable[Iterable[str]]) -> int:
-    """Return how many of a document's answers, as the harness hands them on, are truncated."""
+    """Return how many of a document's answers, as the harness gives them, are truncated."""
     return sum(getattr(answer, "truncated", False) for answers in results for answer in answers)
 
 
 def final_texts(sample: Mapping[str, Any], answers: list[str]) -> list[FinalText]:
     """Return a sample's answers without their thinking.
 
-    A run that counted truncated answers knew whether its model had cut off the thinking: what it
-    kept is not thinking, though the prompt opened a block.
+    A run that counted truncated answers knew whether its model had removed the thinking: the text
+    that is left is then no thinking, even if the prompt opened a block.
 
     Args:
         sample: A line of the file.

@@ -1,1 +1,1 @@
-"""The paper's loss and a short loop: enough to make the reference models and small replications."""
+"""The paper's loss and a short training loop, for the shipped models and small replications."""

@@ -1,4 +1,4 @@
-"""Training steps of small models as CUDA graphs: without them, a GPU waits for Python."""
+"""Training steps of small models as CUDA graphs, so that the GPU does not wait for Python."""
 
 import torch
 from torch import Tensor
@@ -12,12 +12,12 @@ from mtp_harness.training.loss import Backward
 class CudaGradients:
     """A backward pass in bfloat16 autocast, replayed as one CUDA graph per batch shape.
 
-    Models this small would otherwise wait for Python: a step has thousands of kernels of
-    microseconds each. Blocks are compiled; all of them share one compiled graph per shape.
+    A step has thousands of kernels of microseconds each. Blocks are compiled; all of them share one
+    compiled graph per shape.
     """
 
     def __init__(self, model: MultiHeadModel, backward: Backward) -> None:
-        """Compile the blocks and give every parameter a gradient that stays where it is."""
+        """Compile the blocks and give every parameter a gradient at a fixed address."""
         self.backward = backward
         self.graphs: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
         for parameter in model.parameters():

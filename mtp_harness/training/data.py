@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from mtp_harness.training.recipe import Recipe
 
 LOOKAHEAD = 8
-"""Bytes each window carries beyond its context, the same for every n: the same batches."""
+"""Bytes each window has beyond its context, the same for every n, so that batches are the same."""
 
 HELD_OUT = 0.02
-"""The share of a text, its end, that is not trained on."""
+"""Share of a text, at its end, that is held out."""
 
 HELD_OUT_WINDOWS = 8
-"""The most windows of it that the loss is taken on."""
+"""Most held-out windows that the loss is computed on."""
 
 Bytes = NDArray[np.uint8]
 
 
 class Text(NamedTuple):
-    """Documents as bytes, byte 0 before each, and what is known of them: `data_sha256` at least."""
+    """Documents as bytes, with byte 0 before each, and facts about them, at least `data_sha256`."""
 
     data: Bytes
     report: dict[str, Any]
@@ -47,7 +47,7 @@ def load(path: Path) -> Text:
             report in `PATH.json`: examples/training_text writes both, and nothing is held out.
 
     Raises:
-        FileNotFoundError: there is nothing of the three.
+        FileNotFoundError: none of the three exists.
         ValueError: a document holds byte 0.
     """
     report = path.with_name(path.name + ".json")
@@ -74,7 +74,7 @@ def load(path: Path) -> Text:
 
 @dataclass(frozen=True)
 class Batches:
-    """Windows at random places, a function of the seed and the step alone.
+    """Windows at random places, which depend on the seed and the step alone.
 
     Two models that use the same `extra` see the same bytes in the same order, however many heads
     they have.
@@ -94,7 +94,7 @@ class Batches:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse windows that the data cannot fill."""
+        """Refuse windows that are longer than the data."""
         if len(self.data) < self.context + self.extra:
             raise ValueError(
                 f"a window has {self.context + self.extra} bytes (context + extra) but the data "

@@ -1,10 +1,9 @@
 """A short training loop: linear warm-up, cosine decay, the same batches for every model.
 
-Source: Gloeckle et al. 2024, Table S13 (schedule, betas, decay, clipping). Unlike the paper, the
-matrices of the blocks are trained by Muon (`torch.optim.Muon`, Jordan et al. 2024) at the learning
-rate of AdamW, which trains everything else: models this small learn more from the same bytes.
-It is meant for models of millions of parameters on one device; it checkpoints, and a run started
-again goes on where it was.
+Source: Gloeckle et al. 2024, Table S13 (schedule, betas, decay, clipping). Unlike the paper, Muon
+(`torch.optim.Muon`, Jordan et al. 2024) trains the matrices of the blocks, at AdamW's learning
+rate, and AdamW the rest: models this small learn more from the same bytes. The loop is meant for
+models of millions of parameters on one device. It saves its state; the same command resumes a run.
 """
 
 import json
@@ -58,7 +57,7 @@ def optimizers(model: MultiHeadModel, recipe: Recipe) -> list[Optimizer]:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`state.pt`: what a run that was killed goes on from."""
+    """`state.pt`: the state from which a run is resumed."""
 
     path: Path
     recipe: Recipe
@@ -88,14 +87,14 @@ class Checkpoint:
             different = [k for k, v in recipe.items() if state["recipe"].get(k) != v]
             raise ValueError(
                 f"{self.path} belongs to a run with another {', '.join(different)}; give the same "
-                "recipe to go on with it, or another output folder to start anew."
+                "recipe to resume it, or another output folder for a new run."
             )
         try:
             self.model.load_state_dict(state["model"])
         except RuntimeError as error:  # other keys or shapes: torch names every one of them
             raise ValueError(
                 f"{self.path} belongs to a run with a model of another shape; give the same --n, "
-                "--layers and widths to go on with it, or another output folder to start anew."
+                "--layers and widths to resume it, or another output folder for a new run."
             ) from error
         for opt, saved in zip(self.opts, state["optimizers"], strict=True):
             opt.load_state_dict(saved)
@@ -120,7 +119,7 @@ def train(
         recipe: see `Recipe`.
         folder: holds `state.pt`, which the caller deletes when the result is saved.
         report: called with each line of the curve.
-        held_out: integer tokens [W, context + `LOOKAHEAD`] whose loss stands in each line, too.
+        held_out: integer tokens [W, context + `LOOKAHEAD`] whose loss is in each line, too.
         backward: `backward_head_by_head` for parallel heads, or as `chained` for one module.
 
     Raises:
@@ -163,7 +162,7 @@ def train(
 
 
 def _held_out(model: MultiHeadModel, windows: np.ndarray[Any, Any]) -> list[float]:
-    """Return each head's loss in nats, a window at a time; compiled blocks would compile again."""
+    """Return each head's loss in nats, one window at a time; compiled blocks would recompile."""
     end = windows.shape[1] - LOOKAHEAD + model.n_future_tokens
     rows = torch.from_numpy(windows[:, :end].astype(np.int64)).to(model.device)
     with torch.compiler.set_stance("force_eager"):

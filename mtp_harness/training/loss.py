@@ -12,7 +12,7 @@ means over the T positions of a row, in nats, so L_n is their sum over heads.
     head 3         3 4 5 6 7
 
 Sequential heads are a chain: head k reads head k-1's state at the same position and the token that
-head k-1 is to say, so all of them share one graph, and their losses have weights (`chained`).
+head k-1 is to predict, so they share one graph, and their losses have weights (`chained`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -55,12 +55,12 @@ def _losses(model: MultiHeadModel, tokens: Tensor) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def losses_of(model: MultiHeadModel, tokens: Tensor) -> Tensor:
-    """Return the n mean losses in nats, [n], of tokens int64 [B, T + n]; nothing is trained."""
+    """Return the n mean losses in nats, [n], of tokens int64 [B, T + n], without gradients."""
     return torch.stack(list(_losses(model, tokens)))
 
 
 Backward = Callable[[MultiHeadModel, Tensor], Tensor]
-"""What adds the gradients of tokens int64 [B, T + n] to a model's; returns the n losses, [n]."""
+"""Adds the gradients of tokens int64 [B, T + n] to a model's; returns the n losses, [n]."""
 
 
 def chained(steps: int = 3, decay: float = 0.6, share: float = 0.3) -> Backward:
@@ -73,8 +73,8 @@ def chained(steps: int = 3, decay: float = 0.6, share: float = 0.3) -> Backward:
 
     Args:
         steps: times the module runs, n - 1.
-        decay: of the weights, from step to step.
-        share: of all steps together, beside the next-token loss.
+        decay: ratio of the weights of consecutive steps.
+        share: weight of all steps together, beside the next-token loss.
     """
     together = sum(decay**k for k in range(steps))
     return partial(_backward, [1.0, *(share * decay**k / together for k in range(steps))])

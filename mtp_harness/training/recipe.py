@@ -1,4 +1,4 @@
-"""How to train: what `mtp-harness train` can set. Imports nothing heavy."""
+"""The settings of `mtp-harness train`. Imports nothing heavy."""
 
 import math
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Recipe:
         seed: of the initial weights and of the batches.
         log_every: steps between two lines of the curve.
         save_every: steps between two checkpoints.
-        data_sha256: of the training text, so that a run does not go on with another one.
+        data_sha256: of the training text, so that a run is not resumed with another one.
     """
 
     steps: int

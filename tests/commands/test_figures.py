@@ -59,7 +59,7 @@ def test_signs_that_the_font_lacks_are_named_once(tmp_path, capsys, recwarn):
     places = [str(tmp_path / "runs"), "-o", str(tmp_path / "out")]
     assert main(["figures", *places, "--format", "png,svg"]) == 0
     said = capsys.readouterr().err
-    assert said == "the font of the figures lacks 模: boxes stand in their place\n"
+    assert said == "the font of the figures lacks 模: boxes are shown instead\n"
     assert not recwarn.list
 
 

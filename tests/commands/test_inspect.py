@@ -222,7 +222,7 @@ def test_unknown_vocabulary_is_left_out(meta_folder, capsys, layers):
     ("content", "fact"),
     [
         (None, "does not exist"),
-        (b"\xff\xfe\x00", "is no UTF-8 text (invalid start byte at byte 0)"),
+        (b"\xff\xfe\x00", "is not UTF-8 text (invalid start byte at byte 0)"),
     ],
 )
 def test_text_to_probe_with_that_is_none(folder, tmp_path, capsys, content, fact):

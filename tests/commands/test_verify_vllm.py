@@ -77,7 +77,7 @@ def test_other_acceptance_is_shown_with_its_interval(model):
 
     *_, last = compare(model, better)
     lines = [line for line in as_lines(last) if "offset 2" in line]
-    assert "vLLM 1.000 [1.000, 1.000]   the intervals are apart" in lines[0]
+    assert "vLLM 1.000 [1.000, 1.000]   the intervals do not overlap" in lines[0]
 
 
 def test_a_model_without_modules_is_one_sentence():

@@ -124,7 +124,7 @@ def test_quick_takes_a_few_of_each_category():
     ("line", "said"),
     [
         ("{", "chat.jsonl:1 is not JSON"),
-        ("[]", "chat.jsonl:1 is no JSON object, expected messages"),
+        ("[]", "chat.jsonl:1 is not a JSON object, expected messages"),
         ("{}", "chat.jsonl:1 has nothing, expected messages"),
         ('{"content": "x"}', "chat.jsonl:1 has content, expected messages"),
         ('{"messages": []}', "messages must be a list of objects with role and content"),

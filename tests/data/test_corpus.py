@@ -70,7 +70,7 @@ def test_description_is_plain_json(stdlib):
 
 
 def test_no_source_says_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match="name a corpus of your own"):
+    with pytest.raises(FileNotFoundError, match="name your own corpus"):
         code_corpus(tmp_path)
 
 

@@ -177,15 +177,15 @@ def test_out_of_memory_halves_the_slots_and_loses_no_answer(monkeypatch, caplog,
     assert full.n_failures == 2
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [
-        "out of memory with 9 slots; going on with 4",
-        "out of memory with 4 slots; going on with 2",
+        "out of memory with 9 slots; continuing with ||||  4",
+        "out of memory with 4 slots; continuing with ||||  2",
     ]
 
 
 def test_one_row_that_does_not_fit_is_a_sentence(monkeypatch):
     model = random_llama(2)
     monkeypatch.setattr(model, "trunk", Full(model.trunk, 0, torch.OutOfMemoryError()))
-    with pytest.raises(OutOfSlots, match="does not hold one row.*lower max_gen_toks"):
+    with pytest.raises(OutOfSlots, match="not enough memory for one row.*lower max_gen_toks"):
         decode(model, 2, [Request([1], 5)], slots=4)
 
 

@@ -145,7 +145,7 @@ def test_a_cache_outlives_neither_its_checkpoint_nor_its_tokenizer(tmp_path, mon
 def test_a_cache_that_does_not_say_whose_it_is_is_refused(tmp_path):
     with SqliteDict(str(tmp_path / "cache"), autocommit=True) as cache:
         cache["0" * 64] = "an answer"
-    with pytest.raises(UserError, match="does not say of which model.*name another file"):
+    with pytest.raises(UserError, match="of an unknown model.*name another file"):
         CachingLM(model(), str(tmp_path / "cache"))
 
 

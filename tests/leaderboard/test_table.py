@@ -161,7 +161,7 @@ def test_speeds_of_two_machines_are_called_no_comparison(tmp_path):
         mtp = {"hardware": hardware, "slots": 8}
         write_run(tmp_path / name, name, scores={"tokens_per_forward": [(4, 1)]}, mtp=mtp)
     [note] = [note for note in notes(board_of(tmp_path)) if note.startswith("tokens/s")]
-    assert "no comparison: A, 1 thread, batch 8: one; B, batch 8: two" in note
+    assert "cannot be compared: A, 1 thread, batch 8: one; B, batch 8: two" in note
 
 
 def test_tasks_of_one_model_are_one_row(tmp_path):
@@ -302,5 +302,5 @@ def test_names_say_no_more_than_tells_models_apart(tmp_path):
 def test_losses_over_a_part_of_the_vocabulary_are_named(tmp_path):
     write_run(tmp_path / "a", "tuned", mtp={"draft_vocabulary": 320})
     write_run(tmp_path / "b", "plain")
-    [told] = [note for note in board_of(tmp_path).notes if "can say" in note]
-    assert told.endswith("of: tuned (320 tokens).")
+    [told] = [note for note in board_of(tmp_path).notes if "drafter's vocabulary" in note]
+    assert told.endswith("for: tuned (320 tokens).")

@@ -8,15 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mtp_harness.decode import step
-from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.models.head_states import head_states
 from mtp_harness.models.inspection import summarise
 from mtp_harness.models.load import load_model
 
-
-def to_text(tokens):
-    return "".join(map(chr, tokens))
+from .drafts import accept_as_vllm, decode_as_vllm
 
 
 @pytest.fixture(scope="module")
@@ -49,29 +45,12 @@ def test_logits_and_drafts_of_every_step_are_vllm_s(model, data, monkeypatch, n_
     assert alike(model.logits(2, states[2])[0], told["prefill_logits"])
     for i in range(1, n_drafts):
         assert alike(model.logits(2 + i, states[2 + i])[:, -1], told[f"step{i}_logits"])
-    drafted, plain = [], step.step
-
-    def spy(batch, *rest):
-        first = int(batch.pending[0]) + 1
-        drafted.append(batch.text[0, first : first + n_drafts].tolist())
-        return plain(batch, *rest)
-
-    monkeypatch.setattr(step, "step", spy)
-    asked = Request(told["prompt"].tolist(), len(told["output"]))
-    [answer] = Engine(model, 1 + n_drafts, [], to_text, slots=1).generate([asked])
-    assert answer.tokens == told["output"].tolist()
-    assert len(drafted) > 10 and drafted == told["drafts"].tolist()[: len(drafted)]
+    decode_as_vllm(model, told, n_drafts, monkeypatch)
 
 
 @pytest.mark.parametrize("n_drafts", [1, 2, 3])
 def test_texts_and_accepted_drafts_are_vllm_s(model, data, n_drafts):
-    runs = json.loads((data / "eagle1" / f"runs_k{n_drafts}.json").read_text())
-    asked = [Request(run["prompt"], len(run["tokens"]), key=i) for i, run in enumerate(runs)]
-    answers = Engine(model, 1 + n_drafts, [], to_text, slots=4).generate(asked)
-    for answer, run in zip(answers, runs, strict=True):
-        assert answer.tokens == run["tokens"]
-        assert list(answer.record.n_verified)[:-1] == run["per_step_accepted"][:-1]
-    assert sum(sum(answer.record.n_verified) for answer in answers) > 10
+    accept_as_vllm(model, data / "eagle1" / f"runs_k{n_drafts}.json", n_drafts)
 
 
 @torch.no_grad()

@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM
 
 from mtp_harness.commands.inspect import main as inspect
 from mtp_harness.commands.measure import main as measure_command
-from mtp_harness.decode import step
 from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.models.head_states import head_states
 from mtp_harness.models.inspection import summarise
@@ -22,6 +21,7 @@ from mtp_harness.probes.head_logprobs import TextReading
 from mtp_harness.probes.heads import _by_offset, measure
 from mtp_harness.probes.teacher_forced import Reading, read_both
 
+from .drafts import accept_as_vllm, decode_as_vllm, to_text
 from .family_checkpoints import in_float64, write
 
 FOLDERS = {"eagle3": 3, "eagle3_taps": 2, "spec_eagle3": 3, "spec_eagle3_nbr": 3}
@@ -84,37 +84,14 @@ def test_teacher_forced_logits_are_those_of_speculators(data, name):
             assert error(model, model.logits(offset, state)[0], told["logits"][offset - 2]) < 1e-5
 
 
-def to_text(tokens):
-    return "".join(map(chr, tokens))
-
-
 def test_drafts_of_every_step_are_vllm_s(case, monkeypatch):
     model, place, n_drafts = case
-    drafted, plain = [], step.step
-    told = np.load(place / f"vllm_k{n_drafts}.npz")
-
-    def spy(batch, *rest):
-        first = int(batch.pending[0]) + 1
-        drafted.append(batch.text[0, first : first + n_drafts].tolist())
-        return plain(batch, *rest)
-
-    monkeypatch.setattr(step, "step", spy)
-    asked = Request(told["prompt"].tolist(), len(told["output"]))
-    [answer] = Engine(model, 1 + n_drafts, [], to_text, slots=1).generate([asked])
-    assert answer.tokens == told["output"].tolist()
-    assert len(drafted) > 10 and drafted == told["drafts"].tolist()[: len(drafted)]
+    decode_as_vllm(model, np.load(place / f"vllm_k{n_drafts}.npz"), n_drafts, monkeypatch)
 
 
 def test_texts_and_accepted_drafts_are_vllm_s(case):
     model, place, n_drafts = case
-    runs = json.loads((place / f"runs_k{n_drafts}.json").read_text())
-    asked = [Request(run["prompt"], len(run["tokens"]), key=i) for i, run in enumerate(runs)]
-    answers = Engine(model, 1 + n_drafts, [], to_text, slots=4).generate(asked)
-    for answer, run in zip(answers, runs, strict=True):
-        assert answer.tokens == run["tokens"]
-        # The last step is cut by the budget: they count what it left.
-        assert list(answer.record.n_verified)[:-1] == run["per_step_accepted"][:-1]
-    assert sum(sum(answer.record.n_verified) for answer in answers) > 10
+    accept_as_vllm(model, place / f"runs_k{n_drafts}.json", n_drafts)
 
 
 WIDTH, HEADS, DIM, WIDE, VOCABULARY, DRAFTS = 64, 4, 16, 96, 200, 120
@@ -342,7 +319,7 @@ def test_measure_says_what_the_drafter_cannot_say(data, capsys, tmp_path):
     said, heads = capsys.readouterr().out, json.loads(out.read_text())["heads"]
     # This tokenizer knows no word of the text: all of it is one token, which the drafter lacks.
     assert heads["unsayable"] == [0, 1, 1, 1] and heads["bits_per_token"][1:] == [None] * 3
-    assert "  tokens it cannot say" in said and " inf" not in said
+    assert "  tokens it cannot draft" in said and " inf" not in said
 
 
 def test_a_short_trunk_has_no_default_taps(data, tmp_path):

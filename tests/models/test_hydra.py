@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from mtp_harness.decode import step
 from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.models.head_states import head_states
 from mtp_harness.models.inspection import summarise
 from mtp_harness.models.load import load_model
+
+from .drafts import seen_at_steps, to_text
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +44,6 @@ def test_logits_of_every_head_are_the_authors(case):
         assert float((found - expected).abs().max() / expected.abs().max()) < 1e-5
 
 
-def to_text(tokens):
-    return "".join(map(chr, tokens))
-
-
 @torch.no_grad()
 def test_drafts_are_the_authors(case):
     """Each head's own choice at a position, with the drafts before it in between."""
@@ -62,23 +59,18 @@ def test_drafts_are_the_authors(case):
 def test_the_decoder_drafts_as_a_plain_loop_does(case, data, monkeypatch):
     """At every step of texts that are the trunk's own greedy ones."""
     model, _ = case
-    drafted, plain = [], step.step
-
-    def spy(batch, *rest):
-        first = int(batch.pending[0])
-        drafted.append((first, batch.text[0, : first + 4].tolist()))
-        return plain(batch, *rest)
-
-    monkeypatch.setattr(step, "step", spy)
+    seen = seen_at_steps(monkeypatch, 3)
     run = json.loads((data / "trunk" / "runs_k0.json").read_text())[0]
     [answer] = Engine(model, 4, [], to_text, slots=1).generate([Request(run["prompt"], 40)])
     assert answer.tokens == run["tokens"][:40]
-    assert len(drafted) > 10
-    for pending, text in drafted:
-        read = head_states(model, torch.tensor([text[:pending]]), 4, torch.tensor([text[pending:]]))
+    text = run["prompt"] + answer.tokens
+    assert len(seen) > 10
+    for pending, drafts in seen:
+        following = torch.tensor([[text[pending], *drafts]])
+        read = head_states(model, torch.tensor([text[:pending]]), 4, following)
         with torch.no_grad():
             chosen = [int(model.logits(k, state)[0, -1].argmax()) for k, state in read if k > 1]
-        assert chosen == text[pending + 1 :]
+        assert chosen == drafts
 
 
 WRONG = {

@@ -175,6 +175,12 @@ def test_names_near_those_of_shipped_drafters():
 
 
 @pytest.mark.parametrize("name", SHIPPED_MODELS)
+def test_loading_a_model_with_heads_draws_no_bar(name, capfd):
+    load_model(name)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", SHIPPED_MODELS)
 def test_the_first_bytes_of_a_text_cost_less_than_8_bits_in_every_head(name):
     """After BOS alone; a head that knows nothing pays 8 bits. Modules read the opening itself."""
     openings = [path.read_bytes()[:4] for path in Path(os.__file__).parent.glob("*.py")]

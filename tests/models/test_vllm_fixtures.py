@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from mtp_harness.decode import step
 from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.models.checkpoints.sequential_folder import load_sequential
 from mtp_harness.models.head_states import head_states
 
+from .drafts import seen_at_steps, to_text
 from .vllm_fixtures.checkpoints import write_seeded
 
 FOLDER = Path(__file__).with_name("vllm_fixtures")
@@ -62,19 +62,13 @@ def test_logits_of_the_first_drafts(case):
 @pytest.mark.parametrize("k", [2, 3, 4])
 def test_drafts_of_every_step(case, k, monkeypatch):
     model, told = case
-    drafted, plain = [], step.step
-
-    def spy(batch, *rest):
-        first = int(batch.pending[0]) + 1
-        drafted.append(batch.text[0, first : first + k - 1].tolist())
-        return plain(batch, *rest)
-
-    monkeypatch.setattr(step, "step", spy)
-    engine = Engine(model, k, [], lambda tokens: "".join(map(chr, tokens)), slots=1)
+    seen = seen_at_steps(monkeypatch, k - 1)
+    engine = Engine(model, k, [], to_text, slots=1)
     for i in range(3):
-        drafted.clear()
+        seen.clear()
         expected = told[f"tokens_{i}"].tolist()
         [answer] = engine.generate([Request(told[f"prompt_{i}"].tolist(), len(expected), key=i)])
         assert answer.tokens == expected
+        drafted = [drafts for _, drafts in seen]
         assert drafted == told[f"drafts_{i}_k{k}"].tolist()[: len(drafted)]
         assert sum(answer.record.n_verified) > 0

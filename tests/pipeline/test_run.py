@@ -97,7 +97,7 @@ def test_outcomes_keep_the_order_of_the_cells(tmp_path, monkeypatch, fails):
     assert names(ran) == [("n4", "mtp_heads"), ("n4", "humaneval_mtp"), ("ntp", "humaneval_mtp")]
     given = outcomes[1]
     assert given.cell.label == "ntp" and bool(given.failure) == fails
-    assert any("ntp  mtp_heads  as n4" in line for line in said)
+    assert any("ntp  mtp_heads  same results as n4" in line for line in said)
 
 
 WORKER = """

@@ -273,7 +273,7 @@ def test_other_models_run_once_and_drafters_are_watched_too(place):
         (
             SUITE.replace("CHECKPOINT", "CHECKPOINT, train_tokens: 5"),
             ["--watch", "runs/*"],
-            "model mine: train_tokens=5 would be said of every checkpoint",
+            "model mine: train_tokens=5 would apply to every checkpoint",
         ),
         (SUITE.replace("quick", "qiuck"), ["--watch", "runs/*"], "did you mean quick"),
     ],
@@ -296,6 +296,6 @@ def test_ctrl_c_ends_it_in_a_sentence(place, capsys, monkeypatch):
     monkeypatch.setattr(watching, "watch", short)
     assert main(["run", "suite.yaml", "--watch", "runs/*/checkpoint-*"]) == 0
     out = capsys.readouterr().out
-    assert "stopped; 0 cells failed; the same command goes on" in out
+    assert "stopped; 0 cells failed; the same command continues" in out
     assert "files in out/figures" in out
     assert (place / "out/figures/fig_heads_by_step.csv").is_file()

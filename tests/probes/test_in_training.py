@@ -221,7 +221,7 @@ def test_losses_of_a_drafter_are_over_what_it_can_say():
 
 
 def test_a_model_without_heads():
-    with pytest.raises(ValueError, match="Linear is no MultiHeadModel, expected one"):
+    with pytest.raises(ValueError, match="Linear is not a MultiHeadModel, expected one"):
         evaluate_heads(torch.nn.Linear(1, 1), [])
 
 

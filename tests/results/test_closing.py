@@ -78,7 +78,7 @@ def test_how_it_decoded(change, said):
 
 def test_what_was_not_saved_is_said():
     scores = content({"t": {"acc,none": 0.5}})
-    assert "nothing was saved: run it with -o" in closing(scores, None, False)[-1]
+    assert "nothing was saved: add -o" in closing(scores, None, False)[-1]
     assert "with --log_samples it shows every answer" in closing(scores, "r", False)[-1]
 
 

@@ -87,7 +87,7 @@ DAMAGED = {
     "tables are a list": (changed(*MTP, "tables", to=[1]), "config.mtp.tables is [1]"),
     "a task's tables are a list": (
         changed(*MTP, "tables", "mtp_heads", to=[1]),
-        "no tables by name",
+        "not tables by name",
     ),
     "a table without columns": (changed(*TABLE, "columns", to=REMOVED), "has no columns"),
     "a table without rows": (changed(*TABLE, "rows", to=REMOVED), "has no rows"),
@@ -97,7 +97,7 @@ DAMAGED = {
     ),
     "a column that is a number": (changed(*TABLE, "columns", 1, to=7), "has the column 7"),
     "a short row": (changed(*TABLE, "rows", 1, to=["code"]), "has in row 2 not its 7 entries"),
-    "a row without a metric": (changed(*TABLE, "rows", 0, 2, to=None), "has in row 1 no metric"),
+    "a row without a metric": (changed(*TABLE, "rows", 0, 2, to=None), "has no metric in row 1"),
     "an offset in words": (changed(*TABLE, "rows", 0, 1, to="next"), "by_offset.offset is 'next'"),
     "an offset beyond n": (
         changed(*TABLE, "rows", 0, 1, to=9),

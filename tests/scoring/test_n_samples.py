@@ -31,7 +31,7 @@ def test_greedy_stays_greedy():
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"n_samples": 20}, "20 of greedy decoding are 20 times the same"),
+        ({"n_samples": 20}, "greedy decoding would give 20 times the same"),
         ({"n_samples": 0, "temperature": 1}, "n_samples=0; expected at least 1"),
         ({"n_samples": 5, "temperature": 1, "k": [1, 10]}, "k=10 with n_samples=5"),
         ({"n_samples": 5, "temperature": -1}, "temperature=-1.0; expected 0"),

@@ -7,7 +7,7 @@ from mtp_harness.decode.step import Batch, Drafter
 
 
 def drafter_for(batch: Batch) -> Drafter:
-    """Return the drafter of a model's kind of heads."""
+    """Return the drafter for a model's kind of heads."""
     if not batch.model.sequential:
         return ParallelDrafter(batch)
     return ReusedDrafter(batch) if batch.model.reused else ChainedDrafter(batch)

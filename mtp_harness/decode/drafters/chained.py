@@ -1,7 +1,7 @@
 """Drafts of chained modules: module i reads state i-1 and the token at t+i-1 (DeepSeek-V3, ...).
 
-For the last positions that token was only a draft; once the true one is known those positions are
-computed again: `tail` keeps the states this takes.
+For the last positions, that token was only a draft; once the true one is known, those positions are
+computed again from the states in `tail`.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from mtp_harness.decode.step import Batch, Prefilled
 class ChainedDrafter:
     """See `step.Drafter`."""
 
-    captures = False  # what a module drafts next depends on what the one before it drafted
+    captures = False  # a module's draft depends on the draft of the module before it
 
     def __init__(self, batch: Batch) -> None:
         """Bind the batch."""
@@ -37,7 +37,7 @@ class ChainedDrafter:
             states = self.model.head(offset, states, later, positions, cache)
         rows = torch.arange(len(lengths), device=tokens.device)
         logits = self.model.logits(1, first[rows, lengths - 1])[:, None]
-        # A prompt shorter than the tail: those positions are negative, and never read.
+        # Positions of a prompt shorter than the tail are negative, and never read.
         back = torch.arange(-self.n_tail, 1, device=tokens.device)
         tails = first[rows[:, None], (lengths[:, None] - 1 + back).clamp(min=0)]
         return [Prefilled(*both) for both in zip(logits, tails, strict=True)]
@@ -84,7 +84,7 @@ class ChainedDrafter:
     def _run_modules(
         self, batch: Batch, first: Tensor, positions: Tensor, last: Tensor, width: int
     ) -> None:
-        """Run heads 2..k over the call and the tail before it, each on the draft before its own.
+        """Run heads 2..k over the call and the tail before it, each on the draft of the one before.
 
         Args:
             batch: gets the drafts.
@@ -131,7 +131,7 @@ class ChainedDrafter:
             batch: whose rows they are.
             first: [B, T, D], this call's states; the current tail goes before them.
             start: int64 [B], where the new tail begins in tail + call.
-            which: bool [B], the rows that go on.
+            which: bool [B], the rows that continue.
         """
         if self.tail is None or self.n_tail == 0:
             return

@@ -15,11 +15,12 @@ class ParallelDrafter:
     def __init__(self, batch: Batch) -> None:
         """Decide whether all heads run on all tokens, before it is known which are accepted.
 
-        That is more arithmetic, but reads a shared unembedding, as large as a layer or two, once.
-        A GPU waits for weights (measured up to 168 tokens of a 7B model), a CPU for arithmetic.
+        That needs more arithmetic, but reads the shared unembedding (as large as a layer or two)
+        only once. It pays on a GPU, which waits for weights (measured up to 168 tokens of a 7B
+        model), and not on a CPU, which waits for arithmetic.
         """
         self.model, self.k = batch.model, batch.k
-        self.captures = not isinstance(self.model, TrunkModel)  # transformers' own: not tried yet
+        self.captures = not isinstance(self.model, TrunkModel)  # transformers' trunks: untested
         on_gpu = batch.device.type == "cuda"
         self.at_once = self.k > 1 and self.model.shared_unembedding and on_gpu
 

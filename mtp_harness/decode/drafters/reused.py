@@ -1,12 +1,12 @@
-"""Drafts of one sequential module that drafts on by itself (EAGLE's way; Qwen3.5, MiMo, GLM, ...).
+"""Drafts of one sequential module that drafts repeatedly (as EAGLE; Qwen3.5, MiMo, GLM, ...).
 
     position              t      t+1        t+2
     the module reads      z[t]   its own    its own     states
                           y0     d1         d2          tokens
     and drafts            d1     d2         d3
 
-Its pass over the window writes its keys at true positions; what it then wrote for drafts is
-overwritten by the pass over the next window, which begins right behind the last accepted token.
+Its pass over the window writes its keys at true positions. The keys that it then writes for drafts
+are overwritten by the pass over the next window, which begins right after the last accepted token.
 """
 
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ class ReusedDrafter:
     captures = False
 
     def __init__(self, batch: Batch) -> None:
-        """Look at the model."""
+        """Check the model."""
         self.model, self.k = batch.model, batch.k
 
     def fill(
         self, batch: Batch, tokens: Tensor, lengths: Tensor, positions: Tensor
     ) -> list[Prefilled]:
-        """Run trunk and module; provisional at the last token, whose next is not known yet."""
+        """Run trunk and module; provisional at the last token, whose next token is unknown."""
         cache = batch.cache
         trunk = self.model.trunk(tokens, positions, cache)  # [b, T, D]
         first = self.model.head(1, trunk, None, positions, cache)
@@ -71,7 +71,7 @@ class ReusedDrafter:
     def draft(
         self, batch: Batch, forward: Tensor, positions: Tensor, accepted: Tensor, live: Tensor
     ) -> None:
-        """Run the module over the window, then on from the last accepted position t."""
+        """Run the module over the window, then repeatedly from the last accepted position t."""
         if self.k > 1:
             width = batch.cache.width + self.k
             self._draft(batch, forward, positions, accepted, live, min(width, batch.cache.trash))
@@ -92,7 +92,7 @@ class ReusedDrafter:
             states: state 1 of the call's tokens, [B, T, D].
             positions: theirs, int64 [B, T].
             last: index of t within the call, int64 [B].
-            live: rows that go on, bool [B].
+            live: rows that continue, bool [B].
             width: see `SlotCache.at`.
         """
         cache, model = batch.cache, self.model

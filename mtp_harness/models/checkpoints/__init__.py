@@ -1,5 +1,5 @@
 """Checkpoint layouts, one record each (`layout.Layout`).
 
-What cannot be used is refused in one sentence: a FileNotFoundError where something is missing, a
-ValueError where it is wrong.
+A checkpoint that cannot be used is refused in one sentence: with a FileNotFoundError if something
+is missing, with a ValueError if something is wrong.
 """

@@ -1,4 +1,4 @@
-"""A folder that holds a PEFT adapter, which is a change to a checkpoint and not one itself."""
+"""A folder with a PEFT adapter, which changes a checkpoint and is not one itself."""
 
 from pathlib import Path
 
@@ -15,9 +15,10 @@ _MERGE = (
 
 
 def refuse_adapter(folder: Path) -> None:
-    """Refuse a folder with an adapter alone, and say how its base and it become a checkpoint.
+    """Refuse a folder that holds only an adapter, and say how to merge it with its base.
 
-    An ordinary model's folder may hold one beside its `config.json`: transformers loads both.
+    An ordinary model's folder may hold an adapter beside its `config.json`: transformers loads
+    both.
     """
     has_weights = any(folder.glob("model*.safetensors")) or any(folder.glob("consolidated*.pth"))
     has_adapter = (folder / ADAPTER_FILE).is_file() or any(folder.glob("adapter_model.*"))

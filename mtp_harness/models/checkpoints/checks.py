@@ -1,4 +1,4 @@
-"""What every loader of a checkpoint checks, and how it says so: one sentence, few names of many."""
+"""Checks shared by all loaders of checkpoints, with messages of one sentence."""
 
 import json
 import math
@@ -19,7 +19,7 @@ _LFS_POINTER = b"version https://git-lfs"
 
 
 class KeyReport(NamedTuple):
-    """How the tensors that a checkpoint holds differ from those that its model has."""
+    """How a checkpoint's tensors differ from its model's."""
 
     missing: list[str]
     unexpected: list[str]
@@ -43,7 +43,7 @@ class KeyReport(NamedTuple):
     def of_loading(
         cls, info: Mapping[str, Any], key: Callable[[str], str] = lambda name: name
     ) -> "KeyReport":
-        """Return what transformers' `output_loading_info` says; `key` gives a name's key."""
+        """Return the differences in transformers' `output_loading_info`; `key` maps its names."""
         return cls(
             missing=sorted({key(name) for name in info["missing_keys"]}),
             unexpected=sorted({key(name) for name in info["unexpected_keys"]}),
@@ -56,7 +56,7 @@ class KeyReport(NamedTuple):
         )
 
     def clauses(self) -> list[str]:
-        """Return one clause per kind of difference; none where nothing differs."""
+        """Return one clause per kind of difference; none if nothing differs."""
         kinds = zip(("missing", "unexpected", "wrong shape"), self, strict=True)
         return [f"{kind}: {listing(names)}" for kind, names in kinds if names]
 
@@ -66,14 +66,14 @@ class StoredTensors(ABC):
 
     files: list[Path]
     shapes: dict[str, Shape]
-    dtypes: dict[str, torch.dtype | None]  # None: no plain floating-point type
+    dtypes: dict[str, torch.dtype | None]  # None: not a plain floating-point type
 
     @abstractmethod
     def read(self, name: str) -> Tensor:
         """Return one tensor."""
 
     def main_dtype(self) -> torch.dtype:
-        """Return the floating-point type that most of the weights are stored in."""
+        """Return the floating-point type of most weights."""
         counts: Counter[torch.dtype] = Counter()
         for name, dtype in self.dtypes.items():
             if dtype is not None:
@@ -114,7 +114,7 @@ def refuse_differences(folder: Path, file: str, differences: Sequence[str]) -> N
 
 
 def refuse_not_finite(folder: Path, dtype: torch.dtype, bad: Sequence[str]) -> None:
-    """Raise a ValueError if there are tensors with NaN or infinity once they are of a type."""
+    """Raise a ValueError if tensors hold NaN or infinity after conversion to a type."""
     if bad:
         raise ValueError(
             f"the weights in {folder} hold NaN or infinity as {str(dtype).removeprefix('torch.')}, "
@@ -124,9 +124,9 @@ def refuse_not_finite(folder: Path, dtype: torch.dtype, bad: Sequence[str]) -> N
 
 
 def refuse_more_layers(name: str, n_layers: int, n_tensors: int) -> None:
-    """Raise a ValueError about `name`, a file and its key, if it says more layers than tensors.
+    """Raise a ValueError about `name` (a file and its key) if it gives more layers than tensors.
 
-    Asked before names are made up for all of these layers.
+    Checked before names are made for all of these layers.
     """
     if n_layers > n_tensors:
         raise ValueError(
@@ -139,13 +139,13 @@ def is_finite(tensor: Tensor) -> bool:
     """Return whether a tensor holds neither NaN nor infinity."""
     if not tensor.numel():
         return True
-    # One pass without temporaries: aminmax hands NaN on, and infinities are extremes.
+    # One pass without temporaries: aminmax passes NaN on, and infinities are extremes.
     low, high = torch.aminmax(tensor)
     return bool(torch.isfinite(low) and torch.isfinite(high))
 
 
 def local_folder(path: str | Path) -> Path:
-    """Return `path` if it is a folder with something in it."""
+    """Return `path` if it is a folder that is not empty."""
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise ValueError(
@@ -180,6 +180,6 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def is_lfs_pointer(path: Path) -> bool:
-    """Return whether a file is a Git LFS pointer, the text that stands in for weights."""
+    """Return whether a file is a Git LFS pointer, a text in place of the weights."""
     with path.open("rb") as file:
         return file.read(len(_LFS_POINTER)) == _LFS_POINTER

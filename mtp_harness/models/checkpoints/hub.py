@@ -1,6 +1,6 @@
-"""A name on the hub: the folders of its configuration and of all its files in the hub's cache.
+"""Names on the hub: the cached folder of a name's configuration, or of all its files.
 
-The cache is asked first, so that a name costs nothing that transformers would not fetch itself.
+The cache is used first, so that a name costs nothing that transformers would not fetch itself.
 """
 
 from pathlib import Path
@@ -17,11 +17,11 @@ _ELSEWHERE = ["*/*"]  # copies in other forms
 
 
 def looked_up(name: str, revision: str | None = None) -> Path | None:
-    """Return the folder with a name's `config.json`, fetched where the cache has none.
+    """Return the folder with a name's `config.json`, fetched if it is not in the cache.
 
-    Where the configuration is of a family and promises no modules, the index of the weights is
-    there, too: its keys may be modules'. None where there is no configuration to be had; whoever
-    loads the name will find out why.
+    If the configuration is of a family and promises no modules, the index of the weights is
+    fetched, too: its keys may be modules'. None if there is no configuration; loading the name then
+    reports why.
     """
     config = _file(name, CONFIG_FILE, revision)
     if config is None:
@@ -33,12 +33,12 @@ def looked_up(name: str, revision: str | None = None) -> Path | None:
 
 
 def fetched(name: str, revision: str | None = None) -> Path:
-    """Return the folder with a name's configuration, weights and tokenizer; fetched where absent.
+    """Return the folder with a name's configuration, weights and tokenizer, fetched if needed.
 
     Raises:
         ValueError: the hub does not give them.
-        FileNotFoundError: there are no safetensors, or the hub cannot be reached and the cache has
-            none.
+        FileNotFoundError: there are no safetensors, or they are not in the cache and the hub cannot
+            be reached.
     """
     try:
         folder = Path(
@@ -46,7 +46,7 @@ def fetched(name: str, revision: str | None = None) -> Path:
                 name, revision=revision, allow_patterns=_FILES, ignore_patterns=_ELSEWHERE
             )
         )
-    except Exception as error:  # the hub's errors are of many libraries
+    except Exception as error:  # errors of many libraries
         raise ValueError(
             f"{name} cannot be fetched from the hub ({one_line(error)}), expected its files there "
             "or in this machine's cache: check the name, the revision, the network and your token"
@@ -66,4 +66,4 @@ def _file(name: str, file: str, revision: str | None) -> Path | None:
             found = cached_file(name, file, revision=revision)
     except Exception:  # no such name or file, no network, no access
         return None
-    return Path(found) if isinstance(found, str) else None  # else the hub is known to have none
+    return Path(found) if isinstance(found, str) else None  # otherwise the hub does not have it

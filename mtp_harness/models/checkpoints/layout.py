@@ -1,6 +1,6 @@
-"""The record of one checkpoint layout, and what it finds in a folder.
+"""The record of one checkpoint layout, and a summary of a folder's content.
 
-A file here makes a record, and `load.LAYOUTS` lists them.
+Each file here defines one record, and `load.LAYOUTS` lists them.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,10 +21,10 @@ T = TypeVar("T")
 
 @dataclass
 class Summary:
-    """A checkpoint as found without making a model: headers first, then one tensor at a time.
+    """A checkpoint, described without building a model: headers first, then tensor by tensor.
 
-    None and empty mean not known, because a file is missing or broken: every problem is collected
-    instead of stopping at the first. `commands.inspect` prints the result.
+    None and empty mean unknown, because a file is missing or broken: all problems are collected,
+    not only the first. `commands.inspect` prints the result.
     """
 
     path: str
@@ -45,16 +45,16 @@ class Summary:
     stored_bytes: dict[str, int] = field(default_factory=dict)  # of weights, by type
     files: list[str] = field(default_factory=list)
     tokenizer: str | None = None
-    drafter: str | None = None  # where heads that were trained apart are
-    missing: list[str] = field(default_factory=list)  # keys that the model has
-    unexpected: list[str] = field(default_factory=list)  # keys that the weights have
+    drafter: str | None = None  # place of heads trained apart
+    missing: list[str] = field(default_factory=list)  # keys that only the model has
+    unexpected: list[str] = field(default_factory=list)  # keys that only the weights have
     wrong_shapes: list[str] = field(default_factory=list)
     not_finite: list[str] = field(default_factory=list)  # tensors with NaN or infinity
     problems: list[str] = field(default_factory=list)  # sentences; none for a sound checkpoint
     notes: list[str] = field(default_factory=list)
 
     def attempt(self, step: Callable[[], T]) -> T | None:
-        """Return what a step returns, or None after noting why it failed."""
+        """Return a step's result, or None after noting why it failed."""
         try:
             return step()
         except (ValueError, OSError) as error:
@@ -63,7 +63,7 @@ class Summary:
             return None
 
     def note_keys(self, keys: KeyReport, causes: Iterable[str]) -> None:
-        """Fill in how keys and shapes differ from the model's, and what probably explains it."""
+        """Store how keys and shapes differ from the model's, and the probable reason."""
         self.missing, self.unexpected, self.wrong_shapes = keys
         self.problems += [*causes, *keys.clauses()]
 
@@ -92,15 +92,15 @@ class Layout:
 
     Attributes:
         name: in results and in `inspect --json`.
-        title: for people.
-        recognises: whether a folder is one; asked in the order of `load.LAYOUTS`.
-        n_future_tokens: n where no number of heads is asked for, without reading weights.
-        tokenizer: raises FileNotFoundError where there is none.
-        describe: fills in what `inspect` says; returns where the tokenizer is, if that is known.
-        load: to the CPU, in a type or as stored; None where transformers loads it with one head.
-        most_heads: the largest n that may be asked for, without reading weights, where that is a
-            choice: `load` then takes n, too. None where n is the checkpoint's own.
-        provenance: what a converted folder says of its source; None where none is converted.
+        title: in messages.
+        recognises: whether a folder has this layout; tried in the order of `load.LAYOUTS`.
+        n_future_tokens: n if no number of heads is asked for, without reading weights.
+        tokenizer: raises FileNotFoundError if there is none.
+        describe: fills in a summary for `inspect`; returns the place of the tokenizer, if known.
+        load: to the CPU, in a type or as stored; None if transformers loads it with one head.
+        most_heads: the largest n that may be asked for, without reading weights, if n can be
+            chosen: `load` then takes n, too. None if n is the checkpoint's own.
+        provenance: facts about the source for a converted folder; None if none is converted.
         spreads: whether `parallelize=True` can spread its model over several GPUs.
     """
 

@@ -6,10 +6,10 @@ of the first half with its partner in the second. The rows of wq and wk move acc
     Meta           (0 1) (2 3) (4 5) (6 7)        pair i = channels 2i, 2i+1
     transformers    0 2 4 6 | 1 3 5 7             pair i = channels i, i + head_dim/2
 
-Scores do not change, because queries and keys move alike; values are left alone.
+Scores do not change, because queries and keys are permuted alike.
 
 Source: `llama/model.py` of `facebook/multi-token-prediction` (`apply_rotary_emb`, `Transformer`).
-It loads with `strict=False`; we refuse a missing, an unexpected or a misshapen tensor, and NaN.
+It loads with `strict=False`; here a missing, unexpected or misshapen tensor, and NaN, are refused.
 """
 
 import re
@@ -37,19 +37,19 @@ from mtp_harness.models.llama.mtp_llama import MTPLlamaConfig, MTPLlamaForCausal
 
 
 class _Report(NamedTuple):
-    """How the weights agree with `params.json`."""
+    """How the weights differ from `params.json`."""
 
     vocabulary: int
     keys: KeyReport
     causes: list[str]
-    """What probably explains the differences, one clause each."""
+    """The probable reasons for the differences, one clause each."""
 
 
 def load_meta(folder: Path, dtype: torch.dtype | None = None) -> MTPLlamaForCausalLM:
     """Load a checkpoint in Meta's layout, on the CPU and in evaluation mode.
 
     Unsplit weights that need no conversion stay memory-mapped until they are used or moved. Without
-    a `dtype` they get the one that most of them are stored in.
+    a `dtype` they get the type of most of them.
 
     Raises:
         FileNotFoundError: the folder or a file is missing.
@@ -101,7 +101,7 @@ def _build(config: MTPLlamaConfig, weights: dict[str, Tensor]) -> MTPLlamaForCau
     with torch.device("meta"):
         model = MTPLlamaForCausalLM(config)
     model.load_state_dict(weights, strict=True, assign=True)
-    # The frequencies are no weights: the state dict lacks them, on the meta device they are empty.
+    # The frequencies are not weights: they are not in the state dict, and empty on the meta device.
     model.model.rotary_emb = LlamaRotaryEmbedding(model.model.config)
     model.config.dtype = model.dtype
     model.eval()  # type: ignore[no-untyped-call]
@@ -132,12 +132,12 @@ def _converted(
 
 
 def _first_size(shards: MetaShards, name: str, default: int) -> int:
-    """Return a tensor's first size; `default` where there is no such tensor or it is a scalar."""
+    """Return a tensor's first size; `default` if there is no such tensor or it is a scalar."""
     return (*shards.shapes.get(name, ()), default)[0]
 
 
 def _causes(params: MetaParams, shards: MetaShards) -> list[str]:
-    """Return what probably explains a difference: a lost shard, counts, or the FFN's width."""
+    """Return the probable reason for a difference: a lost shard, counts, or the FFN's width."""
     if lost := _lost_shard(params, shards):
         return [lost]  # it makes every width wrong
     causes = []
@@ -165,7 +165,7 @@ def _causes(params: MetaParams, shards: MetaShards) -> list[str]:
 
 
 def _lost_shard(params: MetaParams, shards: MetaShards) -> str | None:
-    """Return that shards are missing at the end, where the first layer's wq has too few rows."""
+    """Return that the last shards are missing, if the first layer's wq has too few rows."""
     n = len(shards.files)
     rows, columns, *_ = (*shards.shapes.get("layers.0.attention.wq.weight", ()), 0, 0)
     numbered = re.fullmatch(r"consolidated\.\d+\.pth", shards.files[0].name)
@@ -200,7 +200,7 @@ def _describe(summary: Summary, folder: Path) -> Path | None:
 
 
 def _provenance(folder: Path) -> dict[str, Any]:
-    """Return names and sizes of the files, and `params.json`; no path of this machine."""
+    """Return names and sizes of the files, and `params.json`, without local paths."""
     tokenizer = find_tokenizer(folder)
     files = [folder / PARAMS_FILE, *shard_files(folder), *([tokenizer] if tokenizer else [])]
     return {

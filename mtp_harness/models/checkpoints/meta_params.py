@@ -1,4 +1,4 @@
-"""Meta's `params.json`: the model it describes, and the tensors that model has.
+"""Meta's `params.json`: the model that it describes, and the model's tensors.
 
 `n_layers` counts every block. With n = `n_future_tokens`:
 
@@ -21,11 +21,11 @@ from mtp_harness.models.llama.mtp_llama import MTPLlamaConfig
 
 PARAMS_FILE = "params.json"
 RUNTIME_KEYS = frozenset({"max_batch_size"})
-"""Keys that describe a run, not the model: accepted and not used."""
+"""Keys about a training run, not the model: accepted and ignored."""
 
 _FACTORS = {"ffn_dim_multiplier", "norm_eps", "rope_theta"}
 _DEFAULTS = (("n_kv_heads", None), ("ffn_dim_multiplier", None), ("vocab_size", -1))
-"""Values that say that something else decides."""
+"""Values that mean "decided elsewhere"."""
 
 # Meta's name within a block -> transformers' name.
 _BLOCK_NAMES = {
@@ -55,13 +55,13 @@ class MetaParams:
     n_heads: int = 32  # attention heads
     n_kv_heads: int | None = None  # None: as many as `n_heads`
     vocab_size: int = -1  # -1: as many as the weights have
-    multiple_of: int = 256  # of which the FFN's width is made one, by rounding up
-    ffn_dim_multiplier: float | None = None  # factor on the FFN's width before that
+    multiple_of: int = 256  # the FFN's width is rounded up to a multiple of it
+    ffn_dim_multiplier: float | None = None  # factor on the FFN's width before rounding
     norm_eps: float = 1e-5
     n_future_tokens: int = 1
     rope_theta: float = 10000.0
-    # The release leaves the context to the command line; 4096 tokens is what the models were
-    # trained with (Gloeckle et al. 2024, Table S13).
+    # The release leaves the context to the command line; the models were trained with 4096 tokens
+    # (Gloeckle et al. 2024, Table S13).
     max_seq_len: int = 4096
 
     def __post_init__(self) -> None:

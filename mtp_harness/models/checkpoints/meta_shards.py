@@ -4,7 +4,7 @@ How tensor parallelism splits a tensor (Llama's reference code, on fairscale's l
 
     wq wk wv w1 w3 output    rows, dimension 0
     wo w2                    columns, dimension 1
-    tok_embeddings           columns (Llama 1 and 2) or rows (Llama 3): told apart by the width
+    tok_embeddings           columns (Llama 1 and 2) or rows (Llama 3): the width tells which
     norms                    not at all: every shard holds the same tensor
 
 Files are memory-mapped: opening reads no weights, and reading an unsplit tensor copies none.
@@ -27,7 +27,7 @@ from mtp_harness.models.checkpoints.checks import (
 )
 
 IGNORED = frozenset({"rope.freqs"})
-"""A table that some exports store; it follows from `params.json`."""
+"""A table in some exports, which follows from `params.json`."""
 
 WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -42,11 +42,11 @@ class MetaShards(StoredTensors):
 
         Args:
             folder: where they are.
-            width: D of the model, which tells how embeddings are split.
+            width: D of the model, which determines how embeddings are split.
 
         Raises:
             FileNotFoundError: no weights, or a shard is missing.
-            ValueError: a file is truncated, carries code, or holds something else than named
+            ValueError: a file is truncated, contains code, or holds something other than named
                 tensors; or the shards do not fit together.
         """
         self.files = shard_files(folder)
@@ -63,7 +63,7 @@ class MetaShards(StoredTensors):
         self.dtypes = {name: self._shards[0][name].dtype for name in names}
 
     def read(self, name: str) -> Tensor:
-        """Return a whole tensor; it shares the file's memory where it is not split."""
+        """Return a whole tensor; if it is not split, it shares the file's memory."""
         parts = [shard[name] for shard in self._shards]
         dim = self._split_dim(name)
         if len(parts) > 1 and dim is not None:
@@ -76,7 +76,7 @@ class MetaShards(StoredTensors):
         return parts[0]
 
     def _split_dim(self, name: str) -> int | None:
-        """Return the dimension that tensor parallelism splits, None for a tensor it repeats."""
+        """Return the dimension that tensor parallelism splits, None for a repeated tensor."""
         leaf = name.split(".")[-2] if "." in name else name
         shape = self._shards[0][name].shape
         if not shape or leaf != "tok_embeddings":
@@ -134,7 +134,7 @@ def _open(file: Path) -> dict[str, Tensor]:
     try:
         foreign = get_unsafe_globals_in_checkpoint(file)
         content = None if foreign else torch.load(file, mmap=True, weights_only=True)
-    except Exception as error:  # whatever torch says of a broken file, the user gets one sentence
+    except Exception as error:  # torch raises many types for a broken file
         raise ValueError(
             f"{file} cannot be read as weights ({one_line(error)}): fetch it again"
         ) from error
@@ -164,7 +164,7 @@ def _named_tensors(file: Path, content: object) -> dict[str, Tensor]:
 
 
 def _odd_kind(value: object) -> str | None:
-    """Return what a value is, None for a tensor that weights can be."""
+    """Return what a value is; None for a tensor that can be weights."""
     if not isinstance(value, Tensor):
         return type(value).__name__
     if value.is_meta:

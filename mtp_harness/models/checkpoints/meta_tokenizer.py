@@ -1,10 +1,10 @@
 """`tokenizer.model` (SentencePiece) as a transformers tokenizer with SentencePiece's own token ids.
 
-transformers' `LlamaTokenizer`, given the raw file, differs from SentencePiece where it matters for
-code: it drops the extra space in front of text that begins with one, adds no BOS, and reads `<s>`
-or `</s>` written in a prompt as control tokens. So the tokenizer is put together here: BPE whose
-merges follow the pieces' scores, SentencePiece's normalisation, and text that is never a control
-token. Every prompt begins with BOS and none ends with EOS, as in Meta's `llama/generation.py`.
+transformers' `LlamaTokenizer` reads the raw file differently from SentencePiece in ways that matter
+for code: it drops the extra space before text that begins with one, adds no BOS, and reads `<s>` or
+`</s>` in a prompt as control tokens. So the tokenizer is built here: BPE whose merges follow the
+pieces' scores, SentencePiece's normalisation, and text that is never read as a control token. Every
+prompt begins with BOS and none ends with EOS, as in Meta's `llama/generation.py`.
 """
 
 from pathlib import Path
@@ -41,9 +41,10 @@ def find_tokenizer(folder: Path) -> Path | None:
 def sentencepiece_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """Return a SentencePiece BPE model as a fast tokenizer.
 
-    Decoding the tokens of an answer alone drops one leading space, the one that SentencePiece puts
-    in front of every text: an answer must be decoded together with what comes before it. Bytes that
-    are no UTF-8 become one U+FFFD each; SentencePiece keeps what it can of such a run.
+    Decoding the tokens of an answer alone drops one leading space, which SentencePiece adds to
+    every text: an answer must be decoded together with the text before it. Bytes that are not UTF-8
+        become
+    one U+FFFD each; SentencePiece keeps what it can of such a run.
     """
     proto, reference = _read(path)
     backend = Tokenizer(_bpe(proto))
@@ -71,7 +72,7 @@ def sentencepiece_tokenizer(path: Path) -> PreTrainedTokenizerBase:
 
 
 def _read(path: Path) -> tuple[Any, Any]:
-    """Return a tokenizer's protocol buffer and its processor; refuse what is not plain BPE."""
+    """Return a tokenizer's protocol buffer and its processor; refuse anything but plain BPE."""
     proto = sentencepiece_model_pb2.ModelProto()
     try:
         proto.ParseFromString(path.read_bytes())
@@ -79,7 +80,7 @@ def _read(path: Path) -> tuple[Any, Any]:
     except Exception as error:  # protobuf's and sentencepiece's errors have no common class
         cure = "run `git lfs pull`" if is_lfs_pointer(path) else "fetch it again"
         raise ValueError(
-            f"{path} is no SentencePiece model ({one_line(error)}), expected Llama's: {cure}"
+            f"{path} is not a SentencePiece model ({one_line(error)}), expected Llama's: {cure}"
         ) from error
     kinds = {piece.type for piece in proto.pieces}
     is_bpe = proto.trainer_spec.model_type == proto.trainer_spec.BPE
@@ -97,7 +98,7 @@ def _read(path: Path) -> tuple[Any, Any]:
 
 
 def _bpe(proto: Any) -> BPE:
-    """Return BPE that merges, as SentencePiece does, the pair whose joint piece scores highest."""
+    """Return BPE that merges the pair whose joint piece scores highest, as SentencePiece does."""
     scores = {piece.piece: piece.score for piece in proto.pieces if piece.type == _NORMAL}
     merges = [
         (-score, cut, piece[:cut], piece[cut:])
@@ -115,9 +116,9 @@ def _bpe(proto: Any) -> BPE:
 
 
 def _decoder(spec: Any) -> decoders.Decoder:
-    # ByteFallback gives up a whole run of byte pieces for one broken character. Line ends and tabs
+    # ByteFallback drops a whole run of byte pieces for one incomplete character. Line ends and tabs
     # are such pieces in Llama's vocabulary: taken out of the run first, they survive, and a stop
-    # string with a newline is found while the character behind it is still incomplete.
+    # string with a newline is found even if the character after it is still incomplete.
     steps: list[decoders.Decoder]
     steps = [decoders.Replace(f"<0x{ord(mark):02X}>", mark) for mark in "\t\n\r"]
     steps += [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]

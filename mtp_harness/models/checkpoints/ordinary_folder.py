@@ -1,9 +1,9 @@
-"""A local folder of an ordinary causal LM, looked at before transformers loads it.
+"""A local folder of an ordinary causal LM, checked before transformers loads it.
 
-transformers loads such a folder by itself, and when something is wrong it answers with a traceback,
-or with random numbers in place of missing weights. It is asked here first, on the meta device and
-with the shapes from the files' headers: what it would miss is its own verdict, renamed and tied
-weights included. Where that cannot be known cheaply, nothing is said:
+transformers answers a broken folder with a traceback, or with random numbers for missing weights.
+So it is asked first, on the meta device and with the shapes from the files' headers: its own report
+says what would be missing, with renamed and tied weights taken into account. There is no check if
+that cannot be known cheaply:
 
     other files than safetensors, quantised weights, code of the checkpoint's own
 """
@@ -34,30 +34,30 @@ from mtp_harness.models.checkpoints.tokenizer_folder import folder_tokenizer, to
 from mtp_harness.models.families import promised, text_part
 
 _OTHER_WEIGHTS = ("*.safetensors", "pytorch_model*.bin*", "adapter_model*", "*.gguf")
-"""What transformers can be told to take instead of the two names for safetensors."""
+"""Arguments by which transformers takes other files than the two names for safetensors."""
 
 _ELSEWHERE = {"auto_map", "quantization_config", "transformers_weights"}
-"""Keys of a configuration whose model is not the one that its other keys describe."""
+"""Keys of a configuration whose model differs from what its other keys describe."""
 
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-_MANY_LAYERS = 1000  # below this, layers that share their weights are not told from missing ones
+_MANY_LAYERS = 1000  # above it, few tensors mean a wrong number, not layers that share weights
 
 
 @in_words()
 def check_ordinary(folder: Path) -> None:
-    """Refuse a folder that transformers cannot load, or would fill up with random numbers.
+    """Refuse a folder that transformers cannot load, or would fill with random numbers.
 
     Raises:
         FileNotFoundError: it has no weights.
-        ValueError: a file is truncated, `config.json` describes no model, or one that the weights
-            do not have.
+        ValueError: a file is truncated, `config.json` describes no model, or a model that the
+            weights do not fit.
     """
     if (files := _weights(folder)) and (report := _compare(folder, files)):
         checks.refuse_differences(folder, CONFIG_FILE, report.clauses())
 
 
 def _weights(folder: Path) -> SafetensorsFiles | None:
-    """Return the safetensors that transformers would take, None where it takes other files."""
+    """Return the safetensors that transformers would take, None if it takes other files."""
     if {path.name for path in folder.iterdir()} & {SINGLE_FILE, INDEX_FILE}:
         return SafetensorsFiles(folder)
     if not any(path for pattern in _OTHER_WEIGHTS for path in folder.glob(pattern)):
@@ -69,9 +69,9 @@ def _weights(folder: Path) -> SafetensorsFiles | None:
 
 
 def _compare(folder: Path, files: SafetensorsFiles) -> KeyReport | None:
-    """Return what the model lacks and what does not fit it; None where that is not known.
+    """Return how the weights differ from the model; None if that is not known.
 
-    Weights that the model does not use are no difference: transformers leaves them out.
+    Weights that the model does not use do not count: transformers ignores them.
     """
     if (folder / "adapter_config.json").exists() or not (folder / CONFIG_FILE).is_file():
         return None
@@ -86,14 +86,14 @@ def compare(
     read_config: Callable[[], Any],
     elsewhere: Collection[str],
 ) -> KeyReport | None:
-    """Return how a folder's tensors differ from its model's, by transformers' own account.
+    """Return how a folder's tensors differ from its model's, by transformers' own report.
 
     Args:
         folder: the checkpoint's.
         content: of its `config.json`.
         files: its weights.
         read_config: gives the model's configuration.
-        elsewhere: keys of `content` that say that another model is meant: then this is None.
+        elsewhere: keys of `content` that mean that another model is used: then the result is None.
     """
     if content.keys() & elsewhere:
         return None
@@ -114,7 +114,7 @@ def _read_config(folder: Path) -> Any:
 
 @contextmanager
 def asking_transformers(what: str) -> Iterator[None]:
-    """Put what transformers trips over into a sentence; leave what it refuses by itself."""
+    """Put errors inside transformers into a sentence; pass on its own refusals."""
     try:
         with in_words():
             yield
@@ -133,21 +133,21 @@ def _content(folder: Path) -> dict[str, Any]:
 
 
 def built(folder: Path, read_config: Callable[[], Any]) -> Any:
-    """Return the model of a folder without memory for its weights; None if it is not built here."""
+    """Return the model of a folder without memory for its weights; None if it cannot be built."""
     config = read_config()
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return None
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    except Exception as error:  # a value that no model has fails in many ways inside transformers
-        if "meta" in str(error):  # a model that must see numbers while it is built
+    except Exception as error:  # wrong values fail in many ways inside transformers
+        if "meta" in str(error):  # a model that needs numbers while it is built
             return None
         raise no_such_model(folder / CONFIG_FILE, error) from error
 
 
 def _verdict(model: Any, files: SafetensorsFiles) -> KeyReport | None:
-    """Return what transformers says of weights of these names and shapes."""
+    """Return transformers' report on weights of these names and shapes."""
     state = {name: torch.empty(shape, device="meta") for name, shape in files.shapes.items()}
     try:
         _, info = type(model).from_pretrained(
@@ -158,7 +158,7 @@ def _verdict(model: Any, files: SafetensorsFiles) -> KeyReport | None:
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except Exception:  # a conversion on the way that needs numbers: its outcome is not known
+    except Exception:  # a conversion that needs numbers: the result is not known
         return None
     parameters = dict(model.named_parameters())
     found = KeyReport.of_loading(info)
@@ -167,7 +167,7 @@ def _verdict(model: Any, files: SafetensorsFiles) -> KeyReport | None:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Keep transformers from reporting and from drawing progress bars."""
+    """Keep transformers from logging and from drawing progress bars."""
     log: Any = transformers.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity(logging.CRITICAL)
@@ -181,7 +181,7 @@ def quietly() -> Iterator[None]:
 
 
 def describe_config(summary: Summary, folder: Path) -> dict[str, Any]:
-    """Fill in what the configuration of a model of transformers says; return it."""
+    """Fill in a summary from the configuration of a model of transformers; return it."""
     content = _content(folder)
     names = content.get("architectures") or content.get("model_type")
     summary.architecture = listing(map(str, names if isinstance(names, list) else [names]))
@@ -201,7 +201,7 @@ def describe_weights(
     read: Callable[[], SafetensorsFiles | None],
     compared: Callable[[SafetensorsFiles], KeyReport | None],
 ) -> None:
-    """Fill in how the weights that `read` gives differ from the model's, and scan them."""
+    """Fill in how the weights of `read` differ from the model's, and scan them."""
     n_problems = len(summary.problems)
     files = summary.attempt(read)
     keys = summary.attempt(lambda: compared(files)) if files else None

@@ -1,4 +1,4 @@
-"""The tensors of a transformers folder, known from the headers of its safetensors files."""
+"""The tensors of a transformers folder, from the headers of its safetensors files."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ _DTYPES = {
 
 
 class SafetensorsFiles(StoredTensors):
-    """What `model.safetensors`, or the files that its index names, hold; or a file alone."""
+    """The tensors of `model.safetensors`, of the files in its index, or of a single file."""
 
     def __init__(self, place: Path) -> None:
         """Read the headers of a folder's files, or of one file."""
@@ -49,20 +49,20 @@ class SafetensorsFiles(StoredTensors):
         return tensor
 
     def odd_types(self) -> list[str]:
-        """Return a clause about tensors that are no plain floating-point numbers, if there are."""
+        """Return a clause about tensors that are not plain floating-point numbers, if any."""
         odd = [name for name, dtype in self.dtypes.items() if dtype is None]
         return [f"not stored as plain floating-point numbers: {listing(odd)}"] if odd else []
 
 
 def stored_names(folder: Path) -> set[str]:
-    """Return the names of a folder's tensors; where there is an index, from it alone."""
+    """Return the names of a folder's tensors; from the index alone if there is one."""
     if (folder / SINGLE_FILE).is_file() or not (folder / INDEX_FILE).is_file():
         return set(SafetensorsFiles(folder).shapes)
     return set(_weight_map(folder))
 
 
 def no_such_model(path: str | Path, error: Exception) -> ValueError:
-    """Return the error to raise where transformers cannot build what a configuration describes."""
+    """Return the error for a configuration from which transformers cannot build a model."""
     return ValueError(
         f"{path} describes no model that can be built ({type(error).__name__}: {one_line(error)}), "
         "expected the configuration that was saved with the weights: correct it or fetch it again"

@@ -1,7 +1,7 @@
 """This package's own layout: `config.json` with `model_type` mtp_llama, and `*.safetensors`.
 
-transformers warns about missing keys and fills them with random numbers, drops unexpected ones, and
-takes many a value that no model can have. Here these are errors, found before any weight is read.
+transformers only warns about missing keys and fills them with random numbers, drops unexpected
+ones, and accepts many impossible values. Here these are errors, found before any weight is read.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from mtp_harness.models.checkpoints import checks
 from mtp_harness.models.checkpoints.checks import KeyReport, Shape, listing, one_line
 from mtp_harness.models.checkpoints.layout import Layout, Summary
+from mtp_harness.models.checkpoints.ordinary_folder import quietly
 from mtp_harness.models.checkpoints.safetensors_files import (
     CONFIG_FILE,
     SafetensorsFiles,
@@ -44,7 +45,7 @@ _FACTORS = {"rms_norm_eps", "rope_theta"}
 def load_folder(folder: Path, dtype: torch.dtype | None = None) -> MTPLlamaForCausalLM:
     """Load an `mtp_llama` folder, on the CPU and in evaluation mode.
 
-    Without a `dtype` the weights get the one that most of them are stored in.
+    Without a `dtype` the weights get the type of most of them.
 
     Raises:
         FileNotFoundError: the folder or a file is missing.
@@ -59,14 +60,15 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None) -> MTPLlamaForCa
     load: Any = MTPLlamaForCausalLM.from_pretrained  # its annotation leaves the loading info out
     model: MTPLlamaForCausalLM
     try:
-        model, info = load(
-            folder,
-            config=config,
-            dtype=dtype or files.main_dtype(),
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except Exception as error:  # whatever transformers says, the user gets one sentence
+        with quietly():  # every difference is an error below
+            model, info = load(
+                folder,
+                config=config,
+                dtype=dtype or files.main_dtype(),
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except Exception as error:  # transformers raises many types
         raise ValueError(
             f"transformers cannot load {folder} ({one_line(error)}): convert or fetch it again"
         ) from error
@@ -100,9 +102,9 @@ def read_config(folder: Path) -> MTPLlamaConfig:
 
 
 def describe_sizes(summary: Summary, config: Any, shapes: Mapping[str, Shape] | None) -> None:
-    """Fill in what an `MTPLlamaConfig` says, and the parameters of its parts.
+    """Fill in the values of an `MTPLlamaConfig`, and the parameters of its parts.
 
-    `shapes` are the tensors', by our names; None where they are not known.
+    `shapes` are the tensors', by our names; None if they are not known.
     """
     summary.architecture = "MTPLlamaForCausalLM"
     summary.n_future_tokens = config.n_future_tokens
@@ -134,20 +136,20 @@ def describe_sizes(summary: Summary, config: Any, shapes: Mapping[str, Shape] | 
 
 
 def _compare(config: MTPLlamaConfig, files: SafetensorsFiles) -> KeyReport:
-    """Compare the weights with the model that `config` describes, for which no memory is taken."""
+    """Compare the weights with the model that `config` describes, without memory for it."""
     key = f"{CONFIG_FILE}: num_hidden_layers"
     checks.refuse_more_layers(key, config.num_hidden_layers, len(files.shapes))
     try:
         with torch.device("meta"):
             state = MTPLlamaForCausalLM(config).state_dict()
-    except Exception as error:  # a value that no model has fails in many ways inside transformers
+    except Exception as error:  # wrong values fail in many ways inside transformers
         raise no_such_model(CONFIG_FILE, error) from error
     expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     return KeyReport.compare(expected, files.shapes)
 
 
 def _impossible_values(content: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what the values in `config.json` cannot be."""
+    """Yield impossible values in `config.json`."""
     rope = content.get("rope_parameters")
     for name, value in [*content.items(), *(rope.items() if isinstance(rope, dict) else ())]:
         if name in _SIZES | _FACTORS and value is not None:
@@ -159,7 +161,7 @@ def _impossible_values(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _impossible_relations(config: Any) -> Iterator[str]:
-    """Yield which values do not go together."""
+    """Yield values that do not fit together."""
     if config.num_attention_heads % config.num_key_value_heads:
         yield (
             f"num_attention_heads={config.num_attention_heads} with num_key_value_heads="
@@ -178,7 +180,7 @@ def _recognises(folder: Path) -> bool:
 
 
 def tokenizer_of_ours(folder: Path) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of an `mtp_llama` folder, or one that lies alone in a folder."""
+    """Return the tokenizer of an `mtp_llama` folder, or of a folder with a tokenizer only."""
     if not holds_tokenizer(folder):
         raise FileNotFoundError(
             f"{folder} has no tokenizer, expected tokenizer.json: copy it there or pass tokenizer=…"

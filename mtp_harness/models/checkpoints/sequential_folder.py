@@ -1,7 +1,7 @@
-"""A checkpoint of a sequential family: transformers loads the trunk, this loads the modules.
+"""A checkpoint of a sequential family: transformers loads the trunk, this file the modules.
 
-transformers leaves the modules' weights out without a word. Here they are read strictly both ways,
-from the same files or from a drafter's (`drafter=`), and so is the trunk. The families are rows of
+transformers ignores the modules' weights. Here they must match the model exactly, and so must the
+trunk. They come from the same files or from a drafter's (`drafter=`). The families are rows of
 `models.families`.
 """
 
@@ -55,25 +55,25 @@ from mtp_harness.models.sequential import (
 )
 
 MODULE_FILE = "mtp.safetensors"
-"""What finetuning writes beside a trunk."""
+"""Files that finetuning writes beside a trunk."""
 
 _EXPERT = re.compile(r"(.*\.experts\.\d+\.)\w+\.weight$")
 _EXPERT_PARTS = ("gate_proj.weight", "up_proj.weight", "down_proj.weight")
 
 
 def _of_layer(expert: re.Match[str]) -> str:
-    """Return what the keys of one part of all experts of a layer have in common."""
+    """Return the common part of the keys of one part of all experts of a layer."""
     return re.sub(r"\.experts\.\d+\.", ".experts.", expert[0])
 
 
 @dataclass(frozen=True)
 class Stored(Trunk):
-    """What the folder of a trunk and its modules' files say; read where a method says so.
+    """The folder of a trunk and the files of its modules; weights are read where a method says so.
 
     Attributes:
-        family: the row by which the modules are read.
-        source: where they are: the trunk's folder or a drafter.
-        modules: their tensors, among the trunk's where the folder is the same.
+        family: the row for reading the modules.
+        source: the place of the modules: the trunk's folder or a drafter.
+        modules: their tensors; if the folder is the same, among the trunk's.
     """
 
     family: Family
@@ -86,12 +86,12 @@ class Stored(Trunk):
 
         Args:
             folder: holds `config.json` and safetensors.
-            drafter: a file or folder with modules to take instead of the folder's own.
+            drafter: a file or folder with modules, used instead of the folder's own.
 
         Raises:
             FileNotFoundError: a file is missing.
-            ValueError: a file is broken, the configuration does not say how deep the trunk is, or a
-                drafter's cannot stand on it.
+            ValueError: a file is broken, the configuration does not give the trunk's depth, or the
+                trunk does not fit a drafter.
         """
         trunk = Trunk.of(folder)
         if drafter is None:
@@ -113,14 +113,14 @@ class Stored(Trunk):
 
     @cached_property
     def packed(self) -> list[str]:
-        """The modules' keys whose tensors are no plain floating-point numbers."""
+        """The modules' keys whose tensors are not plain floating-point numbers."""
         return [key for key in self.places if self.modules.dtypes[key] is None]
 
     @cached_property
     def absent_parts(self) -> list[str]:
-        """The keys that experts lack, of those that are stored one by one.
+        """The keys missing among experts that are stored one by one.
 
-        transformers joins them, and fails without saying which it misses.
+        transformers joins experts, and fails without naming the missing ones.
         """
         shapes = self.files.shapes | self.modules.shapes
         found = [match for key in shapes if (match := _EXPERT.match(key))]
@@ -131,7 +131,7 @@ class Stored(Trunk):
         """Return how many modules there are.
 
         Raises:
-            ValueError: it is not the number that the configuration promises, or a drafter has none.
+            ValueError: it is not the number in the configuration, or a drafter has no module.
         """
         found = modules_in(self.family, self.modules.shapes, self.n_trunk)
         said = promised(self.content)
@@ -155,7 +155,7 @@ class Stored(Trunk):
         )
 
     def _other_family(self) -> ValueError:
-        """Return what to raise about a drafter without a module of the trunk's family."""
+        """Return the error for a drafter without a module of the trunk's family."""
         keys = self.modules.shapes
         rows = {**FAMILIES, "speculators": SPECULATORS}.items()
         others = [name for name, row in rows if modules_in(row, keys, self.n_trunk)]
@@ -168,7 +168,7 @@ class Stored(Trunk):
         )
 
     def refuse_left_over(self) -> None:
-        """Refuse a drafter that holds more than modules.
+        """Refuse a drafter that holds other tensors than modules.
 
         Raises:
             ValueError: names the tensors.
@@ -181,7 +181,7 @@ class Stored(Trunk):
             )
 
     def refuse_dedicated(self) -> None:
-        """Refuse modules whose configuration gives them embeddings of their own.
+        """Refuse modules with separate embeddings, according to the configuration.
 
         Raises:
             ValueError: it does.
@@ -194,7 +194,7 @@ class Stored(Trunk):
             )
 
     def refuse_packed(self) -> None:
-        """Refuse modules that are stored as anything but plain floating-point numbers.
+        """Refuse modules that are not stored as plain floating-point numbers.
 
         Raises:
             ValueError: names the tensors.
@@ -208,9 +208,9 @@ class Stored(Trunk):
 
     @cached_property
     def uneven_parts(self) -> list[str]:
-        """Experts' keys, of those stored one by one, whose shapes are not those of their layer.
+        """Keys of experts, stored one by one, whose shapes differ from those of their layer.
 
-        transformers joins them, and fails without saying which do not fit.
+        transformers joins experts, and fails without naming those that do not fit.
         """
         shapes = self.files.shapes | self.modules.shapes
         found = [match for key in shapes if (match := _EXPERT.match(key))]
@@ -220,7 +220,7 @@ class Stored(Trunk):
         return [m[0] for m in found if shapes[m[0]] != usual[_of_layer(m)].most_common(1)[0][0]]
 
     def refuse_partial_experts(self) -> None:
-        """Refuse experts, the trunk's or the modules', that cannot be joined.
+        """Refuse experts of the trunk or of modules that cannot be joined.
 
         Raises:
             ValueError: names the keys.
@@ -238,7 +238,7 @@ class Stored(Trunk):
         return bool(self.absent_parts or self.uneven_parts)
 
     def refuse_own_copies(self) -> None:
-        """Refuse modules whose embeddings or unembedding are not the trunk's; reads these.
+        """Refuse modules whose embeddings or unembedding differ from the trunk's; reads both.
 
         Raises:
             ValueError: says which.
@@ -257,16 +257,16 @@ class Stored(Trunk):
                 )
 
     def trunk_differences(self) -> KeyReport | None:
-        """Return how the trunk's tensors differ from its model's; None where that is not known."""
+        """Return how the trunk's tensors differ from its model's; None if that is not known."""
         return None if self.unjoinable else super().trunk_differences()
 
     def refuse_other_modules(self) -> None:
-        """Refuse modules whose tensors are not those of the trunk's kind of layer.
+        """Refuse modules whose tensors do not fit the trunk's kind of layer.
 
         Raises:
             ValueError: names the tensors.
         """
-        if self.packed or self.unjoinable:  # said already
+        if self.packed or self.unjoinable:  # already reported
             return
         with quietly():
             trunk = built(self.folder, self.read_config)
@@ -275,7 +275,7 @@ class Stored(Trunk):
             self.filled(trunk, {key: torch.empty(shape, device="meta") for key, shape in shapes})
 
     def check(self) -> None:
-        """Refuse everything that can be refused before a model is made.
+        """Refuse everything that can be refused before a model is built.
 
         Raises:
             ValueError: the first of the reasons.
@@ -291,13 +291,15 @@ class Stored(Trunk):
             tensors: by their keys; None reads them from the files.
 
         Raises:
-            ValueError: tensors are missing, left over, or of another shape.
+            ValueError: tensors are missing, unexpected, or of another shape.
         """
         n, weights = self.n_modules(), {}
         for key, (module, name) in self.places.items():
             if not name.startswith("="):
                 tensor = self.modules.read(key) if tensors is None else tensors[key]
-                for k in range(n) if module is None else [module]:  # what all share, once for each
+                for k in (
+                    range(n) if module is None else [module]
+                ):  # shared weights, for each module
                     weights[f"layers.{k}.{name}"] = tensor
         trunk = main.get_decoder()
         load: Any = Modules.from_pretrained
@@ -332,7 +334,7 @@ class Stored(Trunk):
 
 
 def _row(drafter: Path, trunk: Trunk) -> Family:
-    """Return the row by which a drafter's modules are read."""
+    """Return the row for reading a drafter's modules."""
     if is_speculators(drafter):
         trunk.refuse_other_target(drafter, read_json(drafter / CONFIG_FILE))
         return SPECULATORS
@@ -346,7 +348,7 @@ def _row(drafter: Path, trunk: Trunk) -> Family:
 
 
 def is_speculators(drafter: Path) -> bool:
-    """Return whether a drafter is a folder of speculators with a module."""
+    """Return whether a drafter is a speculators folder with a module."""
     path = drafter / CONFIG_FILE
     return path.is_file() and read_json(path).get("speculators_model_type") == "mtp"
 
@@ -368,7 +370,7 @@ CHECKS: tuple[Callable[[Stored], Any], ...] = (
     Stored.refuse_stray_head,
     Stored.refuse_own_copies,
 )
-"""What `inspect` says of modules, and loading refuses, before a model is made; the trunk apart."""
+"""Checks of modules, for `inspect` and loading, before a model is built; without the trunk."""
 
 
 def load_sequential(
@@ -390,7 +392,7 @@ def load_sequential(
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: the modules that the configuration promises are absent or incomplete, or
-            weights are left over, have another shape, or are packed.
+            weights are unexpected, have another shape, or are packed.
     """
     stored = Stored.of(folder, drafter)
     stored.check()
@@ -416,7 +418,7 @@ def _recognises(folder: Path) -> bool:
 
 
 def _describe(summary: Summary, folder: Path, drafter: Path | None = None) -> Path | None:
-    """Fill in what is known without loading: of the trunk as of an ordinary model, and modules."""
+    """Fill in what is known without loading: the trunk as an ordinary model, and modules."""
     content = describe_config(summary, folder)
     stored = summary.attempt(lambda: Stored.of(folder, drafter))
     if stored:
@@ -436,7 +438,7 @@ def _describe(summary: Summary, folder: Path, drafter: Path | None = None) -> Pa
 
 
 def sequential(drafter: Path | None = None) -> Layout:
-    """Return the layout of folders whose modules are their own, or those of a drafter."""
+    """Return the layout of folders with sequential modules, their own or a drafter's."""
 
     def modules(folder: Path) -> int:
         return Stored.of(folder, drafter).n_modules()

@@ -1,4 +1,4 @@
-"""The tokenizer in a transformers folder or alone in a folder, and whether it suits a model."""
+"""The tokenizer in a transformers folder, or in a folder without a model, and its checks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ def holds_tokenizer(folder: Path) -> bool:
 
 
 def tokenizer_file(folder: Path) -> Path | None:
-    """Return the first of the files that are a tokenizer, for people."""
+    """Return the name of the folder's first tokenizer file, for messages."""
     return min(folder.glob("tokenizer.*"), default=None)
 
 
@@ -25,8 +25,8 @@ def folder_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """Return the tokenizer in a folder, as `save_pretrained` writes it with or without a model.
 
-    `read_config` raises for a broken `config.json`, into which transformers looks as well. `raw`: a
-    lone `tokenizer.model` is read as Meta's, not as transformers would.
+    `read_config` raises for a broken `config.json`, which transformers reads as well. `raw`: a lone
+    `tokenizer.model` is read as Meta's, not by transformers.
     """
     if raw and {path.name for path in folder.glob("tokenizer*")} == {TOKENIZER_FILE}:
         return sentencepiece_tokenizer(folder / TOKENIZER_FILE)
@@ -48,7 +48,7 @@ def folder_tokenizer(
             f"the tokenizer in {folder} cannot be loaded ({one_line(error)}): fetch it again or "
             "pass tokenizer=…"
         ) from error
-    # Without its files transformers makes an empty one of the model's type.
+    # Without files, transformers makes an empty tokenizer of the model's type.
     if not set(tokenizer.get_vocab().values()) - tokenizer.added_tokens_decoder.keys():
         raise ValueError(
             f"the tokenizer in {folder} has no vocabulary, expected tokenizer.json or what else "
@@ -60,10 +60,10 @@ def folder_tokenizer(
 def check_vocabulary(
     tokenizer: PreTrainedTokenizerBase, vocabulary: int, name: str, padding: bool = True
 ) -> None:
-    """Refuse a tokenizer with ids, added ones included, of V or more: the model has no rows for it.
+    """Refuse a tokenizer with ids (added ones included) of V or more, which the model lacks.
 
-    `name` is the model's; without `padding` that token does not count, which many ordinary models
-    have no row for.
+    `name` is the model's. Without `padding`, the padding token does not count: many ordinary models
+    have no row for it.
     """
     ids = set(tokenizer.get_vocab().values()) - (set() if padding else {tokenizer.pad_token_id})
     largest = max(ids, default=0)

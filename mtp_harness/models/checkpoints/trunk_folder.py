@@ -74,7 +74,7 @@ class Trunk:
 
     @property
     def trunk_keys(self) -> list[str]:
-        """The folder's keys without those of modules of its own."""
+        """The folder's keys without those of its own modules."""
         own = self.own
         return [key for key in self.files.shapes if not (own and own.place(key, self.n_trunk))]
 
@@ -192,7 +192,7 @@ class Trunk:
             **arguments: of transformers' `from_pretrained`.
 
         Raises:
-            ValueError: weights are missing, left over or of another shape.
+            ValueError: weights are missing, unexpected or of another shape.
         """
         if report := self.trunk_differences():
             refuse_differences(self.folder, CONFIG_FILE, report.clauses())

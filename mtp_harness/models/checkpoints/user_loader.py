@@ -1,8 +1,8 @@
-"""`model_args loader=module:function`: layouts of weights that this package does not know.
+"""`model_args loader=module:function`: the user's own function that loads a model.
 
 The function is called with one positional argument, the `pretrained` argument of the run (a str, or
-None where the run names none), and returns a `MultiHeadModel`. It decides about dtype; the model is
-moved to the run's device and set to evaluation mode afterwards. The tokenizer is named apart, by
+None if the run has none), and returns a `MultiHeadModel`. It decides about dtype; the model is then
+moved to the run's device and set to evaluation mode. The tokenizer is given separately, by
 `tokenizer=…`.
 """
 
@@ -18,14 +18,14 @@ from mtp_harness.models.interface import MultiHeadModel
 
 
 def load_with(spec: str, pretrained: str | None) -> MultiHeadModel:
-    """Load a model with the function of the user's that `module:function` names.
+    """Load a model with the user's function `module:function`.
 
-    The current folder can be imported from, as with `python -m`. What the function itself raises is
-    passed on as it is.
+    The current folder is importable, as with `python -m`. Exceptions of the function itself are
+    passed on unchanged.
 
     Raises:
-        ValueError: `spec` names no function that can be imported, or the function returned
-            something else than a `MultiHeadModel`.
+        ValueError: `spec` does not name a function that can be imported, or the function did not
+            return a `MultiHeadModel`.
     """
     model = find_loader(spec)(pretrained)
     if not isinstance(model, MultiHeadModel):

@@ -1,12 +1,11 @@
-"""The paper's loss as transformers trains by it: `labels=` for all heads of `MTPLlamaForCausalLM`.
+"""The paper's loss for transformers' training: `labels=` for all heads of `MTPLlamaForCausalLM`.
 
     loss = sum over heads i, positions t of  -log P(x_{t+i} | z_t)  /  N
 
 N is the number of head 1's targets (or the trainer's `num_items_in_batch`). Head i has a target at
-every position that is not padding and whose label i places further on is one: i - 1 fewer per
-sequence than head 1.
-Unlike `mtp_harness.training.loss`, which trains the shipped models, the logits of all heads are in
-memory at once.
+every position that is not padding and whose label i places later is a target: i - 1 fewer per
+sequence than head 1. Unlike in `mtp_harness.training.loss`, which trains the shipped models, the
+logits of all heads are in memory at once.
 
 Source: Gloeckle et al. 2024, section 2.
 """
@@ -42,14 +41,14 @@ def all_heads_loss(
     Args:
         model: an `MTPLlamaForCausalLM`.
         embedded: the tokens' embeddings, [B, T, D].
-        attention_mask: [B, T], 0 where a token is padding; None where none is.
+        attention_mask: [B, T], 0 for padding tokens; None without padding.
         position_ids: int64 [B, T]; None means 0..T-1.
-        labels: int64 [B, T], the tokens themselves, `IGNORED` where one is not a target.
-        num_items_in_batch: N, where several calls make one step.
+        labels: int64 [B, T], the tokens themselves, or `IGNORED` for a token that is not a target.
+        num_items_in_batch: N, if several calls make one step.
     """
     if position_ids is None:
         position_ids = torch.arange(embedded.shape[1], device=embedded.device)[None]
-    # As `LlamaModel.forward` does it, whichever attention function is in use.
+    # As in `LlamaModel.forward`, for every attention function.
     given: dict[str, Any] = {
         "attention_mask": create_causal_mask(
             config=model.config,
@@ -83,7 +82,7 @@ def all_heads_loss(
 
 
 def _targets(labels: Tensor, offset: int, attention_mask: Tensor | None) -> Tensor:
-    """Return what head `offset` should say at each position, [B, T]; padding says nothing."""
+    """Return the target of head `offset` at each position, [B, T]; `IGNORED` for padding."""
     targets = pad(labels, (0, offset), value=IGNORED)[:, offset:]
     if attention_mask is not None and attention_mask.dim() == 2:
         targets = targets.masked_fill(attention_mask == 0, IGNORED)

@@ -1,4 +1,4 @@
-"""transformers' Llama blocks behind the positions-and-cache contract of `interface.py`."""
+"""transformers' Llama blocks with the positions and cache of `interface.py`."""
 
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -20,7 +20,7 @@ def run_blocks(
     positions: Tensor | None,
     cache: KeyValueCache | None,
 ) -> Tensor:
-    """Apply Llama decoder layers one after the other; return [B, T, D], where `states` are.
+    """Apply Llama decoder layers one after the other; return [B, T, D] on the device of `states`.
 
     Args:
         blocks: `LlamaDecoderLayer`s, each with the `layer_idx` it has in the cache; they may be
@@ -34,7 +34,7 @@ def run_blocks(
         positions = torch.arange(states.shape[1], device=states.device)[None]
     main = states.device
     if cache is not None:
-        # The trunk and every head of one call stand at the same positions.
+        # The trunk and every head of one call have the same positions.
         rotated_by = cache.remember(rotary, lambda: rotation(rotary, states, positions))
         for block in blocks:
             states = _run_at_home(block, states, rotated_by, cache)
@@ -50,7 +50,7 @@ def run_blocks(
 
 
 def device_of(block: Any) -> torch.device:
-    """Return where a `LlamaDecoderLayer` is."""
+    """Return the device of a `LlamaDecoderLayer`."""
     device: torch.device = block.input_layernorm.weight.device
     return device
 
@@ -62,14 +62,14 @@ def _run_at_home(
     cache: KeyValueCache,
     last: Tensor | None = None,
 ) -> Tensor:
-    """Apply a block on its own device; arguments as `run_cached_block`'s, on any device."""
+    """Apply a block on its own device; arguments as for `run_cached_block`, on any device."""
     home = device_of(block)
     if home == rotated_by[0].device == states.device:
         return _run(block, states, rotated_by, cache, last)
     there = cache.on(home)
     turned = there.remember(("rotation", id(rotated_by)), lambda: _moved(rotated_by, home))
     last = None if last is None else last.to(home)
-    # Kernels that Triton makes run on the current device, whatever their tensors say.
+    # Triton's kernels run on the current device, whatever the device of their tensors.
     with torch.cuda.device(home) if home.type == "cuda" else nullcontext():
         return _run(block, states.to(home), turned, there, last)
 
@@ -83,7 +83,7 @@ def _run(
 ) -> Tensor:
     """Apply a block in the faster of the two ways that can run it."""
     if states.is_cuda:
-        from mtp_harness.models.llama import gpu_block  # here, because not everybody has Triton
+        from mtp_harness.models.llama import gpu_block  # here, because Triton may be missing
 
         if gpu_block.serves(block, states, cache):
             return gpu_block.run_gpu_block(block, states, rotated_by, cache, last)
@@ -113,8 +113,8 @@ def run_block_at(
 def _mask(block: nn.Module, states: Tensor) -> Tensor | None:
     """Return the mask in the form that a block's attention function takes.
 
-    sdpa is causal by itself where there is none. eager adds the mask to the scores, and without one
-    every token sees every other.
+    sdpa without a mask is causal. eager adds the mask to the scores; without a mask every token
+    sees every other.
     """
     attention: Any = block.self_attn
     if attention.config._attn_implementation != "eager":

@@ -1,8 +1,8 @@
-"""A Llama block as decoding runs it: transformers' weights, fewer and larger operations.
+"""A Llama block for decoding: transformers' weights, with fewer and larger operations.
 
-The numbers are those of `LlamaDecoderLayer`, which runs everywhere else; what differs is that
-query, key and value (gate and up, likewise) are one product, and that the rotation covers query and
-key together. For one token, an operation's overhead costs as much as its arithmetic.
+The numbers are those of `LlamaDecoderLayer`, which is used everywhere else. Here query, key and
+value are one product (as are gate and up), and one rotation covers query and key. For one token, an
+operation's overhead costs as much as its arithmetic.
 """
 
 from collections.abc import Sequence
@@ -29,9 +29,9 @@ def run_cached_block(
         block: a `LlamaDecoderLayer`.
         states: [B, T, D].
         rotated_by: from `rotation`.
-        cache: knows the positions; this block's keys and values are added to it.
-        last: int64 [B], index within the call of the only tokens whose output is asked for: the
-            result is [B, 1, D].
+        cache: has the positions; this block's keys and values are added to it.
+        last: int64 [B], index within the call of the only tokens whose output is needed: the result
+            is [B, 1, D].
     """
     weights, attention = fused(block), block.self_attn
     head_dim = attention.head_dim
@@ -64,7 +64,7 @@ def run_cached_block(
 
 def _norm(norm: Any, states: Tensor) -> Tensor:
     """Return the norm of states [..., D]."""
-    if states.dtype is torch.float64:  # transformers' own computes in float32, whatever it is given
+    if states.dtype is torch.float64:  # transformers' own always computes in float32
         normed: Tensor = norm(states)
         return normed
     return rms_norm(states, states.shape[-1:], norm.weight, norm.variance_epsilon)
@@ -76,7 +76,7 @@ def _heads(states: Tensor, head_dim: int) -> Tensor:
 
 
 def _turn(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Return queries or keys [B, T, H, d] turned by their positions."""
+    """Return queries or keys [B, T, H, d] rotated by their positions."""
     return torch.addcmul(heads * cos, heads.roll(heads.shape[-1] // 2, -1), sin)
 
 
@@ -91,18 +91,17 @@ def _attend(
 ) -> Tensor:
     """Add keys and values to the cache and return the attention over it, [B, T, H * d].
 
-    The query heads that share a key/value head are laid side by side as more queries of that head,
-    so keys and values are read once: on a CPU that is twice as fast as showing every query head a
-    copy.
+    The query heads that share a key/value head become more queries of that head, so keys and values
+    are read once: on a CPU that is twice as fast as a copy for every query head.
 
     Args:
         query: [B, T, H, d], rotated; with `last`, T is 1.
         key: [B, T, H_kv, d], rotated.
         value: [B, T, H_kv, d].
         layer: index in the cache.
-        cache: knows the positions of this call's tokens.
+        cache: has the positions of this call's tokens.
         scale: factor on the scores.
-        last: int64 [B], the only tokens that ask; None means all of them.
+        last: int64 [B], the only tokens that are queries; None: all tokens.
     """
     keys, values = cache.update(key.transpose(1, 2), value.transpose(1, 2), layer)
     n_rows, n_tokens, n_heads, head_dim = query.shape

@@ -1,9 +1,8 @@
-"""Decoding attention on a GPU: every row reads its own columns of the cache and no more.
+"""Decoding attention on a GPU: every row reads only its own columns of the cache.
 
-A few queries per row over a long cache is too little work per row to fill a GPU, so the columns are
-split between programs and the parts are joined afterwards (split-K, as in Flash-Decoding, Dao et
-al. 2023).
-Lengths are read on the device, so that one CUDA graph serves rows of all lengths.
+A few queries per row over a long cache are too little work per row to fill a GPU, so the columns
+are split between programs and the parts are joined afterwards (split-K, as in Flash-Decoding, Dao
+et al. 2023). Lengths are read on the device, so that one CUDA graph serves rows of all lengths.
 """
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 _BLOCK = 64
 _PROGRAMS = 264
-"""Programs to aim for: two on each multiprocessor of an H100."""
+"""Number of programs: two on each multiprocessor of an H100."""
 
 
 @triton.jit
@@ -147,7 +146,7 @@ def attend_rows(
         n_queries=max(16, triton.next_power_of_2(n_tokens * group)),
         block=_BLOCK,
         n_splits=n_splits,
-        # TF32 has 10 bits of mantissa: the text would no longer be plain decoding's.
+        # TF32 has 10 bits of mantissa: the text would differ from plain decoding's.
         precision="ieee" if query.dtype is torch.float32 else "tf32",
     )
     if n_splits > 1:

@@ -1,7 +1,7 @@
-"""A Llama block as a decoding step runs it on a GPU: `cached_block` in ten launches.
+"""A Llama block for a decoding step on a GPU: `cached_block` in ten launches.
 
 The numbers are `cached_block`'s up to rounding. Prompts, whose products are long, and float64,
-which the kernels do not know, go there.
+which the kernels do not support, use `cached_block`.
 """
 
 from typing import Any
@@ -32,7 +32,7 @@ def run_gpu_block(
     cache: KeyValueCache,
     last: Tensor | None = None,
 ) -> Tensor:
-    """Apply one block; arguments and result as `cached_block.run_cached_block`'s."""
+    """Apply one block; arguments and result as for `cached_block.run_cached_block`."""
     weights, attention, mlp = fused(block), block.self_attn, block.mlp
     n_rows, _, width = states.shape
     head_dim, layer = attention.head_dim, attention.layer_idx

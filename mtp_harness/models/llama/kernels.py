@@ -1,8 +1,8 @@
-"""What lies between the matrix products of a block, on a GPU: one kernel each.
+"""The operations between the matrix products of a block, on a GPU: one kernel each.
 
-Decoding reads weights and waits for little else. Done one operation at a time, one token through a
-block is some forty launches, which cost as much as the weights; here it is ten. Arithmetic is in
-float32, whatever is stored.
+Decoding mostly waits for weights to be read. With separate operations, one token through a block
+takes some forty launches, which cost as much as the weights; here there are ten. Arithmetic is in
+float32, whatever the stored type.
 """
 
 import torch
@@ -110,13 +110,13 @@ def rotate_and_store(
     values: Tensor,
     n_queries: int,
 ) -> Tensor:
-    """Put turned keys, and values, into the cache; return the turned queries, [N, H, d].
+    """Write rotated keys, and values, into the cache; return the rotated queries, [N, H, d].
 
     Args:
         projected: queries, keys and values, [N, (H + 2 H_kv) * d], contiguous; H may be 0.
         cos: [N, d], contiguous.
         sin: like cos, the first half negated.
-        places: int64 [N], columns of the cache, all rows counted through.
+        places: int64 [N], columns of the cache, counted over all rows.
         keys: [columns, H_kv, d], contiguous.
         values: like keys.
         n_queries: H.

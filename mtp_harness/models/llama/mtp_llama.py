@@ -6,13 +6,12 @@
                                                    +-> extra_heads[0]  = head 2 -+
                                                    +-> extra_heads[..] = head n -+
 
-`model` alone (trunk and head 1) is an ordinary Llama of L-n+1 layers, so everything that asks for
-the next token only (log-likelihoods, `generate`, NTP) runs transformers' own code and never touches
-heads 2..n.
+`model` alone (trunk and head 1) is an ordinary Llama of L-n+1 layers, so everything that needs only
+the next token (log-likelihoods, `generate`, NTP) runs transformers' own code without heads 2..n.
 
 Source: Gloeckle et al. 2024, section 2 and Table S13; released code as described in the README of
-`facebook/multi-token-prediction`. Byte models have one unembedding per head (Table S13's caption);
-the norm is shared in both.
+`facebook/multi-token-prediction`. Byte-level models have one unembedding per head (Table S13's
+caption); all heads share the norm.
 """
 
 import copy
@@ -40,7 +39,7 @@ class MTPLlamaConfig(LlamaConfig):  # type: ignore[no-untyped-call]
     model_type = "mtp_llama"
 
     n_future_tokens: int = 1  # n, 1..num_hidden_layers - 1
-    replicated_unembeddings: bool = False  # one per head (byte models) instead of a shared one
+    replicated_unembeddings: bool = False  # one per head (byte-level models), not a shared one
     all_heads_loss: bool = False  # whether `labels=` gives the paper's loss, or head 1's alone
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -54,9 +53,9 @@ class MTPLlamaConfig(LlamaConfig):  # type: ignore[no-untyped-call]
             )
 
     def next_token_config(self) -> LlamaConfig:
-        """Return the configuration of the plain Llama made of the trunk and head 1.
+        """Return the configuration of the plain Llama that consists of the trunk and head 1.
 
-        A padding token that is BOS or EOS too stands in texts, so its embedding must be trained:
+        A padding token that is also BOS or EOS occurs in texts, so its embedding must be trained:
         transformers starts the row of `pad_token_id` at zero and gives it no gradient.
         """
         config = copy.deepcopy(self)
@@ -70,7 +69,7 @@ class MTPLlamaConfig(LlamaConfig):  # type: ignore[no-untyped-call]
 class MTPLlamaForCausalLM(LlamaForCausalLM, MultiHeadModel):  # type: ignore[no-untyped-call]
     """Llama with n parallel transformer-layer heads; see the module docstring.
 
-    `labels=` reaches head 1 only: heads 2..n get no gradient, and count as unused parameters where
+    `labels=` trains head 1 only: heads 2..n get no gradient, and count as unused parameters if
     several processes train (DDP). `from_pretrained(FOLDER, all_heads_loss=True)` makes `loss` the
     paper's, over all heads; `logits` stay head 1's.
     """
@@ -107,7 +106,7 @@ class MTPLlamaForCausalLM(LlamaForCausalLM, MultiHeadModel):  # type: ignore[no-
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Return head 1's logits and, with `labels`, a loss; arguments as `LlamaForCausalLM`'s."""
+        """Return head 1's logits and, with `labels`, a loss; arguments of `LlamaForCausalLM`."""
         if labels is None or not self.config.all_heads_loss:
             output: CausalLMOutputWithPast = super().forward(
                 input_ids=input_ids,
@@ -127,8 +126,8 @@ class MTPLlamaForCausalLM(LlamaForCausalLM, MultiHeadModel):  # type: ignore[no-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move or convert everything, but keep the rotary frequencies in their own type.
 
-        `.to(bfloat16)` would round them by up to 0.4 %, which turns a query thousands of tokens on
-        by radians; `from_pretrained` keeps them too.
+        `.to(bfloat16)` would round them by up to 0.4 %, which rotates a query thousands of tokens
+        later by radians; `from_pretrained` keeps them, too.
         """
         before = dict(self.model.rotary_emb.named_buffers())
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -139,7 +138,7 @@ class MTPLlamaForCausalLM(LlamaForCausalLM, MultiHeadModel):  # type: ignore[no-
 
     @property
     def shared_unembedding(self) -> bool:  # type: ignore[override]
-        """Whether all heads use one unembedding; byte models have one each."""
+        """Whether all heads share one unembedding; byte-level models have one each."""
         return not self.config.replicated_unembeddings
 
     @property

@@ -1,4 +1,4 @@
-"""What both ways of running a block in decoding need: joined weights, and a rotation."""
+"""Joined weights and the rotation, for both ways of running a block in decoding."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ Rotation = tuple[Tensor, Tensor]
 class FusedWeights:
     """One block's weights in two pieces; the block's own parameters become views of them.
 
-    Nothing is held twice, and a weight changed in place is changed here too. Moving the model to
-    another device or type takes the parameters apart again: `fused` notices and joins them anew.
+    Nothing is stored twice, and a weight changed in place is changed here, too. Moving the model to
+    another device or type separates the parameters again: `fused` notices and joins them anew.
     """
 
     def __init__(self, block: Any) -> None:
@@ -23,7 +23,7 @@ class FusedWeights:
         self.gate_up, self.gate_up_bias = _join([mlp.gate_proj, mlp.up_proj])
 
     def serve(self, block: Any) -> bool:
-        """Return whether the block's parameters still are views of these."""
+        """Return whether the block's parameters are still views of these."""
         first, second = block.self_attn.q_proj.weight, block.mlp.gate_proj.weight
         same: bool = first.data_ptr() == self.qkv.data_ptr()
         return same and bool(second.data_ptr() == self.gate_up.data_ptr())

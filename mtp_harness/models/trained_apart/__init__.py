@@ -1,1 +1,1 @@
-"""Drafters that are trained apart from their trunk (`drafter=`), one file for each kind."""
+"""Drafters trained apart from their trunk (`drafter=`), one file for each kind."""

@@ -1,11 +1,11 @@
-"""EAGLE and EAGLE-2: layers that read one state of the trunk, and draft on by themselves.
+"""EAGLE and EAGLE-2: layers that read one state of the trunk, and draft repeatedly.
 
     state 2 = layers(fc([embedding of t+1, norm(z) of t]))       at position t
     state 3 = layers(fc([embedding of t+2, state 2]))            at position t+1
-    draft   = the trunk's unembedding of the state, which has no norm of its own
+    draft   = the trunk's unembedding of the state, without a norm
 
-The first layer has no norm before its attention. Both are the same model: EAGLE-2 drafts trees
-with it. Here, as everywhere in this package, drafts are chains.
+The first layer has no norm before its attention. Both are the same model: EAGLE-2 drafts trees with
+it. Here, as everywhere in this package, drafts are chains.
 
 Source: Li et al. 2024, "EAGLE", section 3.1, and the files of its authors.
 """
@@ -24,7 +24,7 @@ from mtp_harness.models.trunk import TrunkModel
 
 
 def decoder_of(config: Any) -> Any:
-    """Return transformers' decoder with random weights and hardly any embeddings."""
+    """Return transformers' decoder with random weights and a minimal embedding."""
     n_vocabulary, config.vocab_size = config.vocab_size, 1
     model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     config.vocab_size = n_vocabulary
@@ -32,7 +32,7 @@ def decoder_of(config: Any) -> Any:
 
 
 class LayersModel(TrunkModel):
-    """A trunk with a drafter of transformers' layers, which is read as one reused module.
+    """A trunk with a drafter made of transformers' layers, which is read as one reused module.
 
     The drafter has `config`, `layers`, `rotary`, perhaps `embed_tokens`, and is called with
     embeddings and states [B, T, H].
@@ -91,7 +91,7 @@ class Eagle(nn.Module):
     """The drafter's weights, named as in the authors' files."""
 
     def __init__(self, config: Any, fc_bias: bool, own_embeddings: bool) -> None:
-        """Build it with random weights; `config` is of transformers, for layers of its kind."""
+        """Build it with random weights; `config` is transformers', for layers of its kind."""
         super().__init__()
         base, width = decoder_of(config), config.hidden_size
         self.config, self.rotary, self.layers = base.config, base.rotary_emb, base.layers
@@ -148,7 +148,7 @@ class StoredEagle(Stored):
     def built(self) -> nn.Module:
         """Return the drafter with random weights.
 
-        There is a bias where the file has one: configurations do not say so reliably.
+        It has a bias if the file has one: configurations do not say so reliably.
         """
         config, width = self.layer_config(self.content), self.of_trunk("hidden_size")
         if config.hidden_size != width:

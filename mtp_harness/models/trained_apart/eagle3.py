@@ -1,15 +1,15 @@
-"""EAGLE-3: one layer that reads three states of the trunk, and drafts on by itself.
+"""EAGLE-3: one layer that reads three states of the trunk, and drafts repeatedly.
 
     taps    = [h_i, h_j, h_k] of the token at t       residual stream after i, j, k layers
     state 2 = layer(embedding of t+1, fc(taps))       at position t
     state 3 = layer(embedding of t+2, state 2)        at position t+1; fc is not applied again
-    draft   = lm_head(norm(state)), in a vocabulary of its own: id i means the trunk's i + d2t[i]
+    draft   = lm_head(norm(state)), in its own vocabulary: id i means the trunk's i + d2t[i]
 
 Its attention reads [norm of the embedding, norm of the state], twice as wide as the layer; further
-layers are plain ones. All other tokens of the trunk have the probability 0.
+layers are plain. All other tokens of the trunk have the probability 0.
 
 Source: Li et al. 2025, "EAGLE-3", section 3, and the files of its authors and of speculators, which
-also norm the taps, what is passed on, or the residual.
+have options to normalise the taps, the passed state, or the residual.
 """
 
 from dataclasses import dataclass
@@ -24,20 +24,20 @@ from mtp_harness.models.trained_apart.eagle import LayersModel, decoder_of
 
 @dataclass(frozen=True)
 class Design:
-    """What a drafter is like, apart from its weights.
+    """The structure of a drafter, apart from its weights.
 
     Attributes:
-        config: of transformers, for layers of its kind; its `vocab_size` is the trunk's, V.
-        taps: how many layers of the trunk stand before each state that is read; 0 means the
-            embeddings, the number of layers the input of the final norm.
+        config: transformers', for layers of its kind; its `vocab_size` is the trunk's, V.
+        taps: how many layers of the trunk precede each state that is read; 0 means the embeddings,
+            the number of layers means the input of the final norm.
         width: of the trunk, D.
         n_drafts: size of its own vocabulary.
         norm_before_residual: whether the residual is the normed state.
-        norm_before_fc: whether the joined taps are normed.
-        fc_norm: whether each tap is normed.
+        norm_before_fc: whether the joined taps are normalised.
+        fc_norm: whether each tap is normalised.
         norm_output: whether the state is passed on after the last norm.
-        own_embeddings: whether it has embeddings, instead of the trunk's.
-        own_head: whether it has an unembedding, instead of the trunk's.
+        own_embeddings: whether it has its own embeddings, instead of the trunk's.
+        own_head: whether it has its own unembedding, instead of the trunk's.
         fc_bias: whether `fc` has one.
     """
 
@@ -55,10 +55,10 @@ class Design:
 
 
 class FirstLayer(nn.Module):
-    """A layer of transformers that reads embeddings beside states."""
+    """A layer of transformers that reads embeddings in addition to states."""
 
     def __init__(self, layer: Any, norm: nn.Module, before_residual: bool) -> None:
-        """Take over the parts of a layer; `norm` is of the states."""
+        """Take the parts of a layer; `norm` is for the states."""
         super().__init__()
         self.self_attn, self.mlp = layer.self_attn, layer.mlp
         self.input_layernorm, self.hidden_norm = layer.input_layernorm, norm
@@ -92,7 +92,7 @@ class Eagle3(nn.Module):
             made: nn.Module = type(base.norm)(size, eps=config.rms_norm_eps)
             return made
 
-        self.config = base.config  # the layers ask it how attention is computed
+        self.config = base.config  # the layers read from it how attention is computed
         self.design, self.rotary, self.norm = design, base.rotary_emb, base.norm
         first = FirstLayer(base.layers[0], norm(), design.norm_before_residual)
         self.layers = nn.ModuleList([first, *base.layers[1:]])
@@ -108,7 +108,7 @@ class Eagle3(nn.Module):
             self.lm_head = nn.Linear(width, design.n_drafts, bias=False)
 
     def fuse(self, taps: Tensor) -> Tensor:
-        """Return what the first pass reads, [..., H], of joined taps."""
+        """Return the input of the first pass, [..., H], from joined taps."""
         if self.design.norm_before_fc:
             taps = self.input_norm(taps)
         if self.design.fc_norm:
@@ -129,7 +129,8 @@ class Eagle3(nn.Module):
 class Eagle3Model(LayersModel):
     """A trunk of transformers with an EAGLE-3 drafter.
 
-    State 1 is [normed trunk state, taps]; what the drafter passes on is as wide as the drafter.
+    State 1 is [normed trunk state, taps]; the states that the drafter passes on are as wide as it
+    is.
     """
 
     def __init__(
@@ -140,8 +141,7 @@ class Eagle3Model(LayersModel):
         Args:
             main: as for `LayersModel`.
             drafter: likewise.
-            ids: the trunk's ids of the drafter's own vocabulary, int64; None where it is the
-                trunk's.
+            ids: the trunk's ids of the drafter's vocabulary, int64; None if it is the trunk's.
             heads: as for `LayersModel`.
         """
         super().__init__(main, drafter, heads)
@@ -151,7 +151,7 @@ class Eagle3Model(LayersModel):
         self._depth, design = len(self.base.layers), drafter.design
         self._width = self.base.config.hidden_size  # D
         self._wide = self._width * (1 + len(design.taps))
-        assert self._wide != design.config.hidden_size, "states are told apart by their width"
+        assert self._wide != design.config.hidden_size, "states are distinguished by their width"
         self._seen: dict[int, Tensor] = {}
         for tap in design.taps:
             if tap < self._depth:
@@ -190,7 +190,7 @@ class Eagle3Model(LayersModel):
         return self.run(states, tokens, positions, cache)
 
     def logits(self, offset: int, states: Tensor) -> Tensor:
-        """Return logits [..., V] of states; -inf for tokens that the drafter cannot say."""
+        """Return logits [..., V] of states; -inf for tokens outside the drafter's vocabulary."""
         if offset == 1:
             found: Tensor = self.main.lm_head(states[..., : self._width])
             return found

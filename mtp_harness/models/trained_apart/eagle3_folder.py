@@ -1,4 +1,4 @@
-"""A folder with an EAGLE-3 drafter, as its authors or as speculators write it."""
+"""A folder with an EAGLE-3 drafter, as its authors or speculators write it."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +13,10 @@ from mtp_harness.models.trained_apart.eagle3 import Design, Eagle3, Eagle3Model
 from mtp_harness.models.trained_apart.stored import Stored
 
 TABLES = frozenset({"d2t", "t2d"})
-"""Of the drafter's own vocabulary: offsets to the trunk's ids, and which of these it has."""
+"""Tables of the drafter's vocabulary: offsets to the trunk's ids, and which of these it has."""
 
 FEWEST_LAYERS = 7
-"""Of a trunk whose taps have a default, (2, N / 2, N - 3), which then ascends."""
+"""Smallest trunk for the default taps, (2, N / 2, N - 3), which must ascend."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class StoredEagle3(Stored):
 
     @cached_property
     def ids(self) -> Tensor | None:
-        """The trunk's ids of the drafter's tokens, int64; None where it has the trunk's vocabulary.
+        """The trunk's ids of the drafter's tokens, int64; None if it has the trunk's vocabulary.
 
         Raises:
-            ValueError: they are not those of this trunk.
+            ValueError: they do not fit this trunk.
         """
         size, shapes = self.of_trunk("vocab_size"), self.tensors.shapes
         if "d2t" not in shapes:
@@ -73,7 +73,7 @@ class StoredEagle3(Stored):
         """Return which states of the trunk are read; see `Design`.
 
         Raises:
-            ValueError: the trunk does not have them, or nothing says which.
+            ValueError: the trunk does not have them, or they are not given.
         """
         nested = self.content.get("eagle_config") or {}
         if nested.get("use_aux_hidden_state") is False:
@@ -99,10 +99,10 @@ class StoredEagle3(Stored):
         return tuple(said)
 
     def design(self) -> Design:
-        """Return what the drafter is like.
+        """Return the drafter's structure.
 
         Raises:
-            ValueError: the configuration does not say, or says what does not fit the trunk.
+            ValueError: the configuration does not give it, or it does not fit the trunk.
         """
         part = self.content
         if self._is_speculators:
@@ -129,10 +129,12 @@ class StoredEagle3(Stored):
         if borrows and config.hidden_size != found.width:
             raise self.refuse(
                 f"its hidden_size is {config.hidden_size} and the trunk's {found.width}, expected "
-                "the same, because it has no embeddings or unembedding of its own"
+                "the same, because it uses the trunk's embeddings or unembedding"
             )
         if not found.own_head and self.ids is not None:
-            raise self.refuse("it has a vocabulary of its own and no lm_head.weight for it")
+            raise self.refuse(
+                "its vocabulary differs from the trunk's, but it has no lm_head.weight"
+            )
         return found
 
     def built(self) -> nn.Module:

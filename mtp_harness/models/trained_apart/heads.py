@@ -1,4 +1,4 @@
-"""A trunk with a list of heads that keep nothing in the cache: Medusa's and Hydra's."""
+"""A trunk with a list of heads without entries in the cache: Medusa's and Hydra's."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from mtp_harness.models.trunk import TrunkModel
 
 
 class HeadsModel(TrunkModel):
-    """A trunk of transformers and heads 2..n; how they read is the subclass's."""
+    """A trunk of transformers and heads 2..n; subclasses define how they read."""
 
     def __init__(self, main: Any, heads: nn.ModuleList) -> None:
         """Put trunk and heads 2..n together."""
@@ -23,5 +23,5 @@ class HeadsModel(TrunkModel):
         return 1 + len(self.heads)
 
     def layer_shapes(self, heads: int) -> list[LayerShape]:
-        """Return the cache layers of the trunk: heads have none."""
+        """Return the cache layers of the trunk; the heads have none."""
         return self.trunk_shapes()

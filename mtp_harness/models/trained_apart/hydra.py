@@ -76,7 +76,7 @@ _KEYS = {
     r"hydra_mlp\.(\d+)\.0\.res_connection\.(weight|bias)": r"\1.res.\2",
     r"hydra_lm_head\.(\d+)\.(weight|bias)": r"\1.lm_head.\2",
 }
-"""Of the authors' files → names in a list of `HydraHead`."""
+"""Keys of the authors' files → names in a list of `HydraHead`."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class StoredHydra(Stored):
 
     @property
     def ignored(self) -> frozenset[str]:
-        """The authors' files hold the trunk's embeddings, too, which no head owns."""
+        """The authors' files also hold the trunk's embeddings, which belong to no head."""
         return frozenset({"input_embed_fn.weight"})
 
     def key(self, name: str) -> str:
@@ -97,7 +97,7 @@ class StoredHydra(Stored):
 
     @property
     def heads(self) -> int:
-        """N, which is the file's."""
+        """The file's n."""
         return 1 + self.count("hydra_num_heads")
 
     most = heads

@@ -1,4 +1,4 @@
-"""From the `drafter` argument to the layout of a trunk with that drafter: which kind it is.
+"""Chooses the layout of a trunk with a drafter, from the `drafter` argument.
 
     speculators_model_type mtp in its config.json    a module of speculators
     speculators_model_type eagle3, or midlayer.*     EAGLE-3
@@ -7,7 +7,7 @@
     hydra_num_heads                                  Hydra with mlp heads
     mtp.safetensors, or other safetensors            modules in the layout of the trunk's family
 
-What is known and not read here is refused by its name.
+Other known kinds are refused by name.
 """
 
 from pathlib import Path
@@ -36,8 +36,8 @@ def layout_with(drafter: Path) -> Layout:
         drafter: a file or a folder.
 
     Raises:
-        FileNotFoundError: there is nothing.
-        ValueError: it is of a kind that is not read here.
+        FileNotFoundError: the file or folder does not exist.
+        ValueError: its kind is not supported.
     """
     if not drafter.exists() or (drafter.is_dir() and not any(drafter.iterdir())):
         what = "is empty" if drafter.exists() else "does not exist"
@@ -59,7 +59,7 @@ def layout_with(drafter: Path) -> Layout:
 
 
 def _kind(drafter: Path, content: dict[str, Any]) -> type[Stored] | None:
-    """Return the kind of a folder with a configuration; None for modules alone."""
+    """Return the kind of a folder with a configuration; None for modules only."""
     said = content.get("speculators_model_type")
     if "medusa_num_heads" in content or content.get("model_type") == "medusa":
         return StoredMedusa
@@ -77,7 +77,7 @@ def _kind(drafter: Path, content: dict[str, Any]) -> type[Stored] | None:
 
 
 def _refused(content: dict[str, Any]) -> str | None:
-    """Return the name of a kind that is not read, by its configuration; None for all others."""
+    """Return the name of an unsupported kind, from its configuration; None for all others."""
     kind, model_type = content.get("speculators_model_type"), str(content.get("model_type"))
     if kind not in (None, "mtp", "eagle3"):
         return f"a drafter of speculators of the kind {kind}"

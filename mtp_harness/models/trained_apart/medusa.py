@@ -51,7 +51,7 @@ class MedusaModel(HeadsModel):
     def head_at(
         self, offset: int, states: Tensor, positions: Tensor, cache: KeyValueCache, last: Tensor
     ) -> Tensor:
-        """See `MultiHeadModel.head_at`: nothing is kept of the other tokens."""
+        """See `MultiHeadModel.head_at`: nothing of the other tokens is stored."""
         return self.head(offset, at_index(states, last))
 
     def logits(self, offset: int, states: Tensor) -> Tensor:
@@ -67,12 +67,12 @@ _KEYS = {
     r"blocks\.(\d+)\.layers\.(\d+)\.(weight|bias)": r"\1.layers.\2.\3",
     r"lm_heads\.(\d+)\.weight": r"\1.lm_head.weight",
 }
-"""Of the authors' and of vLLM's files → names in a list of `MedusaHead`."""
+"""Keys of the authors' and of vLLM's files → names in a list of `MedusaHead`."""
 
 
 @dataclass(frozen=True)
 class StoredMedusa(Stored):
-    """A folder with Medusa heads, as its authors or vLLM write it."""
+    """A folder with Medusa heads, as their authors or vLLM write it."""
 
     name = "medusa"
     title = "transformers folder with Medusa heads"
@@ -83,7 +83,7 @@ class StoredMedusa(Stored):
 
     @property
     def heads(self) -> int:
-        """N, which is the file's."""
+        """The file's n."""
         return 1 + self.count("medusa_num_heads", "num_heads")
 
     most = heads

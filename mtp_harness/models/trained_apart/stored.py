@@ -1,7 +1,7 @@
-"""What drafters with a configuration of their own share: their files, their trunk, their layout.
+"""Shared by drafters with their own configuration: files, trunk and layout.
 
-A kind of drafter is a subclass of `Stored`, which says how its heads are built; `layout` makes it
-the layout of the trunk's folder.
+A kind of drafter is a subclass of `Stored`, which builds its heads; `layout` makes it the layout of
+the trunk's folder.
 """
 
 import re
@@ -35,20 +35,20 @@ from mtp_harness.models.families import text_part
 from mtp_harness.models.trunk import TrunkModel
 
 PICKLED = ("pytorch_model.bin", "medusa_lm_head.pt", "hydra_lm_head.pt")
-"""Files of authors, which hold named tensors."""
+"""Names of authors' files, which hold named tensors."""
 
 KINDS = ("llama", "qwen3")
 """Model types that a drafter's layers may have."""
 
 
 class PickledFile(StoredTensors):
-    """The tensors of a file of `torch.save`, which is read without running code of its own."""
+    """The tensors of a file of `torch.save`, read without running its code."""
 
     def __init__(self, file: Path) -> None:
         """Open a file; its tensors stay in it.
 
         Raises:
-            ValueError: it is broken, or holds something else than named tensors.
+            ValueError: it is broken, or holds something other than named tensors.
         """
         if is_lfs_pointer(file):
             raise ValueError(
@@ -89,7 +89,7 @@ def tensors_of(drafter: Path) -> StoredTensors:
 
 @dataclass(frozen=True)
 class Stored(ABC):
-    """A drafter's files and the trunk that it is to stand on; weights are read by `model`.
+    """A drafter's files and its trunk; weights are read by `model`.
 
     Attributes:
         trunk: the trunk's folder.
@@ -112,7 +112,7 @@ class Stored(ABC):
 
         Raises:
             FileNotFoundError: a file is missing.
-            ValueError: a file is broken, or there can be no drafter on such a trunk.
+            ValueError: a file is broken, or the trunk cannot have a drafter.
         """
         content = read_json(folder / CONFIG_FILE)
         found = cls(Trunk.of(trunk), folder, content, tensors_of(folder))
@@ -122,24 +122,24 @@ class Stored(ABC):
     @property
     @abstractmethod
     def heads(self) -> int:
-        """N where nothing else is asked for."""
+        """The default n."""
 
     @property
     @abstractmethod
     def most(self) -> int:
-        """The largest n that may be asked for."""
+        """The largest possible n."""
 
     @abstractmethod
     def built(self) -> nn.Module:
-        """Return the drafter with random weights, whose names are those that `key` gives.
+        """Return the drafter with random weights, with the names that `key` gives.
 
         Raises:
-            ValueError: the configuration describes none that fits the trunk.
+            ValueError: the configuration does not describe a drafter that fits the trunk.
         """
 
     @abstractmethod
     def model(self, main: Any, drafter: Any, heads: int | None) -> TrunkModel:
-        """Return a trunk of transformers with the drafter, filled."""
+        """Return a trunk of transformers with the loaded drafter."""
 
     def key(self, name: str) -> str:
         """Return the name in the drafter that `built` makes for a key of the files."""
@@ -147,12 +147,12 @@ class Stored(ABC):
 
     @property
     def ignored(self) -> frozenset[str]:
-        """Keys of tables, which are read apart."""
+        """Keys of tables, which are read separately."""
         return frozenset()
 
     @property
     def n_modules(self) -> int | None:
-        """How many sequential modules it is; None where its heads are none."""
+        """Its number of sequential modules; None if its heads are not sequential modules."""
         return None
 
     def of_trunk(self, name: str) -> int:
@@ -166,14 +166,14 @@ class Stored(ABC):
         return value
 
     def refuse(self, why: str) -> ValueError:
-        """Return what to raise about a drafter that does not fit."""
+        """Return the error for a drafter that does not fit."""
         return ValueError(
             f"the drafter {self.folder} does not fit the trunk {self.trunk.folder}: {why}; name "
             "another drafter, or the trunk that it was trained on"
         )
 
     def count(self, *names: str) -> int:
-        """Return a number of the configuration, by the first of its names that is there."""
+        """Return a number of the configuration, by the first of its names that exists."""
         found = [self.content[name] for name in names if name in self.content]
         if not found or type(found[0]) is not int or not 1 <= found[0] <= 64:
             raise self.refuse(
@@ -184,7 +184,7 @@ class Stored(ABC):
         return count
 
     def renamed(self, name: str, patterns: Mapping[str, str]) -> str:
-        """Return a key by the first pattern that is all of it; otherwise as it is."""
+        """Return a key renamed by the first pattern that matches all of it, or unchanged."""
         for pattern, ours in patterns.items():
             if match := re.fullmatch(pattern, name):
                 return match.expand(ours)
@@ -194,7 +194,7 @@ class Stored(ABC):
         """Return transformers' configuration of a drafter's layers.
 
         Raises:
-            ValueError: it describes none that are read here, or another vocabulary.
+            ValueError: its layers are not supported, or its vocabulary differs.
         """
         part = dict(content)
         kind, size = part.pop("model_type", None), part.get("vocab_size")
@@ -212,10 +212,10 @@ class Stored(ABC):
             raise self.refuse(f"its {CONFIG_FILE} describes no layer ({error})") from error
 
     def checked(self) -> nn.Module:
-        """Return the drafter with random weights, whose shapes are those of the files.
+        """Return the drafter with random weights, with the shapes of the files.
 
         Raises:
-            ValueError: tensors are missing, left over, packed or of another shape.
+            ValueError: tensors are missing, unexpected, packed or of another shape.
         """
         drafter = self.built()
         packed = [

@@ -107,7 +107,7 @@ def test_saved_and_loaded_by_transformers_alone(both, tmp_path):
 def test_found_beside_the_weights_before_one_folder_up(meta_folder, sentencepiece_model):
     assert meta_tokenizer(meta_folder).encode("x") == load_tokenizer(str(meta_folder)).encode("x")
     (meta_folder / "tokenizer.model").write_bytes(b"broken")
-    with pytest.raises(ValueError, match="no SentencePiece model"):
+    with pytest.raises(ValueError, match="not a SentencePiece model"):
         meta_tokenizer(meta_folder)
     (meta_folder / "tokenizer.model").write_bytes(sentencepiece_model.read_bytes())
     assert len(meta_tokenizer(meta_folder)) == 420
