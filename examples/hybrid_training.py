@@ -81,7 +81,7 @@ def save(model: SequentialModel, folder: Path) -> None:
     """Write trunk and module in bfloat16, in the layout of Qwen3.5's releases; the tokenizer."""
     model.bfloat16()
     byte_tokenizer(model.max_positions).save_pretrained(folder)
-    model.base.norm = model.norm  # `SequentialModel` takes it out
+    model.base.norm = model.norm  # `SequentialModel` has removed it
     model.main.save_pretrained(folder)
     path, depth = folder / "model.safetensors", model.config.num_hidden_layers
     module = {
