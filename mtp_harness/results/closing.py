@@ -22,11 +22,8 @@ MOST_SCORES = 3
 
 AT_OFFSET = re.compile(r"(?P<name>(?!pass_at_).+)_(?P<offset>\d+)")
 
-COUNTED = {
-    ("mtp_arithmetic", "accuracy"): "operation",
-    ("mtp_arithmetic", "accuracy_pause"): "pause token",
-}
-"""By task and metric: what the last number of a name counts, where that is not the offset."""
+COUNTED = {"mtp_arithmetic": "operation"}
+"""By task: what the last number of its scores counts, where that is not the offset."""
 
 
 def closing(content: Mapping[str, Any], output: str | None, logged: bool) -> list[str]:
@@ -81,7 +78,7 @@ def _parts(task: str, values: Mapping[str, float]) -> list[str]:
         ranked.append((0 if interval else 2, f"{name} {in_digits(value)}{interval}"))
     for name, by_offset in series.items():
         numbers = " ".join(in_digits(value) for _, value in by_offset)
-        at = _at(COUNTED.get((task, name)), [*dict(by_offset)])
+        at = _at(COUNTED.get(task), [*dict(by_offset)])
         ranked.append((1 if name.endswith("accuracy") else 3, f"{name} {numbers} {at}"))
     return [part for _, part in sorted(ranked, key=lambda one: one[0])]
 
