@@ -1,4 +1,4 @@
-"""How many slots fit, computed before the run from the longest request and the free memory."""
+"""How much memory slots take and how many fit, computed before the run from the longest request."""
 
 import os
 import re
@@ -13,15 +13,24 @@ SHARE = 0.8
 """Share of the free memory for slots; the rest is for activations and other processes."""
 
 
+def foreseen_bytes(engine: Engine, requests: Sequence[Request], slots: int) -> int:
+    """Return what so many slots take beside the weights: caches, and the logits of a step.
+
+    Activations come on top; most of them are those of a prompt's own forward. `requests` are all
+    that the engine will be asked.
+    """
+    # A step holds the logits of k positions and k heads, and a few copies of them.
+    logits = 4 * 4 * engine.k**2 * engine.vocabulary
+    return engine.memory(requests, slots).cache_bytes + slots * logits
+
+
 def fitting_slots(engine: Engine, requests: Sequence[Request], most: int) -> int:
     """Return the number of slots for `batch_size=auto`, from 1 (even if it does not fit) to `most`.
 
     `requests` are all that the engine will get.
     """
-    row = engine.memory(requests, 1)
-    # A step holds the logits of k positions and k heads, and a few copies of them.
-    logits = 4 * 4 * engine.k**2 * engine.vocabulary
-    fit = int(SHARE * _free_bytes(engine.model.device)) // (row.cache_bytes + logits)
+    free = int(SHARE * _free_bytes(engine.model.device))
+    fit = free // foreseen_bytes(engine, requests, 1)
     return max(1, min(most, fit, len(requests)))
 
 

@@ -162,9 +162,9 @@ class Lines:
         size = shown["parameters"].map(rounded, na_action="ignore") if column == "label" else 0
         ordered = shown.assign(_size=size).sort_values(["_size", column], kind="stable")
         there = list(dict.fromkeys(ordered[column].dropna()))
-        return [one for one in self.order if one in there] + [
-            one for one in there if one not in self.order
-        ]
+        first = [one for one in self.order if one in there]
+        # Where no row has an entry there is one panel, of all rows.
+        return first + [one for one in there if one not in self.order] or [None]
 
     def _title(self, entries: Panel) -> str:
         return ", ".join(

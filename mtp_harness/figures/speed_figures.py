@@ -20,9 +20,18 @@ CUT_CODE = "continue code of the standard library"
 WHOLE_PROMPTS = "decode tokens per forward up to a stop string"
 SPECULATIVE = "`lm_eval --model mtp --tasks mtp_speculative -o RESULTS`"
 MOST_BATCHES = (1, 8, 16, 24, 32, 40)
+CONTEXTS = tuple(2**i for i in range(7, 18))
 LATENCY = "latency over k = 1"
 LIMIT = "bandwidth limit"
 GAIN = "expected tokens per second over k = 1, less 1"
+STEP, MEMORY, LENGTH = "one step (ms)", "memory of rows (GB)", "tokens of a step"
+FORESEEN = "memory_foreseen"
+LONG_CONTEXT = {
+    "seconds_per_step": (STEP, 1e3),
+    "memory_taken": (MEMORY, 1e-9),
+    FORESEEN: (MEMORY, 1e-9),
+}
+"""Metrics of `mtp_speed` by prompt length: their panel, and its unit."""
 
 PROMPT = 512
 """Length of the paper's prompts, tokens."""
@@ -130,6 +139,27 @@ def advised(results: Results) -> pd.DataFrame:
     return told_apart(rows.sort_values(["label", "k"], kind="stable"), "hardware")
 
 
+def long_context(results: Results) -> pd.DataFrame:
+    """Return a step's time and memory by prompt length, and its tokens by what stands before it.
+
+    `aspect` is the panel. Times are of the largest batch that all models have, and of runs with
+    several prompt lengths; `prompt_tokens` of a bin of contexts is its middle.
+    """
+    timed = table(results, "mtp_speed", "by_cell", *LONG_CONTEXT)
+    timed = timed[timed["baseline"].isna()]
+    lengths = timed.groupby("run")["prompt_tokens"].transform("nunique")
+    timed = largest_batch(timed[lengths > 1])
+    units = timed["metric"].map(lambda name: LONG_CONTEXT[name][1]).astype("Float64")
+    timed = put(
+        timed,
+        aspect=[LONG_CONTEXT[name][0] for name in timed["metric"]],
+        **{end: timed[end] * units for end in ("value", "low", "high")},
+    )
+    tokens = table(results, "mtp_long_context", "by_context", "accept_length")
+    middle = (tokens["position_from"] + tokens["position_to"] + 1) // 2
+    return pd.concat([timed, put(tokens, aspect=LENGTH, prompt_tokens=middle)], ignore_index=True)
+
+
 FIGURES = (
     Figure(
         "fig_s10",
@@ -219,6 +249,29 @@ FIGURES = (
             xlabel="batch size",
         ),
         advice.COMMAND,
+    ),
+    Figure(
+        "fig_long_context",
+        "Long context: what a step takes and gives, by how much text stands before it. Memory: the "
+        "most that a batch took beyond what was in use before it, the forward of its prompts "
+        "included; thin lines: what its caches and logits were known to take before it ran. Tokens "
+        "of a step: accepted drafts and head 1's own token, in bins of 512 tokens of context.",
+        long_context,
+        Lines(
+            "prompt_tokens",
+            colour="k",
+            told=("hardware",),
+            rows="label",
+            columns="aspect",
+            order=(STEP, MEMORY, LENGTH),
+            log_x=True,
+            from_zero=True,
+            limit=FORESEEN,
+            ticks=CONTEXTS,
+            size=(2.1, 1.8),
+        ),
+        "`lm_eval --model mtp --tasks mtp_speed,mtp_long_context -o RESULTS` with `--metadata "
+        """'{"prompt_tokens": [512, 1024, 2048, 3584], "batch": 1}'`""",
     ),
     Figure(
         "fig_speed_by_size",

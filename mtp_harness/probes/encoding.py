@@ -174,3 +174,21 @@ def prompt_of(lm: HeadsModel, line: str) -> str | list[int]:
         ValueError: see `chat_prompt`.
     """
     return chat_prompt(lm.tokenizer, Conversation.from_line(line))
+
+
+def last_tokens(lm: HeadsModel, text: str, count: int) -> list[int]:
+    """Return this many tokens from the end of a text; a BOS that begins the text stays in front.
+
+    Raises:
+        ValueError: the text has fewer.
+    """
+    with _of_any_length(lm.tokenizer):
+        ids, _ = lm.tok_batch_encode([text])
+    tokens: list[int] = ids[0].tolist()
+    if len(tokens) < count:
+        raise ValueError(
+            f"the document has {len(tokens)} tokens, expected {count} or more: choose shorter "
+            "prompts (prompt_tokens in the metadata)"
+        )
+    front = tokens[:1] if tokens[0] == lm.tokenizer.bos_token_id else []
+    return front + tokens[len(tokens) - count + len(front) :]

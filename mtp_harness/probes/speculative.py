@@ -21,10 +21,10 @@ from mtp_harness.decode.compare import Decoded, Verifier
 from mtp_harness.decode.engine import Answer, Engine, Request
 from mtp_harness.decode.memory import fitting_slots
 from mtp_harness.decode.records import Acceptance, DecodeRecord
-from mtp_harness.errors import user_errors
+from mtp_harness.errors import UserError, user_errors
 from mtp_harness.harness.generation_args import place_of
 from mtp_harness.harness.protocol import HeadsModel
-from mtp_harness.probes.encoding import prompt_of
+from mtp_harness.probes.encoding import last_tokens, prompt_of
 from mtp_harness.probes.pooled import Measured, Place, pair_cell
 from mtp_harness.probes.task import ProbeTask, Table
 from mtp_harness.results.long_table import Cell
@@ -49,6 +49,7 @@ class SpeculativeQuestion:
     new_tokens: int
     until: tuple[str, ...] = ()
     kind: str = "text"  # of the row; `conversation`: the prompt is a document in JSON
+    prompt_tokens: int | None = None  # so many at the end of the text are the prompt; None: all
 
 
 def answer(lm: HeadsModel, requests: Sequence[Instance], quiet: bool) -> list[Measured]:
@@ -82,7 +83,15 @@ def _request(lm: HeadsModel, instance: Instance) -> Request:
     where = place_of(instance)
     with user_errors(ValueError, prefix=f"{where}: ", suffix="."):
         asked = prompt_of(lm, text) if ask.kind == KIND else text
+        if ask.prompt_tokens is not None:
+            asked = last_tokens(lm, text, ask.prompt_tokens)
     prompt, n_truncated = lm.decoder().prompt(asked, ask.new_tokens, where)
+    if ask.prompt_tokens is not None and n_truncated:
+        raise UserError(
+            f"{where}: {ask.prompt_tokens} tokens before an answer of {ask.new_tokens} do not fit "
+            f"into a context of {lm.max_length}, expected fewer: choose shorter prompts "
+            "(prompt_tokens) or answers (new_tokens) in the metadata."
+        )
     return Request(prompt, ask.new_tokens, ask.until, n_truncated)
 
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from mtp_harness.data.corpus import Corpus, code_corpus
 from mtp_harness.decode.engine import Engine, OutOfSlots, Request
-from mtp_harness.decode.memory import fitting_slots
+from mtp_harness.decode.memory import fitting_slots, foreseen_bytes
 from mtp_harness.errors import UserError
 from mtp_harness.harness.protocol import HeadsModel
 from mtp_harness.models.load import open_model
@@ -98,9 +98,10 @@ def answer(lm: HeadsModel, requests: Sequence[Instance], quiet: bool) -> list[Me
     """Answer requests `(name, SpeedQuestion)`.
 
     Returns:
-        Per request `runs` (of each contender and trial: seconds, steps of each row, peak memory),
-        `heads` (the k that were asked for), `traffic` by contender, `bandwidth` in bytes per second
-        as measured here, and `not_measured`: the contenders that do not fit, and why.
+        Per request `runs` (of each contender and trial: seconds, steps of each row, memory),
+        `heads` (the k that were asked for), by contender its `traffic` and `foreseen_bytes` (caches
+        and logits of all rows), `bandwidth` in bytes per second as measured here, and
+        `not_measured`: the contenders that do not fit, and why.
     """
     corpus = code_corpus()
     cells: list[SpeedQuestion] = [request.args[1] for request in requests]
@@ -122,6 +123,7 @@ def measure(cell: SpeedQuestion, rivals: Sequence[Contender]) -> dict[str, Any]:
     fit: list[Contender] = []
     unfit: list[dict[str, Any]] = []
     runs: list[dict[str, Any]] = []
+    foreseen: dict[str, int] = {}
 
     def leave_out(one: Contender, reason: str) -> None:
         unfit.append({"model": one.model, "k": one.k, "reason": reason})
@@ -131,6 +133,8 @@ def measure(cell: SpeedQuestion, rivals: Sequence[Contender]) -> dict[str, Any]:
         if reason := _misfit(cell, one):
             leave_out(one, reason)
             continue
+        row = Request([0] * cell.prompt_tokens, cell.new_tokens)
+        foreseen[f"{one.model} {one.k}"] = foreseen_bytes(one.engine, [row], cell.batch)
         try:  # once, uncounted
             _run(one, cell, 0)
         except OutOfSlots:
@@ -152,6 +156,7 @@ def measure(cell: SpeedQuestion, rivals: Sequence[Contender]) -> dict[str, Any]:
         "heads": [one.k for one in rivals if one.model == SELF],
         "runs": runs,
         "traffic": {name: each._asdict() for name, each in traffic.items()},
+        "foreseen_bytes": foreseen,
         "not_measured": unfit,
     }
 
@@ -161,8 +166,9 @@ def _run(one: Contender, cell: SpeedQuestion, trial: int) -> dict[str, Any]:
     prompts = one.prompts(cell.prompt_tokens, (trial + 1) * cell.batch)[-cell.batch :]
     requests = [Request(prompt, cell.new_tokens) for prompt in prompts]
     device = one.engine.model.device
-    peak = PeakMemory(device)
     synchronize(device)
+    peak = PeakMemory(device)
+    before = peak.read()
     began = time.perf_counter()
     records = [answer.record for answer in one.engine.generate(requests)]
     synchronize(device)
@@ -175,6 +181,7 @@ def _run(one: Contender, cell: SpeedQuestion, trial: int) -> dict[str, Any]:
         "decode_s": max(record.decode_s for record in records),
         "steps": [record.n_steps for record in records],
         "n_kept": sum(record.n_kept for record in records),
+        "before_bytes": before,
         "peak_bytes": peak.read(),
     }
 

@@ -7,7 +7,7 @@ from mtp_harness.data.corpus import code_corpus
 from mtp_harness.errors import UserError
 from mtp_harness.harness import rules
 from mtp_harness.probes.hardware import Traffic
-from mtp_harness.probes.pooled import Measured, pair_cell
+from mtp_harness.probes.pooled import Measured, Place, pair_cell
 from mtp_harness.probes.speed import SELF, SpeedQuestion
 from mtp_harness.probes.task import ProbeTask, Tables
 from mtp_harness.results.long_table import Cell, long_table
@@ -129,9 +129,17 @@ def cells_of(cell: Measured) -> Iterator[Cell]:
         pairs |= _speedups(cell, runs)
         for name, values in pairs.items():
             yield pair_cell(place, name, values, count=len(values))
-        peaks = [run["peak_bytes"] for run in runs if run["peak_bytes"] is not None]
-        if peaks:
-            yield Cell(place, "peak_memory", max(peaks), count=len(peaks))
+        yield from _memory(place, cell["foreseen_bytes"][f"{model} {k}"], runs)
+
+
+def _memory(place: Place, foreseen: int, runs: Sequence[dict[str, Any]]) -> Iterator[Cell]:
+    """Yield what rows take: known before, measured beyond what was there, and the whole peak."""
+    yield Cell(place, "memory_foreseen", foreseen, count=len(runs))
+    read = [run for run in runs if run["peak_bytes"] is not None]
+    if read:
+        taken = max(run["peak_bytes"] - run["before_bytes"] for run in read)
+        yield Cell(place, "memory_taken", taken, count=len(read))
+        yield Cell(place, "peak_memory", max(run["peak_bytes"] for run in read), count=len(read))
 
 
 def _speedups(cell: Measured, runs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

@@ -22,6 +22,9 @@ MOST_SCORES = 3
 
 AT_OFFSET = re.compile(r"(?P<name>(?!pass_at_).+)_(?P<offset>\d+)")
 
+COUNTED = {"mtp_arithmetic": "operation"}
+"""By task: what the last number of its scores counts, where that is not the offset."""
+
 
 def closing(content: Mapping[str, Any], output: str | None, logged: bool) -> list[str]:
     """Return the lines; none if the results have no score of ours.
@@ -50,13 +53,13 @@ def _scores(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             for key, value in results.items()
             if isinstance(value, int | float) and not isinstance(value, bool)
         }
-        if parts := _parts(values)[:MOST_SCORES]:
+        if parts := _parts(task, values)[:MOST_SCORES]:
             n = (content.get("n-samples") or {}).get(task, {}).get("effective")
             documents = [f"{n} document{'s' * (n != 1)}"] if n else []
             yield task, ", ".join(parts + documents)
 
 
-def _parts(values: Mapping[str, float]) -> list[str]:
+def _parts(task: str, values: Mapping[str, float]) -> list[str]:
     """Return each score, grouped by offset: those with an interval first, then accuracies."""
     series: dict[str, list[tuple[int, float]]] = {}
     ranked: list[tuple[int, str]] = []
@@ -74,10 +77,17 @@ def _parts(values: Mapping[str, float]) -> list[str]:
         )
         ranked.append((0 if interval else 2, f"{name} {in_digits(value)}{interval}"))
     for name, by_offset in series.items():
-        numbers, offsets = " ".join(in_digits(value) for _, value in by_offset), [*dict(by_offset)]
-        at = f"offset{'s' * (len(offsets) > 1)} {', '.join(map(str, offsets))}"
-        ranked.append((1 if name.endswith("accuracy") else 3, f"{name} {numbers} at {at}"))
+        numbers = " ".join(in_digits(value) for _, value in by_offset)
+        at = _at(COUNTED.get(task), [*dict(by_offset)])
+        ranked.append((1 if name.endswith("accuracy") else 3, f"{name} {numbers} {at}"))
     return [part for _, part in sorted(ranked, key=lambda one: one[0])]
+
+
+def _at(counted: str | None, numbers: list[int]) -> str:
+    listed = ", ".join(map(str, numbers))
+    if counted is None:
+        return f"at offset{'s' * (len(numbers) > 1)} {listed}"
+    return f"with {listed} {counted}{'s' * (numbers != [1])}"
 
 
 def _decoding(mtp: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -80,11 +80,11 @@ _SHARE = re.compile(
 )
 _NEVER_NEGATIVE = re.compile(
     r"(tokens_per_\w+|seconds\w*|latency\w*|speedup|steps|(chained_)?cross_entropy|bits_per_byte|"
-    r"\w*perplexity|brier|peak_memory|bandwidth\w*)"
+    r"\w*perplexity|brier|peak_memory|memory_\w+|bandwidth\w*)"
 )
 
 
-TIMED = re.compile(r"(tokens_per_second|seconds|latency|speedup|bandwidth|peak_memory)\w*")
+TIMED = re.compile(r"(tokens_per_second|seconds|latency|speedup|bandwidth|peak_memory|memory_)\w*")
 """Metrics that depend on the machine."""
 
 QUALITY = re.compile(
@@ -94,7 +94,7 @@ QUALITY = re.compile(
 )
 """Metrics that are scores, as the harness prints them."""
 
-OF_TIMES = ("mtp_speed", "mtp_speculative")
+OF_TIMES = ("mtp_speed", "mtp_speculative", "mtp_long_context")
 """Tasks whose metrics are all times."""
 
 _AT = re.compile(r"pass@(\d+)")

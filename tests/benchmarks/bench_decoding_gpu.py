@@ -37,10 +37,11 @@ from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.decode.records import Acceptance
 from mtp_harness.decode.sampling import Sampling, _draw, _shifted
 from mtp_harness.decode.slots import Slots
-from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM, provenance
+from mtp_harness.models import provenance
 from mtp_harness.models.load import load_model, load_tokenizer
 from mtp_harness.models.text import plain_encode, shown
 from mtp_harness.probes.windows import prompts
+from tests.benchmarks.random_weights import SHAPES, random_model
 
 PROMPT = NEW = 512
 PATTERN = (0.94, 0.84, 0.72)
@@ -62,38 +63,10 @@ class ForcedSlots(Slots):
 # Models
 
 
-def random_model(**sizes):
-    """Return a model with random weights, bfloat16, on the GPU."""
-    config = MTPLlamaConfig(**sizes)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        with torch.device("cuda"):
-            model = MTPLlamaForCausalLM(config)
-    finally:
-        torch.set_default_dtype(before)
-    # Every way of loading a model keeps the rotary frequencies in float32.
-    model.model.rotary_emb = type(model.model.rotary_emb)(config).cuda()
-    return model.eval()
-
-
-def seven_b(n):
-    return random_model(
-        vocab_size=32000,
-        hidden_size=4096,
-        intermediate_size=11008,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=32,
-        n_future_tokens=n,
-        max_position_embeddings=4096,
-    )
-
-
 def as_large_with_one_head(model):
     """Return an n = 1 model of the same blocks; its weights are random."""
     keep = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
-    keep += ("num_attention_heads", "num_key_value_heads", "max_position_embeddings")
+    keep += ("num_attention_heads", "num_key_value_heads")
     return random_model(n_future_tokens=1, **{name: getattr(model.config, name) for name in keep})
 
 
@@ -342,7 +315,7 @@ def main():
     batches = [int(batch) for batch in args.batches.split(",")]
     forced = args.model == "synthetic"
     if forced:
-        model = seven_b(4)
+        model = random_model(n_future_tokens=4, **SHAPES["7B"])
         to_text = characters
         asked = torch.randint(1, 32000, (max(batches), PROMPT)).tolist()
     else:

@@ -205,6 +205,12 @@ def _decoding_tables(label: str) -> dict[str, Any]:
                 ["self", batch, 512, k, "bandwidth_share", 0.8 / batch**0.1],
                 ["self", batch, 512, k, "seconds_per_step", (9 + k * batch / 8) / 1000],
             ]
+    for tokens in (512, 2048, 8192):
+        for k in (1, 2, 3, 4):
+            at = ["self", 32, tokens, k]
+            cells += [[*at, "seconds_per_step", (9 + 4 * k) / 1000]] if tokens > 512 else []
+            cells += [[*at, "memory_foreseen", 4e5 * tokens * k]]
+            cells += [[*at, "memory_taken", 5e5 * tokens * k]]
     cells.append(["n1", 1, 512, 1, "tokens_per_second", 41.0])
     cells.append(["n1", 1, 512, 1, "bandwidth_share", 0.8])
     by_k, steps = [], []
@@ -245,11 +251,23 @@ def _decoding_tables(label: str) -> dict[str, Any]:
             wholes += [[data_set, offset, "bits_per_byte", 0.4]]
             for at in range(0, 256, 8):
                 positions.append([data_set, offset, at + 1, "cross_entropy", 1 + offset / (at + 2)])
+    contexts = [
+        ["code", k, low, low + 511, offset, metric, value]
+        for k in (2, 3, 4)
+        for low in (512, 1024, 1536)
+        for offset, metric, value in (
+            (None, "accept_length", 1 + 0.5 * (k - 1) + low / 1e4),
+            (2, "accept_rate_prefix", 0.5 + low / 1e4),
+        )
+    ]
     return {
         "mtp_speed": {"by_cell": table("model batch prompt_tokens k", cells)},
         "mtp_speculative": {
             "by_k": table("category k", by_k),
             "histogram": table("category k n_verified", steps),
+        },
+        "mtp_long_context": {
+            "by_context": table("category k position_from position_to offset", contexts)
         },
         "mtp_heads": {"by_offset": table("data_set offset", offsets)},
         "mtp_acceptance": {"by_offset": table("data_set temperature offset", accepted)},

@@ -24,14 +24,14 @@ NEVER_MEASURED = {"table_s5", "table_s11", "table_s13", "table_s14"}
 OURS = {
     "fig_heads", "fig_positions", "fig_classes", "fig_acceptance", "fig_speed", "fig_perplexity",
     "fig_sample_efficiency", "fig_speed_by_size", "fig_heads_by_step", "fig_advice",
-    "fig_temperature",
+    "fig_temperature", "fig_long_context",
 }  # fmt: skip
 ISSUE = """
 fig_2 fig_s11 table_s4 table_s5 table_s6 table_s11 fig_1 fig_3 table_s7 fig_4 fig_5 fig_s12 fig_6
  table_s8 table_s9 table_s10 fig_7 fig_s14 fig_8 fig_s15 fig_s16 fig_s10 table_s2 table_s3
 fig_speed_by_size fig_s13 table_1 table_s12 fig_heads fig_positions fig_acceptance fig_speed
 fig_perplexity fig_sample_efficiency table_s13 table_s14 fig_classes
-fig_heads_by_step fig_advice fig_temperature""".split()
+fig_heads_by_step fig_advice fig_temperature fig_long_context""".split()
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +243,32 @@ def test_rules_of_acceptance_meet_at_temperature_0_where_the_heads_agree(everyth
         agrees = 1 - 0.1 * (row["offset"] - 1)
         expected = agrees * (1 - row["temperature"] * factors[row["metric"]])
         assert row["value"] == pytest.approx(expected)
+
+
+def test_long_context_has_milliseconds_gigabytes_and_bins_by_their_middle(everything):
+    shown = FIGURES["fig_long_context"].show(everything, paper=False).table
+    of = shown[(shown["label"] == "7B") & (shown["k"] == 2)]
+    found = {
+        (name, tokens): value
+        for name, tokens, value in zip(of["metric"], of["prompt_tokens"], of["value"], strict=True)
+    }
+    assert found == pytest.approx(
+        {("seconds_per_step", tokens): 17.0 for tokens in (512, 2048, 8192)}
+        | {("memory_foreseen", tokens): 8e-4 * tokens for tokens in (512, 2048, 8192)}
+        | {("memory_taken", tokens): 1e-3 * tokens for tokens in (512, 2048, 8192)}
+        | {("accept_length", low + 256): 1.5 + low / 1e4 for low in (512, 1024, 1536)}
+    )
+    canvas, _ = drawn_on_canvas("fig_long_context", everything)
+    titles = [axes.get_title() for axes in canvas.axes[:3]]
+    assert titles == ["one step (ms)", "memory of rows (GB)", "tokens of a step"]
+
+
+def test_heads_without_a_data_set_are_one_row_of_panels(tmp_path):
+    cells = [[k, name, 0.5] for k in (1, 2) for name in ("accuracy", "bits_per_byte")]
+    tables = {"mtp_heads": {"by_offset": table("offset", cells)}}
+    write_run(tmp_path, "a", 2, tables=tables)
+    canvas, _ = drawn_on_canvas("fig_heads", read_runs([tmp_path]))
+    assert [axes.get_title() for axes in canvas.axes] == ["accuracy (%)", "bits per byte"]
 
 
 def test_interval_of_latency_is_turned_around(everything):

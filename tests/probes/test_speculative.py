@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mtp_harness import _startup, tasks_dir
+from mtp_harness.commands.export import speculation_profile
 from mtp_harness.decode.engine import Answer, Engine, Request
 from mtp_harness.decode.records import DecodeRecord
 from mtp_harness.errors import UserError
@@ -185,6 +186,38 @@ def test_tables_of_a_real_run_add_up(run):
         assert flat[f"tokens_per_forward_{k},none"] == pytest.approx(kept / n)
     about = run["config"]["mtp"]["documents"]["mtp_speculative"]
     assert about["code"]["n_documents"] == about["prose"]["n_documents"] == 2
+
+
+def test_the_profile_of_a_real_run_is_a_plain_loop_over_its_samples(run):
+    steps = {}
+    for sample in run["samples"]["mtp_speculative"]:
+        record = sample["n_documents"]["by_k"][2]["record"]  # k = 3
+        steps.setdefault(sample["doc"]["data_set"], []).append(record["n_verified"])
+    profile = speculation_profile(run["config"]["mtp"], 3)
+    everything = [answer for answers in steps.values() for answer in answers]
+    own = profile["per_category"]
+    assert set(own) == set(steps) == {"code", "prose"}
+    pairs = [(profile, everything), *((own[name], steps[name]) for name in own)]
+    for found, answers in pairs:
+        every = [verified for answer in answers for verified in answer]
+        first, both = (sum(v >= drafts for v in every) for drafts in (1, 2))
+        assert found["marginal_accept_rates"] == pytest.approx(
+            [first / len(every), both / len(every)], abs=1e-6
+        )
+        assert found["conditional_accept_rates"] == pytest.approx(
+            [first / len(every), both / first], abs=1e-6
+        )
+        assert found["mean_accept_length"] == pytest.approx(
+            (len(every) + sum(every)) / len(every), abs=1e-6
+        )
+        means = [(len(answer) + sum(answer)) / len(answer) for answer in answers]
+        assert found["mean_accept_length_per_request"] == pytest.approx(
+            sum(means) / len(means), abs=1e-6
+        )
+        assert found["acceptance_length_histogram"] == {
+            str(length): every.count(length - 1) for length in (1, 2, 3)
+        }
+    assert [one["num_requests"] for one in own.values()] == [2, 2]
 
 
 def test_the_run_decodes_what_a_generation_task_decodes(run):

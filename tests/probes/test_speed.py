@@ -182,7 +182,8 @@ def test_peak_memory_sees_what_was_there_for_a_moment():
 
 
 def run(model, k, trial, prefill_s, decode_s, steps):
-    about = {"model": model, "k": k, "trial": trial, "wall_s": 9.0, "peak_bytes": 100 + trial}
+    about = {"model": model, "k": k, "trial": trial, "wall_s": 9.0}
+    about |= {"before_bytes": 40 - 2 * trial, "peak_bytes": 100 + trial}
     return about | {"prefill_s": prefill_s, "decode_s": decode_s, "steps": steps, "n_kept": 20}
 
 
@@ -194,6 +195,7 @@ def test_cells_by_hand():
         bandwidth=1000.0,
         heads=[1, 2],
         traffic={f"{m} {k}": {"weight_bytes": 50, "cache_bytes_per_token": 2} for m, k in PAIRS},
+        foreseen_bytes={f"{m} {k}": 30 * k for m, k in PAIRS},
         not_measured=[{"model": SELF, "k": 3, "reason": "too long"}],
         runs=[
             run(SELF, 1, 0, 0.5, 4.0, [10, 10]),
@@ -217,6 +219,7 @@ def test_cells_by_hand():
     read = (50 * 6 + 2 * 13.5 * 11) + (50 * 5 + 2 * 13.5 * 10)
     assert two["bandwidth_share"].value == pytest.approx(read / 1000 / 3)
     assert two["peak_memory"].value == 101
+    assert two["memory_taken"].value == 101 - 38 and two["memory_foreseen"].value == 60
     assert cells["n1", 2, 8, 1, "speedup"].value == 6 / 10
     assert cells["n1", 2, 8, 1, "speedup_over_baseline"].value == 1
     missing = cells[SELF, 2, 8, 3, "tokens_per_second"]
@@ -239,14 +242,14 @@ def test_the_grid():
         load(batch=[0])
 
 
-def simple_run(metadata, task="mtp_speed"):
+def simple_run(metadata, task="mtp_speed", **model_args):
     _startup.install()
     from lm_eval.evaluator import simple_evaluate
 
     manager = TaskManager(include_path=tasks_dir(), include_defaults=False, metadata=metadata)
     return simple_evaluate(
         model="mtp",
-        model_args={"device": "cpu"},
+        model_args={"device": "cpu", **model_args},
         tasks=[task],
         task_manager=manager,
         bootstrap_iters=0,
@@ -275,6 +278,44 @@ def test_a_real_run_with_a_baseline_and_a_cell_too_long():
     )
     assert all(r["n_kept"] == 11 * len(r["steps"]) for r in runs)
     assert mtp["documents"]["mtp_speed"]["code"]["n_documents"] > 100
+
+
+@pytest.fixture(scope="module")
+def random_weights():
+    """Memory and seconds of a step by (prompt, k) and metric, of a shape of the GPU benchmarks."""
+    sizes = {"batch": 2, "prompt_tokens": [512, 8192], "new_tokens": 4}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(Path(__file__).parents[2])
+        found = simple_run(
+            {**sizes, "trials": 1, "heads": [1, 4]},
+            pretrained="tiny",
+            loader="tests.benchmarks.random_weights:load",
+            tokenizer="mtp-bytes-n4",
+        )
+    table = found["config"]["mtp"]["tables"]["mtp_speed"]["by_cell"]
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+    return {(row["prompt_tokens"], row["k"], row["metric"]): row["value"] for row in rows}
+
+
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize("prompt", [512, 8192])
+def test_memory_that_is_known_before_by_hand(random_weights, prompt, k):
+    # 6 blocks, of which heads 2 to 4 have one each; keys and values of 2 heads of 16, float32; a
+    # row has k tokens and a place for what is thrown away more; k x k rows of 512 logits, 4 times.
+    blocks, columns = 6 - 3 + (k - 1), prompt + 4 + k + 1
+    row = blocks * 2 * 2 * 16 * 4 * columns + 4 * 4 * k * k * 512
+    assert random_weights[prompt, k, "memory_foreseen"] == 2 * row
+    assert random_weights[prompt, k, "seconds_per_step"] > 0
+
+
+def test_rows_take_what_was_known_before(random_weights):
+    if (8192, 4, "memory_taken") not in random_weights:
+        pytest.skip("this system does not let a process reset its peak")
+    grown, known = (
+        random_weights[8192, 4, name] - random_weights[512, 4, name]
+        for name in ("memory_taken", "memory_foreseen")
+    )
+    assert 0.9 * known < grown < 4 * known  # above it, the forward of a prompt
 
 
 def test_a_baseline_by_the_user_s_own_loader(monkeypatch):

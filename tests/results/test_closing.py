@@ -53,6 +53,14 @@ def test_numbers_by_offset_share_a_part_and_at_most_three_are_shown():
     )
 
 
+def test_arithmetic_counts_operations_and_not_offsets():
+    scores = {"accuracy_1,none": 1.0, "accuracy_2,none": 0.5}
+    (line, _) = closing(content({"mtp_arithmetic": scores}), None, True)
+    assert line == "mtp_arithmetic  accuracy 1.000 0.500 with 1, 2 operations, 7 documents"
+    (line, _) = closing(content({"mtp_arithmetic": {"accuracy_1,none": 1.0}}), None, True)
+    assert "accuracy 1.000 with 1 operation, " in line
+
+
 def test_a_standard_error_is_shown_where_there_is_no_interval():
     values = {"acc,none": 0.5, "acc_stderr,none": 0.125, "pass_at_1,none": 0.25}
     (line, _) = closing(content({"t": values}), None, False)
