@@ -177,8 +177,8 @@ def test_out_of_memory_halves_the_slots_and_loses_no_answer(monkeypatch, caplog,
     assert full.n_failures == 2
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [
-        "out of memory with 9 slots; continuing with ||||  4",
-        "out of memory with 4 slots; continuing with ||||  2",
+        "out of memory with 9 slots; continuing with 4",
+        "out of memory with 4 slots; continuing with 2",
     ]
 
 
