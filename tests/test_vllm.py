@@ -101,12 +101,10 @@ def test_answers_do_not_depend_on_the_batch(vllm, ours, monkeypatch, batch_size)
     assert [one.record.batch_size for one in found] == rows
 
 
-def test_samples_differ_by_repeat_say_their_rule_and_come_again(vllm):
-    asked = asks(repeats=3, do_sample=True, temperature=1.0)
-    found = vllm.generate_until(asked)
+def test_samples_differ_by_repeat_and_say_their_rule(vllm):
+    found = vllm.generate_until(asks(repeats=3, do_sample=True, temperature=1.0))
     assert all(len({*found[i : i + 3]}) == 3 for i in (0, 3, 6))
     assert {one.record.draft_rule for one in found} == {REJECTION_RULE}
-    assert vllm.generate_until(asked) == found
 
 
 def test_a_journal_answers_what_it_holds(vllm, monkeypatch, tmp_path):
@@ -144,7 +142,8 @@ def test_log_likelihoods_are_head_1_s(vllm, ours):
     assert vllm.loglikelihood_rolling(rolling) == pytest.approx(expected, rel=1e-4)
 
 
-def test_results_name_the_engine(vllm):
+def test_results_name_the_engine(vllm, monkeypatch):
+    monkeypatch.setattr(vllm, "_records", [])  # a run has one k
     vllm.generate_until(asks())
     mtp = vllm.get_model_info()["mtp"]
     assert mtp["engine"]["name"] == "vllm" and mtp["engine"]["version"].startswith("0.32")
@@ -178,7 +177,7 @@ def test_speculative_decodes_every_k_as_our_own_engine_does(vllm, ours):
         assert [at["identical"] for at in one["by_k"]] == [True] * 4
         for at, its_at in zip(one["by_k"], its["by_k"], strict=True):
             assert {n: at["record"][n] for n in COUNTS} == {n: its_at["record"][n] for n in COUNTS}
-            assert at["errors"] is None and at["wall_s"] > 0
+            assert at["tokens"] == its_at["tokens"] and at["errors"] is None and at["wall_s"] > 0
     assert vllm.generate_until(asks()) == before
 
 
@@ -298,7 +297,7 @@ TOO_LONG = {"max_position_embeddings": 4_000_000}
     [
         ({"architectures": ["OddForCausalLM"]}, {}, "vLLM .* cannot load .*OddForCausalLM"),
         ({"num_nextn_predict_layers": 0}, {"draft_heads": 2}, "promises no MTP module"),
-        ({"num_nextn_predict_layers": 2}, {"draft_heads": 2}, "1 must be divisible by n_predict=2"),
+        ({"num_nextn_predict_layers": 2}, {"draft_heads": 4}, "3 must be divisible by n_predict=2"),
         ({}, {"gpu_memory_utilisation": 0.5}, "cannot load .*gpu_memory_utilisation"),
         (TOO_LONG, {"max_model_len": 4_000_000}, "cannot load .*KV cache"),
     ],

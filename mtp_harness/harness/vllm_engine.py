@@ -10,6 +10,7 @@ import gc
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -166,7 +167,7 @@ class EngineLM(VLLM):  # type: ignore[misc]
 
             def keep(index: int, _: Any, heard: Heard, at: int = start, n: int = len(some)) -> None:
                 record = self.record(asked[at + index], heard, n)
-                found[at + index] = Answer([*heard.tokens], record)
+                found[at + index] = Answer([*heard.tokens], replace(record, tokens=None))
 
             self.generate(some, keep, quiet=True)
         return [found[index] for index in range(len(asked))]
