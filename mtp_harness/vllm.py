@@ -14,7 +14,8 @@ counts as `--model mtp` (`decode.vllm_counts`). Log-likelihoods are inherited.
     label=, train_tokens=, …      as for `--model mtp`
     …                             and those of lm_eval's `vllm` (tensor_parallel_size, …)
 
-`--batch_size auto` gives vLLM all requests at once, which is fastest; a number limits them.
+`--batch_size auto` gives vLLM all requests at once, which is fastest; a number limits them. The
+probes that decode have a method here, those that read logits have none.
 """
 
 # First, or registering hides the harness's built-in models; see `mtp_harness.lm`.
@@ -25,50 +26,45 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
-from lm_eval.models.utils import maybe_truncate, postprocess_generated_text
+from lm_eval.models.utils import postprocess_generated_text
 
-from mtp_harness.decode.engine import Answer, Request
 from mtp_harness.decode.journal import Journal, answer_key
 from mtp_harness.decode.records import DecodeRecord, Generation
 from mtp_harness.decode.sampling import row_key
 from mtp_harness.decode.token_lengths import TokenLengths
-from mtp_harness.decode.vllm_counts import Heard, Setting, record_of
+from mtp_harness.decode.vllm_counts import Heard
 from mtp_harness.errors import UserError, user_errors
 from mtp_harness.files import user_path
-from mtp_harness.harness.generation_args import checked_arguments, place_of, room_for_prompt
+from mtp_harness.harness.generation_args import checked_arguments, place_of
 from mtp_harness.harness.identity import SCHEMA
 from mtp_harness.harness.model_args import OWN, read_arguments, refuse_odd_values
 from mtp_harness.harness.progress import Spent, totals
-from mtp_harness.harness.vllm_args import (
-    VARYING,
-    Speculation,
-    in_a_sentence,
-    refuse_foreign,
-    speculation,
-)
-from mtp_harness.harness.vllm_listener import Listener, heard_of
+from mtp_harness.harness.vllm_args import VARYING, Speculation, refuse_foreign, speculation
+from mtp_harness.harness.vllm_start import starting
 from mtp_harness.models import provenance
 from mtp_harness.models.checkpoints.checks import read_json
 from mtp_harness.models.checkpoints.hub import looked_up
 from mtp_harness.models.families import promised
 from mtp_harness.models.load import is_local, resolve
 from mtp_harness.models.sequential import heads_of
+from mtp_harness.probes import second_engine
 
 try:
-    from lm_eval.models.vllm_causallms import VLLM
     from vllm import SamplingParams
     from vllm import __version__ as VLLM_VERSION
     from vllm.engine.arg_utils import EngineArgs
+
+    from mtp_harness.harness.vllm_engine import METRICS, METRICS_SINCE, Asked, EngineLM
 except (ImportError, PackageNotFoundError) as error:
     raise UserError(
         f"--model mtp-vllm needs vLLM, which cannot be imported here ({error}): install "
@@ -77,28 +73,9 @@ except (ImportError, PackageNotFoundError) as error:
 
 _log = logging.getLogger(__name__)
 
-_METRICS = "per_request_spec_decode_metrics"
-_METRICS_SINCE = "0.32"
-_ROWS = 256
-"""vLLM's default number of rows on most devices."""
-
-
-class _Asked(NamedTuple):
-    """One requested answer."""
-
-    prompt: list[int]
-    n_truncated: int
-    until: list[str]
-    params: Any  # vLLM's `SamplingParams`
-    key: str  # in the journal
-
-    @property
-    def greedy(self) -> bool:
-        return bool(self.params.temperature == 0)
-
 
 @register_model("mtp-vllm")
-class MTPVLLM(VLLM):  # type: ignore[misc]
+class MTPVLLM(EngineLM):
     """A multi-token-prediction model in vLLM; see the module docstring."""
 
     def __init__(self, pretrained: str, **kwargs: Any) -> None:
@@ -111,11 +88,11 @@ class MTPVLLM(VLLM):  # type: ignore[misc]
         refuse_foreign(kwargs)
         names = {*OWN, "method", "drafter"}
         kwargs = read_arguments(kwargs)
-        own = {name: kwargs.pop(name) for name in names & kwargs.keys()}
+        self._own = own = {name: kwargs.pop(name) for name in names & kwargs.keys()}
         refuse_odd_values(own.get("draft_heads"), None, {"pretrained": pretrained, **own})
         self.pretrained = pretrained
         self._modules = _modules_of(pretrained, kwargs.get("revision"))
-        self.how: Speculation = speculation(own, pretrained, self._modules)
+        self.how = self.now = speculation(own, pretrained, self._modules)
         self._checkpoint = {n: own.get(n) for n in ("train_tokens", "train_step", "train_seed")}
         self._label = str(own["label"]) if "label" in own else None
         self._seed = int(own.get("seed", torch.initial_seed()))
@@ -124,18 +101,10 @@ class MTPVLLM(VLLM):  # type: ignore[misc]
         self._records: list[DecodeRecord] = []
         self._spent = Spent()
         self._counts = self._can_count(kwargs)
-        if self.how.config:
-            kwargs["speculative_config"] = self.how.config
-            if self._counts:
-                kwargs[_METRICS] = "detailed"
-        try:
-            super().__init__(pretrained=resolve(pretrained), seed=self._seed % 2**32, **kwargs)
-        except Exception as error:  # whatever vLLM, or a process of its, has met
-            raise UserError(
-                f"vLLM {VLLM_VERSION} cannot load {pretrained}: {in_a_sentence(error)}. Correct "
-                "the model arguments, or use --model mtp."
-            ) from error
-        self._token_lengths = TokenLengths(lambda ids: str(self.tokenizer.decode(ids)))
+        given = {"seed": self._seed % 2**32, **kwargs, **self.speculating()}
+        with starting(pretrained, VLLM_VERSION):
+            super().__init__(pretrained=resolve(pretrained), **given)
+        self._token_lengths = TokenLengths(self.tok_decode)
 
     @classmethod
     def create_from_arg_obj(
@@ -153,12 +122,16 @@ class MTPVLLM(VLLM):  # type: ignore[misc]
             model: MTPVLLM = super().create_from_arg_obj(arg_dict, additional_config)
         return model
 
+    def how_with(self, k: int) -> Speculation:
+        """Return how to draft with heads 1..k."""
+        return speculation({**self._own, "draft_heads": k}, self.pretrained, self._modules)
+
     def _can_count(self, kwargs: dict[str, Any]) -> bool:
         """Return whether answers can have records; say once why not."""
         reason = ""
-        if self.how.draft_heads > 1 and _METRICS not in EngineArgs.__dataclass_fields__:
+        if self.how.draft_heads > 1 and METRICS not in EngineArgs.__dataclass_fields__:
             reason = (
-                f"vLLM {VLLM_VERSION} does not tell acceptance per request ({_METRICS_SINCE} does)"
+                f"vLLM {VLLM_VERSION} does not tell acceptance per request ({METRICS_SINCE} does)"
             )
         elif self.how.method in VARYING:
             reason = f"{self.how.method} drafts another number of tokens in every step"
@@ -167,6 +140,22 @@ class MTPVLLM(VLLM):  # type: ignore[misc]
         if reason:
             _log.warning("texts and scores come without acceptance: %s", reason)
         return not reason
+
+    # Probes -------------------------------------------------------------------------------------
+
+    def speculative(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Any]:
+        """Answer requests `(prompt, SpeculativeQuestion)`; see `probes.speculative`."""
+        self.require_counts()
+        return second_engine.speculative(self, requests, disable_tqdm)
+
+    def speed(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Any]:
+        """Answer requests `(name, SpeedQuestion)`; see `probes.speed`."""
+        if self.data_parallel_size > 1:
+            raise UserError(
+                f"data_parallel_size={self.data_parallel_size}, expected 1: mtp_speed times one "
+                "engine, so leave it out."
+            )
+        return second_engine.speed(self, requests, disable_tqdm)
 
     # Generation ---------------------------------------------------------------------------------
 
@@ -177,16 +166,33 @@ class MTPVLLM(VLLM):  # type: ignore[misc]
         for request in requests:
             asked.append(self._asked(request, seen[id(request)]))
             seen[id(request)] += 1
-        self._open_journal()
-        answers = dict(self._finished(asked))
-        n_from_journal = len(answers)
+        with self._journaling():
+            answers = dict(self._finished(asked))
+            n_from_journal = len(answers)
+            todo = [place for place in range(len(asked)) if place not in answers]
+            n_tokens = self._decode_missing(requests, asked, todo, answers)
+        in_order = [answers[place] for place in range(len(asked))]
+        self._records += [one.record for one in in_order if isinstance(one, Generation)]
+        spent = Spent(time.perf_counter() - began, n_tokens, n_from_journal)
+        self._spent = self._spent.and_then([spent])
+        return in_order
+
+    def _decode_missing(
+        self,
+        requests: Sequence[Instance],
+        asked: Sequence[Asked],
+        todo: Sequence[int],
+        answers: dict[int, str],
+    ) -> int:
+        """Have the answers at the places `todo` decoded; return the number of their tokens."""
         n_tokens = 0
-        todo = [place for place in range(len(asked)) if place not in answers]
+        if todo:
+            self.with_heads(self.how.draft_heads)  # a probe may have left another engine
         size = len(todo) or 1 if self.batch_size == "auto" else int(self.batch_size)
         for start in range(0, len(todo), size):
             some = todo[start : start + size]
 
-            def keep(index: int, output: Any, heard: Heard, some: list[int] = some) -> None:
+            def keep(index: int, output: Any, heard: Heard, some: Sequence[int] = some) -> None:
                 nonlocal n_tokens
                 place = some[index]
                 answers[place] = self._answer(asked[place], output, heard, len(some))
@@ -195,29 +201,18 @@ class MTPVLLM(VLLM):  # type: ignore[misc]
                 shown = str.__str__(answers[place])
                 self.cache_hook.add_partial("generate_until", requests[place].args, shown)
 
-            self._generate([asked[place] for place in some], keep)
-        in_order = [answers[place] for place in range(len(asked))]
-        self._records += [one.record for one in in_order if isinstance(one, Generation)]
-        spent = Spent(time.perf_counter() - began, n_tokens, n_from_journal)
-        self._spent = self._spent.and_then([spent])
-        return in_order
+            self.generate([asked[place] for place in some], keep)
+        return n_tokens
 
-    def _asked(self, instance: Instance, repeat: int) -> _Asked:
+    def _asked(self, instance: Instance, repeat: int) -> Asked:
         """Return the requests to vLLM, as lm_eval's class would make them."""
         context, gen_kwargs = instance.args
         where = place_of(instance)
-        if not context:
-            raise UserError(f"{where}: the prompt is empty, expected at least one character.")
         with user_errors(ValueError, TypeError, prefix=f"{where}: "):
             checked = checked_arguments(gen_kwargs)
             eos = self.tokenizer.decode(self.eot_token_id) or self.tokenizer.eos_token
             how, until, budget = self.modify_gen_kwargs(checked, eos, self.max_gen_toks)
-        with user_errors(ValueError):
-            room_for_prompt(budget, self.max_length, where)
-        whole = self.tok_encode(context)
-        prompt, _ = maybe_truncate(
-            whole, budget, self.max_length, side=self.truncation_side, verbose=False
-        )
+        prompt, n_truncated = self.prompt(context, budget, where)
         task, document = str(instance.task_name), int(instance.doc_id or 0)
         options = {"until": until, "max_gen_toks": budget, **how}
         key = answer_key(task, document, instance.idx, repeat, prompt, options)
@@ -228,62 +223,14 @@ class MTPVLLM(VLLM):  # type: ignore[misc]
         stops = [stop for stop in until if stop == eos] if self.think_end_token else until
         with user_errors(ValueError, TypeError, prefix=f"{where}: "):
             params = SamplingParams(max_tokens=budget, stop=stops, **how)
-        return _Asked(prompt, len(whole) - len(prompt), until, params, key)
+        return Asked(prompt, n_truncated, until, params, key)
 
-    def _generate(self, some: Sequence[_Asked], keep: Any) -> None:
-        """Have vLLM answer; `keep` as for `Listener`, at once where the engine is in reach."""
-        with ExitStack() as stack:
-            if self._counts:
-                stack.enter_context(Listener(self.model.llm_engine, keep))
-            outputs = self._model_generate(
-                [one.prompt for one in some],
-                generate=True,
-                sampling_params=[one.params for one in some],
-            )
-        if not self._counts:
-            for index, output in enumerate(outputs):
-                keep(index, output, heard_of(output, [], 0.0))
-
-    def _answer(self, one: _Asked, output: Any, heard: Heard, n_rows: int) -> str:
+    def _answer(self, one: Asked, output: Any, heard: Heard, n_asked: int) -> str:
         text = output.outputs[0].text
         cut = str(postprocess_generated_text(text, one.until, self.think_end_token))
         if not self._counts:
             return cut
-        rows = min(n_rows, int(self.model_args.get("max_num_seqs") or _ROWS))
-        return self._with_lengths(cut, self._record(one, heard, rows), one.prompt[-1])
-
-    def _record(self, one: _Asked, heard: Heard, rows: int) -> DecodeRecord:
-        setting = Setting(self.how.draft_heads, self.max_length, rows)
-        with user_errors(ValueError):
-            return record_of(heard, setting, one.greedy, one.n_truncated)
-
-    def decode(self, requests: Sequence[Request]) -> list[Answer]:
-        """Decode requests of our own engine greedily, for `mtp-harness verify`.
-
-        Raises:
-            UserError: answers have no records here.
-        """
-        if not self._counts:
-            raise UserError(
-                f"this vLLM tells no acceptance, expected {_METRICS_SINCE} and a method with a "
-                "fixed number of drafts: use those."
-            )
-        found: dict[int, Answer] = {}
-        asked = [
-            _Asked(one.prompt, one.n_truncated, [*one.until], _greedy(one), "") for one in requests
-        ]
-
-        def keep(index: int, _: Any, heard: Heard) -> None:
-            record = self._record(asked[index], heard, len(asked))
-            found[index] = Answer([*heard.tokens], record)
-
-        self._generate(asked, keep)
-        return [found[index] for index in range(len(asked))]
-
-    def close(self) -> None:
-        """End the engine, and the processes that it started."""
-        self.model.llm_engine.engine_core.shutdown()
-        del self.model
+        return self._with_lengths(cut, self.record(one, heard, n_asked), one.prompt[-1])
 
     def _with_lengths(self, text: str, record: DecodeRecord, before: int) -> Generation:
         # Without its thinking, the text's first characters are not those of the first tokens.
@@ -293,11 +240,18 @@ class MTPVLLM(VLLM):  # type: ignore[misc]
 
     # The journal --------------------------------------------------------------------------------
 
-    def _open_journal(self) -> None:
-        if self._journal_file is not None and self._journal is None:
-            settings: dict[str, Any] = json.loads(json.dumps(self._settings() | self._identity()))
-            with user_errors(ValueError):
-                self._journal = Journal(self._journal_file, settings, self.rank)
+    @contextmanager
+    def _journaling(self) -> Iterator[None]:
+        """Open the journal, if there is one; nobody else has it until this ends."""
+        if self._journal_file is None:
+            yield
+            return
+        settings: dict[str, Any] = json.loads(json.dumps(self._settings() | self._identity()))
+        with user_errors(ValueError):
+            self._journal = Journal(self._journal_file, settings, self.rank)
+        with closing(self._journal):
+            yield
+        self._journal = None
 
     def _note(self, key: str, tokens: tuple[int, ...], answer: str) -> None:
         if self._journal is None:
@@ -307,7 +261,7 @@ class MTPVLLM(VLLM):  # type: ignore[misc]
         with user_errors(ValueError):
             self._journal.add(key, {"tokens": tokens, "text": text, "record": record})
 
-    def _finished(self, asked: Sequence[_Asked]) -> Iterator[tuple[int, str]]:
+    def _finished(self, asked: Sequence[Asked]) -> Iterator[tuple[int, str]]:
         """Yield the answers that the journal holds, by place."""
         for place, one in enumerate(asked):
             entry = self._journal.get(one.key) if self._journal is not None else None
@@ -374,15 +328,6 @@ class MTPVLLM(VLLM):  # type: ignore[misc]
             **provenance.environment(device),
         }
         return {"model_dtype": self._dtype, "mtp": mtp}
-
-
-def _greedy(request: Request) -> Any:
-    return SamplingParams(
-        temperature=0.0,
-        max_tokens=request.max_new_tokens,
-        stop=[*request.until],
-        skip_special_tokens=False,
-    )
 
 
 def _modules_of(pretrained: str, revision: str | None) -> int:

@@ -35,7 +35,7 @@ ALLOWED = {
     "scoring": {"data", "decode", "errors", "harness", "results", "sandbox"},
     "probes": {"data", "decode", "errors", "harness", "models", "results", "scoring"},
     "lm": {"errors", "files", "harness", "models", "probes"},
-    "vllm": {"decode", "errors", "files", "harness", "models"},
+    "vllm": {"decode", "errors", "files", "harness", "models", "probes"},
     "plugin": {"errors", "files", "harness", "lm", "results", "sandbox", "vllm"},
     "_startup": {"plugin"},
     "training": {"files", "models"},

@@ -1,8 +1,9 @@
-"""Two processes give one process's results, also when the documents do not divide evenly."""
+"""Two processes or nodes give one process's results, also when documents do not divide evenly."""
 
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 
@@ -26,21 +27,40 @@ def place(tmp_path_factory):
     return folder
 
 
-def evaluate(place, name, *words, processes=1, model_args=""):
+def launchers(processes, nodes):
+    """Return what starts each node's processes; nodes find each other at a free port."""
+    if nodes == 1:
+        return [() if processes == 1 else TORCHRUN]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    start = ("-m", "torch.distributed.run", "--nnodes", str(nodes), "--nproc_per_node", "1")
+    meet = ("--master_addr", "127.0.0.1", "--master_port", port)
+    return [(*start, *meet, "--node_rank", str(rank)) for rank in range(nodes)]
+
+
+def evaluate(place, name, *words, processes=1, nodes=1, model_args=""):
     """Run `lm_eval` on three documents; return the results' content and the samples by task."""
-    launcher = () if processes == 1 else TORCHRUN
     out = place / name
     command = [
-        *(sys.executable, *launcher, "-m", "mtp_harness.cli", "lm_eval", "--model", "mtp"),
+        *("-m", "mtp_harness.cli", "lm_eval", "--model", "mtp"),
         *("--limit", "3", "--batch_size", "2", "--device", "cpu", "--include_path", "mine"),
         *("-o", str(out), "--log_samples", *words),
         *(("--model_args", model_args) if model_args else ()),
     ]
     own = {"ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=place, env=os.environ | own, capture_output=True, text=True, timeout=500
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    how = {"cwd": place, "env": os.environ | own, "stderr": subprocess.PIPE, "text": True}
+    started = [
+        subprocess.Popen([sys.executable, *launcher, *command], **how, stdout=subprocess.DEVNULL)
+        for launcher in launchers(processes, nodes)
+    ]
+    try:
+        for process in started:
+            _, err = process.communicate(timeout=500)
+            assert process.returncode == 0, err[-3000:]
+    finally:
+        for process in started:
+            process.kill()  # a node whose other one failed waits for it
     [results] = out.rglob("results_*.json")
     samples = {
         path.name.split("_2")[0].removeprefix("samples_"): sorted(
@@ -158,6 +178,9 @@ def test_greedy_answers(place):
     words = ("--tasks", "humaneval_mtp")
     one = evaluate(place, "greedy", *words)
     same(one, evaluate(place, "greedy-together", *words, processes=2))
+    nodes = evaluate(place, "nodes", *words, nodes=2)
+    assert nodes[0]["config"]["mtp"]["world_size"] == 2
+    same(one, nodes)
 
 
 def test_answers_saved_by_two_processes_are_graded_once_each(place):

@@ -2,6 +2,10 @@
 
 import copy
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,95 +13,137 @@ pytest.importorskip("vllm", reason="needs vLLM: make test-vllm")
 
 from lm_eval.api.instance import Instance
 
+from mtp_harness.commands import verify
 from mtp_harness.decode.records import Generation
 from mtp_harness.decode.vllm_counts import REJECTION_RULE
 from mtp_harness.errors import UserError
+from mtp_harness.harness.checks import check_before_load
 from mtp_harness.lm import MTPLM
+from mtp_harness.probes.speculative import SpeculativeQuestion
+from mtp_harness.probes.speed import SpeedQuestion
 from mtp_harness.vllm import MTPVLLM
 
 from .decode.vllm_counts.requests import CONTEXT, write_checkpoint
 
 PROMPTS = ["def add", "Once upon", "x = [1, 2"]
-ENGINE = {"dtype": "float32", "enforce_eager": True, "max_model_len": CONTEXT, "max_num_seqs": 4}
+ENGINE = {
+    "dtype": "float32",
+    "enforce_eager": True,
+    "max_model_len": CONTEXT,
+    "max_num_seqs": 4,
+    "trust_remote_code": True,
+}
+COUNTS = ("tokens", "n_verified", "n_drafted", "n_kept", "ended_by", "n_prompt_tokens")
 
 
 def asks(repeats=1, **kwargs):
     given = {"do_sample": False, "max_gen_toks": 30, "until": [], **kwargs}
-    return [
-        instance
+    asked = [
+        Instance("generate_until", {}, (prompt, copy.deepcopy(given)), 0, ("t", i, repeats))
         for i, prompt in enumerate(PROMPTS)
-        for instance in [
-            Instance(
-                "generate_until",
-                {},
-                (prompt, copy.deepcopy(given)),
-                0,
-                metadata=("t", i, repeats),
-            )
-        ]
-        * repeats
     ]
+    return [instance for instance in asked for _ in range(repeats)]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    found = tmp_path_factory.mktemp("glm")
-    write_checkpoint(found, "glm4_moe")
+def of_task(kind, *questions):
+    return [Instance(kind, {}, question, 0, ("t", i, 1)) for i, question in enumerate(questions)]
+
+
+def counted(record):
+    return {name: getattr(record, name) for name in COUNTS}
+
+
+@pytest.fixture(scope="module", params=["glm4_moe", "mimo"])
+def folder(request, tmp_path_factory):
+    found = tmp_path_factory.mktemp(request.param)
+    write_checkpoint(found, request.param)
     return str(found)
 
 
 @pytest.fixture(scope="module")
-def vllm(folder, tmp_path_factory):
-    journal = tmp_path_factory.mktemp("journal") / "j"
-    return MTPVLLM(folder, draft_heads=4, seed=3, journal=str(journal), **ENGINE)
+def vllm(folder):
+    return MTPVLLM(folder, draft_heads=4, seed=3, **ENGINE)
 
 
 @pytest.fixture(scope="module")
 def ours(folder):
-    lm = MTPLM(folder, device="cpu", draft_heads=4, dtype="float32", max_length=CONTEXT)
-    lm.model.family = lm.model.family.as_engines_do()
-    return lm
+    """Our own engine with heads 1..k of the same checkpoint, read as vLLM reads it."""
+
+    def with_heads(k):
+        lm = MTPLM(folder, device="cpu", draft_heads=k, dtype="float32", max_length=CONTEXT)
+        lm.model.family = lm.model.family.as_engines_do()
+        return lm
+
+    return with_heads
 
 
-@pytest.mark.parametrize("until", [[], ["e"], ["ab", "n"]])
-def test_greedy_answers_have_the_records_of_our_own_engine(vllm, ours, until):
-    requests = asks(until=until)
-    for found, expected in zip(
-        vllm.generate_until(requests), ours.generate_until(requests), strict=True
-    ):
-        assert isinstance(found, Generation)
-        for name in ("tokens", "n_verified", "n_drafted", "n_kept", "ended_by", "n_prompt_tokens"):
-            assert getattr(found.record, name) == getattr(expected.record, name), name
+@pytest.mark.parametrize("k", [4, 3, 2, 1])
+def test_greedy_answers_have_the_records_of_our_own_engine(vllm, ours, monkeypatch, k):
+    monkeypatch.setattr(vllm, "how", vllm.how_with(k))
+    own, n_verified = ours(k), 0
+    for until in ([], ["e"], ["ab", "n"]):
+        found, expected = (lm.generate_until(asks(until=until)) for lm in (vllm, own))
+        for one, its in zip(found, expected, strict=True):
+            assert isinstance(one, Generation)
+            # vLLM leaves out the bytes of a character that an answer ends within.
+            assert str.__str__(one) == its.rstrip("\ufffd")
+            assert counted(one.record) == counted(its.record)
+            n_verified += sum(one.record.n_verified)
+    assert (n_verified > 0) == (k > 1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, "auto"])
+def test_answers_do_not_depend_on_the_batch(vllm, ours, monkeypatch, batch_size):
+    monkeypatch.setattr(vllm, "batch_size", batch_size)
+    found, expected = (lm.generate_until(asks()) for lm in (vllm, ours(4)))
+    assert [counted(a.record) for a in found] == [counted(a.record) for a in expected]
+    rows = {1: [1, 1, 1], 2: [2, 2, 1], "auto": [3, 3, 3]}[batch_size]
+    assert [one.record.batch_size for one in found] == rows
 
 
 def test_samples_differ_by_repeat_and_say_their_rule(vllm):
     found = vllm.generate_until(asks(repeats=3, do_sample=True, temperature=1.0))
-    assert len({str.__str__(one) for one in found[:3]}) == 3
+    assert all(len({*found[i : i + 3]}) == 3 for i in (0, 3, 6))
     assert {one.record.draft_rule for one in found} == {REJECTION_RULE}
 
 
-def test_a_journal_answers_what_it_holds(vllm, monkeypatch):
-    if vllm._journal is not None:
-        vllm._journal.close()
-    vllm._journal = None
-    requests = asks(max_gen_toks=9)
-    first = vllm.generate_until(requests)
-    vllm._journal.close()
-    vllm._journal = None
-    monkeypatch.setattr(vllm, "_model_generate", lambda requests, **_: requests or [])
-    again = vllm.generate_until(requests)
-    assert again == first and [a.record for a in again] == [a.record for a in first]
+def test_a_journal_answers_what_it_holds(vllm, monkeypatch, tmp_path):
+    monkeypatch.setattr(vllm, "_journal_file", tmp_path / "j")
+    requests, generate, decoded = (
+        asks(repeats=2, do_sample=True, temperature=1.0),
+        vllm.generate,
+        [],
+    )
+
+    def noted(some, keep, quiet=False):
+        decoded.append(len(some))
+        generate(some, keep, quiet)
+
+    monkeypatch.setattr(vllm, "generate", noted)
+    first = vllm.generate_until(requests[:4])
+    whole = vllm.generate_until(requests)
+    assert decoded == [4, 2] and whole[:4] == first
+    assert [a.record for a in whole[:4]] == [a.record for a in first]
+    assert vllm.generate_until(requests) == whole and decoded == [4, 2]
+    monkeypatch.setattr(vllm, "_seed", 4)
+    with pytest.raises(UserError, match="seed"):
+        vllm.generate_until(requests)
 
 
 def test_log_likelihoods_are_head_1_s(vllm, ours):
+    own = ours(1)
     pairs = [("def add", "(a, b)"), ("x = ", "[1]")]
     requests = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)]
-    found, expected = vllm.loglikelihood(requests), ours.loglikelihood(requests)
+    found, expected = vllm.loglikelihood(requests), own.loglikelihood(requests)
     for (a, greedy), (b, expected_greedy) in zip(found, expected, strict=True):
         assert a == pytest.approx(b, abs=1e-3) and greedy == expected_greedy
+    rolling = [Instance("loglikelihood_rolling", {}, ("x = [1, 2]" * 3,), 0)]
+    expected = own.loglikelihood_rolling(rolling)
+    assert vllm.loglikelihood_rolling(rolling) == pytest.approx(expected, rel=1e-4)
 
 
-def test_results_name_the_engine(vllm):
+def test_results_name_the_engine(vllm, monkeypatch):
+    monkeypatch.setattr(vllm, "_records", [])  # a run has one k
     vllm.generate_until(asks())
     mtp = vllm.get_model_info()["mtp"]
     assert mtp["engine"]["name"] == "vllm" and mtp["engine"]["version"].startswith("0.32")
@@ -108,28 +154,163 @@ def test_results_name_the_engine(vllm):
 def test_odd_generation_arguments_are_one_sentence(vllm):
     with pytest.raises(UserError, match="t, document 0: .*odd"):
         vllm.generate_until(asks(odd=1))
-    with pytest.raises(UserError, match="leaves no room for a prompt in a context of 64 tokens"):
-        vllm.generate_until(asks(max_gen_toks=64))
+    with pytest.raises(UserError, match=f"no room for a prompt in a context of {CONTEXT} tokens"):
+        vllm.generate_until(asks(max_gen_toks=CONTEXT))
 
 
-def test_ntp_writes_the_same_text(vllm, folder):
-    ntp = MTPVLLM(folder, draft_heads=1, **ENGINE)
-    found, expected = ntp.generate_until(asks()), vllm.generate_until(asks())
-    assert found == expected
-    assert all(one.record.tokens_per_forward == 1.0 for one in found)
+# Probes -----------------------------------------------------------------------------------------
+
+
+def test_speculative_decodes_every_k_as_our_own_engine_does(vllm, ours):
+    kinds = [("code", ()), ("prose", ("e",)), ("code", ())]
+    requests = of_task(
+        "speculative",
+        *(
+            (prompt, SpeculativeQuestion(kind, 24, until))
+            for prompt, (kind, until) in zip(PROMPTS, kinds, strict=True)
+        ),
+    )
+    before = vllm.generate_until(asks())
+    found, expected = (lm.speculative(requests) for lm in (vllm, ours(4)))
+    assert vllm.now.draft_heads == 4
+    for one, its in zip(found, expected, strict=True):
+        assert [at["identical"] for at in one["by_k"]] == [True] * 4
+        for at, its_at in zip(one["by_k"], its["by_k"], strict=True):
+            assert {n: at["record"][n] for n in COUNTS} == {n: its_at["record"][n] for n in COUNTS}
+            assert at["tokens"] == its_at["tokens"] and at["errors"] is None and at["wall_s"] > 0
+    assert vllm.generate_until(asks()) == before
+
+
+def test_speed_times_exactly_what_was_asked(vllm):
+    cells = [SpeedQuestion(b, 16, 20, trials=2, heads=(1, 3)) for b in (1, 3, 5)]
+    small, large, too_large = vllm.speed(of_task("speed", *(("cell", one) for one in cells)))
+    for found, batch in ((small, 1), (large, 3)):
+        assert [(run["k"], run["trial"]) for run in found["runs"]] == [
+            (1, 0),
+            (1, 1),
+            (3, 0),
+            (3, 1),
+        ]
+        for run in found["runs"]:
+            assert run["n_kept"] == batch * 19 and len(run["steps"]) == batch
+            assert all(19 / run["k"] <= steps <= 19 for steps in run["steps"])
+            assert run["wall_s"] == pytest.approx(run["prefill_s"] + run["decode_s"])
+    reason = "5 rows are more than the engine decodes together (4)"
+    assert [one["reason"] for one in too_large["not_measured"]] == [reason] * 2
+    with pytest.raises(UserError, match="baseline=b does not work .* compare two runs"):
+        vllm.speed(of_task("speed", ("c", SpeedQuestion(1, 16, 20, 1, baseline="b"))))
+    with pytest.raises(UserError, match="heads=5, but .* has n = 4"):
+        vllm.speed(of_task("speed", ("c", SpeedQuestion(1, 16, 20, 1, heads=(5,)))))
+
+
+def test_probes_of_logits_are_refused_before_anything_loads():
+    with pytest.raises(UserError, match="'mtp-vllm' does not answer: run it with --model mtp"):
+        check_before_load(model="mtp-vllm", tasks=["mtp_heads"], model_args="pretrained=/nowhere")
+
+
+# Commands ---------------------------------------------------------------------------------------
+
+
+def test_verify_compares_both_engines(folder, tmp_path, capsys):
+    words = ("--draft-heads", "2,4", "--prompts", "4", "--new-tokens", "40", "--batch", "4")
+    out = tmp_path / "v.json"
+    own = ("--engine", "vllm", "--dtype", "float32", "--trust-remote-code", "-o", str(out))
+    assert verify.main([folder, *words, *own]) == 0
+    shown = capsys.readouterr().out
+    assert "4 of 4 answers are identical" in shown
+    told = json.loads(out.read_text())["vllm"]
+    assert [one["draft_heads"] for one in told] == [1, 2, 4]
+    for one in told:
+        assert all(pair["errors"] == 0 and pair["answers"] == 4 for pair in one["comparisons"])
+        for at in one["accept_rate_prefix"]:
+            assert at["ours"] == at["vllm"]
+    assert [at["offset"] for at in told[2]["accept_rate_prefix"]] == [2, 3, 4]
+
+
+def lm_eval(place, *words, processes=False):
+    """Run `lm_eval`; return the process that ended, and the processes that it left behind."""
+    own = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1" if processes else "0"}
+    started = subprocess.Popen(
+        [sys.executable, "-m", "mtp_harness.cli", "lm_eval", "--model", "mtp-vllm", *words],
+        cwd=place,
+        env=os.environ | own,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    out, err = started.communicate(timeout=500)
+    left = [
+        path.parent.name
+        for path in Path("/proc").glob("[0-9]*/stat")
+        if _session(path) == started.pid
+    ]
+    return started.returncode, out, err, left
+
+
+def _session(stat):
+    try:
+        return int(stat.read_text().rsplit(")", 1)[1].split()[3])
+    except (OSError, ProcessLookupError):
+        return None
+
+
+def test_a_whole_run_of_tasks_that_decode(folder, tmp_path):
+    model = ENGINE | {"pretrained": folder, "draft_heads": 2, "max_model_len": 512}
+    options = {"batch": [1, 2], "prompt_tokens": 32, "new_tokens": 24, "trials": 2}
+    status, out, err, left = lm_eval(
+        tmp_path,
+        *("--model_args", json.dumps(model), "--limit", "2", "--batch_size", "auto"),
+        *("--tasks", "humaneval_mtp,mtp_speculative,mtp_speed", "-o", "out", "--log_samples"),
+        *("--gen_kwargs", "max_gen_toks=40", "--metadata", json.dumps(options)),
+        processes=True,
+    )
+    assert status == 0, err[-3000:]
+    assert not left
+    [path] = (tmp_path / "out").rglob("results_*.json")
+    content = json.loads(path.read_text())
+    mtp, results = content["config"]["mtp"], content["results"]
+    assert mtp["engine"]["name"] == "vllm" and mtp["totals"]["n_steps"] > 0
+    assert 1 <= results["humaneval_mtp"]["tokens_per_forward,extract"] <= 2
+    assert results["mtp_speculative"]["identical_2,none"] == 1
+    assert results["mtp_speed"]["tokens_per_second_2,none"] > 0
+    by_k = mtp["tables"]["mtp_speculative"]["by_k"]["rows"]
+    assert {row[1] for row in by_k} == {1, 2} and "errors" not in {row[2] for row in by_k}
+    assert len([*(tmp_path / "out").rglob("samples_*.jsonl")]) == 3
+
+
+# What cannot be loaded --------------------------------------------------------------------------
+
+
+def changed(folder, changes):
+    write_checkpoint(folder, "glm4_moe")
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return str(folder)
+
+
+TOO_LONG = {"max_position_embeddings": 4_000_000}
 
 
 @pytest.mark.parametrize(
-    ("changed", "arguments", "sentence"),
+    ("changes", "arguments", "sentence"),
     [
         ({"architectures": ["OddForCausalLM"]}, {}, "vLLM .* cannot load .*OddForCausalLM"),
         ({"num_nextn_predict_layers": 0}, {"draft_heads": 2}, "promises no MTP module"),
+        ({"num_nextn_predict_layers": 2}, {"draft_heads": 4}, "3 must be divisible by n_predict=2"),
         ({}, {"gpu_memory_utilisation": 0.5}, "cannot load .*gpu_memory_utilisation"),
+        (TOO_LONG, {"max_model_len": 4_000_000}, "cannot load .*KV cache"),
     ],
 )
-def test_what_cannot_be_loaded_is_one_sentence(tmp_path, changed, arguments, sentence):
-    write_checkpoint(tmp_path, "glm4_moe")
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+def test_what_cannot_be_loaded_is_one_sentence(tmp_path, changes, arguments, sentence):
     with pytest.raises((UserError, ValueError), match=sentence):
-        MTPVLLM(str(tmp_path), **{**ENGINE, **arguments})
+        MTPVLLM(changed(tmp_path, changes), **{**ENGINE, **arguments})
+
+
+def test_an_engine_process_that_fails_leaves_neither_traceback_nor_process(tmp_path):
+    model = ENGINE | {"pretrained": changed(tmp_path, TOO_LONG), "max_model_len": 4_000_000}
+    words = ("--model_args", json.dumps(model), "--tasks", "humaneval_mtp", "--limit", "1")
+    status, out, err, left = lm_eval(tmp_path, *words, processes=True)
+    assert status == 1 and not left
+    assert "Traceback" not in out + err
+    assert "cannot load" in err.splitlines()[-1] and "KV cache" in err.splitlines()[-1]

@@ -99,6 +99,11 @@ def _parser() -> argparse.ArgumentParser:
         help="vllm: compare with vLLM's text (default: %(default)s)",
     )
     add(
+        "--trust-remote-code",
+        action="store_true",
+        help="let vLLM run code that comes with the checkpoint, as with MiMo (default: refuse)",
+    )
+    add(
         "-o",
         "--out",
         type=user_path,
@@ -174,10 +179,14 @@ def _beside_vllm(
     """Compare with vLLM's text and acceptance; return 1 if there is an error."""
     from mtp_harness.commands import verify_vllm
 
+    hardware = environment["hardware"]
+    _say(verify_vllm.title(settings, hardware.get("gpu", hardware["cpu"])))
     ks, found = [k for k in draft_heads if k > 1], []
-    for both in verify_vllm.verify(verifier, args.pretrained, ks, args.batch[0], settings["dtype"]):
+    how = {"dtype": settings["dtype"], "trust_remote_code": args.trust_remote_code}
+    for both in verify_vllm.verify(verifier, args.pretrained, ks, args.batch[0], how):
         found.append(both)
-        _say("\n".join(verify_vllm.as_lines(both)))
+        _say("\n".join(verify_vllm.as_lines(both, settings["prompts"])))
+    _say(verify_vllm.ending(found))
     if args.out:
         report = {**settings, "vllm": [verify_vllm.as_json(both) for both in found], **environment}
         write_whole(args.out, json.dumps(report, indent=1) + "\n")

@@ -8,11 +8,11 @@ its modules as vLLM does, so that acceptance can be compared.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mtp_harness.decode.compare import Comparison, Decoded, Verifier
+from mtp_harness.decode.compare import Comparison, Decoded, Difference, Verifier
 from mtp_harness.models.sequential import SequentialModel
 from mtp_harness.probes.speculative import acceptance_cells
 
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from mtp_harness.results.long_table import Cell
 
 Decode = Callable[[list["Request"]], list["Answer"]]
+
+N_SHOWN = 8
+"""Differences on the screen, of each comparison; the JSON counts all."""
+
+OURS, ITS_OWN = "our text without drafts", "its own text without drafts"
 
 
 class EngineVerifier(Verifier):
@@ -73,9 +78,9 @@ def compare_engines(
         verifier.decode, end = start(k)
         try:
             run = verifier.run(k, batch)
-            pairs = [Pair("our NTP", verifier.compare(truth, run))]
+            pairs = [Pair(OURS, verifier.compare(truth, run))]
             if plain is not None:
-                pairs.append(Pair("its own NTP", verifier.compare(plain, run)))
+                pairs.append(Pair(ITS_OWN, verifier.compare(plain, run)))
             plain = plain or run
         finally:
             end()
@@ -90,33 +95,79 @@ def _acceptance(ours: Decoded, its: Decoded) -> Iterator[tuple[Cell, Cell]]:
     yield from zip(*cells, strict=True)
 
 
-def as_lines(both: Both) -> Iterator[str]:
-    """Yield the lines of one k."""
+def title(settings: Mapping[str, Any], processor: str) -> str:
+    """Return what stands above all: what is compared, on what."""
+    return (
+        f"{settings['pretrained']}, n = {settings['n_future_tokens']}, {settings['dtype']}, "
+        f"greedy, {processor}\n{len(settings['prompts'])} prompts of HumanEval, up to "
+        f"{settings['new_tokens']} tokens each, in vLLM and in our engine"
+    )
+
+
+def as_lines(both: Both, names: Sequence[str]) -> Iterator[str]:
+    """Yield the lines of one k; `names` are those of the prompts."""
+    k = both.draft_heads
+    how = f"with {_several(k - 1, 'draft')} a step" if k > 1 else "without drafts"
+    yield f"\nk = {k}, vLLM {how}"
     for against, comparison in both.pairs:
-        counts = comparison.counts
+        counts, odd = comparison.counts, len(comparison.differences)
         yield (
-            f"k = {both.draft_heads}, vLLM against {against}: {counts['identical']} of "
-            f"{counts['answers']} answers identical, {counts['tokens']} tokens, "
-            f"{counts['near_ties']} near ties, {counts['errors']} errors"
+            f"  against {against}: {counts['identical']} of {counts['answers']} answers are "
+            f"identical; in {counts['tokens']} tokens {_several(counts['near_ties'], 'near tie')}, "
+            f"{_several(counts['errors'], 'error')}"
         )
-        for one in comparison.differences[:8]:
-            yield (
-                f"  prompt {one.prompt}, token {one.position}: {one.other} instead of {one.ntp}, "
-                f"{'near tie' if one.near_tie else 'ERROR'}"
-                + ("" if one.gap is None else f", gap {one.gap:.2g}")
-            )
+        errors_first = sorted(comparison.differences, key=lambda one: one.near_tie)
+        yield from (_difference(one, names) for one in errors_first[:N_SHOWN])
+        if odd > N_SHOWN:
+            yield f"    and {odd - N_SHOWN} more (-o FILE writes all)"
+    if both.acceptance:
+        yield "  share of drafts that were accepted, by offset (90 % interval over prompts)"
+        yield f"    {'offset':<9}{'our engine':<24}vLLM"
     for ours, its in both.acceptance:
-        yield (
-            f"  drafts verified at offset {ours.place[-1]}: ours {_shown(ours)}, vLLM "
-            f"{_shown(its)}{'' if _overlap(ours, its) else '   the intervals do not overlap'}"
+        apart = "" if _overlap(ours, its) else "   the intervals do not overlap"
+        yield f"    {ours.place[-1]:<9}{_shown(ours):<24}{_shown(its)}{apart}"
+
+
+def _difference(one: Difference, names: Sequence[str]) -> str:
+    gap = "" if one.gap is None else f", whose logits differ by {one.gap:.2g}"
+    kind = "near tie" if one.near_tie else "ERROR"
+    return f"    {kind}: {names[one.prompt]}, token {one.position}: {one.other}, not {one.ntp}{gap}"
+
+
+def ending(found: Sequence[Both]) -> str:
+    """Return what comes out of all comparisons."""
+    errors = [b for b in found if any(pair.comparison.counts["errors"] for pair in b.pairs)]
+    apart = sorted({b.draft_heads for b in found for o, i in b.acceptance if not _overlap(o, i)})
+    lines = ["the texts are the same, or differ by rounding alone (near ties)"]
+    if errors:
+        plain = errors[0].draft_heads == 1
+        where = "also without drafts, so the trunks differ" if plain else "only with drafts"
+        lines = [f"ERROR: vLLM writes another text than rounding explains, {where}"]
+    if apart:
+        ks = ", ".join(map(str, apart))
+        lines.append(
+            f"the two engines do not accept drafts equally often (k = {ks}): one of them has an "
+            "error in the module, or reads it in another way"
         )
+    return "\n" + "\n".join(lines)
+
+
+def _several(count: int, name: str) -> str:
+    return f"{count} {name}{'s' * (count != 1)}"
 
 
 def as_json(both: Both) -> dict[str, Any]:
     """Return plain JSON values."""
     return {
         "draft_heads": both.draft_heads,
-        "comparisons": [{"against": one.against, **one.comparison.counts} for one in both.pairs],
+        "comparisons": [
+            {
+                "against": against,
+                **found.counts,
+                "differences": [asdict(d) | {"near_tie": d.near_tie} for d in found.differences],
+            }
+            for against, found in both.pairs
+        ],
         "accept_rate_prefix": [
             {
                 "offset": a.place[-1],
@@ -151,7 +202,6 @@ def starter(
 
         def end() -> None:
             held.pop().close()
-            gc.collect()
 
         return (lambda requests: held[0].decode(requests)), end
 
@@ -159,7 +209,11 @@ def starter(
 
 
 def verify(
-    verifier: Verifier, pretrained: str | None, draft_heads: Sequence[int], batch: int, dtype: str
+    verifier: Verifier,
+    pretrained: str | None,
+    draft_heads: Sequence[int],
+    batch: int,
+    how: dict[str, Any],
 ) -> Iterator[Both]:
     """Yield the comparisons of a checkpoint with vLLM; see the module.
 
@@ -168,7 +222,7 @@ def verify(
         pretrained: the checkpoint.
         draft_heads: the k, 1 left out.
         batch: rows that we decode together.
-        dtype: of the weights, by vLLM's name.
+        how: model arguments of vLLM, `dtype` among them.
 
     Raises:
         ValueError: the checkpoint has no sequential module.
@@ -183,7 +237,7 @@ def verify(
     mine = (model, verifier.requests, verifier.eos, verifier.to_text)
     longest = max(len(one.prompt) + one.max_new_tokens for one in verifier.requests)
     room = min(model.max_positions, longest + 64)  # vLLM drafts badly at the very end
-    how = {"dtype": dtype, "max_model_len": room}
+    how = {**how, "max_model_len": room}
     yield from compare_engines(
         EngineVerifier(*mine), verifier, draft_heads, batch, starter(pretrained, how)
     )

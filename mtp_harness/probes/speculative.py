@@ -10,7 +10,7 @@ is not counted. Where a text is not NTP's, `decode.compare` says whether roundin
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
 WARM_UP_TOKENS = 8
+
+Cut = Callable[[str | list[int], int, str], tuple[list[int], int]]
+"""`harness.protocol.Decoder.prompt`."""
 
 NEW_TOKENS, QUICK_TOKENS = 512, 128
 """Most tokens of an answer, by default and with `quick`."""
@@ -61,31 +64,35 @@ def answer(lm: HeadsModel, requests: Sequence[Instance], quiet: bool) -> list[Me
         as `near_ties` and as `errors`; the `wall_s` of all prompts of its category that this `rank`
         decoded, and the `batch_size`.
     """
-    places: dict[str, list[int]] = {}
-    for place, request in enumerate(requests):
-        places.setdefault(request.args[1].category, []).append(place)
+    places = grouped(requests)
     answers = [Measured() for _ in requests]
     n = lm.decoder().model.n_future_tokens
     with tqdm(total=n * len(places), disable=quiet, desc="Running speculative requests") as bar:
         for some in places.values():
-            asked = [_request(lm, requests[place]) for place in some]
+            asked = [request_of(lm, lm.decoder().prompt, requests[place]) for place in some]
             each = decode_with_all(lm, asked, bar)
             for place, one, found in zip(some, asked, each, strict=True):
-                answers[place] = Measured(rank=lm.rank, by_k=found)
-                if requests[place].args[1].kind == KIND:  # the row's text is not what is read
-                    read = lm.tok_decode(one.prompt)
-                    answers[place]["n_bytes"] = len(read.encode())
+                answers[place] = measured_of(lm, requests[place], one, found)
     return answers
 
 
-def _request(lm: HeadsModel, instance: Instance) -> Request:
+def grouped(requests: Sequence[Instance]) -> dict[str, list[int]]:
+    """Return the places of the requests of each category."""
+    places: dict[str, list[int]] = {}
+    for place, request in enumerate(requests):
+        places.setdefault(request.args[1].category, []).append(place)
+    return places
+
+
+def request_of(lm: Any, cut: Cut, instance: Instance) -> Request:
+    """Return what is decoded for a request of the harness; `cut` leaves room for the answer."""
     text, ask = instance.args
     where = place_of(instance)
     with user_errors(ValueError, prefix=f"{where}: ", suffix="."):
         asked = prompt_of(lm, text) if ask.kind == KIND else text
         if ask.prompt_tokens is not None:
             asked = last_tokens(lm, text, ask.prompt_tokens)
-    prompt, n_truncated = lm.decoder().prompt(asked, ask.new_tokens, where)
+    prompt, n_truncated = cut(asked, ask.new_tokens, where)
     if ask.prompt_tokens is not None and n_truncated:
         raise UserError(
             f"{where}: {ask.prompt_tokens} tokens before an answer of {ask.new_tokens} do not fit "
@@ -93,6 +100,31 @@ def _request(lm: HeadsModel, instance: Instance) -> Request:
             "(prompt_tokens) or answers (new_tokens) in the metadata."
         )
     return Request(prompt, ask.new_tokens, ask.until, n_truncated)
+
+
+def measured_of(
+    lm: Any, instance: Instance, request: Request, by_k: list[dict[str, Any]]
+) -> Measured:
+    """Return the answer to a request of the harness."""
+    found = Measured(rank=lm.rank, by_k=by_k)
+    if instance.args[1].kind == KIND:  # the row's text is not what is read
+        found["n_bytes"] = len(lm.tok_decode(request.prompt).encode())
+    return found
+
+
+def at_k(
+    one: Answer, ntp: Answer, odd: tuple[int | None, int | None], wall_s: float, slots: int
+) -> dict[str, Any]:
+    """Return what is told of an answer with heads 1..k; `odd` are its near ties and errors."""
+    return {
+        "record": one.record.as_dict(),
+        "tokens": len(one.tokens),
+        "identical": one.tokens == ntp.tokens,
+        "near_ties": odd[0],
+        "errors": odd[1],
+        "wall_s": wall_s,
+        "batch_size": slots,
+    }
 
 
 def decode_with_all(
@@ -113,18 +145,8 @@ def decode_with_all(
         answers = engine.generate(requests)
         wall_s = time.perf_counter() - began
         ntp = ntp or answers
-        for place, (near_ties, errors) in enumerate(compare(engine, requests, ntp, answers)):
-            one = answers[place]
-            at_k = {
-                "record": one.record.as_dict(),
-                "tokens": len(one.tokens),
-                "identical": one.tokens == ntp[place].tokens,
-                "near_ties": near_ties,
-                "errors": errors,
-                "wall_s": wall_s,
-                "batch_size": slots,
-            }
-            found[place].append(at_k)
+        for place, odd in enumerate(compare(engine, requests, ntp, answers)):
+            found[place].append(at_k(answers[place], ntp[place], odd, wall_s, slots))
         bar.update()
     return found
 
@@ -213,7 +235,8 @@ def _checks_and_seconds(k: int, some: Sequence[Measured]) -> Iterator[Cell]:
     yield pair_cell((k,), "identical", [(int(one["identical"]), 1) for one in found])
     n_tokens = sum(one["tokens"] for one in found)
     for name in ("near_ties", "errors"):
-        yield Cell((k,), name, sum(one[name] for one in found), count=n_tokens)
+        if all(one[name] is not None for one in found):  # a second engine cannot judge
+            yield Cell((k,), name, sum(one[name] for one in found), count=n_tokens)
     # Every document carries the seconds of its rank's whole category; ranks work side by side.
     by_rank = {doc["rank"]: one["wall_s"] for doc, one in zip(some, found, strict=True)}
     seconds = max(by_rank.values())

@@ -76,15 +76,17 @@ class Contender(NamedTuple):
         return self.engine.k
 
 
-class _Prompts:
+class Prompts:
     """Prompts of exactly a length: documents of a corpus, joined and cut."""
 
     def __init__(self, corpus: Corpus, encode: Encode) -> None:
+        """Bind a corpus, and what makes token ids of a text."""
         self.encode = encode
         self._texts = iter(document.text for document in corpus.documents)
         self._tokens: list[int] = []
 
     def __call__(self, length: int, count: int) -> list[list[int]]:
+        """Return the first `count` prompts of `length` tokens."""
         while len(self._tokens) < length * count:
             text = next(self._texts, None)
             if text is None:  # more are needed than the corpus has: read it again
@@ -105,7 +107,7 @@ def answer(lm: HeadsModel, requests: Sequence[Instance], quiet: bool) -> list[Me
     """
     corpus = code_corpus()
     cells: list[SpeedQuestion] = [request.args[1] for request in requests]
-    own = _Prompts(corpus, plain_encode(lm.tokenizer))
+    own = Prompts(corpus, plain_encode(lm.tokenizer))
     baselines = {cell.baseline for cell in cells if cell.baseline}
     others = {name: _baseline(name, lm, corpus) for name in baselines}
     bandwidth = read_bandwidth(lm.decoder().model.device) if cells else 0.0
@@ -188,9 +190,8 @@ def _run(one: Contender, cell: SpeedQuestion, trial: int) -> dict[str, Any]:
 
 def _misfit(cell: SpeedQuestion, one: Contender) -> str | None:
     """Return why a contender cannot run a cell, as far as that is known before."""
-    length = cell.prompt_tokens + cell.new_tokens
-    if length > one.max_length:
-        return f"{length} tokens do not fit into a context of {one.max_length}"
+    if reason := too_long(cell.prompt_tokens + cell.new_tokens, one.max_length):
+        return reason
     if one.engine.model.device.type == "cuda":
         torch.cuda.empty_cache()  # what earlier cells took is free again
     row = Request([0] * cell.prompt_tokens, cell.new_tokens)
@@ -200,12 +201,28 @@ def _misfit(cell: SpeedQuestion, one: Contender) -> str | None:
     return None
 
 
-def _contenders(lm: HeadsModel, cell: SpeedQuestion, prompts: _Prompts) -> list[Contender]:
-    decoder = lm.decoder()
-    n = decoder.model.n_future_tokens
+def too_long(length: int, max_length: int) -> str | None:
+    """Return why a context does not hold so many tokens; None where it does."""
+    if length <= max_length:
+        return None
+    return f"{length} tokens do not fit into a context of {max_length}"
+
+
+def checked_heads(name: str, cell: SpeedQuestion, n: int) -> tuple[int, ...]:
+    """Return the k to time; a model called `name` has 1 to `n`.
+
+    Raises:
+        UserError: one of them is none that it has.
+    """
     heads = cell.heads or tuple(range(1, n + 1))
     if wrong := [k for k in heads if not 1 <= k <= n]:
-        raise UserError(f"heads={wrong[0]}, but {lm.pretrained} has n = {n}: choose from 1 to {n}.")
+        raise UserError(f"heads={wrong[0]}, but {name} has n = {n}: choose from 1 to {n}.")
+    return heads
+
+
+def _contenders(lm: HeadsModel, cell: SpeedQuestion, prompts: Prompts) -> list[Contender]:
+    decoder = lm.decoder()
+    heads = checked_heads(lm.pretrained, cell, decoder.model.n_future_tokens)
     engines = [decoder.engine(k, cell.batch) for k in heads]
     for engine in engines:
         engine.eos = ()  # every row decodes its whole budget
@@ -221,7 +238,7 @@ def _baseline(name: str, lm: HeadsModel, corpus: Corpus) -> Callable[[int], Cont
         model, tokenizer = open_model(**arguments, dtype=mine.dtype, device=mine.device)
     except (ValueError, OSError) as error:
         raise UserError(f"baseline={name}: {error}") from error
-    prompts = _Prompts(corpus, plain_encode(tokenizer))
+    prompts = Prompts(corpus, plain_encode(tokenizer))
 
     def contender(batch: int) -> Contender:
         engine = Engine(model, 1, (), shown(tokenizer), slots=batch)

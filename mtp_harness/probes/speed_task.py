@@ -112,20 +112,13 @@ def cells_of(cell: Measured) -> Iterator[Cell]:
         place = (model, *size, k)
         decode = [run["decode_s"] for run in runs]
         n_own = cell["new_tokens"] - 1  # of a row; its first token comes from the prefill
-        traffic = Traffic(**cell["traffic"][f"{model} {k}"])
-        lengths = (cell["prompt_tokens"], cell["new_tokens"])
-        # Seconds that reading would take at the full bandwidth.
-        reads = [traffic.read(run["steps"], *lengths) / cell["bandwidth"] for run in runs]
         pairs = {
             "tokens_per_second": [(run["n_kept"], run["decode_s"]) for run in runs],
             "seconds_decoding": [(s, 1) for s in decode],
-            # All rows begin together: the one with the most steps was in every step.
-            "seconds_per_step": [(run["decode_s"], max(run["steps"])) for run in runs],
             "seconds_prefill": [(run["prefill_s"], 1) for run in runs],
             "latency_per_token": [(s, n_own) for s in decode],
-            "tokens_per_forward": [(run["n_kept"], sum(run["steps"])) for run in runs],
-            "bandwidth_share": list(zip(reads, decode, strict=True)),
         }
+        pairs |= _of_steps(cell, runs, f"{model} {k}")
         pairs |= _speedups(cell, runs)
         for name, values in pairs.items():
             yield pair_cell(place, name, values, count=len(values))
@@ -140,6 +133,26 @@ def _memory(place: Place, foreseen: int, runs: Sequence[dict[str, Any]]) -> Iter
         taken = max(run["peak_bytes"] - run["before_bytes"] for run in read)
         yield Cell(place, "memory_taken", taken, count=len(read))
         yield Cell(place, "peak_memory", max(run["peak_bytes"] for run in read), count=len(read))
+
+
+def _of_steps(
+    cell: Measured, runs: Sequence[dict[str, Any]], contender: str
+) -> dict[str, list[Any]]:
+    """Return pairs of metrics about steps; a second engine may not tell them, nor its bytes."""
+    if any(run["steps"] is None for run in runs):
+        return {}
+    found = {
+        # All rows begin together: the one with the most steps was in every step.
+        "seconds_per_step": [(run["decode_s"], max(run["steps"])) for run in runs],
+        "tokens_per_forward": [(run["n_kept"], sum(run["steps"])) for run in runs],
+    }
+    if "traffic" in cell:
+        traffic = Traffic(**cell["traffic"][contender])
+        lengths = (cell["prompt_tokens"], cell["new_tokens"])
+        # Seconds that reading would take at the full bandwidth.
+        reads = [traffic.read(run["steps"], *lengths) / cell["bandwidth"] for run in runs]
+        found["bandwidth_share"] = [*zip(reads, (run["decode_s"] for run in runs), strict=True)]
+    return found
 
 
 def _speedups(cell: Measured, runs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

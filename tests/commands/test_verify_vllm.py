@@ -4,10 +4,13 @@ import pytest
 import torch
 
 from mtp_harness.commands.verify_vllm import (
+    ITS_OWN,
+    OURS,
     EngineVerifier,
     as_json,
     as_lines,
     compare_engines,
+    ending,
     verify,
 )
 from mtp_harness.decode.compare import Verifier
@@ -15,6 +18,8 @@ from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.models.load import open_model
 
 from ..models.byte_families import write_bytes
+
+NAMES = "abcd"
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +47,22 @@ def compare(model, change):
 def test_equal_engines_write_equal_text_and_accept_as_often(model):
     found = compare(model, lambda k, answers: answers)
     assert [[pair.against for pair in both.pairs] for both in found] == [
-        ["our NTP"],
-        ["our NTP", "its own NTP"],
-        ["our NTP", "its own NTP"],
+        [OURS],
+        [OURS, ITS_OWN],
+        [OURS, ITS_OWN],
     ]
     for both in found:
         assert all(pair.comparison.counts["identical"] == 4 for pair in both.pairs)
         assert len(both.acceptance) == both.draft_heads - 1
         assert all(ours == its for ours, its in both.acceptance)
     assert as_json(found[2])["accept_rate_prefix"][1]["offset"] == 3
-    assert any("drafts verified at offset 2: ours" in line for line in as_lines(found[1]))
+    lines = [*as_lines(found[1], NAMES)]
+    assert lines[0] == "\nk = 2, vLLM with 1 draft a step"
+    assert lines[1].startswith(
+        f"  against {OURS}: 4 of 4 answers are identical; in 64 tokens 0 near"
+    )
+    assert lines[-1].startswith("    2        ") and "apart" not in lines[-1]
+    assert ending(found) == "\nthe texts are the same, or differ by rounding alone (near ties)"
 
 
 def test_a_wrong_token_is_an_error_and_not_a_near_tie(model):
@@ -66,7 +77,8 @@ def test_a_wrong_token_is_an_error_and_not_a_near_tie(model):
         [difference] = pair.comparison.differences
         assert (difference.prompt, difference.position, difference.other) == (1, 5, 255)
         assert not difference.near_tie
-    assert any("255 instead of" in line and "ERROR" in line for line in as_lines(broken))
+    assert any("ERROR: b, token 5: 255, not" in line for line in as_lines(broken, NAMES))
+    assert "than rounding explains, only with drafts" in ending([plain, broken])
 
 
 def test_other_acceptance_is_shown_with_its_interval(model):
@@ -76,8 +88,9 @@ def test_other_acceptance_is_shown_with_its_interval(model):
         return answers
 
     *_, last = compare(model, better)
-    lines = [line for line in as_lines(last) if "offset 2" in line]
-    assert "vLLM 1.000 [1.000, 1.000]   the intervals do not overlap" in lines[0]
+    [*_, first, _] = as_lines(last, NAMES)
+    assert first.endswith("1.000 [1.000, 1.000]   the intervals do not overlap")
+    assert "do not accept drafts equally often (k = 3)" in ending([last])
 
 
 def test_a_model_without_modules_is_one_sentence():
@@ -85,4 +98,4 @@ def test_a_model_without_modules_is_one_sentence():
         model = object()
 
     with pytest.raises(ValueError, match="mtp-bytes-n4 has none .* leave --engine out"):
-        [*verify(Plain(), "mtp-bytes-n4", [2], 1, "float32")]
+        [*verify(Plain(), "mtp-bytes-n4", [2], 1, {"dtype": "float32"})]

@@ -27,7 +27,7 @@ from ..decode.models_for_tests import Alphabet, hybrid, letters, random_llama
 
 def contender(model, k, batch, name=SELF, max_length=4096):
     corpus = Corpus("code", "3", (Document("a", "abcdefghij" * 400),))
-    prompts = speed._Prompts(corpus, lambda text: [ord(c) % 10 for c in text])
+    prompts = speed.Prompts(corpus, lambda text: [ord(c) % 10 for c in text])
     return Contender(name, Engine(model, k, (), letters, slots=batch), prompts, max_length)
 
 
@@ -78,7 +78,7 @@ def test_prompts_are_exactly_as_long_as_asked_and_new_in_every_trial():
 
 def test_documents_are_joined_and_cut():
     corpus = Corpus("code", "3", (Document("a", "0123"), Document("b", "456"), Document("c", "78")))
-    prompts = speed._Prompts(corpus, lambda text: list(map(int, text)))
+    prompts = speed.Prompts(corpus, lambda text: list(map(int, text)))
     assert prompts(3, 2) == [[0, 1, 2], [3, 4, 5]]
     assert prompts(3, 3) == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
     assert prompts(5, 3) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 0], [1, 2, 3, 4, 5]]  # read again

@@ -27,7 +27,7 @@ def main(family, k):
         write_checkpoint(folder, family)
         path = folder / "config.json"
         content = json.loads(path.read_text())
-        if family in ARCHITECTURES:
+        if family in ARCHITECTURES and family != "mimo":
             content["model_type"], architecture = ARCHITECTURES[family]
             content["architectures"] = [architecture]
         path.write_text(json.dumps(content))
@@ -37,6 +37,7 @@ def main(family, k):
             enforce_eager=True,
             max_model_len=CONTEXT,
             max_num_seqs=4,
+            trust_remote_code=True,
             speculative_config={"method": "mtp", "num_speculative_tokens": k - 1},
             per_request_spec_decode_metrics="detailed",
         )

@@ -1,5 +1,6 @@
 """What is asked of vLLM, and of our own decoder, on the same checkpoint."""
 
+import json
 from unittest.mock import patch
 
 from mtp_harness.models.byte_tokenizer import byte_tokenizer
@@ -24,8 +25,23 @@ REQUESTS = [
 ] + [{"prompt": PROMPTS[1], "budget": 1, "until": [], "eos": []}]
 
 
+MIMO = """
+from transformers import Qwen2Config
+
+
+class MiMoConfig(Qwen2Config):
+    model_type = "mimo"
+"""
+
+
 def write_checkpoint(folder, family):
     """Write a checkpoint of the fixtures over 256 bytes, with its tokenizer."""
     with patch.dict(SIZES[family], vocab_size=256):
         write_seeded(folder, family)
     byte_tokenizer(CONTEXT).save_pretrained(folder)
+    if family == "mimo":  # as released: transformers does not know it, and its code comes along
+        (folder / "configuration_mimo.py").write_text(MIMO)
+        path = folder / "config.json"
+        more = {"auto_map": {"AutoConfig": "configuration_mimo.MiMoConfig"}}
+        more["architectures"] = ["MiMoForCausalLM"]
+        path.write_text(json.dumps(json.loads(path.read_text()) | more))

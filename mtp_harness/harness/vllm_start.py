@@ -1,0 +1,98 @@
+"""Errors of vLLM's start in one sentence, also of an engine that starts in a process of its own.
+
+Such a process writes a traceback and ends; its parent learns only that it failed. So what is
+written during a start is read: it passes on at once, but from the first traceback on it is held
+back. A start that fails takes its reason from there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mtp_harness.errors import UserError
+from mtp_harness.harness.vllm_args import in_a_sentence
+
+_BEGINS = re.compile(rb"Traceback \(most recent call last\)| ERROR ")
+_ERROR = re.compile(r"(?:^|\s)[\w.]*(?:Error|Exception): +(\S.*)$", re.MULTILINE)
+_ENDS_WITHIN_S = 3.0
+"""A process that failed has written all by then; a process that lives on may keep a stream open."""
+
+
+@contextmanager
+def starting(pretrained: str, version: str) -> Iterator[None]:
+    """Start an engine in here.
+
+    Raises:
+        UserError: vLLM, or a process of its, has met an error.
+    """
+    streams = [_Held(fd) for fd in (1, 2)]
+    failed = None
+    try:
+        yield
+    except Exception as error:  # whatever vLLM has met
+        failed = error
+    finally:
+        for one in streams:
+            one.end(failed is not None)
+    if failed is not None:
+        reasons = [one.error for one in reversed(streams) if one.error]
+        elsewhere = reasons and "See root cause" in str(failed)
+        said = reasons[0] if elsewhere else in_a_sentence(failed)
+        raise UserError(
+            f"vLLM {version} cannot load {pretrained}: {said}. Correct the model arguments, or use "
+            "--model mtp."
+        ) from failed
+
+
+class _Held:
+    """A standard stream of this process, and of those that it starts, from a traceback on held."""
+
+    def __init__(self, fd: int) -> None:
+        """Read it; processes that start now write to where we read for as long as they live."""
+        self.fd, self.held, self.holding = fd, b"", True
+        _flush()
+        read, write = os.pipe()
+        self.saved = os.dup(fd)
+        os.dup2(write, fd)
+        os.close(write)
+        self.thread = threading.Thread(target=self._pass_on, args=(read,), daemon=True)
+        self.thread.start()
+
+    def end(self, failed: bool) -> None:
+        """Put the stream back; keep what was held if the start failed, else pass it on."""
+        _flush()
+        os.dup2(self.saved, self.fd)
+        if failed:
+            self.thread.join(_ENDS_WITHIN_S)
+        else:
+            self.holding = False
+            os.write(self.saved, self.held)
+            self.held = b""
+
+    @property
+    def error(self) -> str | None:
+        """The first error in what was held, from which those behind it follow."""
+        found = _ERROR.search(self.held.decode(errors="replace"))
+        return in_a_sentence(RuntimeError(found[1])) if found else None
+
+    def _pass_on(self, read: int) -> None:
+        rest = b""
+        while data := os.read(read, 65536):
+            *lines, rest = re.split(rb"(?<=[\r\n])", rest + data)
+            for line in lines:
+                if self.holding and (self.held or _BEGINS.search(line)):
+                    self.held += line
+                else:
+                    os.write(self.saved, line)
+        os.write(self.saved, b"" if self.held else rest)
+        os.close(read)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()

@@ -1,0 +1,248 @@
+"""vLLM and our engine on the same shapes, in one run: milliseconds of a decoding step on one GPU.
+
+    python -m tests.benchmarks.bench_engines_gpu -o OUT.json
+    python -m tests.benchmarks.bench_engines_gpu -o OUT.json --tiny        # anywhere, a smoke test
+
+Shapes, with random weights: `mimo`, MiMo-7B with its module, k = 1 to 4 in both engines; `llama`,
+the paper's 7B with n = 4 heads, k = 1 to 4 in ours, and its trunk of 29 layers in vLLM, which has
+no such heads. Prompts of 512 random tokens, greedy, EOS off, no prefix cache. Decoding alone is the
+seconds of 320 new tokens less those of 64, of the same call; a step is that over the steps between
+the two (vLLM tells how many drafts it made in all; NTP has a step for every token). How long a step
+takes does not depend on what it decodes; tokens per second do, and random weights accept what they
+will.
+
+Every engine has a process of its own, one after the other; what fails, or is not reached in time,
+is in the JSON with its reason. vLLM 0.26 will do.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+MIMO = {
+    "vocab_size": 151680,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": False,
+}
+LLAMA = MIMO | {"vocab_size": 32000, "num_hidden_layers": 32, "num_key_value_heads": 32}
+TINY = {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 5}
+TINY |= {"num_attention_heads": 4, "num_key_value_heads": 2}
+SHAPES = {"mimo": MIMO, "llama": LLAMA}
+PARTS = [
+    ("mimo", "ours", (1, 2, 3, 4)),
+    *(("mimo", "vllm", (k,)) for k in (1, 4, 2, 3)),
+    ("llama", "ours", (1, 2, 3, 4)),
+    ("llama", "vllm", (1,)),
+]
+"""Of each: a process. The first k of vLLM compiles what the others find in its cache."""
+
+
+def sizes_of(shape, args):
+    return SHAPES[shape] | (TINY if args.tiny else {})
+
+
+def lengths(args):
+    """Return tokens of a prompt, and new ones of the short and of the long call."""
+    return (16, 6, 22) if args.tiny else (512, 64, 320)
+
+
+def prompts_of(sizes, batch, length):
+    generator = torch.Generator().manual_seed(batch)
+    return torch.randint(1, sizes["vocab_size"], (batch, length), generator=generator).tolist()
+
+
+def measured(decode, args, sizes, batch):
+    """Return the trials of one batch; `decode(prompts, n)` returns seconds and steps of a row."""
+    prompt, short, long = lengths(args)
+    asked, trials = prompts_of(sizes, batch, prompt), []
+    for trial in range(-1, args.trials):  # the first warms up
+        (short_s, short_steps), (long_s, long_steps) = decode(asked, short), decode(asked, long)
+        one = {"short_s": short_s, "long_s": long_s, "steps": long_steps - short_steps}
+        if trial >= 0:
+            trials.append(one)
+    seconds = [one["long_s"] - one["short_s"] for one in trials]
+    steps = [one["steps"] for one in trials]
+    return {
+        "batch": batch,
+        "step_ms": statistics.median(s / n for s, n in zip(seconds, steps, strict=True)) * 1e3,
+        "tokens_per_s": batch * (long - short) / statistics.median(seconds),
+        "tokens_per_forward": (long - short) / statistics.median(steps),
+        "trials": trials,
+    }
+
+
+# Our engine
+
+
+def our_model(shape, sizes, device, dtype):
+    """Return a model with random weights, on its device."""
+    from transformers import AutoModelForCausalLM, Qwen2Config
+
+    from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
+    from mtp_harness.models.families import FAMILIES
+    from mtp_harness.models.sequential import Modules, SequentialModel, modules_config
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            if shape == "llama":
+                main = model = MTPLlamaForCausalLM(MTPLlamaConfig(**sizes, n_future_tokens=4))
+            else:
+                config = Qwen2Config(**sizes)
+                main = AutoModelForCausalLM.from_config(config, dtype=dtype)
+                longer = modules_config(config, 1)
+                modules = Modules(longer, main.model, config.num_hidden_layers)
+                model = SequentialModel(main, modules, FAMILIES["mimo"].as_engines_do(), 4)
+    finally:
+        torch.set_default_dtype(before)
+    # Every way of loading a model keeps the rotary frequencies in float32.
+    main.model.rotary_emb = type(main.model.rotary_emb)(main.config).to(device)
+    return model.eval()
+
+
+def ours(shape, ks, args):
+    from mtp_harness.decode.engine import Engine, Request
+    from mtp_harness.models import provenance
+
+    sizes, device = sizes_of(shape, args), "cuda" if torch.cuda.is_available() else "cpu"
+    model = our_model(shape, sizes, device, getattr(torch, args.dtype))
+    rows = []
+    for k in ks:
+        for batch in args.batches:
+            engine = Engine(model, k, [], lambda tokens: "x" * len(tokens), slots=batch)
+
+            def decode(prompts, count, engine=engine):
+                began = time.perf_counter()
+                answers = engine.generate([Request(prompt, count) for prompt in prompts])
+                seconds = time.perf_counter() - began
+                return seconds, statistics.mean(one.record.n_steps for one in answers)
+
+            rows.append({"k": k, **measured(decode, args, sizes, batch)})
+    return {"rows": rows, **provenance.environment(model.device)}
+
+
+# vLLM
+
+
+def vllm_config(shape, sizes):
+    """Return the configuration that vLLM reads."""
+    if shape == "mimo":
+        own = {"model_type": "qwen2", "architectures": ["MiMoForCausalLM"]}
+        return sizes | own | {"num_nextn_predict_layers": 1, "rms_norm_eps": 1e-6}
+    own = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    return sizes | own | {"num_hidden_layers": sizes["num_hidden_layers"] - 3}
+
+
+def n_drafts(llm):
+    """Return how often rows had drafts so far."""
+    return sum(one.value for one in llm.get_metrics() if one.name == "vllm:spec_decode_num_drafts")
+
+
+def vllm(shape, ks, args):
+    from vllm import LLM, SamplingParams, TokensPrompt, __version__
+
+    (k,), sizes = ks, sizes_of(shape, args)
+    drafting = {"method": "mtp", "num_speculative_tokens": k - 1}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.json"
+        path.write_text(json.dumps(vllm_config(shape, sizes) | {"dtype": args.dtype}))
+        llm = LLM(
+            folder,
+            load_format="dummy",
+            skip_tokenizer_init=True,
+            dtype=args.dtype,
+            max_model_len=sum(lengths(args)),
+            max_num_seqs=max(args.batches),
+            enable_prefix_caching=False,
+            disable_log_stats=False,
+            **({"enforce_eager": True} if args.tiny else {}),
+            **({"speculative_config": drafting} if k > 1 else {}),
+        )
+
+    def decode(prompts, count):
+        params = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True, detokenize=False)
+        fed, before = [TokensPrompt(prompt_token_ids=one) for one in prompts], n_drafts(llm)
+        began = time.perf_counter()
+        llm.generate(fed, params, use_tqdm=False)
+        seconds = time.perf_counter() - began
+        steps = (n_drafts(llm) - before) / len(prompts) if k > 1 else count - 1
+        return seconds, steps
+
+    rows = [{"k": k, **measured(decode, args, sizes, batch)} for batch in args.batches]
+    return {"rows": rows, "vllm": __version__}
+
+
+# One run
+
+
+def part(shape, engine, ks, args, deadline):
+    """Return what a process of its own measures, or why it does not."""
+    about = {"shape": shape, "engine": engine, "ks": ks}
+    if (left := deadline - time.perf_counter()) < 1:
+        return about | {"failed": "not reached in time"}
+    with tempfile.NamedTemporaryFile(suffix=".json") as out:
+        asked = json.dumps({**about, **vars(args), "out": out.name}, default=str)
+        command = [sys.executable, "-m", "tests.benchmarks.bench_engines_gpu", "--part", asked]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=left)
+        except subprocess.TimeoutExpired:
+            return about | {"failed": f"not ready after {left:.0f} s"}
+        if done.returncode:
+            reason = done.stderr.strip()[-1500:] or f"ended with {done.returncode}"
+            return about | {"failed": reason}
+        return about | json.loads(Path(out.name).read_text())
+
+
+def show(one):
+    if "failed" in one:
+        reason = one["failed"].splitlines()[-1]
+        sys.stdout.write(f"{one['shape']:<7}{one['engine']:<7}{one['ks']}: {reason}\n")
+    for row in one.get("rows", ()):
+        sys.stdout.write(
+            f"{one['shape']:<7}{one['engine']:<6}{row['k']:>3}{row['batch']:>6}"
+            f"{row['step_ms']:>12.2f}{row['tokens_per_s']:>11.1f}"
+            f"{row['tokens_per_forward']:>12.2f}\n"
+        )
+    sys.stdout.flush()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--out", type=Path)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64])
+    parser.add_argument("--trials", type=int, default=3)
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--seconds", type=float, default=520, help="for all of it")
+    parser.add_argument("--tiny", action="store_true", help="small shapes, a few tokens")
+    parser.add_argument("--part", type=json.loads, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.part:
+        asked = argparse.Namespace(**args.part)
+        measure = {"ours": ours, "vllm": vllm}[asked.engine]
+        found = measure(asked.shape, tuple(asked.ks), asked)
+        Path(asked.out).write_text(json.dumps(found))
+        return
+    sys.stdout.write("shape  engine  k  rows   ms a step   tokens/s   tokens per forward\n")
+    deadline, parts = time.perf_counter() + args.seconds, []
+    for shape, engine, ks in PARTS:
+        parts.append(part(shape, engine, ks, args, deadline))
+        show(parts[-1])
+        report = {"arguments": {k: str(v) for k, v in vars(args).items()}, "parts": parts}
+        args.out.write_text(json.dumps(report | {"shapes": SHAPES}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

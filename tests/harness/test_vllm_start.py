@@ -1,0 +1,75 @@
+"""What a start of vLLM writes, and the one sentence that a failed one ends in."""
+
+import subprocess
+import sys
+
+import pytest
+
+from mtp_harness.errors import UserError
+from mtp_harness.harness.vllm_start import starting
+
+ENGINE = r"""
+import sys
+print("(EngineCore pid=7) INFO loading", flush=True)
+print("weights 50 %", end="\r", file=sys.stderr, flush=True)
+sys.stderr.write('''(EngineCore pid=7) Process EngineCore:
+(EngineCore pid=7) Traceback (most recent call last):
+(EngineCore pid=7)   File "engine.py", line 1, in main
+(EngineCore pid=7) ValueError: 3 GiB KV cache is needed, larger than 1 GiB.
+(EngineCore pid=7) During handling of the above exception, another exception occurred:
+(EngineCore pid=7) RuntimeError: it follows
+''')
+"""
+FAILED = "Engine core initialization failed. See root cause above. Failed core proc(s): {}"
+
+
+def engine():
+    subprocess.run([sys.executable, "-c", ENGINE], check=True)
+
+
+def test_the_reason_of_another_process_is_told_and_not_its_traceback(capfd):
+    with (
+        pytest.raises(UserError, match="vLLM 0.32 cannot load m: 3 GiB KV cache is needed, larger"),
+        starting("m", "0.32"),
+    ):
+        engine()
+        raise RuntimeError(FAILED)
+    sys.stderr.write("afterwards\n")
+    out, err = capfd.readouterr()
+    assert "INFO loading" in out and "weights 50 %" in err and "afterwards" in err
+    assert "Traceback" not in out + err
+
+
+def test_an_error_of_this_process_is_told_as_it_is():
+    with pytest.raises(UserError, match="cannot load m: no such thing. Correct the model"):
+        with starting("m", "0.32"):
+            engine()
+            raise ValueError("no such thing.")
+
+
+def test_a_start_that_succeeds_shows_all_that_was_written(capfd):
+    with starting("m", "0.32"):
+        engine()
+    out, err = capfd.readouterr()
+    assert "INFO loading" in out
+    assert err.startswith("weights 50 %") and err.endswith("RuntimeError: it follows\n")
+
+
+def test_processes_go_on_writing_after_the_start(capfd):
+    wait = "import sys; sys.stdin.readline(); print('later', flush=True)"
+    with starting("m", "0.32"):
+        process = subprocess.Popen([sys.executable, "-c", wait], stdin=subprocess.PIPE)
+    process.communicate(b"\n")
+    for _ in range(100):
+        if "later" in (said := capfd.readouterr().out):
+            break
+    else:
+        pytest.fail("nothing came through")
+    assert said == "later\n"
+
+
+def test_what_the_user_interrupts_is_no_error_of_vllm(capfd):
+    with pytest.raises(KeyboardInterrupt), starting("m", "0.32"):
+        raise KeyboardInterrupt
+    sys.stdout.write("back\n")
+    assert capfd.readouterr().out == "back\n"
