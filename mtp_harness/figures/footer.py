@@ -164,7 +164,8 @@ def _of_answers(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> str:
     for run, task in decoded.itertuples(index=False, name=None):
         file = files[run]
         abouts = reading.sets_of(file, task).values()
-        sources = " and ".join(str(about["source"]) for about in abouts if about.get("source"))
+        named = dict.fromkeys(str(about["source"]) for about in abouts if about.get("source"))
+        sources = " and ".join(named)
         lengths = [one for one in reading.new_tokens(file, task) if one is not None]
         told = [f"prompts of {sources}" if sources else ""]
         told += [f"at most {max(lengths)} new tokens" if lengths else ""]
