@@ -67,17 +67,18 @@ def answer(lm: HeadsModel, requests: Sequence[Instance], quiet: bool) -> list[Me
     n = lm.decoder().model.n_future_tokens
     with tqdm(total=n * len(places), disable=quiet, desc="Running speculative requests") as bar:
         for some in places.values():
-            asked = [_request(lm, requests[place]) for place in some]
+            asked = [request_of(lm, requests[place]) for place in some]
             each = decode_with_all(lm, asked, bar)
             for place, one, found in zip(some, asked, each, strict=True):
-                answers[place] = Measured(rank=lm.rank, by_k=found)
+                answers[place] = Measured(rank=lm.rank, by_k=found, n_truncated=one.n_truncated)
                 if requests[place].args[1].kind == KIND:  # the row's text is not what is read
                     read = lm.tok_decode(one.prompt)
                     answers[place]["n_bytes"] = len(read.encode())
     return answers
 
 
-def _request(lm: HeadsModel, instance: Instance) -> Request:
+def request_of(lm: HeadsModel, instance: Instance) -> Request:
+    """Return what a request `(prompt, SpeculativeQuestion)` asks to decode."""
     text, ask = instance.args
     where = place_of(instance)
     with user_errors(ValueError, prefix=f"{where}: ", suffix="."):
@@ -94,10 +95,7 @@ def decode_with_all(
     found: list[list[dict[str, Any]]] = [[] for _ in requests]
     ntp: list[Answer] = []
     for k in range(1, decoder.model.n_future_tokens + 1):
-        if str(lm.batch_size).startswith("auto"):
-            slots = fitting_slots(decoder.engine(k), requests, lm.max_batch_size)
-        else:
-            slots = min(int(lm.batch_size), len(requests))
+        slots = slots_for(lm, k, requests)
         engine = decoder.engine(k, slots)
         engine.generate([Request(r.prompt, WARM_UP_TOKENS) for r in requests[:slots]])
         began = time.perf_counter()
@@ -118,6 +116,13 @@ def decode_with_all(
             found[place].append(at_k)
         bar.update()
     return found
+
+
+def slots_for(lm: HeadsModel, k: int, requests: Sequence[Request]) -> int:
+    """Return how many requests are decoded together with heads 1..k."""
+    if str(lm.batch_size).startswith("auto"):
+        return fitting_slots(lm.decoder().engine(k), requests, lm.max_batch_size)
+    return min(int(lm.batch_size), len(requests))
 
 
 def compare(
@@ -258,7 +263,7 @@ class SpeculativeTask(ProbeTask):
         """Return what tells the prompts of a run from those of another, and the answers' length."""
         found = super().described(documents)
         for name, about in found.items():
-            records = [one["by_k"][0]["record"] for one in documents if one["data_set"] == name]
+            own = [one for one in documents if one["data_set"] == name]
             about["new_tokens"] = self.new_tokens
-            about["n_truncated_prompts"] = sum(bool(one["n_truncated"]) for one in records)
+            about["n_truncated_prompts"] = sum(bool(one["n_truncated"]) for one in own)
         return found
