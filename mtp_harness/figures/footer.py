@@ -14,7 +14,7 @@ from mtp_harness.results.result_file import ResultFile
 from mtp_harness.results.sizes import rounded
 
 DECODING = ("prompt_tokens", "new_tokens", "batch")
-PER_TOKEN = ("mtp_heads", "mtp_positions", "mtp_perplexity", "mtp_speculative", "mtp_speed")
+PER_TOKEN = ("mtp_heads", "mtp_positions", "mtp_perplexity", *reading.DECODED, "mtp_speed")
 """Probes whose numbers are of tokens, which are not the same for all vocabularies."""
 LOSSES = ("bits_per_byte", "cross_entropy")
 
@@ -155,10 +155,11 @@ def _points(rows: pd.DataFrame) -> str:
 
 
 def _of_answers(own: pd.DataFrame, files: Mapping[str, ResultFile]) -> str:
-    """Return in words how `mtp_speculative` decoded, which its tables leave to the file."""
+    """Return in words how tasks decoded answers of their own, which tables leave to the file."""
     said = []
-    for run in own.loc[own["task"] == "mtp_speculative", "run"].unique():
-        file, task = files[run], "mtp_speculative"
+    decoded = own.loc[own["task"].isin(reading.DECODED), ["run", "task"]].drop_duplicates()
+    for run, task in decoded.itertuples(index=False, name=None):
+        file = files[run]
         abouts = reading.sets_of(file, task).values()
         sources = " and ".join(str(about["source"]) for about in abouts if about.get("source"))
         lengths = [one for one in reading.new_tokens(file, task) if one is not None]

@@ -15,8 +15,8 @@ Task = tuple[ResultFile, str]
 MOST_BYTES = 512
 """A vocabulary of bytes and special tokens is not larger."""
 
-DECODED = "mtp_speculative"
-"""Decodes answers of its own, with every number of heads."""
+DECODED = ("mtp_speculative", "mtp_drafts")
+"""Decode answers of their own, with every number of heads."""
 
 
 def sets_of(file: ResultFile, task: str) -> Mapping[str, Mapping[str, Any]]:
@@ -95,7 +95,7 @@ def of_answers(counted: pd.DataFrame, what: str) -> Iterator[str]:
     for name, models in counted.groupby("data_set", sort=False):
         numbers, totals = models[what], models["total"]
         if numbers.isna().all():
-            if what == "empty" and name != words.entry("data_set", DECODED):
+            if what == "empty" and name not in {words.entry("data_set", one) for one in DECODED}:
                 yield f"{name} not counted"
         elif len(models) > words.FEW:
             yield f"{name} {_range(numbers)} of {_range(totals)} ({len(models)} models)"
@@ -109,7 +109,7 @@ def _answers(file: ResultFile, task: str) -> tuple[str, str, int, int | None, in
     """Return data set, label and counts of a task's answers; None where it asked for none."""
     config = file.content["configs"][task]
     generated = config.get("output_type", "generate_until") == "generate_until"
-    if not (generated and config.get("generation_kwargs")) and task != DECODED:
+    if not (generated and config.get("generation_kwargs")) and task not in DECODED:
         return None
     read, _ = file.counted(task)
     if read is None:
@@ -118,7 +118,7 @@ def _answers(file: ResultFile, task: str) -> tuple[str, str, int, int | None, in
     repeats = config.get("repeats")
     total = read * (repeats if type(repeats) is int else 1)
     empty = _count(metrics, "empty_answers_unicode", 1)
-    if empty is None and task != DECODED:
+    if empty is None and task not in DECODED:
         empty = documents.empty_answers(file, task)
     return _name(task), file.label, total, empty, _count(metrics, "looping", total)
 

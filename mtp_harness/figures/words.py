@@ -19,6 +19,8 @@ AXES = {
     "operations": "number of operations",
     "parameters": "parameters",
     "position": "position in the window (tokens)",
+    "confidence": "confidence of the draft",
+    "threshold": "draft threshold",
     "temperature": "temperature",
     "train_step": "training step",
     "train_tokens": "training tokens",
@@ -32,6 +34,8 @@ AXES = {
 
 METRICS = {
     "acc": "accuracy (%)",
+    "accept_rate_cond": "accepted after accepted drafts (%)",
+    "accept_rate_prefix": "accepted with all before (%)",
     "accept_greedy": "engines, likeliest draft (%)",
     "accept_sampled": "engines, sampled draft (%)",
     "accept_same_noise": "our rule (%)",
@@ -41,6 +45,7 @@ METRICS = {
     "cross_entropy": "cross-entropy (nats per token)",
     "calibration_error": "calibration error (%)",
     "confidence": "mean confidence (%)",
+    "drafts_per_forward": "drafts per forward",
     "latency over k = 1": "latency over k = 1",
     "speedup": "speedup over k = 1",
     "tf_agree": "agrees with head 1 (%)",
@@ -59,6 +64,7 @@ DATA_SETS = {
     "hellaswag": "HellaSwag",
     "humaneval": "HumanEval",
     "mbpp": "MBPP",
+    "mtp_drafts": "continuations",
     "mtp_speculative": "continuations",
     "multi_news": "Multi-News",
     "nq_open": "Natural Questions",
