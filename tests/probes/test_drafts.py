@@ -24,8 +24,8 @@ from . import runs
 TOKENS = 40
 
 # Behind each token of 7 1 2 3 4 5 are drafts for the two after it. Wrong ones are 9; only the first
-# of those behind 1 is unsure.
-DRAFTS = [[1, 2], [2, 9], [3, 9], [9, 5], [5, 9]]
+# of those behind 1 is unsure. The last one lies beyond the end, and is no token of the text.
+DRAFTS = [[1, 2], [2, 9], [3, 9], [9, 5], [5, 5]]
 SURE = [[0.9, 0.8], [0.2, 0.9], [0.9, 0.5], [0.4, 0.9], [0.9, 0.9]]
 
 
