@@ -59,7 +59,7 @@ from mtp_harness.models.load import (
     resolve,
 )
 from mtp_harness.models.spread import gpus, require_spreadable, spread
-from mtp_harness.probes import head_logprobs, induction, speculative, speed
+from mtp_harness.probes import drafts, head_logprobs, induction, speculative, speed
 
 
 @register_model("mtp")
@@ -228,6 +228,7 @@ class MTPLM(IdentifiedLM):
 
     head_logprobs = answered_by("head_logprobs", head_logprobs.answer)
     speculative = answered_by("speculative", speculative.answer)
+    drafts = answered_by("drafts", drafts.answer)
     speed = answered_by("speed", speed.answer)
     induction = answered_by("induction", induction.answer)
 

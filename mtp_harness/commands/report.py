@@ -23,18 +23,23 @@ def main(argv: Sequence[str]) -> int:
     if given.documents < 1:
         raise ValueError(f"--documents {given.documents}, expected a whole number from 1")
     from mtp_harness.leaderboard.table import build
-    from mtp_harness.report.page import render
+    from mtp_harness.report import drafts, page
     from mtp_harness.results import run
 
     found = run.find(given.results)
     board = build(found, given.baseline)
     figures, refused = _figures(given.results)
-    page = render(found, board, figures, refused, given.title, given.documents)
-    written = page.encode("utf-8", "replace")  # a label may hold half a character
-    write_whole(given.output, written)
-    sys.stdout.write(
-        f"{given.output}: {len(found)} run{'s' * (len(found) != 1)}, {len(written) / 1e6:.1f} MB\n"
-    )
+    output = given.output
+    beside = output.with_name(f"{output.stem}-drafts{output.suffix}")
+    of_drafts = drafts.render(board, figures, output.name)
+    named = None if of_drafts is None else beside.name
+    whole = page.render(found, board, figures, refused, given.title, given.documents, named)
+    for place, text in ((output, whole), (beside, of_drafts)):
+        if text is not None:
+            written = text.encode("utf-8", "replace")  # a label may hold half a character
+            write_whole(place, written)
+            runs = f"{len(found)} run{'s' * (len(found) != 1)}"
+            sys.stdout.write(f"{place}: {runs}, {len(written) / 1e6:.1f} MB\n")
     return 0
 
 

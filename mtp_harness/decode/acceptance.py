@@ -57,10 +57,15 @@ def count_verified(drafts: Tensor, choices: Tensor) -> Tensor:
     return agree.long().cumprod(-1).sum(-1)
 
 
+def confidence_of(drafts: Tensor, log_probabilities: Tensor) -> Tensor:
+    """Return the probabilities [B, k-1] of drafts [B, k-1]; logarithms are [B, k-1, V], in nats."""
+    return log_probabilities.gather(-1, drafts[..., None])[..., 0].exp()
+
+
 def count_confident(drafts: Tensor, log_probabilities: Tensor, threshold: float) -> Tensor:
     """Return how many drafts [B, k-1] each row makes before one falls below the threshold.
 
     `log_probabilities` [B, k-1, V] are in nats, `threshold` is a probability; int64 [B], 0..k-1.
     """
-    given = log_probabilities.gather(-1, drafts[..., None])[..., 0].exp()
+    given = confidence_of(drafts, log_probabilities)
     return torch.cumprod((given >= threshold).long(), -1).sum(-1)

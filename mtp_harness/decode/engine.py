@@ -122,7 +122,7 @@ class Engine:
         Raises:
             OutOfSlots: there is not enough memory for one row.
         """
-        begun = [self._sequence(index, request) for index, request in enumerate(requests)]
+        begun = [self.sequence(index, request) for index, request in enumerate(requests)]
         # Long prompts first, so that it is known soon if one does not fit; equal prompts together.
         order = sorted(begun, key=lambda s: (-len(s.prompt), s.prompt, s.index))
         slots = self.slots or max(1, len(requests))
@@ -145,7 +145,8 @@ class Engine:
                 slots = self._fewer(slots)
         return [answers[index] for index in range(len(requests))]
 
-    def _sequence(self, index: int, request: Request) -> Sequence:
+    def sequence(self, index: int, request: Request) -> Sequence:
+        """Return a request as the scheduler takes it."""
         prompt, until = request.prompt, request.until
         stopping = Stopping(self.eos, until, request.max_new_tokens, self.to_text, prompt[-1])
         return Sequence(index, tuple(prompt), request.max_new_tokens, request.key, stopping)

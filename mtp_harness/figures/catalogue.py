@@ -13,6 +13,7 @@ from mtp_harness.results.tidy import Results
 MODULES = (
     "mtp_harness.figures.code_figures",
     "mtp_harness.figures.diagram_figures",
+    "mtp_harness.figures.draft_figures",
     "mtp_harness.figures.probe_figures",
     "mtp_harness.figures.speed_figures",
     "mtp_harness.figures.summary_figures",

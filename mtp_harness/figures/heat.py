@@ -39,6 +39,7 @@ class Heat:
     xlabel: str = ""
     ylabel: str = ""
     counts: tuple[str, ...] = ()  # metrics that are whole numbers, without colour
+    plain: tuple[str, ...] = ()  # metrics that are shares, without colour
 
     def __call__(self, canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
         """Draw the table."""
@@ -88,7 +89,7 @@ class Heat:
         return "\n".join(fill(line, HEAD) for line in self.column_words(entry).split("\n"))
 
     def _norm(self, shown: pd.DataFrame) -> Normalize:
-        shown = shown[~shown["metric"].isin(self.counts)]
+        shown = shown[~shown["metric"].isin((*self.counts, *self.plain))]
         values = shown["value"].astype(float) * 100
         if self.difference:
             gains = values[shown["baseline"].notna()]
@@ -131,7 +132,7 @@ class Heat:
         if row["metric"] in self.counts:
             return f"{row['value']:.0f}", "white"
         value = float(row["value"]) * 100
-        absolute = self.difference and pd.isna(row["baseline"])
+        absolute = self.difference and pd.isna(row["baseline"]) or row["metric"] in self.plain
         strength = norm(value)
         if self.difference:
             strength = 0.5 + 0.78 * (strength - 0.5)

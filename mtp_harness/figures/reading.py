@@ -15,7 +15,7 @@ Task = tuple[ResultFile, str]
 MOST_BYTES = 512
 """Size of the largest vocabulary that can consist of bytes and special tokens."""
 
-DECODED = ("mtp_speculative", "mtp_long_context")
+DECODED = ("mtp_speculative", "mtp_long_context", "mtp_drafts")
 """The tasks that decode prompts with every number of heads."""
 
 
@@ -95,7 +95,7 @@ def of_answers(counted: pd.DataFrame, what: str) -> Iterator[str]:
     for name, models in counted.groupby("data_set", sort=False):
         numbers, totals = models[what], models["total"]
         if numbers.isna().all():
-            if what == "empty" and name not in map(_name, DECODED):
+            if what == "empty" and name not in {words.entry("data_set", one) for one in DECODED}:
                 yield f"{name} not counted"
         elif len(models) > words.FEW:
             yield f"{name} {_range(numbers)} of {_range(totals)} ({len(models)} models)"

@@ -20,6 +20,8 @@ AXES = {
     "parameters": "parameters",
     "position": "position in the window (tokens)",
     "prompt_tokens": "tokens before the step",
+    "confidence": "confidence of the draft",
+    "threshold": "draft threshold",
     "temperature": "temperature",
     "train_step": "training step",
     "train_tokens": "training tokens",
@@ -33,6 +35,8 @@ AXES = {
 
 METRICS = {
     "acc": "accuracy (%)",
+    "accept_rate_cond": "accepted after accepted drafts (%)",
+    "accept_rate_prefix": "accepted with all before (%)",
     "accept_greedy": "engines, likeliest draft (%)",
     "accept_sampled": "engines, sampled draft (%)",
     "accept_same_noise": "our rule (%)",
@@ -42,6 +46,7 @@ METRICS = {
     "cross_entropy": "cross-entropy (nats per token)",
     "calibration_error": "calibration error (%)",
     "confidence": "mean confidence (%)",
+    "drafts_per_forward": "drafts per forward",
     "latency over k = 1": "latency over k = 1",
     "memory_foreseen": "memory known before",
     "speedup": "speedup over k = 1",
@@ -62,6 +67,7 @@ DATA_SETS = {
     "humaneval": "HumanEval",
     "mbpp": "MBPP",
     "mtp_long_context": "long contexts",
+    "mtp_drafts": "continuations",
     "mtp_speculative": "continuations",
     "multi_news": "Multi-News",
     "nq_open": "Natural Questions",

@@ -80,6 +80,9 @@ class HeadsModel(Tokenizing, Protocol):
     def speculative(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Any]:
         """Answer requests `(prompt, SpeculativeQuestion)`; see `probes.speculative`."""
 
+    def drafts(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Any]:
+        """Answer requests `(prompt, SpeculativeQuestion)`; see `probes.drafts`."""
+
     def speed(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Any]:
         """Answer requests `(name, SpeedQuestion)`; see `probes.speed`."""
 

@@ -100,6 +100,9 @@ FACTS: Mapping[str, Facts] = {
         times_quick=100,
         gpu_s=36,
     ),
+    "mtp_drafts": Facts(
+        "where drafts fail, and what a threshold trades", quick_cpu_s=12, times_quick=28
+    ),
     "mtp_heads": Facts(
         "accuracy, loss and calibration of each head", quick_cpu_s=54, times_quick=10, gpu_s=31
     ),

@@ -74,7 +74,15 @@ def speculative(lm: SecondEngine, requests: Sequence[Instance], quiet: bool) -> 
     """Answer requests `(prompt, SpeculativeQuestion)` as `probes.speculative.answer` does.
 
     `near_ties` and `errors` are None.
+
+    Raises:
+        UserError: prompts are to be cut by tokens, as `mtp_long_context` does.
     """
+    if any(one.args[1].prompt_tokens is not None for one in requests):
+        raise UserError(
+            f"{requests[0].task_name} cuts prompts to a number of tokens, which --model mtp-vllm "
+            "does not, expected --model mtp: use that model."
+        )
     asked = [request_of(lm, lm.prompt, one) for one in requests]
     categories = grouped(requests).values()
     ntp: dict[int, Answer] = {}

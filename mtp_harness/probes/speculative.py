@@ -106,7 +106,7 @@ def measured_of(
     lm: Any, instance: Instance, request: Request, by_k: list[dict[str, Any]]
 ) -> Measured:
     """Return the answer to a request of the harness."""
-    found = Measured(rank=lm.rank, by_k=by_k)
+    found = Measured(rank=lm.rank, by_k=by_k, n_truncated=request.n_truncated)
     if instance.args[1].kind == KIND:  # the row's text is not what is read
         found["n_bytes"] = len(lm.tok_decode(request.prompt).encode())
     return found
@@ -135,10 +135,7 @@ def decode_with_all(
     found: list[list[dict[str, Any]]] = [[] for _ in requests]
     ntp: list[Answer] = []
     for k in range(1, decoder.model.n_future_tokens + 1):
-        if str(lm.batch_size).startswith("auto"):
-            slots = fitting_slots(decoder.engine(k), requests, lm.max_batch_size)
-        else:
-            slots = min(int(lm.batch_size), len(requests))
+        slots = slots_for(lm, k, requests)
         engine = decoder.engine(k, slots)
         engine.generate([Request(r.prompt, WARM_UP_TOKENS) for r in requests[:slots]])
         began = time.perf_counter()
@@ -149,6 +146,13 @@ def decode_with_all(
             found[place].append(at_k(answers[place], ntp[place], odd, wall_s, slots))
         bar.update()
     return found
+
+
+def slots_for(lm: HeadsModel, k: int, requests: Sequence[Request]) -> int:
+    """Return how many requests are decoded together with heads 1..k."""
+    if str(lm.batch_size).startswith("auto"):
+        return fitting_slots(lm.decoder().engine(k), requests, lm.max_batch_size)
+    return min(int(lm.batch_size), len(requests))
 
 
 def compare(
@@ -290,7 +294,7 @@ class SpeculativeTask(ProbeTask):
         """Return what tells the prompts of a run from those of another, and the answers' length."""
         found = super().described(documents)
         for name, about in found.items():
-            records = [one["by_k"][0]["record"] for one in documents if one["data_set"] == name]
+            own = [one for one in documents if one["data_set"] == name]
             about["new_tokens"] = self.new_tokens
-            about["n_truncated_prompts"] = sum(bool(one["n_truncated"]) for one in records)
+            about["n_truncated_prompts"] = sum(bool(one["n_truncated"]) for one in own)
         return found

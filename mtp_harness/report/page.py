@@ -72,6 +72,7 @@ def render(
     refused: Sequence[str],
     title: str | None,
     limit: int,
+    drafts: str | None,
 ) -> str:
     """Return the page of runs.
 
@@ -82,27 +83,22 @@ def render(
         refused: Why other figures were not drawn.
         title: Of the page; None for its models and tasks.
         limit: Most documents of a task.
+        drafts: File of the page about drafts beside it; None if there is none.
     """
     order = {model: place for place, model in enumerate(board.models)}
     sound = {(run.path, task) for (task, _), one in board.boards.items() for run in one.runs}
     documents = drilldown(sorted(runs, key=lambda run: order[run.model]), limit, sound)
-    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    style, script = style_sheet(), (_HERE / "page.js").read_text(encoding="utf-8")
     claims, table = judge(board), _table(board)
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals |= {"text": text, "in_short": in_short, "measured": _measured}
-    return environment.get_template("page.html.j2").render(
+    pages = environment()
+    pages.globals |= {"text": text, "in_short": in_short, "measured": _measured}
+    return pages.get_template("page.html.j2").render(
         title=_title(board) if title is None else title,
         version=__version__,
         style=style,
-        style_hash=_hash(style),
+        style_hash=hash_of(style),
         script=script,
-        script_hash=_hash(script),
+        script_hash=hash_of(script),
         summary=_summary(board),
         facts=_facts(runs, board, documents),
         board=board,
@@ -116,12 +112,29 @@ def render(
         has_documents=any(task["documents"] for task in documents["tasks"]),
         has_texts=any(task["has_text"] for task in documents["tasks"]),
         documents=harmless_json(documents),
+        drafts=drafts,
         runs=runs,
         provenance=_provenance,
     )
 
 
-def _hash(source: str) -> str:
+def style_sheet() -> str:
+    """Return the style of all pages."""
+    return (_HERE / "page.css").read_text(encoding="utf-8")
+
+
+def environment() -> Environment:
+    """Return what fills in templates; every value is escaped, and none may be missing."""
+    return Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def hash_of(source: str) -> str:
     """Return what a content security policy calls a script or style."""
     return f"sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}"
 

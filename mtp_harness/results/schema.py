@@ -57,6 +57,10 @@ COLUMNS = {
     "class": "string",
     "part": "string",
     "bin": "Int64",
+    "entropy_from": "Float64",  # bits, of head 1
+    "entropy_to": "Float64",
+    "since": "Int64",  # tokens since the last rejected draft was replaced
+    "threshold": "Float64",  # of drafting, a probability
     "n_verified": "Int64",
     "category": "string",
     "baseline": "string",

@@ -269,6 +269,7 @@ def _decoding_tables(label: str) -> dict[str, Any]:
         "mtp_long_context": {
             "by_context": table("category k position_from position_to offset", contexts)
         },
+        "mtp_drafts": drafts(),
         "mtp_heads": {"by_offset": table("data_set offset", offsets)},
         "mtp_acceptance": {"by_offset": table("data_set temperature offset", accepted)},
         "mtp_positions": {
@@ -279,4 +280,48 @@ def _decoding_tables(label: str) -> dict[str, Any]:
             "by_position": table("data_set offset position", positions),
             "by_offset": table("data_set offset", wholes),
         },
+    }
+
+
+def drafts():
+    """Return the tables of `mtp_drafts`, of n = 4."""
+    accepted, shares = "accept_rate_cond", "share_of_rejections"
+    by_class, by_entropy, by_since, bins, by_threshold = [], [], [], [], []
+    for category in ("code", "prose"):
+        for offset in (None, 2, 3, 4):
+            rate = 0.9 - 0.05 * (offset or 3)
+            for name, share in (("keyword", 0.1), ("identifier", 0.7), ("number", 0.2)):
+                count = 20 if name == "number" and offset else 100
+                by_class.append([category, offset, name, accepted, rate, None, None, count])
+                if offset is None:
+                    by_class.append([category, offset, name, shares, share, None, None, 50])
+            for low, high in ((0.0, 0.1), (0.1, 1.0), (1.0, None)):
+                by_entropy.append(
+                    [category, offset, low, high, accepted, rate - low / 4, None, None, 100]
+                )
+            if offset is None:
+                continue
+            for since in (offset - 2, offset + 2):
+                by_since.append([category, offset, since, accepted, rate, None, None, 100])
+            for number in range(1, 16):
+                middle = (number - 0.5) / 15
+                for metric, value in (
+                    ("confidence", middle),
+                    (accepted, middle**2),
+                    ("accept_rate_prefix", middle**3),
+                ):
+                    bins.append([category, offset, number, metric, value, None, None, 100])
+        for k in (2, 3, 4):
+            for threshold in (0.0, 0.5, 0.9):
+                for metric, value in (
+                    ("tokens_per_forward", k - threshold),
+                    ("drafts_per_forward", k - 1),
+                ):
+                    by_threshold.append([category, k, threshold, metric, value])
+    return {
+        "by_class": table("category offset class", by_class),
+        "by_entropy": table("category offset entropy_from entropy_to", by_entropy),
+        "by_since": table("category offset since", by_since),
+        "calibration": table("category offset bin", bins),
+        "by_threshold": table("category k threshold", by_threshold),
     }

@@ -24,14 +24,15 @@ NEVER_MEASURED = {"table_s5", "table_s11", "table_s13", "table_s14"}
 OURS = {
     "fig_heads", "fig_positions", "fig_classes", "fig_acceptance", "fig_speed", "fig_perplexity",
     "fig_sample_efficiency", "fig_speed_by_size", "fig_heads_by_step", "fig_advice",
-    "fig_temperature", "fig_long_context",
+    "fig_temperature", "fig_long_context", "fig_drafts_fail", "fig_calibration", "fig_threshold",
 }  # fmt: skip
 ISSUE = """
 fig_2 fig_s11 table_s4 table_s5 table_s6 table_s11 fig_1 fig_3 table_s7 fig_4 fig_5 fig_s12 fig_6
  table_s8 table_s9 table_s10 fig_7 fig_s14 fig_8 fig_s15 fig_s16 fig_s10 table_s2 table_s3
 fig_speed_by_size fig_s13 table_1 table_s12 fig_heads fig_positions fig_acceptance fig_speed
 fig_perplexity fig_sample_efficiency table_s13 table_s14 fig_classes
-fig_heads_by_step fig_advice fig_temperature fig_long_context""".split()
+fig_heads_by_step fig_advice fig_temperature fig_long_context
+ fig_drafts_fail fig_calibration fig_threshold""".split()
 
 
 @pytest.fixture(scope="module")
@@ -599,3 +600,26 @@ def test_a_picture_that_touches_its_edge_is_noticed():
     held = io.BytesIO()
     black.save(held, format="png")
     assert not has_ink(held.getvalue())
+
+
+def test_groups_of_few_drafts_are_left_out_and_shares_of_rejections_have_no_colour(everything):
+    shown = FIGURES["fig_drafts_fail"].show(everything, paper=False).table
+    accepted = shown[(shown["metric"] == "accept_rate_cond") & (shown["category"] == "code")]
+    assert accepted.loc[accepted["class"] == "number", "offset"].isna().all()  # of all heads alone
+    groups = ["keyword", "identifier", "number", "0 to 0.1 bits", "0.1 to 1 bits", "1 bits on"]
+    assert list(dict.fromkeys(accepted["class"])) == [
+        *groups,
+        "0 to 2 since rejection",
+        "4 to 6 since rejection",
+    ]
+    share = shown[shown["metric"] == "share_of_rejections"].iloc[0]
+    heat = FIGURES["fig_drafts_fail"].draw
+    assert heat._field(share, heat._norm(shown), matplotlib.colormaps["viridis"]) == ("10", "white")
+
+
+def test_calibration_stands_at_the_mean_confidence_of_each_bin(everything):
+    shown = FIGURES["fig_calibration"].show(everything, paper=False).table
+    chosen = shown[(shown["category"] == "prose") & (shown["offset"] == 3) & (shown["bin"] == 8)]
+    by_metric = dict(zip(chosen["metric"], chosen["value"], strict=True))
+    assert set(chosen["confidence"]) == {0.5}
+    assert by_metric == {"accept_rate_cond": 0.25, "accept_rate_prefix": 0.125}

@@ -27,7 +27,9 @@ def manager():
 
 
 def check(manager, tasks, metadata, model_args=None):
-    model = type("Model", (), dict.fromkeys(("head_logprobs", "speculative", "speed", "induction")))
+    model = type(
+        "Model", (), dict.fromkeys(("head_logprobs", "speculative", "drafts", "speed", "induction"))
+    )
     checks.check_before_load(
         model=model(),
         tasks=tasks.split(","),
