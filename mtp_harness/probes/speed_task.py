@@ -122,7 +122,8 @@ def cells_of(cell: Measured) -> Iterator[Cell]:
         pairs |= _speedups(cell, runs)
         for name, values in pairs.items():
             yield pair_cell(place, name, values, count=len(values))
-        yield from _memory(place, cell["foreseen_bytes"][f"{model} {k}"], runs)
+        if "foreseen_bytes" in cell:  # a second engine does not show its memory
+            yield from _memory(place, cell["foreseen_bytes"][f"{model} {k}"], runs)
 
 
 def _memory(place: Place, foreseen: int, runs: Sequence[dict[str, Any]]) -> Iterator[Cell]:
@@ -138,7 +139,7 @@ def _memory(place: Place, foreseen: int, runs: Sequence[dict[str, Any]]) -> Iter
 def _of_steps(
     cell: Measured, runs: Sequence[dict[str, Any]], contender: str
 ) -> dict[str, list[Any]]:
-    """Return pairs of metrics about steps; a second engine may not tell them, nor its bytes."""
+    """Return pairs of metrics about steps; a second engine may not report steps or bytes."""
     if any(run["steps"] is None for run in runs):
         return {}
     found = {

@@ -70,6 +70,12 @@ def test_every_k_is_started_once_and_decodes_what_our_own_task_decodes():
             assert at["record"]["n_kept"] == 19 and at["identical"] and at["errors"] is None
 
 
+def test_prompts_cut_by_tokens_are_refused():
+    asked = requests(("abcd", SpeculativeQuestion("code", 20, prompt_tokens=3)))
+    with pytest.raises(UserError, match="cuts prompts to a number of tokens.* --model mtp:"):
+        second_engine.speculative(Stand(), asked, quiet=True)
+
+
 def cell(**changed):
     asked = SpeedQuestion(2, 5, 13, trials=2)
     return SpeedQuestion(**{**vars(asked), **changed})
