@@ -25,11 +25,13 @@ def failures(results: Results) -> pd.DataFrame:
 
     `part` says what groups them, `class` is the group.
     """
-    parts = [
-        put(rows, part=name, **{"class": [words(row) for _, row in rows.iterrows()]})
-        for name, words in (("class", _class), ("entropy", _entropy), ("since", _since))
-        if len(rows := table(results, "mtp_drafts", f"by_{name}", ACCEPTED, REJECTIONS))
-    ]
+    parts = []
+    for name, words in (("class", _class), ("entropy", _entropy), ("since", _since)):
+        rows = table(results, "mtp_drafts", f"by_{name}", ACCEPTED, REJECTIONS)
+        last = rows["since"] == rows.groupby(["run", "offset"])["since"].transform("max")
+        named = [words(row) for _, row in rows.assign(last=last.fillna(False)).iterrows()]
+        if named:
+            parts.append(put(rows, part=name, **{"class": named}))
     if not parts:
         return table(results, "mtp_drafts", "by_class")
     rows = pd.concat(parts, ignore_index=True)
@@ -55,7 +57,8 @@ def _entropy(row: "pd.Series[float]") -> str:
 def _since(row: "pd.Series[int]") -> str:
     """Return the places that the same step drafts for, by tokens since the rejection."""
     first = row["since"] - (row["offset"] - 2)
-    return f"{first} to {first + row['n'] - 2} since rejection"
+    places = f"{first} or more" if row["last"] else f"{first} to {first + row['n'] - 2}"
+    return f"{places} since rejection"
 
 
 def _group(entry: Entry) -> str:
@@ -95,9 +98,9 @@ FIGURES = (
     Figure(
         "fig_drafts_fail",
         "Where drafts fail: drafts accepted after accepted ones (%). Greedy decoding with all "
-        "heads. By the class of the text's token, by head 1's entropy where it chose that token, "
-        "and by tokens since the last rejected draft was replaced (0: right behind it; the last "
-        "group has all later ones). On the right: share of all rejections. Each field is of "
+        "heads. Rows: the class of the text's token; head 1's entropy when it chose that token; "
+        "and the number of tokens since the last rejected draft was replaced (0: the next token). "
+        "On the right: share of all rejections. A number is shown for "
         f"{FEWEST} drafts or more.",
         failures,
         Heat(
@@ -115,9 +118,9 @@ FIGURES = (
     Figure(
         "fig_calibration",
         "How far to trust a draft's confidence. Share of drafts that are accepted, by the "
-        "probability that their head gives them: of those behind accepted drafts, and of all. "
-        f"Behind every token of greedy answers; points are of {FEWEST} drafts or more. Dotted: "
-        "confidence is what happens.",
+        "probability that their head gives them: of drafts after accepted ones, and of all drafts. "
+        f"Drafts after every token of greedy answers; a point has {FEWEST} drafts or more. Dotted "
+        "line: the share equals the confidence.",
         calibration,
         Lines(
             "confidence",
@@ -136,8 +139,8 @@ FIGURES = (
     ),
     Figure(
         "fig_threshold",
-        "What a draft threshold trades. Tokens and drafts per forward when drafting stops at the "
-        "first head that is less sure of its draft than the threshold; the text is the same.",
+        "What a draft threshold trades. Tokens and drafts per forward if drafting stops at the "
+        "first head whose probability for its draft is below the threshold; the text is the same.",
         thresholds,
         Lines(
             "threshold",

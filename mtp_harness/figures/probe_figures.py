@@ -345,9 +345,10 @@ FIGURES = (
     ),
     Figure(
         "fig_temperature",
-        "How many drafts are accepted by temperature (%), by three rules. Of the states of a text: "
-        "expected by the rule of engines, for the likeliest draft and for a sampled one, and by "
-        "our own, which gives the same text for every k. At temperature 0 they are one.",
+        "How many drafts are accepted by temperature (%), by three rules. Expected along a text, "
+        "one draft at every token: by the engines' rule, if a head drafts its likeliest token or "
+        "samples one, and by our rule, which gives the same text for every k. At temperature 0 "
+        "all agree.",
         by_temperature,
         Lines(
             "temperature",
@@ -366,7 +367,7 @@ FIGURES = (
     Figure(
         "fig_positions",
         "Accuracy (%) of each head, by position in the window. Head k predicts k tokens "
-        f"ahead. Each field is of {FEWEST} tokens or more.",
+        f"ahead. A number is shown for {FEWEST} tokens or more.",
         positions,
         _map(("position_from", "position_to"), _span, "position (tokens)"),
         "`lm_eval --model mtp --tasks mtp_positions -o RESULTS`",
@@ -374,7 +375,8 @@ FIGURES = (
     Figure(
         "fig_classes",
         "Accuracy (%) of each head, by class of token. Head k predicts k tokens ahead; the "
-        f"class is that of the token to be predicted. Each field is of {FEWEST} tokens or more.",
+        "class is that of the token to be predicted. A number is shown for "
+        f"{FEWEST} tokens or more.",
         classes,
         _map(("class", "part"), _class, "class"),
         "`lm_eval --model mtp --tasks mtp_positions -o RESULTS`",

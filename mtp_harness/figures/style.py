@@ -43,7 +43,9 @@ TITLE_LINE = 0.13
 
 def set_title(axes: Axes, text: str, inches: float) -> None:
     """Set a title in lines no wider than its panel."""
-    axes.set_title(fill(text, max(14, int(17 * inches)), break_on_hyphens=False))
+    whole = text.replace(" = ", "\xa0=\xa0")  # which no line ends in
+    lines = fill(whole, max(14, int(17 * inches)), break_on_hyphens=False)
+    axes.set_title(lines.replace("\xa0", " "))
 
 
 def make_room_for_titles(canvas: Canvas, rows: Iterable[Iterable[Axes]]) -> None:

@@ -610,7 +610,7 @@ def test_groups_of_few_drafts_are_left_out_and_shares_of_rejections_have_no_colo
     assert list(dict.fromkeys(accepted["class"])) == [
         *groups,
         "0 to 2 since rejection",
-        "4 to 6 since rejection",
+        "4 or more since rejection",
     ]
     share = shown[shown["metric"] == "share_of_rejections"].iloc[0]
     heat = FIGURES["fig_drafts_fail"].draw
