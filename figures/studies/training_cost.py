@@ -1,6 +1,6 @@
 """Study 1: what a training step costs with n heads, at equal parameters.
 
-    python figures/studies/training_cost.py -o figures/results/studies/training_cost.json
+    python figures/studies/training_cost.py -o figures/studies/results/training_cost.json
     python figures/studies/training_cost.py -o OUT.json --tiny        # anywhere, seconds
 
 Models of one shape with n = 1, 2, 4 and 8, whose heads are among their 24 layers, so that all have
