@@ -6,6 +6,7 @@ measured here, are the share that decoding reaches: close to 1 for a step limite
 in a cache are read faster than memory, so the share of a small model exceeds 1.
 """
 
+import ctypes
 import re
 import time
 from pathlib import Path
@@ -106,6 +107,9 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
             self._fresh = True
             return
+        # Freed memory that the C library keeps would be used again, and hide what is taken next.
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+            trim(0)
         try:
             _CLEAR.write_text("5")  # Linux: the peak begins again at what is resident now
             self._fresh = True

@@ -1,7 +1,6 @@
 """mtp_speed: what is decoded, in which order, what it reads; and what is made of the seconds."""
 
 import gc
-import mmap
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -169,15 +168,17 @@ def test_this_machine_reads_between_one_and_a_thousand_gigabytes_a_second(monkey
 
 def test_peak_memory_sees_what_was_there_for_a_moment():
     gc.collect()  # what other tests left, which would be freed in between
-    before = PeakMemory(torch.device("cpu")).read()
-    if before is None:
+    if PeakMemory(torch.device("cpu")).read() is None:
         pytest.skip("this system does not let a process reset its peak")
+    torch.ones(2**22)  # so that the C library keeps blocks of 8 MiB when they are freed
+    blocks = [torch.ones(2**21) for _ in range(60)]
+    kept = blocks.pop()
+    del blocks
+    before = PeakMemory(torch.device("cpu")).read()
     peak = PeakMemory(torch.device("cpu"))
-    # Pages of the system's own: a tensor could be given memory that other tests left resident.
-    with mmap.mmap(-1, 2**28) as pages:
-        pages[:: mmap.PAGESIZE] = bytes(2**28 // mmap.PAGESIZE)  # 256 MiB, every page touched
+    torch.ones(2**26).sum()  # 256 MiB, which would fit into what was freed
     most = peak.read()
-    assert most > before + 2**27
+    assert kept.sum() == 2**21 and most > before + 2**27
     assert PeakMemory(torch.device("cpu")).read() < most - 2**27  # begun anew
 
 
@@ -315,7 +316,7 @@ def test_rows_take_what_was_known_before(random_weights):
         random_weights[8192, 4, name] - random_weights[512, 4, name]
         for name in ("memory_taken", "memory_foreseen")
     )
-    assert 0.9 * known < grown < 4 * known  # above it, the forward of a prompt
+    assert 0.9 * known < grown < 10 * known  # above it, activations of the forward of 8,192 tokens
 
 
 def test_a_baseline_by_the_user_s_own_loader(monkeypatch):
