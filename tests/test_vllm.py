@@ -226,8 +226,7 @@ def test_verify_compares_both_engines(folder, tmp_path, capsys):
     for one in told:
         assert all(pair["errors"] == 0 and pair["answers"] == 4 for pair in one["comparisons"])
         for at in one["accept_rate_prefix"]:
-            # Prompts fill the context: at its end vLLM has a draft less than we do.
-            assert at["ours"] == pytest.approx(at["vllm"], abs=0.02)
+            assert at["ours"] == pytest.approx(at["vllm"], abs=1e-9)
     assert [at["offset"] for at in told[2]["accept_rate_prefix"]] == [2, 3, 4]
 
 
@@ -282,7 +281,7 @@ def test_a_whole_run_of_tasks_that_decode(folder, tmp_path):
     content = json.loads(path.read_text())
     mtp, results = content["config"]["mtp"], content["results"]
     assert mtp["engine"]["name"] == "vllm" and mtp["totals"]["n_steps"] > 0
-    assert 1 <= results["humaneval_mtp"]["tokens_per_forward,extract"] <= 2
+    assert 1 <= results["humaneval_mtp"]["tokens_per_forward,none"] <= 2
     assert results["mtp_speculative"]["identical_2,none"] == 1
     assert results["mtp_speed"]["tokens_per_second_2,none"] > 0
     by_k = mtp["tables"]["mtp_speculative"]["by_k"]["rows"]

@@ -261,7 +261,9 @@ def _requests(
     """Return requests whose prompts are cut on the left where they do not fit."""
     from mtp_harness.decode.engine import Request
 
-    room = model.max_positions - args.new_tokens
+    # vLLM rejects drafts of all rows while one of them is at the very end of the context.
+    spare = model.n_future_tokens if args.engine == "vllm" else 0
+    room = model.max_positions - args.new_tokens - spare
     if room < 1:
         raise ValueError(
             f"--new-tokens {args.new_tokens} leaves no room for a prompt in a context of "
