@@ -44,7 +44,8 @@ TITLE_LINE = 0.13
 def set_title(axes: Axes, text: str, inches: float) -> None:
     """Set a title in lines no wider than its panel."""
     whole = text.replace(" = ", "\xa0=\xa0")  # which no line ends in
-    lines = fill(whole, max(14, int(17 * inches)), break_on_hyphens=False)
+    width = max(14, int(17 * inches))
+    lines = fill(whole, width, break_on_hyphens=max(map(len, whole.split()), default=0) > width)
     axes.set_title(lines.replace("\xa0", " "))
 
 
