@@ -308,7 +308,7 @@ def test_one_bar_is_not_drawn(tmp_path):
 def test_one_size_is_no_figure_by_size(tmp_path):
     gallery = draw_all(decoded(tmp_path, 512), ["fig_speed_by_size"], formats=())
     (said,) = gallery.objections()
-    assert "four has one size, expected two or more" in said
+    assert "four: one size within 10 %, expected two or more" in said
 
 
 def test_beside_the_paper_every_figure_of_the_paper_is_there(tmp_path, capsys):
