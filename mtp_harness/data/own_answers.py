@@ -27,7 +27,7 @@ class OwnAnswer(NamedTuple):
     Attributes:
         prompt: what was sent.
         text: what came back, cut at a stop string.
-        record: the decode record, as of `DecodeRecord.as_dict`; None if there is none.
+        record: the decode record, as of `DecodeRecord.as_dict`; None if none was kept.
         greedy: whether no token was sampled.
     """
 

@@ -10,6 +10,7 @@ drafters: a window of the pending token alone leaves a row as a step does that r
 """
 
 from collections.abc import Sequence
+from math import log
 from typing import NamedTuple
 
 import torch
@@ -22,9 +23,6 @@ from mtp_harness.decode.sampling import Sampling
 from mtp_harness.decode.slots import Slots
 from mtp_harness.decode.step import Batch, Drafter
 from mtp_harness.decode.threads import threads_for
-
-NATS = 0.6931471805599453
-"""Of a bit."""
 
 
 class EveryDraft(NamedTuple):
@@ -86,7 +84,7 @@ class _Listening:
         logits, forward = self.drafter.read(batch, tokens, positions)
         log_p = log_softmax(logits[:, 0].float(), -1)  # [B, V]
         # What cannot come has log p = -inf and counts as 0.
-        self.entropy = -(log_p.exp() * log_p.clamp(min=-1e4)).sum(-1) / NATS
+        self.entropy = -(log_p.exp() * log_p.clamp(min=-1e4)).sum(-1) / log(2)
         return logits, forward
 
 

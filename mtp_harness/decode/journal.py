@@ -85,7 +85,7 @@ class Journal:
         return contents
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """Return the entry of a key; None if there is none."""
+        """Return the entry of a key; None if the key is not there."""
         line = self._lines.get(key)
         return None if line is None else json.loads(line)["entry"]
 
@@ -228,7 +228,7 @@ def _parse(path: Path) -> _Contents:
 
 
 def _object(line: bytes) -> dict[str, Any]:
-    """Return the JSON object in a line; an empty one if there is none."""
+    """Return the JSON object in a line; an empty one if the line holds no object."""
     try:
         value = json.loads(line)
     except ValueError:

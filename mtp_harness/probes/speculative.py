@@ -115,7 +115,7 @@ def measured_of(
 def at_k(
     one: Answer, ntp: Answer, odd: tuple[int | None, int | None], wall_s: float, slots: int
 ) -> dict[str, Any]:
-    """Return what is told of an answer with heads 1..k; `odd` are its near ties and errors."""
+    """Return the results of an answer with heads 1..k; `odd`: counts of near ties and errors."""
     return {
         "record": one.record.as_dict(),
         "tokens": len(one.tokens),

@@ -212,7 +212,7 @@ def checked_heads(name: str, cell: SpeedQuestion, n: int) -> tuple[int, ...]:
     """Return the k to time; a model called `name` has 1 to `n`.
 
     Raises:
-        UserError: one of them is none that it has.
+        UserError: the model does not have one of them.
     """
     heads = cell.heads or tuple(range(1, n + 1))
     if wrong := [k for k in heads if not 1 <= k <= n]:

@@ -13,6 +13,7 @@ Over the model's own greedy text it reproduces the decoder's counters exactly.
 """
 
 from collections.abc import Iterable
+from math import log
 from typing import NamedTuple
 
 import torch
@@ -46,7 +47,7 @@ class HeadScores(NamedTuple):
 
     def bits(self) -> list[float]:
         """Cross-entropy in bits per offset and token that can be predicted; NaN if none can."""
-        return (self.nats / self.n_said / 0.6931471805599453).tolist()
+        return (self.nats / self.n_said / log(2)).tolist()
 
     def unsayable(self) -> list[float]:
         """Share of the tokens per offset that the head cannot predict."""

@@ -1,8 +1,6 @@
 """Small models for decoding tests, and the plain decoding they are compared with."""
 
-import importlib.util
 import math
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -14,15 +12,12 @@ from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.models.sequential import Modules, SequentialModel, modules_config
 
 from ..models.family_checkpoints import trunk
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
+from ..scripts import EXAMPLES, script
 
 
 def example(name, vocab_size=10):
     """Return the toy model of examples/NAME.py in float64 with weights large enough to vary."""
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script(EXAMPLES / f"{name}.py")
     classes = {"parallel_toy": "ParallelToy", "sequential_toy": "SequentialToy"}
     torch.manual_seed(0)
     return lively(getattr(module, classes[name])(vocab_size))

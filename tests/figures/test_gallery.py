@@ -2,7 +2,6 @@
 
 import getpass
 import gzip
-import importlib.util
 import json
 import re
 import socket
@@ -17,6 +16,7 @@ from mtp_harness.commands import report as report
 from mtp_harness.results import documents, samples
 from mtp_harness.results.tidy import read_runs
 
+from ..scripts import script
 from .damage import WHOLE, write
 from .runs import write_run
 
@@ -25,13 +25,6 @@ GALLERY = Path(__file__).resolve().parents[2] / "figures"
 pytestmark = pytest.mark.skipif(
     not (GALLERY / "results").is_dir(), reason=f"needs {GALLERY} of a checkout"
 )
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, GALLERY / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +38,13 @@ def test_results_are_read_without_a_problem(runs):
 
 
 def test_committed_tables_are_what_the_results_give():
-    regenerate = script("regenerate")
+    regenerate = script(GALLERY / "regenerate.py")
     for name, runs in regenerate.galleries().items():
         assert regenerate.stale(GALLERY / name, runs) == []
 
 
 def test_a_changed_table_is_noticed(tmp_path, runs, monkeypatch):
-    regenerate = script("regenerate")
+    regenerate = script(GALLERY / "regenerate.py")
     monkeypatch.setattr(regenerate, "HERE", tmp_path / "figures")
     there = tmp_path / "figures"
     there.mkdir()
@@ -67,7 +60,7 @@ def test_a_changed_table_is_noticed(tmp_path, runs, monkeypatch):
 
 
 def test_a_folder_of_results_is_a_gallery_without_what_shows_the_paper_alone(tmp_path, monkeypatch):
-    regenerate = script("regenerate")
+    regenerate = script(GALLERY / "regenerate.py")
     monkeypatch.setattr(regenerate, "HERE", tmp_path)
     for name in ("cpu", "another"):
         write_run(tmp_path / "results" / name, metrics={"mbpp_mtp": {"pass@1": 0.5}})
@@ -81,7 +74,7 @@ def test_a_folder_of_results_is_a_gallery_without_what_shows_the_paper_alone(tmp
 
 
 def test_every_table_has_its_picture():
-    for folder in (GALLERY / name for name in script("regenerate").galleries()):
+    for folder in (GALLERY / name for name in script(GALLERY / "regenerate.py").galleries()):
         tables = {path.stem for path in folder.glob("*.csv")}
         assert tables and tables == {path.stem for path in folder.glob("*.png")}
 
@@ -105,7 +98,7 @@ def test_results_hold_no_path_and_no_host():
 
 
 def test_import_takes_out_paths_hosts_and_texts_and_keeps_every_number(tmp_path):
-    import_results = script("import_results")
+    import_results = script(GALLERY / "import_results.py")
     run = write_run(
         tmp_path / "from",
         "a model",
@@ -142,7 +135,7 @@ def test_import_takes_out_paths_hosts_and_texts_and_keeps_every_number(tmp_path)
 
 
 def test_import_keeps_how_many_answers_were_empty(tmp_path):
-    import_results = script("import_results")
+    import_results = script(GALLERY / "import_results.py")
     answers = [["secret", " "], ["", "\n"]]
     rows = [{"pass@1": 0.5, "resps": [own], "filtered_resps": own} for own in answers]
     told = {"generation": {"do_sample": False, "until": []}, "repeats": 2}
@@ -189,7 +182,9 @@ def test_claims_find_their_metrics_in_real_runs(capsys):
 def test_import_refuses_what_cannot_be_drawn(tmp_path):
     write(tmp_path, json.dumps(WHOLE)[:200].encode())
     with pytest.raises(ValueError, match="is not JSON"):
-        script("import_results").main([str(tmp_path), "--into", str(tmp_path / "into")])
+        script(GALLERY / "import_results.py").main(
+            [str(tmp_path), "--into", str(tmp_path / "into")]
+        )
 
 
 def test_pictures_of_the_gallery_have_a_palette_and_say_where_they_come_from():
@@ -208,7 +203,7 @@ def test_giving_a_palette_changes_no_colour_that_is_seen(tmp_path):
     texts = PngInfo()
     texts.add_text("Source", "x")
     ramp.save(path, dpi=(300, 300), pnginfo=texts)
-    script("regenerate").give_palette(path)
+    script(GALLERY / "regenerate.py").give_palette(path)
     with Image.open(path) as picture:
         assert picture.mode == "P" and picture.text == {"Source": "x"}
         assert not ImageChops.difference(picture.convert("RGB"), ramp).getbbox()

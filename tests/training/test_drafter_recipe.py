@@ -1,6 +1,5 @@
 """The recipe of the shipped drafters: what it trains stands on `mtp-bytes-n1`."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -11,15 +10,12 @@ from torch.nn.functional import cross_entropy, log_softmax
 from mtp_harness.models.checkpoints.trunk_folder import Trunk
 from mtp_harness.models.load import load_model, resolve
 
-FILE = Path(__file__).parents[2] / "examples" / "drafter_training.py"
+from ..scripts import EXAMPLES, script
 
 
 @pytest.fixture(scope="module")
 def recipe():
-    spec = importlib.util.spec_from_file_location("drafter_training", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(EXAMPLES / "drafter_training.py")
 
 
 @pytest.fixture(scope="module", params=["eagle3", "medusa"])

@@ -1,8 +1,6 @@
 """The recipe of `mtp-bytes-qwen`: what it trains is a checkpoint in Qwen3.5's layout."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +9,8 @@ from safetensors import safe_open
 from mtp_harness.models.load import load_model
 from mtp_harness.training.recipe import Recipe
 
-FILE = Path(__file__).parents[2] / "examples" / "hybrid_training.py"
+from ..scripts import EXAMPLES, script
+
 RELEASED = {  # of a release of Qwen3.5, but for the block's own
     "mtp.fc.weight",
     "mtp.norm.weight",
@@ -21,10 +20,7 @@ RELEASED = {  # of a release of Qwen3.5, but for the block's own
 
 
 def recipe():
-    spec = importlib.util.spec_from_file_location("hybrid_training", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(EXAMPLES / "hybrid_training.py")
 
 
 def test_what_is_saved_is_loaded_equal(tmp_path):

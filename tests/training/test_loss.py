@@ -1,9 +1,7 @@
 """The n-token loss: its values, its gradients and its memory, next to the plain sum of losses."""
 
-import importlib.util
 import math
 import weakref
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
 from mtp_harness.training.loss import backward_head_by_head, chained, losses_of
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+from ..scripts import EXAMPLES, script
 
 
 def model(n, replicated=False, vocabulary=61, width=16, **special_tokens):
@@ -175,10 +173,7 @@ def test_memory_does_not_grow_with_heads():
 
 
 def sequential_toy():
-    spec = importlib.util.spec_from_file_location("sequential", EXAMPLES / "sequential_toy.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.load(None)
+    return script(EXAMPLES / "sequential_toy.py").load(None)
 
 
 def test_sequential_heads_are_refused():

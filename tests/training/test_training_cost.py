@@ -1,23 +1,16 @@
 """The study of what a training step costs: its two ways have the same gradients."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import torch
 
-FILE = Path(__file__).parents[2] / "figures" / "studies" / "training_cost.py"
+from ..scripts import ROOT, script
 
-
-def study():
-    spec = importlib.util.spec_from_file_location("training_cost", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+FILE = ROOT / "figures" / "studies" / "training_cost.py"
 
 
 def test_both_ways_have_the_same_losses_and_gradients():
-    module = study()
+    module = script(FILE)
     one = module.Contender(4, module.TINY, rows=2, context=8, device="cpu")
     one.model.double()
     found = []
@@ -31,7 +24,7 @@ def test_both_ways_have_the_same_losses_and_gradients():
 
 
 def test_the_study_runs_and_its_models_have_equal_parameters(tmp_path, capsys):
-    module, out = study(), tmp_path / "new" / "cost.json"
+    module, out = script(FILE), tmp_path / "new" / "cost.json"
     module.main(["-o", str(out), "--tiny", "--repeats", "2", "--rows", "2", "--context", "8"])
     content = json.loads(out.read_text())
     assert len(set(content["parameters"].values())) == 1

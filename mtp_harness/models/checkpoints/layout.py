@@ -95,7 +95,7 @@ class Layout:
         title: in messages.
         recognises: whether a folder has this layout; tried in the order of `load.LAYOUTS`.
         n_future_tokens: n if no number of heads is asked for, without reading weights.
-        tokenizer: raises FileNotFoundError if there is none.
+        tokenizer: raises FileNotFoundError if the folder has no tokenizer.
         describe: fills in a summary for `inspect`; returns the place of the tokenizer, if known.
         load: to the CPU, in a type or as stored; None if transformers loads it with one head.
         most_heads: the largest n that may be asked for, without reading weights, if n can be
