@@ -62,6 +62,7 @@ class SlotCache:
             for index, shape in enumerate(shapes)
             if shape.states
         }
+        self.cut = False  # whether a call's attention read the first S columns, and no others
         self._after: dict[int, Callable[[Tensor], Sequence[Tensor]]] = {}
         self._all_rows = torch.arange(slots, device=device)
         self.mask: Tensor | None = None
@@ -166,6 +167,7 @@ class SlotCache:
         values.flatten(0, 1).index_copy_(0, self.places, value.transpose(1, 2).flatten(0, 1))
         if self.mask is None:
             return key, value
+        self.cut = True
         return keys[:, : self.width].transpose(1, 2), values[:, : self.width].transpose(1, 2)
 
     def stored(self, layer_idx: int) -> tuple[Tensor, Tensor]:

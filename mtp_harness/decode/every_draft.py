@@ -73,8 +73,6 @@ def walk(found: EveryDraft, k: int, threshold: float = 0.0) -> list[Step]:
 class _Listening:
     """A drafter that keeps how unsure head 1 was of what follows the pending tokens."""
 
-    captures = False
-
     def __init__(self, drafter: Drafter) -> None:
         self.drafter = drafter
         self.fill, self.start, self.draft = drafter.fill, drafter.start, drafter.draft

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mtp_harness.decode.slots import Slots
+from mtp_harness.decode.slots import Slots, StepGraph
 from mtp_harness.decode.step import Prefilled
 from mtp_harness.decode.stopping import Stopping
 
@@ -84,7 +84,7 @@ class Scheduler:
         self.occupants: list[Sequence | None] = [None] * n_slots
         self.held: list[tuple[int, ...] | None] = [None] * n_slots  # prompts in the cache
         self.prefilled: dict[tuple[int, ...], Prefilled] = {}
-        self.graph = slots.graph()
+        self.graphs = slots.graphs()
         self.in_flight: deque[Callable[[], list[Sequence]]] = deque()  # launched, not read yet
 
     def __iter__(self) -> Iterator[Sequence]:
@@ -92,11 +92,11 @@ class Scheduler:
         while self.queue or any(self.occupants):
             if self.queue and None in self.occupants:
                 self._admit()
-                if self.graph is None:
+                if not self.graphs:
                     yield from self._settle()
             if any(self.occupants):
                 self._step()
-            yield from self._settle(0 if self.graph is None else 1)
+            yield from self._settle(1 if self.graphs else 0)
             if not any(self.occupants):
                 yield from self._settle()
 
@@ -188,16 +188,23 @@ class Scheduler:
 
     # Stepping -----------------------------------------------------------------------------------
 
+    def _graph(self, columns: int) -> StepGraph:
+        """Return the graph that reads the fewest columns, but at least these, or else all."""
+        enough = [width for width in self.graphs if width >= columns]
+        return self.graphs[min(enough, default=max(self.graphs))]
+
     def _step(self) -> None:
         """Launch one step of all sequences."""
         occupants = list(self.occupants)
-        if self.graph is not None:
-            n_tokens, out = self.k, self.graph.replay()
+        living = [sequence for sequence in occupants if sequence]
+        stand = max(len(sequence.prompt) + len(sequence.tokens) - 1 for sequence in living)
+        if self.graphs:
+            n_tokens = self.k
+            farthest = stand + self.k * (1 + len(self.in_flight))  # steps not read yet move rows on
+            out = self._graph(farthest).replay()
         else:
-            living = [sequence for sequence in occupants if sequence]
             n_tokens = 1 + max(sequence.next_draft for sequence in living)
-            stands = [len(sequence.prompt) + len(sequence.tokens) - 1 for sequence in living]
-            out = self.slots.step(n_tokens, max(stands) + n_tokens)
+            out = self.slots.step(n_tokens, stand + n_tokens)
         read = _fetch(out)
 
         def settle() -> list[Sequence]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,16 +18,20 @@ _log = logging.getLogger(__name__)
 _BUCKET = 64
 """On a GPU prompts are padded to multiples of this many tokens, so that kernels compile once."""
 
+_NARROWEST = 512
+"""Columns that the narrowest of several graphs reads."""
+
 
 class StepGraph:
     """A function of fixed shapes as one CUDA graph, so that the GPU does not wait for Python."""
 
-    def __init__(self, step: Callable[[], Tensor]) -> None:
+    def __init__(self, step: Callable[[], Tensor], other: "StepGraph | None" = None) -> None:
         """Run `step` a few times, so that everything it needs is compiled, then capture it.
 
         Args:
             step: reads and writes tensors that live as long as this; running it more often is
                 harmless.
+            other: a graph that never runs at the same time, and whose memory this one uses, too.
 
         Raises:
             RuntimeError: a graph cannot hold the step, for example because it reads a value.
@@ -38,7 +43,7 @@ class StepGraph:
                 step()
         torch.cuda.current_stream().wait_stream(aside)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, pool=None if other is None else other.graph.pool()):
             self.out = step()
 
     def replay(self) -> Tensor:
@@ -120,17 +125,25 @@ class Slots(step.Batch):
         """See `step.step`."""
         return step.step(self, self.drafter, n_tokens, width)
 
-    def graph(self) -> StepGraph | None:
-        """Return the step of k tokens as a CUDA graph; call it before any row starts.
+    def graphs(self) -> dict[int, StepGraph]:
+        """Return the step of k tokens as CUDA graphs, by the number of columns that they read.
 
-        None without a GPU or with several, if the drafter's steps are not all alike, and, with a
-        warning, if a graph cannot hold the model's step.
+        Call it before any row starts. The last one serves all steps; there are others, that read
+        less, if attention does not stop at each row's own length. None without a GPU or with
+        several, and, with a warning, if a graph cannot hold the model's step.
         """
         n_devices = len({keys.device for keys in self.cache.keys})
-        if self.device.type != "cuda" or n_devices > 1 or not self.drafter.captures:
-            return None
+        if self.device.type != "cuda" or n_devices > 1:
+            return {}
         try:
-            return StepGraph(lambda: self.step(self.k, self.cache.trash))
+            self.cache.cut = False
+            whole = StepGraph(partial(self.step, self.k, self.cache.trash))
+            found = {}
+            width = _NARROWEST
+            while self.cache.cut and width < self.cache.trash:
+                found[width] = StepGraph(partial(self.step, self.k, width), whole)
+                width *= 2
+            return found | {self.cache.trash: whole}
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -139,4 +152,4 @@ class Slots(step.Batch):
             _log.warning(
                 "decoding runs without a CUDA graph, which this model prevents (%s)", reason
             )
-            return None
+            return {}

@@ -81,14 +81,9 @@ class Drafter(Protocol):
 
     It runs the trunk itself, because the states that it needs differ: the last layer's for parallel
     and sequential heads, those of several layers for an EAGLE-3 drafter. It keeps no reference to
-    the batch, whose cache must be freed with the batch.
-
-    Attributes:
-        captures: Whether a step does the same whatever the drafts, so that a CUDA graph can hold
-            it.
+    the batch, whose cache must be freed with the batch. A CUDA graph holds its steps: what they
+    keep for the next step stays in one place, and they do the same whatever the drafts.
     """
-
-    captures: bool
 
     def fill(
         self, batch: Batch, tokens: Tensor, lengths: Tensor, positions: Tensor

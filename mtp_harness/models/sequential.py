@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import MtpLayer
 
 from mtp_harness.models.families import Family
+from mtp_harness.models.gpu.serve import serve_layers, serve_norms
 from mtp_harness.models.interface import KeyValueCache, LayerShape
 from mtp_harness.models.trunk import TrunkModel
 
@@ -111,6 +112,8 @@ class SequentialModel(TrunkModel):
         layer: Any
         for layer in modules.layers:
             layer.use_post_norm = False  # `head` or `logits` applies it, as the row says
+            serve_norms([layer.enorm, layer.hnorm, layer.post_norm])
+        serve_layers(layer.mtp_block for layer in modules.layers)
         self.reused = len(modules.layers) == 1
         self._n = heads or heads_of(len(modules.layers))
         self.train(main.training)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mtp_harness.models.gated_delta import serve_slots, state_shapes
+from mtp_harness.models.gpu.serve import serve_layers, serve_norms
 from mtp_harness.models.interface import KeyValueCache, LayerShape, MultiHeadModel
 
 
@@ -29,6 +30,8 @@ class TrunkModel(MultiHeadModel):
         self.base: Any = main.get_decoder()
         self.norm, self.base.norm = self.base.norm, nn.Identity()
         serve_slots(self.base)
+        serve_layers(self.base.layers)
+        serve_norms([self.norm])
 
     @property
     def max_positions(self) -> int:

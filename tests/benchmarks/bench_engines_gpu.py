@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.bench_engines_gpu -o OUT.json
     python -m tests.benchmarks.bench_engines_gpu -o OUT.json --tiny        # anywhere, a smoke test
+    python -m tests.benchmarks.bench_engines_gpu -o OUT.json --shapes mimo --gpus 2   # vLLM alone
 
 Shapes, with random weights: `mimo`, MiMo-7B with its module, k = 1 to 4 in both engines; `llama`,
 the paper's 7B with n = 4 heads, k = 1 to 4 in ours, and its trunk of 29 layers in vLLM, which has
@@ -168,6 +169,7 @@ def vllm(shape, ks, args):
             max_num_seqs=max(args.batches),
             enable_prefix_caching=False,
             disable_log_stats=False,
+            tensor_parallel_size=args.gpus,
             **({"enforce_eager": True} if args.tiny else {}),
             **({"speculative_config": drafting} if k > 1 else {}),
         )
@@ -182,7 +184,7 @@ def vllm(shape, ks, args):
         return seconds, steps
 
     rows = [{"k": k, **measured(decode, args, sizes, batch)} for batch in args.batches]
-    return {"rows": rows, "vllm": __version__}
+    return {"rows": rows, "vllm": __version__, "gpus": args.gpus}
 
 
 # One run
@@ -223,6 +225,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--out", type=Path)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64])
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--gpus", type=int, default=1, help="a model on several; vLLM alone")
     parser.add_argument("--trials", type=int, default=3)
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--seconds", type=float, default=520, help="for all of it")
@@ -238,6 +242,8 @@ def main():
     sys.stdout.write("shape  engine  k  rows   ms a step   tokens/s   tokens per forward\n")
     deadline, parts = time.perf_counter() + args.seconds, []
     for shape, engine, ks in PARTS:
+        if shape not in args.shapes or (engine == "ours" and args.gpus > 1):
+            continue
         parts.append(part(shape, engine, ks, args, deadline))
         show(parts[-1])
         report = {"arguments": {k: str(v) for k, v in vars(args).items()}, "parts": parts}

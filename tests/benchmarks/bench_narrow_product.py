@@ -16,7 +16,7 @@ import torch
 
 from mtp_harness.decode.sampling import Sampling
 from mtp_harness.models import provenance
-from mtp_harness.models.llama import gpu_block, narrow_product
+from mtp_harness.models.gpu import layer, narrow_product
 from mtp_harness.models.load import load_model
 
 from .bench_decoding_gpu import captured
@@ -26,7 +26,7 @@ GRID = [(k, batch) for k in (1, 2, 4) for batch in (1, 2, 4, 8, 16, 32)]
 
 def cared_for(model, k, batch, is_narrow):
     """Return what replays a step that was captured with a rule for narrow products."""
-    gpu_block.is_narrow = narrow_product.is_narrow = is_narrow
+    layer.is_narrow = narrow_product.is_narrow = is_narrow
     return captured(model, k, batch, Sampling())
 
 

@@ -137,7 +137,7 @@ class Scripted(MultiHeadModel):
         return self.model.layer_shapes(heads)
 
     def trunk(self, tokens, positions=None, cache=None):
-        if cache.mask is None:  # prompts
+        if cache is not None and cache.mask is None:  # prompts
             for slot, prompt, at in zip(self.slots(cache), tokens, positions, strict=True):
                 prompt = prompt[at < cache.trash].tolist()
                 self.row_of_slot[slot] = self.prompts.index(prompt)
@@ -150,6 +150,8 @@ class Scripted(MultiHeadModel):
         if self.sequential and offset > 1:
             states = states[..., :-2]
         out = self.model.head(offset, states, tokens, positions, cache)
+        if cache is None:  # asked for its width alone
+            return nn.functional.pad(out, (0, 2))
         rows = torch.tensor([self.row_of_slot.get(slot, 0) for slot in self.slots(cache)])
         rows = rows[:, None].expand_as(positions)
         return torch.cat([out, torch.stack([rows, positions], -1).double()], -1)

@@ -15,13 +15,14 @@ from mtp_harness.decode.step import Batch, Prefilled
 class ChainedDrafter:
     """See `step.Drafter`."""
 
-    captures = False  # a module's draft depends on the draft of the module before it
-
     def __init__(self, batch: Batch) -> None:
         """Bind the batch."""
         self.model, self.k = batch.model, batch.k
         self.n_tail = max(0, self.k - 2)
-        self.tail: Tensor | None = None  # states of head 1 at p - n_tail .. p - 1, [B, n_tail, D]
+        # States of head 1 at p - n_tail .. p - 1, [B, n_tail, D].
+        token = torch.zeros(1, 1, dtype=torch.int64, device=batch.device)
+        first = self.model.head(1, self.model.trunk(token))  # for its width and type
+        self.tail = first.new_zeros(len(batch.rows), self.n_tail, first.shape[-1])
 
     def fill(
         self, batch: Batch, tokens: Tensor, lengths: Tensor, positions: Tensor
@@ -54,8 +55,6 @@ class ChainedDrafter:
         for row, prompt in zip(rows.tolist(), prompts, strict=True):  # modules read tokens ahead
             batch.text[row, : len(prompt)] = torch.tensor(prompt, device=batch.device)
         states = torch.stack([prompt.tail for prompt in prefilled if prompt.tail is not None])
-        if self.tail is None:
-            self.tail = states.new_zeros(len(batch.rows), self.n_tail, states.shape[-1])
         self.tail[rows] = states[:, :-1]
         last = states.new_zeros(len(batch.rows), 1, states.shape[-1])
         last[rows] = states[:, -1:]
@@ -114,7 +113,7 @@ class ChainedDrafter:
         self, batch: Batch, first: Tensor, positions: Tensor, last: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Put the `n_tail` positions before the window in front of states and positions."""
-        if self.tail is None or self.n_tail == 0:
+        if self.n_tail == 0:
             return first, positions, last
         trash = batch.cache.trash
         back = torch.arange(-self.n_tail, 0, device=positions.device)
@@ -133,7 +132,7 @@ class ChainedDrafter:
             start: int64 [B], where the new tail begins in tail + call.
             which: bool [B], the rows that continue.
         """
-        if self.tail is None or self.n_tail == 0:
+        if self.n_tail == 0:
             return
         states = torch.cat([self.tail, first], 1)
         index = start[:, None] + batch.ahead[: self.n_tail]

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from mtp_harness.decode.step import Batch, Prefilled
-from mtp_harness.models.trunk import TrunkModel
 
 
 class ParallelDrafter:
@@ -20,7 +19,6 @@ class ParallelDrafter:
         model), and not on a CPU, which waits for arithmetic.
         """
         self.model, self.k = batch.model, batch.k
-        self.captures = not isinstance(self.model, TrunkModel)  # transformers' trunks: untested
         on_gpu = batch.device.type == "cuda"
         self.at_once = self.k > 1 and self.model.shared_unembedding and on_gpu
 

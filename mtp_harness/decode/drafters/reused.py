@@ -20,8 +20,6 @@ from mtp_harness.decode.step import Batch, Prefilled
 class ReusedDrafter:
     """See `step.Drafter`."""
 
-    captures = False
-
     def __init__(self, batch: Batch) -> None:
         """Check the model."""
         self.model, self.k = batch.model, batch.k

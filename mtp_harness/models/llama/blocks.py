@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtp_harness.models.decoding_weights import Rotation, rotation
 from mtp_harness.models.interface import KeyValueCache
 from mtp_harness.models.llama.cached_block import run_cached_block
-from mtp_harness.models.llama.weights import Rotation, rotation
 
 
 def run_blocks(
@@ -83,10 +83,10 @@ def _run(
 ) -> Tensor:
     """Apply a block in the faster of the two ways that can run it."""
     if states.is_cuda:
-        from mtp_harness.models.llama import gpu_block  # here, because Triton may be missing
+        from mtp_harness.models.gpu import layer  # here, because Triton may be missing
 
-        if gpu_block.serves(block, states, cache):
-            return gpu_block.run_gpu_block(block, states, rotated_by, cache, last)
+        if layer.knows_attention(block.self_attn) and layer.serves(block, states, cache):
+            return layer.run(block, states, rotated_by, cache, last)
     return run_cached_block(block, states, rotated_by, cache, last)
 
 

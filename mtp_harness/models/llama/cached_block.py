@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
 
+from mtp_harness.models.decoding_weights import Rotation, joined
 from mtp_harness.models.interface import KeyValueCache, at_index
-from mtp_harness.models.llama.weights import Rotation, fused
 
 
 def run_cached_block(
@@ -33,12 +33,13 @@ def run_cached_block(
         last: int64 [B], index within the call of the only tokens whose output is needed: the result
             is [B, 1, D].
     """
-    weights, attention = fused(block), block.self_attn
+    attention, mlp = block.self_attn, block.mlp
+    of_qkv = joined(attention, "q_proj", "k_proj", "v_proj")
     head_dim = attention.head_dim
     n_queries, n_keys = attention.q_proj.out_features, attention.k_proj.out_features
     normed = _norm(block.input_layernorm, states)
     if last is None:
-        qkv = _heads(linear(normed, weights.qkv, weights.qkv_bias), head_dim)
+        qkv = _heads(linear(normed, of_qkv.weight, of_qkv.bias), head_dim)
         key_at, value_at = n_queries // head_dim, (n_queries + n_keys) // head_dim
         turned = _turn(qkv[..., :value_at, :], *rotated_by)
         query, key = turned[..., :key_at, :], turned[..., key_at:, :]
@@ -46,9 +47,9 @@ def run_cached_block(
     else:
         sizes = [n_queries, 2 * n_keys]
         bias: Sequence[Tensor | None] = (None, None)
-        if weights.qkv_bias is not None:
-            bias = torch.split(weights.qkv_bias, sizes)
-        to_query, to_key_value = torch.split(weights.qkv, sizes)
+        if of_qkv.bias is not None:
+            bias = torch.split(of_qkv.bias, sizes)
+        to_query, to_key_value = torch.split(of_qkv.weight, sizes)
         key, value = _heads(linear(normed, to_key_value, bias[1]), head_dim).chunk(2, -2)
         key = _turn(key, *rotated_by)
         states, normed = at_index(states, last), at_index(normed, last)
@@ -57,8 +58,9 @@ def run_cached_block(
     seen = _attend(query, key, value, attention.layer_idx, cache, attention.scaling, last)
     states = states + attention.o_proj(seen)
     normed = _norm(block.post_attention_layernorm, states)
-    gate, up = linear(normed, weights.gate_up, weights.gate_up_bias).chunk(2, -1)
-    out: Tensor = states + block.mlp.down_proj(silu(gate) * up)
+    of_gate_up = joined(mlp, "gate_proj", "up_proj")
+    gate, up = linear(normed, of_gate_up.weight, of_gate_up.bias).chunk(2, -1)
+    out: Tensor = states + mlp.down_proj(silu(gate) * up)
     return out
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from mtp_harness.models.gpu.serve import serve_layers
 from mtp_harness.models.interface import KeyValueCache, LayerShape
 from mtp_harness.models.sequential import DEFAULT_REUSED, MOST_REUSED
 from mtp_harness.models.trained_apart.stored import Stored
@@ -54,6 +55,7 @@ class LayersModel(TrunkModel):
         layer: Any
         for index, layer in enumerate(drafter.layers, len(self.base.layers)):
             layer.self_attn.layer_idx = index
+        serve_layers(drafter.layers[1:])  # the first one is no layer of transformers
         self.train(main.training)
 
     @property

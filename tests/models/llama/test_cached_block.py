@@ -9,9 +9,9 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRot
 
 from mtp_harness.decode.cache import SlotCache
 from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
+from mtp_harness.models.decoding_weights import joined
 from mtp_harness.models.interface import LayerShape
 from mtp_harness.models.llama.blocks import run_block_at, run_blocks
-from mtp_harness.models.llama.weights import fused
 from mtp_harness.models.load import load_model
 
 HEADS = [(4, 4), (4, 2), (6, 1)]
@@ -135,9 +135,9 @@ def test_joining_weights_changes_none_and_holds_none_twice():
     after = model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     attention = model.model.layers[0].self_attn
-    weights = fused(model.model.layers[0])
+    weights = joined(attention, "q_proj", "k_proj", "v_proj")
     assert attention.k_proj.weight.data_ptr() > attention.q_proj.weight.data_ptr()
-    assert weights.qkv.data_ptr() == attention.q_proj.weight.data_ptr()
+    assert weights.weight.data_ptr() == attention.q_proj.weight.data_ptr()
 
 
 def test_a_model_that_has_decoded_can_be_trained_moved_and_saved(tmp_path):

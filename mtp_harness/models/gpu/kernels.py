@@ -5,10 +5,20 @@ takes some forty launches, which cost as much as the weights; here there are ten
 float32, whatever the stored type.
 """
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+
+@triton.jit
+def _scaled(wide, weight, dtype: tl.constexpr):
+    """Return float32 `wide` times a norm's weight, rounded as transformers rounds it."""
+    if weight.dtype != tl.float32:
+        wide = wide.to(dtype).to(tl.float32)
+    return (wide * weight.to(tl.float32)).to(dtype)
 
 
 @triton.jit
@@ -33,8 +43,8 @@ def _add_norm(
         tl.store(total + place, x, mask=inside)
     wide = x.to(tl.float32)
     scale = 1.0 / tl.sqrt(tl.sum(wide * wide, 0) / width + epsilon)
-    out = (wide * scale).to(x.dtype) * tl.load(weight + lane, mask=inside, other=0.0)
-    tl.store(normed + place, out.to(x.dtype), mask=inside)
+    by = tl.load(weight + lane, mask=inside, other=0.0)
+    tl.store(normed + place, _scaled(wide * scale, by, x.dtype), mask=inside)
 
 
 def add_norm(
@@ -45,7 +55,7 @@ def add_norm(
     Args:
         states: [N, D], contiguous.
         update: like states; None adds nothing.
-        weight: [D].
+        weight: [D]; float32 in a half-precision model where the norm computes with 1 + its weight.
         epsilon: of the norm.
     """
     n_tokens, width = states.shape
@@ -67,18 +77,32 @@ def add_norm(
     return total, normed
 
 
+class HeadNorm(NamedTuple):
+    """Norms of each query and key head before the rotation (Qwen3, GLM-4.5, ...)."""
+
+    query: Tensor  # weight, [d]
+    key: Tensor  # weight, [d]
+    epsilon: float
+
+
 @triton.jit
 def _rotate_and_store(
     projected,
     cos,
     sin,
     places,
+    query_weight,
+    key_weight,
     query,
     keys,
     values,
+    epsilon,
     n_queries: tl.constexpr,
     n_keys: tl.constexpr,
     head_dim: tl.constexpr,
+    rotated: tl.constexpr,
+    pieces: tl.constexpr,
+    norm: tl.constexpr,
     block: tl.constexpr,
 ):
     token = tl.program_id(0)
@@ -87,11 +111,24 @@ def _rotate_and_store(
     is_query = head < n_queries
     is_value = head >= n_queries + n_keys
     inside = head < n_queries + 2 * n_keys
-    source = projected + (token * (n_queries + 2 * n_keys) + head) * head_dim
+    before = tl.where(is_query, head * pieces, head + n_queries * (pieces - 1))
+    source = projected + (token * (n_queries * pieces + 2 * n_keys) + before) * head_dim
+    turns = dim < rotated
+    partner = tl.where(turns, (dim + rotated // 2) % rotated, dim)
     x = tl.load(source + dim, mask=inside, other=0.0)
-    other = tl.load(source + (dim + head_dim // 2) % head_dim, mask=inside, other=0.0)
-    by_cos = x.to(tl.float32) * tl.load(cos + token * head_dim + dim)
-    turned = by_cos + other.to(tl.float32) * tl.load(sin + token * head_dim + dim)
+    other = tl.load(source + partner, mask=inside, other=0.0)
+    if norm:
+        wide = x.to(tl.float32)
+        scale = 1.0 / tl.sqrt(tl.sum(wide * wide, 1) / head_dim + epsilon)[:, None]
+        weight = tl.where(is_query, tl.load(query_weight + dim), tl.load(key_weight + dim))
+        its = tl.where(is_query, tl.load(query_weight + partner), tl.load(key_weight + partner))
+        normed = _scaled(wide * scale, weight, x.dtype)
+        other = _scaled(other.to(tl.float32) * scale, its, x.dtype)
+    else:
+        normed = x
+    cosine = tl.load(cos + token * rotated + dim, mask=turns, other=1.0)
+    sine = tl.load(sin + token * rotated + dim, mask=turns, other=0.0)
+    turned = normed.to(tl.float32) * cosine + other.to(tl.float32) * sine
     turned = turned.to(x.dtype)
     tl.store(query + (token * n_queries + head) * head_dim + dim, turned, mask=is_query)
     column = tl.load(places + token) * n_keys
@@ -109,17 +146,22 @@ def rotate_and_store(
     keys: Tensor,
     values: Tensor,
     n_queries: int,
+    *,
+    gated: bool = False,
+    norm: HeadNorm | None = None,
 ) -> Tensor:
     """Write rotated keys, and values, into the cache; return the rotated queries, [N, H, d].
 
     Args:
         projected: queries, keys and values, [N, (H + 2 H_kv) * d], contiguous; H may be 0.
-        cos: [N, d], contiguous.
+        cos: [N, r], contiguous; the first r of the d numbers of a head are rotated.
         sin: like cos, the first half negated.
         places: int64 [N], columns of the cache, counted over all rows.
         keys: [columns, H_kv, d], contiguous.
         values: like keys.
         n_queries: H.
+        gated: whether behind each query head there are d numbers of a gate in `projected`.
+        norm: None: queries and keys are rotated as they are.
     """
     n_keys, head_dim = keys.shape[-2:]
     query = projected.new_empty(len(projected), n_queries, head_dim)
@@ -129,15 +171,44 @@ def rotate_and_store(
         cos,
         sin,
         places,
+        projected if norm is None else norm.query,
+        projected if norm is None else norm.key,
         query,
         keys,
         values,
+        0.0 if norm is None else norm.epsilon,
         n_queries=n_queries,
         n_keys=n_keys,
         head_dim=head_dim,
+        rotated=cos.shape[-1],
+        pieces=2 if gated else 1,
+        norm=norm is not None,
         block=block,
     )
     return query
+
+
+@triton.jit
+def _gate(seen, projected, n_queries: tl.constexpr, head_dim: tl.constexpr, width: tl.constexpr):
+    token, head = tl.program_id(0), tl.program_id(1)
+    dim = tl.arange(0, head_dim)
+    place = seen + (token * n_queries + head) * head_dim + dim
+    x = tl.load(place)
+    gate = tl.load(projected + token * width + (2 * head + 1) * head_dim + dim).to(tl.float32)
+    open_ = (1.0 / (1.0 + tl.exp(-gate))).to(x.dtype).to(tl.float32)  # rounded as transformers does
+    tl.store(place, (x.to(tl.float32) * open_).to(x.dtype))
+
+
+def gate_(seen: Tensor, projected: Tensor) -> None:
+    """Multiply attention outputs [N, H, d] by the sigmoid of their gates, in place.
+
+    Args:
+        seen: contiguous.
+        projected: see `rotate_and_store`; contiguous.
+    """
+    n_tokens, n_queries, head_dim = seen.shape
+    width = projected.shape[-1]
+    _gate[(n_tokens, n_queries)](seen, projected, n_queries, head_dim, width, num_warps=1)
 
 
 @triton.jit

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mtp_harness.models.llama.narrow_product import is_narrow, product
+from mtp_harness.models.gpu.narrow_product import is_narrow, product
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 

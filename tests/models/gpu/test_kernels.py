@@ -13,11 +13,12 @@ if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("a GPU is here: its kernels are not interpreted", allow_module_level=True)
 
 from mtp_harness.decode.cache import SlotCache
+from mtp_harness.models.decoding_weights import rotation
+from mtp_harness.models.gpu import attention, layer, serve
+from mtp_harness.models.gpu.kernels import add_norm, rotate_and_store, silu_times
 from mtp_harness.models.interface import LayerShape
-from mtp_harness.models.llama import decoding_attention, gpu_block
 from mtp_harness.models.llama.cached_block import run_cached_block
-from mtp_harness.models.llama.kernels import add_norm, rotate_and_store, silu_times
-from mtp_harness.models.llama.weights import rotation
+from mtp_harness.models.trunk import TrunkModel
 
 
 @pytest.mark.parametrize("width", [64, 100])
@@ -83,7 +84,7 @@ def test_silu_times(width):
 def test_attention_over_rows_of_any_length(
     monkeypatch, n_rows, n_tokens, n_heads, n_kv_heads, programs
 ):
-    monkeypatch.setattr(decoding_attention, "_PROGRAMS", programs)  # 1: no splits
+    monkeypatch.setattr(attention, "_PROGRAMS", programs)  # 1: no splits
     torch.manual_seed(0)
     columns, head_dim = 150, 16
     query = torch.randn(n_rows, n_tokens, n_heads, head_dim)
@@ -94,7 +95,7 @@ def test_attention_over_rows_of_any_length(
     if n_rows > 1:
         lengths[1] = 0  # a row that does not live
     keys[:, 145:], values[:, 145:] = float("nan"), float("nan")  # beyond what any row may read
-    out = decoding_attention.attend_rows(query, keys, values, lengths, positions, 0.3)
+    out = attention.attend_rows(query, keys, values, lengths, positions, 0.3)
     clean = [stored.nan_to_num().double().transpose(1, 2) for stored in (keys, values)]
     mask = torch.arange(columns) <= positions[:, None, :, None]
     expected = scaled_dot_product_attention(
@@ -109,7 +110,7 @@ def test_attention_over_rows_of_any_length(
 @pytest.mark.parametrize("last", [None, [1, 0, 2]])
 @pytest.mark.parametrize("narrow", [False, True])
 def test_a_block_gives_what_it_gives_without_kernels(monkeypatch, bias, last, narrow):
-    monkeypatch.setattr(gpu_block, "is_narrow", lambda states, weight: narrow)
+    monkeypatch.setattr(layer, "is_narrow", lambda states, weight: narrow)
     torch.manual_seed(0)
     config = LlamaConfig(
         hidden_size=48,
@@ -138,9 +139,9 @@ def test_a_block_gives_what_it_gives_without_kernels(monkeypatch, bias, last, na
         rotated_by = rotation(rotary, states, positions)
         with torch.inference_mode():
             if kernels:
-                assert gpu_block.serves(block, states, cache)
+                assert layer.serves(block, states, cache)
                 arguments = (block, states, rotated_by, cache, last)
-                out = gpu_block.run_gpu_block(*arguments)
+                out = layer.run(*arguments)
             else:
                 out = run_cached_block(block, states, rotated_by, cache, last)
         outputs.append(out[:2])
@@ -149,3 +150,116 @@ def test_a_block_gives_what_it_gives_without_kernels(monkeypatch, bias, last, na
     for kernels, plain in zip(*caches, strict=True):
         torch.testing.assert_close(kernels[:, :20], plain[:, :20], rtol=1e-5, atol=1e-5)
     assert torch.equal(states, before)
+
+
+# Layers of transformers, with the kernels and without
+
+
+class TrunkOnly(TrunkModel):
+    n_future_tokens = 1
+
+    def layer_shapes(self, heads):
+        return self.trunk_shapes()
+
+    def head(self, offset, states, tokens=None, positions=None, cache=None):
+        return states
+
+    def logits(self, offset, states):
+        return states
+
+
+def _decoder(name):
+    """Return a small decoder of a family, two layers of every kind it has, and its config."""
+    import transformers
+
+    sizes = {
+        "vocab_size": 11,
+        "hidden_size": 48,
+        "intermediate_size": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "attn_implementation": "sdpa",
+    }
+    more = {
+        "glm4_moe": {
+            "partial_rotary_factor": 0.5,
+            "use_qk_norm": True,
+            "attention_bias": True,
+            "moe_intermediate_size": 24,
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "first_k_dense_replace": 1,
+        },
+        "qwen3_5_text": {
+            "layer_types": ["linear_attention", "full_attention"],
+            "linear_num_value_heads": 4,
+            "linear_num_key_heads": 2,
+            "linear_key_head_dim": 16,
+            "linear_value_head_dim": 16,
+            "partial_rotary_factor": 0.5,
+        },
+        "deepseek_v3": {
+            "num_key_value_heads": 4,
+            "head_dim": 8,
+            "kv_lora_rank": 16,
+            "q_lora_rank": 16,
+            "qk_rope_head_dim": 8,
+            "qk_nope_head_dim": 16,
+            "v_head_dim": 16,
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "n_group": 1,
+            "topk_group": 1,
+            "moe_intermediate_size": 24,
+            "first_k_dense_replace": 1,
+        },
+    }
+    config = transformers.AutoConfig.for_model(name, **sizes | more.get(name, {}))
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            spread = parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.3
+            parameter.normal_(1.0 if "norm" in key and "qwen3_5" not in name else 0.0, spread)
+    return model
+
+
+@pytest.mark.parametrize(
+    "name", ["llama", "mistral", "qwen2", "qwen3", "glm4_moe", "qwen3_5_text", "deepseek_v3"]
+)
+def test_a_layer_of_transformers_gives_what_it_gives_without_kernels(monkeypatch, name):
+    model = TrunkOnly(_decoder(name))
+    states = []
+    served = []
+    run = layer.run
+    monkeypatch.setattr(layer, "run", lambda *a, **k: served.append(a[0]) or run(*a, **k))
+    for kernels in (False, True):
+        monkeypatch.setattr(serve, "_on_gpu", lambda tensor, yes=kernels: yes)
+        cache = SlotCache(model.trunk_shapes(), 3, 20, torch.float32, torch.device("cpu"))
+        prompts = torch.tensor([[1, 2, 3, 4, 5], [6, 7, 8, 0, 0], [9, 10, 0, 0, 0]])
+        places = torch.tensor([[0, 1, 2, 3, 4], [0, 1, 2, 20, 20], [0, 1, 20, 20, 20]])
+        window = torch.tensor([[5, 6, 7], [3, 4, 5], [20, 20, 20]])  # the third row is dead
+        with torch.inference_mode():
+            cache.fill(torch.arange(3), places)
+            model.trunk(prompts, places, cache)
+            for n in (3, 2):  # a second window, after the first token of the one before
+                here = window[:, :n].contiguous()
+                cache.at(here, 12)
+                found = model.trunk(torch.tensor([[3, 1, 2]] * 3)[:, :n], here, cache)
+                cache.keep(torch.tensor([1, 2, 0]))
+                states.append(found[:2])
+                window = torch.where(window == 20, 20, window + torch.tensor([[1], [2], [0]]))
+    assert len(served) == 2 * len(model.base.layers)
+    scale = states[0].abs().max()
+    for kernels, plain in zip(states[2:], states[:2], strict=True):
+        torch.testing.assert_close(kernels / scale, plain / scale, rtol=0, atol=2e-5)
+
+
+def test_a_norm_of_half_precision_rounds_as_transformers_does():
+    ours, given = [], torch.randn(3, 48, generator=torch.Generator().manual_seed(0)).half()
+    for name in ("qwen3", "qwen3_5_text"):
+        norm = _decoder(name).model.norm.half()
+        ours.append(layer.norm(norm, given))
+        assert torch.equal(ours[-1], norm(given))

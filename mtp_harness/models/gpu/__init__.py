@@ -1,0 +1,1 @@
+"""Kernels for decoding steps on a GPU, and the layers of transformers that they run."""

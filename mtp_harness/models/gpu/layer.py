@@ -1,0 +1,192 @@
+"""A layer of transformers for a decoding step on a GPU: ten launches instead of forty.
+
+    states + mixer(norm(states)), and of that + mlp(norm)
+
+The numbers are the layer's own up to rounding. A mixer or mlp that is not known here (latent
+attention, experts) runs as it is, between the fused norms. Prompts, whose products are long, and
+float64, which the kernels do not support, are not served.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtp_harness.models.decoding_weights import Rotation, joined
+from mtp_harness.models.gpu.attention import attend_rows
+from mtp_harness.models.gpu.kernels import (
+    HeadNorm,
+    add_norm,
+    gate_,
+    rotate_and_store,
+    silu_times,
+)
+from mtp_harness.models.gpu.narrow_product import is_narrow, product
+from mtp_harness.models.interface import KeyValueCache, at_index
+
+_TYPES = (torch.bfloat16, torch.float16, torch.float32)
+_PLAIN = ("Llama", "Mistral", "Qwen2", "Qwen3", "Qwen3Moe", "Glm4Moe", "DeepseekV3")
+_ONE_PLUS = ("Qwen3Next", "Qwen3_5", "Qwen3_5Moe")
+"""Families whose norms multiply by 1 + weight, and whose attention has a gate."""
+
+
+def serves(layer: Any, states: Tensor, cache: KeyValueCache) -> bool:
+    """Return whether the kernels can run this layer on these states [B, T, D]."""
+    if cache.mask is None or hasattr(layer, "_hf_hook"):  # prompts; layers on several devices
+        return False
+    names = ("input_layernorm", "post_attention_layernorm")
+    return all(knows_norm(getattr(layer, name, None), states) for name in names)
+
+
+def run(
+    layer: Any,
+    states: Tensor,
+    rotated_by: Rotation,
+    cache: KeyValueCache,
+    last: Tensor | None = None,
+    **others: Any,
+) -> Tensor:
+    """Apply one layer to states at the cache's positions; return [B, T, D].
+
+    Args:
+        layer: for which `serves` holds.
+        states: [B, T, D].
+        rotated_by: from `rotation` or `signed`.
+        cache: has the positions; this layer's keys and values are added to it.
+        last: int64 [B], index within the call of the only tokens whose output is needed: the result
+            is [B, 1, D]. For layers with known attention.
+        others: arguments of transformers' attention, for a kind that is not known here.
+    """
+    n_rows, n_tokens, width = states.shape
+    flat = states.reshape(-1, width)  # [N, D], N = B * T
+    _, normed = _add_norm(layer.input_layernorm, flat, None)
+    if (linear := getattr(layer, "linear_attn", None)) is not None:
+        update = linear(hidden_states=normed.view(states.shape), cache_params=cache)
+    elif knows_attention(attention := layer.self_attn):
+        update = _attend(attention, normed, rotated_by, cache, last)
+        n_tokens = n_tokens if last is None else 1
+        flat = flat if last is None else at_index(states, last).flatten(0, 1)  # [B, D]
+    else:
+        others["past_key_values"] = cache
+        update = attention(hidden_states=normed.view(states.shape), **others)[0]
+    flat, normed = _add_norm(layer.post_attention_layernorm, flat, update.reshape(flat.shape))
+    out = _add_mlp(layer.mlp, flat, normed, n_rows)
+    return out.view(n_rows, n_tokens, width)
+
+
+# Norms
+
+
+def norm(module: Any, states: Tensor) -> Tensor:
+    """Return the norm of states [..., D] by a module that `knows_norm`."""
+    _, normed = _add_norm(module, states.reshape(-1, states.shape[-1]), None)
+    return normed.view(states.shape)
+
+
+def knows_norm(module: Any, states: Tensor) -> bool:
+    """Return whether a norm of such states is the kernels'."""
+    return states.dtype in _TYPES and _family(module, "RMSNorm") in (*_PLAIN, *_ONE_PLUS)
+
+
+def _family(module: Any, kind: str) -> str:
+    """Return the family that the name of a module's class begins with; "" for another kind."""
+    name = type(module).__name__
+    return name.removesuffix(kind) if name.endswith(kind) else ""
+
+
+def _add_norm(module: Any, states: Tensor, update: Tensor | None) -> tuple[Tensor, Tensor]:
+    return add_norm(states, update, _norm_weight(module), _epsilon(module))
+
+
+def _epsilon(module: Any) -> float:
+    found: float = module.eps if hasattr(module, "eps") else module.variance_epsilon
+    return found
+
+
+def _norm_weight(module: Any) -> Tensor:
+    """Return what a norm multiplies by; float32 if it is 1 + weight."""
+    weight: Tensor = module.weight
+    if _family(module, "RMSNorm") in _PLAIN:
+        return weight
+    now = weight.data_ptr(), 0 if weight.is_inference() else weight._version
+    held = module.__dict__.get("_one_plus_weight")
+    if held is None or held[0] != now:
+        held = module.__dict__["_one_plus_weight"] = now, 1 + weight.detach().float()
+    found: Tensor = held[1]
+    return found
+
+
+# Attention
+
+
+def knows_attention(attention: Any) -> bool:
+    """Return whether attention is of the known kind: queries, keys, values, rotation, softmax."""
+    if _family(attention, "Attention") not in (*_PLAIN, *_ONE_PLUS):
+        return False
+    if not _are_linear(attention, "q_proj", "k_proj", "v_proj", "o_proj"):
+        return False
+    whole = getattr(attention, "sliding_window", None) is None
+    width = attention.head_dim
+    return whole and width >= 16 and width & (width - 1) == 0  # a power of 2
+
+
+def _attend(
+    attention: Any, normed: Tensor, rotated_by: Rotation, cache: KeyValueCache, last: Tensor | None
+) -> Tensor:
+    """Return the attention's output, [N, D], or [B, D] with `last`, of states [N, D]."""
+    head_dim, gated = attention.head_dim, _family(attention, "Attention") in _ONE_PLUS
+    n_heads = attention.q_proj.out_features // head_dim // (2 if gated else 1)
+    weights = joined(attention, "q_proj", "k_proj", "v_proj")
+    qkv = product(normed, weights.weight, weights.bias)
+    cos, sin = (part.flatten(0, 2) for part in rotated_by)  # [N, r]
+    keys, values = cache.stored(attention.layer_idx)  # [slots, L + 1, H_kv, d]
+    stored = keys.flatten(0, 1), values.flatten(0, 1)
+    heads = _head_norm(attention)
+    query = rotate_and_store(
+        qkv, cos, sin, cache.places, *stored, n_heads, gated=gated, norm=heads
+    )  # [N, H, d]
+    positions = cache.positions
+    query = query.view(*positions.shape, n_heads, head_dim)
+    if last is not None:
+        assert not gated, "only Meta's heads are read at one token"
+        query, positions = at_index(query, last).contiguous(), positions.gather(1, last[:, None])
+    lengths = cache.remember("lengths", cache.lengths)
+    seen = attend_rows(query, keys, values, lengths, positions, attention.scaling).flatten(0, 1)
+    if gated:
+        gate_(seen.view(-1, n_heads, head_dim), qkv)
+    return product(seen, attention.o_proj.weight, attention.o_proj.bias)
+
+
+def _head_norm(attention: Any) -> HeadNorm | None:
+    query, key = (getattr(attention, name, None) for name in ("q_norm", "k_norm"))
+    if query is None or key is None:
+        return None
+    return HeadNorm(_norm_weight(query), _norm_weight(key), _epsilon(query))
+
+
+# The rest
+
+
+def _add_mlp(mlp: Any, states: Tensor, normed: Tensor, n_rows: int) -> Tensor:
+    """Return states [N, D] plus the mlp's output, in place: `add_norm` made these states."""
+    if not _knows_mlp(mlp):
+        found = mlp(normed.view(n_rows, -1, normed.shape[-1]))
+        found = found[0] if isinstance(found, tuple) else found
+        return states.add_(found.reshape(states.shape))
+    weights, down = joined(mlp, "gate_proj", "up_proj"), mlp.down_proj
+    active = silu_times(product(normed, weights.weight, weights.bias))
+    if down.bias is None and not is_narrow(active, down.weight):
+        return states.addmm_(active, down.weight.t())
+    return states.add_(product(active, down.weight, down.bias))
+
+
+def _knows_mlp(mlp: Any) -> bool:
+    names = ("gate_proj", "up_proj", "down_proj")
+    if not all(hasattr(mlp, name) for name in names) or not _are_linear(mlp, *names):
+        return False
+    return type(getattr(mlp, "act_fn", None)).__name__ in ("SiLU", "SiLUActivation")
+
+
+def _are_linear(module: Any, *names: str) -> bool:
+    """Return whether these parts are plain linear layers, not quantised or wrapped ones."""
+    return all(type(getattr(module, name, None)) is nn.Linear for name in names)

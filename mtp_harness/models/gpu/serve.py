@@ -1,0 +1,69 @@
+"""Lets layers and norms of transformers decode by the kernels, where a GPU has their states.
+
+Their `forward` is replaced; hooks and callers stay as they are. Everything else, prompts, training
+and other devices included, gets the `forward` of transformers.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtp_harness.models.decoding_weights import Rotation, signed
+from mtp_harness.models.interface import KeyValueCache
+
+
+def serve_layers(layers: Iterable[Any]) -> None:
+    """Let decoder layers run by `layer.run` while decoding."""
+    for layer in layers:
+        layer.forward = partial(_layer, layer, layer.forward)
+
+
+def serve_norms(norms: Iterable[Any]) -> None:
+    """Let norms run as one kernel."""
+    for norm in norms:
+        norm.forward = partial(_norm, norm, norm.forward)
+
+
+def _on_gpu(states: Tensor) -> bool:
+    return states.is_cuda
+
+
+def _layer(
+    layer: Any,
+    own: Callable[..., Tensor],
+    hidden_states: Tensor,
+    position_embeddings: tuple[Tensor, Tensor] | None = None,
+    past_key_values: KeyValueCache | None = None,
+    **others: Any,
+) -> Tensor:
+    cache, turned = past_key_values, position_embeddings
+    if cache is not None and turned is not None and _on_gpu(hidden_states):
+        from mtp_harness.models.gpu import layer as gpu  # here, because Triton may be missing
+
+        if gpu.serves(layer, hidden_states, cache):
+            _, rotated_by = _rotation(cache, turned)
+            others["position_embeddings"] = turned
+            return gpu.run(layer, hidden_states, rotated_by, cache, **others)
+    return own(hidden_states, position_embeddings=turned, past_key_values=cache, **others)
+
+
+def _rotation(cache: KeyValueCache, turned: tuple[Tensor, Tensor]) -> tuple[Tensor, Rotation]:
+    """Return cos, and the rotation of a call's tokens, made once for all layers."""
+    cos, sin = turned
+    # Named by its cos, which is kept, so that no other one can have its id.
+    found: tuple[Tensor, Rotation] = cache.remember(
+        ("rotation", id(cos)), lambda: (cos, signed(cos, sin))
+    )
+    return found
+
+
+def _norm(norm: Any, own: Callable[[Tensor], Tensor], hidden_states: Tensor) -> Tensor:
+    if _on_gpu(hidden_states) and not torch.is_grad_enabled():
+        from mtp_harness.models.gpu import layer as gpu
+
+        if gpu.knows_norm(norm, hidden_states):
+            return gpu.norm(norm, hidden_states)
+    return own(hidden_states)
