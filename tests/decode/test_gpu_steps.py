@@ -1,0 +1,56 @@
+"""On a GPU: steps as CUDA graphs, with the kernels, give the text of eager steps without them."""
+
+import logging
+
+import pytest
+import torch
+
+from mtp_harness.decode.engine import Engine, Request
+from mtp_harness.decode.slots import Slots
+from mtp_harness.models.gpu import serve
+from mtp_harness.models.load import load_model
+
+from ..models.byte_families import write_bytes
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+
+LETTERS = range(97, 103)
+FAMILIES = [
+    ("mimo", 1),
+    ("mimo", 2),
+    ("qwen3_5_text", 1),
+    ("qwen3_5_moe_text", 1),
+    ("qwen3_next", 1),
+    ("deepseek_v3", 1),
+    ("deepseek_v3", 2),
+    ("glm4_moe", 1),
+]
+
+
+def decode(model, k, slots):
+    generator = torch.Generator().manual_seed(1)
+    lengths = (5, 17, 9, 30, 2)
+    prompts = [torch.randint(97, 103, (n,), generator=generator).tolist() for n in lengths]
+    engine = Engine(model, k, [], lambda tokens: "x" * len(tokens), slots=slots)
+    answers = engine.generate([Request(prompt, 60) for prompt in prompts])
+    return [(one.tokens, one.record.n_verified) for one in answers]
+
+
+@pytest.mark.parametrize(("family", "n"), FAMILIES)
+def test_graphs_and_kernels_change_no_text(monkeypatch, caplog, tmp_path, family, n):
+    caplog.set_level(logging.WARNING)
+    folder = write_bytes(tmp_path, family, n, LETTERS)
+    model = load_model(folder, torch.float32).to("cuda")
+    held = []
+    graphs = Slots.graphs
+    monkeypatch.setattr(Slots, "graphs", lambda slots: held.append(graphs(slots)) or held[-1])
+    ks = (1, 2, 3) if n == 2 else (1, 2, 4)
+    fast = {(k, slots): decode(model, k, slots) for k in ks for slots in (1, 3)}
+    assert all(held), caplog.text
+    monkeypatch.setattr(Slots, "graphs", lambda slots: {})
+    monkeypatch.setattr(serve, "_on_gpu", lambda states: False)
+    for (k, slots), found in fast.items():
+        assert found == decode(model, k, slots), (k, slots)
+    assert any(sum(verified) for _, verified in fast[ks[-1], 3]), "no draft is ever right"
+    texts = [[tokens for tokens, _ in found] for found in fast.values()]
+    assert all(text == texts[0] for text in texts)
