@@ -1,5 +1,6 @@
 """Joined weights and the rotation, for both ways of running a block in decoding."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,8 +20,8 @@ class FusedWeights:
     def __init__(self, block: Any) -> None:
         """Join the weights of a `LlamaDecoderLayer`."""
         attention, mlp = block.self_attn, block.mlp
-        self.qkv, self.qkv_bias = _join([attention.q_proj, attention.k_proj, attention.v_proj])
-        self.gate_up, self.gate_up_bias = _join([mlp.gate_proj, mlp.up_proj])
+        self.qkv, self.qkv_bias = join([attention.q_proj, attention.k_proj, attention.v_proj])
+        self.gate_up, self.gate_up_bias = join([mlp.gate_proj, mlp.up_proj])
 
     def serve(self, block: Any) -> bool:
         """Return whether the block's parameters are still views of these."""
@@ -29,7 +30,8 @@ class FusedWeights:
         return same and bool(second.data_ptr() == self.gate_up.data_ptr())
 
 
-def _join(layers: list[nn.Linear]) -> tuple[Tensor, Tensor | None]:
+def join(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
+    """Return the weights [O, D] and biases [O] of layers as one; the weights become views of it."""
     weight = torch.cat([layer.weight.detach() for layer in layers])
     parts = torch.split(weight, [len(layer.weight) for layer in layers])
     for layer, part in zip(layers, parts, strict=True):
