@@ -11,7 +11,7 @@ A call either fills some rows with prompts (`fill`: its tokens see each other, c
 continues all rows (`at`: its tokens see their row's stored tokens up to their own position).
 
 Layers of linear attention have no columns: they keep states, which belong to the last kept token of
-their row. A call's new states are stored once `keep` has said how many of its tokens stay.
+their row. After a window they move once `keep` has said how many of its tokens stay.
 """
 
 import copy
@@ -63,7 +63,7 @@ class SlotCache:
             if shape.states
         }
         self.cut = False  # whether a call's attention read the first S columns, and no others
-        self._after: dict[int, Callable[[Tensor], Sequence[Tensor]]] = {}
+        self._moves: dict[int, Callable[[Tensor], None]] = {}
         self._all_rows = torch.arange(slots, device=device)
         self.mask: Tensor | None = None
         self.fill(self._all_rows, self._all_rows[:, None])
@@ -93,24 +93,24 @@ class SlotCache:
 
         Keys and values need no such step: the next call overwrites those of the other tokens.
         """
-        if self._after:
+        if self._moves:
             count = torch.where(self.positions[:, 0] == self.trash, 0, count)
-        for layer_idx, after in self._after.items():
-            for held, new in zip(self.states[layer_idx], after(count), strict=True):
-                held.copy_(new)
-        self._after = {}
+        for move in self._moves.values():
+            move(count)
+        self._moves = {}
 
     def held(self, layer_idx: int) -> list[Tensor] | None:
         """Return a layer's states; None while filling prompts, which begin without states."""
         return None if self.mask is None else self.states[layer_idx]
 
-    def settle(self, layer_idx: int, after: Callable[[Tensor], Sequence[Tensor]]) -> None:
-        """Store a layer's states after prompts; after other calls, once `keep` is called."""
-        if self.mask is not None:
-            self._after[layer_idx] = after
-            return
-        for held, new in zip(self.states[layer_idx], after(self.lengths()), strict=True):
+    def settle(self, layer_idx: int, states: Sequence[Tensor]) -> None:
+        """Store a layer's states [b, ...] behind prompts."""
+        for held, new in zip(self.states[layer_idx], states, strict=True):
             held[self.rows] = new.to(held)
+
+    def settle_later(self, layer_idx: int, move: Callable[[Tensor], None]) -> None:
+        """Call `move` once `keep` is called; see `KeyValueCache`."""
+        self._moves[layer_idx] = move
 
     def _stand(self, rows: Tensor, positions: Tensor) -> None:
         self.rows, self.positions = rows, positions

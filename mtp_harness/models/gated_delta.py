@@ -74,6 +74,11 @@ def _forward(
     slots = cache_params if cache is None else cache
     if slots is None:
         return own(hidden_states, attention_mask=attention_mask, **others)
+    if hidden_states.is_cuda:
+        from mtp_harness.models.gpu import delta_window  # here, because Triton may be missing
+
+        if delta_window.serves(net, hidden_states, slots):
+            return delta_window.run(net, hidden_states, slots, EPSILON)
     mixed, z, g, beta = _projected(net, hidden_states)
     held, before = slots.held(net.layer_idx), net.conv_kernel_size - 1
     if held is None:
@@ -82,16 +87,19 @@ def _forward(
         seen = torch.cat([held[0].to(mixed), mixed], -1)  # [B, C, K-1 + T]
     parts = _convolved(net, seen, held is None)
     if held is None:
-        real = torch.arange(mixed.shape[-1], device=g.device) < slots.lengths()[:, None]
+        lengths = slots.lengths()
+        real = torch.arange(mixed.shape[-1], device=g.device) < lengths[:, None]
         found, last = _prompts(net, parts, g * real[..., None], beta * real[..., None])
-        slots.settle(net.layer_idx, lambda count: (_columns(seen, count, before), last))
+        slots.settle(net.layer_idx, (_columns(seen, lengths, before), last))
     else:
-        found, window = read_window(*parts, g, beta, held[1])
-        matrix = held[1]
-        slots.settle(
-            net.layer_idx,
-            lambda count: (_columns(seen, count, before), window.kept(matrix, count)),
-        )
+        inputs, matrix = held
+        found, window = read_window(*parts, g, beta, matrix)
+
+        def keep(count: Tensor) -> None:
+            inputs.copy_(_columns(seen, count, before))
+            matrix.copy_(window.kept(matrix, count))
+
+        slots.settle_later(net.layer_idx, keep)
     found = net.norm(found.to(z).reshape(z.shape), z).reshape(*hidden_states.shape[:2], -1)
     out: Tensor = net.out_proj(found)
     return out

@@ -67,10 +67,13 @@ class KeyValueCache(Protocol):
     def held(self, layer_idx: int) -> list[Tensor] | None:
         """Return a layer's states at the last kept tokens, [B, ...]; None before a prompt."""
 
-    def settle(self, layer_idx: int, after: Callable[[Tensor], Sequence[Tensor]]) -> None:
-        """Take a layer's states after the first tokens of this call.
+    def settle(self, layer_idx: int, states: Sequence[Tensor]) -> None:
+        """Store a layer's states behind the prompts of this call, [b, ...]."""
 
-        `after` returns them, [B, ...], for the number of each row's tokens that stay, int64 [B].
+    def settle_later(self, layer_idx: int, move: Callable[[Tensor], None]) -> None:
+        """Take what moves a layer's states, in place, behind the tokens of this call that stay.
+
+        Their number in each row, int64 [B], is known later; `move` is called with it.
         """
 
     def remember(self, key: Any, make: Callable[[], Any]) -> Any:

@@ -107,11 +107,16 @@ def test_states_stand_at_the_last_kept_token():
         before = cache.held(1) or [torch.zeros(len(tokens), *size) for size in shapes[1].states]
         sums = torch.tensor(tokens).float().cumsum(1)
 
-        def after(count):
+        def move(count):
             new = torch.where(count > 0, sums.gather(1, (count - 1).clamp(min=0)[:, None])[:, 0], 0)
-            return [held + new.view(-1, *[1] * (held.ndim - 1)) for held in before]
+            for held in before:
+                held += new.view(-1, *[1] * (held.ndim - 1))
 
-        cache.settle(1, after)
+        if cache.held(1) is None:
+            move(cache.lengths())
+            cache.settle(1, before)
+        else:
+            cache.settle_later(1, move)
 
     def held():
         return [int(held) for held in cache.states[1][0][:, 0]]
