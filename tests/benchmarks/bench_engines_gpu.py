@@ -6,7 +6,7 @@
 
 Shapes, with random weights: `mimo`, MiMo-7B with its module, k = 1 to 4 in both engines; `llama`,
 the paper's 7B with n = 4 heads, k = 1 to 4 in ours, and its trunk of 29 layers in vLLM, which has
-no such heads. Prompts of 512 random tokens, greedy, EOS off, no prefix cache. Decoding alone is the
+no such heads; `qwen`, Qwen3.5-9B with its module, k = 1 and 4 in ours. Prompts of 512 random tokens, greedy, EOS off, no prefix cache. Decoding alone is the
 seconds of 320 new tokens less those of 64, of the same call; a step is that over the steps between
 the two (vLLM tells how many drafts it made in all; NTP has a step for every token). How long a step
 takes does not depend on what it decodes; tokens per second do, and random weights accept what they
@@ -38,20 +38,39 @@ MIMO = {
     "tie_word_embeddings": False,
 }
 LLAMA = MIMO | {"vocab_size": 32000, "num_hidden_layers": 32, "num_key_value_heads": 32}
+QWEN = {
+    "vocab_size": 248320,
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": False,
+}
 TINY = {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 5}
 TINY |= {"num_attention_heads": 4, "num_key_value_heads": 2}
-SHAPES = {"mimo": MIMO, "llama": LLAMA}
+TINY_LINEAR = {"head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 4}
+TINY_LINEAR |= {"linear_key_head_dim": 16, "linear_value_head_dim": 16}
+SHAPES = {"mimo": MIMO, "llama": LLAMA, "qwen": QWEN}
 PARTS = [
     ("mimo", "ours", (1, 2, 3, 4)),
     *(("mimo", "vllm", (k,)) for k in (1, 4, 2, 3)),
     ("llama", "ours", (1, 2, 3, 4)),
     ("llama", "vllm", (1,)),
+    ("qwen", "ours", (1, 4)),
 ]
 """Of each: a process. The first k of vLLM compiles what the others find in its cache."""
 
 
 def sizes_of(shape, args):
-    return SHAPES[shape] | (TINY if args.tiny else {})
+    tiny = TINY | (TINY_LINEAR if shape == "qwen" else {})
+    return SHAPES[shape] | (tiny if args.tiny else {})
 
 
 def lengths(args):
@@ -89,7 +108,7 @@ def measured(decode, args, sizes, batch):
 
 def our_model(shape, sizes, device, dtype):
     """Return a model with random weights, on its device."""
-    from transformers import AutoModelForCausalLM, Qwen2Config
+    from transformers import AutoModelForCausalLM, Qwen2Config, Qwen3_5TextConfig
 
     from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
     from mtp_harness.models.families import FAMILIES
@@ -102,11 +121,12 @@ def our_model(shape, sizes, device, dtype):
             if shape == "llama":
                 main = model = MTPLlamaForCausalLM(MTPLlamaConfig(**sizes, n_future_tokens=4))
             else:
-                config = Qwen2Config(**sizes)
+                config = (Qwen3_5TextConfig if shape == "qwen" else Qwen2Config)(**sizes)
                 main = AutoModelForCausalLM.from_config(config, dtype=dtype)
                 longer = modules_config(config, 1)
                 modules = Modules(longer, main.model, config.num_hidden_layers)
-                model = SequentialModel(main, modules, FAMILIES["mimo"].as_engines_do(), 4)
+                family = FAMILIES["qwen3_5_text" if shape == "qwen" else "mimo"]
+                model = SequentialModel(main, modules, family.as_engines_do(), 4)
     finally:
         torch.set_default_dtype(before)
     # Every way of loading a model keeps the rotary frequencies in float32.
