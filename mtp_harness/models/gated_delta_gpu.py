@@ -74,9 +74,9 @@ def _parts(net: Any, projected: Tensor) -> Parts:
     if hasattr(net, "in_proj_qkv"):
         sizes = [heads * size for size in (keys, keys, values, values, each, each)]
         apart = torch.split(projected, sizes, 1)
-        return Parts(*(part.unflatten(1, (heads, -1)) for part in apart))
+        return Parts(*(part.view(len(part), heads, -1) for part in apart))
     # Qwen3-Next has them head by head
     both = torch.split(projected, [heads * 2 * (keys + values), heads * 2 * each], 1)
-    vectors, gates = (part.unflatten(1, (heads, -1)) for part in both)
+    vectors, gates = (part.view(len(part), heads, -1) for part in both)
     query, key, value, z = torch.split(vectors, [keys, keys, values, values], 2)
     return Parts(query, key, value, z, *torch.split(gates, each, 2))
