@@ -254,15 +254,15 @@ def _keep_tokens(
         tl.store(place, state)
         first = row * n_tokens * step
         old = inputs + row * (2 * n_key_heads * key_dim + n_heads * value_dim) * (taps - 1)
-        channel = 2 * n_key_heads * key_dim + head * value_dim + lane
-        new = value + first + key_head * of_values + within * value_dim + lane
-        _shift(new, old, channel, kept, step, taps, padded)
+        v_at = 2 * n_key_heads * key_dim + head * value_dim + lane
+        new_v = value + first + key_head * of_values + within * value_dim + lane
+        _shift(new_v, old, v_at, kept, step, taps, padded)
         if (split == 0) & (within == 0):
-            channel = key_head * key_dim + dim
-            new = query + first + key_head * of_keys + dim
-            _shift(new, old, channel, kept, step, taps, padded)
-            new = key + first + key_head * of_keys + dim
-            _shift(new, old, n_key_heads * key_dim + channel, kept, step, taps, padded)
+            q_at = key_head * key_dim + dim
+            new_q = query + first + key_head * of_keys + dim
+            _shift(new_q, old, q_at, kept, step, taps, padded)
+            new_k = key + first + key_head * of_keys + dim
+            _shift(new_k, old, n_key_heads * key_dim + q_at, kept, step, taps, padded)
 
 
 def keep_tokens(
