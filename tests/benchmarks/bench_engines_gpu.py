@@ -6,8 +6,9 @@
 
 Shapes, with random weights: `mimo`, MiMo-7B with its module, k = 1 to 4 in both engines; `llama`,
 the paper's 7B with n = 4 heads, k = 1 to 4 in ours, and its trunk of 29 layers in vLLM, which has
-no such heads; `qwen`, Qwen3.5-9B with its module, k = 1 and 4 in ours. Prompts of 512 random tokens, greedy, EOS off, no prefix cache. Decoding alone is the
-seconds of 320 new tokens less those of 64, of the same call; a step is that over the steps between
+no such heads; `qwen`, Qwen3.5-9B with its module, k = 1 and 4 in ours. Prompts of 512 random
+tokens, greedy, EOS off, no prefix cache. Decoding alone is the seconds of 320 new tokens less those
+of 64, of the same call; a step is that over the steps between
 the two (vLLM tells how many drafts it made in all; NTP has a step for every token). How long a step
 takes does not depend on what it decodes; tokens per second do, and random weights accept what they
 will.

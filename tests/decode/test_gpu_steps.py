@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mtp_harness.decode.engine import Engine, Request
+from mtp_harness.decode.sampling import Sampling
 from mtp_harness.decode.slots import Slots
 from mtp_harness.models.gpu import serve
 from mtp_harness.models.load import load_model
@@ -14,7 +15,7 @@ from ..models.byte_families import write_bytes
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
-LETTERS = range(97, 103)
+LETTERS = range(97, 100)
 FAMILIES = [
     ("mimo", 1),
     ("mimo", 2),
@@ -30,7 +31,7 @@ FAMILIES = [
 def decode(model, k, slots):
     generator = torch.Generator().manual_seed(1)
     lengths = (5, 17, 9, 30, 2)
-    prompts = [torch.randint(97, 103, (n,), generator=generator).tolist() for n in lengths]
+    prompts = [torch.randint(97, 100, (n,), generator=generator).tolist() for n in lengths]
     engine = Engine(model, k, [], lambda tokens: "x" * len(tokens), slots=slots)
     answers = engine.generate([Request(prompt, 60) for prompt in prompts])
     return [(one.tokens, one.record.n_verified) for one in answers]
@@ -41,6 +42,11 @@ def test_graphs_and_kernels_change_no_text(monkeypatch, caplog, tmp_path, family
     caplog.set_level(logging.WARNING)
     folder = write_bytes(tmp_path, family, n, LETTERS)
     model = load_model(folder, torch.float32).to("cuda")
+    for part in (model.main, model.modules_):
+        if hasattr(
+            part.config, "num_experts_per_tok"
+        ):  # a graph holds `grouped_mm` in bfloat16 alone
+            part.set_experts_implementation("batched_mm")
     held = []
     graphs = Slots.graphs
     monkeypatch.setattr(Slots, "graphs", lambda slots: held.append(graphs(slots)) or held[-1])
@@ -54,3 +60,11 @@ def test_graphs_and_kernels_change_no_text(monkeypatch, caplog, tmp_path, family
     assert any(sum(verified) for _, verified in fast[ks[-1], 3]), "no draft is ever right"
     texts = [[tokens for tokens, _ in found] for found in fast.values()]
     assert all(text == texts[0] for text in texts)
+
+
+def test_a_graph_holds_experts_of_half_precision(tmp_path):
+    model = load_model(write_bytes(tmp_path, "glm4_moe", 1, LETTERS), torch.bfloat16).to("cuda")
+    engine = Engine(model, 4, [], str)
+    slots = Slots(model, 4, engine.rule, Sampling(), 2, 40)
+    with torch.inference_mode():
+        assert slots.graphs()
