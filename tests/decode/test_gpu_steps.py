@@ -45,7 +45,7 @@ def test_graphs_and_kernels_change_no_text(monkeypatch, caplog, tmp_path, family
     for part in (model.main, model.modules_):
         if hasattr(
             part.config, "num_experts_per_tok"
-        ):  # a graph holds `grouped_mm` in bfloat16 alone
+        ):  # else held in bfloat16 alone
             part.set_experts_implementation("batched_mm")
     held = []
     graphs = Slots.graphs
