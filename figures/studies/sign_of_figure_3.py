@@ -128,13 +128,14 @@ def difference(pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]])
     Args:
         pairs: for each seed the sums [P, 4] with n heads and with one.
     """
+    scores = np.concatenate([one for pair in pairs for one in pair], axis=1)  # [P, seeds * 2 * 4]
+    return estimate(scores, lambda means: by_seed(means).mean(axis=-1))
 
-    def statistic(means: NDArray[np.float64]) -> NDArray[np.float64]:
-        each = bits_per_byte(means.reshape(len(means), len(pairs), 2, 4))  # [R, seeds, 2]
-        gap: NDArray[np.float64] = (each[..., 0] - each[..., 1]).mean(axis=1)
-        return gap
 
-    return estimate(np.concatenate([one for pair in pairs for one in pair], axis=1), statistic)
+def by_seed(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the difference of each seed, [R, seeds], from means [R, seeds * 2 * 4]."""
+    each = bits_per_byte(means.reshape(len(means), -1, 2, 4))  # [R, seeds, 2]
+    return each[..., 0] - each[..., 1]
 
 
 def differences(results: Results) -> pd.DataFrame:
@@ -164,10 +165,11 @@ def differences(results: Results) -> pd.DataFrame:
             | dict.fromkeys(("documents", "file"))
         )
         told |= {"metric": "bits per byte over n = 1"}
-        for seed, pair, files_of in zip(seeds, pairs, runs, strict=True):
-            value = difference([pair]).value
-            rows.append(told | _ends(Estimate(value, np.nan, np.nan), [pair], seed, files_of))
         every = [one for files_of in runs for one in files_of]
+        for seed, pair, files_of in zip(seeds, pairs, runs, strict=True):
+            (value,) = by_seed(np.concatenate([one.mean(axis=0) for one in pair])[None])[0]
+            gap = Estimate(value, np.nan, np.nan)
+            rows.append(told | _ends(gap, [pair], seed, files_of))
         rows.append(told | _ends(difference(pairs), pairs, None, every))
     return frame(rows)
 
@@ -268,17 +270,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("-o", "--out", type=user_path)
     given = parser.parse_args(argv)
     results = read_runs([given.results])
-    shown = draw(FIGURE, results)
-    said = outcome(shown.table, missing(read(results)))
-    sys.stdout.write(f"{lines(shown.table)}\n\noutcome: {said}\n")
+    rows = FIGURE.show(results, paper=False).table
+    said = outcome(rows, missing(read(results)))
+    sys.stdout.write(f"{lines(rows)}\n\noutcome: {said}\n")
     spent = records.minutes(records.parts(given.results))
     sys.stdout.write(f"cost: {spent:.1f} minutes\n")
     if given.out:
-        given.out.mkdir(parents=True, exist_ok=True)
+        shown = draw(FIGURE, results)
         write_whole(given.out / f"{NAME}.csv", shown.csv)
         write_whole(given.out / f"{NAME}.png", shown.pictures["png"])
         if records.trainings(given.results):
-            found = {"outcome": said, "differences": lines(shown.table).split("\n")}
+            found = {"outcome": said, "differences": lines(rows).split("\n")}
             records.write(given.out / f"{NAME}.json", given.results, found)
     return 0
 
