@@ -17,13 +17,13 @@ name=$label-seed$seed
 model=$work/models/$name out=$work/results/$name log=$work/$name.log
 [ ! -f "$out/training.json" ] || exit 0 # written last
 
-mkdir -p "$model"
+mkdir -p "$model" "$work/results"
 exec 3>&1 >>"$log" 2>&1
 trap 'status=$?; [ $status = 0 ] || tail -n 20 "$log" >&3; echo "$name ends with status $status" >&3' EXIT
 if [ ! -f "$model/config.json" ]; then
     python3 -m mtp_harness.cli train "$model" --data "$data" --seed "$seed" "$@"
 fi
-rm -rf "$out"
+rm -rf "$out" && mkdir "$out" # of a measurement that was stopped
 # shellcheck disable=SC2086 # several arguments
 python3 -m mtp_harness.cli lm_eval --model mtp --model_args "pretrained=$model,label=$label" \
     --log_samples -o "$out" $measuring
