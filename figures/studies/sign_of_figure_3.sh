@@ -43,7 +43,7 @@ trainings() {
     done
 }
 
-measuring="--tasks mtp_solutions --batch_size 16" text=$work/text
+measuring="--tasks mtp_solutions --batch_size 16 --log_samples" text=$work/text
 if [ "$size" = --tiny ]; then
     sizes="tiny-16 tiny-32 tiny-64" seeds=0 at_once=2
     recipe="--steps 6 --rows 2 --context 128 --short-context 64 --warmup 2 --log-every 2"

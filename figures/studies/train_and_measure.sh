@@ -7,7 +7,7 @@
 #   WORK       folder: the model goes into WORK/models, its results and its `training.json` into
 #              WORK/results/LABEL-seedSEED, what the programs print into WORK/LABEL-seedSEED.log
 #   DATA       as for `mtp-harness train --data`
-#   MEASURING  arguments of lm_eval in one text: "--tasks mtp_solutions --batch_size 16"
+#   MEASURING  arguments of lm_eval in one text: "--tasks mtp_solutions --log_samples"
 #   LABEL      the model's name in results
 #   TRAINING   further arguments of `mtp-harness train`
 set -eu
@@ -26,5 +26,5 @@ fi
 rm -rf "$out" && mkdir "$out" # of a measurement that was stopped
 # shellcheck disable=SC2086 # several arguments
 python3 -m mtp_harness.cli lm_eval --model mtp --model_args "pretrained=$model,label=$label" \
-    --log_samples -o "$out" $measuring
+    -o "$out" $measuring
 cp "$model/training.json" "$out/"

@@ -45,7 +45,7 @@ def test_a_model_is_trained_and_measured_once(call):
     done, (train, measure) = run()
     model = str(work / "models" / "a-n1-seed3")
     assert train[2:] == f"train {model} --data text --seed 3 --n 1".split()
-    assert f"--model_args pretrained={model},label=a-n1 --log_samples" in " ".join(measure)
+    assert f"--model_args pretrained={model},label=a-n1 -o " in " ".join(measure)
     assert measure[-4:] == "--tasks x --limit 1".split()
     assert done.stdout == "a-n1-seed3 ends with status 0\n"
     assert (work / "results" / "a-n1-seed3" / "training.json").is_file()
