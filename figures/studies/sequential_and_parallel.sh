@@ -1,0 +1,100 @@
+#!/bin/sh
+# Study 2 (README.md): trains models with parallel heads, with chained modules and with one reused
+# module on the same text, and measures how they draft.
+#
+#     sh figures/studies/sequential_and_parallel.sh WORK [WIDTH [SEED]]
+#     sh figures/studies/sequential_and_parallel.sh WORK --tiny    # anywhere, two minutes
+#     python figures/studies/drafts_compared.py WORK/results       # the outcome
+#
+#   WORK   folder for the text, the models, logs and (WORK/results) what is kept; give the same
+#          again to go on: what is finished is skipped, a training goes on from its checkpoint
+#   WIDTH  192 or 384 (default: both)
+#   SEED   0 or 1 (default: both)
+#
+# In the environment: MTP_HARNESS_DATA, a folder with mbpp.jsonl.gz; STDLIB, the folder of the
+# standard library of CPython 3.11.7, which the text must not share blocks with; if WORK/text.json
+# is there, the text is not made again.
+#
+# The three kinds of one width and seed are trained at once, and their drafts measured at once;
+# speed (seed 0 alone) is measured afterwards, one model after the other.
+set -eu
+work=$1 widths=${2:-192 384} seeds=${3:-0 1} kinds="parallel chained reused"
+here=$(cd "$(dirname "$0")" && pwd)
+mkdir -p "$work/models" "$work/raw" "$work/logs" "$work/results/parts" "$work/results/training"
+work=$(cd "$work" && pwd)
+cd "$here/../.."
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+began=$(date +%s) part="$widths, $seeds"
+trap 'echo "{\"part\": \"$part\", \"seconds\": $(($(date +%s) - began))}" >"$work/results/parts/$began.json"' EXIT
+
+steps=1000 rows=24 context=4096 text=$work/text
+drafts='{"new_tokens": 512}' speed='{"batch": [1, 16], "prompt_tokens": [512], "trials": 5}'
+together=64 limit=
+if [ "$widths" = --tiny ]; then
+    widths=64 seeds=${3:-0} steps=4 rows=2 context=256 text=README.md together=2 limit="--limit 2"
+    drafts='{"quick": true, "window": 256, "new_tokens": 16}'
+    speed='{"batch": 1, "prompt_tokens": 32, "new_tokens": 8, "trials": 1}'
+elif [ ! -f "$text.json" ]; then
+    python3 examples/training_text/make.py "$text" --against "${STDLIB:?a folder, see the top of this script}" \
+        --mbpp "${MTP_HARNESS_DATA:?a folder, see the top of this script}/mbpp.jsonl.gz"
+fi
+
+# Runs a command for a model; its log is shown only if it fails.
+logged() {
+    log=$work/logs/$1.log
+    shift
+    "$@" >>"$log" 2>&1 || { tail -n 20 "$log" >&2 && return 1; }
+}
+
+train() {
+    name=$1-$width-$seed
+    # Not compiled: a model of this size would wait for the compiler as long as it is trained.
+    [ -f "$work/models/$name/config.json" ] || TORCHDYNAMO_DISABLE=${TORCHDYNAMO_DISABLE-1} logged "$name" \
+        python3 "$here/sequential_and_parallel.py" "$work/models/$name" --kind "$1" --width "$width" \
+        --seed "$seed" --data "$text" --steps "$steps" --rows "$rows" --context "$context"
+    cp "$work/models/$name/training.json" "$work/results/training/$name.json"
+}
+
+# measure WHAT KIND ARGUMENTS ...: runs tasks of lm_eval, and brings their results in.
+measure() {
+    model=$work/models/$2-$width-$seed raw=$work/raw/$1-$2-$width-$seed
+    [ ! -f "$raw/done" ] || return 0
+    arguments="pretrained=$model,label=$2-$width,train_tokens=$((steps * rows * context))"
+    arguments="$arguments,train_step=$steps,train_seed=$seed"
+    [ "$2" = parallel ] || arguments="$arguments,drafter=$model/modules"
+    name=$2-$width-$seed what=$1
+    shift 2
+    rm -rf "$raw"
+    # shellcheck disable=SC2086 # no or two arguments
+    logged "$name-$what" python3 -m mtp_harness.cli lm_eval --model mtp --model_args "$arguments$more" \
+        --log_samples -o "$raw" $limit "$@"
+    logged "$name-$what" python3 figures/import_results.py "$raw" --into "$work" --gallery results
+    touch "$raw/done"
+}
+
+# In float32, where the text is the same for every k.
+measure_drafts() {
+    more=,dtype=float32
+    measure drafts "$1" --tasks mtp_heads,mtp_speculative --batch_size "$together" --metadata "$drafts"
+}
+
+at_once() {
+    pids=
+    for kind in $kinds; do
+        "$1" "$kind" &
+        pids="$pids $!"
+    done
+    for pid in $pids; do wait "$pid"; done
+}
+
+for width in $widths; do
+    for seed in $seeds; do
+        at_once train
+        at_once measure_drafts
+        [ "$seed" = 0 ] || continue
+        for kind in $kinds; do
+            more=
+            measure speed "$kind" --tasks mtp_speed --metadata "$speed"
+        done
+    done
+done
