@@ -15,20 +15,20 @@
 # standard library of CPython 3.11.7, which the text must not share blocks with; if WORK/text.json
 # is there, the text is not made again.
 #
-# The three kinds of one width and seed are trained at once, and their drafts measured at once;
-# speed (seed 0 alone) is measured afterwards, one model after the other.
+# Nothing is timed while models are trained and their drafts measured, several at once; speed (seed 0
+# alone) is measured afterwards, one model after the other.
 set -eu
-work=$1 widths=${2:-192 384} seeds=${3:-0 1} kinds="parallel chained reused"
+work=$1 widths=${2:-192 384} seeds=${3:-0 1}
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$work/models" "$work/raw" "$work/logs" "$work/results/parts" "$work/results/training"
 work=$(cd "$work" && pwd)
 cd "$here/../.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
-began=$(date +%s) part="$widths, $seeds"
-trap 'echo "{\"part\": \"$part\", \"seconds\": $(($(date +%s) - began))}" >"$work/results/parts/$began.json"' EXIT
+began=$(date +%s)
+trap 'echo "{\"part\": \"$widths, $seeds\", \"seconds\": $(($(date +%s) - began))}" >"$work/results/parts/$began.json"' EXIT
 
 steps=1000 rows=24 context=4096 text=$work/text
-drafts='{"new_tokens": 512}' speed='{"batch": [1, 16], "prompt_tokens": [512], "trials": 5}'
+drafts='{"new_tokens": 256}' speed='{"batch": [1, 16], "prompt_tokens": [512], "trials": 5}'
 together=64 limit=
 if [ "$widths" = --tiny ]; then
     widths=64 seeds=${3:-0} steps=4 rows=2 context=256 text=README.md together=2 limit="--limit 2"
@@ -49,7 +49,7 @@ logged() {
 train() {
     name=$1-$width-$seed
     # Not compiled: a model of this size would wait for the compiler as long as it is trained.
-    [ -f "$work/models/$name/config.json" ] || TORCHDYNAMO_DISABLE=${TORCHDYNAMO_DISABLE-1} logged "$name" \
+    [ -f "$work/models/$name/config.json" ] || logged "$name" env "TORCHDYNAMO_DISABLE=${TORCHDYNAMO_DISABLE-1}" \
         python3 "$here/sequential_and_parallel.py" "$work/models/$name" --kind "$1" --width "$width" \
         --seed "$seed" --data "$text" --steps "$steps" --rows "$rows" --context "$context"
     cp "$work/models/$name/training.json" "$work/results/training/$name.json"
@@ -72,29 +72,35 @@ measure() {
     touch "$raw/done"
 }
 
-# In float32, where the text is the same for every k.
 measure_drafts() {
-    more=,dtype=float32
+    more=,dtype=float32 # the text is the same for every k
     measure drafts "$1" --tasks mtp_heads,mtp_speculative --batch_size "$together" --metadata "$drafts"
 }
 
+measure_speed() {
+    more= # bfloat16
+    measure speed "$1" --tasks mtp_speed --metadata "$speed"
+}
+
+# at_once FUNCTION KIND ...: all kinds side by side; waits for all, and fails if one of them did.
 at_once() {
-    pids=
-    for kind in $kinds; do
-        "$1" "$kind" &
+    pids='' failed=0 function=$1
+    shift
+    for kind; do
+        "$function" "$kind" &
         pids="$pids $!"
     done
-    for pid in $pids; do wait "$pid"; done
+    for pid in $pids; do wait "$pid" || failed=1; done
+    return $failed
 }
 
 for width in $widths; do
     for seed in $seeds; do
-        at_once train
-        at_once measure_drafts
+        # At width 384 a training may take 50 GB: three are too many for a GPU of 140 GB.
+        at_once train chained reused
+        at_once train parallel
+        at_once measure_drafts parallel chained reused
         [ "$seed" = 0 ] || continue
-        for kind in $kinds; do
-            more=
-            measure speed "$kind" --tasks mtp_speed --metadata "$speed"
-        done
+        for kind in parallel chained reused; do measure_speed "$kind"; done
     done
 done
