@@ -16,6 +16,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -233,13 +234,14 @@ def report(found: Found, rows: Mapping[int, Sequence[Row]]) -> Iterator[str]:
             yield f"{kind} minus {base}: {outcome(decides, base, kind)}"
             for name in MEASURES:
                 each = (pair[name, seed] for seed in SEEDS)
-                said = ", ".join(f"{spanned(r.estimate, _signed)} ({r.n_documents})" for r in each)
-                yield f"  {name}, seeds 0 and 1 (documents): {said}"
+                yield f"  {name}, seeds 0 and 1 (documents): {', '.join(map(_said, each))}"
         yield ""
 
 
-def _signed(value: float) -> str:
-    return in_digits(value, signed=True)
+def _said(row: Row) -> str:
+    if not row.n_documents:
+        return "no document that both read"
+    return f"{spanned(row.estimate, partial(in_digits, signed=True))} ({row.n_documents})"
 
 
 def _table(found: Found, rows: Sequence[Row]) -> list[list[str]]:
@@ -273,10 +275,10 @@ def write(rows: Sequence[Row], folder: Path) -> None:
     differences = [
         Difference(
             row.measure,
-            f"width {row.width}, {row.kind}, base {row.base}, seed {row.seed}",
+            f"width {row.width}: {row.kind}, base {row.base}, seed {row.seed}",
             *row.estimate,
         )
-        for row in rows
+        for row in sorted(rows, key=lambda row: (row.width, row.base, row.kind, row.seed))
         if row.base and row.value == row.value
     ]
     title = (
