@@ -26,6 +26,7 @@ cd "$here/../.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 began=$(date +%s)
 trap 'echo "{\"part\": \"$widths, $seeds\", \"seconds\": $(($(date +%s) - began))}" >"$work/results/parts/$began.json"' EXIT
+trap 'exit 1' INT TERM
 
 steps=1000 rows=24 context=4096 text=$work/text
 drafts='{"new_tokens": 256}' speed='{"batch": [1, 16], "prompt_tokens": [512], "trials": 5}'
