@@ -43,9 +43,7 @@ def test_graphs_and_kernels_change_no_text(monkeypatch, caplog, tmp_path, family
     folder = write_bytes(tmp_path, family, n, LETTERS)
     model = load_model(folder, torch.float32).to("cuda")
     for part in (model.main, model.modules_):
-        if hasattr(
-            part.config, "num_experts_per_tok"
-        ):  # else held in bfloat16 alone
+        if hasattr(part.config, "num_experts_per_tok"):  # else held in bfloat16 alone
             part.set_experts_implementation("batched_mm")
     held = []
     graphs = Slots.graphs
