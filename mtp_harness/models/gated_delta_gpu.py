@@ -51,9 +51,9 @@ def _projections(net: Any) -> list[nn.Linear]:
 
 def _joins(layer: Any, hidden: Tensor) -> bool:
     """Return whether a projection can be joined: not quantised, offloaded, or with an adapter."""
-    if type(layer) is not nn.Linear or layer.bias is not None:
+    if type(layer) is not nn.Linear:
         return False
-    return layer.weight.dtype == hidden.dtype and layer.weight.device == hidden.device
+    return bool(layer.weight.dtype == hidden.dtype and layer.weight.device == hidden.device)
 
 
 def _joined(net: Any) -> Tensor:
