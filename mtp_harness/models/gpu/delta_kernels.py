@@ -108,15 +108,21 @@ def _read_window(
     state = tl.load(matrix + place + dim[:, None] * value_dim + lane[None, :])
     rate = tl.exp(tl.load(a_log + head).to(tl.float32))
     bias = tl.load(dt_bias + head).to(tl.float32)
-    for t in tl.static_range(n_tokens):
+    read = ()  # type: tuple[Any, ...]
+    for t in tl.static_range(n_tokens):  # a loop of its own, so that no read waits for another
         q = _convolved(new_q, old, weight, q_at, step, t, taps)
         k = _convolved(new_k, old, weight, k_at, step, t, taps)
         v = _convolved(new_v, old, weight, v_at, step, t, taps)
+        strength = tl.load(b + gate + t * step)
+        fade = tl.load(a + gate + t * step)
+        read = read + ((q, k, v, strength, fade),)
+    for t in tl.static_range(n_tokens):
+        q, k, v, strength, fade = read[t]
         q = _unit(q, epsilon) * key_dim**-0.5
         k = _unit(k, epsilon)
-        beta = 1.0 / (1.0 + tl.exp(-tl.load(b + gate + t * step).to(tl.float32)))
+        beta = 1.0 / (1.0 + tl.exp(-strength.to(tl.float32)))
         beta = beta.to(b.dtype.element_ty).to(tl.float32)
-        x = tl.load(a + gate + t * step).to(tl.float32) + bias
+        x = fade.to(tl.float32) + bias
         stays = tl.exp(-rate * tl.where(x > 20.0, x, tl.log(1.0 + tl.exp(x))))
         state = state * stays
         u = beta * (v - tl.sum(state * k[:, None], 0))
@@ -243,14 +249,16 @@ def _keep_tokens(
         place = (row * n_heads + head).to(tl.int64) * key_dim * value_dim
         place = matrix + place + dim[:, None] * value_dim + lane[None, :]
         state = tl.load(place)
+        read = ()  # type: tuple[Any, ...]
         for t in tl.static_range(n_tokens):
             token = row * n_tokens + t
-            at = (token * n_key_heads + key_head) * key_dim + dim
-            k = tl.where(t < kept, tl.load(keys + at), 0.0)
-            at = (token * n_heads + head) * value_dim + lane
-            u = tl.where(t < kept, tl.load(written + at), 0.0)
-            stays = tl.where(t < kept, tl.load(remains + token * n_heads + head), 1.0)
-            state = state * stays + k[:, None] * u[None, :]
+            k = tl.load(keys + (token * n_key_heads + key_head) * key_dim + dim)
+            u = tl.load(written + (token * n_heads + head) * value_dim + lane)
+            read = read + ((k, u, tl.load(remains + token * n_heads + head)),)
+        for t in tl.static_range(n_tokens):
+            k, u, stays = read[t]
+            if t < kept:
+                state = state * stays + k[:, None] * u[None, :]
         tl.store(place, state)
         first = row * n_tokens * step
         old = inputs + row * (2 * n_key_heads * key_dim + n_heads * value_dim) * (taps - 1)
