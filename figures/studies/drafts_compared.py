@@ -229,6 +229,7 @@ def report(found: Found, rows: Mapping[int, Sequence[Row]]) -> Iterator[str]:
     for width, own in rows.items():
         yield f"width {width}"
         yield aligned(_table(found, own))
+        yield "Accuracies: modules read the true bytes in between, and parallel heads do not."
         for base, kind in combinations(KINDS, 2):
             pair = {(r.measure, r.seed): r for r in own if (r.base, r.kind) == (base, kind)}
             decides = [pair[DECIDES, seed].estimate for seed in SEEDS]
@@ -241,7 +242,7 @@ def report(found: Found, rows: Mapping[int, Sequence[Row]]) -> Iterator[str]:
 
 def _said(row: Row) -> str:
     if not row.n_documents:
-        return "no document that both read"
+        return "no document: one of the two always loops"
     return f"{spanned(row.estimate, partial(in_digits, signed=True))} ({row.n_documents})"
 
 
