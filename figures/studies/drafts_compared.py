@@ -14,6 +14,7 @@ import argparse
 import csv
 import io
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -82,9 +83,9 @@ class Row(NamedTuple):
     measure: str
     at: str  # the data set and the offset, or the batch size
     value: float
-    low: float | None = None
-    high: float | None = None
-    n_documents: int | None = None
+    low: float = math.nan  # of accuracies no interval is given
+    high: float = math.nan
+    n_documents: int = 0
 
     @property
     def estimate(self) -> Estimate:
@@ -145,7 +146,7 @@ def pooled(measure: Measure, *sums: Sums) -> tuple[Estimate, int]:
     names = sorted(set.intersection(*(set(one) for one in sums)))
     parts = [np.array([one[name] for name in names]) for one in sums]  # each [P, C]
     if not names:
-        return Estimate(np.nan, np.nan, np.nan), 0
+        return Estimate(math.nan, math.nan, math.nan), 0
 
     def difference(means: NDArray[np.float64]) -> NDArray[np.float64]:
         *base, last = (measure.pool(part) for part in np.split(means, len(parts), axis=-1))
@@ -228,6 +229,7 @@ def report(found: Found, rows: Mapping[int, Sequence[Row]]) -> Iterator[str]:
     for width, own in rows.items():
         yield f"width {width}"
         yield aligned(_table(found, own))
+        yield "Accuracies: modules read the true bytes in between, and parallel heads do not."
         for base, kind in combinations(KINDS, 2):
             pair = {(r.measure, r.seed): r for r in own if (r.base, r.kind) == (base, kind)}
             decides = [pair[DECIDES, seed].estimate for seed in SEEDS]
@@ -240,7 +242,7 @@ def report(found: Found, rows: Mapping[int, Sequence[Row]]) -> Iterator[str]:
 
 def _said(row: Row) -> str:
     if not row.n_documents:
-        return "no document that both read"
+        return "no document: one of the two always loops"
     return f"{spanned(row.estimate, partial(in_digits, signed=True))} ({row.n_documents})"
 
 
@@ -279,7 +281,7 @@ def write(rows: Sequence[Row], folder: Path) -> None:
             *row.estimate,
         )
         for row in sorted(rows, key=lambda row: (row.width, row.base, row.kind, row.seed))
-        if row.base and row.value == row.value
+        if row.base and row.n_documents
     ]
     title = (
         "Three kinds of heads on the same text: paired differences, 90 % intervals over documents"
@@ -288,7 +290,9 @@ def write(rows: Sequence[Row], folder: Path) -> None:
 
 
 def _plain(entry: Any) -> Any:
-    return f"{entry:.10g}" if isinstance(entry, float) else entry
+    if not isinstance(entry, float):
+        return entry
+    return "" if math.isnan(entry) else f"{entry:.10g}"
 
 
 def main(argv: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ from mtp_harness.scoring.bootstrap import Estimate
 from ..scripts import ROOT, script
 from .runs import table, write_run
 
+STUDIES = ROOT / "figures" / "studies"
 STEPS = 10
 N = 40
 SHARE = {"parallel": 25, "chained": 30, "reused": 28}
@@ -18,7 +19,7 @@ SHARE = {"parallel": 25, "chained": 30, "reused": 28}
 
 @pytest.fixture(scope="module")
 def study():
-    return script(ROOT / "figures" / "studies" / "drafts_compared.py")
+    return script(STUDIES / "drafts_compared.py")
 
 
 def documents(metrics):
@@ -165,6 +166,15 @@ def test_what_is_not_measured_is_said(study, tmp_path, capsys):
     write_all(tmp_path, {0: SHARE})
     said = lines(study, tmp_path, capsys)
     assert said[0].startswith("width 192 is not complete: mtp_speculative of parallel-192, seed 1")
+
+
+def test_the_committed_table_is_what_the_results_give(study, tmp_path):
+    kept = STUDIES / "results" / "sequential_and_parallel"
+    if not kept.is_dir():
+        pytest.skip(f"needs {kept}: the study was not run yet")
+    study.main([str(kept), "-o", str(tmp_path)])
+    name = "fig_drafts_compared.csv"
+    assert (tmp_path / name).read_text() == (STUDIES / "results" / name).read_text()
 
 
 @pytest.mark.parametrize("damage", ["twice", "another", "other documents"])
