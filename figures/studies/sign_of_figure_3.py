@@ -119,7 +119,7 @@ def sums_of(files: dict[Key, ResultFile]) -> dict[Key, Sums]:
 
 def bits(sums: Sums, data_set: str) -> NDArray[np.float64]:
     """Return the four sums of each problem over the benchmarks of a data set, [P, 4]."""
-    return np.sum([sums[name] for name in DATA_SETS[data_set]], axis=0)
+    return np.array([sums[name] for name in DATA_SETS[data_set]]).sum(axis=0)
 
 
 def difference(pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Estimate:
