@@ -1,6 +1,6 @@
 """The training text of study 4: solved expressions of 1 to 5 operations, as `mtp_arithmetic` asks.
 
-    python figures/studies/arithmetic_text.py PREFIX [--chunks 60]
+    python figures/studies/arithmetic_text.py PREFIX [--chunks 45]
     mtp-harness train MODEL --data PREFIX
 
 Each expression is a document of its own, `(20513+00640)=20453` and a line break, with byte 0 before
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     """Write the text."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("prefix", type=user_path)
-    parser.add_argument("--chunks", type=int, default=60, help="of 100,000 expressions")
+    parser.add_argument("--chunks", type=int, default=45, help="of 100,000 expressions")
     given = parser.parse_args(argv)
     with multiprocessing.Pool() as pool:
         made = pool.map(chunk, range(given.chunks), chunksize=1)

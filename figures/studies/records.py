@@ -30,7 +30,7 @@ def parts(results: Path) -> list[dict[str, Any]]:
 
 def minutes(calls: list[dict[str, Any]]) -> float:
     """Return the time that the machine was used, in minutes."""
-    return sum(call["seconds"] for call in calls) / 60
+    return float(sum(call["seconds"] for call in calls)) / 60
 
 
 def write(path: Path, results: Path, found: dict[str, Any]) -> None:

@@ -119,7 +119,7 @@ def sums_of(files: dict[Key, ResultFile]) -> dict[Key, Sums]:
 
 def bits(sums: Sums, data_set: str) -> NDArray[np.float64]:
     """Return the four sums of each problem over the benchmarks of a data set, [P, 4]."""
-    return np.sum([sums[name] for name in DATA_SETS[data_set]], axis=0)
+    return np.array([sums[name] for name in DATA_SETS[data_set]]).sum(axis=0)
 
 
 def difference(pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Estimate:
@@ -164,7 +164,7 @@ def differences(results: Results) -> pd.DataFrame:
             | {"data_set": data_set, "label": f"bytes-{size}"}
             | dict.fromkeys(("documents", "file"))
         )
-        told |= {"metric": "bits per byte over n = 1"}
+        told |= {"metric": "bits per byte above n = 1"}
         every = [one for files_of in runs for one in files_of]
         for seed, pair, files_of in zip(seeds, pairs, runs, strict=True):
             (value,) = by_seed(np.concatenate([one.mean(axis=0) for one in pair])[None])[0]
@@ -199,8 +199,12 @@ def verdict(gaps: Sequence[Estimate]) -> Verdict:
     return "disagree" if gaps[0].high < 0 or rises else "inconclusive"
 
 
+BESIDE = 1.2
+"""Where the dots of seeds are, by size of model."""
+
+
 class BySize(Lines):
-    """Differences by model size: lines through the means, and a dot for each seed."""
+    """Differences by model size: lines through the means, and beside them a dot for each seed."""
 
     def __call__(self, canvas: Canvas, shown: pd.DataFrame, style: Style) -> None:
         """Draw the table."""
@@ -211,14 +215,14 @@ class BySize(Lines):
             axes.axhline(0, color=GREY, linewidth=0.6)
             for n, dots in shown[~means & (shown["data_set"] == name)].groupby("n"):
                 at, value = (dots[column].astype(float) for column in (self.x, "value"))
-                axes.plot(at, value, ".", color=style.colour(int(n)), markersize=3, alpha=0.6)
+                axes.plot(BESIDE * at, value, ".", color=style.colour(int(n)), markersize=4)
 
 
 FIGURE = Figure(
     NAME,
     "What n heads cost a model's next token, by model size. Head 1's bits per byte of reference "
     "solutions, minus those of n = 1 with as many parameters and the same text: above 0 is a loss. "
-    "Dots are seeds, lines their means.",
+    "Small dots beside the means: the seeds.",
     differences,
     BySize(
         "parameters",
@@ -227,7 +231,7 @@ FIGURE = Figure(
         order=tuple(DATA_SETS),
         log_x=True,
         share_y="all",
-        ylabel="bits per byte over n = 1",
+        ylabel="bits per byte above n = 1",
     ),
     f"`sh figures/studies/{NAME}.sh`",
 )

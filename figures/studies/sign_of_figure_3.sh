@@ -18,14 +18,9 @@
 # A training takes about 1 minute at 1M and 15M, and 5 at 100M (H200); then compiling and measuring,
 # 1 minute. So that no command takes ten minutes: `1M`, `15M 0`, `15M 1`, `100M 0 1`, `100M 0 2`, ...
 set -eu
-work=$1 size=$2 seeds=${3:-0 1} wanted=${4:-1 2 4}
-here=$(cd "$(dirname "$0")" && pwd)
-mkdir -p "$work/results/parts"
-work=$(cd "$work" && pwd)
-cd "$here/../.."
-export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
-began=$(date +%s)
-case $size in 1M | 15M | 100M | --tiny) ;; *) echo "no size $size; expected 1M, 15M or 100M" >&2 && exit 2 ;; esac
+case ${2:-} in 1M | 15M | 100M | --tiny) ;; *) echo "no size ${2:-}; expected 1M, 15M or 100M" >&2 && exit 2 ;; esac
+. "$(dirname "$0")/begin.sh"
+size=$1 seeds=${2:-0 1} wanted=${3:-1 2 4}
 
 # One training a line: label, seed, arguments of `mtp-harness train`. Equal parameters for all n.
 trainings() {
@@ -57,7 +52,5 @@ else
             --mbpp "${MTP_HARNESS_DATA:?a folder, see the top of this script}/mbpp.jsonl.gz"
     fi
 fi
-trap 'echo "{\"part\": \"$*\", \"seconds\": $(($(date +%s) - began))}" >"$work/results/parts/$began.json"' EXIT
-shift
 for one in $sizes; do trainings "$one"; done |
     xargs -r -L 1 -P "$at_once" sh "$here/train_and_measure.sh" "$work" "$text" "$measuring"
