@@ -245,6 +245,10 @@ class Lines:
             axes.xaxis.set_minor_locator(NullLocator())
         if self.x == "parameters":  # one tick may stand for sizes that are all but one
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: in_short(x, digits=2)))
+        elif self.x == "prompt_tokens" and ticks and ticks[-1] >= 10_000:  # 32k is 32,768
+            axes.xaxis.set_major_formatter(
+                FuncFormatter(lambda x, _: f"{x:g}" if x < 1024 else f"{x / 1024:g}k")
+            )
         elif self.x == "train_tokens" or (ticks and ticks[-1] >= 10_000):
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: in_short(x)))
         elif self.log_x:

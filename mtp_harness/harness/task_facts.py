@@ -110,7 +110,7 @@ FACTS: Mapping[str, Facts] = {
         "recall of a name seen once, by head", quick_cpu_s=18, times_quick=5, gpu_s=9
     ),
     "mtp_long_context": Facts(
-        "drafts accepted by how much text stands before", quick_cpu_s=60, times_quick=16
+        "drafts accepted by how much text stands before", quick_cpu_s=70, times_quick=16
     ),
     "mtp_perplexity": Facts(
         "perplexity in a sliding window", quick_cpu_s=100, times_quick=20, gpu_s=31
