@@ -9,7 +9,7 @@ from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.decode.sampling import Sampling
 from mtp_harness.decode.slots import Slots
 from mtp_harness.models.gpu import serve
-from mtp_harness.models.load import load_model
+from mtp_harness.models.load import load_model, open_model
 
 from ..models.byte_families import write_bytes
 
@@ -37,27 +37,47 @@ def decode(model, k, slots):
     return [(one.tokens, one.record.n_verified) for one in answers]
 
 
-@pytest.mark.parametrize(("family", "n"), FAMILIES)
-def test_graphs_and_kernels_change_no_text(monkeypatch, caplog, tmp_path, family, n):
+def compared(monkeypatch, caplog, model, ks):
+    """Decode with graphs and kernels, and without either; return the former's answers."""
+    from mtp_harness.models.gpu import delta_window  # it needs Triton
+
     caplog.set_level(logging.WARNING)
-    folder = write_bytes(tmp_path, family, n, LETTERS)
-    model = load_model(folder, torch.float32).to("cuda")
-    for part in (model.main, model.modules_):
-        if hasattr(part.config, "num_experts_per_tok"):  # else held in bfloat16 alone
-            part.set_experts_implementation("batched_mm")
     held = []
     graphs = Slots.graphs
     monkeypatch.setattr(Slots, "graphs", lambda slots: held.append(graphs(slots)) or held[-1])
-    ks = (1, 2, 3) if n == 2 else (1, 2, 4)
     fast = {(k, slots): decode(model, k, slots) for k in ks for slots in (1, 3)}
     assert all(held), caplog.text
     monkeypatch.setattr(Slots, "graphs", lambda slots: {})
     monkeypatch.setattr(serve, "_on_gpu", lambda states: False)
+    monkeypatch.setattr(delta_window, "serves", lambda *_: False)
     for (k, slots), found in fast.items():
         assert found == decode(model, k, slots), (k, slots)
     assert any(sum(verified) for _, verified in fast[ks[-1], 3]), "no draft is ever right"
     texts = [[tokens for tokens, _ in found] for found in fast.values()]
     assert all(text == texts[0] for text in texts)
+
+
+@pytest.mark.parametrize(("family", "n"), FAMILIES)
+def test_graphs_and_kernels_change_no_text(monkeypatch, caplog, tmp_path, family, n):
+    model = load_model(write_bytes(tmp_path, family, n, LETTERS), torch.float32).to("cuda")
+    for part in (model.main, model.modules_):
+        if hasattr(part.config, "num_experts_per_tok"):  # else held in bfloat16 alone
+            part.set_experts_implementation("batched_mm")
+    compared(monkeypatch, caplog, model, (1, 2, 3) if n == 2 else (1, 2, 4))
+
+
+@pytest.mark.parametrize(
+    ("name", "drafter"),
+    [
+        ("mtp-bytes-n4", None),
+        ("mtp-bytes-qwen", None),
+        ("mtp-bytes-n1", "mtp-bytes-n1-eagle3"),
+        ("mtp-bytes-n1", "mtp-bytes-n1-medusa"),
+    ],
+)
+def test_shipped_models_write_the_same(monkeypatch, caplog, name, drafter):
+    opened = open_model(name, dtype=torch.float32, device="cuda", drafter=drafter)
+    compared(monkeypatch, caplog, opened.model, (1, 4))
 
 
 def test_a_graph_holds_experts_of_half_precision(tmp_path):

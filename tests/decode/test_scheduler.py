@@ -116,6 +116,40 @@ def test_answers_are_handed_on_as_they_end():
     assert [answer for _, answer in sorted(order)] == answers
 
 
+# Steps launched ahead, as CUDA graphs are: each reads as few columns as one can
+
+
+class Ahead:
+    """What stands for a graph without a GPU."""
+
+    def __init__(self, slots, width):
+        self.slots, self.width = slots, width
+
+    def replay(self):
+        return self.slots.step(self.slots.k, self.width)
+
+
+@pytest.mark.parametrize(("slots", "rule"), [(1, Rule()), (3, Rule(draft_threshold=0.3))])
+@pytest.mark.parametrize("name", ["llama", "sequential", "hybrid"])
+def test_steps_launched_ahead_change_neither_text_nor_records(monkeypatch, name, slots, rule):
+    model = MODELS[name]()
+    generator = random.Random(1)
+    requests = [Request(prompt, generator.randrange(1, 30)) for prompt in prompts(7, 10)]
+    for k in (1, model.n_future_tokens):
+        expected = decode(model, k, requests, slots=slots, rule=rule)
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                Slots,
+                "graphs",
+                lambda self: {w: Ahead(self, w) for w in range(1, self.cache.trash + 1)},
+            )
+            found = decode(model, k, requests, slots=slots, rule=rule)
+        for one, other in zip(found, expected, strict=True):
+            assert one.tokens == other.tokens
+            assert one.record.n_verified == other.record.n_verified
+            assert one.record.rejected == other.record.rejected
+
+
 # Memory
 
 
