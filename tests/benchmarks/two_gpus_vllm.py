@@ -63,37 +63,48 @@ def commands(name, given):
     return [([*start, str(i), *given], own | {"CUDA_VISIBLE_DEVICES": str(i)}) for i in range(2)]
 
 
-def run(name, folder, place, limit):
-    """Return one run's answers and facts, or why it failed."""
-    out = place / name
+def run(name, folder, place, given):
+    """Return one run's answers and facts, or why it failed; its output is in a log beside them."""
+    out, log = place / name, given.output.with_name(f"{name}.log")
     began = time.perf_counter()
-    started = [
-        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        for command, env in commands(name, words(name, folder, out, limit))
-    ]
-    said = [process.communicate(timeout=300)[0].decode() for process in started]
-    if any(process.returncode for process in started):
-        return {"failed": [text[-2500:] for text in said]}
+    with log.open("w") as said:
+        started = [
+            subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+            for command, env in commands(name, words(name, folder, out, given.limit))
+        ]
+        until = time.monotonic() + given.seconds
+        try:
+            ended = [one.wait(timeout=max(1, until - time.monotonic())) for one in started]
+        except subprocess.TimeoutExpired:
+            for one in started:
+                one.terminate()
+            return {"failed": f"not ready after {given.seconds} s", "log": tail(log)}
+    if any(ended):
+        return {"failed": f"ended with {ended}", "log": tail(log)}
     [results], [samples] = out.rglob("results_*.json"), out.rglob("samples_*.jsonl")
     mtp = json.loads(results.read_text())["config"]["mtp"]
     rows = [json.loads(line) for line in samples.read_text().splitlines()]
-    warned = [line for text in said for line in text.splitlines() if "accept" in line.lower()]
     return {
         "answers": {row["doc_id"]: row["resps"] for row in rows},
         "process_s": round(time.perf_counter() - began, 1),
         "engine": mtp.get("engine"),
         "hardware": mtp.get("hardware"),
         "totals": mtp.get("totals"),
-        "said_of_acceptance": warned[:3],
     }
+
+
+def tail(log):
+    return log.read_text(errors="replace")[-3000:]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=21)
+    parser.add_argument("--seconds", type=float, default=150, help="for each run")
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
     given = parser.parse_args()
+    given.output.parent.mkdir(parents=True, exist_ok=True)
     found = {}
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
@@ -105,7 +116,7 @@ def main():
             json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": CONTEXT})
         )
         for one in given.runs:
-            found[one] = run(one, folder, place, given.limit)
+            found[one] = run(one, folder, place, given)
             other = found.get(AGAINST.get(one, ""), {})
             if "answers" in found[one] and "answers" in other:
                 pairs = [
