@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+
 from mtp_harness.decode.compare import Comparison, Decoded, Difference, Verifier
 from mtp_harness.models.sequential import SequentialModel
 from mtp_harness.probes.speculative import acceptance_cells
@@ -198,7 +200,7 @@ def starter(
     def start(k: int) -> tuple[Decode, Callable[[], None]]:
         from mtp_harness.vllm import MTPVLLM
 
-        held = [MTPVLLM(pretrained, draft_heads=k, **how)]
+        held = [MTPVLLM(pretrained, draft_heads=k, **how, **_what_is_free())]
 
         def end() -> None:
             held.pop().close()
@@ -206,6 +208,14 @@ def starter(
         return (lambda requests: held[0].decode(requests)), end
 
     return start
+
+
+def _what_is_free() -> dict[str, float]:
+    # vLLM asks for a share of the whole GPU; our model is there already.
+    if not torch.cuda.is_available():
+        return {}
+    free, total = torch.cuda.mem_get_info()
+    return {"gpu_memory_utilization": 0.9 * free / total}
 
 
 def verify(
