@@ -85,9 +85,9 @@ class MTPVLLM(EngineLM):
             ValueError: an argument is not what it should be.
             UserError: vLLM cannot load the checkpoint.
         """
-        refuse_foreign(kwargs)
-        names = {*OWN, "method", "drafter"}
         kwargs = read_arguments(kwargs)
+        refuse_foreign(kwargs)
+        names = {*OWN, "method"}
         self._own = own = {name: kwargs.pop(name) for name in names & kwargs.keys()}
         refuse_odd_values(own.get("draft_heads"), None, {"pretrained": pretrained, **own})
         self.pretrained = pretrained
@@ -111,8 +111,6 @@ class MTPVLLM(EngineLM):
         cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None
     ) -> "MTPVLLM":
         """Build the model for the command line: errors are one sentence, not a traceback."""
-        with user_errors(ValueError):
-            refuse_foreign(arg_dict)
         if not arg_dict.get("pretrained"):
             raise UserError(
                 "--model mtp-vllm without pretrained=, expected a folder or a name on the hub: "
@@ -279,15 +277,21 @@ class MTPVLLM(EngineLM):
             dtype = self.model.llm_engine.model_config.dtype
         return str(dtype).removeprefix("torch.")
 
+    @property
+    def _kind_of_heads(self) -> str:
+        if self.how.method in ("medusa", "ngram"):
+            return {"medusa": "parallel", "ngram": "none"}[self.how.method]
+        return "sequential" if self.how.method or self._modules else "none"
+
     def _identity(self) -> dict[str, Any]:
         """Return what an answer depends on, decoding aside."""
-        folder = Path(resolve(self.pretrained))
-        local = is_local(self.pretrained)
+        drafter = self._own.get("drafter") if self.how.method else None
         return {
             "pretrained": self.pretrained,
-            "weights_sha256": provenance.weights_sha256(folder) if local else None,
+            "weights_sha256": _sha256(self.pretrained),
+            **({"drafter": drafter, "drafter_sha256": _sha256(drafter)} if drafter else {}),
             "n_future_tokens": max(self.how.draft_heads, heads_of(self._modules)),
-            "heads": "sequential" if self._modules else "none",
+            "heads": self._kind_of_heads,
             "dtype": self._dtype,
             "max_length": self.max_length,
             "engine": {"name": "vllm", "version": VLLM_VERSION},
@@ -298,7 +302,6 @@ class MTPVLLM(EngineLM):
         return {
             "draft_heads": self.how.draft_heads,
             "method": self.how.method or None,
-            "drafter": (self.how.config or {}).get("model"),
             "acceptance": "exact",
             "lossless": True,
             "seed": self._seed,
@@ -328,6 +331,10 @@ class MTPVLLM(EngineLM):
             **provenance.environment(device),
         }
         return {"model_dtype": self._dtype, "mtp": mtp}
+
+
+def _sha256(place: str) -> str | None:
+    return provenance.weights_sha256(Path(resolve(place))) if is_local(place) else None
 
 
 def _modules_of(pretrained: str, revision: str | None) -> int:

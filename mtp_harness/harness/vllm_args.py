@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mtp_harness.harness.rules import Rule, is_name, whole
+from mtp_harness.models.load import resolve
 from mtp_harness.models.sequential import heads_of
 
 METHODS = ("mtp", "eagle", "eagle3", "medusa", "ngram")
@@ -90,7 +91,7 @@ def speculation(own: Mapping[str, Any], name: str, modules: int) -> Speculation:
         )
     config: dict[str, Any] = {"method": method or "mtp", "num_speculative_tokens": k - 1}
     if drafter:
-        config["model"] = drafter
+        config["model"] = resolve(drafter)
     return Speculation(k, config["method"], config)
 
 

@@ -71,7 +71,7 @@ class EngineLM(VLLM):  # type: ignore[misc]
 
     def with_heads(self, k: int) -> None:
         """Have an engine with heads 1..k."""
-        if k == self.now.draft_heads:
+        if k == self.k:
             return
         self.close()
         self.now = self.how_with(k)
@@ -86,6 +86,11 @@ class EngineLM(VLLM):  # type: ignore[misc]
         del self.model
         gc.collect()
         torch.cuda.empty_cache()  # of an engine in this process; nothing where there is no GPU
+
+    @property
+    def k(self) -> int:
+        """Of the engine that runs."""
+        return self.now.draft_heads
 
     @property
     def most_heads(self) -> int:
@@ -147,7 +152,7 @@ class EngineLM(VLLM):  # type: ignore[misc]
 
     def record(self, one: Asked, heard: Heard, n_asked: int) -> DecodeRecord:
         """Return how one of `n_asked` answers was decoded."""
-        setting = Setting(self.now.draft_heads, self.max_length, min(n_asked, self.n_rows))
+        setting = Setting(self.k, self.max_length, min(n_asked, self.n_rows))
         with user_errors(ValueError):
             return record_of(heard, setting, one.greedy, one.n_truncated)
 

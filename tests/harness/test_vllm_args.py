@@ -1,11 +1,13 @@
 """Model arguments of `mtp-vllm`: read, and refused by name before vLLM is asked for anything."""
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 from mtp_harness.errors import UserError
 from mtp_harness.harness.vllm_args import Speculation, in_a_sentence, refuse_foreign, speculation
+from mtp_harness.models.load import SHIPPED_DRAFTERS
 
 EAGLE = {"method": "eagle3", "drafter": "d"}
 
@@ -48,6 +50,12 @@ def test_k_heads_draft_k_less_1_tokens(own, modules, expected):
     if config is not None:
         config = {**config, "num_speculative_tokens": k - 1}
     assert speculation(own, "m", modules) == Speculation(k, method, config)
+
+
+def test_a_shipped_drafter_is_a_folder_for_vllm():
+    name = SHIPPED_DRAFTERS[0]
+    config = speculation({"method": "eagle3", "drafter": name, "draft_heads": 2}, "m", 0).config
+    assert config["model"].endswith(f"/{name}") and Path(config["model"]).is_dir()
 
 
 @pytest.mark.parametrize(
