@@ -49,7 +49,13 @@ from mtp_harness.harness.generation_args import checked_arguments, place_of
 from mtp_harness.harness.identity import SCHEMA
 from mtp_harness.harness.model_args import OWN, read_arguments, refuse_odd_values
 from mtp_harness.harness.progress import Spent, totals
-from mtp_harness.harness.vllm_args import VARYING, Speculation, refuse_foreign, speculation
+from mtp_harness.harness.vllm_args import (
+    VARYING,
+    Speculation,
+    refuse_foreign,
+    require_adapter,
+    speculation,
+)
 from mtp_harness.harness.vllm_start import starting
 from mtp_harness.models import provenance
 from mtp_harness.models.checkpoints.checks import read_json
@@ -89,7 +95,9 @@ class MTPVLLM(EngineLM):
         refuse_foreign(kwargs)
         names = {*OWN, "method"}
         self._own = own = {name: kwargs.pop(name) for name in names & kwargs.keys()}
-        refuse_odd_values(own.get("draft_heads"), None, {"pretrained": pretrained, **own})
+        given = {"pretrained": pretrained, "batch_size": kwargs.get("batch_size"), **own}
+        refuse_odd_values(None, None, {**given, "draft_heads": None})  # `speculation` reads it
+        require_adapter(kwargs.get("lora_local_path"))
         self.pretrained = pretrained
         self._modules = _modules_of(pretrained, kwargs.get("revision"))
         self.how = self.now = speculation(own, pretrained, self._modules)
@@ -208,6 +216,11 @@ class MTPVLLM(EngineLM):
         where = place_of(instance)
         with user_errors(ValueError, TypeError, prefix=f"{where}: "):
             checked = checked_arguments(gen_kwargs)
+            if checked.pop("n", 1) != 1:
+                raise ValueError("n is above 1, expected one answer to a request: use repeats.")
+            # As `--model mtp`: without these two, vLLM samples.
+            checked.setdefault("do_sample", bool(checked.get("temperature")))
+            checked.setdefault("temperature", float(checked["do_sample"]))
             eos = self.tokenizer.decode(self.eot_token_id) or self.tokenizer.eos_token
             how, until, budget = self.modify_gen_kwargs(checked, eos, self.max_gen_toks)
         prompt, n_truncated = self.prompt(context, budget, where)
