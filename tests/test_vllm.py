@@ -262,7 +262,7 @@ def test_probes_of_logits_are_refused_before_anything_loads():
 def test_verify_compares_both_engines(folder, tmp_path, capsys):
     """Answers may end at several tokens, as a chat model's do."""
     shutil.copytree(folder, tmp_path / "m")
-    ends = {"eos_token_id": [0, *range(60, 80)]}
+    ends = {"eos_token_id": [0, 12, 21]}
     folder = rewrite(tmp_path / "m", ends)
     (tmp_path / "m" / "generation_config.json").write_text(json.dumps(ends))  # vLLM reads this one
     words = ("--draft-heads", "4", "--prompts", "4", "--new-tokens", "40", "--batch", "4")
@@ -274,7 +274,8 @@ def test_verify_compares_both_engines(folder, tmp_path, capsys):
     told = json.loads(out.read_text())["vllm"]
     assert [one["draft_heads"] for one in told] == [1, 4]
     for one in told:
-        assert all(pair["errors"] == 0 and pair["answers"] == 4 for pair in one["comparisons"])
+        for pair in one["comparisons"]:
+            assert (pair["errors"], pair["answers"]) == (0, 4) and pair["tokens"] in (36, 40)
         for at in one["accept_rate_prefix"]:
             assert at["ours"] == pytest.approx(at["vllm"], abs=1e-9)
     assert [at["offset"] for at in told[1]["accept_rate_prefix"]] == [2, 3, 4]

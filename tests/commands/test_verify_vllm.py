@@ -37,8 +37,8 @@ def model(tmp_path_factory):
     return open_model(folder, dtype=torch.float64).model
 
 
-def compare(model, change):
-    requests = [Request([0, 97, 98 + i], 16) for i in range(4)]
+def compare(model, change, new_tokens=16):
+    requests = [Request([0, 97, 98 + i], new_tokens) for i in range(4)]
     mine = (model, requests, [0], lambda ids: bytes(ids).decode("latin-1"))
     ended = []
 
@@ -98,6 +98,13 @@ def test_other_acceptance_is_shown_with_its_interval(model):
     [*_, first, _] = as_lines(last, NAMES)
     assert first.endswith("1.000 [1.000, 1.000]   the intervals do not overlap")
     assert "do not accept drafts equally often (k = 3)" in ending([last])
+
+
+def test_answers_that_the_prefill_ends_say_nothing_about_acceptance(model):
+    *_, last = found = compare(model, lambda k, answers: answers, new_tokens=1)
+    assert [*as_lines(last, NAMES)][-1].endswith(" no drafts")
+    assert ending(found).endswith("differ by rounding alone (near ties)")
+    assert as_json(last)["accept_rate_prefix"][0]["vllm"] == [None, None, None]
 
 
 def test_a_model_without_modules_is_one_sentence():
