@@ -21,7 +21,7 @@ test-all: $(STAMP)
 	$(PYTEST) -m ""
 
 # The second engine, on the CPU in a separate environment: 4 GB, which take 5 minutes the first time. It needs torch 2.13.0+cpu: if
-# pip does not find that, set PIP_EXTRA_INDEX_URL to PyTorch's own index for CPUs. Compiling takes longer than these tests.
+# pip does not find that, set PIP_EXTRA_INDEX_URL to PyTorch's own index for CPUs. Nothing is compiled: that takes longer than the tests.
 VLLM ?= .venv-vllm
 VLLM_HERE := VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_ENABLE_V1_MULTIPROCESSING=0 \
   VLLM_NO_USAGE_STATS=1 VLLM_LOGGING_LEVEL=ERROR HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TORCHDYNAMO_DISABLE=1

@@ -70,7 +70,7 @@ try:
     from vllm import __version__ as VLLM_VERSION
     from vllm.engine.arg_utils import EngineArgs
 
-    from mtp_harness.harness.vllm_engine import METRICS, METRICS_SINCE, Asked, EngineLM
+    from mtp_harness.harness.vllm_engine import METRICS, METRICS_SINCE, REFUSED, Asked, EngineLM
 except (ImportError, PackageNotFoundError) as error:
     raise UserError(
         f"--model mtp-vllm needs vLLM, which cannot be imported here ({error}): install "
@@ -232,7 +232,7 @@ class MTPVLLM(EngineLM):
             how = {"seed": row_key(self._seed, task, document, repeat) % 2**63, **how}
         # A thought may hold the task's stop strings: they cut the text behind it, not the tokens.
         stops = [stop for stop in until if stop == eos] if self.think_end_token else until
-        with user_errors(ValueError, TypeError, prefix=f"{where}: "):
+        with user_errors(ValueError, TypeError, REFUSED, prefix=f"{where}: "):
             params = SamplingParams(max_tokens=budget, stop=stops, **how)
         return Asked(prompt, n_truncated, until, params, key)
 

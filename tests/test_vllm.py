@@ -16,12 +16,13 @@ pytest.importorskip("vllm", reason="needs vLLM: make test-vllm")
 
 from lm_eval.api.instance import Instance
 
-from mtp_harness.commands import verify
+from mtp_harness.commands import verify, verify_vllm
 from mtp_harness.decode.records import Generation
 from mtp_harness.decode.vllm_counts import REJECTION_RULE
 from mtp_harness.errors import UserError
 from mtp_harness.harness.checks import check_before_load
 from mtp_harness.lm import MTPLM
+from mtp_harness.models.byte_tokenizer import byte_tokenizer
 from mtp_harness.probes.speculative import SpeculativeQuestion
 from mtp_harness.probes.speed import SpeedQuestion
 from mtp_harness.vllm import MTPVLLM
@@ -174,6 +175,8 @@ def test_results_name_the_engine(vllm, monkeypatch):
 def test_odd_generation_arguments_are_one_sentence(vllm):
     with pytest.raises(UserError, match="t, document 0: .*odd"):
         vllm.generate_until(asks(odd=1))
+    with pytest.raises(UserError, match="t, document 0: top_p must be in .* got 2.0"):
+        vllm.generate_until(asks(do_sample=True, top_p=2))
     with pytest.raises(UserError, match="t, document 0: n is above 1, expected one answer"):
         vllm.generate_until(asks(n=2))
     with pytest.raises(UserError, match=f"no room for a prompt in a context of {CONTEXT} tokens"):
@@ -184,9 +187,12 @@ DRAFTERS = [("eagle", "eagle1", 3), ("eagle3", "eagle3", 4), ("medusa", "medusa"
 
 
 @pytest.mark.parametrize(("method", "drafter", "k"), DRAFTERS)
-def test_a_drafter_accepts_as_in_our_own_engine(shared_data, method, drafter, k):
-    trunk = str(shared_data / "drafters" / "trunk")
-    how = {"drafter": str(shared_data / "drafters" / drafter), "draft_heads": k}
+def test_a_drafter_accepts_as_in_our_own_engine(shared_data, tmp_path, method, drafter, k):
+    data, trunk = shared_data / "drafters", str(tmp_path)
+    for name in ("config.json", "model.safetensors"):
+        shutil.copyfile(data / "trunk" / name, tmp_path / name)
+    byte_tokenizer(CONTEXT).save_pretrained(trunk)
+    how = {"drafter": str(data / drafter), "draft_heads": k}
     vllm = MTPVLLM(trunk, method=method, **how, **ENGINE)
     own = MTPLM(trunk, device="cpu", dtype="float32", max_length=CONTEXT, **how)
     found, expected = (lm.generate_until(asks()) for lm in (vllm, own))
@@ -259,8 +265,11 @@ def test_probes_of_logits_are_refused_before_anything_loads():
 # Commands ---------------------------------------------------------------------------------------
 
 
-def test_verify_compares_both_engines(folder, tmp_path, capsys):
+def test_verify_compares_both_engines(folder, tmp_path, capsys, monkeypatch):
     """Answers may end at several tokens, as a chat model's do."""
+    starter = verify_vllm.starter
+    eager = {"enforce_eager": True}  # compiling takes longer than all the rest
+    monkeypatch.setattr(verify_vllm, "starter", lambda place, how: starter(place, how | eager))
     shutil.copytree(folder, tmp_path / "m")
     ends = {"eos_token_id": [0, 12, 21]}
     folder = rewrite(tmp_path / "m", ends)
