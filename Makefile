@@ -27,7 +27,7 @@ VLLM_HERE := VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_ENAB
   VLLM_NO_USAGE_STATS=1 VLLM_LOGGING_LEVEL=ERROR HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TORCHDYNAMO_DISABLE=1
 
 test-vllm: $(VLLM)/.installed
-	$(VLLM_HERE) $(VLLM)/bin/python -m pytest -q tests/test_vllm.py tests/decode/test_vllm_counts.py
+	$(VLLM_HERE) $(VLLM)/bin/python -m pytest -q -n 2 --dist loadgroup tests/test_vllm.py tests/decode/test_vllm_counts.py
 
 # torchvision has no build that fits and is not needed; lm_eval needs a distribution with the name vllm.
 $(VLLM)/.installed: tests/requirements-vllm.txt
