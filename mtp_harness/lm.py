@@ -59,6 +59,7 @@ from mtp_harness.models.load import (
     resolve,
 )
 from mtp_harness.models.spread import gpus, require_spreadable, spread
+from mtp_harness.models.text import end_ids
 from mtp_harness.probes import drafts, head_logprobs, induction, speculative, speed
 
 
@@ -118,7 +119,8 @@ class MTPLM(IdentifiedLM):
         super().__init__(pretrained=resolve(self._place), device=device, **kwargs)
         self.pretrained = self._name
         if isinstance(self.model, MultiHeadModel):
-            self._generator = Generator(self, self.model, self._eos_ids(), _decoding(own))
+            ends = end_ids(self.model, self.tokenizer)
+            self._generator = Generator(self, self.model, ends, _decoding(own))
 
     @classmethod
     def create_from_arg_obj(

@@ -49,7 +49,13 @@ from mtp_harness.harness.generation_args import checked_arguments, place_of
 from mtp_harness.harness.identity import SCHEMA
 from mtp_harness.harness.model_args import OWN, read_arguments, refuse_odd_values
 from mtp_harness.harness.progress import Spent, totals
-from mtp_harness.harness.vllm_args import VARYING, Speculation, refuse_foreign, speculation
+from mtp_harness.harness.vllm_args import (
+    VARYING,
+    Speculation,
+    refuse_foreign,
+    require_adapter,
+    speculation,
+)
 from mtp_harness.harness.vllm_start import starting
 from mtp_harness.models import provenance
 from mtp_harness.models.checkpoints.checks import read_json
@@ -64,7 +70,7 @@ try:
     from vllm import __version__ as VLLM_VERSION
     from vllm.engine.arg_utils import EngineArgs
 
-    from mtp_harness.harness.vllm_engine import METRICS, METRICS_SINCE, Asked, EngineLM
+    from mtp_harness.harness.vllm_engine import METRICS, METRICS_SINCE, REFUSED, Asked, EngineLM
 except (ImportError, PackageNotFoundError) as error:
     raise UserError(
         f"--model mtp-vllm needs vLLM, which cannot be imported here ({error}): install "
@@ -85,11 +91,13 @@ class MTPVLLM(EngineLM):
             ValueError: an argument is not what it should be.
             UserError: vLLM cannot load the checkpoint.
         """
-        refuse_foreign(kwargs)
-        names = {*OWN, "method", "drafter"}
         kwargs = read_arguments(kwargs)
+        refuse_foreign(kwargs)
+        names = {*OWN, "method"}
         self._own = own = {name: kwargs.pop(name) for name in names & kwargs.keys()}
-        refuse_odd_values(own.get("draft_heads"), None, {"pretrained": pretrained, **own})
+        given = {"pretrained": pretrained, "batch_size": kwargs.get("batch_size"), **own}
+        refuse_odd_values(None, None, {**given, "draft_heads": None})  # `speculation` reads it
+        require_adapter(kwargs.get("lora_local_path"))
         self.pretrained = pretrained
         self._modules = _modules_of(pretrained, kwargs.get("revision"))
         self.how = self.now = speculation(own, pretrained, self._modules)
@@ -111,8 +119,6 @@ class MTPVLLM(EngineLM):
         cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None
     ) -> "MTPVLLM":
         """Build the model for the command line: errors are one sentence, not a traceback."""
-        with user_errors(ValueError):
-            refuse_foreign(arg_dict)
         if not arg_dict.get("pretrained"):
             raise UserError(
                 "--model mtp-vllm without pretrained=, expected a folder or a name on the hub: "
@@ -210,6 +216,11 @@ class MTPVLLM(EngineLM):
         where = place_of(instance)
         with user_errors(ValueError, TypeError, prefix=f"{where}: "):
             checked = checked_arguments(gen_kwargs)
+            if checked.pop("n", 1) != 1:
+                raise ValueError("n is above 1, expected one answer to a request: use repeats.")
+            # As `--model mtp`: without these two, vLLM samples.
+            checked.setdefault("do_sample", bool(checked.get("temperature")))
+            checked.setdefault("temperature", float(checked["do_sample"]))
             eos = self.tokenizer.decode(self.eot_token_id) or self.tokenizer.eos_token
             how, until, budget = self.modify_gen_kwargs(checked, eos, self.max_gen_toks)
         prompt, n_truncated = self.prompt(context, budget, where)
@@ -221,7 +232,7 @@ class MTPVLLM(EngineLM):
             how = {"seed": row_key(self._seed, task, document, repeat) % 2**63, **how}
         # A thought may hold the task's stop strings: they cut the text behind it, not the tokens.
         stops = [stop for stop in until if stop == eos] if self.think_end_token else until
-        with user_errors(ValueError, TypeError, prefix=f"{where}: "):
+        with user_errors(ValueError, TypeError, REFUSED, prefix=f"{where}: "):
             params = SamplingParams(max_tokens=budget, stop=stops, **how)
         return Asked(prompt, n_truncated, until, params, key)
 
@@ -279,15 +290,21 @@ class MTPVLLM(EngineLM):
             dtype = self.model.llm_engine.model_config.dtype
         return str(dtype).removeprefix("torch.")
 
+    @property
+    def _kind_of_heads(self) -> str:
+        if self.how.method in ("medusa", "ngram"):
+            return {"medusa": "parallel", "ngram": "none"}[self.how.method]
+        return "sequential" if self.how.method or self._modules else "none"
+
     def _identity(self) -> dict[str, Any]:
         """Return what an answer depends on, decoding aside."""
-        folder = Path(resolve(self.pretrained))
-        local = is_local(self.pretrained)
+        drafter = self._own.get("drafter") if self.how.method else None
         return {
             "pretrained": self.pretrained,
-            "weights_sha256": provenance.weights_sha256(folder) if local else None,
+            "weights_sha256": _sha256(self.pretrained),
+            **({"drafter": drafter, "drafter_sha256": _sha256(drafter)} if drafter else {}),
             "n_future_tokens": max(self.how.draft_heads, heads_of(self._modules)),
-            "heads": "sequential" if self._modules else "none",
+            "heads": self._kind_of_heads,
             "dtype": self._dtype,
             "max_length": self.max_length,
             "engine": {"name": "vllm", "version": VLLM_VERSION},
@@ -298,7 +315,6 @@ class MTPVLLM(EngineLM):
         return {
             "draft_heads": self.how.draft_heads,
             "method": self.how.method or None,
-            "drafter": (self.how.config or {}).get("model"),
             "acceptance": "exact",
             "lossless": True,
             "seed": self._seed,
@@ -328,6 +344,10 @@ class MTPVLLM(EngineLM):
             **provenance.environment(device),
         }
         return {"model_dtype": self._dtype, "mtp": mtp}
+
+
+def _sha256(place: str) -> str | None:
+    return provenance.weights_sha256(Path(resolve(place))) if is_local(place) else None
 
 
 def _modules_of(pretrained: str, revision: str | None) -> int:

@@ -130,9 +130,11 @@ def _verify(args: argparse.Namespace) -> int:
     from mtp_harness.decode.compare import Verifier
     from mtp_harness.models import provenance
     from mtp_harness.models.load import DEFAULT_MODEL
-    from mtp_harness.models.text import shown
+    from mtp_harness.models.text import end_ids, shown
     from mtp_harness.scoring.paired import Scorer
 
+    if args.engine == "vllm":
+        import mtp_harness.vllm  # noqa: F401 - says at once if vLLM is missing
     if not (args.pretrained or args.loader):
         args.pretrained = DEFAULT_MODEL
     args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -143,7 +145,7 @@ def _verify(args: argparse.Namespace) -> int:
     ks = _draft_heads(args, name, model.n_future_tokens)
     problems = read_problems()[: args.prompts]
     requests = _requests(args, model, [tokenizer.encode(one["prompt"]) for one in problems])
-    verifier = Verifier(model, requests, [tokenizer.eos_token_id], shown(tokenizer))
+    verifier = Verifier(model, requests, end_ids(model, tokenizer), shown(tokenizer))
     settings = {
         "pretrained": name,
         **drafter_facts(args),

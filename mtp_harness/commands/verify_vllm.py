@@ -8,9 +8,12 @@ its modules as vLLM does, so that acceptance can be compared.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
 
 from mtp_harness.decode.compare import Comparison, Decoded, Difference, Verifier
 from mtp_harness.models.sequential import SequentialModel
@@ -171,23 +174,32 @@ def as_json(both: Both) -> dict[str, Any]:
         "accept_rate_prefix": [
             {
                 "offset": a.place[-1],
-                **{n: [c.value, c.low, c.high] for n, c in (("ours", a), ("vllm", b))},
+                **{n: _numbers(c) for n, c in (("ours", a), ("vllm", b))},
             }
             for a, b in both.acceptance
         ],
     }
 
 
+def _numbers(cell: Cell) -> list[float | None]:
+    """Return value, low and high; None where there is none."""
+    values = (cell.value, cell.low, cell.high)
+    return [None if one is None or math.isnan(one) else one for one in values]
+
+
 def _shown(cell: Cell) -> str:
+    if math.isnan(cell.value):
+        return "no drafts"
     interval = "" if cell.low is None else f" [{cell.low:.3f}, {cell.high:.3f}]"
     return f"{cell.value:.3f}{interval}"
 
 
 def _overlap(one: Cell, other: Cell) -> bool:
-    ends = (one.low, one.high, other.low, other.high)
-    if None in ends:
+    """Return whether two intervals overlap, or one of them is unknown."""
+    (_, *its), (_, *others) = _numbers(one), _numbers(other)
+    if None in its + others:
         return True
-    return bool(one.low <= other.high and other.low <= one.high)  # type: ignore[operator]
+    return its[0] <= others[1] and others[0] <= its[1]  # type: ignore[operator]
 
 
 def starter(
@@ -198,7 +210,7 @@ def starter(
     def start(k: int) -> tuple[Decode, Callable[[], None]]:
         from mtp_harness.vllm import MTPVLLM
 
-        held = [MTPVLLM(pretrained, draft_heads=k, **how)]
+        held = [MTPVLLM(pretrained, draft_heads=k, **how, **_what_is_free())]
 
         def end() -> None:
             held.pop().close()
@@ -206,6 +218,14 @@ def starter(
         return (lambda requests: held[0].decode(requests)), end
 
     return start
+
+
+def _what_is_free() -> dict[str, float]:
+    # vLLM asks for a share of the whole GPU; our model is there already.
+    if not torch.cuda.is_available():
+        return {}
+    free, total = torch.cuda.mem_get_info()
+    return {"gpu_memory_utilization": 0.9 * free / total}
 
 
 def verify(

@@ -23,6 +23,7 @@ from mtp_harness.harness.generation_args import checked_arguments, place_of, roo
 from mtp_harness.harness.log_likelihood import Head1LM, using
 from mtp_harness.harness.progress import Spent
 from mtp_harness.harness.protocol import HeadsModel
+from mtp_harness.models.text import end_ids
 
 ORDINARY_RULE = "none: an ordinary causal language model"
 
@@ -154,7 +155,7 @@ class GeneratingLM(Head1LM):
 
     def _generate_ordinary(self, requests: list[Instance], disable_tqdm: bool) -> list[Generation]:
         """Let `HFLM` generate, exactly as `--model hf` does, and record what it decoded."""
-        with OrdinaryRecorder(self, self._eos_ids()) as recorder:
+        with OrdinaryRecorder(self, end_ids(self.model, self.tokenizer)) as recorder:
             numbered = recorder.numbered(requests)
             with using("a generation argument", ValueError, TypeError):
                 texts = super().generate_until(numbered, disable_tqdm)
@@ -173,8 +174,3 @@ class GeneratingLM(Head1LM):
                 "loads with its heads: name another one (`mtp-harness inspect` says what it is)."
             )
         return self._generator
-
-    def _eos_ids(self) -> list[int]:
-        declared = getattr(getattr(self.model, "config", None), "eos_token_id", None)
-        ids = declared if isinstance(declared, list) else [declared]
-        return sorted({i for i in (*ids, self.tokenizer.eos_token_id) if i is not None})

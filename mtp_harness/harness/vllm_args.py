@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtp_harness.harness.rules import Rule, is_name, whole
+from mtp_harness.models.load import is_local, resolve
 from mtp_harness.models.sequential import heads_of
 
 METHODS = ("mtp", "eagle", "eagle3", "medusa", "ngram")
 VARYING = frozenset({"ngram"})
 """Methods whose number of drafts differs from step to step."""
+
+MOST_DRAFTS = 128
+"""`MAX_SPEC_LEN` of vLLM 0.32's rejection sampler, which fails at more only while it decodes."""
 
 _INSTEAD = {
     "acceptance": "vLLM verifies every draft: leave it out, or use --model mtp",
@@ -83,6 +88,11 @@ def speculation(own: Mapping[str, Any], name: str, modules: int) -> Speculation:
     k = default if k is None else whole(1).checked("draft_heads", k)
     if k == 1:
         return Speculation(1, "", None)
+    if k - 1 > MOST_DRAFTS:
+        raise ValueError(
+            f"draft_heads={k}, expected at most {MOST_DRAFTS + 1}: vLLM verifies {MOST_DRAFTS} "
+            "drafts in a step, so lower it."
+        )
     if method is None and modules == 0:
         raise ValueError(
             f"draft_heads={k}, but the configuration of {name} promises no MTP module, expected "
@@ -90,12 +100,29 @@ def speculation(own: Mapping[str, Any], name: str, modules: int) -> Speculation:
         )
     config: dict[str, Any] = {"method": method or "mtp", "num_speculative_tokens": k - 1}
     if drafter:
-        config["model"] = drafter
+        config["model"] = resolve(drafter)
     return Speculation(k, config["method"], config)
 
 
+def require_adapter(place: str | None) -> None:
+    """Raise a FileNotFoundError if the folder of a LoRA adapter is missing: vLLM looks late."""
+    if place and is_local(place) and not Path(place).is_dir():
+        raise FileNotFoundError(
+            f"lora_local_path={place} is not a folder, expected an adapter's: check the path."
+        )
+
+
+_CHECKED = re.compile(r"^\d+ validation errors? for \w+ (?:Value error, )?")
+_DETAILS = re.compile(r" \[type=\w+, input_value=.*?\] For further(?: information visit \S+)?")
+_LONGEST = 400
+
+
 def in_a_sentence(error: Exception) -> str:
-    """Return vLLM's error message on one line, without the text that its checks add."""
+    """Return the first sentences of vLLM's error on one line, without what its checks add."""
     text = " ".join(str(error).split()) or type(error).__name__
-    found = re.search(r"Value error, (.*?)(?: \[type=|$)", text)
-    return (found[1] if found else text).rstrip(".")[:600]
+    if _CHECKED.match(text):
+        text = _DETAILS.sub("", _CHECKED.sub("", text))
+    short = text[:_LONGEST]
+    if len(text) > _LONGEST:  # such as a list of all architectures
+        short = short[: short.rfind(". ")] if ". " in short else f"{short}…"
+    return short.rstrip(".")

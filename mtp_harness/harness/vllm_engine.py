@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from lm_eval.models.utils import maybe_truncate
 from lm_eval.models.vllm_causallms import VLLM
-from vllm import LLM, SamplingParams, TokensPrompt
+from vllm import LLM, SamplingParams, TokensPrompt, exceptions
 from vllm import __version__ as VLLM_VERSION
 
 from mtp_harness.decode.engine import Answer, Request
@@ -30,6 +30,9 @@ from mtp_harness.harness.vllm_start import starting
 
 METRICS = "per_request_spec_decode_metrics"
 METRICS_SINCE = "0.32"
+
+REFUSED: type[Exception] = getattr(exceptions, "VLLMClientError", ValueError)
+"""What vLLM raises for a request that it does not answer; earlier versions have a ValueError."""
 
 
 class Asked(NamedTuple):
@@ -71,7 +74,7 @@ class EngineLM(VLLM):  # type: ignore[misc]
 
     def with_heads(self, k: int) -> None:
         """Have an engine with heads 1..k."""
-        if k == self.now.draft_heads:
+        if k == self.k:
             return
         self.close()
         self.now = self.how_with(k)
@@ -86,6 +89,11 @@ class EngineLM(VLLM):  # type: ignore[misc]
         del self.model
         gc.collect()
         torch.cuda.empty_cache()  # of an engine in this process; nothing where there is no GPU
+
+    @property
+    def k(self) -> int:
+        """Of the engine that runs."""
+        return self.now.draft_heads
 
     @property
     def most_heads(self) -> int:
@@ -132,7 +140,7 @@ class EngineLM(VLLM):  # type: ignore[misc]
     def generate(self, some: Sequence[Asked], keep: Any, quiet: bool = False) -> None:
         """Have vLLM answer; `keep` as for `Listener`, at once where the engine is in reach."""
         prompts, params = [one.prompt for one in some], [one.params for one in some]
-        with ExitStack() as stack:
+        with user_errors(REFUSED), ExitStack() as stack:
             if self._counts:
                 stack.enter_context(Listener(self.model.llm_engine, keep))
             if quiet:
@@ -147,7 +155,7 @@ class EngineLM(VLLM):  # type: ignore[misc]
 
     def record(self, one: Asked, heard: Heard, n_asked: int) -> DecodeRecord:
         """Return how one of `n_asked` answers was decoded."""
-        setting = Setting(self.now.draft_heads, self.max_length, min(n_asked, self.n_rows))
+        setting = Setting(self.k, self.max_length, min(n_asked, self.n_rows))
         with user_errors(ValueError):
             return record_of(heard, setting, one.greedy, one.n_truncated)
 

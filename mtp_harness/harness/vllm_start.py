@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from mtp_harness.errors import UserError
 from mtp_harness.harness.vllm_args import in_a_sentence
@@ -55,6 +55,7 @@ class _Held:
     def __init__(self, fd: int) -> None:
         """Read it; processes that start now write to where we read for as long as they live."""
         self.fd, self.held, self.holding = fd, b"", True
+        self.lock = threading.Lock()  # of what is held
         _flush()
         read, write = os.pipe()
         self.saved = os.dup(fd)
@@ -70,9 +71,10 @@ class _Held:
         if failed:
             self.thread.join(_ENDS_WITHIN_S)
         else:
-            self.holding = False
-            os.write(self.saved, self.held)
-            self.held = b""
+            with self.lock:
+                self.holding = False
+                os.write(self.saved, self.held)
+                self.held = b""
 
     @property
     def error(self) -> str | None:
@@ -81,16 +83,18 @@ class _Held:
         return in_a_sentence(RuntimeError(found[1])) if found else None
 
     def _pass_on(self, read: int) -> None:
-        rest = b""
-        while data := os.read(read, 65536):
-            *lines, rest = re.split(rb"(?<=[\r\n])", rest + data)
-            for line in lines:
-                if self.holding and (self.held or _BEGINS.search(line)):
-                    self.held += line
-                else:
-                    os.write(self.saved, line)
-        os.write(self.saved, b"" if self.held else rest)
-        os.close(read)
+        # Nobody may read any more (`| head`): who writes to us must learn it, not wait for us.
+        with open(read, "rb", buffering=0) as written, suppress(BrokenPipeError):
+            rest = b""
+            while data := written.read(65536):
+                *lines, rest = re.split(rb"(?<=[\r\n])", rest + data)
+                with self.lock:
+                    for line in lines:
+                        if self.holding and (self.held or _BEGINS.search(line)):
+                            self.held += line
+                        else:
+                            os.write(self.saved, line)
+            os.write(self.saved, b"" if self.held else rest)
 
 
 def _flush() -> None:

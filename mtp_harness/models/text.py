@@ -1,6 +1,7 @@
 """Text to token ids and back, as prompts, probes and stop strings need it."""
 
 from collections.abc import Callable
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -19,3 +20,10 @@ def plain_encode(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[int
 def shown(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[int]], str]:
     """Return the function from token ids to text, special tokens left out."""
     return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def end_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the ids that end an answer: those that the configuration and the tokenizer name."""
+    declared = getattr(getattr(model, "config", None), "eos_token_id", None)
+    ids = declared if isinstance(declared, list) else [declared]
+    return sorted({i for i in (*ids, tokenizer.eos_token_id) if i is not None})

@@ -1,7 +1,8 @@
 """How `mtp-vllm` answers requests of types `speculative` and `speed`: one engine for each k.
 
-    k = 1   start ──▶ all categories, or all cells with their trials ──▶ end
-    k = 2   start ──▶ …
+    k = 2           all categories, or all cells with their trials ──▶ end    it runs already
+    k = 1   start ──▶ …
+    k = 3   start ──▶ …
 
 The number of drafts is fixed when such an engine starts, and a GPU holds one. So k is the outer
 loop, up to the run's `draft_heads`, and trials of different k do not take turns: what else the
@@ -18,7 +19,7 @@ Such an engine tells neither its bytes nor its memory, and shows no logits: ther
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -43,6 +44,10 @@ class SecondEngine(Protocol):
     tokenizer: Any
     rank: int
     max_length: int
+
+    @property
+    def k(self) -> int:
+        """Of the engine that runs."""
 
     @property
     def most_heads(self) -> int:
@@ -85,19 +90,25 @@ def speculative(lm: SecondEngine, requests: Sequence[Instance], quiet: bool) -> 
         )
     asked = [request_of(lm, lm.prompt, one) for one in requests]
     categories = grouped(requests).values()
-    ntp: dict[int, Answer] = {}
-    by_k: list[list[dict[str, Any]]] = [[] for _ in requests]
-    for k in tqdm(range(1, lm.most_heads + 1), disable=quiet, desc="Running speculative requests"):
+    answers: list[dict[int, tuple[Answer, float]]] = [{} for _ in requests]
+    ks = _running_first(lm, range(1, lm.most_heads + 1))
+    for k in tqdm(ks, disable=quiet, desc="Running speculative requests"):
         lm.with_heads(k)
         for places in categories:
             some = [asked[place] for place in places]
             lm.decode([replace(one, max_new_tokens=WARM_UP_TOKENS) for one in some[: lm.n_rows]])
             began = time.perf_counter()
-            answers = lm.decode(some)
+            decoded = lm.decode(some)
             wall_s = time.perf_counter() - began
-            for place, one in zip(places, answers, strict=True):
-                its = ntp.setdefault(place, one)
-                by_k[place].append(at_k(one, its, (None, None), wall_s, one.record.batch_size))
+            for place, one in zip(places, decoded, strict=True):
+                answers[place][k] = one, wall_s
+    by_k = [
+        [
+            at_k(one, found[1][0], (None, None), wall_s, one.record.batch_size)
+            for _, (one, wall_s) in sorted(found.items())
+        ]
+        for found in answers
+    ]
     several = zip(requests, asked, by_k, strict=True)
     return [measured_of(lm, instance, one, found) for instance, one, found in several]
 
@@ -118,7 +129,8 @@ def speed(lm: SecondEngine, requests: Sequence[Instance], quiet: bool) -> list[M
     heads = [checked_heads(lm.pretrained, cell, lm.most_heads) for cell in cells]
     found = [Measured(heads=[*ks], runs=[], not_measured=[]) for ks in heads]
     prompts = Prompts(code_corpus(), plain_encode(lm.tokenizer))
-    for k in tqdm(sorted({k for ks in heads for k in ks}), disable=quiet, desc="Running k"):
+    all_ks = _running_first(lm, {k for ks in heads for k in ks})
+    for k in tqdm(all_ks, disable=quiet, desc="Running k"):
         lm.with_heads(k)
         for cell, ks, one in zip(cells, heads, found, strict=True):
             if k not in ks:
@@ -131,6 +143,11 @@ def speed(lm: SecondEngine, requests: Sequence[Instance], quiet: bool) -> list[M
                 if trial >= 0:
                     one["runs"].append({"model": SELF, "k": k, "trial": trial, **took})
     return found
+
+
+def _running_first(lm: SecondEngine, ks: Iterable[int]) -> list[int]:
+    """Return the k in the order of their engines: that of the running one costs no start."""
+    return sorted(ks, key=lambda k: (k != lm.k, k))
 
 
 def _misfit(lm: SecondEngine, cell: SpeedQuestion, k: int) -> str | None:

@@ -12,6 +12,8 @@ from mtp_harness.decode.cache import SlotCache
 from mtp_harness.decode.compare import Comparison, Difference
 from mtp_harness.sandbox import IsolationError
 
+from ..models.byte_families import write_bytes
+
 SMALL = "--prompts 2 --new-tokens 24 --device cpu".split()
 
 
@@ -70,6 +72,17 @@ def test_an_error_gives_exit_status_1(tmp_path, monkeypatch, capsys):
     said = f" 0 near ties, which rounding explains, and {n_errors} error"
     assert shown.splitlines()[-1].startswith("ERROR: in ") and said in shown
     assert len(shown.splitlines()) < 24
+
+
+def test_every_end_that_the_configuration_names_ends_an_answer(tmp_path):
+    """A chat model has several (GLM-4.5: three), of which the tokenizer knows one."""
+    folder = write_bytes(tmp_path / "m", "mimo", letters=range(97, 103))
+    path = tmp_path / "m" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": [0, *range(256)]}))
+    out = tmp_path / "verify.json"
+    assert verify.main([folder, *SMALL, "--batch", "2", "--draft-heads", "2", "-o", str(out)]) == 0
+    [found] = json.loads(out.read_text())["comparisons"]
+    assert (found["answers"], found["tokens"]) == (2, 2)
 
 
 def test_near_ties_alone_are_no_error():

@@ -1,8 +1,13 @@
 """Two engines side by side; here another `Engine` stands for vLLM (`tests/test_vllm.py` has it)."""
 
+import sys
+from importlib.util import find_spec
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from mtp_harness.commands import verify as cli_verify
 from mtp_harness.commands.verify_vllm import (
     ITS_OWN,
     OURS,
@@ -11,10 +16,12 @@ from mtp_harness.commands.verify_vllm import (
     as_lines,
     compare_engines,
     ending,
+    starter,
     verify,
 )
 from mtp_harness.decode.compare import Verifier
 from mtp_harness.decode.engine import Engine, Request
+from mtp_harness.errors import UserError
 from mtp_harness.models.load import open_model
 
 from ..models.byte_families import write_bytes
@@ -30,8 +37,8 @@ def model(tmp_path_factory):
     return open_model(folder, dtype=torch.float64).model
 
 
-def compare(model, change):
-    requests = [Request([0, 97, 98 + i], 16) for i in range(4)]
+def compare(model, change, new_tokens=16):
+    requests = [Request([0, 97, 98 + i], new_tokens) for i in range(4)]
     mine = (model, requests, [0], lambda ids: bytes(ids).decode("latin-1"))
     ended = []
 
@@ -93,9 +100,41 @@ def test_other_acceptance_is_shown_with_its_interval(model):
     assert "do not accept drafts equally often (k = 3)" in ending([last])
 
 
+def test_answers_that_the_prefill_ends_say_nothing_about_acceptance(model):
+    *_, last = found = compare(model, lambda k, answers: answers, new_tokens=1)
+    assert [*as_lines(last, NAMES)][-1].endswith(" no drafts")
+    assert ending(found).endswith("differ by rounding alone (near ties)")
+    assert as_json(last)["accept_rate_prefix"][0]["vllm"] == [None, None, None]
+
+
 def test_a_model_without_modules_is_one_sentence():
     class Plain:
         model = object()
 
     with pytest.raises(ValueError, match="mtp-bytes-n4 has none .* leave --engine out"):
         [*verify(Plain(), "mtp-bytes-n4", [2], 1, {"dtype": "float32"})]
+
+
+def test_vllm_gets_a_share_of_what_our_model_leaves_of_a_gpu(monkeypatch):
+    given = []
+
+    class Engine:
+        def __init__(self, pretrained, **how):
+            given.append((pretrained, how))
+
+    monkeypatch.setitem(sys.modules, "mtp_harness.vllm", SimpleNamespace(MTPVLLM=Engine))
+    start = starter("m", {"dtype": "bfloat16"})
+    start(2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (50, 200))
+    start(3)
+    plain = {"dtype": "bfloat16"}
+    assert given[0] == ("m", plain | {"draft_heads": 2})
+    share = given[1][1].pop("gpu_memory_utilization")
+    assert share == pytest.approx(0.225) and given[1] == ("m", plain | {"draft_heads": 3})
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_without_vllm_nothing_is_loaded_first():
+    with pytest.raises(UserError, match="needs vLLM"):
+        cli_verify.main(["/no/such/checkpoint", "--engine", "vllm"])

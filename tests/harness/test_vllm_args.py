@@ -1,11 +1,19 @@
 """Model arguments of `mtp-vllm`: read, and refused by name before vLLM is asked for anything."""
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 from mtp_harness.errors import UserError
-from mtp_harness.harness.vllm_args import Speculation, in_a_sentence, refuse_foreign, speculation
+from mtp_harness.harness.vllm_args import (
+    Speculation,
+    in_a_sentence,
+    refuse_foreign,
+    require_adapter,
+    speculation,
+)
+from mtp_harness.models.load import SHIPPED_DRAFTERS
 
 EAGLE = {"method": "eagle3", "drafter": "d"}
 
@@ -50,11 +58,18 @@ def test_k_heads_draft_k_less_1_tokens(own, modules, expected):
     assert speculation(own, "m", modules) == Speculation(k, method, config)
 
 
+def test_a_shipped_drafter_is_a_folder_for_vllm():
+    name = SHIPPED_DRAFTERS[0]
+    config = speculation({"method": "eagle3", "drafter": name, "draft_heads": 2}, "m", 0).config
+    assert config["model"].endswith(f"/{name}") and Path(config["model"]).is_dir()
+
+
 @pytest.mark.parametrize(
     ("own", "sentence"),
     [
         ({"draft_heads": 2}, "configuration of m promises no MTP module, expected one: use draft"),
         ({"draft_heads": 0}, "draft_heads=0, expected a whole number from 1"),
+        ({"draft_heads": 130, "method": "mtp"}, "draft_heads=130, expected at most 129: vLLM"),
         ({"method": "mpt"}, "method=mpt, expected mtp, eagle, eagle3, medusa, ngram"),
         ({"drafter": "d"}, "drafter=d with method=None, expected method=eagle, eagle3 or medusa"),
         ({"method": "medusa"}, "method=medusa without drafter=, expected a folder or name"),
@@ -65,13 +80,29 @@ def test_arguments_that_do_not_fit_together_are_one_sentence(own, sentence):
         speculation(own, "m", 0)
 
 
+def test_an_adapter_that_is_missing_is_missed_before_the_start(tmp_path):
+    for harmless in (None, str(tmp_path), "owner/adapter"):
+        require_adapter(harmless)
+    with pytest.raises(FileNotFoundError, match="lora_local_path=./no is not a folder"):
+        require_adapter("./no")
+
+
 def test_an_error_of_vllm_is_one_line():
     error = ValueError(
         "1 validation error for SpeculativeConfig\n  Value error, num_speculative_tokens:3 must be "
         "divisible by n_predict=2. [type=value_error, input_value=ArgsKwargs(...)]\n    For further"
     )
     assert in_a_sentence(error) == "num_speculative_tokens:3 must be divisible by n_predict=2"
+    error = ValueError(
+        "1 validation error for CacheConfig\ngpu_memory_utilization\n  Input should be above 0 "
+        "[type=greater_than, input_value={'a': [1]}, input_type=dict]\n    For further information "
+        "visit https://errors.example/greater_than"
+    )
+    assert in_a_sentence(error) == "gpu_memory_utilization Input should be above 0"
     assert in_a_sentence(RuntimeError("no\n memory.")) == "no memory"
+    unknown = ValueError(f"OddForCausalLM is unknown. There are {['AForCausalLM'] * 99}")
+    assert in_a_sentence(unknown) == "OddForCausalLM is unknown"
+    assert in_a_sentence(ValueError("x" * 900)) == "x" * 400 + "…"
     assert in_a_sentence(AssertionError()) == "AssertionError"
 
 

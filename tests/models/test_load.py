@@ -35,6 +35,8 @@ from mtp_harness.models.load import (
     resolve,
 )
 
+from ..decode.vllm_counts.requests import write_checkpoint
+
 TINY = {
     "vocab_size": 256,
     "hidden_size": 16,
@@ -234,6 +236,15 @@ def test_tokenizer_alone_in_a_folder(tmp_path, sentencepiece_model):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "README.md").write_text("x")
     assert "holds no checkpoint" in refusal(ValueError, load_tokenizer, str(tmp_path / "x"))
+
+
+def test_nobody_is_asked_to_run_the_code_that_comes_with_a_checkpoint(tmp_path, monkeypatch):
+    """MiMo's configuration names a class of its own; neither layers nor tokenizer need it."""
+    write_checkpoint(tmp_path, "mimo")
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *question: asked.append(question) or "y")
+    assert load_tokenizer(str(tmp_path))("ab")["input_ids"] == [0, 97, 98]
+    assert not asked
 
 
 def test_a_broken_config_is_not_blamed_on_the_tokenizer(ours, plain):

@@ -32,7 +32,9 @@ def folder_tokenizer(
         return sentencepiece_tokenizer(folder / TOKENIZER_FILE)
     tokenizer: PreTrainedTokenizerBase
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:  # a broken tokenizer fails in many ways inside transformers
         if isinstance(error, OSError) and error.errno is not None:
             raise

@@ -31,6 +31,10 @@ def main(family, k):
             content["model_type"], architecture = ARCHITECTURES[family]
             content["architectures"] = [architecture]
         path.write_text(json.dumps(content))
+        speculation = {
+            "speculative_config": {"method": "mtp", "num_speculative_tokens": k - 1},
+            "per_request_spec_decode_metrics": "detailed",
+        }
         llm = LLM(
             str(folder),
             dtype="float32",
@@ -38,8 +42,7 @@ def main(family, k):
             max_model_len=CONTEXT,
             max_num_seqs=4,
             trust_remote_code=True,
-            speculative_config={"method": "mtp", "num_speculative_tokens": k - 1},
-            per_request_spec_decode_metrics="detailed",
+            **(speculation if k > 1 else {}),
         )
         heard = {}
 
