@@ -23,7 +23,14 @@ def shown(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[int]], str]:
 
 
 def end_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the ids that end an answer: those that the configuration and the tokenizer name."""
-    declared = getattr(getattr(model, "config", None), "eos_token_id", None)
-    ids = declared if isinstance(declared, list) else [declared]
-    return sorted({i for i in (*ids, tokenizer.eos_token_id) if i is not None})
+    """Return the ids that end an answer: all that a checkpoint's files name.
+
+    As for transformers' `generate`, `generation_config.json` counts, which has the ends of chat
+    turns where `config.json` has the end of a text alone.
+    """
+    model = getattr(model, "main", model)
+    found = {tokenizer.eos_token_id}
+    for name in ("config", "generation_config"):
+        declared = getattr(getattr(model, name, None), "eos_token_id", None)
+        found |= set(declared if isinstance(declared, list) else [declared])
+    return sorted(found - {None})

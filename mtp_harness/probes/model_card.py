@@ -13,7 +13,7 @@ from torch import Tensor
 from mtp_harness.decode.engine import Answer, Engine, Request
 from mtp_harness.decode.records import Acceptance
 from mtp_harness.models.interface import MultiHeadModel
-from mtp_harness.models.text import shown
+from mtp_harness.models.text import end_ids, shown
 from mtp_harness.probes.teacher_forced import Reading, Walk, read, score_heads, walk
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def measure_decoding(
     warm_up = [Request(request.prompt, 8) for request in requests[:batch]]
     ks = range(1, model.n_future_tokens + 1)
     to_text = shown(tokenizer)
-    engines = {k: Engine(model, k, [tokenizer.eos_token_id], to_text, slots=batch) for k in ks}
+    engines = {k: Engine(model, k, end_ids(model, tokenizer), to_text, slots=batch) for k in ks}
     for engine in engines.values():
         engine.generate(warm_up)
     answers: dict[int, list[Answer]] = {}
