@@ -100,6 +100,14 @@ def _join(parts, highest, total, out, head_dim: tl.constexpr, n_splits: tl.const
     tl.store(out + place * head_dim + dim, mean.to(out.dtype.element_ty))
 
 
+def fitting(block: int, keys: Tensor) -> int:
+    """Return how many columns, at most `block`, of keys [B, L, H_kv, d] a program reads at a time.
+
+    More than 32 KiB do not fit into a multiprocessor, with the values and those read ahead.
+    """
+    return max(16, min(block, 2**15 // (keys.shape[-1] * keys.itemsize)))
+
+
 def attend_rows(
     query: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, positions: Tensor, scale: float
 ) -> Tensor:
@@ -144,7 +152,7 @@ def attend_rows(
         group=group,
         head_dim=head_dim,
         n_queries=max(16, triton.next_power_of_2(n_tokens * group)),
-        block=_BLOCK,
+        block=fitting(_BLOCK, keys),
         n_splits=n_splits,
         # TF32 has 10 bits of mantissa: the text would differ from plain decoding's.
         precision="ieee" if query.dtype is torch.float32 else "tf32",

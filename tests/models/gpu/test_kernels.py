@@ -106,6 +106,16 @@ def test_attention_over_rows_of_any_length(
     torch.testing.assert_close(out.double(), expected.flatten(2), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("head_dim", "dtype", "columns"),
+    [(16, torch.float32, 64), (128, torch.float32, 64), (256, torch.bfloat16, 64)]
+    + [(256, torch.float32, 32), (4096, torch.float32, 16)],
+)
+def test_wide_heads_are_read_in_fewer_columns(head_dim, dtype, columns):
+    # float32 heads of 256 (Qwen3.5) with 64 columns asked for 283 kB of a multiprocessor's 227.
+    assert attention.fitting(64, torch.zeros(1, 1, 1, head_dim, dtype=dtype)) == columns
+
+
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("last", [None, [1, 0, 2]])
 @pytest.mark.parametrize("narrow", [False, True])
