@@ -112,7 +112,7 @@ def test_attention_over_rows_of_any_length(
     + [(256, torch.float32, 32), (4096, torch.float32, 16)],
 )
 def test_wide_heads_are_read_in_fewer_columns(head_dim, dtype, columns):
-    # float32 heads of 256 (Qwen3.5) with 64 columns asked for 283 kB of a multiprocessor's 227.
+    # float32 heads of 256 (Qwen3.5) with 64 columns asked for 283 kB of a multiprocessor's 232.
     assert attention.fitting(64, torch.zeros(1, 1, 1, head_dim, dtype=dtype)) == columns
 
 
