@@ -26,6 +26,10 @@ class Joined:
         biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
         self.bias = torch.cat(biases) if biases else None
 
+    def serve(self, first: nn.Linear) -> bool:
+        """Return whether the first layer's weight is still a view of these."""
+        return self.weight.data_ptr() == first.weight.data_ptr()
+
 
 def joined(owner: nn.Module, *names: str) -> Joined:
     """Return the joined weights of a module's linear layers, made at the first call.
@@ -33,8 +37,8 @@ def joined(owner: nn.Module, *names: str) -> Joined:
     A module has one set of names.
     """
     found: Joined | None = owner.__dict__.get("_joined_weights")
-    first: Any = getattr(owner, names[0]).weight
-    if found is None or found.weight.data_ptr() != first.data_ptr():
+    first: Any = getattr(owner, names[0])
+    if found is None or not found.serve(first):
         with torch.inference_mode(False):  # the weights may be trained later
             found = Joined([getattr(owner, name) for name in names])
         owner.__dict__["_joined_weights"] = found

@@ -10,7 +10,7 @@ from mtp_harness.decode.sampling import Sampling
 from mtp_harness.decode.slots import Slots
 from mtp_harness.models.checkpoints.meta import META
 from mtp_harness.models.checkpoints.sequential_folder import SEQUENTIAL
-from mtp_harness.models.llama import weights
+from mtp_harness.models.decoding_weights import Joined
 from mtp_harness.models.llama.mtp_llama import MTPLlamaConfig, MTPLlamaForCausalLM
 from mtp_harness.models.spread import gpus, require_spreadable, shares, spread
 
@@ -45,7 +45,7 @@ def move(module, device):
 def fake(monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "to", move)
     # A fake tensor has no address to compare.
-    monkeypatch.setattr(weights.FusedWeights, "serve", lambda *_: True)
+    monkeypatch.setattr(Joined, "serve", lambda *_: True)
     with FakeTensorMode():
         yield
 
