@@ -11,7 +11,6 @@ difference is that with n heads minus that with one, of the same seed; its 90 % 
 Student's t over seeds. 6 to 10 operations are shown beside it and decide nothing.
 """
 
-import argparse
 import math
 import statistics
 import sys
@@ -19,9 +18,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 
 import records
+from outcome_command import arguments, signed
 from scipy.stats import t as student
 
-from mtp_harness.files import user_path
 from mtp_harness.leaderboard.text import aligned, spanned
 from mtp_harness.leaderboard.verdicts import Verdict
 from mtp_harness.results.sizes import in_digits
@@ -94,29 +93,22 @@ def lines(found: Accuracies) -> str:
     for n in sorted({n for n, _ in found}):
         own = [value for (heads, _), value in sorted(found.items()) if heads == n]
         gaps = differences(found, n) if n > 1 else []
-        said = spanned(interval(gaps), _signed) if len(gaps) > 1 else ""
+        said = spanned(interval(gaps), signed) if len(gaps) > 1 else ""
         text.append(
             [
                 str(n),
                 in_digits(statistics.mean(own)),
                 ", ".join(map(in_digits, own)),
                 said,
-                ", ".join(map(_signed, gaps)),
+                ", ".join(map(signed, gaps)),
             ]
         )
     return aligned(text)
 
 
-def _signed(value: float) -> str:
-    return in_digits(value, signed=True)
-
-
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=user_path)
-    parser.add_argument("-o", "--out", type=user_path)
-    given = parser.parse_args(argv)
+    given = arguments(__doc__, argv)
     results = read_runs([given.results])
     shown = {f"{some[0]} to {some[-1]}": accuracies(results, some) for some in (INSIDE, BEYOND)}
     inside, _ = shown.values()

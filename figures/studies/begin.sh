@@ -8,4 +8,14 @@ shift
 cd "$here/../.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 part=$* began=$(date +%s)
+
+# Makes the text of the shipped models in $1, if it is not there. In the environment:
+# MTP_HARNESS_DATA, a folder with mbpp.jsonl.gz; STDLIB, the folder of the standard library of
+# CPython 3.11.7, which the text must not share blocks with.
+make_text() {
+    [ ! -f "$1.json" ] || return 0
+    python3 examples/training_text/make.py "$1" --against "${STDLIB:?a folder, see figures/studies/begin.sh}" \
+        --mbpp "${MTP_HARNESS_DATA:?a folder, see figures/studies/begin.sh}/mbpp.jsonl.gz"
+}
+
 trap 'echo "{\"part\": \"$part\", \"seconds\": $(($(date +%s) - began))}" >"$work/results/parts/$began.json"' EXIT

@@ -10,23 +10,22 @@ paired, with 90 % intervals over documents (`scoring.bootstrap`):
     bits_per_byte                   of head 1, on the same texts
 """
 
-import argparse
 import csv
 import io
-import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import records
 from numpy.typing import NDArray
+from outcome_command import arguments, signed
 
 from mtp_harness.figures.differences import Difference, draw
-from mtp_harness.files import user_path, write_whole
+from mtp_harness.files import write_whole
 from mtp_harness.leaderboard.text import aligned, spanned
 from mtp_harness.results import documents, run
 from mtp_harness.results.run import Run
@@ -243,7 +242,7 @@ def report(found: Found, rows: Mapping[int, Sequence[Row]]) -> Iterator[str]:
 def _said(row: Row) -> str:
     if not row.n_documents:
         return "no document: one of the two always loops"
-    return f"{spanned(row.estimate, partial(in_digits, signed=True))} ({row.n_documents})"
+    return f"{spanned(row.estimate, signed)} ({row.n_documents})"
 
 
 def _table(found: Found, rows: Sequence[Row]) -> list[list[str]]:
@@ -259,12 +258,6 @@ def _table(found: Found, rows: Sequence[Row]) -> list[list[str]]:
         parameters = found[kind, rows[0].width, seed, HEADS].model.parameters
         lines.append([kind, str(seed), f"{parameters:,}", *values])
     return lines
-
-
-def cost(folder: Path) -> float:
-    """Return the minutes that the parts of the study took."""
-    parts = [json.loads(path.read_text(encoding="utf-8")) for path in folder.rglob("parts/*.json")]
-    return sum(part["seconds"] for part in parts) / 60
 
 
 def write(rows: Sequence[Row], folder: Path) -> None:
@@ -297,10 +290,7 @@ def _plain(entry: Any) -> Any:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=user_path, help="what the study has written")
-    parser.add_argument("-o", "--out", type=user_path, help="folder for the figure and its table")
-    given = parser.parse_args(argv)
+    given = arguments(__doc__, argv)
     found = read(given.results)
     widths = sorted({width for _, width, _, _ in found})
     lacks = {width: missing(found, width) for width in widths}
@@ -309,7 +299,8 @@ def main(argv: Sequence[str]) -> int:
     for width, what in lacks.items():
         if what:
             sys.stdout.write(f"width {width} is not complete: {'; '.join(what)} not measured\n")
-    sys.stdout.write(f"cost: {cost(given.results):.1f} minutes\n")
+    spent = records.minutes(records.parts(given.results))
+    sys.stdout.write(f"cost: {spent:.1f} minutes\n")
     if given.out and rows:
         write([row for own in rows.values() for row in own], given.out)
     return 0

@@ -18,26 +18,20 @@
 # Nothing is timed while models are trained and their drafts measured, several at once; speed (seed 0
 # alone) is measured afterwards, one model after the other.
 set -eu
-work=$1 widths=${2:-192 384} seeds=${3:-0 1}
-here=$(cd "$(dirname "$0")" && pwd)
-mkdir -p "$work/models" "$work/raw" "$work/logs" "$work/results/parts" "$work/results/training"
-work=$(cd "$work" && pwd)
-cd "$here/../.."
-export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
-began=$(date +%s)
-trap 'echo "{\"part\": \"$widths, $seeds\", \"seconds\": $(($(date +%s) - began))}" >"$work/results/parts/$began.json"' EXIT
+. "$(dirname "$0")/begin.sh"
+widths=${1:-192 384} seeds=${2:-0 1}
+mkdir -p "$work/models" "$work/raw" "$work/logs" "$work/results/training"
 trap 'exit 1' INT TERM
 
 steps=1000 rows=24 context=4096 text=$work/text
 drafts='{"new_tokens": 256}' speed='{"batch": [1, 16], "prompt_tokens": [512], "trials": 5}'
 together=64 limit=
 if [ "$widths" = --tiny ]; then
-    widths=64 seeds=${3:-0} steps=4 rows=2 context=256 text=README.md together=2 limit="--limit 2"
+    widths=64 seeds=${2:-0} steps=4 rows=2 context=256 text=README.md together=2 limit="--limit 2"
     drafts='{"quick": true, "window": 256, "new_tokens": 16}'
     speed='{"batch": 1, "prompt_tokens": 32, "new_tokens": 8, "trials": 1}'
-elif [ ! -f "$text.json" ]; then
-    python3 examples/training_text/make.py "$text" --against "${STDLIB:?a folder, see the top of this script}" \
-        --mbpp "${MTP_HARNESS_DATA:?a folder, see the top of this script}/mbpp.jsonl.gz"
+else
+    make_text "$text"
 fi
 
 # Runs a command for a model; its log is shown only if it fails.

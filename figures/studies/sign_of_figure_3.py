@@ -12,7 +12,6 @@ mean over seeds. Its 90 % interval draws problems with replacement, the same one
 and all seeds. Each benchmark alone, and n = 2, are shown beside it and decide nothing.
 """
 
-import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import pairwise, product
@@ -23,13 +22,14 @@ import pandas as pd
 import records
 from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
+from outcome_command import arguments, signed
 
 from mtp_harness.figures import words
 from mtp_harness.figures.figure import Figure, draw
 from mtp_harness.figures.lines import Lines
 from mtp_harness.figures.rows import plain
 from mtp_harness.figures.style import GREY, Style
-from mtp_harness.files import user_path, write_whole
+from mtp_harness.files import write_whole
 from mtp_harness.leaderboard.text import aligned, spanned
 from mtp_harness.leaderboard.verdicts import Verdict
 from mtp_harness.results.documents import load
@@ -258,21 +258,14 @@ def lines(rows: pd.DataFrame) -> str:
     for (label, n, data_set), own in rows.groupby(["label", "n", "data_set"], sort=False):
         mean, seeds = own[own["train_seed"].isna()].iloc[0], own[own["train_seed"].notna()]
         size, said = label.removeprefix("bytes-"), words.entry("data_set", data_set)
-        base, gap = in_digits(mean["baseline_value"]), spanned(_estimate(mean), _signed)
-        text.append([size, str(n), said, base, gap, ", ".join(map(_signed, seeds["value"]))])
+        base, gap = in_digits(mean["baseline_value"]), spanned(_estimate(mean), signed)
+        text.append([size, str(n), said, base, gap, ", ".join(map(signed, seeds["value"]))])
     return aligned(text)
-
-
-def _signed(value: float) -> str:
-    return in_digits(value, signed=True)
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=user_path)
-    parser.add_argument("-o", "--out", type=user_path)
-    given = parser.parse_args(argv)
+    given = arguments(__doc__, argv)
     results = read_runs([given.results])
     rows = FIGURE.show(results, paper=False).table
     said = outcome(rows, missing(read(results)))

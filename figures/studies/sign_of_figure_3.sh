@@ -47,10 +47,7 @@ if [ "$size" = --tiny ]; then
 else
     sizes=$size recipe="--steps 1000 --save-every 250 --log-every 100"
     case $size in 1M) at_once=6 ;; 15M) at_once=3 ;; *) at_once=1 ;; esac
-    if [ ! -f "$text.json" ]; then
-        python3 examples/training_text/make.py "$text" --against "${STDLIB:?a folder, see the top of this script}" \
-            --mbpp "${MTP_HARNESS_DATA:?a folder, see the top of this script}/mbpp.jsonl.gz"
-    fi
+    make_text "$text"
 fi
 for one in $sizes; do trainings "$one"; done |
     xargs -r -L 1 -P "$at_once" sh "$here/train_and_measure.sh" "$work" "$text" "$measuring"

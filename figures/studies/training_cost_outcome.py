@@ -6,7 +6,6 @@ RESULTS is what `training_cost.py` wrote. `-o` also writes table S5 of these tim
 paper's, `table_s5.csv` and `table_s5.png`.
 """
 
-import argparse
 import hashlib
 import json
 import sys
@@ -15,9 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from outcome_command import arguments
+
 from mtp_harness.figures.figure import draw
 from mtp_harness.figures.training_figures import FIGURES
-from mtp_harness.files import user_path, write_whole
+from mtp_harness.files import write_whole
 from mtp_harness.leaderboard.text import aligned, spanned
 from mtp_harness.leaderboard.verdicts import Verdict
 from mtp_harness.results.result_file import ResultFile
@@ -95,13 +96,12 @@ def write_table(content: dict[str, Any], path: Path, folder: Path) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=user_path)
-    parser.add_argument("-o", "--out", type=user_path)
-    given = parser.parse_args(argv)
+    given = arguments(__doc__, argv)
     content = json.loads(given.results.read_text(encoding="utf-8"))
     if "gpu" not in content["hardware"]:
-        parser.error(f"{given.results} was measured on a CPU, which counts no memory: use a GPU")
+        said = f"{given.results} was measured on a CPU, which counts no memory: use a GPU\n"
+        sys.stderr.write(said)
+        sys.exit(2)
     found = costs(content)
     sys.stdout.write(f"{lines(found)}\n\noutcome: {verdict(found)}\n")
     if given.out:
