@@ -182,7 +182,7 @@ def as_json(both: Both) -> dict[str, Any]:
 
 
 def _numbers(cell: Cell) -> list[float | None]:
-    """Return value, low and high; None where there is none."""
+    """Return value, low and high; None for those that are not known."""
     values = (cell.value, cell.low, cell.high)
     return [None if one is None or math.isnan(one) else one for one in values]
 

@@ -129,7 +129,7 @@ class Slots(step.Batch):
         """Return the step of k tokens as CUDA graphs, by the number of columns that they read.
 
         Call it before any row starts. The last one serves all steps; there are others, that read
-        less, if attention does not stop at each row's own length. None without a GPU or with
+        less, if attention does not stop at each row's own length. Empty without a GPU or with
         several, and, with a warning, if a graph cannot hold the model's step.
         """
         n_devices = len({keys.device for keys in self.cache.keys})

@@ -31,6 +31,11 @@ class Joined:
         return self.weight.data_ptr() == first.weight.data_ptr()
 
 
+def are_linear(owner: nn.Module, *names: str) -> bool:
+    """Return whether these parts are plain linear layers: not quantised, wrapped, or missing."""
+    return all(type(getattr(owner, name, None)) is nn.Linear for name in names)
+
+
 def joined(owner: nn.Module, *names: str) -> Joined:
     """Return the joined weights of a module's linear layers, made at the first call.
 

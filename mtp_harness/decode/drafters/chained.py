@@ -19,10 +19,11 @@ class ChainedDrafter:
         """Bind the batch."""
         self.model, self.k = batch.model, batch.k
         self.n_tail = max(0, self.k - 2)
-        # States of head 1 at p - n_tail .. p - 1, [B, n_tail, D].
-        token = torch.zeros(1, 1, dtype=torch.int64, device=batch.device)
-        first = self.model.head(1, self.model.trunk(token))  # for its width and type
-        self.tail = first.new_zeros(len(batch.rows), self.n_tail, first.shape[-1])
+        self.tail = torch.zeros(0)  # states of head 1 at p - n_tail .. p - 1, [B, n_tail, D]
+        if self.n_tail:
+            token = torch.zeros(1, 1, dtype=torch.int64, device=batch.device)
+            first = self.model.head(1, self.model.trunk(token))  # for its width and type
+            self.tail = first.new_zeros(len(batch.rows), self.n_tail, first.shape[-1])
 
     def fill(
         self, batch: Batch, tokens: Tensor, lengths: Tensor, positions: Tensor
@@ -55,7 +56,8 @@ class ChainedDrafter:
         for row, prompt in zip(rows.tolist(), prompts, strict=True):  # modules read tokens ahead
             batch.text[row, : len(prompt)] = torch.tensor(prompt, device=batch.device)
         states = torch.stack([prompt.tail for prompt in prefilled if prompt.tail is not None])
-        self.tail[rows] = states[:, :-1]
+        if self.n_tail:
+            self.tail[rows] = states[:, :-1]
         last = states.new_zeros(len(batch.rows), 1, states.shape[-1])
         last[rows] = states[:, -1:]
         new = torch.zeros_like(batch.rows, dtype=torch.bool)

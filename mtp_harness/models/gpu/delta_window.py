@@ -6,24 +6,25 @@ The numbers are `gated_delta`'s up to rounding. Whatever the kernels do not supp
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mtp_harness.models.decoding_weights import joined
+from mtp_harness.models.decoding_weights import are_linear, joined
 from mtp_harness.models.gpu.delta_kernels import Parts, gated_norm, keep_tokens, read_window
+from mtp_harness.models.gpu.kernels import TYPES, is_power_of_2
 from mtp_harness.models.gpu.narrow_product import product
 from mtp_harness.models.interface import KeyValueCache
 
-_TYPES = (torch.bfloat16, torch.float16, torch.float32)
 _MOST_TOKENS = 8
 """The kernels are unrolled over a window's tokens."""
 
 
 def serves(net: Any, hidden: Tensor, cache: KeyValueCache) -> bool:
     """Return whether the kernels can run this layer on these states [B, T, D]."""
-    if cache.mask is None or hidden.shape[1] > _MOST_TOKENS or hidden.dtype not in _TYPES:
+    if cache.mask is None or hidden.shape[1] > _MOST_TOKENS or hidden.dtype not in TYPES:
         return False
-    powers_of_2 = all(width & (width - 1) == 0 for width in (net.head_k_dim, net.head_v_dim))
-    joins = all(_joins(getattr(net, name), hidden) for name in _projections(net))
+    powers_of_2 = is_power_of_2(net.head_k_dim) and is_power_of_2(net.head_v_dim)
+    names = _projections(net)
+    joins = are_linear(net, *names) and all(_fits(getattr(net, name), hidden) for name in names)
     return powers_of_2 and joins and net.activation == "silu"
 
 
@@ -49,11 +50,10 @@ def _projections(net: Any) -> list[str]:
     return [f"in_proj_{name}" for name in names]
 
 
-def _joins(layer: Any, hidden: Tensor) -> bool:
-    """Return whether a projection can be joined: not quantised, offloaded, or with an adapter."""
-    if type(layer) is not nn.Linear or getattr(layer, "bias", None) is not None:
-        return False
-    return bool(layer.weight.dtype == hidden.dtype and layer.weight.device == hidden.device)
+def _fits(layer: Any, hidden: Tensor) -> bool:
+    """Return whether a projection can be joined with the others: no bias, not elsewhere."""
+    same = (layer.weight.dtype, layer.weight.device) == (hidden.dtype, hidden.device)
+    return same and layer.bias is None
 
 
 def _parts(net: Any, projected: Tensor) -> Parts:

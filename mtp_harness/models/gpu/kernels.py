@@ -12,6 +12,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+TYPES = (torch.bfloat16, torch.float16, torch.float32)
+"""Of the numbers that kernels read and write."""
+
+
+def is_power_of_2(width: int) -> bool:
+    """Return whether a kernel can hold so many numbers side by side."""
+    return width > 0 and width & (width - 1) == 0
+
 
 @triton.jit
 def _scaled(wide, weight, dtype: tl.constexpr):
@@ -153,7 +161,8 @@ def rotate_and_store(
     """Write rotated keys, and values, into the cache; return the rotated queries, [N, H, d].
 
     Args:
-        projected: queries, keys and values, [N, (H + 2 H_kv) * d], contiguous; H may be 0.
+        projected: queries, keys and values, [N, (H + 2 H_kv) * d], contiguous; H may be 0. With
+            gates [N, (2 H + 2 H_kv) * d].
         cos: [N, r], contiguous; the first r of the d numbers of a head are rotated.
         sin: like cos, the first half negated.
         places: int64 [N], columns of the cache, counted over all rows.

@@ -9,22 +9,22 @@ float64, which the kernels do not support, are not served.
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mtp_harness.models.decoding_weights import Rotation, joined
+from mtp_harness.models.decoding_weights import Rotation, are_linear, joined
 from mtp_harness.models.gpu.attention import attend_rows
 from mtp_harness.models.gpu.kernels import (
+    TYPES,
     HeadNorm,
     add_norm,
     gate_,
+    is_power_of_2,
     rotate_and_store,
     silu_times,
 )
 from mtp_harness.models.gpu.narrow_product import is_narrow, product
 from mtp_harness.models.interface import KeyValueCache, at_index
 
-_TYPES = (torch.bfloat16, torch.float16, torch.float32)
 _PLAIN = ("Llama", "Mistral", "Qwen2", "Qwen3", "Qwen3Moe", "Glm4Moe", "DeepseekV3")
 _ONE_PLUS = ("Qwen3Next", "Qwen3_5", "Qwen3_5Moe")
 """Families whose norms multiply by 1 + weight, and whose attention has a gate."""
@@ -85,7 +85,7 @@ def norm(module: Any, states: Tensor) -> Tensor:
 
 def knows_norm(module: Any, states: Tensor) -> bool:
     """Return whether a norm of such states is the kernels'."""
-    return states.dtype in _TYPES and _family(module, "RMSNorm") in (*_PLAIN, *_ONE_PLUS)
+    return states.dtype in TYPES and _family(module, "RMSNorm") in (*_PLAIN, *_ONE_PLUS)
 
 
 def _family(module: Any, kind: str) -> str:
@@ -123,11 +123,10 @@ def knows_attention(attention: Any) -> bool:
     """Return whether attention is of the known kind: queries, keys, values, rotation, softmax."""
     if _family(attention, "Attention") not in (*_PLAIN, *_ONE_PLUS):
         return False
-    if not _are_linear(attention, "q_proj", "k_proj", "v_proj", "o_proj"):
+    if not are_linear(attention, "q_proj", "k_proj", "v_proj", "o_proj"):
         return False
     whole = getattr(attention, "sliding_window", None) is None
-    width = attention.head_dim
-    return whole and width >= 16 and width & (width - 1) == 0  # a power of 2
+    return whole and attention.head_dim >= 16 and is_power_of_2(attention.head_dim)
 
 
 def _attend(
@@ -182,11 +181,6 @@ def _add_mlp(mlp: Any, states: Tensor, normed: Tensor, n_rows: int) -> Tensor:
 
 def _knows_mlp(mlp: Any) -> bool:
     names = ("gate_proj", "up_proj", "down_proj")
-    if not all(hasattr(mlp, name) for name in names) or not _are_linear(mlp, *names):
+    if not are_linear(mlp, *names):
         return False
     return type(getattr(mlp, "act_fn", None)).__name__ in ("SiLU", "SiLUActivation")
-
-
-def _are_linear(module: Any, *names: str) -> bool:
-    """Return whether these parts are plain linear layers, not quantised or wrapped ones."""
-    return all(type(getattr(module, name, None)) is nn.Linear for name in names)
