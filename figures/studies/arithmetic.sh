@@ -27,7 +27,7 @@ if [ "$seeds" = --tiny ]; then
     measuring="--tasks mtp_arithmetic --batch_size 20 --metadata {\"pause_tokens\":0,\"count\":2}"
 fi
 if [ ! -f "$text.json" ]; then
-    python3 "$here/arithmetic_text.py" "$text" --chunks "${chunks:-45}"
+    "$PYTHON" "$here/arithmetic_text.py" "$text" --chunks "${chunks:-45}"
 fi
 # One training a line: label, seed, arguments of `mtp-harness train`.
 for seed in $seeds; do

@@ -1,6 +1,13 @@
 # Read by the scripts of studies, whose first argument is WORK: makes that folder, takes it off the
 # arguments, goes to the checkout, and has the time that the script took written to
-# WORK/results/parts when it ends. Sets `here` (this folder), `work` and PYTHONPATH.
+# WORK/results/parts when it ends. Sets `here` (this folder), `work`, PYTHON and PYTHONPATH.
+#
+# In the environment: PYTHON, the Python that has what the project needs (default: python3).
+export PYTHON="${PYTHON:-python3}"
+"$PYTHON" -c 'import sys; from importlib.util import find_spec; sys.exit(find_spec("lm_eval") is None)' || {
+    echo "$PYTHON has no lm_eval: activate the environment that the project is installed in, or set PYTHON" >&2
+    exit 2
+}
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1/results/parts"
 work=$(cd "$1" && pwd)
@@ -14,7 +21,7 @@ part=$* began=$(date +%s)
 # CPython 3.11.7, which the text must not share blocks with.
 make_text() {
     [ ! -f "$1.json" ] || return 0
-    python3 examples/training_text/make.py "$1" --against "${STDLIB:?a folder, see figures/studies/begin.sh}" \
+    "$PYTHON" examples/training_text/make.py "$1" --against "${STDLIB:?a folder, see figures/studies/begin.sh}" \
         --mbpp "${MTP_HARNESS_DATA:?a folder, see figures/studies/begin.sh}/mbpp.jsonl.gz"
 }
 

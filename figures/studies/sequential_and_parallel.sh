@@ -45,7 +45,7 @@ train() {
     name=$1-$width-$seed
     # Not compiled: a model of this size would wait for the compiler as long as it is trained.
     [ -f "$work/models/$name/config.json" ] || logged "$name" env "TORCHDYNAMO_DISABLE=${TORCHDYNAMO_DISABLE-1}" \
-        python3 "$here/sequential_and_parallel.py" "$work/models/$name" --kind "$1" --width "$width" \
+        "$PYTHON" "$here/sequential_and_parallel.py" "$work/models/$name" --kind "$1" --width "$width" \
         --seed "$seed" --data "$text" --steps "$steps" --rows "$rows" --context "$context"
     cp "$work/models/$name/training.json" "$work/results/training/$name.json"
 }
@@ -61,9 +61,9 @@ measure() {
     shift 2
     rm -rf "$raw"
     # shellcheck disable=SC2086 # no or two arguments
-    logged "$name-$what" python3 -m mtp_harness.cli lm_eval --model mtp --model_args "$arguments$more" \
+    logged "$name-$what" "$PYTHON" -m mtp_harness.cli lm_eval --model mtp --model_args "$arguments$more" \
         --log_samples -o "$raw" $limit "$@"
-    logged "$name-$what" python3 figures/import_results.py "$raw" --into "$work" --gallery results
+    logged "$name-$what" "$PYTHON" figures/import_results.py "$raw" --into "$work" --gallery results
     touch "$raw/done"
 }
 

@@ -10,6 +10,8 @@
 #   MEASURING  arguments of lm_eval in one text: "--tasks mtp_solutions --log_samples"
 #   LABEL      the model's name in results
 #   TRAINING   further arguments of `mtp-harness train`
+#
+# In the environment: PYTHON, the Python that has what the project needs.
 set -eu
 work=$1 data=$2 measuring=$3 label=$4 seed=$5
 shift 5
@@ -21,10 +23,10 @@ mkdir -p "$model" "$work/results"
 exec 3>&1 >>"$log" 2>&1
 trap 'status=$?; [ $status = 0 ] || tail -n 20 "$log" >&3; echo "$name ends with status $status" >&3' EXIT
 if [ ! -f "$model/config.json" ]; then
-    python3 -m mtp_harness.cli train "$model" --data "$data" --seed "$seed" "$@"
+    "$PYTHON" -m mtp_harness.cli train "$model" --data "$data" --seed "$seed" "$@"
 fi
 rm -rf "$out" && mkdir "$out" # of a measurement that was stopped
 # shellcheck disable=SC2086 # several arguments
-python3 -m mtp_harness.cli lm_eval --model mtp --model_args "pretrained=$model,label=$label" \
+"$PYTHON" -m mtp_harness.cli lm_eval --model mtp --model_args "pretrained=$model,label=$label" \
     -o "$out" $measuring
 cp "$model/training.json" "$out/"

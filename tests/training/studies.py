@@ -19,6 +19,13 @@ arithmetic, arithmetic_text, sign_of_figure_3 = map(
 )
 
 
+def run(name, *arguments, **environment):
+    """Run a script with the Python that runs the tests; return what it did and printed."""
+    environment = os.environ | {"PYTHON": sys.executable} | environment
+    command = ["sh", FOLDER / name, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
+
+
 def trainings(name, work, *arguments):
     """Return label, seed and settings of the trainings that a script would start.
 
@@ -29,10 +36,7 @@ def trainings(name, work, *arguments):
     (bin_ / "xargs").write_text("#!/bin/sh\ncat\n")
     (bin_ / "xargs").chmod(0o755)
     (work / "text.json").touch()  # there is a text
-    environment = os.environ | {"PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["sh", FOLDER / name, work, *arguments], env=environment, capture_output=True, text=True
-    )
+    done = run(name, work, *arguments, PATH=f"{bin_}{os.pathsep}{os.environ['PATH']}")
     assert done.returncode == 0, done.stderr
     found = []
     for line in done.stdout.splitlines():

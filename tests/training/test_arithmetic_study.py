@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import subprocess
 from collections import Counter
 from itertools import product
 
@@ -18,7 +17,7 @@ from mtp_harness.scoring.bootstrap import Estimate
 from mtp_harness.training import data
 
 from ..figures.runs import table, write_run
-from .studies import FOLDER, arithmetic, arithmetic_text, parameters, trainings
+from .studies import arithmetic, arithmetic_text, parameters, run, trainings
 
 EVERY = list(product((1, 2, 4), (0, 1, 2)))
 
@@ -166,7 +165,8 @@ def test_part_of_the_operations_is_refused(tmp_path):
 
 @pytest.mark.slow  # two trainings and two runs of the harness
 def test_the_whole_study_runs_tiny(tmp_path, capsys):
-    subprocess.run(["sh", FOLDER / "arithmetic.sh", tmp_path, "--tiny"], check=True)
+    done = run("arithmetic.sh", tmp_path, "--tiny")
+    assert done.returncode == 0, done.stdout + done.stderr
     arithmetic.main([str(tmp_path / "results"), "-o", str(tmp_path / "out")])
     assert "outcome: unfinished: 7 models" in capsys.readouterr().out
     record = json.loads((tmp_path / "out" / "arithmetic.json").read_text())

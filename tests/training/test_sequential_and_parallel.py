@@ -1,8 +1,6 @@
 """The study of sequential and parallel heads: what it trains, and that its command runs."""
 
 import json
-import os
-import subprocess
 
 import pytest
 import torch
@@ -10,6 +8,7 @@ import torch
 from mtp_harness.lm import MTPLM
 
 from ..scripts import ROOT, script
+from .studies import run
 
 STUDY = ROOT / "figures" / "studies"
 SEQUENTIAL = ("chained", "reused")
@@ -110,15 +109,16 @@ def test_what_is_saved_is_what_the_harness_loads(study, kind, tmp_path):
 
 @pytest.mark.slow
 def test_the_command_trains_measures_and_is_resumed(tmp_path, capsys):
-    command = ["sh", str(STUDY / "sequential_and_parallel.sh"), str(tmp_path), "--tiny", "1"]
-    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=1200)
+    command = ["sequential_and_parallel.sh", tmp_path, "--tiny", "1"]
+    done = run(*command, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stdout + done.stderr
     kept = tmp_path / "results"
     records = [json.loads(path.read_text()) for path in sorted(kept.glob("training/*.json"))]
     assert [len(record["curve"][-1]["loss_nats"]) for record in records] == [4, 4, 4]
     assert len({record["recipe"]["data_sha256"] for record in records}) == 1
     files = {path: path.stat().st_mtime_ns for path in kept.glob("*/mtp_heads+*/*")}
     assert len(files) == 9
-    subprocess.run(command, check=True, timeout=60)  # nothing is done again
+    assert run(*command).returncode == 0  # nothing is done again
     assert files == {path: path.stat().st_mtime_ns for path in kept.glob("*/mtp_heads+*/*")}
     assert script(STUDY / "drafts_compared.py").main([str(kept)]) == 0
     said = capsys.readouterr().out

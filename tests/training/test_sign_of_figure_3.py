@@ -2,7 +2,6 @@
 
 import json
 import math
-import subprocess
 from itertools import product
 
 import numpy as np
@@ -13,7 +12,7 @@ from mtp_harness.scoring.bootstrap import Estimate
 
 from ..figures.runs import table, write_run
 from ..scripts import ROOT, script
-from .studies import FOLDER, parameters, sign_of_figure_3, trainings
+from .studies import parameters, run, sign_of_figure_3, trainings
 
 N_PROBLEMS = 60
 SIZES = {"1M": 1_300_000, "15M": 15_000_000, "100M": 100_000_000}
@@ -168,15 +167,14 @@ def test_a_part_can_be_one_model(tmp_path):
 
 
 def test_another_size_is_refused(tmp_path):
-    command = ["sh", FOLDER / "sign_of_figure_3.sh", tmp_path, "2M"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run("sign_of_figure_3.sh", tmp_path, "2M")
     assert done.returncode == 2 and done.stderr == "no size 2M; expected 1M, 15M or 100M\n"
 
 
 @pytest.mark.slow  # six trainings and six runs of the harness
 def test_the_whole_study_runs_tiny(tmp_path, capsys):
-    command = ["sh", FOLDER / "sign_of_figure_3.sh", tmp_path, "--tiny"]
-    subprocess.run(command, check=True)
+    done = run("sign_of_figure_3.sh", tmp_path, "--tiny")
+    assert done.returncode == 0, done.stdout + done.stderr
     out = tmp_path / "out"
     sign_of_figure_3.main([str(tmp_path / "results"), "-o", str(out)])
     assert "outcome: unfinished" in capsys.readouterr().out
@@ -186,7 +184,7 @@ def test_the_whole_study_runs_tiny(tmp_path, capsys):
     hashes = {one["recipe"]["data_sha256"] for one in record["trainings"].values()}
     assert seeds == {0} and len(hashes) == 1
     before = sorted((tmp_path / "results").rglob("results_*.json"))
-    subprocess.run(command, check=True)  # what is finished is not done again
+    run("sign_of_figure_3.sh", tmp_path, "--tiny")  # what is finished is not done again
     assert sorted((tmp_path / "results").rglob("results_*.json")) == before
     imported = script(ROOT / "figures" / "import_results.py").main(
         [str(tmp_path / "results"), "--into", str(tmp_path / "in")]
