@@ -13,8 +13,8 @@ off. Trials run in the order A B C, C B A, ...; a ratio is the median of the rat
 Decoding alone is the sum over rows of new tokens / seconds from its first token to its last; end to
 end is all that a call takes, our engine's allocation and graph capture included.
 
-Before that, for each batch and k: one step alone, replayed, with rows 768 tokens long, beside the
-bytes it must read / the read bandwidth measured here.
+Before that, for each batch and k: one step alone, replayed, with rows 768 tokens long, beside its
+roofline at the rates measured here (`roofline`), and the kernels of k = 1 and n.
 """
 
 import argparse
@@ -27,12 +27,10 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from mtp_harness.data.corpus import code_corpus
 from mtp_harness.decode import engine as engine_module
 from mtp_harness.decode import step as step_module
-from mtp_harness.decode.acceptance import Rule
 from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.decode.records import Acceptance
 from mtp_harness.decode.sampling import Sampling, _draw, _shifted
@@ -41,9 +39,14 @@ from mtp_harness.models import provenance
 from mtp_harness.models.load import load_model, load_tokenizer
 from mtp_harness.models.text import plain_encode, shown
 from mtp_harness.probes.windows import prompts
+from tests.benchmarks.one_step import captured, kernels, measured_rates
 from tests.benchmarks.random_weights import SHAPES, random_model
+from tests.benchmarks.roofline import floor_ms, work_of_step
 
 PROMPT = NEW = 512
+LENGTH = PROMPT + NEW // 2
+"""Tokens of a row in the middle of its answer."""
+
 PATTERN = (0.94, 0.84, 0.72)
 
 
@@ -63,106 +66,35 @@ class ForcedSlots(Slots):
 # Models
 
 
-def as_large_with_one_head(model):
-    """Return an n = 1 model of the same blocks; its weights are random."""
+def of_same_shape(model, n, device=None):
+    """Return a model of the same blocks with n heads; its weights are random."""
     keep = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
     keep += ("num_attention_heads", "num_key_value_heads")
-    return random_model(n_future_tokens=1, **{name: getattr(model.config, name) for name in keep})
+    sizes = {name: getattr(model.config, name) for name in keep}
+    return random_model(device, n_future_tokens=n, **sizes)
 
 
 # One step alone
 
 
-def timed(call, count):
-    """Return milliseconds per call on the GPU."""
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
-    begin.record()
-    for _ in range(count):
-        call()
-    end.record()
-    end.synchronize()
-    return begin.elapsed_time(end) / count
-
-
-def read_bandwidths():
-    """Return bytes per second: summing 4 GiB, and one row times 2 GiB of weights; best of 10."""
-    numbers = torch.zeros(2**29, dtype=torch.int64, device="cuda")
-    summing = min(timed(numbers.sum, 3) for _ in range(10))
-    del numbers
-    weights = [torch.randn(16384, 16384, device="cuda").bfloat16() for _ in range(4)]
-    row = torch.randn(1, 16384, dtype=torch.bfloat16, device="cuda")
-    gemv = min(timed(lambda: [row @ w for w in weights], 3) for _ in range(10))
-    return {"sum": 2**32 / summing * 1e3, "gemv": 2**31 / gemv * 1e3}
-
-
-def step_bytes(model, k, batch):
-    """Return the bytes that a step of rows of 768 tokens reads: weights, keys and values."""
-    read = [*model.model.layers, *model.extra_heads[: k - 1], model.lm_head]
-    read += model.extra_lm_heads[: k - 1]
-    weights = sum(p.numel() * p.element_size() for block in read for p in block.parameters())
-    shapes = model.layer_shapes(k)
-    per_token = sum(2 * one.n_kv_heads * one.head_dim for one in shapes) * model.dtype.itemsize
-    return weights + batch * 768 * per_token
-
-
-@torch.inference_mode()
-def captured(model, k, batch, sampling):
-    """Return a function that replays a step of rows of 768 tokens `count` times: ms per step."""
-    slots = Slots(model, k, Rule(), sampling, batch, PROMPT + NEW + k)
-    graph = slots.graphs()[slots.cache.trash]
-    for stored in (*slots.cache.keys, *slots.cache.values):
-        stored.normal_()
-    slots.limit.fill_(slots.cache.trash)
-    slots.n_draft.fill_(k - 1)
-
-    @torch.inference_mode()
-    def run(count=20):
-        slots.pending.fill_(768)
-        return timed(graph.replay, count)
-
-    return run
-
-
-def steps_alone(model, batch, bandwidth, trials=5):
-    """Return, by k, milliseconds of a step, greedy and sampled, and its share of the bandwidth."""
-    n = model.n_future_tokens
+def steps_alone(model, batch, rates, trials=5):
+    """Return, by k, milliseconds of a step, greedy and sampled, and of its roofline."""
+    n, counted = model.n_future_tokens, of_same_shape(model, model.n_future_tokens, "meta")
     found = {}
     for sampling in (Sampling(), Sampling(0.8, 0, 0.95)):
-        ks = range(1, n + 1) if sampling.greedy else (1, n)
-        times = {k: [] for k in ks}
-        for k in ks:  # one at a time: four caches of 42 rows do not fit
-            run = captured(model, k, batch, sampling)
+        for k in range(1, n + 1) if sampling.greedy else (1, n):
+            run = captured(model, k, batch, sampling, LENGTH)
             run()
-            times[k] = [run() for _ in range(trials)]
-            del run
+            times = [run() for _ in range(trials)]
+            found.setdefault(k, {})["ms" if sampling.greedy else "sampled_ms"] = times
+            if sampling.greedy and k in (1, n):
+                found[k]["profile"] = kernels(run)
+            del run  # four caches of 42 rows do not fit
             torch.cuda.empty_cache()
-        for k, each in times.items():
-            one = found.setdefault(k, {"bytes": step_bytes(model, k, batch)})
-            one["ms" if sampling.greedy else "sampled_ms"] = each
-    for one in found.values():
-        floor = one["bytes"] / bandwidth * 1e3
-        one.update(floor_ms=floor, bandwidth_share=floor / statistics.median(one["ms"]))
+    for k, one in found.items():
+        one["roofline_ms"] = floor_ms(work_of_step(counted, k, batch, LENGTH), **rates)
+        one["roofline_share"] = one["roofline_ms"] / statistics.median(one["ms"])
     return found
-
-
-@torch.inference_mode()
-def kernels(model, k, batch, top=12):
-    """Return where one step's time goes: microseconds and launches by kernel."""
-    run = captured(model, k, batch, Sampling())
-    run()
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        run(3)
-        torch.cuda.synchronize()
-    rows = [(e.key, e.self_device_time_total / 3, e.count / 3) for e in profiler.key_averages()]
-    rows.sort(key=lambda row: -row[1])
-    return {
-        "k": k,
-        "batch": batch,
-        "us": sum(row[1] for row in rows),
-        "launches": sum(row[2] for row in rows),
-        "top": [(name[:90], us, count) for name, us, count in rows[:top] if us],
-    }
 
 
 # Whole answers
@@ -273,7 +205,7 @@ def show(row, n):
         ms = statistics.median(one["ms"])
         sampled = statistics.median(one["sampled_ms"]) if "sampled_ms" in one else float("nan")
         print(
-            f"  step k={k}: {ms:.3f} ms ({one['bandwidth_share']:.3f} of the read bandwidth), "
+            f"  step k={k}: {ms:.3f} ms ({one['roofline_share']:.3f} of the roofline), "
             f"NTP's / this {ntp / ms:.3f}; sampled {sampled:.3f} ms"
         )
     for way, trials in row["trials"].items():
@@ -323,12 +255,11 @@ def main():
         model = load_model(args.model, torch.bfloat16).cuda().eval()
         to_text = shown(tokenizer)
         asked = prompts(code_corpus(), plain_encode(tokenizer), PROMPT, max(batches), NEW)
-    n, single = model.n_future_tokens, as_large_with_one_head(model)
-    bandwidths = read_bandwidths()
-    torch.cuda.empty_cache()
-    print(f"read bandwidth {bandwidths}, {clocks()}", flush=True)
-    out = {"model": args.model, "synthetic": forced, "bandwidth_bytes_per_s": bandwidths}
-    out |= {"parameters": sum(p.numel() for p in model.parameters()), "rows": [], "profiles": []}
+    n, single = model.n_future_tokens, of_same_shape(model, 1)
+    rates = measured_rates()
+    print(f"{rates}, {clocks()}", flush=True)
+    out = {"model": args.model, "synthetic": forced, "rates": rates}
+    out |= {"parameters": sum(p.numel() for p in model.parameters()), "rows": []}
     out |= provenance.environment(model.device)
     for batch in batches:
         prompts_here = asked[:batch]
@@ -347,11 +278,10 @@ def main():
         trials = dict.fromkeys(ways, args.other_trials)
         trials |= {"k=1": args.trials, f"k={n}": args.trials}
         trials |= {way: args.hf_trials for way in ways if way.startswith("hf")}
-        row = {"batch": batch, "steps": steps_alone(model, batch, max(bandwidths.values()))}
+        row = {"batch": batch, "steps": steps_alone(model, batch, rates)}
         row |= one_batch(ways, trials, deadline)
         out["rows"].append(row)
         show(row, n)
-        out["profiles"] += [kernels(model, k, batch) for k in (1, n)]
         torch.cuda.empty_cache()
         args.out.write_text(json.dumps(out, indent=1) + "\n")
     return 0

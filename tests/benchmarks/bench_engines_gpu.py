@@ -11,7 +11,8 @@ tokens, greedy, EOS off, no prefix cache. Decoding alone is the seconds of 320 n
 of 64, of the same call; a step is that over the steps between
 the two (vLLM tells how many drafts it made in all; NTP has a step for every token). How long a step
 takes does not depend on what it decodes; tokens per second do, and random weights accept what they
-will.
+will. Of our engine also: a replayed step alone, whose difference to a step is the host's time, the
+step's roofline at the rates measured then (`roofline`), and the kernels of the least and largest k.
 
 Every engine has a process of its own, one after the other; what fails, or is not reached in time,
 is in the JSON with its reason. vLLM 0.26 will do.
@@ -115,33 +116,51 @@ def our_model(shape, sizes, device, dtype):
     from mtp_harness.models.families import FAMILIES
     from mtp_harness.models.sequential import Modules, SequentialModel, modules_config
 
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device(device):
-            if shape == "llama":
-                main = model = MTPLlamaForCausalLM(MTPLlamaConfig(**sizes, n_future_tokens=4))
-            else:
-                config = (Qwen3_5TextConfig if shape == "qwen" else Qwen2Config)(**sizes)
-                main = AutoModelForCausalLM.from_config(config, dtype=dtype)
-                longer = modules_config(config, 1)
-                modules = Modules(longer, main.model, config.num_hidden_layers)
-                family = FAMILIES["qwen3_5_text" if shape == "qwen" else "mimo"]
-                model = SequentialModel(main, modules, family.as_engines_do(), 4)
-    finally:
-        torch.set_default_dtype(before)
-    # Every way of loading a model keeps the rotary frequencies in float32.
-    main.model.rotary_emb = type(main.model.rotary_emb)(main.config).to(device)
-    return model.eval()
+    from .random_weights import made
+
+    def make():
+        if shape == "llama":
+            return MTPLlamaForCausalLM(MTPLlamaConfig(**sizes, n_future_tokens=4))
+        config = (Qwen3_5TextConfig if shape == "qwen" else Qwen2Config)(**sizes)
+        main = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        modules = Modules(modules_config(config, 1), main.model, config.num_hidden_layers)
+        family = FAMILIES["qwen3_5_text" if shape == "qwen" else "mimo"]
+        return SequentialModel(main, modules, family.as_engines_do(), 4)
+
+    return made(make, device, dtype)
+
+
+def step_alone(model, counted, k, batch, args, rates, with_kernels):
+    """Return one replayed step in the middle of the timed answers: milliseconds, roofline, kernels.
+
+    Nothing without a GPU.
+    """
+    from mtp_harness.decode.sampling import Sampling
+
+    from .one_step import captured, kernels
+    from .roofline import floor_ms, work_of_step
+
+    if not rates:
+        return {}
+    prompt, short, long = lengths(args)
+    length = prompt + (short + long) // 2
+    run = captured(model, k, batch, Sampling(), length)
+    run()
+    found = {"replayed_ms": statistics.median(run() for _ in range(5))}
+    found["roofline_ms"] = floor_ms(work_of_step(counted, k, batch, length), **rates)
+    return found | ({"kernels": kernels(run)} if with_kernels else {})
 
 
 def ours(shape, ks, args):
     from mtp_harness.decode.engine import Engine, Request
     from mtp_harness.models import provenance
 
+    from .one_step import measured_rates
+
     sizes, device = sizes_of(shape, args), "cuda" if torch.cuda.is_available() else "cpu"
-    model = our_model(shape, sizes, device, getattr(torch, args.dtype))
-    rows = []
+    dtype = getattr(torch, args.dtype)
+    model, counted = (our_model(shape, sizes, each, dtype) for each in (device, "meta"))
+    rates, rows = measured_rates() if device == "cuda" else {}, []
     for k in ks:
         for batch in args.batches:
             engine = Engine(model, k, [], lambda tokens: "x" * len(tokens), slots=batch)
@@ -152,8 +171,10 @@ def ours(shape, ks, args):
                 seconds = time.perf_counter() - began
                 return seconds, statistics.mean(one.record.n_steps for one in answers)
 
-            rows.append({"k": k, **measured(decode, args, sizes, batch)})
-    return {"rows": rows, **provenance.environment(model.device)}
+            row = {"k": k, **measured(decode, args, sizes, batch)}
+            alone = step_alone(model, counted, k, batch, args, rates, k in (1, ks[-1]))
+            rows.append(row | alone)
+    return {"rows": rows, "rates": rates, **provenance.environment(model.device)}
 
 
 # vLLM
@@ -237,8 +258,12 @@ def show(one):
         sys.stdout.write(
             f"{one['shape']:<7}{one['engine']:<6}{row['k']:>3}{row['batch']:>6}"
             f"{row['step_ms']:>12.2f}{row['tokens_per_s']:>11.1f}"
-            f"{row['tokens_per_forward']:>12.2f}\n"
+            f"{row['tokens_per_forward']:>12.2f}"
         )
+        if "roofline_ms" in row:
+            host = 1 - row["replayed_ms"] / row["step_ms"]
+            sys.stdout.write(f"{row['roofline_ms'] / row['step_ms']:>17.2f}{host:>8.1%}")
+        sys.stdout.write("\n")
     sys.stdout.flush()
 
 
@@ -260,7 +285,9 @@ def main():
         found = measure(asked.shape, tuple(asked.ks), asked)
         Path(asked.out).write_text(json.dumps(found))
         return
-    sys.stdout.write("shape  engine  k  rows   ms a step   tokens/s   tokens per forward\n")
+    sys.stdout.write(
+        "shape  engine  k  rows   ms a step   tokens/s   per forward   of the roofline   host\n"
+    )
     deadline, parts = time.perf_counter() + args.seconds, []
     for shape, engine, ks in PARTS:
         if shape not in args.shapes or (engine == "ours" and args.gpus > 1):

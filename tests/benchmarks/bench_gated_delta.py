@@ -27,7 +27,7 @@ from mtp_harness.models.gated_delta import serve_slots, state_shapes
 from mtp_harness.models.gpu import delta_kernels, delta_window
 from mtp_harness.models.interface import LayerShape
 
-from .bench_decoding_gpu import read_bandwidths, timed
+from .one_step import read_bandwidths, timed
 
 GRID = [(batch, length) for batch in (1, 16, 64) for length in (1, 4)]
 PROGRAMS = [(32, 4), (32, 2), (16, 4), (16, 2), (16, 1), (8, 2), (8, 1), (64, 4), (64, 8)]

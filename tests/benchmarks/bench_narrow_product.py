@@ -19,7 +19,7 @@ from mtp_harness.models import provenance
 from mtp_harness.models.gpu import layer, narrow_product
 from mtp_harness.models.load import load_model
 
-from .bench_decoding_gpu import captured
+from .one_step import captured
 
 GRID = [(k, batch) for k in (1, 2, 4) for batch in (1, 2, 4, 8, 16, 32)]
 
@@ -27,7 +27,7 @@ GRID = [(k, batch) for k in (1, 2, 4) for batch in (1, 2, 4, 8, 16, 32)]
 def cared_for(model, k, batch, is_narrow):
     """Return what replays a step that was captured with a rule for narrow products."""
     layer.is_narrow = narrow_product.is_narrow = is_narrow
-    return captured(model, k, batch, Sampling())
+    return captured(model, k, batch, Sampling(), 768)
 
 
 def main():

@@ -41,19 +41,24 @@ def load(name):
     return random_model(n_future_tokens=4, **SHAPES[name])
 
 
-def random_model(**sizes):
+def random_model(device=None, **sizes):
     """Return a model with random weights: bfloat16 on a GPU, float32 on a CPU."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     config = MTPLlamaConfig(max_position_embeddings=CONTEXT, **sizes)
-    device, dtype = "cpu", torch.float32
-    if torch.cuda.is_available():
-        device, dtype = "cuda", torch.bfloat16
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    return made(lambda: MTPLlamaForCausalLM(config), device, dtype)
+
+
+def made(make, device, dtype):
+    """Return a model of `make`, its weights made on a device and in a type, in eval mode."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            model = MTPLlamaForCausalLM(config)
+            model = make()
     finally:
         torch.set_default_dtype(before)
     # Every way of loading a model keeps the rotary frequencies in float32.
-    model.model.rotary_emb = type(model.model.rotary_emb)(config).to(device)
+    trunk = getattr(model, "main", model).model
+    trunk.rotary_emb = type(trunk.rotary_emb)(trunk.config).to(device)
     return model.eval()
