@@ -11,7 +11,8 @@ Ways: our engine with heads 1..k, an n = 1 model with as many blocks (random wei
 `generate` eager, and with a static cache and compilation. Prompts of 512 tokens, 512 new ones, EOS
 off. Trials run in the order A B C, C B A, ...; a ratio is the median of the ratios within a trial.
 Decoding alone is the sum over rows of new tokens / seconds from its first token to its last; end to
-end is all that a call takes, our engine's allocation and graph capture included.
+end is all that a call takes, our engine's allocation, graph capture and prefill included, which are
+told apart in the JSON.
 
 Before that, for each batch and k: one step alone, replayed, with rows 768 tokens long, beside its
 roofline at the rates measured here (`roofline`), and the kernels of k = 1 and n.
@@ -50,7 +51,20 @@ LENGTH = PROMPT + NEW // 2
 PATTERN = (0.94, 0.84, 0.72)
 
 
-class ForcedSlots(Slots):
+class TimedSlots(Slots):
+    """Remembers how long the last capture took, kernels' compilation included."""
+
+    capture_s = 0.0
+
+    def graphs(self):
+        began = time.perf_counter()
+        found = super().graphs()
+        torch.cuda.synchronize()
+        TimedSlots.capture_s = time.perf_counter() - began
+        return found
+
+
+class ForcedSlots(TimedSlots):
     """Accepts as many drafts as the paper's model did, by noise keyed as sampling is."""
 
     def step(self, n_tokens, width):
@@ -106,7 +120,7 @@ def characters(tokens):
 
 
 def with_engine(model, k, to_text, asked, batch, forced):
-    engine_module.Slots = ForcedSlots if forced else Slots
+    engine_module.Slots = ForcedSlots if forced else TimedSlots
     engine = Engine(model, k, [], to_text, slots=batch)
     torch.cuda.synchronize()
     began = time.perf_counter()
@@ -115,6 +129,8 @@ def with_engine(model, k, to_text, asked, batch, forced):
     records = [answer.record for answer in answers]
     return {
         "end_to_end_s": whole,
+        "capture_s": TimedSlots.capture_s,
+        "prefill_s": max(record.prefill_s for record in records),
         "tokens": len(asked) * NEW,
         "decoding_tokens_per_s": sum(record.n_kept / record.decode_s for record in records),
         "step_ms": statistics.mean(r.decode_s / len(r.n_verified) for r in records) * 1e3,
