@@ -18,7 +18,8 @@ from lm_eval._cli.utils import key_val_to_dict
 
 from mtp_harness.files import write_whole
 from mtp_harness.harness.model_args import AFTER_LOADING
-from mtp_harness.pipeline.results import Results, complete_results
+from mtp_harness.pipeline.results import arguments_of, complete_results
+from mtp_harness.results.result_file import ResultFile
 
 SETTINGS_FILE = "cell.json"
 JOURNAL_FILE = "journal.jsonl"
@@ -83,7 +84,7 @@ class Cell:
         plain: dict[str, Any] = json.loads(json.dumps(mine))
         return plain
 
-    def finished(self) -> Results | None:
+    def finished(self) -> ResultFile | None:
         """Return the cell's results; None if there are none, or incomplete ones.
 
         Raises:
@@ -92,10 +93,10 @@ class Cell:
         results = complete_results(self.folder, self.task)
         recorded = self._recorded()
         if recorded is None:
-            if results is not None and results.arguments() != self.arguments():
+            if results is not None and (made_by := arguments_of(results)) != self.arguments():
                 raise ValueError(
                     f"{results.path} is not of this suite (it was made by lm_eval "
-                    f"{' '.join(results.arguments())}): remove it, or choose another output folder"
+                    f"{' '.join(made_by)}): remove it, or choose another output folder"
                 )
             return results
         ignored = () if results else _HOW

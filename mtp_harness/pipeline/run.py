@@ -15,7 +15,8 @@ from typing import NamedTuple, Self
 
 from mtp_harness.pipeline.cell import LOG_FILE, Cell
 from mtp_harness.pipeline.estimate import about
-from mtp_harness.pipeline.results import Results, complete_results, remove_results
+from mtp_harness.pipeline.results import complete_results, remove_results
+from mtp_harness.results.result_file import ResultFile
 from mtp_harness.sandbox.linux import die_with_parent
 
 N_LAST_LINES = 3
@@ -26,7 +27,7 @@ class Outcome(NamedTuple):
     """The outcome of a cell: its results, or one sentence and the last lines of its log."""
 
     cell: Cell
-    results: Results | None
+    results: ResultFile | None
     failure: str = ""
 
 
