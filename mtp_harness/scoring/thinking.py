@@ -99,10 +99,6 @@ def final_texts(sample: Mapping[str, Any], answers: list[str]) -> list[FinalText
 
     A run that counted truncated answers knew whether its model had removed the thinking: the text
     that is left is then no thinking, even if the prompt opened a block.
-
-    Args:
-        sample: A line of the file.
-        answers: What the model wrote, in order.
     """
     opened = "arguments" in sample and opens_thinking(arguments_of(sample)[0])
     counted = sample["filtered_resps"] if TRUNCATED in sample else []
