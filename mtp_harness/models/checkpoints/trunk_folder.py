@@ -141,11 +141,7 @@ class Trunk:
             )
 
     def refuse_other_target(self, drafter: Path, content: Mapping[str, Any]) -> None:
-        """Refuse a drafter whose configuration names another kind of model as its target.
-
-        Args:
-            drafter: the folder.
-            content: of its `config.json`, as speculators writes it.
+        """Refuse a drafter's folder whose configuration names another kind of model as its target.
 
         Raises:
             ValueError: names both.

@@ -55,10 +55,9 @@ class Design:
 
 
 class FirstLayer(nn.Module):
-    """A layer of transformers that reads embeddings in addition to states."""
+    """A layer of transformers that reads embeddings in addition to states, which `norm` is for."""
 
     def __init__(self, layer: Any, norm: nn.Module, before_residual: bool) -> None:
-        """Take the parts of a layer; `norm` is for the states."""
         super().__init__()
         self.self_attn, self.mlp = layer.self_attn, layer.mlp
         self.input_layernorm, self.hidden_norm = layer.input_layernorm, norm
@@ -83,7 +82,6 @@ class Eagle3(nn.Module):
     """The drafter's weights, named as in speculators' files."""
 
     def __init__(self, design: Design) -> None:
-        """Build it with random weights."""
         super().__init__()
         config = design.config
         base, width = decoder_of(config), config.hidden_size
@@ -172,22 +170,16 @@ class Eagle3Model(LayersModel):
         self._seen.clear()
         return torch.cat([last, *taps], -1)
 
-    def head(
-        self,
-        offset: int,
-        states: Tensor,
-        tokens: Tensor | None = None,
-        positions: Tensor | None = None,
-        cache: KeyValueCache | None = None,
-    ) -> Tensor:
-        """See `MultiHeadModel.head`."""
-        if offset == 1:
-            last, taps = states[..., : self._width], states[..., self._width :]
-            return torch.cat([self.norm(last), taps], -1)
-        assert tokens is not None
+    def first(self, states: Tensor) -> Tensor:
+        """Return [normed trunk state, taps]."""
+        last, taps = states[..., : self._width], states[..., self._width :]
+        return torch.cat([self.norm(last), taps], -1)
+
+    def run(self, states: Tensor, *where: Any) -> Tensor:
+        """See `LayersModel.run`; the first pass reads the taps."""
         if states.shape[-1] == self._wide:
             states = self.drafter.fuse(states[..., self._width :])
-        return self.run(states, tokens, positions, cache)
+        return super().run(states, *where)
 
     def logits(self, offset: int, states: Tensor) -> Tensor:
         """Return logits [..., V] of states; -inf for tokens outside the drafter's vocabulary."""
