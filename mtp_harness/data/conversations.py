@@ -13,14 +13,13 @@ package: 60 prompts with answers in six categories, written for it.
 The tokens depend on the tokenizer, so a row holds the document itself, as JSON.
 """
 
-import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtp_harness.data.rows import Splits, in_turns, splits, spread, text_row
+from mtp_harness.data.rows import Splits, in_turns, splits, spread, text_row, to_line
 from mtp_harness.data.sources import from_hub, json_lines, rows_of
 from mtp_harness.files import user_path
 
@@ -83,15 +82,6 @@ class Conversation(NamedTuple):
         """Whether it is a placeholder of its benchmark."""
         return any(str(one.get("content")).startswith(_PLACEHOLDER) for one in self.messages)
 
-    def line(self) -> str:
-        """Return it as JSON, for `from_line`."""
-        return json.dumps(self._asdict(), ensure_ascii=False)
-
-    @classmethod
-    def from_line(cls, line: str) -> "Conversation":
-        """Return the document that `line` wrote."""
-        return cls(**json.loads(line))
-
 
 def load(place: str, quick: bool, config: str | None, split: str, wanted: str = "answer") -> Splits:
     """Return the split `test` of the documents that have an `answer`, or a `prompt`.
@@ -133,7 +123,7 @@ def load(place: str, quick: bool, config: str | None, split: str, wanted: str = 
     return splits(
         {
             "test": [
-                {**text_row(str(one.category), one.id, source, one.line()), "kind": KIND}
+                {**text_row(str(one.category), one.id, source, to_line(one)), "kind": KIND}
                 for one in rows
             ]
         }
@@ -215,12 +205,7 @@ def _of_one(place: str, name: str, rows: Iterator[tuple[str, Any]]) -> list[Conv
 
 
 def conversation(row: Any, where: str, number: int) -> Conversation:
-    """Return one line's document.
-
-    Args:
-        row: the line's content.
-        where: file and line, for errors.
-        number: of the document.
+    """Return the document of a line's content; `where` says which line, `number` which document.
 
     Raises:
         ValueError: it has none of the shapes.
