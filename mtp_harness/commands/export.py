@@ -38,15 +38,10 @@ _OF_ALL = (
 
 
 class Steps(NamedTuple):
-    """What was measured at one k, of one category or of all.
+    """What was measured at one k, of one category or of all."""
 
-    Attributes:
-        histogram: steps by accept length, 1 … k.
-        per_request: (sum over requests of their own mean accept length, requests).
-    """
-
-    histogram: dict[int, int]
-    per_request: tuple[float, int]
+    histogram: dict[int, int]  # steps by accept length, 1 … k
+    per_request: tuple[float, int]  # (sum over requests of their own mean accept length, requests)
 
     @property
     def mean(self) -> float:

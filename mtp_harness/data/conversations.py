@@ -41,25 +41,15 @@ _PLACEHOLDER = "FULL BENCHMARK DATA SHOULD BE FETCHED"
 
 
 class Conversation(NamedTuple):
-    """One document.
+    """One document."""
 
-    Attributes:
-        id: as given, or its number in the file.
-        category: None if not given.
-        messages: with `role` and `content`, as chat templates take them; empty for a plain text.
-        tools: as chat templates take them; None without tools.
-        context: plain text before `text`, which is read and not scored.
-        text: plain text; empty if there are messages, or no answer.
-        n_later_turns: turns that are not read, because they follow answers of the model.
-    """
-
-    id: str
-    category: str | None
-    messages: list[dict[str, Any]] = []  # never changed
-    tools: list[Any] | None = None
-    context: str = ""
-    text: str = ""
-    n_later_turns: int = 0
+    id: str  # as given, or its number in the file
+    category: str | None  # None if not given
+    messages: list[dict[str, Any]] = []  # `role` and `content`; empty for plain text; never changed
+    tools: list[Any] | None = None  # as chat templates take them; None without tools
+    context: str = ""  # plain text before `text`, which is read and not scored
+    text: str = ""  # plain text; empty if there are messages, or no answer
+    n_later_turns: int = 0  # turns that are not read, because they follow answers of the model
 
     @property
     def has_answer(self) -> bool:

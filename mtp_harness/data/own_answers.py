@@ -21,19 +21,12 @@ QUICK = 16
 
 
 class OwnAnswer(NamedTuple):
-    """One answer.
+    """One answer."""
 
-    Attributes:
-        prompt: what was sent.
-        text: what came back, cut at a stop string.
-        record: the decode record, as of `DecodeRecord.as_dict`; None if none was kept.
-        greedy: whether no token was sampled.
-    """
-
-    prompt: str
-    text: str
-    record: dict[str, Any] | None
-    greedy: bool
+    prompt: str  # what was sent
+    text: str  # what came back, cut at a stop string
+    record: dict[str, Any] | None  # as of `DecodeRecord.as_dict`; None if none was kept
+    greedy: bool  # whether no token was sampled
 
 
 def load(place: str, quick: bool) -> Splits:

@@ -22,25 +22,15 @@ GPU_RATE = 8777.0
 
 
 class Facts(NamedTuple):
-    """One task.
+    """One task."""
 
-    Attributes:
-        measures: in a few words.
-        n_answers: that the model generates, one for each document.
-        answer_tokens: the longest answer.
-        cpu_s: seconds measured on 2 cores.
-        quick_cpu_s: the same with `quick`.
-        times_quick: how many times more work it is without `quick`.
-        gpu_s: seconds measured on one GPU.
-    """
-
-    measures: str
-    n_answers: int = 0
-    answer_tokens: int = 0
-    cpu_s: float | None = None
-    quick_cpu_s: float | None = None
-    times_quick: float = 1.0
-    gpu_s: float | None = None
+    measures: str  # in a few words
+    n_answers: int = 0  # that the model generates, one for each document
+    answer_tokens: int = 0  # the longest answer
+    cpu_s: float | None = None  # seconds measured on 2 cores
+    quick_cpu_s: float | None = None  # the same with `quick`
+    times_quick: float = 1.0  # how many times more work it is without `quick`
+    gpu_s: float | None = None  # seconds measured on one GPU
 
     @property
     def writes(self) -> bool:

@@ -31,28 +31,18 @@ _HOW = ("batch_size", "max_batch_size", "device")
 
 @dataclass(frozen=True)
 class Cell:
-    """One model and one single task.
-
-    Attributes:
-        model_args: the model's, without those that the suite adds.
-        settings: `lm_eval`'s flags.
-        journal: whether the model keeps one (an ordinary model does not).
-        include_path: a folder with the user's tasks.
-        of_harness: whether the task is one of the harness's own.
-        own_process: whether no other cell may run in its process.
-        given_by: a cell that gives this one's results, so that this one need not run.
-    """
+    """One model and one single task."""
 
     label: str
     task: str
-    model_args: dict[str, Any]
-    settings: dict[str, Any]
+    model_args: dict[str, Any]  # the model's, without those that the suite adds
+    settings: dict[str, Any]  # `lm_eval`'s flags
     folder: Path
-    journal: bool = True
-    include_path: str | None = None
-    of_harness: bool = False
-    own_process: bool = False
-    given_by: "Cell | None" = None
+    journal: bool = True  # whether the model keeps one (an ordinary model does not)
+    include_path: str | None = None  # a folder with the user's tasks
+    of_harness: bool = False  # whether the task is one of the harness's own
+    own_process: bool = False  # whether no other cell may run in its process
+    given_by: "Cell | None" = None  # gives this one's results, so that this one need not run
 
     @property
     def process(self) -> str | None:

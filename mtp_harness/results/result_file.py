@@ -39,19 +39,13 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True)
 class ResultFile:
-    """A results file.
-
-    Attributes:
-        name: The file's path below the folder that was given, for tables.
-        sha256: Hash of its bytes.
-        alias: The model's name beside other models, if it needs a longer one.
-    """
+    """A results file."""
 
     path: Path
-    name: str
-    sha256: str
+    name: str  # the file's path below the folder that was given, for tables
+    sha256: str  # hash of its bytes
     content: Mapping[str, Any]
-    alias: str = ""
+    alias: str = ""  # the model's name beside other models, if it needs a longer one
 
     @property
     def mtp(self) -> Mapping[str, Any]:

@@ -37,17 +37,11 @@ class Judgement(Protocol):
 
 
 class FinalText(str):
-    """An answer without the thinking before it.
+    """An answer without the thinking before it."""
 
-    Attributes:
-        truncated: Whether the thinking never ended; then the answer is empty.
-        record: How it was decoded; None if the model or the cache recorded nothing.
-        verdict: None if it was not judged.
-    """
-
-    truncated: bool
-    record: DecodeRecord | None
-    verdict: Judgement | None = None
+    truncated: bool  # whether the thinking never ended; then the answer is empty
+    record: DecodeRecord | None  # how it was decoded; None if nothing was recorded
+    verdict: Judgement | None = None  # None if it was not judged
 
     def __new__(cls, text: str, truncated: bool, record: DecodeRecord | None) -> Self:
         """Return the text with its record and verdict."""

@@ -32,19 +32,12 @@ _ELSEWHERE = {"quantization_config", "transformers_weights"}
 
 @dataclass(frozen=True)
 class Trunk:
-    """What a trunk's folder says and holds; weights are read where a method says so.
+    """What a trunk's folder says and holds; weights are read where a method says so."""
 
-    Attributes:
-        folder: holds `config.json` and safetensors.
-        content: of its `config.json`.
-        own: the row of its family; None where the model is of none.
-        files: its weights.
-    """
-
-    folder: Path
-    content: dict[str, Any]
-    own: Family | None
-    files: SafetensorsFiles
+    folder: Path  # holds `config.json` and safetensors
+    content: dict[str, Any]  # of its `config.json`
+    own: Family | None  # the row of its family; None where the model is of none
+    files: SafetensorsFiles  # its weights
 
     @classmethod
     def of(cls, folder: Path) -> "Trunk":

@@ -27,31 +27,21 @@ class Design:
     """The structure of a drafter, apart from its weights.
 
     Attributes:
-        config: transformers', for layers of its kind; its `vocab_size` is the trunk's, V.
         taps: how many layers of the trunk precede each state that is read; 0 means the embeddings,
             the number of layers means the input of the final norm.
-        width: of the trunk, D.
-        n_drafts: size of its own vocabulary.
-        norm_before_residual: whether the residual is the normed state.
-        norm_before_fc: whether the joined taps are normalised.
-        fc_norm: whether each tap is normalised.
-        norm_output: whether the state is passed on after the last norm.
-        own_embeddings: whether it has its own embeddings, instead of the trunk's.
-        own_head: whether it has its own unembedding, instead of the trunk's.
-        fc_bias: whether `fc` has one.
     """
 
-    config: Any
+    config: Any  # transformers', for layers of its kind; its `vocab_size` is the trunk's, V
     taps: tuple[int, ...]
-    width: int
-    n_drafts: int
-    norm_before_residual: bool = False
-    norm_before_fc: bool = False
-    fc_norm: bool = False
-    norm_output: bool = False
-    own_embeddings: bool = False
-    own_head: bool = True
-    fc_bias: bool = False
+    width: int  # of the trunk, D
+    n_drafts: int  # size of its own vocabulary
+    norm_before_residual: bool = False  # whether the residual is the normed state
+    norm_before_fc: bool = False  # whether the joined taps are normalised
+    fc_norm: bool = False  # whether each tap is normalised
+    norm_output: bool = False  # whether the state is passed on after the last norm
+    own_embeddings: bool = False  # whether it has its own embeddings, instead of the trunk's
+    own_head: bool = True  # whether it has its own unembedding, instead of the trunk's
+    fc_bias: bool = False  # whether `fc` has one
 
 
 class FirstLayer(nn.Module):
