@@ -132,17 +132,11 @@ def _known_models() -> set[str]:
 
 
 class Finished(NamedTuple):
-    """A finished run.
+    """A finished run."""
 
-    Attributes:
-        results: None on all ranks but the first.
-        output: the folder that the command line writes them to.
-        logged: whether answers are saved beside them.
-    """
-
-    results: dict[str, Any] | None
-    output: str | None
-    logged: bool
+    results: dict[str, Any] | None  # None on all ranks but the first
+    output: str | None  # the folder that the command line writes them to
+    logged: bool  # whether answers are saved beside them
 
 
 _finished: list[Finished] = []

@@ -7,7 +7,6 @@ mtp-harness advise results/ -o advice.json
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -15,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from mtp_harness.files import user_path, write_whole
+from mtp_harness.commands.arguments import Parser
+from mtp_harness.files import write_whole
 
 if TYPE_CHECKING:
     from mtp_harness.results.advice import Advice, Cell, OneK, Rate
@@ -31,22 +31,17 @@ def main(argv: Sequence[str]) -> int:
         FileNotFoundError: no model has both measurements.
         ValueError: the runs cannot be combined.
     """
-    parser = argparse.ArgumentParser(
-        prog="mtp-harness advise",
-        description="Say which k to decode with. Tokens per forward of each category "
-        "(mtp_speculative) and seconds per step of each batch size (mtp_speed) give tokens per "
-        "second; both must come from one model on one machine. `mtp-harness figures RESULTS -o OUT "
-        "--only fig_advice` draws them.",
-        epilog="example: mtp-harness advise results/ -o advice.json",
+    parser = Parser(
+        "advise",
+        "Say which k to decode with. Tokens per forward of each category (mtp_speculative) and "
+        "seconds per step of each batch size (mtp_speed) give tokens per second; both must come "
+        "from one model on one machine. `mtp-harness figures RESULTS -o OUT --only fig_advice` "
+        "draws them.",
+        "results/ -o advice.json",
     )
-    parser.add_argument("results", nargs="+", help="results_….json files, or folders of them")
-    parser.add_argument(
-        "-o",
-        "--out",
-        type=user_path,
-        metavar="FILE",
-        help="write the same as JSON, too (default: the table alone)",
-    )
+    parser.results()
+    about = "write the same as JSON, too (default: the table alone)"
+    parser.path("-o", "--out", metavar="FILE", about=about)
     given = parser.parse_args(argv)
 
     from mtp_harness.results import advice

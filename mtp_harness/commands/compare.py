@@ -4,14 +4,14 @@ mtp-harness compare base/ tuned/
 mtp-harness compare base/ tuned/ --require "code accuracy 2 >= -0.01" -o changes.json
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtp_harness.files import user_path, write_whole
+from mtp_harness.commands.arguments import Parser
+from mtp_harness.files import write_whole
 
 if TYPE_CHECKING:
     from mtp_harness.leaderboard.compare import Comparison, Requirement
@@ -20,13 +20,7 @@ KINDS = (".png", ".pdf", ".svg")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command.
-
-    Args:
-        argv: Its arguments.
-
-    Returns:
-        0; 1 if a required difference is not reached.
+    """Run the command; return 1 if a required difference is not reached.
 
     Raises:
         FileNotFoundError: A folder holds no results.
@@ -84,13 +78,13 @@ def _draw(found: "Comparison", path: Path) -> None:
     write_whole(path, draw(differences, title, path.suffix[1:]))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mtp-harness compare",
-        description="Compare two runs of the same tasks, such as a checkpoint before and after "
-        "training: the difference of every score by task, category and offset, with 90 % "
-        "intervals by bootstrap over documents, paired. Both need --log_samples.",
-        epilog='example: mtp-harness compare base/ tuned/ --require "code accuracy 2 >= -0.01"',
+def _parser() -> Parser:
+    parser = Parser(
+        "compare",
+        "Compare two runs of the same tasks, such as a checkpoint before and after training: the "
+        "difference of every score by task, category and offset, with 90 % intervals by bootstrap "
+        "over documents, paired. Both need --log_samples.",
+        'base/ tuned/ --require "code accuracy 2 >= -0.01"',
     )
     parser.add_argument("base", help="results_….json of the run to compare with, or its folder")
     parser.add_argument("candidate", help="the same of the run that should be better")
@@ -102,15 +96,8 @@ def _parser() -> argparse.ArgumentParser:
         help="exit with status 1 unless the interval's lower end (with <=: its upper end) reaches "
         "the number; may be given several times (default: nothing is required)",
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=user_path,
-        help="write all of it into this JSON file (default: the table alone)",
-    )
-    parser.add_argument(
-        "--figure",
-        type=user_path,
-        help="draw the differences: .png, .pdf or .svg (default: no figure)",
-    )
+    about = "write all of it into this JSON file (default: the table alone)"
+    parser.path("-o", "--output", about=about)
+    about = "draw the differences: .png, .pdf or .svg (default: no figure)"
+    parser.path("--figure", about=about)
     return parser

@@ -1,27 +1,24 @@
 """`mtp-harness convert SRC DST`: Meta's layout -> a transformers folder with its tokenizer."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from mtp_harness.files import user_path
+from mtp_harness.commands.arguments import Parser
 
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mtp-harness convert",
-        description="Convert a checkpoint in Meta's layout to a transformers folder.",
-        epilog="example: mtp-harness convert /ckpt/7B_200B_4 7B_200B_4_hf --dtype bfloat16",
+def _parser() -> Parser:
+    parser = Parser(
+        "convert",
+        "Convert a checkpoint in Meta's layout to a transformers folder.",
+        "/ckpt/7B_200B_4 7B_200B_4_hf --dtype bfloat16",
     )
-    add = parser.add_argument
-    add("source", type=user_path, metavar="SRC", help="folder with params.json and weights")
-    add("target", type=user_path, metavar="DST", help="folder to write: new or empty")
-    add(
-        "--dtype", choices=DTYPES, help="type that the weights are stored in (default: as they are)"
-    )
-    add(
+    parser.path("source", metavar="SRC", about="folder with params.json and weights")
+    parser.path("target", metavar="DST", about="folder to write: new or empty")
+    about = "type that the weights are stored in (default: as they are)"
+    parser.add_argument("--dtype", choices=DTYPES, help=about)
+    parser.add_argument(
         "--tokenizer",
         metavar="NAME",
         help="name or folder of the tokenizer (default: tokenizer.model beside the weights or one "

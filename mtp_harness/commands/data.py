@@ -10,7 +10,6 @@ import difflib
 import gzip
 import importlib
 import os
-import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from mtp_harness.data.sources import (
     rows_of,
 )
 from mtp_harness.harness.task_index import configuration, leaves, our_index
+from mtp_harness.results.samples import family_of
 
 HARNESS_REPOSITORIES = {
     "arc_challenge": "allenai/ai2_arc",
@@ -50,8 +50,6 @@ Put files into a folder that {ENV_FOLDER} names (for one run: --metadata '{{"dat
 tasks/*/README.md has all names that a file may have. To get a data set from the hub, run its task
 once where the hub can be reached: it stays in the Hugging Face cache, a folder that HF_HOME names.
 """
-
-_TWIN = re.compile(r"_t\d+(\.\d+)?$")
 
 
 class Status(NamedTuple):
@@ -118,7 +116,7 @@ def check_tasks(names: Sequence[str] = (), data_dir: str | None = None) -> dict[
             raise ValueError(_unknown(leaf.name, known))
         wanted.append(leaf.name)
     if not names:
-        wanted = [name for name in wanted if not _TWIN.search(name)]
+        wanted = [name for name in wanted if family_of(name) == name]
     found = {}
     for name in dict.fromkeys(wanted):
         try:

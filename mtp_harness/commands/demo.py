@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtp_harness.commands.arguments import Parser
 from mtp_harness.commands.model_options import add_model_options, named, open_from_options
 from mtp_harness.commands.view import acceptance_rows, by_k, decoding_rows
-from mtp_harness.files import user_path
 from mtp_harness.results import result_file
 from mtp_harness.results.find import results_below, written_samples
 from mtp_harness.results.samples import read
@@ -63,14 +63,8 @@ def newest(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], Path]:
 
 def main(argv: list[str]) -> int:
     """Print the summary."""
-    parser = argparse.ArgumentParser(
-        prog="mtp-harness demo",
-        description=__doc__,
-        epilog="example: mtp-harness demo results/",
-    )
-    parser.add_argument(
-        "results", type=user_path, help="folder that the run wrote to (its --output_path)"
-    )
+    parser = Parser("demo", __doc__, "results/")
+    parser.path("results", about="folder that the run wrote to (its --output_path)")
     add_model_options(parser)
     args = parser.parse_args(argv)
     config, samples, path = newest(args.results)

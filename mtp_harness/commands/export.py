@@ -15,14 +15,14 @@ Source of the schema: NVIDIA Model Optimizer, `examples/specdec_bench`, `specula
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtp_harness.files import user_path, write_whole
+from mtp_harness.commands.arguments import Parser
+from mtp_harness.files import write_whole
 from mtp_harness.results import result_file
 from mtp_harness.results.find import read_each, results_below
 from mtp_harness.results.result_file import ResultFile
@@ -38,15 +38,10 @@ _OF_ALL = (
 
 
 class Steps(NamedTuple):
-    """What was measured at one k, of one category or of all.
+    """What was measured at one k, of one category or of all."""
 
-    Attributes:
-        histogram: steps by accept length, 1 … k.
-        per_request: (sum over requests of their own mean accept length, requests).
-    """
-
-    histogram: dict[int, int]
-    per_request: tuple[float, int]
+    histogram: dict[int, int]  # steps by accept length, 1 … k
+    per_request: tuple[float, int]  # (sum over requests of their own mean accept length, requests)
 
     @property
     def mean(self) -> float:
@@ -79,31 +74,19 @@ class Steps(NamedTuple):
 
 def main(argv: list[str]) -> int:
     """Write an export to a file or the screen."""
-    parser = argparse.ArgumentParser(
-        prog="mtp-harness export",
-        description="Write results in a format that others read.",
-        epilog="example: mtp-harness export results/ --format speculation-profile -o profile.json",
+    parser = Parser(
+        "export",
+        "Write results in a format that others read.",
+        "results/ --format speculation-profile -o profile.json",
     )
-    add = parser.add_argument
-    add(
-        "results",
-        type=user_path,
-        help="a results_….json, or a folder with one run of mtp_speculative",
-    )
-    add(
-        "--format",
-        required=True,
-        choices=["speculation-profile"],
-        help="what to write: NVIDIA's record of acceptance",
-    )
-    add(
-        "-k",
-        "--draft-heads",
-        type=int,
-        metavar="K",
-        help="heads that drafts were made with, 1 to n (default: all n)",
-    )
-    add("-o", "--out", type=user_path, metavar="FILE", help="write there (default: to the screen)")
+    about = "a results_….json, or a folder with one run of mtp_speculative"
+    parser.path("results", about=about)
+    about = "what to write: NVIDIA's record of acceptance"
+    parser.add_argument("--format", required=True, choices=["speculation-profile"], help=about)
+    about = "heads that drafts were made with, 1 to n (default: all n)"
+    parser.add_argument("-k", "--draft-heads", type=int, metavar="K", help=about)
+    about = "write there (default: to the screen)"
+    parser.path("-o", "--out", metavar="FILE", about=about)
     args = parser.parse_args(argv)
     file = find_run(args.results)
     try:

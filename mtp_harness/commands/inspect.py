@@ -5,7 +5,6 @@ Exit status: 0 for a sound checkpoint, 1 with all problems listed, 2 if there is
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -13,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mtp_harness.commands.arguments import Parser
 from mtp_harness.commands.model_options import add_model_options, open_from_options
 from mtp_harness.errors import in_words
 from mtp_harness.files import user_path
@@ -33,21 +33,18 @@ _VERDICTS = {
 }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mtp-harness inspect",
-        description="Say what a checkpoint is and what is wrong with it, without loading it.",
-        epilog="example: mtp-harness inspect /ckpt/7B_200B_4 --probe",
+def _parser() -> Parser:
+    parser = Parser(
+        "inspect",
+        "Say what a checkpoint is and what is wrong with it, without loading it.",
+        "/ckpt/7B_200B_4 --probe",
     )
-    parser.add_argument(
-        "pretrained",
-        nargs="?",
-        metavar="PATH",
-        help="a checkpoint's folder, a shipped model, "
-        "or a name on the hub (one with heads is fetched)",
+    about = (
+        "a checkpoint's folder, a shipped model, or a name on the hub (one with heads is fetched)"
     )
+    parser.add_argument("pretrained", nargs="?", metavar="PATH", help=about)
     add_model_options(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON (default: text)")
+    parser.switch("--json", "print JSON (default: text)")
     parser.add_argument(
         "--probe",
         nargs="?",

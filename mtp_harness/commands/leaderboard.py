@@ -1,12 +1,12 @@
 """`mtp-harness leaderboard RESULTS`: models and tasks in one table, from result files."""
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtp_harness.files import user_path, write_whole
+from mtp_harness.commands.arguments import Parser
+from mtp_harness.files import write_whole
 
 FORMATS = ("terminal", "markdown", "csv", "json", "latex")
 
@@ -46,32 +46,25 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mtp-harness leaderboard",
-        description="Show models and tasks in one table, with 90 % intervals by bootstrap over "
-        "documents, and speed beside quality. A task at several temperatures has one table for "
-        "each. Runs that differ in task version, documents, prompts, number of samples, top-p, "
-        "stops, budget, draft rule or dtype are refused.",
-        epilog="example: mtp-harness leaderboard results/ --baseline n1 --format markdown",
+def _parser() -> Parser:
+    parser = Parser(
+        "leaderboard",
+        "Show models and tasks in one table, with 90 % intervals by bootstrap over documents, and "
+        "speed beside quality. A task at several temperatures has one table for each. Runs that "
+        "differ in task version, documents, prompts, number of samples, top-p, stops, budget, "
+        "draft rule or dtype are refused.",
+        "results/ --baseline n1 --format markdown",
     )
-    parser.add_argument("results", nargs="+", help="results_….json files, or folders of them")
-    parser.add_argument(
-        "--baseline", help="label or name of the row to compare the others with (default: none)"
-    )
-    parser.add_argument(
+    parser.results()
+    parser.baseline()
+    parser.switch(
         "--claims",
-        action="store_true",
-        help="add the paper's claims, and whether these runs agree, disagree, are inconclusive or "
+        "add the paper's claims, and whether these runs agree, disagree, are inconclusive or "
         "cannot be compared with the paper's models or machines (default: no claims)",
     )
-    parser.add_argument(
-        "--format", choices=FORMATS, default="terminal", help="of the table (default: terminal)"
-    )
-    parser.add_argument(
-        "-o", "--output", type=user_path, help="file for the table (default: the terminal)"
-    )
-    parser.add_argument(
-        "--mlflow", metavar="URI", help="also log runs and leaderboard in MLflow (default: no)"
-    )
+    about = "of the table (default: terminal)"
+    parser.add_argument("--format", choices=FORMATS, default="terminal", help=about)
+    parser.path("-o", "--output", about="file for the table (default: the terminal)")
+    about = "also log runs and leaderboard in MLflow (default: no)"
+    parser.add_argument("--mlflow", metavar="URI", help=about)
     return parser

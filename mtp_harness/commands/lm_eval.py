@@ -10,11 +10,7 @@ from mtp_harness import _startup
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command.
-
-    Args:
-        argv: lm_eval's arguments.
-    """
+    """Run the command with lm_eval's arguments."""
     _startup.install()
     from lm_eval.__main__ import cli_evaluate
 

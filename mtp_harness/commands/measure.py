@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from mtp_harness.commands.arguments import Parser, device_of
 from mtp_harness.commands.model_options import (
     add_model_options,
     drafter_facts,
@@ -18,55 +19,26 @@ from mtp_harness.commands.model_options import (
     open_from_options,
 )
 from mtp_harness.commands.view import acceptance_rows, by_k, decoding_rows
-from mtp_harness.files import user_path, write_whole
+from mtp_harness.files import write_whole
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mtp-harness measure",
-        description=__doc__,
-        epilog="example: mtp-harness measure mtp-bytes-n4 --windows 20 --prompts 20 -o card.json",
-    )
-    parser.add_argument(
-        "pretrained", nargs="?", help="a checkpoint with heads, or a shipped model's name"
-    )
+def _parser() -> Parser:
+    example = "mtp-bytes-n4 --windows 20 --prompts 20 -o card.json"
+    parser = Parser("measure", __doc__, example)
+    about = "a checkpoint with heads, or a shipped model's name"
+    parser.add_argument("pretrained", nargs="?", help=about)
     add_model_options(parser)
-    parser.add_argument(
-        "--windows", type=int, help="windows of text to score (default: the whole corpus)"
-    )
-    parser.add_argument(
-        "--window", type=int, default=4096, help="tokens of a window (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--prompts", type=int, default=100, help="prompts to continue (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--prompt-tokens", type=int, default=512, help="tokens of a prompt (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--new-tokens",
-        type=int,
-        default=256,
-        help="tokens of an answer, at most (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--batch", type=int, default=20, help="prompts decoded together (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--device", help="such as cpu or cuda:1 (default: the GPU where there is one)"
-    )
-    parser.add_argument(
-        "--trials",
-        type=int,
-        default=3,
-        help="timings of every number of heads (default: %(default)s)",
-    )
-    parser.add_argument(
-        "-o",
-        "--out",
-        type=user_path,
-        help="write everything there, as JSON (default: a table on the screen alone)",
-    )
+    about = "windows of text to score (default: the whole corpus)"
+    parser.add_argument("--windows", type=int, help=about)
+    parser.number("--window", 4096, "tokens of a window")
+    parser.number("--prompts", 100, "prompts to continue")
+    parser.number("--prompt-tokens", 512, "tokens of a prompt")
+    parser.number("--new-tokens", 256, "tokens of an answer, at most")
+    parser.number("--batch", 20, "prompts decoded together")
+    parser.device()
+    parser.number("--trials", 3, "timings of every number of heads")
+    about = "write everything there, as JSON (default: a table on the screen alone)"
+    parser.path("-o", "--out", about=about)
     return parser
 
 
@@ -93,20 +65,14 @@ def screen(found: Mapping[str, Any]) -> str:
     heads, decoding, hardware = (found[name] for name in ("heads", "decoding", "hardware"))
     n_prompts, batch = decoding["n_prompts"], decoding["batch_size"]
     same = [f"{row['identical_to_ntp']}/{n_prompts}" for row in decoding["by_k"].values()]
+    walked, lost = heads["text_walk_tokens_per_forward"], heads.get("unsayable")
     rows = [
         ("head k", map(str, decoding["by_k"])),
         ("accuracy", [f"{value:.3f}" for value in heads["accuracy"]]),
         ("bits per token", ["-" if b is None else f"{b:.3f}" for b in heads["bits_per_token"]]),
-        *(
-            ("  tokens it cannot draft", [f"{value:.1%}" for value in heads[name]])
-            for name in ("unsayable",)
-            if name in heads
-        ),
+        *([("  tokens it cannot draft", [f"{one:.1%}" for one in lost])] if lost else []),
         *acceptance_rows(decoding["by_k"]),
-        (
-            "  text walk (real text)",
-            [f"{value:.3f}" for value in heads["text_walk_tokens_per_forward"].values()],
-        ),
+        ("  text walk (real text)", [f"{value:.3f}" for value in walked.values()]),
         ("answers identical to NTP", same),
         *decoding_rows(decoding["by_k"], f"batch {batch}"),
     ]
@@ -134,8 +100,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     from mtp_harness.probes.model_card import measure_decoding, measure_heads
     from mtp_harness.probes.windows import prompts, windows
 
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model, tokenizer = open_from_options(args, dtype=torch.float32, device=device)
+    model, tokenizer = open_from_options(args, dtype=torch.float32, device=device_of(args))
     if max(args.window, args.prompt_tokens + args.new_tokens) > model.max_positions:
         raise ValueError(
             f"--window {args.window}, --prompt-tokens {args.prompt_tokens} and --new-tokens "

@@ -1,13 +1,13 @@
 """`mtp-harness report RESULTS -o report.html`: one page with everything in it."""
 
-import argparse
 import base64
 import csv
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtp_harness.files import user_path, write_whole
+from mtp_harness.commands.arguments import Parser
+from mtp_harness.files import write_whole
 
 if TYPE_CHECKING:
     from mtp_harness.report.page import Figure
@@ -66,31 +66,19 @@ def _figures(results: Sequence[str]) -> tuple[list["Figure"], list[str]]:
     ]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mtp-harness report",
-        description="Make one page of results: scores, every document's answers coloured by head, "
-        "figures with their tables, the paper's claims, provenance. It opens from a file and needs "
-        "no network; text that models wrote is shown as text and never runs.",
-        epilog="example: mtp-harness report results/ -o report.html",
+def _parser() -> Parser:
+    parser = Parser(
+        "report",
+        "Make one page of results: scores, every document's answers coloured by head, figures with "
+        "their tables, the paper's claims, provenance. It opens from a file and needs no network; "
+        "text that models wrote is shown as text and never runs.",
+        "results/ -o report.html",
     )
-    parser.add_argument("results", nargs="+", help="results_….json files, or folders of them")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=user_path,
-        default="report.html",
-        help="file to write (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--baseline", help="label or name of the row to compare the others with (default: none)"
-    )
+    parser.results()
+    about = "file to write (default: %(default)s)"
+    parser.path("-o", "--output", default="report.html", about=about)
+    parser.baseline()
     parser.add_argument("--title", help="title of the page (default: its models and tasks)")
-    parser.add_argument(
-        "--documents",
-        type=int,
-        default=200,
-        metavar="N",
-        help="documents of each task to show; the others are only counted (default: %(default)s)",
-    )
+    about = "documents of each task to show; the others are only counted"
+    parser.number("--documents", 200, about, metavar="N")
     return parser

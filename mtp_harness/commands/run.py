@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mtp_harness.commands.arguments import Parser
+from mtp_harness.commands.view import say
 from mtp_harness.errors import sentence
-from mtp_harness.files import user_path, write_whole
+from mtp_harness.files import write_whole
 
 if TYPE_CHECKING:
     from mtp_harness.pipeline.cell import Cell
@@ -58,12 +59,12 @@ def main(argv: Sequence[str]) -> int:
     if given.dry_run:
         for cell in cells:
             cell.finished()
-        _say("\n".join(map(_pasted, cells)))
+        say("\n".join(map(_pasted, cells)))
         return 0
     store = tracking.Store(given.mlflow, suite.name) if given.mlflow else None
     with only_one(output):
-        _say(f"results go to {output}; the same command resumes a killed suite")
-        outcomes = run_cells(cells, _say)
+        say(f"results go to {output}; the same command resumes a killed suite")
+        outcomes = run_cells(cells, say)
         _conclude(outcomes, output)
         if store:
             _log(outcomes, store, output)
@@ -88,9 +89,9 @@ def _watch(given: argparse.Namespace, suite: Suite, output: Path) -> int:
 
     with only_one(output):
         try:
-            watch(suite, given.watch, output, _say, evaluated)
+            watch(suite, given.watch, output, say, evaluated)
         except KeyboardInterrupt:
-            _say(f"\nstopped; {len(failed)} cells failed; the same command continues")
+            say(f"\nstopped; {len(failed)} cells failed; the same command continues")
     return 1 if failed else 0
 
 
@@ -102,17 +103,15 @@ def _curves(outcomes: Sequence[Outcome], output: Path) -> None:
     from mtp_harness.results.tidy import read_runs
 
     if outcomes:
-        _say(comparison(outcomes, ON_SCREEN))
+        say(comparison(outcomes, ON_SCREEN))
     try:
         results = read_runs([output])
     except (ValueError, OSError) as error:  # no results yet, or damaged ones
-        _say(f"no curve is drawn: {sentence(error)}")
+        say(f"no curve is drawn: {sentence(error)}")
         return
     gallery = draw_all(results, CURVES)
     files = len(write(gallery, output / "figures"))
-    _say(
-        "\n".join([*results.problems, *gallery.objections(), f"{files} files in {output}/figures"])
-    )
+    say("\n".join([*results.problems, *gallery.objections(), f"{files} files in {output}/figures"]))
 
 
 def _pasted(cell: Cell) -> str:
@@ -122,24 +121,19 @@ def _pasted(cell: Cell) -> str:
     return shlex.join(cell.command())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mtp-harness run",
-        description="Run several models on several tasks, and compare them. Cells of one "
-        "checkpoint share a process; timings have their own.",
-        epilog="example: mtp-harness run examples/suite.yaml -o results/",
+def _parser() -> Parser:
+    parser = Parser(
+        "run",
+        "Run several models on several tasks, and compare them. Cells of one checkpoint share a "
+        "process; timings have their own.",
+        "examples/suite.yaml -o results/",
     )
-    parser.add_argument(
-        "suite", type=user_path, metavar="SUITE", help="a suite.yaml: models, tasks, settings"
+    parser.path("suite", metavar="SUITE", about="a suite.yaml: models, tasks, settings")
+    about = (
+        "folder for all cells; a suite that was begun there continues (default: the one that the "
+        "suite names, else the suite's name)"
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=user_path,
-        metavar="OUT",
-        help="folder for all cells; a suite that was begun there continues (default: the one that "
-        "the suite names, else the suite's name)",
-    )
+    parser.path("-o", "--output", metavar="OUT", about=about)
     parser.add_argument(
         "--watch",
         metavar="'PATTERN'",
@@ -147,16 +141,10 @@ def _parser() -> argparse.ArgumentParser:
         "'runs/*/checkpoint-*', with the models whose arguments have CHECKPOINT; ends by "
         "Ctrl-C (default: run once)",
     )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print the cells' commands, which can be pasted (default: run them)",
-    )
-    parser.add_argument(
-        "--mlflow",
-        metavar="URI",
-        help="log every finished cell there, such as sqlite:///mlflow.db (default: no)",
-    )
+    about = "print the cells' commands, which can be pasted (default: run them)"
+    parser.switch("--dry-run", about)
+    about = "log every finished cell there, such as sqlite:///mlflow.db (default: no)"
+    parser.add_argument("--mlflow", metavar="URI", help=about)
     return parser
 
 
@@ -165,12 +153,12 @@ def _conclude(outcomes: Sequence[Outcome], output: Path) -> None:
 
     table = comparison(outcomes)
     write_whole(output / COMPARISON_FILE, table + "\n")
-    _say(f"\n{comparison(outcomes, ON_SCREEN)}\n\nall metrics: {output / COMPARISON_FILE}")
+    say(f"\n{comparison(outcomes, ON_SCREEN)}\n\nall metrics: {output / COMPARISON_FILE}")
     failed = [outcome for outcome in outcomes if outcome.failure]
     if failed:
-        _say(f"{len(failed)} of {len(outcomes)} cells failed; the same command tries them again:")
+        say(f"{len(failed)} of {len(outcomes)} cells failed; the same command tries them again:")
     for outcome in failed:
-        _say(f"  {outcome.cell.label}  {outcome.cell.task}\n{outcome.failure}")
+        say(f"  {outcome.cell.label}  {outcome.cell.task}\n{outcome.failure}")
 
 
 def _log(outcomes: Sequence[Outcome], store: tracking.Store, output: Path) -> None:
@@ -188,9 +176,9 @@ def _log(outcomes: Sequence[Outcome], store: tracking.Store, output: Path) -> No
     if new:
         made = [output / COMPARISON_FILE, *_figures(output, without)]
         store.log_comparison(made, [one.run_id for one in logged])
-    _say(f"MLflow: {new} new runs in {store.experiment} at {store.uri}")
+    say(f"MLflow: {new} new runs in {store.experiment} at {store.uri}")
     if without:
-        _say(f"MLflow: {len(without)} times without figures, the first because {without[0]}")
+        say(f"MLflow: {len(without)} times without figures, the first because {without[0]}")
 
 
 def _figures(folder: Path, without: list[str]) -> list[Path]:
@@ -202,8 +190,3 @@ def _figures(folder: Path, without: list[str]) -> list[Path]:
     except ValueError as error:
         without.append(str(error))
         return []
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()

@@ -4,13 +4,14 @@ The tasks come from the harness's own index, measures and times from `harness.ta
 state of the documents from `mtp-harness data check`.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 
+from mtp_harness.commands.arguments import Parser
 from mtp_harness.commands.data import Status, check_tasks
 from mtp_harness.harness.task_facts import CPU_RATE, FACTS, GPU_RATE, Took
 from mtp_harness.harness.task_index import configuration, leaves, our_index
+from mtp_harness.results.samples import family_of
 
 HEADING = ("task", "measures", "2 cores", "one GPU", "--log_samples")
 
@@ -48,33 +49,28 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mtp-harness tasks",
-        description="List every task: what it measures, how long it takes, whether it needs "
-        "--log_samples, and whether its documents are on this machine.",
-        epilog="example: mtp-harness tasks humaneval_mtp mtp_probes",
+def _parser() -> Parser:
+    parser = Parser(
+        "tasks",
+        "List every task: what it measures, how long it takes, whether it needs --log_samples, and "
+        "whether its documents are on this machine.",
+        "humaneval_mtp mtp_probes",
     )
-    parser.add_argument(
-        "tasks", nargs="*", metavar="TASK", help="tasks or groups (default: all of this package)"
+    about = "tasks or groups (default: all of this package)"
+    parser.add_argument("tasks", nargs="*", metavar="TASK", help=about)
+    about = (
+        "folder to look for documents in, before the one that MTP_HARNESS_DATA names "
+        "(default: none)"
     )
-    parser.add_argument(
-        "--data-dir",
-        metavar="DIR",
-        help="folder to look for documents in, before the one that MTP_HARNESS_DATA names "
-        "(default: none)",
-    )
-    parser.add_argument(
-        "--markdown",
-        action="store_true",
-        help="print the table of the README, without documents (default: for the screen)",
-    )
+    parser.add_argument("--data-dir", metavar="DIR", help=about)
+    about = "print the table of the README, without documents (default: for the screen)"
+    parser.switch("--markdown", about)
     return parser
 
 
 def _facts(name: str) -> tuple[str, ...]:
     """Return a task's line; at a temperature, the plain task's time is taken for each sample."""
-    facts = FACTS.get(name) or FACTS.get(_twin(name))
+    facts = FACTS.get(family_of(name))
     if facts is None:
         return name, "one of lm_eval's own tasks", "?", "?", "?"
     measures, times = facts.measures, [facts.cpu(), facts.gpu()]
@@ -84,11 +80,6 @@ def _facts(name: str) -> tuple[str, ...]:
         measures += f", {n} samples, temperature {metadata['temperature']}"
         times = [Took(n * one.seconds, measured=False) for one in times]
     return name, measures, *map(str, times), "yes" if facts.writes else "no"
-
-
-def _twin(name: str) -> str:
-    """Return the task without a temperature, which reads the same documents."""
-    return name.rpartition("_t")[0]
 
 
 def _groups(found: Mapping[str, Status]) -> list[tuple[str, ...]]:
@@ -109,8 +100,8 @@ def _groups(found: Mapping[str, Status]) -> list[tuple[str, ...]]:
 
 def _state(name: str, found: Mapping[str, Status]) -> str | None:
     """Return what was found for a task, or for the task without its temperature."""
-    twin = _twin(name)
-    return found[name].state if name in found else found[twin].state if twin in found else None
+    status = found.get(name) or found.get(family_of(name))
+    return status and status.state
 
 
 def markdown() -> str:

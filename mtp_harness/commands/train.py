@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from mtp_harness.files import user_path
+from mtp_harness.commands.arguments import Parser, device_of
 from mtp_harness.results.sizes import in_short
 from mtp_harness.training.recipe import Recipe
 
@@ -26,43 +26,23 @@ SETTABLE = [field.name for field in fields(Recipe) if field.name != "data_sha256
 """The fields of a recipe that the command line sets; the hash follows from `--data`."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the command line; the defaults are those of the shipped model `mtp-bytes-n4`."""
-    p = argparse.ArgumentParser(
-        prog="mtp-harness train",
-        description=__doc__,
-        epilog="example: mtp-harness train my_model/ --data my_texts/ --steps 2000",
-    )
-    p.add_argument("out", type=user_path, help="folder for the trained model")
-    p.add_argument(
-        "--data",
-        type=user_path,
-        required=True,
-        metavar="TEXT",
-        help="a text file, a folder of them, or the PREFIX of examples/training_text/make.py",
-    )
-    p.add_argument("--n", type=int, default=4, help="heads (default: %(default)s)")
-    p.add_argument(
-        "--layers", type=int, default=12, help="blocks, heads included (default: %(default)s)"
-    )
-    p.add_argument("--width", type=int, default=192, help="hidden size (default: %(default)s)")
-    p.add_argument("--ffn", type=int, default=352, help="feed-forward width (default: %(default)s)")
-    p.add_argument(
-        "--attention-heads", type=int, default=3, help="of a block (default: %(default)s)"
-    )
-    p.add_argument("--kv-heads", type=int, default=1, help="key/value heads (default: %(default)s)")
-    p.add_argument(
-        "--rope-theta",
-        type=float,
-        default=10000.0,
-        help="base of the rotary positions (default: %(default)s)",
-    )
-    p.add_argument("--device", help="such as cpu or cuda:1 (default: the GPU where there is one)")
+    p = Parser("train", __doc__, "my_model/ --data my_texts/ --steps 2000")
+    p.path("out", about="folder for the trained model")
+    about = "a text file, a folder of them, or the PREFIX of examples/training_text/make.py"
+    p.path("--data", required=True, metavar="TEXT", about=about)
+    p.number("--n", 4, "heads")
+    p.number("--layers", 12, "blocks, heads included")
+    p.number("--width", 192, "hidden size")
+    p.number("--ffn", 352, "feed-forward width")
+    p.number("--attention-heads", 3, "of a block")
+    p.number("--kv-heads", 1, "key/value heads")
+    p.number("--rope-theta", 10000.0, "base of the rotary positions")
+    p.device()
     meanings = dict(re.findall(r"(\w+): (.+)\.\n", Recipe.__doc__ or ""))
     for name in SETTABLE:
-        flag, value = f"--{name.replace('_', '-')}", getattr(DEFAULTS, name)
-        about = f"{meanings[name]} (default: %(default)s)"
-        p.add_argument(flag, type=type(value), default=value, help=about)
+        p.number(f"--{name.replace('_', '-')}", getattr(DEFAULTS, name), meanings[name])
     return p
 
 
@@ -130,7 +110,7 @@ def build(args: argparse.Namespace) -> MTPLlamaForCausalLM:
     )
     torch.manual_seed(args.seed)
     model = MTPLlamaForCausalLM(config)
-    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    args.device = device_of(args)
     model.to(args.device)
     return model
 

@@ -16,13 +16,15 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mtp_harness.commands.arguments import Parser, device_of
 from mtp_harness.commands.model_options import (
     add_model_options,
     drafter_facts,
     named,
     open_from_options,
 )
-from mtp_harness.files import user_path, write_whole
+from mtp_harness.commands.view import say
+from mtp_harness.files import write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -46,70 +48,27 @@ def _whole_numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mtp-harness verify",
-        description=__doc__,
-        epilog="example: mtp-harness verify /ckpt/7B_200B_4 --draft-heads 2,4 --dtype bfloat16",
-    )
+def _parser() -> Parser:
+    parser = Parser("verify", __doc__, "/ckpt/7B_200B_4 --draft-heads 2,4 --dtype bfloat16")
     add = parser.add_argument
-    add(
-        "pretrained",
-        nargs="?",
-        help="a checkpoint with heads, or a shipped model (default: mtp-bytes-n4)",
-    )
+    about = "a checkpoint with heads, or a shipped model (default: mtp-bytes-n4)"
+    add("pretrained", nargs="?", help=about)
     add_model_options(parser)
-    add(
-        "--draft-heads",
-        type=_whole_numbers,
-        metavar="K,…",
-        help="numbers of heads to compare with 1 (default: 2 up to all)",
-    )
-    add(
-        "--batch",
-        type=_whole_numbers,
-        metavar="B,…",
-        default=[1, 16],
-        help="prompts decoded together (default: 1,16)",
-    )
-    add(
-        "--prompts",
-        type=int,
-        metavar="N",
-        default=20,
-        help="prompts of HumanEval, at most 164 (default: %(default)s)",
-    )
-    add(
-        "--new-tokens",
-        type=int,
-        metavar="N",
-        default=256,
-        help="tokens of an answer, at most (default: %(default)s)",
-    )
-    add(
-        "--dtype",
-        choices=DTYPES,
-        help="type to compute in (default: as `lm_eval --model mtp` chooses it)",
-    )
-    add("--device", help="such as cpu or cuda:1 (default: the GPU where there is one)")
-    add(
-        "--engine",
-        choices=("mtp", "vllm"),
-        default="mtp",
-        help="vllm: compare with vLLM's text (default: %(default)s)",
-    )
-    add(
-        "--trust-remote-code",
-        action="store_true",
-        help="let vLLM run code that comes with the checkpoint, as with MiMo (default: refuse)",
-    )
-    add(
-        "-o",
-        "--out",
-        type=user_path,
-        metavar="FILE",
-        help="write everything there, as JSON (default: a table on the screen alone)",
-    )
+    about = "numbers of heads to compare with 1 (default: 2 up to all)"
+    add("--draft-heads", type=_whole_numbers, metavar="K,…", help=about)
+    about = "prompts decoded together (default: 1,16)"
+    add("--batch", type=_whole_numbers, metavar="B,…", default=[1, 16], help=about)
+    parser.number("--prompts", 20, "prompts of HumanEval, at most 164", metavar="N")
+    parser.number("--new-tokens", 256, "tokens of an answer, at most", metavar="N")
+    about = "type to compute in (default: as `lm_eval --model mtp` chooses it)"
+    add("--dtype", choices=DTYPES, help=about)
+    parser.device()
+    about = "vllm: compare with vLLM's text (default: %(default)s)"
+    add("--engine", choices=("mtp", "vllm"), default="mtp", help=about)
+    about = "let vLLM run code that comes with the checkpoint, as with MiMo (default: refuse)"
+    parser.switch("--trust-remote-code", about)
+    about = "write everything there, as JSON (default: a table on the screen alone)"
+    parser.path("-o", "--out", metavar="FILE", about=about)
     return parser
 
 
@@ -124,8 +83,6 @@ def main(argv: list[str]) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    import torch
-
     from mtp_harness.data.humaneval import read_problems
     from mtp_harness.decode.compare import Verifier
     from mtp_harness.models import provenance
@@ -137,7 +94,7 @@ def _verify(args: argparse.Namespace) -> int:
         import mtp_harness.vllm  # noqa: F401 - says at once if vLLM is missing
     if not (args.pretrained or args.loader):
         args.pretrained = DEFAULT_MODEL
-    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    args.device = device_of(args)
     model, tokenizer = open_from_options(
         args, dtype=_dtype(args), device=args.device, heads=max(args.draft_heads or [0]) or None
     )
@@ -157,14 +114,14 @@ def _verify(args: argparse.Namespace) -> int:
     environment = provenance.environment(model.device)
     if args.engine == "vllm":
         return _beside_vllm(args, verifier, ks, settings, environment)
-    _say(_title(settings, environment["hardware"]))
+    say(_title(settings, environment["hardware"]))
     rows = []
     with _grader() as grader:
         scorer = Scorer(grader, problems, requests, shown(tokenizer)) if grader else None
         for row in _compare_all(verifier, scorer, ks, args.batch):
             rows.append(row)
-            _say(_line(row))
-    _say(_ending(rows, settings["prompts"]))
+            say(_line(row))
+    say(_ending(rows, settings["prompts"]))
     if args.out:
         report = {**settings, "comparisons": [row.as_dict() for row in rows], **environment}
         write_whole(args.out, json.dumps(report, indent=1) + "\n")
@@ -182,13 +139,13 @@ def _beside_vllm(
     from mtp_harness.commands import verify_vllm
 
     hardware = environment["hardware"]
-    _say(verify_vllm.title(settings, hardware.get("gpu", hardware["cpu"])))
+    say(verify_vllm.title(settings, hardware.get("gpu", hardware["cpu"])))
     ks, found = [k for k in draft_heads if k > 1], []
     how = {"dtype": settings["dtype"], "trust_remote_code": args.trust_remote_code}
     for both in verify_vllm.verify(verifier, args.pretrained, ks, args.batch[0], how):
         found.append(both)
-        _say("\n".join(verify_vllm.as_lines(both, settings["prompts"])))
-    _say(verify_vllm.ending(found))
+        say("\n".join(verify_vllm.as_lines(both, settings["prompts"])))
+    say(verify_vllm.ending(found))
     if args.out:
         report = {**settings, "vllm": [verify_vllm.as_json(both) for both in found], **environment}
         write_whole(args.out, json.dumps(report, indent=1) + "\n")
@@ -292,11 +249,6 @@ def _grader() -> Iterator[Grader | None]:
 # The screen -------------------------------------------------------------------------------------
 
 _COLUMNS = ("answers", "tokens", "identical", "near_ties", "errors")
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 def _title(settings: dict[str, Any], hardware: dict[str, Any]) -> str:

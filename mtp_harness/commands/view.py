@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtp_harness.files import user_path, write_whole
+from mtp_harness.commands.arguments import Parser
+from mtp_harness.files import write_whole
 
 
 def parse(
@@ -23,20 +24,12 @@ def parse(
         example: Arguments for the example in its help.
         options: Its own options that take a text, each with its help.
     """
-    parser = argparse.ArgumentParser(
-        prog=f"mtp-harness {name}",
-        description=description,
-        epilog=f"example: mtp-harness {name} {example}",
-    )
-    parser.add_argument("results", nargs="+", help=f"{files} files, or folders of them")
+    parser = Parser(name, description, example)
+    parser.results(files)
     for option, about in options.items():
         parser.add_argument(f"--{option}", help=about)
-    parser.add_argument(
-        "--json",
-        type=user_path,
-        metavar="FILE",
-        help="write the rows into this file, too (default: to the screen alone)",
-    )
+    about = "write the rows into this file, too (default: to the screen alone)"
+    parser.path("--json", metavar="FILE", about=about)
     return parser.parse_args(argv)
 
 
@@ -45,6 +38,12 @@ def show(lines: Iterable[str], rows: Iterable[Any], target: Path | None) -> None
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     if target:
         write_whole(target, json.dumps([_plain(row) for row in rows], indent=2) + "\n")
+
+
+def say(text: str) -> None:
+    """Print a line at once, also into a pipe."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def by_k(rows: Iterable[tuple[str, Iterable[str]]]) -> str:

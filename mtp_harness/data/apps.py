@@ -2,7 +2,7 @@
 
 A problem is either a script (input and expected output) or a function to call (`fn_name`, with
 argument lists and results). Rows without tests cannot be graded: they are left out, and counted in
-a warning. in a warning.
+a warning.
 
 Source: Hendrycks et al. 2021, "Measuring Coding Challenge Competence With APPS";
 https://huggingface.co/datasets/codeparrot/apps, `test.jsonl`.

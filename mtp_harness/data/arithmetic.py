@@ -22,7 +22,7 @@ import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mtp_harness.data.rows import Splits, several, splits, whole
+from mtp_harness.data.rows import Splits, below, several, splits, whole
 
 OPERATIONS, PAUSE_TOKENS = tuple(range(1, 11)), (0, 5, 10)
 COUNT, QUICK_COUNT = 2000, 20
@@ -135,17 +135,13 @@ _OPERATORS = ("-", *_BINARY)
 
 def _draw(source: random.Random, operations: int) -> tuple[str, Polynomial]:
     if not operations:
-        value = tuple(_below(source, PRIME) for _ in range(DEGREE))
+        value = tuple(below(source, PRIME) for _ in range(DEGREE))
         return written(value), value
-    operator = _OPERATORS[_below(source, len(_OPERATORS))]
+    operator = _OPERATORS[below(source, len(_OPERATORS))]
     if operator == "-":
         text, value = _draw(source, operations - 1)
         return f"(-{text})", tuple(-a % PRIME for a in value)
-    n_left = _below(source, operations)
+    n_left = below(source, operations)
     left, one = _draw(source, n_left)
     right, other = _draw(source, operations - 1 - n_left)
     return f"({left}{operator}{right})", _BINARY[operator](one, other)
-
-
-def _below(source: random.Random, limit: int) -> int:
-    return int(source.random() * limit)

@@ -13,14 +13,13 @@ package: 60 prompts with answers in six categories, written for it.
 The tokens depend on the tokenizer, so a row holds the document itself, as JSON.
 """
 
-import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtp_harness.data.rows import Splits, in_turns, splits, spread, text_row
+from mtp_harness.data.rows import Splits, in_turns, splits, spread, text_row, to_line
 from mtp_harness.data.sources import from_hub, json_lines, rows_of
 from mtp_harness.files import user_path
 
@@ -42,25 +41,15 @@ _PLACEHOLDER = "FULL BENCHMARK DATA SHOULD BE FETCHED"
 
 
 class Conversation(NamedTuple):
-    """One document.
+    """One document."""
 
-    Attributes:
-        id: as given, or its number in the file.
-        category: None if not given.
-        messages: with `role` and `content`, as chat templates take them; empty for a plain text.
-        tools: as chat templates take them; None without tools.
-        context: plain text before `text`, which is read and not scored.
-        text: plain text; empty if there are messages, or no answer.
-        n_later_turns: turns that are not read, because they follow answers of the model.
-    """
-
-    id: str
-    category: str | None
-    messages: list[dict[str, Any]] = []  # never changed
-    tools: list[Any] | None = None
-    context: str = ""
-    text: str = ""
-    n_later_turns: int = 0
+    id: str  # as given, or its number in the file
+    category: str | None  # None if not given
+    messages: list[dict[str, Any]] = []  # `role` and `content`; empty for plain text; never changed
+    tools: list[Any] | None = None  # as chat templates take them; None without tools
+    context: str = ""  # plain text before `text`, which is read and not scored
+    text: str = ""  # plain text; empty if there are messages, or no answer
+    n_later_turns: int = 0  # turns that are not read, because they follow answers of the model
 
     @property
     def has_answer(self) -> bool:
@@ -82,15 +71,6 @@ class Conversation(NamedTuple):
     def is_placeholder(self) -> bool:
         """Whether it is a placeholder of its benchmark."""
         return any(str(one.get("content")).startswith(_PLACEHOLDER) for one in self.messages)
-
-    def line(self) -> str:
-        """Return it as JSON, for `from_line`."""
-        return json.dumps(self._asdict(), ensure_ascii=False)
-
-    @classmethod
-    def from_line(cls, line: str) -> "Conversation":
-        """Return the document that `line` wrote."""
-        return cls(**json.loads(line))
 
 
 def load(place: str, quick: bool, config: str | None, split: str, wanted: str = "answer") -> Splits:
@@ -133,7 +113,7 @@ def load(place: str, quick: bool, config: str | None, split: str, wanted: str = 
     return splits(
         {
             "test": [
-                {**text_row(str(one.category), one.id, source, one.line()), "kind": KIND}
+                {**text_row(str(one.category), one.id, source, to_line(one)), "kind": KIND}
                 for one in rows
             ]
         }
@@ -215,12 +195,7 @@ def _of_one(place: str, name: str, rows: Iterator[tuple[str, Any]]) -> list[Conv
 
 
 def conversation(row: Any, where: str, number: int) -> Conversation:
-    """Return one line's document.
-
-    Args:
-        row: the line's content.
-        where: file and line, for errors.
-        number: of the document.
+    """Return the document of a line's content; `where` says which line, `number` which document.
 
     Raises:
         ValueError: it has none of the shapes.

@@ -4,12 +4,11 @@ The prompt is the one that was sent; the tokens are the generated ones, if the s
 A row's text is an `OwnAnswer` in JSON.
 """
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from mtp_harness.data.rows import Splits, splits, spread, text_row
+from mtp_harness.data.rows import Splits, splits, spread, text_row, to_line
 from mtp_harness.files import user_path
 from mtp_harness.results import samples
 from mtp_harness.results.find import read_name
@@ -22,28 +21,12 @@ QUICK = 16
 
 
 class OwnAnswer(NamedTuple):
-    """One answer.
+    """One answer."""
 
-    Attributes:
-        prompt: what was sent.
-        text: what came back, cut at a stop string.
-        record: the decode record, as of `DecodeRecord.as_dict`; None if none was kept.
-        greedy: whether no token was sampled.
-    """
-
-    prompt: str
-    text: str
-    record: dict[str, Any] | None
-    greedy: bool
-
-    def line(self) -> str:
-        """Return it as JSON, for `from_line`."""
-        return json.dumps(self._asdict(), ensure_ascii=False)
-
-    @classmethod
-    def from_line(cls, line: str) -> "OwnAnswer":
-        """Return the answer that `line` wrote."""
-        return cls(**json.loads(line))
+    prompt: str  # what was sent
+    text: str  # what came back, cut at a stop string
+    record: dict[str, Any] | None  # as of `DecodeRecord.as_dict`; None if none was kept
+    greedy: bool  # whether no token was sampled
 
 
 def load(place: str, quick: bool) -> Splits:
@@ -74,7 +57,7 @@ def load(place: str, quick: bool) -> Splits:
         source += f" ({n_empty} of {len(found)} answers are empty and left out)"
         _log.warning("on=%s: %d of %d answers are empty and left out", place, n_empty, len(found))
     rows = spread(given, QUICK) if quick else given
-    texts = [{**text_row(data_set, name, source, one.line()), "kind": KIND} for name, one in rows]
+    texts = [{**text_row(data_set, name, source, to_line(one)), "kind": KIND} for name, one in rows]
     return splits({"test": texts})
 
 

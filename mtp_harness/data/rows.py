@@ -1,6 +1,8 @@
 """Shared by loaders: rows of documents, several kinds in turns, and options."""
 
 import hashlib
+import json
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -26,18 +28,20 @@ def splits(rows: Mapping[str, Sequence[Mapping[str, Any]]], description: str = "
 
 
 def text_row(data_set: str, name: str, source: str, text: str, **before: str) -> dict[str, str]:
-    """Return a document for the probes, with the hash of its text.
-
-    Args:
-        data_set: The data set that it is pooled with.
-        name: Its own.
-        source: Where it comes from.
-        text: The scored text.
-        **before: Further columns with text before it.
-    """
+    """Return a probe's document, with the hash of its text and of further columns before it."""
     digest = hashlib.sha256("".join([*before.values(), text]).encode()).hexdigest()
     about = {"data_set": data_set, "name": name, "source": source, "sha256": digest}
     return {**about, **before, "text": text}
+
+
+def to_line(document: Any) -> str:
+    """Return a named tuple as JSON: the text of a row that holds a whole document."""
+    return json.dumps(document._asdict(), ensure_ascii=False)
+
+
+def below(source: random.Random, limit: int) -> int:
+    """Draw a number 0 … limit - 1, the same in every Python."""
+    return int(source.random() * limit)
 
 
 def in_turns(kinds: Iterable[Sequence[Row]]) -> list[Row]:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtp_harness.data.rows import spread
+from mtp_harness.data.rows import below, spread
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def generated_stories(count: int, seed: int, density: float) -> list[Template]:
 
 
 def _story(source: random.Random, density: float) -> str:
-    kinds = _some(source, _CHARACTERS, 2 + _below(source, 2))
+    kinds = _some(source, _CHARACTERS, 2 + below(source, 2))
     opening = [f"Once upon a time there was a little {kinds[0]} named {gap(0)}."]
     opening += [
         f"There was also a {kind} whose name was {gap(i)}." for i, kind in enumerate(kinds) if i
@@ -109,9 +109,9 @@ def _story(source: random.Random, density: float) -> str:
     sentences = []
     for _ in range(SENTENCES):
         a, b = _some(source, range(len(kinds)), 2)
-        form = _SENTENCES[_below(source, len(_SENTENCES))]
+        form = _SENTENCES[below(source, len(_SENTENCES))]
         place, thing, feeling = (
-            words[_below(source, len(words))] for words in (_PLACES, _THINGS, _FEELINGS)
+            words[below(source, len(words))] for words in (_PLACES, _THINGS, _FEELINGS)
         )
         while "{b}" in form or "{a}" in form:  # each mention is drawn independently
             form = form.replace("{a}", called(a), 1).replace("{b}", called(b), 1)
@@ -119,13 +119,9 @@ def _story(source: random.Random, density: float) -> str:
     return " ".join([*opening, *sentences])
 
 
-def _below(source: random.Random, limit: int) -> int:
-    return int(source.random() * limit)
-
-
 def _some(source: random.Random, of: Sequence[Any], count: int) -> list[Any]:
     left = list(of)
-    return [left.pop(_below(source, len(left))) for _ in range(count)]
+    return [left.pop(below(source, len(left))) for _ in range(count)]
 
 
 # Found ------------------------------------------------------------------------------------------

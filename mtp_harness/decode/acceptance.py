@@ -31,7 +31,6 @@ class Rule:
     verify: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse a threshold that is not a probability."""
         if not 0.0 <= self.draft_threshold < 1.0:
             raise ValueError(
                 f"draft_threshold={self.draft_threshold}, expected a probability from 0 to below 1."

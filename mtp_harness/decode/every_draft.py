@@ -26,19 +26,12 @@ from mtp_harness.decode.threads import threads_for
 
 
 class EveryDraft(NamedTuple):
-    """A greedy answer of m tokens, and what is drafted behind each of them but the last.
+    """A greedy answer of m tokens, and what is drafted behind each of them but the last."""
 
-    Attributes:
-        tokens: int64 [m], up to the one that ended the answer.
-        drafts: int64 [m-1, k-1]; `drafts[j, i]` is head i+2's, behind token j, for token j+i+1.
-        confidence: float32 [m-1, k-1], their probabilities.
-        entropy: float32 [m-1], bits; of head 1's distribution for token j+1.
-    """
-
-    tokens: Tensor
-    drafts: Tensor
-    confidence: Tensor
-    entropy: Tensor
+    tokens: Tensor  # int64 [m], up to the one that ended the answer
+    drafts: Tensor  # int64 [m-1, k-1]; [j, i] is head i+2's, behind token j, for token j+i+1
+    confidence: Tensor  # float32 [m-1, k-1], their probabilities
+    entropy: Tensor  # float32 [m-1], bits; of head 1's distribution for token j+1
 
     def right(self) -> Tensor:
         """Return which drafts are the text's tokens, bool [m-1, k-1]; none beyond its end."""

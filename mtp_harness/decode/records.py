@@ -84,7 +84,6 @@ class Generation(str):
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return itself."""
         return self
 
 

@@ -42,7 +42,6 @@ class Sampling:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse values outside their range."""
         hot = MIN_TEMPERATURE <= self.temperature < math.inf
         if not (self.temperature == 0 or hot):
             raise ValueError(

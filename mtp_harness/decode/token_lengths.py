@@ -14,7 +14,6 @@ class TokenLengths:
     """
 
     def __init__(self, to_text: Callable[[list[int]], str]) -> None:
-        """Store how tokens become text."""
         self.to_text = to_text
         self._alone: dict[tuple[int, int], str] = {}
 

@@ -37,17 +37,11 @@ FIGURES: dict[str, Figure] = {
 
 
 class Gallery(NamedTuple):
-    """Figures that were drawn, and why others were not.
+    """Figures that were drawn, and why others were not."""
 
-    Attributes:
-        drawn: In the order of `FIGURES`.
-        refused: One sentence for each figure that could not be drawn, by its name.
-        missing: Figures that no run measured; with the paper's numbers they are drawn from those.
-    """
-
-    drawn: list[Shown]
-    refused: dict[str, str]
-    missing: list[str]
+    drawn: list[Shown]  # in the order of `FIGURES`
+    refused: dict[str, str]  # one sentence for each figure that could not be drawn, by its name
+    missing: list[str]  # those that no run measured; the paper's numbers can stand in for runs
 
     def objections(self) -> list[str]:
         """Return why figures that runs measured were not drawn, or not with all runs."""

@@ -1,5 +1,7 @@
 """Where drafts fail, how far to trust their confidence, and what a threshold trades."""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -18,6 +20,7 @@ FEWEST = 30
 
 ACCEPTED, REJECTIONS = "accept_rate_cond", "share_of_rejections"
 PREFIX = "accept_rate_prefix"
+PER_FORWARD = ("tokens_per_forward", "drafts_per_forward")
 
 
 def failures(results: Results) -> pd.DataFrame:
@@ -90,8 +93,13 @@ def diagonal(axes: Axes) -> None:
 
 def thresholds(results: Results) -> pd.DataFrame:
     """Return tokens and drafts per forward by threshold."""
-    metrics = ("tokens_per_forward", "drafts_per_forward")
-    return table(results, "mtp_drafts", "by_threshold", *metrics)
+    return table(results, "mtp_drafts", "by_threshold", *PER_FORWARD)
+
+
+def _by_chance(x: str, colour: str, metrics: tuple[str, str], **look: Any) -> Lines:
+    """Return two panels of lines over a probability, a row for each category."""
+    look |= {"rows": "category", "columns": "metric", "order": metrics, "size": (2.2, 1.7)}
+    return Lines(x, colour, ticks=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0), share_x="all", **look)
 
 
 FIGURES = (
@@ -122,17 +130,12 @@ FIGURES = (
         f"Drafts after every token of greedy answers; a point has {FEWEST} drafts or more. Dotted "
         "line: the share equals the confidence.",
         calibration,
-        Lines(
+        _by_chance(
             "confidence",
-            colour="offset",
-            rows="category",
-            columns="metric",
-            order=(ACCEPTED, PREFIX),
-            ticks=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
+            "offset",
+            (ACCEPTED, PREFIX),
             ylabel="%",
-            share_x="all",
             share_y="all",
-            size=(2.2, 1.7),
             decorate=diagonal,
         ),
         DRAFTS,
@@ -142,18 +145,7 @@ FIGURES = (
         "What a draft threshold trades. Tokens and drafts per forward if drafting stops at the "
         "first head whose probability for its draft is below the threshold; the text is the same.",
         thresholds,
-        Lines(
-            "threshold",
-            colour="k",
-            rows="category",
-            columns="metric",
-            order=("tokens_per_forward", "drafts_per_forward"),
-            ticks=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
-            ylabel="per forward",
-            share_x="all",
-            share_y="col",
-            size=(2.2, 1.7),
-        ),
+        _by_chance("threshold", "k", PER_FORWARD, ylabel="per forward", share_y="col"),
         DRAFTS,
     ),
 )

@@ -120,23 +120,14 @@ def _shows_nothing(scores: pd.DataFrame, least: int) -> str:
 
 
 class Shown(NamedTuple):
-    """The content of a figure.
-
-    Attributes:
-        figure: The figure.
-        table: The numbers.
-        left_out: Why numbers of runs are missing; empty if none are.
-        measured: Whether a run measured the figure.
-        pictures: The drawn picture as bytes, by format.
-        unknown_signs: Characters that the font lacks, shown as boxes.
-    """
+    """The content of a figure."""
 
     figure: Figure
-    table: pd.DataFrame
-    left_out: str
-    measured: bool
-    pictures: Mapping[str, bytes] = MappingProxyType({})
-    unknown_signs: frozenset[str] = frozenset()
+    table: pd.DataFrame  # the numbers
+    left_out: str  # why numbers of runs are missing; empty if none are
+    measured: bool  # whether a run measured the figure
+    pictures: Mapping[str, bytes] = MappingProxyType({})  # the drawn picture as bytes, by format
+    unknown_signs: frozenset[str] = frozenset()  # characters that the font lacks, shown as boxes
 
     @property
     def csv(self) -> str:

@@ -62,9 +62,7 @@ def known(row: Iterable[Any]) -> Entry:
 def refuse_doubled(shown: pd.DataFrame, place: Sequence[str]) -> None:
     """Refuse two numbers at one place of a table, where one would hide the other.
 
-    Args:
-        shown: Everything that the figure shows.
-        place: Columns that together identify a place.
+    `place` are the columns that together identify a place.
 
     Raises:
         ValueError: There are such numbers.

@@ -1,5 +1,6 @@
 """Decoding: figure S10, tables S2 and S3, and figures of acceptance and speed beyond the paper."""
 
+from functools import partial
 from itertools import pairwise
 
 import pandas as pd
@@ -163,16 +164,16 @@ def long_context(results: Results) -> pd.DataFrame:
     return pd.concat([timed, put(tokens, aspect=LENGTH, prompt_tokens=middle)], ignore_index=True)
 
 
+_by_k = partial(Lines, colour="k", told=("hardware",))
+
 FIGURES = (
     Figure(
         "fig_s10",
         "Speedup of decoding with k heads, by batch size. Throughput and latency over k = 1 at the "
         "same batch size. Prompts are as long as the paper's, or else the longest of all models.",
         by_batch,
-        Lines(
+        _by_k(
             "batch",
-            colour="k",
-            told=("hardware",),
             rows="metric",
             columns="label",
             order=("speedup", LATENCY),
@@ -219,9 +220,8 @@ FIGURES = (
         "Tokens per second by batch size, decoding with k heads. Thin lines: the most that reading "
         "weights and caches at the measured memory bandwidth would allow.",
         against_the_limit,
-        Lines(
+        _by_k(
             "batch",
-            colour="k",
             told=("hardware", "baseline"),
             rows="prompt_tokens",
             columns="label",
@@ -260,10 +260,8 @@ FIGURES = (
         "included; thin lines: what its caches and logits were known to take before it ran. Tokens "
         "of a step: accepted drafts and head 1's own token, in bins of 512 tokens of context.",
         long_context,
-        Lines(
+        _by_k(
             "prompt_tokens",
-            colour="k",
-            told=("hardware",),
             rows="label",
             columns="aspect",
             order=(STEP, MEMORY, LENGTH),
@@ -281,7 +279,7 @@ FIGURES = (
         "Speedup of decoding with k heads, by model size. Throughput over k = 1 at the largest "
         "batch of all models, with prompts as in figure S10.",
         by_size,
-        Lines("parameters", colour="k", told=("hardware",), log_x=True),
+        _by_k("parameters", log_x=True),
         f"{SPEED} for models of several sizes",
     ),
 )

@@ -40,7 +40,6 @@ class OrdinaryRecorder:
     """Listens to one call of `HFLM.generate_until`."""
 
     def __init__(self, lm: HeadsModel, eos: list[int]) -> None:
-        """Prepare to listen to `lm`."""
         self.lm, self.eos = lm, eos
         self.rows: deque[tuple[list[int], int, int, float]] = deque()
         self.records: dict[int, DecodeRecord] = {}
@@ -52,7 +51,6 @@ class OrdinaryRecorder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Undo what entering did."""
         self.lm.cache_hook = self.hook
         del self.lm._model_generate  # the instance's; the class's is visible again
 
@@ -128,7 +126,6 @@ class GeneratingLM(Head1LM):
     """Generates with heads 1..k; an ordinary model exactly as `--model hf` does."""
 
     def __init__(self, **kwargs: Any) -> None:
-        """Load the model, as `HFLM` does."""
         super().__init__(**kwargs)
         self._records: list[DecodeRecord] = []
         self._spent = Spent()

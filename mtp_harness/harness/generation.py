@@ -53,7 +53,6 @@ class Decoding:
     journal: Path | None
 
     def __post_init__(self) -> None:
-        """Refuse an unknown acceptance."""
         refuse_odd_values(None, None, {"acceptance": self.acceptance})
 
 

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any
 
 from tqdm import tqdm
 
@@ -12,24 +12,15 @@ from mtp_harness.decode.engine import Answer
 from mtp_harness.decode.records import Acceptance, DecodeRecord
 
 
-class Progress:
+class Progress(tqdm):  # type: ignore[misc]
     """One bar: documents done, tokens per second and tokens per forward so far."""
 
     def __init__(self, total: int, done: int, hidden: bool) -> None:
         """Show the bar: `done` of `total` answers are finished already."""
         self.n_tokens = self.n_kept = self.n_steps = 0
         self.began = time.perf_counter()
-        self.bar = tqdm(
-            total=total, initial=done, disable=hidden, desc="Running generate_until requests"
-        )
-
-    def __enter__(self) -> Self:
-        """Return the bar."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the bar."""
-        self.bar.close()
+        about = "Running generate_until requests"
+        super().__init__(total=total, initial=done, disable=hidden, desc=about)
 
     def add(self, answer: Answer) -> None:
         """Count one more answer."""
@@ -40,8 +31,8 @@ class Progress:
         text = f"{speed:.0f} tokens/s"
         if self.n_steps:
             text += f", {self.n_kept / self.n_steps:.2f} tokens/forward"
-        self.bar.set_postfix_str(text, refresh=False)
-        self.bar.update()
+        self.set_postfix_str(text, refresh=False)
+        self.update()
 
 
 @dataclass(frozen=True)

@@ -22,25 +22,15 @@ GPU_RATE = 8777.0
 
 
 class Facts(NamedTuple):
-    """One task.
+    """One task."""
 
-    Attributes:
-        measures: in a few words.
-        n_answers: that the model generates, one for each document.
-        answer_tokens: the longest answer.
-        cpu_s: seconds measured on 2 cores.
-        quick_cpu_s: the same with `quick`.
-        times_quick: how many times more work it is without `quick`.
-        gpu_s: seconds measured on one GPU.
-    """
-
-    measures: str
-    n_answers: int = 0
-    answer_tokens: int = 0
-    cpu_s: float | None = None
-    quick_cpu_s: float | None = None
-    times_quick: float = 1.0
-    gpu_s: float | None = None
+    measures: str  # in a few words
+    n_answers: int = 0  # that the model generates, one for each document
+    answer_tokens: int = 0  # the longest answer
+    cpu_s: float | None = None  # seconds measured on 2 cores
+    quick_cpu_s: float | None = None  # the same with `quick`
+    times_quick: float = 1.0  # how many times more work it is without `quick`
+    gpu_s: float | None = None  # seconds measured on one GPU
 
     @property
     def writes(self) -> bool:
@@ -81,62 +71,43 @@ class Took(NamedTuple):
         return f"{'' if self.measured else '~'}{max(1, round(size))} {unit}"
 
 
-FACTS: Mapping[str, Facts] = {
-    "apps_mtp": Facts("pass@1 on APPS, introductory test problems", 1000, 1024),
-    "cnn_dailymail_mtp": Facts("ROUGE of summaries: CNN/DailyMail", 11_490, 128),
-    "codecontests_mtp": Facts("pass@1 on CodeContests", 165, 1024),
-    "docstring_mtp": Facts("ROUGE of docstrings of Python's own functions", 200, 96, cpu_s=80),
-    "gsm8k_mtp": Facts("right answers on GSM8K, 8 shots", 1319, 256),
-    "humaneval_mtp": Facts("pass@1 on HumanEval", 164, 512, cpu_s=81),
-    "mbpp_mtp": Facts("pass@1 on MBPP, 3 shots", 500, 512),
-    "mtp_acceptance": Facts(
-        "drafts accepted along texts, by engines' rule", quick_cpu_s=54, times_quick=10
-    ),
-    "mtp_arithmetic": Facts(
-        "right results of polynomial arithmetic",
-        60_000,
-        8,
-        quick_cpu_s=20,
-        times_quick=100,
-        gpu_s=36,
-    ),
-    "mtp_drafts": Facts(
-        "where drafts fail, and what a threshold trades", quick_cpu_s=12, times_quick=28
-    ),
-    "mtp_heads": Facts(
-        "accuracy, loss and calibration of each head", quick_cpu_s=54, times_quick=10, gpu_s=31
-    ),
-    "mtp_induction": Facts(
-        "recall of a name seen once, by head", quick_cpu_s=18, times_quick=5, gpu_s=9
-    ),
-    "mtp_long_context": Facts(
-        "drafts accepted by how much text stands before", quick_cpu_s=70, times_quick=16
-    ),
-    "mtp_perplexity": Facts(
-        "perplexity in a sliding window", quick_cpu_s=100, times_quick=20, gpu_s=31
-    ),
-    "mtp_positions": Facts(
-        "accuracy by position and kind of token", quick_cpu_s=51, times_quick=10, gpu_s=31
-    ),
-    "mtp_solutions": Facts(
-        "bits per byte of reference solutions", quick_cpu_s=15, times_quick=16, gpu_s=31
-    ),
-    "mtp_speculative": Facts(
-        "tokens per forward and equal text, every k", quick_cpu_s=60, times_quick=28, gpu_s=21
-    ),
-    "mtp_speed": Facts(
-        "tokens per second and speedup, every k", quick_cpu_s=14, times_quick=66, gpu_s=71
-    ),
-    "mtp_speed_paper": Facts(
-        "the same at the paper's 17 batch sizes", quick_cpu_s=14, times_quick=500
-    ),
-    "multi_news_mtp": Facts("ROUGE of summaries: Multi-News", 5_622, 512),
-    "orangesum_mtp": Facts("ROUGE of summaries: OrangeSum (French)", 1_500, 128),
-    "pn_summary_mtp": Facts("ROUGE of summaries: pn-summary (Persian)", 5_593, 256),
-    "samsum_mtp": Facts("ROUGE of summaries: SAMSum (dialogues)", 819, 128),
-    "thaisum_mtp": Facts("ROUGE of summaries: ThaiSum (Thai)", 11_000, 512),
-    "wikisummary_mtp": Facts("ROUGE of summaries: WikiSummary (Persian)", 5_074, 512),
-    "xsum_mtp": Facts("ROUGE of summaries: XSum, one sentence", 11_334, 128),
-}
+# Task, n_answers, answer_tokens, cpu_s, quick_cpu_s, times_quick, gpu_s, measures: see `Facts`.
+_TABLE = """
+apps_mtp            1000  1024   -    -    -   -  pass@1 on APPS, introductory test problems
+cnn_dailymail_mtp  11490   128   -    -    -   -  ROUGE of summaries: CNN/DailyMail
+codecontests_mtp     165  1024   -    -    -   -  pass@1 on CodeContests
+docstring_mtp        200    96  80    -    -   -  ROUGE of docstrings of Python's own functions
+gsm8k_mtp           1319   256   -    -    -   -  right answers on GSM8K, 8 shots
+humaneval_mtp        164   512  81    -    -   -  pass@1 on HumanEval
+mbpp_mtp             500   512   -    -    -   -  pass@1 on MBPP, 3 shots
+mtp_acceptance         -     -   -   54   10   -  drafts accepted along texts, by engines' rule
+mtp_arithmetic     60000     8   -   20  100  36  right results of polynomial arithmetic
+mtp_drafts             -     -   -   12   28   -  where drafts fail, and what a threshold trades
+mtp_heads              -     -   -   54   10  31  accuracy, loss and calibration of each head
+mtp_induction          -     -   -   18    5   9  recall of a name seen once, by head
+mtp_long_context       -     -   -   70   16   -  drafts accepted by how much text stands before
+mtp_perplexity         -     -   -  100   20  31  perplexity in a sliding window
+mtp_positions          -     -   -   51   10  31  accuracy by position and kind of token
+mtp_solutions          -     -   -   15   16  31  bits per byte of reference solutions
+mtp_speculative        -     -   -   60   28  21  tokens per forward and equal text, every k
+mtp_speed              -     -   -   14   66  71  tokens per second and speedup, every k
+mtp_speed_paper        -     -   -   14  500   -  the same at the paper's 17 batch sizes
+multi_news_mtp      5622   512   -    -    -   -  ROUGE of summaries: Multi-News
+orangesum_mtp       1500   128   -    -    -   -  ROUGE of summaries: OrangeSum (French)
+pn_summary_mtp      5593   256   -    -    -   -  ROUGE of summaries: pn-summary (Persian)
+samsum_mtp           819   128   -    -    -   -  ROUGE of summaries: SAMSum (dialogues)
+thaisum_mtp        11000   512   -    -    -   -  ROUGE of summaries: ThaiSum (Thai)
+wikisummary_mtp     5074   512   -    -    -   -  ROUGE of summaries: WikiSummary (Persian)
+xsum_mtp           11334   128   -    -    -   -  ROUGE of summaries: XSum, one sentence
+"""
+
+
+def _row(line: str) -> tuple[str, Facts]:
+    name, *numbers, measures = line.split(maxsplit=len(Facts._fields))
+    given = zip(Facts._fields[1:], numbers, strict=True)
+    return name, Facts(measures, **{field: int(one) for field, one in given if one != "-"})
+
+
+FACTS: Mapping[str, Facts] = dict(map(_row, _TABLE.strip().splitlines()))
 """By task, without those at other temperatures, which generate as many answers for each document as
 their `n_samples` says."""

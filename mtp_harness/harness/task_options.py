@@ -39,6 +39,12 @@ def with_numbers(metadata: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def own_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a class of tasks hands on of its YAML, its metadata with numbers for text."""
+    own = {key: value for key, value in config.items() if key != "class"}
+    return {**own, "metadata": with_numbers(own.get("metadata") or {})}
+
+
 def options_of(config: Mapping[str, Any]) -> frozenset[str]:
     """Return the options of a task, from its YAML with functions resolved."""
     load, named = config.get("custom_dataset"), set[str]()
@@ -52,9 +58,7 @@ def options_of(config: Mapping[str, Any]) -> frozenset[str]:
 def problem(given: Mapping[str, Any], known: Mapping[str, Collection[str]]) -> str | None:
     """Return a sentence about what is wrong with options; None if nothing is.
 
-    Args:
-        given: Options as the user gave them.
-        known: The options of each task of the run.
+    `known` has the options of each task of the run.
     """
     every = sorted({option for options in known.values() for option in options} - {"version"})
     for name in given:

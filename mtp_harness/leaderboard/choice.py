@@ -53,7 +53,7 @@ def table(places: Sequence[str]) -> list[Row]:
             origin[*key, task] = one.path
             row = rows.setdefault(key, Row(*key, {}, [], None))
             row.scores[task] = score
-            counts = (one.content.get("n-samples") or {}).get(task) or {}
+            counts = one.told("n-samples", task) or {}
             if counts.get("effective") != counts.get("original"):
                 row.limited.append(task)
     if not rows:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from mtp_harness.leaderboard.board import Board
 from mtp_harness.leaderboard.table import boards_of
 from mtp_harness.leaderboard.text import Rows, aligned, wrapped
+from mtp_harness.leaderboard.verdicts import better_or_worse
 from mtp_harness.results.run import Run
 from mtp_harness.results.sizes import in_digits
 
@@ -54,10 +55,9 @@ class Row(NamedTuple):
     @property
     def change(self) -> str:
         """`better` or `worse` if the interval excludes 0, else empty."""
-        if self.low is None or self.high is None or self.low <= 0 <= self.high:
+        if self.low is None or self.high is None:
             return ""
-        falls = _LOWER_IS_BETTER.fullmatch(self.measure) is not None
-        return "better" if (self.low > 0) is not falls else "worse"
+        return better_or_worse(self.low, self.high, not _LOWER_IS_BETTER.fullmatch(self.measure))
 
     @property
     def names(self) -> list[str]:
@@ -243,18 +243,15 @@ def require(comparison: Comparison, text: str) -> list[Requirement]:
             f"--require {text!r} names nothing that both runs measured; expected words of "
             f"{'; '.join(known)}"
         )
-    held = []
+    held, at_least, value = [], found["side"] == ">=", float(found["value"])
     for row in named:
-        end = row.low if found["side"] == ">=" else row.high
+        end = row.low if at_least else row.high
         if end is None:
             raise ValueError(
                 f"--require {text!r}: {' '.join(filter(None, row.names))} has no interval, "
                 "expected two documents of both runs or more: run with --log_samples"
             )
-        holds = (
-            end >= float(found["value"]) if found["side"] == ">=" else end <= float(found["value"])
-        )
-        held.append(Requirement(text, row, end, holds))
+        held.append(Requirement(text, row, end, end >= value if at_least else end <= value))
     return held
 
 
@@ -280,18 +277,8 @@ def lines(comparison: Comparison, required: Sequence[Requirement]) -> Iterator[s
 
 
 def _table(rows: Sequence[Row]) -> Rows:
-    head = [
-        "task",
-        "category",
-        "measure",
-        "offset",
-        "base",
-        "candidate",
-        "difference",
-        "documents",
-        "",
-    ]
-    return [head, *([*row.names, *_numbers(row)] for row in rows)]
+    head = "task category measure offset base candidate difference documents".split()
+    return [[*head, ""], *([*row.names, *_numbers(row)] for row in rows)]
 
 
 def _numbers(row: Row) -> list[str]:

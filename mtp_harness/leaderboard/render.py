@@ -10,6 +10,7 @@ from mtp_harness.leaderboard.board import Column
 from mtp_harness.leaderboard.claims import Judged
 from mtp_harness.leaderboard.table import DATA, SPEED, TIMED, Cell, Leaderboard
 from mtp_harness.leaderboard.text import WIDTH, Rows, aligned, beside, pipes, tabular, wrapped
+from mtp_harness.leaderboard.verdicts import better_or_worse
 from mtp_harness.results.protocol import Protocol
 from mtp_harness.results.sizes import in_digits
 from mtp_harness.scoring.bootstrap import Estimate
@@ -67,10 +68,7 @@ def direction(cell: Cell, column: Column) -> str:
     """Return `better` or `worse` if the difference's interval excludes zero, else empty."""
     if cell.difference is None or column.higher_is_better is None:
         return ""
-    low, high = cell.difference.low, cell.difference.high
-    if low <= 0 <= high:
-        return ""
-    return "better" if (low > 0) is column.higher_is_better else "worse"
+    return better_or_worse(cell.difference.low, cell.difference.high, column.higher_is_better)
 
 
 def task_rows(board: Leaderboard, columns: Sequence[Column]) -> Rows:

@@ -171,7 +171,7 @@ def _columns(board: Board, place: int) -> list[Column]:
     better: dict[str, bool] = {}
     metrics: dict[tuple[str, str], None] = {}
     for run in board.runs:
-        better |= (run.content.get("higher_is_better") or {}).get(board.task) or {}
+        better |= run.told("higher_is_better", board.task) or {}
         metrics |= dict.fromkeys(run.metrics(board.task))
     known = [m for m in metrics if QUALITY.fullmatch(m[0])]
     scores = known or [m for m in metrics if m[0] in better and not _NO_SCORE.fullmatch(m[0])]

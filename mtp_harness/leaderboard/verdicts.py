@@ -73,5 +73,12 @@ def decreases(intervals: Sequence[tuple[float, float]]) -> Verdict:
     return _verdict(bool(steps) and all(falls), any(near[1] < far[0] for near, far in steps))
 
 
+def better_or_worse(low: float, high: float, higher_is_better: bool) -> str:
+    """Return which of both a difference is, by its interval; empty if that holds 0."""
+    if low <= 0 <= high:
+        return ""
+    return "better" if (low > 0) is higher_is_better else "worse"
+
+
 def _verdict(agree: bool, disagree: bool) -> Verdict:
     return "agree" if agree else "disagree" if disagree else "inconclusive"

@@ -110,7 +110,6 @@ class Passes:
     mask: Tensor | None = None
 
     def __init__(self) -> None:
-        """Begin with the first pass."""
         self._done: list[dict[int, tuple[Tensor, Tensor]]] = []  # by layer
         self._pieces: dict[int, list[tuple[Tensor, Tensor]]] = {}
 

@@ -59,19 +59,12 @@ def beats_constant(share: float, constant: float, n: int) -> bool:
 
 
 class Reading(NamedTuple):
-    """One head's answers along a text.
+    """One head's answers along a text."""
 
-    Attributes:
-        guess: its first choices, int64 [n_states].
-        nats: cross-entropy of the token at its own offset, float32 [n_states].
-        own: that token, int64 [n_states].
-        text: all tokens, int64 [T].
-    """
-
-    guess: Tensor
-    nats: Tensor
-    own: Tensor
-    text: Tensor
+    guess: Tensor  # its first choices, int64 [n_states]
+    nats: Tensor  # cross-entropy of the token at its own offset, float32 [n_states]
+    own: Tensor  # that token, int64 [n_states]
+    text: Tensor  # all tokens, int64 [T]
 
     def share(self, offset: int) -> float:
         """Return how often the guess is the token at an offset, in [0, 1]."""

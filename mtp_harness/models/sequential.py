@@ -52,7 +52,6 @@ class Modules(PreTrainedModel):
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
 
     def __init__(self, config: Any, trunk: Any, n_trunk: int) -> None:
-        """Build the layers."""
         super().__init__(config)
         self.layers = nn.ModuleList(
             MtpLayer(config, type(trunk.layers[-1]), type(trunk.norm), index)

@@ -18,7 +18,8 @@ from lm_eval._cli.utils import key_val_to_dict
 
 from mtp_harness.files import write_whole
 from mtp_harness.harness.model_args import AFTER_LOADING
-from mtp_harness.pipeline.results import Results, complete_results
+from mtp_harness.pipeline.results import arguments_of, complete_results
+from mtp_harness.results.result_file import ResultFile
 
 SETTINGS_FILE = "cell.json"
 JOURNAL_FILE = "journal.jsonl"
@@ -30,28 +31,18 @@ _HOW = ("batch_size", "max_batch_size", "device")
 
 @dataclass(frozen=True)
 class Cell:
-    """One model and one single task.
-
-    Attributes:
-        model_args: the model's, without those that the suite adds.
-        settings: `lm_eval`'s flags.
-        journal: whether the model keeps one (an ordinary model does not).
-        include_path: a folder with the user's tasks.
-        of_harness: whether the task is one of the harness's own.
-        own_process: whether no other cell may run in its process.
-        given_by: a cell that gives this one's results, so that this one need not run.
-    """
+    """One model and one single task."""
 
     label: str
     task: str
-    model_args: dict[str, Any]
-    settings: dict[str, Any]
+    model_args: dict[str, Any]  # the model's, without those that the suite adds
+    settings: dict[str, Any]  # `lm_eval`'s flags
     folder: Path
-    journal: bool = True
-    include_path: str | None = None
-    of_harness: bool = False
-    own_process: bool = False
-    given_by: "Cell | None" = None
+    journal: bool = True  # whether the model keeps one (an ordinary model does not)
+    include_path: str | None = None  # a folder with the user's tasks
+    of_harness: bool = False  # whether the task is one of the harness's own
+    own_process: bool = False  # whether no other cell may run in its process
+    given_by: "Cell | None" = None  # gives this one's results, so that this one need not run
 
     @property
     def process(self) -> str | None:
@@ -83,7 +74,7 @@ class Cell:
         plain: dict[str, Any] = json.loads(json.dumps(mine))
         return plain
 
-    def finished(self) -> Results | None:
+    def finished(self) -> ResultFile | None:
         """Return the cell's results; None if there are none, or incomplete ones.
 
         Raises:
@@ -92,10 +83,10 @@ class Cell:
         results = complete_results(self.folder, self.task)
         recorded = self._recorded()
         if recorded is None:
-            if results is not None and results.arguments() != self.arguments():
+            if results is not None and (made_by := arguments_of(results)) != self.arguments():
                 raise ValueError(
                     f"{results.path} is not of this suite (it was made by lm_eval "
-                    f"{' '.join(results.arguments())}): remove it, or choose another output folder"
+                    f"{' '.join(made_by)}): remove it, or choose another output folder"
                 )
             return results
         ignored = () if results else _HOW

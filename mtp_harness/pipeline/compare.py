@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-from mtp_harness.pipeline.results import Results
+from mtp_harness.pipeline.results import metrics_of
 from mtp_harness.pipeline.run import Outcome
+from mtp_harness.results.result_file import ResultFile
 
 FAILED, ABSENT = "failed", "-"
 
@@ -46,22 +46,22 @@ def comparison(outcomes: Sequence[Outcome], most: int | None = None) -> str:
     return _markdown(rows)
 
 
-def shown(results: Results, task: str) -> list[str]:
+def shown(results: ResultFile, task: str) -> list[str]:
     """Return the metrics of a task that the table has."""
-    names = [name for name in results.metrics(task) if not name.startswith("n_")]
+    names = [name for name in metrics_of(results, task) if not name.startswith("n_")]
     return [name for name in names if direction(results, task, name)] or names
 
 
-def direction(results: Results, task: str, metric: str) -> str:
+def direction(results: ResultFile, task: str, metric: str) -> str:
     """Return an arrow towards better; empty for a metric without better or worse."""
-    better: dict[str, Any] = results.content["higher_is_better"].get(task) or {}
+    better = results.told("higher_is_better", task) or {}
     return {True: "↑", False: "↓", None: ""}[better.get(metric.partition(",")[0])]
 
 
 def _cell(outcome: Outcome, task: str, name: str) -> str:
     if outcome.results is None:
         return FAILED
-    value = outcome.results.metrics(task).get(name, math.nan)
+    value = metrics_of(outcome.results, task).get(name, math.nan)
     if math.isnan(value):
         return ABSENT
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:.0f}"

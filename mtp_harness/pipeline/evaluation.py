@@ -18,10 +18,11 @@ import yaml
 from mtp_harness.files import user_path
 from mtp_harness.models.load import n_future_tokens
 from mtp_harness.pipeline.plan import plan
-from mtp_harness.pipeline.results import Results
+from mtp_harness.pipeline.results import metrics_of
 from mtp_harness.pipeline.run import only_one, run_cells
 from mtp_harness.pipeline.suite import make_suite, merged, require_keys, suggestion
 from mtp_harness.results import tracking
+from mtp_harness.results.result_file import ResultFile
 
 _log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ def _run(
     checkpoint: str,
     names: Sequence[str],
     output: Path,
-) -> dict[str, Results]:
+) -> dict[str, ResultFile]:
     """Run evaluations; return their results by name."""
     if not names:
         return {}
@@ -168,13 +169,12 @@ def _label(checkpoint: str) -> str:
     return re.sub(r"[^A-Za-z0-9._+-]", "_", Path(checkpoint).name).lstrip("._+-") or "checkpoint"
 
 
-def _described(name: str, results: Results, kept: bool) -> dict[str, Any]:
+def _described(name: str, results: ResultFile, kept: bool) -> dict[str, Any]:
     task = EVALUATIONS[name].task
-    mtp = results.content["config"]["mtp"]
     return {
         "task": task,
-        "metrics": results.metrics(task),
-        "tables": mtp.get("tables", {}).get(task, {}),
+        "metrics": metrics_of(results, task),
+        "tables": results.mtp.get("tables", {}).get(task, {}),
         "file": str(results.path) if kept else None,
     }
 

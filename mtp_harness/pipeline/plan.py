@@ -34,10 +34,6 @@ from mtp_harness.scoring.n_samples import NSamples
 def plan(suite: Suite, output: Path) -> list[Cell]:
     """Return the cells of a suite, task by task, so that models can be compared early.
 
-    Args:
-        suite: as read from its file.
-        output: folder for all cells.
-
     Raises:
         FileNotFoundError: a checkpoint does not exist.
         ValueError: see `expand` and `_check_model`; or a task cannot be sampled as asked.

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from mtp_harness.pipeline.cell import LOG_FILE, Cell
 from mtp_harness.pipeline.estimate import about
-from mtp_harness.pipeline.results import Results, complete_results, remove_results
+from mtp_harness.pipeline.results import complete_results, remove_results
+from mtp_harness.results.result_file import ResultFile
 from mtp_harness.sandbox.linux import die_with_parent
 
 N_LAST_LINES = 3
@@ -26,20 +27,15 @@ class Outcome(NamedTuple):
     """The outcome of a cell: its results, or one sentence and the last lines of its log."""
 
     cell: Cell
-    results: Results | None
+    results: ResultFile | None
     failure: str = ""
 
 
-class Process:
+class Process(AbstractContextManager["Process"]):
     """A process that runs cells; it starts with the first one, and again after a failed one."""
 
     def __init__(self) -> None:
-        """Start nothing yet."""
         self._worker: subprocess.Popen[str] | None = None
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Let it end, and wait for that: the next process may need its memory."""

@@ -66,15 +66,11 @@ _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 class Model(NamedTuple):
-    """One column of the comparison.
-
-    Attributes:
-        folder: Below the output; empty if it has the label's name.
-    """
+    """One column of the comparison."""
 
     label: str
     model_args: dict[str, Any]
-    folder: str = ""
+    folder: str = ""  # below the output; empty if it has the label's name
 
 
 class Asked(NamedTuple):

@@ -48,17 +48,11 @@ State = dict[Path, tuple[int, int]]
 
 
 class Checkpoint(NamedTuple):
-    """What the pattern found.
+    """What the pattern found."""
 
-    Attributes:
-        path: Absolute.
-        run: The parts of its path in which runs differ; empty if the pattern matches one run only.
-        name: The last part that differs.
-    """
-
-    path: Path
-    run: str
-    name: str
+    path: Path  # absolute
+    run: str  # the parts of its path in which runs differ; empty if the pattern matches one only
+    name: str  # the last part that differs
 
 
 class Looks:

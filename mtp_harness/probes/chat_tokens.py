@@ -31,15 +31,10 @@ NO_TEMPLATE = "no chat template: messages as paragraphs"
 
 
 class ChatTokens(NamedTuple):
-    """One reading of a conversation.
+    """One reading of a conversation."""
 
-    Attributes:
-        tokens: all of them, the special ones of the template included.
-        scored: for each, whether the assistant wrote it.
-    """
-
-    tokens: list[int]
-    scored: list[bool]
+    tokens: list[int]  # all of them, the special ones of the template included
+    scored: list[bool]  # for each, whether the assistant wrote it
 
 
 def way_of(tokenizer: Any, document: Conversation) -> str:

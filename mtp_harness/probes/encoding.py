@@ -9,6 +9,7 @@ A row's `kind` says which of them it is; the text of the last two is a document 
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -115,7 +116,7 @@ def _of_any_length(tokenizer: Any) -> Iterator[None]:
 
 def _conversation(lm: HeadsModel, line: str) -> Encoded:
     """Return a conversation under the model's chat template."""
-    document = Conversation.from_line(line)
+    document = Conversation(**json.loads(line))
     readings = chat_tokens(lm.tokenizer, document, lm.prefix_token_id)
     text = scored_text(lm.tokenizer, readings)
     reasoning = [str(one.get("reasoning_content") or "").strip() for one in document.messages]
@@ -139,7 +140,7 @@ def _own_answer(lm: HeadsModel, line: str) -> Encoded:
     The tokens are those recorded in the samples if prompt and text are the same under this
     tokenizer; otherwise the answer's text is encoded again, which may give other tokens.
     """
-    asked = OwnAnswer.from_line(line)
+    asked = OwnAnswer(**json.loads(line))
     record = DecodeRecord.from_dict(asked.record) if asked.record else None
     ids, _ = lm.tok_batch_encode([asked.prompt], truncation=lm.truncation)
     prompt: list[int] = ids[0].tolist() or [lm.prefix_token_id]
@@ -173,7 +174,7 @@ def prompt_of(lm: HeadsModel, line: str) -> str | list[int]:
     Raises:
         ValueError: see `chat_prompt`.
     """
-    return chat_prompt(lm.tokenizer, Conversation.from_line(line))
+    return chat_prompt(lm.tokenizer, Conversation(**json.loads(line)))
 
 
 def last_tokens(lm: HeadsModel, text: str, count: int) -> list[int]:

@@ -28,6 +28,7 @@ import torch
 from tqdm import tqdm
 
 from mtp_harness.data.induction_texts import STORIES
+from mtp_harness.data.rows import below
 from mtp_harness.data.stories import Template, gaps
 from mtp_harness.errors import UserError
 from mtp_harness.harness.protocol import HeadsModel
@@ -199,9 +200,9 @@ def count_mentions(
 def _word(source: random.Random) -> str:
     """Return a made-up word of `BYTES` letters, or of four to eight."""
     parts = ""
-    for _ in range(2 + int(source.random() * 2)):
+    for _ in range(2 + below(source, 2)):
         for options in (_ONSETS, _VOWELS, _ENDINGS):
-            parts += options[int(source.random() * len(options))]
+            parts += options[below(source, len(options))]
     return parts[:BYTES] if len(parts) > BYTES and source.random() < 0.8 else parts[:8]
 
 

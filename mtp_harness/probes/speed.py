@@ -46,18 +46,15 @@ class SpeedQuestion:
     """One cell of the grid.
 
     Attributes:
-        batch: rows decoded together, of `prompt_tokens` and `new_tokens` each.
-        trials: runs that count.
-        heads: the k to time, or None for 1..n.
         baseline: another checkpoint, decoded with its head 1 in the same trials; its name, or
             model arguments such as `loader=module:function,tokenizer=NAME`.
     """
 
-    batch: int
+    batch: int  # rows decoded together, of `prompt_tokens` and `new_tokens` each
     prompt_tokens: int
     new_tokens: int
-    trials: int
-    heads: tuple[int, ...] | None = None
+    trials: int  # runs that count
+    heads: tuple[int, ...] | None = None  # the k to time, or None for 1..n
     baseline: str | None = None
 
 

@@ -60,19 +60,12 @@ class StandardReading(NamedTuple):
 
 
 class ExpectedWalk(NamedTuple):
-    """Expected counts along a sampled text.
+    """Expected counts along a sampled text."""
 
-    Attributes:
-        n_kept: tokens that steps emit; a count.
-        n_steps: expected number of forwards.
-        n_drafted: expected number of drafts at offsets 2, 3, ..., without those beyond the end.
-        n_accepted: expected number of accepted drafts, likewise.
-    """
-
-    n_kept: int
-    n_steps: float
-    n_drafted: list[float]
-    n_accepted: list[float]
+    n_kept: int  # tokens that steps emit; a count
+    n_steps: float  # expected number of forwards
+    n_drafted: list[float]  # expected drafts at offsets 2, 3, ..., without those beyond the end
+    n_accepted: list[float]  # expected number of accepted drafts, likewise
 
 
 @torch.no_grad()

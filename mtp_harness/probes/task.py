@@ -28,7 +28,7 @@ from lm_eval.api.task import ConfigurableTask
 
 from mtp_harness.errors import UserError
 from mtp_harness.harness import rules
-from mtp_harness.harness.task_options import with_numbers
+from mtp_harness.harness.task_options import own_config
 from mtp_harness.probes.pooled import Measured
 from mtp_harness.results.long_table import Cell, long_table
 from mtp_harness.scoring.decoding import ratio_of_sums
@@ -67,12 +67,9 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
     """Whether `draft_heads` has no effect: all heads are read, or every k decodes."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        """Build the task from its YAML."""
-        own = {key: value for key, value in config.items() if key != "class"}
         # A type that the harness knows, until its checks are done: its default would set up
         # generation. An empty list of metrics keeps it from adding those of that type.
-        own |= {"output_type": "loglikelihood", "metric_list": []}
-        own["metadata"] = with_numbers(own.get("metadata") or {})
+        own = own_config(config) | {"output_type": "loglikelihood", "metric_list": []}
         try:
             super().__init__(config=own)
         except (ValueError, FileNotFoundError) as error:

@@ -237,17 +237,17 @@ def score_heads(readings: Iterable[Reading]) -> HeadScores:
     Raises:
         ValueError: there are none.
     """
-    correct, nats, said, in_a_row, n_states = [], [], [], [], 0
+    sums, n_states = [], 0
     for reading in readings:
-        right, n = reading.right, reading.right.shape[-1]
-        correct.append(right[:, :-n].sum((0, 1)).cpu())
-        in_a_row.append(torch.tensor(right_up_to(right[:, :-n].flatten(0, 1))))
-        of_said, which = finite(reading.nats[:, :-n])
-        nats.append(of_said.sum((0, 1)).cpu())
-        said.append(which.sum((0, 1)).cpu())
-        n_states += right[:, :-n, 0].numel()
+        n = reading.right.shape[-1]
+        right, nats = (part[:, :-n].flatten(0, 1) for part in (reading.right, reading.nats))
+        nats, said = finite(nats)
+        sums.append([*(part.sum(0).cpu() for part in (right, nats, said)), right_up_to(right)])
+        n_states += len(right)
     if not n_states:
         raise ValueError("no windows to score")
-    sums = (torch.stack(one).sum(0) for one in (correct, nats, in_a_row, said))
-    n_right, summed, up_to, n_said = sums
+    n_right, summed, n_said, up_to = (
+        torch.stack([torch.as_tensor(part) for part in one]).sum(0)
+        for one in zip(*sums, strict=True)
+    )
     return HeadScores(n_right, summed, n_states, up_to, n_said)

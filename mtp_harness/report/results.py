@@ -233,7 +233,7 @@ def _whisker(cell: Cell, column: Sequence[Cell]) -> tuple[float, float, float] |
 
 def _limit(board: Board) -> str:
     """Say how many documents were used, if a run was limited."""
-    counted = (board.runs[0].content.get("n-samples") or {}).get(board.task) or {}
+    counted = board.runs[0].told("n-samples", board.task) or {}
     done, there = counted.get("effective"), counted.get("original")
     return f"; limited to the first {done} of {there}" if done and there and done < there else ""
 

@@ -39,20 +39,14 @@ class Rate(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """What to expect of one category in batches of one size behind prompts of one length.
-
-    Attributes:
-        rates: by k.
-        best: the k with the highest rate.
-        alike: other k that these measurements do not tell apart from it.
-    """
+    """What to expect of one category in batches of one size behind prompts of one length."""
 
     prompt_tokens: int
     category: str
     batch: int
-    rates: dict[int, Rate]
-    best: int
-    alike: list[int]
+    rates: dict[int, Rate]  # by k
+    best: int  # the k with the highest rate
+    alike: list[int]  # other k that these measurements do not tell apart from it
 
     def loss(self, k: int) -> float:
         """Return the share of the best rate that another k gives away."""
@@ -65,20 +59,13 @@ class Cell(NamedTuple):
 
 
 class OneK(NamedTuple):
-    """What it costs to use one k in several cells.
+    """What it costs to use one k in several cells."""
 
-    Attributes:
-        batch: the cells' batch size; None for all of them.
-        extra_time: of the same tokens, over the best k of each cell, as a share.
-        worst_loss: the largest share of its rate that a cell gives away.
-        worst: that cell's (prompt tokens, category, batch).
-    """
-
-    batch: int | None
+    batch: int | None  # the cells' batch size; None for all of them
     k: int
-    extra_time: float
-    worst_loss: float
-    worst: tuple[int, str, int]
+    extra_time: float  # of the same tokens, over the best k of each cell, as a share
+    worst_loss: float  # the largest share of its rate that a cell gives away
+    worst: tuple[int, str, int]  # that cell's (prompt tokens, category, batch)
 
 
 class Advice(NamedTuple):

@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mtp_harness.results.result_file import is_number
 from mtp_harness.results.schema import QUALITY
 from mtp_harness.results.sizes import in_digits
 
@@ -49,9 +50,7 @@ def _scores(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield (task, its scores) for each task with a score."""
     for task, results in content["results"].items():
         values = {
-            key.removesuffix(",none"): value
-            for key, value in results.items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
+            key.removesuffix(",none"): value for key, value in results.items() if is_number(value)
         }
         if parts := _parts(task, values)[:MOST_SCORES]:
             n = (content.get("n-samples") or {}).get(task, {}).get("effective")

@@ -16,17 +16,11 @@ from typing import Any, NamedTuple
 
 
 class Model(NamedTuple):
-    """The parts of a model's name in results.
+    """The parts of a model's name in results."""
 
-    Attributes:
-        label: `label=…` of the model arguments; empty if not given.
-        name: A folder, or a name on the hub.
-        drafter: Likewise, for heads that are not the model's own; otherwise empty.
-    """
-
-    label: str
-    name: str
-    drafter: str = ""
+    label: str  # `label=…` of the model arguments; empty if not given
+    name: str  # a folder, or a name on the hub
+    drafter: str = ""  # likewise, for heads that are not the model's own; otherwise empty
 
     @property
     def parts(self) -> list[str]:

@@ -110,12 +110,11 @@ def asked_of(file: ResultFile, task: str) -> str:
 
     The place of documents and the choice among them are covered by their hashes, not here.
     """
-    config, content = file.content["configs"].get(task, {}), file.content
+    config = file.content["configs"].get(task, {})
     kwargs = dict(config.get("generation_kwargs") or {})
     if not kwargs.get("do_sample"):
         kwargs = {name: value for name, value in kwargs.items() if name not in ("top_p", "top_k")}
-    told = [f"version {_version((content.get('versions') or {}).get(task))}"]
-    told += [f"{(content.get('n-shot') or {}).get(task) or 0}-shot"]
+    told = [f"version {file.version(task)}", f"{file.told('n-shot', task) or 0}-shot"]
     for name in sorted(set(kwargs) - {"do_sample", "temperature", "until"}):
         told.append(f"{name}={kwargs[name]}")
     if "until" in kwargs:
@@ -124,10 +123,6 @@ def asked_of(file: ResultFile, task: str) -> str:
         options = config.get("metadata") or {}
         told += [f"{name}={options[name]}" for name in _CHANGE_NUMBERS if name in options]
     return ", ".join(told)
-
-
-def _version(told: Any) -> str:
-    return f"{told:g}" if isinstance(told, int | float) else str(told or "unknown")
 
 
 def documents_of(file: ResultFile, task: str, data_set: str | None) -> str | None:

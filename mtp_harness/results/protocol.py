@@ -78,7 +78,7 @@ def protocol_of(file: ResultFile, task: str, documents: Documents | None = None)
     dtype = file.mtp.get("dtype") or file.content["config"].get("model_dtype") or ""
     texts = _texts(file, task, documents) if task != TIMINGS else {}
     return Protocol(
-        task_version=_version((file.content.get("versions") or {}).get(task)),
+        task_version=file.version(task),
         few_shots=str((file.content.get("n-shot") or {}).get(task, 0)),
         number_of_samples=str(documents.n_samples if documents else config.get("repeats", 1)),
         draft_rule=str(file.mtp.get("draft_rule", "")) if drafts else "",
@@ -88,10 +88,6 @@ def protocol_of(file: ResultFile, task: str, documents: Documents | None = None)
         **texts,
         **(_generation(generation or {}) if generates else {}),
     )
-
-
-def _version(told: Any) -> str:
-    return f"{told:g}" if isinstance(told, int | float) else str(told or "unknown")
 
 
 def protocol_of_samples(documents: Documents) -> Protocol:

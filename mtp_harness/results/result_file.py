@@ -39,19 +39,13 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True)
 class ResultFile:
-    """A results file.
-
-    Attributes:
-        name: The file's path below the folder that was given, for tables.
-        sha256: Hash of its bytes.
-        alias: The model's name beside other models, if it needs a longer one.
-    """
+    """A results file."""
 
     path: Path
-    name: str
-    sha256: str
+    name: str  # the file's path below the folder that was given, for tables
+    sha256: str  # hash of its bytes
     content: Mapping[str, Any]
-    alias: str = ""
+    alias: str = ""  # the model's name beside other models, if it needs a longer one
 
     @property
     def mtp(self) -> Mapping[str, Any]:
@@ -76,13 +70,8 @@ class ResultFile:
 
     def metrics(self, task: str) -> dict[tuple[str, str], float]:
         """Return the numbers of a task by (metric, filter), without standard errors."""
-        found = {}
-        for name, value in self.content["results"][task].items():
-            metric, comma, filtered = name.partition(",")
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if comma and is_number and not metric.endswith("_stderr"):
-                found[metric, filtered] = float(value)
-        return found
+        stated = self.stated(task).items()
+        return {name: float(value) for name, value in stated if is_number(value)}
 
     @property
     def machine(self) -> str | None:
@@ -102,6 +91,15 @@ class ResultFile:
             if comma and value is not None and not metric.endswith("_stderr"):
                 found[metric, filtered] = value
         return found
+
+    def told(self, section: str, task: str) -> Any:
+        """Return what a section, such as `n-shot`, says about a task; None if it says nothing."""
+        return (self.content.get(section) or {}).get(task)
+
+    def version(self, task: str) -> str:
+        """Return a task's version."""
+        told = self.told("versions", task)
+        return f"{told:g}" if isinstance(told, int | float) else str(told or "unknown")
 
     def without_tables(self) -> "ResultFile":
         """Return the file without the probes' tables, which are most of its content."""
@@ -131,7 +129,7 @@ class ResultFile:
 
     def counted(self, task: str) -> tuple[int | None, int | None]:
         """Return how many documents of a task were read, and how many its test split has."""
-        counts = (self.content.get("n-samples") or {}).get(task) or {}
+        counts = self.told("n-samples", task) or {}
         sources = [str(about.get("source")) for about in self.data_sets(task).values()]
         wholes = [int(found[1]) for source in sources if (found := _PART.search(source))]
         return counts.get("effective"), wholes[0] if wholes else counts.get("original")
@@ -142,8 +140,7 @@ class ResultFile:
         Raises:
             ValueError: It differs.
         """
-        counted = (self.content.get("n-samples") or {}).get(task) or {}
-        expected = counted.get("effective")
+        expected, _ = self.counted(task)
         if expected is not None and n_documents != expected:
             raise ValueError(
                 f"{samples} holds {n_documents} documents, expected the {expected} of "
@@ -182,6 +179,11 @@ def told_apart(files: Sequence[File]) -> list[File]:
         file if file.label == (label := labels[file.model_name]) else replace(file, alias=label)
         for file in files
     ]
+
+
+def is_number(value: Any) -> bool:
+    """Return whether an entry of JSON is a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -264,10 +266,10 @@ def whole(file: ResultFile, name: str, value: Any, least: int | None = None) -> 
     Raises:
         Unreadable: It is neither, or less than `least`.
     """
-    is_whole = isinstance(value, int | float) and not isinstance(value, bool)
     if value is None:
         return None
-    if not is_whole or not abs(value) < 2**63 or value != int(value):  # NaN is not below, either
+    # NaN is not below the limit, either.
+    if not is_number(value) or not abs(value) < 2**63 or value != int(value):
         raise Unreadable(f"{file.path}: {name} is {value!r}, expected a whole number: run again")
     if least is not None and value < least:
         raise Unreadable(f"{file.path}: {name} is {value}, expected at least {least}: run again")
@@ -282,7 +284,7 @@ def number(file: ResultFile, name: str, value: Any) -> float | None:
     """
     if value is None or value != value:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300:
+    if not is_number(value) or abs(value) > 1e300:
         raise Unreadable(f"{file.path}: {name} is {value!r}, expected a finite number: run again")
     return float(value)
 

@@ -16,26 +16,17 @@ from mtp_harness.results.values import columns_of
 
 
 class Model(NamedTuple):
-    """A row of the leaderboard; equal for runs of different tasks with one model.
-
-    Attributes:
-        label: Its label.
-        n: `n_future_tokens`; 1 for ordinary models.
-        k: heads used in decoding.
-        acceptance: of drafts: "exact", "all" (unverified, lossy) or "synthetic".
-        parameters: of the whole model; this and what follows is None if the run does not say it.
-        called: its name beside the other models of these results; empty: its whole name.
-    """
+    """A row of the leaderboard; equal for runs of different tasks with one model."""
 
     label: str
-    n: int
-    k: int
-    acceptance: str
-    parameters: int | None
+    n: int  # `n_future_tokens`; 1 for ordinary models
+    k: int  # heads used in decoding
+    acceptance: str  # of drafts: "exact", "all" (unverified, lossy) or "synthetic"
+    parameters: int | None  # of the whole model; this and what follows: None if not told
     train_tokens: int | None
     train_step: int | None
     train_seed: int | None
-    called: str = ""
+    called: str = ""  # its name beside the other models of these results; empty: its whole name
 
     @property
     def name(self) -> str:

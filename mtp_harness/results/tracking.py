@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from mtp_harness.files import expanded
 from mtp_harness.results import result_file
 from mtp_harness.results.find import all_samples
-from mtp_harness.results.result_file import ResultFile
+from mtp_harness.results.result_file import ResultFile, is_number
 
 FILE_TAG = "mtp_harness.results_sha256"
 _BATCH = 100
@@ -172,7 +172,7 @@ def parameters(file: ResultFile) -> dict[str, str]:
     config["tasks"] = list(content["results"])
     for task, own in content["configs"].items():
         config[f"task.{task}.metadata"] = own.get("metadata")
-        config[f"task.{task}.num_fewshot"] = (content.get("n-shot") or {}).get(task)
+        config[f"task.{task}.num_fewshot"] = file.told("n-shot", task)
     return {_word(key): _text(value) for key, value in _flat(config) if value is not None}
 
 
@@ -185,11 +185,7 @@ def numbers(file: ResultFile) -> dict[str, float]:
         if key.partition(",")[2]
     }
     named |= {f"totals/{key}": value for key, value in _flat(file.mtp.get("totals") or {})}
-    return {_word(name): float(value) for name, value in named.items() if _is_number(value)}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return {_word(name): float(value) for name, value in named.items() if is_number(value)}
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

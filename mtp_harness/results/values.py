@@ -99,7 +99,6 @@ def _flat(file: ResultFile, task: str) -> Iterator[Row]:
     """Yield the metrics that the harness prints, each with the interval reported beside it."""
     family = family_of(task)
     metadata = file.content["configs"][task].get("metadata")
-    effective = (file.content.get("n-samples") or {}).get(task) or {}
     shared = decoding_of(file, task) | {
         "task": family,
         "table": "results",
@@ -107,7 +106,7 @@ def _flat(file: ResultFile, task: str) -> Iterator[Row]:
         "protocol": metadata.get("protocol") if isinstance(metadata, dict) else None,
         "asked": probe_tables.asked_of(file, task),
         "documents": probe_tables.documents_of(file, task, family.removesuffix("_mtp")),
-        "count": whole(file, f"n-samples of {task}", effective.get("effective"), least=0),
+        "count": whole(file, f"n-samples of {task}", file.counted(task)[0], least=0),
     }
     found: dict[str, Row] = {}
     for (metric, _), value in file.stated(task).items():

@@ -57,24 +57,19 @@ class Member(Foreign):
     _shown: tuple[str, ...]
 
     def __eq__(self, other: object) -> bool:
-        """Return whether it is the same member."""
         same = type(other) is Member and (other._owner, other.name) == (self._owner, self.name)
         return bool(same)
 
     def __hash__(self) -> int:
-        """Return the hash of its name."""
         return hash((self._owner, self.name))
 
     def __str__(self) -> str:
-        """Return its text."""
         return self._shown[0]
 
     def __repr__(self) -> str:
-        """Return its representation."""
         return self._shown[1]
 
     def __format__(self, spec: str) -> str:
-        """Return its text in some format."""
         return format(self._shown[0], spec)
 
 

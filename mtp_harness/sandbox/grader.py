@@ -4,7 +4,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
-from typing import Self
+from contextlib import AbstractContextManager
 
 from mtp_harness.sandbox.isolation import check_platform, self_test
 from mtp_harness.sandbox.pool import WorkerPool
@@ -20,7 +20,7 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) // ranks + 1
 
 
-class Grader:
+class Grader(AbstractContextManager["Grader"]):
     """Grades model-written programs in separate processes.
 
     Use it as a context manager, or call `close`.
@@ -69,10 +69,5 @@ class Grader:
         """End the workers. A later `grade` starts new ones."""
         self._pool.close()
 
-    def __enter__(self) -> Self:
-        """Return this grader."""
-        return self
-
     def __exit__(self, *error: object) -> None:
-        """End the workers."""
         self.close()

@@ -29,7 +29,6 @@ class WorkerProcess:
     """One worker, started at its first use and again after it is lost."""
 
     def __init__(self, limits: Limits, mechanisms: Sequence[Mechanism]) -> None:
-        """Store the settings."""
         self._limits = limits
         self._falls_back = "process" in mechanisms
         self._config = {"limits": dataclasses.asdict(limits), "mechanisms": list(mechanisms)}

@@ -32,7 +32,6 @@ class Fault(RuntimeError):
     """The trusted test or the grader itself failed; says nothing about the program."""
 
     def __init__(self, kind: Literal["test", "grader"], detail: str) -> None:
-        """Store whose fault it is."""
         super().__init__(detail)
         self.kind = kind
 
@@ -59,7 +58,6 @@ class RemoteFunction(Remote):
     """
 
     def __init__(self, sock: socket.socket, limits: Limits, keeps_objects: bool = False) -> None:
-        """Store the channel."""
         self._sock = sock
         self._limits = limits
         self._max_reply = limits.output_bytes + _MESSAGE_BYTES

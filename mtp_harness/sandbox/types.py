@@ -57,7 +57,6 @@ class Limits:
     output_bytes: int = 2**20
 
     def __post_init__(self) -> None:
-        """Refuse limits under which no program could run."""
         for name, value in vars(self).items():
             if not value > 0:
                 raise ValueError(f"{name}={value} but a limit must be above 0")
@@ -108,7 +107,6 @@ class Program:
     cases: Sequence[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
-        """Refuse fields that do not belong to the rule."""
         if self.exports and self.rule != "objects":
             raise ValueError(f"rule={self.rule!r} but only 'objects' can export {self.exports}")
         if bool(self.cases) != (self.rule == "stdio"):

@@ -23,7 +23,7 @@ from lm_eval.api.task import ConfigurableTask
 from mtp_harness.data.arithmetic import VERSION
 from mtp_harness.errors import UserError
 from mtp_harness.harness.shots import tokens_of
-from mtp_harness.harness.task_options import with_numbers
+from mtp_harness.harness.task_options import own_config
 from mtp_harness.results.long_table import Cell, long_table
 from mtp_harness.scoring.bootstrap import estimate
 from mtp_harness.scoring.decoding import ratio_of_sums
@@ -50,12 +50,9 @@ class ArithmeticTask(ConfigurableTask):  # type: ignore[misc]
     OPTIONS = frozenset({"pause"})
 
     def __init__(self, config: dict[str, Any]) -> None:
-        """Build the task from its YAML."""
         self.pause = PAUSES[0]
         self.pauses_fit = True
-        own = {key: value for key, value in config.items() if key != "class"}
-        own["metadata"] = with_numbers(own.get("metadata") or {})
-        own["metric_list"] = []  # or the harness adds its own exact match
+        own = own_config(config) | {"metric_list": []}  # or the harness adds its own exact match
         try:
             super().__init__(config=own)
         except ValueError as error:

@@ -52,7 +52,6 @@ class CodeTask(SampledTask):
     _shots_chosen = False
 
     def __init__(self, config: dict[str, Any]) -> None:
-        """Build the task from its YAML."""
         self.benchmark = benchmark_read_by(config)
         self.instruction = self.benchmark.instruction
         self.chat_stops = self.benchmark.chat_stops

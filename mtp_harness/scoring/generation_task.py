@@ -16,7 +16,7 @@ from lm_eval.api.task import ConfigurableTask
 
 from mtp_harness.data.sources import describe
 from mtp_harness.errors import UserError
-from mtp_harness.harness.task_options import with_numbers
+from mtp_harness.harness.task_options import own_config
 from mtp_harness.scoring.bootstrap import high90, low90
 from mtp_harness.scoring.decoding import MAX_OFFSET, ratio_of_sums
 from mtp_harness.scoring.n_samples import SUFFIX, NSamples
@@ -61,7 +61,6 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
     chat_stops: tuple[str, ...] = ()
 
     def __init__(self, config: dict[str, Any]) -> None:
-        """Build the task from its YAML."""
         self._chat = False
         self._model_cuts = False
         super().__init__(config={k: v for k, v in config.items() if k != "class"})
@@ -161,7 +160,7 @@ class SampledTask(GenerationTask):
 
     def __init__(self, config: dict[str, Any]) -> None:
         """Build the task from its YAML, with the sampling that the metadata asks for."""
-        own = {**config, "metadata": with_numbers(config.get("metadata") or {})}
+        own = own_config(config)
         try:
             sampling = NSamples.from_metadata(own["metadata"])
         except ValueError as error:

@@ -24,7 +24,6 @@ class NSamples:
     top_k: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse sampling that cannot be scored."""
         if self.n_samples < 1:
             raise ValueError(f"n_samples={self.n_samples}; expected at least 1")
         if self.temperature < 0:

@@ -37,17 +37,11 @@ class Judgement(Protocol):
 
 
 class FinalText(str):
-    """An answer without the thinking before it.
+    """An answer without the thinking before it."""
 
-    Attributes:
-        truncated: Whether the thinking never ended; then the answer is empty.
-        record: How it was decoded; None if the model or the cache recorded nothing.
-        verdict: None if it was not judged.
-    """
-
-    truncated: bool
-    record: DecodeRecord | None
-    verdict: Judgement | None = None
+    truncated: bool  # whether the thinking never ended; then the answer is empty
+    record: DecodeRecord | None  # how it was decoded; None if nothing was recorded
+    verdict: Judgement | None = None  # None if it was not judged
 
     def __new__(cls, text: str, truncated: bool, record: DecodeRecord | None) -> Self:
         """Return the text with its record and verdict."""
@@ -99,10 +93,6 @@ def final_texts(sample: Mapping[str, Any], answers: list[str]) -> list[FinalText
 
     A run that counted truncated answers knew whether its model had removed the thinking: the text
     that is left is then no thinking, even if the prompt opened a block.
-
-    Args:
-        sample: A line of the file.
-        answers: What the model wrote, in order.
     """
     opened = "arguments" in sample and opens_thinking(arguments_of(sample)[0])
     counted = sample["filtered_resps"] if TRUNCATED in sample else []

@@ -78,20 +78,13 @@ class Batches:
 
     Two models that use the same `extra` see the same bytes in the same order, however many heads
     they have.
-
-    Attributes:
-        data: `[N]` uint8, from `load`.
-        context: input length in bytes.
-        rows: windows in a batch.
-        extra: bytes after the context, for the targets; at least the largest offset.
-        seed: 0 or more.
     """
 
-    data: Bytes
-    context: int
-    rows: int
-    extra: int = 4
-    seed: int = 0
+    data: Bytes  # `[N]` uint8, from `load`
+    context: int  # input length in bytes
+    rows: int  # windows in a batch
+    extra: int = 4  # bytes after the context, for the targets; at least the largest offset
+    seed: int = 0  # 0 or more
 
     def __post_init__(self) -> None:
         """Refuse windows that are longer than the data."""

@@ -41,7 +41,6 @@ class Recipe:
     data_sha256: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse counts below 1."""
         for name in ("steps", "rows", "context", "short_context", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}, expected at least 1.")

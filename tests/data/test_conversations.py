@@ -18,6 +18,7 @@ from mtp_harness.data.conversations import (
     read_conversations,
 )
 from mtp_harness.data.prompts import load as load_prompts
+from mtp_harness.data.rows import to_line
 from mtp_harness.data.texts import load as load_texts
 
 SAID = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
@@ -54,7 +55,7 @@ def test_every_shape():
     every = (chat, pair, plain, bare, text, gsm)
     assert [doc.has_answer for doc in every] == [True, True, True, False, True, True]
     assert [doc.has_prompt for doc in every] == [True, True, True, True, False, True]
-    assert all(Conversation.from_line(doc.line()) == doc for doc in every)
+    assert all(Conversation(**json.loads(to_line(doc))) == doc for doc in every)
 
 
 def test_public_sets_by_their_own_columns():

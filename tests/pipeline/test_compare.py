@@ -2,8 +2,8 @@ from pathlib import Path
 
 from mtp_harness.pipeline.cell import Cell
 from mtp_harness.pipeline.compare import comparison
-from mtp_harness.pipeline.results import Results
 from mtp_harness.pipeline.run import Outcome, duration, last_lines
+from mtp_harness.results.result_file import ResultFile
 
 
 def outcome(label, task, metrics=None, better=None):
@@ -11,7 +11,7 @@ def outcome(label, task, metrics=None, better=None):
     if metrics is None:
         return Outcome(cell, None, "failed")
     content = {"results": {task: metrics}, "higher_is_better": {task: better}}
-    return Outcome(cell, Results(Path("results.json"), content))
+    return Outcome(cell, ResultFile(Path("results.json"), "results.json", "", content))
 
 
 def test_models_stand_side_by_side():

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from mtp_harness.cli import main
 from mtp_harness.commands import run as command
+from mtp_harness.files import user_path
 from mtp_harness.models.load import resolve
 from mtp_harness.pipeline import run
 from mtp_harness.pipeline import watch as watching
@@ -59,7 +60,7 @@ def finish(cell, process):
 
 def drop(name, trainer=False, tokens=0):
     """Write a whole checkpoint, of Trainer or without anything but model and tokenizer."""
-    folder = command.user_path(name)
+    folder = user_path(name)
     folder.mkdir(parents=True)
     for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(f"{resolve('mtp-bytes-n4')}/{file}", folder)
@@ -85,7 +86,7 @@ class Loop:
         self.events.pop(0)()
 
     def run(self, pattern="runs/*/checkpoint-*"):
-        suite = read_suite(command.user_path("suite.yaml"))
+        suite = read_suite(user_path("suite.yaml"))
         with pytest.raises(KeyboardInterrupt):
             watch(
                 suite,

@@ -16,7 +16,6 @@ class ChainedDrafter:
     """See `step.Drafter`."""
 
     def __init__(self, batch: Batch) -> None:
-        """Bind the batch."""
         self.model, self.k = batch.model, batch.k
         self.n_tail = max(0, self.k - 2)
         self.tail = torch.zeros(0)  # states of head 1 at p - n_tail .. p - 1, [B, n_tail, D]

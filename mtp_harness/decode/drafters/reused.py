@@ -21,7 +21,6 @@ class ReusedDrafter:
     """See `step.Drafter`."""
 
     def __init__(self, batch: Batch) -> None:
-        """Check the model."""
         self.model, self.k = batch.model, batch.k
 
     def fill(

@@ -65,7 +65,6 @@ class MetaParams:
     max_seq_len: int = 4096
 
     def __post_init__(self) -> None:
-        """Refuse values that no model can have."""
         for field in dataclasses.fields(self):
             name, value = field.name, getattr(self, field.name)
             odd = odd_number(name, value, name not in _FACTORS, limit=1e12)  # far above any model's

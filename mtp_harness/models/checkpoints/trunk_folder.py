@@ -32,19 +32,12 @@ _ELSEWHERE = {"quantization_config", "transformers_weights"}
 
 @dataclass(frozen=True)
 class Trunk:
-    """What a trunk's folder says and holds; weights are read where a method says so.
+    """What a trunk's folder says and holds; weights are read where a method says so."""
 
-    Attributes:
-        folder: holds `config.json` and safetensors.
-        content: of its `config.json`.
-        own: the row of its family; None where the model is of none.
-        files: its weights.
-    """
-
-    folder: Path
-    content: dict[str, Any]
-    own: Family | None
-    files: SafetensorsFiles
+    folder: Path  # holds `config.json` and safetensors
+    content: dict[str, Any]  # of its `config.json`
+    own: Family | None  # the row of its family; None where the model is of none
+    files: SafetensorsFiles  # its weights
 
     @classmethod
     def of(cls, folder: Path) -> "Trunk":
@@ -141,11 +134,7 @@ class Trunk:
             )
 
     def refuse_other_target(self, drafter: Path, content: Mapping[str, Any]) -> None:
-        """Refuse a drafter whose configuration names another kind of model as its target.
-
-        Args:
-            drafter: the folder.
-            content: of its `config.json`, as speculators writes it.
+        """Refuse a drafter's folder whose configuration names another kind of model as its target.
 
         Raises:
             ValueError: names both.

@@ -78,7 +78,6 @@ class MTPLlamaForCausalLM(LlamaForCausalLM, MultiHeadModel):  # type: ignore[no-
     _tied_weights_keys = None  # type: ignore[assignment]
 
     def __init__(self, config: MTPLlamaConfig) -> None:
-        """Build the modules with freshly initialised weights."""
         LlamaPreTrainedModel.__init__(self, config)
         self.model = LlamaModel(config.next_token_config())
         self.vocab_size = config.vocab_size

@@ -69,12 +69,27 @@ class LayersModel(TrunkModel):
         one = LayerShape(config.num_key_value_heads, config.head_dim)
         return self.trunk_shapes() + [one] * (len(self.drafter.layers) if heads > 1 else 0)
 
-    def run(
+    def first(self, states: Tensor) -> Tensor:
+        """Return state 1 of the trunk's, [B, T, D]."""
+        normed: Tensor = self.norm(states)
+        return normed
+
+    def head(
         self,
+        offset: int,
         states: Tensor,
-        tokens: Tensor,
-        positions: Tensor | None,
-        cache: KeyValueCache | None,
+        tokens: Tensor | None = None,
+        positions: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """See `MultiHeadModel.head`."""
+        if offset == 1:
+            return self.first(states)
+        assert tokens is not None
+        return self.run(states, tokens, positions, cache)
+
+    def run(
+        self, states: Tensor, tokens: Tensor, positions: Tensor | None, cache: KeyValueCache | None
     ) -> Tensor:
         """Return the drafter's states [B, T, H] from those before and the tokens after them."""
         drafter = self.drafter
@@ -114,21 +129,6 @@ class EagleModel(LayersModel):
     """A trunk of transformers with an EAGLE drafter; all states are as wide as the trunk's."""
 
     shared_unembedding = True
-
-    def head(
-        self,
-        offset: int,
-        states: Tensor,
-        tokens: Tensor | None = None,
-        positions: Tensor | None = None,
-        cache: KeyValueCache | None = None,
-    ) -> Tensor:
-        """See `MultiHeadModel.head`."""
-        if offset == 1:
-            normed: Tensor = self.norm(states)
-            return normed
-        assert tokens is not None
-        return self.run(states, tokens, positions, cache)
 
     def logits(self, offset: int, states: Tensor) -> Tensor:
         """Return logits [..., V] of states [..., D]."""

@@ -27,38 +27,27 @@ class Design:
     """The structure of a drafter, apart from its weights.
 
     Attributes:
-        config: transformers', for layers of its kind; its `vocab_size` is the trunk's, V.
         taps: how many layers of the trunk precede each state that is read; 0 means the embeddings,
             the number of layers means the input of the final norm.
-        width: of the trunk, D.
-        n_drafts: size of its own vocabulary.
-        norm_before_residual: whether the residual is the normed state.
-        norm_before_fc: whether the joined taps are normalised.
-        fc_norm: whether each tap is normalised.
-        norm_output: whether the state is passed on after the last norm.
-        own_embeddings: whether it has its own embeddings, instead of the trunk's.
-        own_head: whether it has its own unembedding, instead of the trunk's.
-        fc_bias: whether `fc` has one.
     """
 
-    config: Any
+    config: Any  # transformers', for layers of its kind; its `vocab_size` is the trunk's, V
     taps: tuple[int, ...]
-    width: int
-    n_drafts: int
-    norm_before_residual: bool = False
-    norm_before_fc: bool = False
-    fc_norm: bool = False
-    norm_output: bool = False
-    own_embeddings: bool = False
-    own_head: bool = True
-    fc_bias: bool = False
+    width: int  # of the trunk, D
+    n_drafts: int  # size of its own vocabulary
+    norm_before_residual: bool = False  # whether the residual is the normed state
+    norm_before_fc: bool = False  # whether the joined taps are normalised
+    fc_norm: bool = False  # whether each tap is normalised
+    norm_output: bool = False  # whether the state is passed on after the last norm
+    own_embeddings: bool = False  # whether it has its own embeddings, instead of the trunk's
+    own_head: bool = True  # whether it has its own unembedding, instead of the trunk's
+    fc_bias: bool = False  # whether `fc` has one
 
 
 class FirstLayer(nn.Module):
-    """A layer of transformers that reads embeddings in addition to states."""
+    """A layer of transformers that reads embeddings in addition to states, which `norm` is for."""
 
     def __init__(self, layer: Any, norm: nn.Module, before_residual: bool) -> None:
-        """Take the parts of a layer; `norm` is for the states."""
         super().__init__()
         self.self_attn, self.mlp = layer.self_attn, layer.mlp
         self.input_layernorm, self.hidden_norm = layer.input_layernorm, norm
@@ -83,7 +72,6 @@ class Eagle3(nn.Module):
     """The drafter's weights, named as in speculators' files."""
 
     def __init__(self, design: Design) -> None:
-        """Build it with random weights."""
         super().__init__()
         config = design.config
         base, width = decoder_of(config), config.hidden_size
@@ -172,22 +160,16 @@ class Eagle3Model(LayersModel):
         self._seen.clear()
         return torch.cat([last, *taps], -1)
 
-    def head(
-        self,
-        offset: int,
-        states: Tensor,
-        tokens: Tensor | None = None,
-        positions: Tensor | None = None,
-        cache: KeyValueCache | None = None,
-    ) -> Tensor:
-        """See `MultiHeadModel.head`."""
-        if offset == 1:
-            last, taps = states[..., : self._width], states[..., self._width :]
-            return torch.cat([self.norm(last), taps], -1)
-        assert tokens is not None
+    def first(self, states: Tensor) -> Tensor:
+        """Return [normed trunk state, taps]."""
+        last, taps = states[..., : self._width], states[..., self._width :]
+        return torch.cat([self.norm(last), taps], -1)
+
+    def run(self, states: Tensor, *where: Any) -> Tensor:
+        """See `LayersModel.run`; the first pass reads the taps."""
         if states.shape[-1] == self._wide:
             states = self.drafter.fuse(states[..., self._width :])
-        return self.run(states, tokens, positions, cache)
+        return super().run(states, *where)
 
     def logits(self, offset: int, states: Tensor) -> Tensor:
         """Return logits [..., V] of states; -inf for tokens outside the drafter's vocabulary."""

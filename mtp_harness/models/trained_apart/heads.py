@@ -12,7 +12,6 @@ class HeadsModel(TrunkModel):
     """A trunk of transformers and heads 2..n; subclasses define how they read."""
 
     def __init__(self, main: Any, heads: nn.ModuleList) -> None:
-        """Put trunk and heads 2..n together."""
         super().__init__(main)
         self.heads = heads
         self.train(main.training)

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from mtp_harness.models.interface import KeyValueCache
 from mtp_harness.models.trained_apart.heads import HeadsModel
 from mtp_harness.models.trained_apart.stored import Stored
 
@@ -50,12 +49,7 @@ class HydraModel(HeadsModel):
     sequential = True
 
     def head(
-        self,
-        offset: int,
-        states: Tensor,
-        tokens: Tensor | None = None,
-        positions: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        self, offset: int, states: Tensor, tokens: Tensor | None = None, *_: Any, **__: Any
     ) -> Tensor:
         """See `MultiHeadModel.head`."""
         if offset == 1:

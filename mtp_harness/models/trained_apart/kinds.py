@@ -30,10 +30,7 @@ READ = (
 
 
 def layout_with(drafter: Path) -> Layout:
-    """Return the layout of a trunk's folder with the heads of a drafter.
-
-    Args:
-        drafter: a file or a folder.
+    """Return the layout of a trunk's folder with the heads of a drafter's file or folder.
 
     Raises:
         FileNotFoundError: the file or folder does not exist.

@@ -21,7 +21,6 @@ class MedusaHead(nn.Module):
     """One head; [..., D] → [..., D], and its unembedding."""
 
     def __init__(self, width: int, n_layers: int, vocabulary: int, bias: bool) -> None:
-        """Build it with random weights."""
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(width, width, bias=bias) for _ in range(n_layers))
         self.lm_head = nn.Linear(width, vocabulary, bias=False)
@@ -36,14 +35,7 @@ class MedusaHead(nn.Module):
 class MedusaModel(HeadsModel):
     """A trunk of transformers with Medusa heads, which are parallel ones."""
 
-    def head(
-        self,
-        offset: int,
-        states: Tensor,
-        tokens: Tensor | None = None,
-        positions: Tensor | None = None,
-        cache: KeyValueCache | None = None,
-    ) -> Tensor:
+    def head(self, offset: int, states: Tensor, *_: Any, **__: Any) -> Tensor:
         """See `MultiHeadModel.head`."""
         normed: Tensor = self.norm(states)
         return normed if offset == 1 else self.heads[offset - 2](normed)

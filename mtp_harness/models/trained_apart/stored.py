@@ -89,22 +89,15 @@ def tensors_of(drafter: Path) -> StoredTensors:
 
 @dataclass(frozen=True)
 class Stored(ABC):
-    """A drafter's files and its trunk; weights are read by `model`.
-
-    Attributes:
-        trunk: the trunk's folder.
-        folder: the drafter's.
-        content: of the drafter's `config.json`.
-        tensors: the drafter's.
-    """
+    """A drafter's files and its trunk; weights are read by `model`."""
 
     name: ClassVar[str]  # of the layout, in results
     title: ClassVar[str]
 
-    trunk: Trunk
-    folder: Path
-    content: dict[str, Any]
-    tensors: StoredTensors
+    trunk: Trunk  # the trunk's folder
+    folder: Path  # the drafter's
+    content: dict[str, Any]  # of the drafter's `config.json`
+    tensors: StoredTensors  # the drafter's
 
     @classmethod
     def of(cls, trunk: Path, folder: Path) -> "Stored":
