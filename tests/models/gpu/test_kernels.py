@@ -273,3 +273,10 @@ def test_a_norm_of_half_precision_rounds_as_transformers_does():
         norm = _decoder(name).model.norm.half()
         ours.append(layer.norm(norm, given))
         assert torch.equal(ours[-1], norm(given))
+
+
+def test_states_of_one_token_of_several_rows_are_no_matter():
+    given = torch.randn(3, 5, 48, generator=torch.Generator().manual_seed(0))
+    norm = _decoder("qwen3").model.norm
+    for states in (given[:, 4:], given[:, 2], given[:, ::2]):
+        torch.testing.assert_close(layer.norm(norm, states), norm(states))
