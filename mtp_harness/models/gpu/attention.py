@@ -100,12 +100,16 @@ def _join(parts, highest, total, out, head_dim: tl.constexpr, n_splits: tl.const
     tl.store(out + place * head_dim + dim, mean.to(out.dtype.element_ty))
 
 
-def fitting(block: int, keys: Tensor) -> int:
+def fitting(block: int, keys: Tensor, n_queries: int) -> int:
     """Return how many columns, at most `block`, of keys [B, L, H_kv, d] a program reads at a time.
 
-    More than 32 KiB do not fit into a multiprocessor, with the values and those read ahead.
+    A multiprocessor has 227 KiB, for the keys and values of two turns, and for its queries twice:
+    in their type, and as outputs in float32. (Triton needs less than that, or just as much.)
     """
-    return max(16, min(block, 2**15 // (keys.shape[-1] * keys.itemsize)))
+    width, size = keys.shape[-1], keys.itemsize
+    left = 227 * 2**10 - n_queries * width * (size + 4)
+    most = max(16, min(block, left // (4 * width * size)))
+    return 1 << (most.bit_length() - 1)
 
 
 def attend_rows(
@@ -124,6 +128,7 @@ def attend_rows(
     n_rows, n_tokens, n_heads, head_dim = query.shape
     n_kv_heads = keys.shape[2]
     group = n_heads // n_kv_heads
+    n_queries = max(16, triton.next_power_of_2(n_tokens * group))
     n_splits = triton.next_power_of_2(max(1, min(16, _PROGRAMS // (n_rows * n_kv_heads))))
     shape = (n_rows, n_tokens, n_heads)
     out = torch.empty((*shape, head_dim), dtype=query.dtype, device=query.device)
@@ -151,8 +156,8 @@ def attend_rows(
         n_tokens=n_tokens,
         group=group,
         head_dim=head_dim,
-        n_queries=max(16, triton.next_power_of_2(n_tokens * group)),
-        block=fitting(_BLOCK, keys),
+        n_queries=n_queries,
+        block=fitting(_BLOCK, keys, n_queries),
         n_splits=n_splits,
         # TF32 has 10 bits of mantissa: the text would differ from plain decoding's.
         precision="ieee" if query.dtype is torch.float32 else "tf32",

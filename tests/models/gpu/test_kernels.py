@@ -107,13 +107,15 @@ def test_attention_over_rows_of_any_length(
 
 
 @pytest.mark.parametrize(
-    ("head_dim", "dtype", "columns"),
-    [(16, torch.float32, 64), (128, torch.float32, 64), (256, torch.bfloat16, 64)]
-    + [(256, torch.float32, 32), (4096, torch.float32, 16)],
+    ("head_dim", "dtype", "n_queries", "columns"),
+    [(16, torch.float32, 16, 64), (128, torch.float32, 64, 64), (256, torch.bfloat16, 64, 64)]
+    + [(256, torch.float32, 16, 32), (256, torch.bfloat16, 128, 16), (4096, torch.float32, 16, 16)],
 )
-def test_wide_heads_are_read_in_fewer_columns(head_dim, dtype, columns):
-    # float32 heads of 256 (Qwen3.5) with 64 columns asked for 283 kB of a multiprocessor's 232.
-    assert attention.fitting(64, torch.zeros(1, 1, 1, head_dim, dtype=dtype)) == columns
+def test_what_a_program_reads_at_a_time_fits(head_dim, dtype, n_queries, columns):
+    # Of a multiprocessor's 232,448 bytes, 64 columns of 256 numbers asked for 283,000 in float32
+    # (Qwen3.5), and for 262,144 in bfloat16 with 128 queries (windows of 14 tokens, groups of 8).
+    keys = torch.zeros(1, 1, 1, head_dim, dtype=dtype)
+    assert attention.fitting(64, keys, n_queries) == columns
 
 
 @pytest.mark.parametrize("bias", [False, True])
