@@ -109,13 +109,18 @@ def _attend(
     n_rows, n_tokens, n_heads, head_dim = query.shape
     n_kv_heads = keys.shape[1]
     if cache.mask is None and last is None:
+        if n_heads != n_kv_heads and query.is_cuda and query.dtype is torch.float32:
+            # In float32, torch's only attention of shared heads on a GPU holds all T * T scores.
+            keys, values = (
+                each.repeat_interleave(n_heads // n_kv_heads, 1) for each in (keys, values)
+            )
         seen = scaled_dot_product_attention(
             query.transpose(1, 2),
             keys,
             values,
             is_causal=True,
             scale=scale,
-            enable_gqa=n_heads != n_kv_heads,
+            enable_gqa=n_heads != keys.shape[1],
         )
         return seen.transpose(1, 2).flatten(2)
     group = n_heads // n_kv_heads

@@ -1,9 +1,11 @@
 """Blocks as decoding runs them: transformers' numbers, and weights that stay the user's."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
@@ -12,6 +14,7 @@ from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
 from mtp_harness.models.decoding_weights import joined
 from mtp_harness.models.interface import LayerShape
 from mtp_harness.models.llama.blocks import run_block_at, run_blocks
+from mtp_harness.models.llama.cached_block import attend
 from mtp_harness.models.load import load_model
 
 HEADS = [(4, 4), (4, 2), (6, 1)]
@@ -154,3 +157,19 @@ def test_a_model_that_has_decoded_can_be_trained_moved_and_saved(tmp_path):
     model.save_pretrained(tmp_path)
     loaded = load_model(str(tmp_path), torch.float64).state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_prompt_holds_no_scores_of_all_pairs_on_a_gpu():
+    query = torch.randn(1, 4096, 8, 64, device="cuda")
+    keys, values = torch.randn(2, 1, 2, 4096, 64, device="cuda")
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    seen = attend(query, keys, values, SimpleNamespace(mask=None), 0.125, None)
+    assert torch.cuda.max_memory_allocated() - before < 2**27  # all scores: 2 ** 29 bytes
+    wide = [each.double().repeat_interleave(4, 1) for each in (keys, values)]
+    expected = scaled_dot_product_attention(
+        query.double().transpose(1, 2), *wide, is_causal=True, scale=0.125
+    )
+    expected = expected.transpose(1, 2).flatten(2)
+    torch.testing.assert_close(seen.double(), expected, rtol=1e-4, atol=1e-4)
