@@ -13,22 +13,27 @@ Rotation = tuple[Tensor, Tensor]
 class Joined:
     """Several layers' weights in one piece; the layers' own parameters become views of it.
 
-    Nothing is stored twice, and a weight changed in place is changed here, too. Moving the model to
-    another device or type separates the parameters again: `joined` notices and joins them anew.
+    Nothing is stored twice, and a parameter changed in place is changed here, too. Moving the model
+    to another device or type separates them again: `joined` notices and joins them anew.
     """
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
-        """Join the weights; either all layers have a bias or none."""
-        self.weight = torch.cat([layer.weight.detach() for layer in layers])  # [sum of O, D]
-        parts = torch.split(self.weight, [len(layer.weight) for layer in layers])
-        for layer, part in zip(layers, parts, strict=True):
-            layer.weight.data = part
-        biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
-        self.bias = torch.cat(biases) if biases else None
+        """Join weights and biases; either all layers have a bias or none."""
+        self.weight = _joined([layer.weight for layer in layers])  # [sum of O, D]
+        biases = [layer.bias for layer in layers if layer.bias is not None]
+        self.bias = _joined(biases) if biases else None
 
     def serve(self, first: nn.Linear) -> bool:
         """Return whether the first layer's weight is still a view of these."""
         return self.weight.data_ptr() == first.weight.data_ptr()
+
+
+def _joined(parameters: Sequence[Tensor]) -> Tensor:
+    whole = torch.cat([each.detach() for each in parameters])
+    parts = torch.split(whole, [len(each) for each in parameters])
+    for each, part in zip(parameters, parts, strict=True):
+        each.data = part
+    return whole
 
 
 def are_linear(owner: nn.Module, *names: str) -> bool:

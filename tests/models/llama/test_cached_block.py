@@ -110,7 +110,7 @@ def test_one_token_asks_and_the_cache_gets_all(n_heads, n_kv_heads, bias, prompt
 # The user's weights
 
 
-def tiny():
+def tiny(bias=False):
     config = MTPLlamaConfig(
         vocab_size=10,
         hidden_size=32,
@@ -118,6 +118,8 @@ def tiny():
         num_hidden_layers=3,
         num_attention_heads=4,
         n_future_tokens=2,
+        attention_bias=bias,
+        mlp_bias=bias,
     )
     torch.manual_seed(0)
     return MTPLlamaForCausalLM(config).eval()
@@ -143,8 +145,9 @@ def test_joining_weights_changes_none_and_holds_none_twice():
     assert weights.weight.data_ptr() == attention.q_proj.weight.data_ptr()
 
 
-def test_a_model_that_has_decoded_can_be_trained_moved_and_saved(tmp_path):
-    model = tiny()
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_model_that_has_decoded_can_be_trained_moved_and_saved(tmp_path, bias):
+    model = tiny(bias)
     first = decode_once(model)
     loss = model(torch.tensor([[1, 2, 3]]), labels=torch.tensor([[1, 2, 3]])).loss
     loss.backward()
