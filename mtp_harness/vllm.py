@@ -303,7 +303,7 @@ class MTPVLLM(EngineLM):
             "pretrained": self.pretrained,
             "weights_sha256": _sha256(self.pretrained),
             **({"drafter": drafter, "drafter_sha256": _sha256(drafter)} if drafter else {}),
-            "n_future_tokens": max(self.how.draft_heads, heads_of(self._modules)),
+            "n_future_tokens": max(self.how.draft_heads, heads_of(self._modules or 0)),
             "heads": self._kind_of_heads,
             "dtype": self._dtype,
             "max_length": self.max_length,
@@ -350,8 +350,8 @@ def _sha256(place: str) -> str | None:
     return provenance.weights_sha256(Path(resolve(place))) if is_local(place) else None
 
 
-def _modules_of(pretrained: str, revision: str | None) -> int:
-    """Return how many modules a checkpoint's configuration promises.
+def _modules_of(pretrained: str, revision: str | None) -> int | None:
+    """Return how many modules a checkpoint's configuration promises; None if it does not say.
 
     Raises:
         FileNotFoundError: a folder without a configuration.
@@ -359,4 +359,4 @@ def _modules_of(pretrained: str, revision: str | None) -> int:
     """
     local = is_local(pretrained)
     folder = Path(resolve(pretrained)) if local else looked_up(pretrained, revision)
-    return promised(read_json(folder / "config.json")) if folder else 0
+    return promised(read_json(folder / "config.json")) if folder else None

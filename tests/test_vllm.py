@@ -372,6 +372,7 @@ TOO_LONG = {"max_position_embeddings": 4_000_000}
     [
         ({"architectures": ["OddForCausalLM"]}, {}, "vLLM .* cannot load .*OddForCausalLM"),
         ({"num_nextn_predict_layers": 0}, {"draft_heads": 2}, "promises no MTP module"),
+        ({"num_nextn_predict_layers": 0}, {"method": "mtp"}, "method=mtp, .* no MTP module"),
         ({"num_nextn_predict_layers": 2}, {"draft_heads": 4}, "3 must be divisible by n_predict=2"),
         ({}, {"gpu_memory_utilisation": 0.5}, "cannot load .*gpu_memory_utilisation"),
         ({}, {"batch_size": 0}, "batch_size=0, expected a whole number from 1, or auto"),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from mtp_harness.harness.rules import Rule, is_name, whole
 from mtp_harness.models.load import is_local, resolve
-from mtp_harness.models.sequential import heads_of
+from mtp_harness.models.sequential import DEFAULT_REUSED, heads_of
 
 METHODS = ("mtp", "eagle", "eagle3", "medusa", "ngram")
 VARYING = frozenset({"ngram"})
@@ -61,13 +61,13 @@ def refuse_foreign(given: Mapping[str, Any]) -> None:
         )
 
 
-def speculation(own: Mapping[str, Any], name: str, modules: int) -> Speculation:
+def speculation(own: Mapping[str, Any], name: str, modules: int | None) -> Speculation:
     """Return how vLLM should draft.
 
     Args:
         own: model arguments; `draft_heads`, `method` and `drafter` are read.
         name: of the checkpoint.
-        modules: the number of modules in its configuration; 0 for none.
+        modules: the number in its configuration; None if that does not say, and vLLM may know.
 
     Raises:
         ValueError: an argument has an invalid value, or two do not fit together.
@@ -83,7 +83,8 @@ def speculation(own: Mapping[str, Any], name: str, modules: int) -> Speculation:
         )
     if method in ("eagle", "eagle3", "medusa") and not drafter:
         raise ValueError(f"method={method} without drafter=, expected a folder or name: add it.")
-    default = heads_of(modules) if method in (None, "mtp") else 4
+    counted = method is None or (method == "mtp" and modules)
+    default = heads_of(modules or 0) if counted else DEFAULT_REUSED
     k = own.get("draft_heads")
     k = default if k is None else whole(1).checked("draft_heads", k)
     if k == 1:
@@ -93,10 +94,11 @@ def speculation(own: Mapping[str, Any], name: str, modules: int) -> Speculation:
             f"draft_heads={k}, expected at most {MOST_DRAFTS + 1}: vLLM verifies {MOST_DRAFTS} "
             "drafts in a step, so lower it."
         )
-    if method is None and modules == 0:
+    if not modules and (method is None or (method == "mtp" and modules is not None)):
+        asked = f"method={method}" if method else f"draft_heads={k}"
         raise ValueError(
-            f"draft_heads={k}, but the configuration of {name} promises no MTP module, expected "
-            "one: use draft_heads=1, or name a method and its drafter (method=eagle3,drafter=…)."
+            f"{asked}, but the configuration of {name} promises no MTP module, expected one: use "
+            "draft_heads=1, or name a method and its drafter (method=eagle3,drafter=…)."
         )
     config: dict[str, Any] = {"method": method or "mtp", "num_speculative_tokens": k - 1}
     if drafter:

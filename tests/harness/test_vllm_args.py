@@ -41,12 +41,15 @@ def test_what_says_the_default_is_harmless():
     ("own", "modules", "expected"),
     [
         ({}, 0, (1, "", None)),
+        ({}, None, (1, "", None)),
+        ({"draft_heads": 1, "method": "mtp"}, 0, (1, "", None)),
         ({"draft_heads": 1, **EAGLE}, 1, (1, "", None)),
         ({}, 1, (4, "mtp", {"method": "mtp", "num_speculative_tokens": 3})),
         ({}, 3, (4, "mtp", {"method": "mtp", "num_speculative_tokens": 3})),
         ({"draft_heads": "2"}, 1, (2, "mtp", {"method": "mtp", "num_speculative_tokens": 1})),
         # A configuration may not say how many modules there are: vLLM knows.
-        ({"draft_heads": 2, "method": "mtp"}, 0, (2, "mtp", {"method": "mtp"})),
+        ({"draft_heads": 2, "method": "mtp"}, None, (2, "mtp", {"method": "mtp"})),
+        ({"method": "mtp"}, None, (4, "mtp", {"method": "mtp"})),
         ({"draft_heads": 3, **EAGLE}, 0, (3, "eagle3", {"method": "eagle3", "model": "d"})),
         ({"draft_heads": 5, "method": "ngram"}, 0, (5, "ngram", {"method": "ngram"})),
     ],
@@ -68,8 +71,10 @@ def test_a_shipped_drafter_is_a_folder_for_vllm():
     ("own", "sentence"),
     [
         ({"draft_heads": 2}, "configuration of m promises no MTP module, expected one: use draft"),
+        ({"method": "mtp"}, "method=mtp, but the configuration of m promises no MTP module"),
+        ({"method": "mtp", "draft_heads": 3}, "promises no MTP module, expected one: use draft_he"),
         ({"draft_heads": 0}, "draft_heads=0, expected a whole number from 1"),
-        ({"draft_heads": 130, "method": "mtp"}, "draft_heads=130, expected at most 129: vLLM"),
+        ({"draft_heads": 130, "method": "ngram"}, "draft_heads=130, expected at most 129: vLLM"),
         ({"method": "mpt"}, "method=mpt, expected mtp, eagle, eagle3, medusa, ngram"),
         ({"drafter": "d"}, "drafter=d with method=None, expected method=eagle, eagle3 or medusa"),
         ({"method": "medusa"}, "method=medusa without drafter=, expected a folder or name"),

@@ -134,7 +134,7 @@ class Stored(Trunk):
             ValueError: it is not the number in the configuration, or a drafter has no module.
         """
         found = modules_in(self.family, self.modules.shapes, self.n_trunk)
-        said = promised(self.content)
+        said = promised(self.content) or 0
         if self.is_apart:
             if not found:
                 raise self._other_family()
