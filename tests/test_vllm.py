@@ -20,7 +20,7 @@ from mtp_harness.commands import verify, verify_vllm
 from mtp_harness.decode.records import Generation
 from mtp_harness.decode.vllm_counts import REJECTION_RULE
 from mtp_harness.errors import UserError
-from mtp_harness.harness.checks import check_before_load
+from mtp_harness.harness.task_index import find_requested, our_index
 from mtp_harness.lm import MTPLM
 from mtp_harness.models.byte_tokenizer import byte_tokenizer
 from mtp_harness.probes.speculative import SpeculativeQuestion
@@ -260,9 +260,12 @@ def test_speed_times_exactly_what_was_asked(vllm):
     assert vllm.k != 4 and vllm.generate_until(asks())[0].record.draft_heads == 4  # the run's own
 
 
-def test_probes_of_logits_are_refused_before_anything_loads():
-    with pytest.raises(UserError, match="'mtp-vllm' does not support: run it with --model mtp"):
-        check_before_load(model="mtp-vllm", tasks=["mtp_heads"], model_args="pretrained=/nowhere")
+def test_the_tasks_that_are_not_refused_have_a_method_here():
+    """`tests/harness/test_checks.py` has the others, which need no vLLM to be refused."""
+    requested = find_requested(list(our_index()), None)
+    asking = [one.task_class for one in requested if hasattr(one.task_class, "request_type")]
+    here = [one.request_type for one in asking if one.IN_VLLM]
+    assert {*here} == {"speculative", "speed"} and all(hasattr(MTPVLLM, name) for name in here)
 
 
 # Commands ---------------------------------------------------------------------------------------
