@@ -52,15 +52,13 @@ from mtp_harness.harness.progress import Spent, totals
 from mtp_harness.harness.vllm_args import (
     VARYING,
     Speculation,
+    modules_of,
     refuse_foreign,
-    require_adapter,
+    require_folders,
     speculation,
 )
 from mtp_harness.harness.vllm_start import starting
 from mtp_harness.models import provenance
-from mtp_harness.models.checkpoints.checks import read_json
-from mtp_harness.models.checkpoints.hub import looked_up
-from mtp_harness.models.families import promised
 from mtp_harness.models.load import is_local, resolve
 from mtp_harness.models.sequential import heads_of
 from mtp_harness.probes import second_engine
@@ -97,9 +95,9 @@ class MTPVLLM(EngineLM):
         self._own = own = {name: kwargs.pop(name) for name in names & kwargs.keys()}
         given = {"pretrained": pretrained, "batch_size": kwargs.get("batch_size"), **own}
         refuse_odd_values(None, None, {**given, "draft_heads": None})  # `speculation` reads it
-        require_adapter(kwargs.get("lora_local_path"))
+        require_folders(kwargs | own)
         self.pretrained = pretrained
-        self._modules = _modules_of(pretrained, kwargs.get("revision"))
+        self._modules = modules_of(pretrained, kwargs.get("revision"))
         self.how = self.now = speculation(own, pretrained, self._modules)
         self._checkpoint = {n: own.get(n) for n in ("train_tokens", "train_step", "train_seed")}
         self._label = str(own["label"]) if "label" in own else None
@@ -109,6 +107,8 @@ class MTPVLLM(EngineLM):
         self._records: list[DecodeRecord] = []
         self._spent = Spent()
         self._counts = self._can_count(kwargs)
+        if kwargs.get("device") is None:  # the command line's: the base class warns of any
+            kwargs.pop("device", None)
         given = {"seed": self._seed % 2**32, **kwargs, **self.speculating()}
         with starting(pretrained, VLLM_VERSION):
             super().__init__(pretrained=resolve(pretrained), **given)
@@ -348,15 +348,3 @@ class MTPVLLM(EngineLM):
 
 def _sha256(place: str) -> str | None:
     return provenance.weights_sha256(Path(resolve(place))) if is_local(place) else None
-
-
-def _modules_of(pretrained: str, revision: str | None) -> int | None:
-    """Return how many modules a checkpoint's configuration promises; None if it does not say.
-
-    Raises:
-        FileNotFoundError: a folder without a configuration.
-        ValueError: it cannot be read.
-    """
-    local = is_local(pretrained)
-    folder = Path(resolve(pretrained)) if local else looked_up(pretrained, revision)
-    return promised(read_json(folder / "config.json")) if folder else None

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtp_harness.harness.rules import Rule, is_name, whole
+from mtp_harness.models.checkpoints.checks import local_folder, read_json
+from mtp_harness.models.checkpoints.hub import looked_up
+from mtp_harness.models.families import promised
 from mtp_harness.models.load import is_local, resolve
 from mtp_harness.models.sequential import DEFAULT_REUSED, heads_of
 
@@ -106,12 +109,26 @@ def speculation(own: Mapping[str, Any], name: str, modules: int | None) -> Specu
     return Speculation(k, config["method"], config)
 
 
-def require_adapter(place: str | None) -> None:
-    """Raise a FileNotFoundError if the folder of a LoRA adapter is missing: vLLM looks late."""
-    if place and is_local(place) and not Path(place).is_dir():
-        raise FileNotFoundError(
-            f"lora_local_path={place} is not a folder, expected an adapter's: check the path."
-        )
+def modules_of(pretrained: str, revision: str | None) -> int | None:
+    """Return how many modules a checkpoint's configuration promises; None if it does not say.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or none with a configuration.
+        ValueError: it cannot be read.
+    """
+    local = is_local(pretrained)
+    folder = local_folder(resolve(pretrained)) if local else looked_up(pretrained, revision)
+    return promised(read_json(folder / "config.json")) if folder else None
+
+
+def require_folders(given: Mapping[str, Any]) -> None:
+    """Raise a FileNotFoundError if a further folder is missing: vLLM looks late."""
+    for name in ("drafter", "lora_local_path"):
+        place = given.get(name)
+        if place and is_local(place) and not Path(resolve(place)).is_dir():
+            raise FileNotFoundError(
+                f"{name}={place} is not a folder, expected one: check the path."
+            )
 
 
 _CHECKED = re.compile(r"^\d+ validation errors? for \w+ (?:Value error, )?")

@@ -19,8 +19,8 @@ from mtp_harness.harness.vllm_args import in_a_sentence
 
 _BEGINS = re.compile(rb"Traceback \(most recent call last\)| ERROR ")
 _ERROR = re.compile(r"(?:^|\s)[\w.]*(?:Error|Exception): +(\S.*)$", re.MULTILINE)
-_BELOW = "root cause"
-"""In an error that follows from one of another process."""
+_BELOW = re.compile("root cause|check the logs")
+"""In an error that points to another one."""
 _ENDS_WITHIN_S = 3.0
 """A process that failed has written all by then; a process that lives on may keep a stream open."""
 
@@ -43,9 +43,9 @@ def starting(pretrained: str, version: str) -> Iterator[None]:
             one.end(failed is not None)
     if failed is not None:
         said = in_a_sentence(failed)
-        if _BELOW in str(failed):  # a parent says no more than that a process of its failed
+        if _BELOW.search(str(failed)):  # a parent says no more than that a process of its failed
             reasons = [one.error for one in reversed(streams) if one.error]
-            said = next((one for one in reasons if _BELOW not in one), said)
+            said = next((one for one in reasons if not _BELOW.search(one)), said)
         raise UserError(
             f"vLLM {version} cannot load {pretrained}: {said}. Correct the model arguments, or use "
             "--model mtp."

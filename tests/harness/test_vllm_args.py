@@ -1,5 +1,6 @@
 """Model arguments of `mtp-vllm`: read, and refused by name before vLLM is asked for anything."""
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from mtp_harness.errors import UserError
 from mtp_harness.harness.vllm_args import (
     Speculation,
     in_a_sentence,
+    modules_of,
     refuse_foreign,
-    require_adapter,
+    require_folders,
     speculation,
 )
 from mtp_harness.models.load import SHIPPED_DRAFTERS
@@ -85,11 +87,21 @@ def test_arguments_that_do_not_fit_together_are_one_sentence(own, sentence):
         speculation(own, "m", 0)
 
 
-def test_an_adapter_that_is_missing_is_missed_before_the_start(tmp_path):
-    for harmless in (None, str(tmp_path), "owner/adapter"):
-        require_adapter(harmless)
-    with pytest.raises(FileNotFoundError, match="lora_local_path=./no is not a folder"):
-        require_adapter("./no")
+@pytest.mark.parametrize("name", ["drafter", "lora_local_path"])
+def test_a_folder_that_is_missing_is_missed_before_the_start(tmp_path, name):
+    for harmless in (None, str(tmp_path), "owner/adapter", SHIPPED_DRAFTERS[0]):
+        require_folders({name: harmless})
+    require_folders({})
+    with pytest.raises(FileNotFoundError, match=f"{name}=./no is not a folder, expected one: che"):
+        require_folders({name: "./no"})
+
+
+def test_modules_are_counted_in_the_configuration(tmp_path):
+    for content, modules in (({"num_nextn_predict_layers": 0}, 0), ({"a": 1}, None)):
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        assert modules_of(str(tmp_path), None) == modules
+    with pytest.raises(FileNotFoundError, match="no does not exist, expected the folder of a chec"):
+        modules_of(str(tmp_path / "no"), None)
 
 
 def test_an_error_of_vllm_is_one_line():

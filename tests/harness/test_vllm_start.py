@@ -61,7 +61,10 @@ sys.stderr.write("Exception: WorkerProc failed. See stack trace for root cause.\
 """
 
 
-@pytest.mark.parametrize("failed", [FAILED, "WorkerProc failed. See stack trace for root cause."])
+ODD = "Architectures ['A'] failed to be inspected. Please check the logs for more details."
+
+
+@pytest.mark.parametrize("failed", [FAILED, "It failed. See stack trace for root cause.", ODD])
 def test_the_reason_is_that_of_the_process_that_met_it_not_of_its_parent(capfd, failed):
     """Each of several GPUs has a worker, whose parent tells only that one of them failed."""
     with pytest.raises(UserError, match="m: 20 GiB are free, less than 21. Correct"):
