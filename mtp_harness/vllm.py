@@ -107,8 +107,6 @@ class MTPVLLM(EngineLM):
         self._records: list[DecodeRecord] = []
         self._spent = Spent()
         self._counts = self._can_count(kwargs)
-        if kwargs.get("device") is None:  # the command line's: the base class warns of any
-            kwargs.pop("device", None)
         given = {"seed": self._seed % 2**32, **kwargs, **self.speculating()}
         with starting(pretrained, VLLM_VERSION):
             super().__init__(pretrained=resolve(pretrained), **given)

@@ -99,9 +99,13 @@ def speculation(own: Mapping[str, Any], name: str, modules: int | None) -> Specu
         )
     if not modules and (method is None or (method == "mtp" and modules is not None)):
         asked = f"method={method}" if method else f"draft_heads={k}"
+        found, more = "promises no MTP module, expected one", ""
+        if modules is None:
+            found = "does not give a number of MTP modules, expected one"
+            more = "method=mtp if vLLM reads such modules, "
         raise ValueError(
-            f"{asked}, but the configuration of {name} promises no MTP module, expected one: use "
-            "draft_heads=1, or name a method and its drafter (method=eagle3,drafter=…)."
+            f"{asked}, but the configuration of {name} {found}: use draft_heads=1, {more}or name a "
+            "method and its drafter (method=eagle3,drafter=…)."
         )
     config: dict[str, Any] = {"method": method or "mtp", "num_speculative_tokens": k - 1}
     if drafter:

@@ -87,6 +87,11 @@ def test_arguments_that_do_not_fit_together_are_one_sentence(own, sentence):
         speculation(own, "m", 0)
 
 
+def test_a_method_is_named_for_modules_that_a_configuration_does_not_count():
+    with pytest.raises(ValueError, match="does not give a number .*, method=mtp if vLLM reads"):
+        speculation({"draft_heads": 2}, "m", None)
+
+
 @pytest.mark.parametrize("name", ["drafter", "lora_local_path"])
 def test_a_folder_that_is_missing_is_missed_before_the_start(tmp_path, name):
     for harmless in (None, str(tmp_path), "owner/adapter", SHIPPED_DRAFTERS[0]):

@@ -55,6 +55,8 @@ def test_the_reason_of_another_process_is_told_and_not_its_traceback(capfd):
 WORKER = r"""
 import sys
 log = "(VllmWorker-0 pid=8) ERROR 11-29 [executor.py:9] "
+print(f"{log}CalledProcessError: Command 'a' returned non-zero exit status 1.")
+print(f"{log}RuntimeError: Error raised in subprocess:")
 print(f"{log}Traceback (most recent call last):\n{log}ValueError: 20 GiB are free, less than 21.")
 sys.stderr.write("Traceback (most recent call last):\n")
 sys.stderr.write("Exception: WorkerProc failed. See stack trace for root cause.\n")
