@@ -70,7 +70,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_whole_numbers,
         metavar="B,…",
         default=[1, 16],
-        help="prompts decoded together (default: 1,16)",
+        help="prompts decoded together; with vLLM, the first number is for our engine (default: "
+        "1,16)",
     )
     add(
         "--prompts",
@@ -133,10 +134,13 @@ def _verify(args: argparse.Namespace) -> int:
     from mtp_harness.models.text import end_ids, shown
     from mtp_harness.scoring.paired import Scorer
 
-    if args.engine == "vllm":
-        import mtp_harness.vllm  # noqa: F401 - says at once if vLLM is missing
     if not (args.pretrained or args.loader):
         args.pretrained = DEFAULT_MODEL
+    if args.engine == "vllm":
+        import mtp_harness.vllm  # noqa: F401 - says at once if vLLM is missing
+        from mtp_harness.commands import verify_vllm
+
+        verify_vllm.require_modules(args.pretrained, args.loader, args.drafter)
     args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model, tokenizer = open_from_options(
         args, dtype=_dtype(args), device=args.device, heads=max(args.draft_heads or [0]) or None
