@@ -193,6 +193,10 @@ class MTPVLLM(EngineLM):
         if todo:
             self.with_heads(self.how.draft_heads)  # a probe may have left another engine
         size = len(todo) or 1 if self.batch_size == "auto" else int(self.batch_size)
+        if size == 1 < len(todo):
+            _log.warning(
+                "batch_size=1: vLLM decodes one request at a time; --batch_size auto gives it all"
+            )
         for start in range(0, len(todo), size):
             some = todo[start : start + size]
 

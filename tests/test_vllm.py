@@ -108,12 +108,13 @@ def compare_greedy_answers(vllm, own):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, "auto"])
-def test_answers_do_not_depend_on_the_batch(vllm, ours, monkeypatch, batch_size):
+def test_answers_do_not_depend_on_the_batch(vllm, ours, monkeypatch, caplog, batch_size):
     monkeypatch.setattr(vllm, "batch_size", batch_size)
     found, expected = (lm.generate_until(asks()) for lm in (vllm, ours(4)))
     assert [counted(a.record) for a in found] == [counted(a.record) for a in expected]
     rows = {1: [1, 1, 1], 2: [2, 2, 1], "auto": [3, 3, 3]}[batch_size]
     assert [one.record.batch_size for one in found] == rows
+    assert ("batch_size=1: vLLM decodes one request at a time" in caplog.text) == (batch_size == 1)
 
 
 SAMPLED = [{"do_sample": True, "temperature": 1.0}, {"do_sample": True}, {"temperature": 1.0}]
