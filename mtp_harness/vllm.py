@@ -30,6 +30,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,12 @@ from mtp_harness.errors import UserError, user_errors
 from mtp_harness.files import user_path
 from mtp_harness.harness.generation_args import checked_arguments, place_of
 from mtp_harness.harness.identity import SCHEMA
-from mtp_harness.harness.model_args import OWN, read_arguments, refuse_odd_values
+from mtp_harness.harness.model_args import (
+    OWN,
+    read_arguments,
+    refuse_misspelt,
+    refuse_odd_values,
+)
 from mtp_harness.harness.progress import Spent, totals
 from mtp_harness.harness.vllm_args import (
     VARYING,
@@ -92,6 +98,8 @@ class MTPVLLM(EngineLM):
         kwargs = read_arguments(kwargs)
         refuse_foreign(kwargs)
         names = {*OWN, "method"}
+        of_vllm = EngineArgs.__dataclass_fields__
+        refuse_misspelt(kwargs, {*names, *signature(EngineLM.__init__).parameters, *of_vllm})
         self._own = own = {name: kwargs.pop(name) for name in names & kwargs.keys()}
         given = {"pretrained": pretrained, "batch_size": kwargs.get("batch_size"), **own}
         refuse_odd_values(None, None, {**given, "draft_heads": None})  # `speculation` reads it

@@ -212,7 +212,8 @@ def starter(
     def start(k: int) -> tuple[Decode, Callable[[], None]]:
         from mtp_harness.vllm import MTPVLLM
 
-        held = [MTPVLLM(pretrained, draft_heads=k, **how, **_what_is_free())]
+        given = {"method": "mtp", **how, **_what_is_free()}  # a configuration may not count them
+        held = [MTPVLLM(pretrained, draft_heads=k, **given)]
 
         def end() -> None:
             held.pop().close()
