@@ -30,6 +30,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +48,23 @@ from mtp_harness.errors import UserError, user_errors
 from mtp_harness.files import user_path
 from mtp_harness.harness.generation_args import checked_arguments, place_of
 from mtp_harness.harness.identity import SCHEMA
-from mtp_harness.harness.model_args import OWN, read_arguments, refuse_odd_values
+from mtp_harness.harness.model_args import (
+    OWN,
+    read_arguments,
+    refuse_misspelt,
+    refuse_odd_values,
+)
 from mtp_harness.harness.progress import Spent, totals
 from mtp_harness.harness.vllm_args import (
     VARYING,
     Speculation,
+    modules_of,
     refuse_foreign,
-    require_adapter,
+    require_folders,
     speculation,
 )
 from mtp_harness.harness.vllm_start import starting
 from mtp_harness.models import provenance
-from mtp_harness.models.checkpoints.checks import read_json
-from mtp_harness.models.checkpoints.hub import looked_up
-from mtp_harness.models.families import promised
 from mtp_harness.models.load import is_local, resolve
 from mtp_harness.models.sequential import heads_of
 from mtp_harness.probes import second_engine
@@ -94,12 +98,14 @@ class MTPVLLM(EngineLM):
         kwargs = read_arguments(kwargs)
         refuse_foreign(kwargs)
         names = {*OWN, "method"}
+        of_vllm = EngineArgs.__dataclass_fields__
+        refuse_misspelt(kwargs, {*names, *signature(EngineLM.__init__).parameters, *of_vllm})
         self._own = own = {name: kwargs.pop(name) for name in names & kwargs.keys()}
         given = {"pretrained": pretrained, "batch_size": kwargs.get("batch_size"), **own}
         refuse_odd_values(None, None, {**given, "draft_heads": None})  # `speculation` reads it
-        require_adapter(kwargs.get("lora_local_path"))
+        require_folders(kwargs | own)
         self.pretrained = pretrained
-        self._modules = _modules_of(pretrained, kwargs.get("revision"))
+        self._modules = modules_of(pretrained, kwargs.get("revision"))
         self.how = self.now = speculation(own, pretrained, self._modules)
         self._checkpoint = {n: own.get(n) for n in ("train_tokens", "train_step", "train_seed")}
         self._label = str(own["label"]) if "label" in own else None
@@ -195,6 +201,10 @@ class MTPVLLM(EngineLM):
         if todo:
             self.with_heads(self.how.draft_heads)  # a probe may have left another engine
         size = len(todo) or 1 if self.batch_size == "auto" else int(self.batch_size)
+        if size == 1 < len(todo):
+            _log.warning(
+                "batch_size=1: vLLM decodes one request at a time; --batch_size auto gives it all"
+            )
         for start in range(0, len(todo), size):
             some = todo[start : start + size]
 
@@ -303,7 +313,7 @@ class MTPVLLM(EngineLM):
             "pretrained": self.pretrained,
             "weights_sha256": _sha256(self.pretrained),
             **({"drafter": drafter, "drafter_sha256": _sha256(drafter)} if drafter else {}),
-            "n_future_tokens": max(self.how.draft_heads, heads_of(self._modules)),
+            "n_future_tokens": max(self.how.draft_heads, heads_of(self._modules or 0)),
             "heads": self._kind_of_heads,
             "dtype": self._dtype,
             "max_length": self.max_length,
@@ -348,15 +358,3 @@ class MTPVLLM(EngineLM):
 
 def _sha256(place: str) -> str | None:
     return provenance.weights_sha256(Path(resolve(place))) if is_local(place) else None
-
-
-def _modules_of(pretrained: str, revision: str | None) -> int:
-    """Return how many modules a checkpoint's configuration promises.
-
-    Raises:
-        FileNotFoundError: a folder without a configuration.
-        ValueError: it cannot be read.
-    """
-    local = is_local(pretrained)
-    folder = Path(resolve(pretrained)) if local else looked_up(pretrained, revision)
-    return promised(read_json(folder / "config.json")) if folder else 0

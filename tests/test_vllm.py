@@ -20,7 +20,7 @@ from mtp_harness.commands import verify, verify_vllm
 from mtp_harness.decode.records import Generation
 from mtp_harness.decode.vllm_counts import REJECTION_RULE
 from mtp_harness.errors import UserError
-from mtp_harness.harness.checks import check_before_load
+from mtp_harness.harness.task_index import find_requested, our_index
 from mtp_harness.lm import MTPLM
 from mtp_harness.models.byte_tokenizer import byte_tokenizer
 from mtp_harness.probes.speculative import SpeculativeQuestion
@@ -108,12 +108,13 @@ def compare_greedy_answers(vllm, own):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, "auto"])
-def test_answers_do_not_depend_on_the_batch(vllm, ours, monkeypatch, batch_size):
+def test_answers_do_not_depend_on_the_batch(vllm, ours, monkeypatch, caplog, batch_size):
     monkeypatch.setattr(vllm, "batch_size", batch_size)
     found, expected = (lm.generate_until(asks()) for lm in (vllm, ours(4)))
     assert [counted(a.record) for a in found] == [counted(a.record) for a in expected]
     rows = {1: [1, 1, 1], 2: [2, 2, 1], "auto": [3, 3, 3]}[batch_size]
     assert [one.record.batch_size for one in found] == rows
+    assert ("batch_size=1: vLLM decodes one request at a time" in caplog.text) == (batch_size == 1)
 
 
 SAMPLED = [{"do_sample": True, "temperature": 1.0}, {"do_sample": True}, {"temperature": 1.0}]
@@ -260,9 +261,12 @@ def test_speed_times_exactly_what_was_asked(vllm):
     assert vllm.k != 4 and vllm.generate_until(asks())[0].record.draft_heads == 4  # the run's own
 
 
-def test_probes_of_logits_are_refused_before_anything_loads():
-    with pytest.raises(UserError, match="'mtp-vllm' does not support: run it with --model mtp"):
-        check_before_load(model="mtp-vllm", tasks=["mtp_heads"], model_args="pretrained=/nowhere")
+def test_the_tasks_that_are_not_refused_have_a_method_here():
+    """`tests/harness/test_checks.py` has the others, which need no vLLM to be refused."""
+    requested = find_requested(list(our_index()), None)
+    asking = [one.task_class for one in requested if hasattr(one.task_class, "request_type")]
+    here = [one.request_type for one in asking if one.IN_VLLM]
+    assert {*here} == {"speculative", "speed"} and all(hasattr(MTPVLLM, name) for name in here)
 
 
 # Commands ---------------------------------------------------------------------------------------
@@ -372,8 +376,11 @@ TOO_LONG = {"max_position_embeddings": 4_000_000}
     [
         ({"architectures": ["OddForCausalLM"]}, {}, "vLLM .* cannot load .*OddForCausalLM"),
         ({"num_nextn_predict_layers": 0}, {"draft_heads": 2}, "promises no MTP module"),
+        ({"num_nextn_predict_layers": 0}, {"method": "mtp"}, "method=mtp, .* no MTP module"),
         ({"num_nextn_predict_layers": 2}, {"draft_heads": 4}, "3 must be divisible by n_predict=2"),
-        ({}, {"gpu_memory_utilisation": 0.5}, "cannot load .*gpu_memory_utilisation"),
+        ({}, {"gpu_memory_utilisation": 0.5}, "_utilisation=0.5; did you mean gpu_memory_utilizat"),
+        ({}, {"drat_heads": 2}, "unknown model argument drat_heads=2; did you mean draft_heads?"),
+        ({}, {"parallelize": True}, "cannot load .*'parallelize'"),
         ({}, {"batch_size": 0}, "batch_size=0, expected a whole number from 1, or auto"),
         (TOO_LONG, {"max_model_len": 4_000_000}, "cannot load .*KV cache"),
     ],

@@ -83,7 +83,7 @@ def main(argv: list[str]) -> int:
     parser.path("results", about=about)
     about = "what to write: NVIDIA's record of acceptance"
     parser.add_argument("--format", required=True, choices=["speculation-profile"], help=about)
-    about = "heads that drafts were made with, 1 to n (default: all n)"
+    about = "heads that drafts were made with, from 2 (default: all that the run decoded with)"
     parser.add_argument("-k", "--draft-heads", type=int, metavar="K", help=about)
     about = "write there (default: to the screen)"
     parser.path("-o", "--out", metavar="FILE", about=about)
@@ -137,13 +137,14 @@ def speculation_profile(
 
     Args:
         mtp: `config.mtp` of a run of `TASK`.
-        draft_heads: k, 2 … n; None: n.
+        draft_heads: k, from 2 to the largest that decoded; None: that one.
         source: the results file's name.
 
     Raises:
         ValueError: there are no drafts to describe at this k.
     """
-    n = int(mtp["n_future_tokens"])
+    own, engine = int(mtp["n_future_tokens"]), mtp.get("engine") or {}
+    n = min(own, _largest_k(mtp["tables"][TASK]["by_k"]))
     k = n if draft_heads is None else draft_heads
     if not 2 <= k <= n:
         heads = f"2 to {n}" if n > 1 else "a model with more than one head, which this is not"
@@ -159,12 +160,12 @@ def speculation_profile(
     return {
         "schema_version": "1.0",
         "measured": True,
-        "method": "mtp",
+        "method": mtp.get("method") or "mtp",
         "draft_checkpoint": {"id": model, "heads": mtp.get("heads")},
         "target_model": {"id": model, "dtype": mtp.get("dtype")},
         "num_speculative_tokens": k - 1,
         "block_size": None,
-        "max_supported_k": n - 1,
+        "max_supported_k": own - 1,
         "verification_method": "longest_prefix",
         **{name: summary[name] for name in _OF_ALL},
         "accept_length_model": "measured_per_k",
@@ -178,7 +179,7 @@ def speculation_profile(
             "temperature": 0.0,
             "draft_threshold": mtp.get("draft_threshold"),
             "concurrency": mtp.get("batch_size"),
-            "engine": "mtp_harness",
+            "engine": " ".join(engine.values()) or "mtp_harness",
             "dtype": mtp.get("dtype"),
             "hardware": mtp.get("hardware"),
             "versions": mtp.get("versions"),
@@ -201,6 +202,12 @@ def steps_of(tables: Mapping[str, Any], k: int) -> dict[str, Steps]:
     if not found or not any(sum(steps.histogram.values()) for steps in found.values()):
         raise ValueError(f"the run has no steps with k = {k}, so there is no profile to write.")
     return {name: steps for name, steps in found.items() if sum(steps.histogram.values())}
+
+
+def _largest_k(table: Mapping[str, Any]) -> int:
+    """Return the most heads that decoded; in vLLM they can be fewer than the checkpoint has."""
+    rows = (dict(zip(table["columns"], row, strict=True)) for row in table["rows"])
+    return max((int(row["k"]) for row in rows), default=1)
 
 
 def _rows(table: Mapping[str, Any], k: int) -> list[dict[str, Any]]:

@@ -56,7 +56,9 @@ def _parser() -> Parser:
     add_model_options(parser)
     about = "numbers of heads to compare with 1 (default: 2 up to all)"
     add("--draft-heads", type=_whole_numbers, metavar="K,…", help=about)
-    about = "prompts decoded together (default: 1,16)"
+    about = (
+        "prompts decoded together; with vLLM, the first number is for our engine (default: 1,16)"
+    )
     add("--batch", type=_whole_numbers, metavar="B,…", default=[1, 16], help=about)
     parser.number("--prompts", 20, "prompts of HumanEval, at most 164", metavar="N")
     parser.number("--new-tokens", 256, "tokens of an answer, at most", metavar="N")
@@ -90,10 +92,13 @@ def _verify(args: argparse.Namespace) -> int:
     from mtp_harness.models.text import end_ids, shown
     from mtp_harness.scoring.paired import Scorer
 
-    if args.engine == "vllm":
-        import mtp_harness.vllm  # noqa: F401 - says at once if vLLM is missing
     if not (args.pretrained or args.loader):
         args.pretrained = DEFAULT_MODEL
+    if args.engine == "vllm":
+        import mtp_harness.vllm  # noqa: F401 - says at once if vLLM is missing
+        from mtp_harness.commands import verify_vllm
+
+        verify_vllm.require_modules(args.pretrained, args.loader, args.drafter)
     args.device = device_of(args)
     model, tokenizer = open_from_options(
         args, dtype=_dtype(args), device=args.device, heads=max(args.draft_heads or [0]) or None

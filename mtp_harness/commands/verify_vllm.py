@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from mtp_harness.decode.compare import Comparison, Decoded, Difference, Verifier
+from mtp_harness.models.checkpoints.sequential_folder import SEQUENTIAL
+from mtp_harness.models.load import detect
 from mtp_harness.models.sequential import SequentialModel
 from mtp_harness.probes.speculative import acceptance_cells
 
@@ -210,7 +212,8 @@ def starter(
     def start(k: int) -> tuple[Decode, Callable[[], None]]:
         from mtp_harness.vllm import MTPVLLM
 
-        held = [MTPVLLM(pretrained, draft_heads=k, **how, **_what_is_free())]
+        given = {"method": "mtp", **how, **_what_is_free()}  # a configuration may not count them
+        held = [MTPVLLM(pretrained, draft_heads=k, **given)]
 
         def end() -> None:
             held.pop().close()
@@ -228,9 +231,27 @@ def _what_is_free() -> dict[str, float]:
     return {"gpu_memory_utilization": 0.9 * free / total}
 
 
+def require_modules(pretrained: str, loader: str | None, drafter: str | None) -> None:
+    """Refuse, before anything loads, what only our engine reads.
+
+    Raises:
+        ValueError: heads trained apart are named, or the checkpoint has no sequential module.
+    """
+    if drafter:
+        raise ValueError(
+            f"--drafter {drafter} does not work with --engine vllm, which compares a checkpoint's "
+            "own modules, expected a checkpoint alone: leave one of the two out."
+        )
+    if loader or detect(pretrained).name != SEQUENTIAL.name:
+        raise ValueError(
+            f"--engine vllm compares sequential modules, and {loader or pretrained} has none "
+            "that vLLM reads, expected a checkpoint such as GLM-4.5 or MiMo: leave --engine out."
+        )
+
+
 def verify(
     verifier: Verifier,
-    pretrained: str | None,
+    pretrained: str,
     draft_heads: Sequence[int],
     batch: int,
     how: dict[str, Any],
@@ -238,21 +259,14 @@ def verify(
     """Yield the comparisons of a checkpoint with vLLM; see the module.
 
     Args:
-        verifier: of our own model and the requests.
+        verifier: of our own model, which has sequential modules, and the requests.
         pretrained: the checkpoint.
         draft_heads: the k, 1 left out.
         batch: rows that we decode together.
         how: model arguments of vLLM, `dtype` among them.
-
-    Raises:
-        ValueError: the checkpoint has no sequential module.
     """
     model = verifier.model
-    if not isinstance(model, SequentialModel) or not pretrained:
-        raise ValueError(
-            f"--engine vllm compares sequential modules, and {pretrained or 'a loader'} has none "
-            "that vLLM reads, expected a checkpoint such as GLM-4.5 or MiMo: leave --engine out."
-        )
+    assert isinstance(model, SequentialModel), "checked by require_modules"
     model.family = model.family.as_engines_do()
     mine = (model, verifier.requests, verifier.eos, verifier.to_text)
     longest = max(len(one.prompt) + one.max_new_tokens for one in verifier.requests)

@@ -82,6 +82,9 @@ def _require_isolation(names: list[str]) -> None:
 def _require_request_types(model: Any, requested: list[RequestedTask]) -> None:
     from lm_eval.api.registry import get_model
 
+    if model == "mtp-vllm":
+        _refuse_in_vllm(requested)
+        return
     for name, task_class, *_ in requested:
         request_type = getattr(task_class, "request_type", None)
         if not isinstance(request_type, str):
@@ -92,6 +95,18 @@ def _require_request_types(model: Any, requested: list[RequestedTask]) -> None:
                 f"{name} sends {request_type} requests, which the model {label!r} does not "
                 f"support: run it with --model mtp, which loads any causal language model."
             )
+
+
+def _refuse_in_vllm(requested: list[RequestedTask]) -> None:
+    # By what the tasks say: importing the model's class imports vLLM, which takes long.
+    asking = [one for one in requested if hasattr(one.task_class, "request_type")]
+    names = [one.name for one in asking if not getattr(one.task_class, "IN_VLLM", False)]
+    if names:
+        raise UserError(
+            f"--model mtp-vllm cannot run {_listed(names)}, which need this package's own engine: "
+            "run them with --model mtp, or measure acceptance with mtp_speculative and speed with "
+            "mtp_speed, which run in vLLM, too."
+        )
 
 
 def _listed(names: list[str]) -> str:

@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +191,16 @@ def refuse_odd_values(draft_heads: Any, device: Any, kwargs: Mapping[str, Any]) 
         _refuse_absent_device(device)
 
 
+def refuse_misspelt(arguments: Mapping[str, Any], known: Set[str]) -> None:
+    """Raise a ValueError for an argument that is likely a misspelling of a known one."""
+    for name in arguments:
+        near = difflib.get_close_matches(name, known, 1, _MISSPELT)
+        if near and name not in known:
+            raise ValueError(
+                f"unknown model argument {name}={arguments[name]}; did you mean {near[0]}?"
+            )
+
+
 def refuse_heads(
     pretrained: str, arguments: Mapping[str, Any], initialiser: Callable[..., Any]
 ) -> None:
@@ -199,13 +209,7 @@ def refuse_heads(
     Arguments that `initialiser` (of `--model hf`) lacks go to transformers; a likely misspelling is
     refused, because transformers would ignore it or fail far from here.
     """
-    known = {*inspect.signature(initialiser).parameters, *OWN}
-    for name in arguments:
-        near = difflib.get_close_matches(name, known, 1, _MISSPELT)
-        if near and name not in known:
-            raise ValueError(
-                f"unknown model argument {name}={arguments[name]}; did you mean {near[0]}?"
-            )
+    refuse_misspelt(arguments, {*inspect.signature(initialiser).parameters, *OWN})
     harmless = {"draft_heads": 1, "draft_threshold": 0, "acceptance": "exact", "journal": None}
     for name, value in harmless.items():
         if arguments.get(name, value) != value:

@@ -72,7 +72,7 @@ def totals(records: Sequence[DecodeRecord], spent: Spent) -> dict[str, Any]:
         "ended_by": dict(Counter(record.ended_by for record in records)),
         "timing": {
             **asdict(spent),
-            "tokens_per_s": spent.n_tokens / spent.generate_s if spent.generate_s else None,
+            "tokens_per_s": spent.n_tokens / spent.generate_s if spent.n_tokens else None,
         },
     }
 

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtp_harness.harness.rules import Rule, is_name, whole
+from mtp_harness.models.checkpoints.checks import local_folder, read_json
+from mtp_harness.models.checkpoints.hub import looked_up
+from mtp_harness.models.families import promised
 from mtp_harness.models.load import is_local, resolve
-from mtp_harness.models.sequential import heads_of
+from mtp_harness.models.sequential import DEFAULT_REUSED, heads_of
 
 METHODS = ("mtp", "eagle", "eagle3", "medusa", "ngram")
 VARYING = frozenset({"ngram"})
@@ -61,13 +64,13 @@ def refuse_foreign(given: Mapping[str, Any]) -> None:
         )
 
 
-def speculation(own: Mapping[str, Any], name: str, modules: int) -> Speculation:
+def speculation(own: Mapping[str, Any], name: str, modules: int | None) -> Speculation:
     """Return how vLLM should draft.
 
     Args:
         own: model arguments; `draft_heads`, `method` and `drafter` are read.
         name: of the checkpoint.
-        modules: the number of modules in its configuration; 0 for none.
+        modules: the number in its configuration; None if that does not say, and vLLM may know.
 
     Raises:
         ValueError: an argument has an invalid value, or two do not fit together.
@@ -83,7 +86,8 @@ def speculation(own: Mapping[str, Any], name: str, modules: int) -> Speculation:
         )
     if method in ("eagle", "eagle3", "medusa") and not drafter:
         raise ValueError(f"method={method} without drafter=, expected a folder or name: add it.")
-    default = heads_of(modules) if method in (None, "mtp") else 4
+    counted = method is None or (method == "mtp" and modules)
+    default = heads_of(modules or 0) if counted else DEFAULT_REUSED
     k = own.get("draft_heads")
     k = default if k is None else whole(1).checked("draft_heads", k)
     if k == 1:
@@ -93,10 +97,15 @@ def speculation(own: Mapping[str, Any], name: str, modules: int) -> Speculation:
             f"draft_heads={k}, expected at most {MOST_DRAFTS + 1}: vLLM verifies {MOST_DRAFTS} "
             "drafts in a step, so lower it."
         )
-    if method is None and modules == 0:
+    if not modules and (method is None or (method == "mtp" and modules is not None)):
+        asked = f"method={method}" if method else f"draft_heads={k}"
+        found, more = "promises no MTP module, expected one", ""
+        if modules is None:
+            found = "does not give a number of MTP modules, expected one"
+            more = "method=mtp if vLLM reads such modules, "
         raise ValueError(
-            f"draft_heads={k}, but the configuration of {name} promises no MTP module, expected "
-            "one: use draft_heads=1, or name a method and its drafter (method=eagle3,drafter=…)."
+            f"{asked}, but the configuration of {name} {found}: use draft_heads=1, {more}or name a "
+            "method and its drafter (method=eagle3,drafter=…)."
         )
     config: dict[str, Any] = {"method": method or "mtp", "num_speculative_tokens": k - 1}
     if drafter:
@@ -104,12 +113,26 @@ def speculation(own: Mapping[str, Any], name: str, modules: int) -> Speculation:
     return Speculation(k, config["method"], config)
 
 
-def require_adapter(place: str | None) -> None:
-    """Raise a FileNotFoundError if the folder of a LoRA adapter is missing: vLLM looks late."""
-    if place and is_local(place) and not Path(place).is_dir():
-        raise FileNotFoundError(
-            f"lora_local_path={place} is not a folder, expected an adapter's: check the path."
-        )
+def modules_of(pretrained: str, revision: str | None) -> int | None:
+    """Return how many modules a checkpoint's configuration promises; None if it does not say.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or none with a configuration.
+        ValueError: it cannot be read.
+    """
+    local = is_local(pretrained)
+    folder = local_folder(resolve(pretrained)) if local else looked_up(pretrained, revision)
+    return promised(read_json(folder / "config.json")) if folder else None
+
+
+def require_folders(given: Mapping[str, Any]) -> None:
+    """Raise a FileNotFoundError if a further folder is missing: vLLM looks late."""
+    for name in ("drafter", "lora_local_path"):
+        place = given.get(name)
+        if place and is_local(place) and not Path(resolve(place)).is_dir():
+            raise FileNotFoundError(
+                f"{name}={place} is not a folder, expected one: check the path."
+            )
 
 
 _CHECKED = re.compile(r"^\d+ validation errors? for \w+ (?:Value error, )?")

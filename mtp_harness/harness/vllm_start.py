@@ -19,6 +19,8 @@ from mtp_harness.harness.vllm_args import in_a_sentence
 
 _BEGINS = re.compile(rb"Traceback \(most recent call last\)| ERROR ")
 _ERROR = re.compile(r"(?:^|\s)[\w.]*(?:Error|Exception): +(\S.*)$", re.MULTILINE)
+_BELOW = re.compile("root cause|check the logs|non-zero exit|in subprocess")
+"""In an error that points to another one."""
 _ENDS_WITHIN_S = 3.0
 """A process that failed has written all by then; a process that lives on may keep a stream open."""
 
@@ -40,9 +42,10 @@ def starting(pretrained: str, version: str) -> Iterator[None]:
         for one in streams:
             one.end(failed is not None)
     if failed is not None:
-        reasons = [one.error for one in reversed(streams) if one.error]
-        elsewhere = reasons and "See root cause" in str(failed)
-        said = reasons[0] if elsewhere else in_a_sentence(failed)
+        said = in_a_sentence(failed)
+        if _BELOW.search(str(failed)):  # a parent says no more than that a process of its failed
+            reasons = (error for one in reversed(streams) for error in one.errors())
+            said = next((one for one in reasons if not _BELOW.search(one)), said)
         raise UserError(
             f"vLLM {version} cannot load {pretrained}: {said}. Correct the model arguments, or use "
             "--model mtp."
@@ -76,11 +79,10 @@ class _Held:
                 os.write(self.saved, self.held)
                 self.held = b""
 
-    @property
-    def error(self) -> str | None:
-        """The first error in what was held, from which those behind it follow."""
-        found = _ERROR.search(self.held.decode(errors="replace"))
-        return in_a_sentence(RuntimeError(found[1])) if found else None
+    def errors(self) -> Iterator[str]:
+        """Yield the errors in what was held; most follow from those before them."""
+        for found in _ERROR.finditer(self.held.decode(errors="replace")):
+            yield in_a_sentence(RuntimeError(found[1]))
 
     def _pass_on(self, read: int) -> None:
         # Nobody may read any more (`| head`): who writes to us must learn it, not wait for us.

@@ -178,11 +178,11 @@ def family_of(content: Mapping[str, Any]) -> Family | None:
     return FAMILIES.get(str(content.get("model_type")))
 
 
-def promised(content: Mapping[str, Any]) -> int:
-    """Return how many modules a configuration promises; 0 if it does not say."""
+def promised(content: Mapping[str, Any]) -> int | None:
+    """Return how many modules a configuration promises; None if it does not say."""
     part = text_part(content)
     counts = [part[name] for name in COUNTS if isinstance(part.get(name), int)]
-    return max(counts, default=0)
+    return max(counts, default=None)
 
 
 def modules_in(family: Family, keys: Iterable[str], n_trunk: int) -> int:

@@ -308,6 +308,7 @@ class DraftsTask(SpeculativeTask):
     """
 
     request_type = "drafts"
+    IN_VLLM = False
     TABLES = {
         "by_class": Table(("offset", "class"), _by_class),
         "by_entropy": Table(("offset", "entropy_from", "entropy_to"), _by_entropy),

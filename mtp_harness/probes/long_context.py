@@ -59,6 +59,7 @@ class LongContextTask(SpeculativeTask):
     Flat metrics are those of `SpeculativeTask`, all lengths together.
     """
 
+    IN_VLLM = False  # which does not cut prompts to a number of tokens
     TABLES = SpeculativeTask.TABLES | {
         "by_context": Table(("k", "position_from", "position_to", "offset"), _by_context)
     }

@@ -257,6 +257,7 @@ class SpeculativeTask(ProbeTask):
     """
 
     request_type = "speculative"
+    IN_VLLM = True
     OPTIONS = frozenset({"new_tokens"})
     DATA_SET = "category"
     TABLES = {

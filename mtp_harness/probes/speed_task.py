@@ -26,6 +26,7 @@ class SpeedTask(ProbeTask):
     """
 
     request_type = "speed"
+    IN_VLLM = True
     OPTIONS = frozenset({"new_tokens", "trials", "heads", "baseline"})
     POOLS = {"cells_not_measured": sum}
     OWN_PROCESS = True

@@ -56,6 +56,8 @@ class ProbeTask(ConfigurableTask):  # type: ignore[misc]
 
     request_type: ClassVar[str]
     """The method of the model that answers; `harness.checks` looks for it."""
+    IN_VLLM: ClassVar[bool] = False
+    """Whether `mtp-vllm` answers, too, which shows no logits; `harness.checks` asks."""
     OPTIONS: ClassVar[frozenset[str]] = frozenset()
     """Options of `--metadata` that the class itself reads."""
     POOLS: ClassVar[Mapping[str, Pool]] = {}

@@ -19,12 +19,11 @@ last bits, because processes make other batches. `--cpu` runs `one` and `process
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+from tests.benchmarks import real_runs
 from tests.solutions_task import write_task
 
 SAMPLED = '{"n_samples": 3, "temperature": 0.8, "k": [1, 3]}'
@@ -35,16 +34,25 @@ KINDS = {
 }
 
 
-def command(how, given):
-    lm_eval = ["-m", "mtp_harness.cli", "lm_eval"]
-    if how == "processes":
-        return [sys.executable, "-m", "torch.distributed.run", "--standalone"] + [
-            *("--nproc_per_node", "2", *lm_eval)
-        ]
-    return [sys.executable, *lm_eval]
+def command(how, kind, given, folder):
+    """Return the command of a run."""
+    task, more = KINDS[kind]
+    model_args = {"pretrained": given.pretrained, "dtype": given.dtype}
+    if how == "spread":
+        model_args["parallelize"] = True
+    start = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    return [
+        *(sys.executable, *(start if how == "processes" else ())),
+        *("-m", "mtp_harness.cli", "lm_eval"),
+        *("--model", "mtp", "--model_args", json.dumps(model_args)),
+        *("--tasks", task, "--limit", str(given.limit), "--batch_size", str(given.batch_size)),
+        *("--include_path", str(folder / "tasks"), "-o", str(folder / how / kind)),
+        *("--log_samples", *more, *(["--device", "cpu"] if given.cpu else [])),
+    ]
 
 
 def environment(how, given):
+    """Return the environment of a run."""
     own = {"HF_HUB_OFFLINE": "1"}
     if given.cpu:
         own |= {"ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -54,58 +62,37 @@ def environment(how, given):
 
 
 def run(how, kind, given, folder):
-    task, more = KINDS[kind]
-    model_args = {"pretrained": given.pretrained, "dtype": given.dtype}
-    if how == "spread":
-        model_args["parallelize"] = True
-    out = folder / how / kind
-    words = [
-        *(*command(how, given), "--model", "mtp", "--model_args", json.dumps(model_args)),
-        *("--tasks", task, "--limit", str(given.limit), "--batch_size", str(given.batch_size)),
-        *("--include_path", str(folder / "tasks"), "-o", str(out), "--log_samples", *more),
-        *(["--device", "cpu"] if given.cpu else []),
-    ]
-    began = time.perf_counter()
-    done = subprocess.run(words, env=environment(how, given), capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{how}, {kind} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-    took = time.perf_counter() - began
-    [results] = out.rglob("results_*.json")
-    [samples] = out.rglob("samples_*.jsonl")
-    content = json.loads(results.read_text())
-    rows = [json.loads(line) for line in samples.read_text().splitlines()]
-    mtp = content["config"]["mtp"]
-    return {
-        "answers": {row["doc_id"]: row["resps"] for row in rows},
-        "metrics": {k: v for k, v in content["results"][task].items() if isinstance(v, float)},
+    """Return a run's answers, and what the report says of it."""
+    start = command(how, kind, given, folder), environment(how, given)
+    try:
+        found = real_runs.run([start], folder / how / kind, folder / "log")
+    except real_runs.Failed as error:
+        raise SystemExit(f"{how}, {kind} {error}") from error
+    mtp, metrics = found.mtp, found.content["results"][KINDS[kind][0]]
+    return found.answers, {
+        "metrics": {k: v for k, v in metrics.items() if isinstance(v, float)},
         "devices": mtp.get("devices"),
         "world_size": mtp["world_size"],
         "hardware": mtp["hardware"],
         "versions": mtp["versions"],
         "tokens_per_s": (mtp["totals"].get("timing") or {}).get("tokens_per_s"),
-        "process_s": round(took, 1),
+        "process_s": found.seconds,
     }
 
 
 def compared(kind, one, other):
-    """How many answers differ; of log-likelihoods, by how much at most, too."""
-    same_documents = one["answers"].keys() == other["answers"].keys()
-    common = one["answers"].keys() & other["answers"].keys()
-    pairs = [(one["answers"][doc], other["answers"][doc]) for doc in sorted(common)]
-    found = {
-        "same_documents": same_documents,
-        "n_documents": len(common),
-        "n_differing": sum(a != b for a, b in pairs),
-        "first_difference": next(([a, b] for a, b in pairs if a != b), None),
-    }
+    """Return how many answers differ; of log-likelihoods, by how much at most, too."""
+    found = real_runs.compared(one, other)
     if kind == "log-likelihood":
+        common = one.keys() & other.keys()
         found["largest_difference_nats"] = max(
-            abs(float(a[0][0][0]) - float(b[0][0][0])) for a, b in pairs
+            abs(float(one[doc][0][0][0]) - float(other[doc][0][0][0])) for doc in common
         )
     return found
 
 
-def main():
+def parser():
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--pretrained", default="mtp-bytes-n4")
@@ -114,20 +101,25 @@ def main():
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--cpu", action="store_true")
-    given = parser.parse_args()
+    return parser
+
+
+def main():
+    """Run all, and write the report after each kind."""
+    given = parser().parse_args()
     ways = ["one", "processes"] if given.cpu else ["one", "processes", "spread"]
     report = {"arguments": {k: str(v) for k, v in vars(given).items()}, "runs": {}}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         write_task(folder / "tasks")
         for kind in given.kinds:
-            runs = {how: run(how, kind, given, folder) for how in ways}
-            for how, one in runs.items():
+            answers, runs = {}, {}
+            for how in ways:
+                answers[how], runs[how] = run(how, kind, given, folder)
                 if how != "one":
-                    one["against_one"] = compared(kind, runs["one"], one)
-                    print(kind, how, json.dumps(one["against_one"] | {"first_difference": None}))
-            for one in runs.values():
-                del one["answers"]
+                    same = compared(kind, answers["one"], answers[how])
+                    runs[how]["against_one"] = same
+                    print(kind, how, json.dumps(same | {"first_difference": None}))
             report["runs"][kind] = runs
             given.output.write_text(json.dumps(report, indent=2) + "\n")
 

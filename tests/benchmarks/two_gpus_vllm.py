@@ -17,13 +17,12 @@ those of `alone`, and how long each took.
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from unittest import mock
 
+from tests.benchmarks import real_runs
 from tests.decode.vllm_counts import requests
 
 CONTEXT = 2048
@@ -39,94 +38,75 @@ RUNS = {
 AGAINST = {"tensor": "one", "drafts": "one", "nodes": "alone"}
 
 
-def words(name, folder, out, limit):
-    """Return the command of lm_eval without the interpreter."""
-    model, model_args, _ = RUNS[name]
+def starts(name, folder, out, limit):
+    """Return what to start at once: (command, environment)."""
+    model, model_args, gpus = RUNS[name]
     if model == "mtp-vllm":
         model_args = ENGINE | {"pretrained": str(folder)} | model_args
-    return [
+    words = [
         *("-m", "mtp_harness.cli", "lm_eval", "--model", model),
         *("--model_args", json.dumps(model_args), "--tasks", "humaneval_mtp"),
         *("--limit", str(limit), "--batch_size", "8", "-o", str(out), "--log_samples"),
         *("--gen_kwargs", "max_gen_toks=64"),
     ]
-
-
-def commands(name, given):
-    """Return what to start at once: (command, environment)."""
-    _, _, gpus = RUNS[name]
     own = os.environ | {"HF_HUB_OFFLINE": "1"}
     if name != "nodes":
-        return [([sys.executable, *given], own | {"CUDA_VISIBLE_DEVICES": gpus})]
-    start = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--master-addr"]
-    start += ["127.0.0.1", "--master-port", "29511", "--nproc_per_node", "1", "--node-rank"]
-    return [([*start, str(i), *given], own | {"CUDA_VISIBLE_DEVICES": str(i)}) for i in range(2)]
+        return [([sys.executable, *words], own | {"CUDA_VISIBLE_DEVICES": gpus})]
+    meet = ["-m", "torch.distributed.run", "--nnodes", "2", "--master-addr", "127.0.0.1"]
+    meet += ["--master-port", "29511", "--nproc_per_node", "1", "--node-rank"]
+    return [
+        ([sys.executable, *meet, rank, *words], own | {"CUDA_VISIBLE_DEVICES": rank})
+        for rank in gpus.split(",")
+    ]
 
 
 def run(name, folder, place, given):
     """Return one run's answers and facts, or why it failed; its output is in a log beside them."""
     out, log = place / name, given.output.with_name(f"{name}.log")
-    began = time.perf_counter()
-    with log.open("w") as said:
-        started = [
-            subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
-            for command, env in commands(name, words(name, folder, out, given.limit))
-        ]
-        until = time.monotonic() + given.seconds
-        try:
-            ended = [one.wait(timeout=max(1, until - time.monotonic())) for one in started]
-        except subprocess.TimeoutExpired:
-            for one in started:
-                one.terminate()
-            return {"failed": f"not ready after {given.seconds} s", "log": tail(log)}
-    if any(ended):
-        return {"failed": f"ended with {ended}", "log": tail(log)}
-    [results], [samples] = out.rglob("results_*.json"), out.rglob("samples_*.jsonl")
-    mtp = json.loads(results.read_text())["config"]["mtp"]
-    rows = [json.loads(line) for line in samples.read_text().splitlines()]
-    return {
-        "answers": {row["doc_id"]: row["resps"] for row in rows},
-        "process_s": round(time.perf_counter() - began, 1),
-        "engine": mtp.get("engine"),
-        "hardware": mtp.get("hardware"),
-        "totals": mtp.get("totals"),
-    }
+    try:
+        found = real_runs.run(starts(name, folder, out, given.limit), out, log, given.seconds)
+    except real_runs.Failed as error:
+        return None, {"failed": str(error)}
+    facts = {key: found.mtp.get(key) for key in ("engine", "hardware", "totals")}
+    return found.answers, {"process_s": found.seconds, **facts}
 
 
-def tail(log):
-    return log.read_text(errors="replace")[-3000:]
-
-
-def main():
+def parser():
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=21)
     parser.add_argument("--seconds", type=float, default=150, help="for each run")
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
-    given = parser.parse_args()
+    return parser
+
+
+def write_mimo(folder):
+    """Write a seeded checkpoint of MiMo's kind, for prompts and answers of HumanEval's length."""
+    folder.mkdir()
+    with mock.patch.object(requests, "CONTEXT", CONTEXT):
+        requests.write_checkpoint(folder, "mimo")
+    path = folder / "config.json"
+    content = json.loads(path.read_text()) | {"max_position_embeddings": CONTEXT}
+    path.write_text(json.dumps(content))
+
+
+def main():
+    """Run all, and write the report after each."""
+    given = parser().parse_args()
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    found = {}
+    answers, report = {}, {}
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        (folder := place / "mimo").mkdir()
-        with mock.patch.object(requests, "CONTEXT", CONTEXT):
-            requests.write_checkpoint(folder, "mimo")
-        path = folder / "config.json"
-        path.write_text(
-            json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": CONTEXT})
-        )
+        write_mimo(folder := place / "mimo")
         for one in given.runs:
-            found[one] = run(one, folder, place, given)
-            other = found.get(AGAINST.get(one, ""), {})
-            if "answers" in found[one] and "answers" in other:
-                pairs = [
-                    (found[one]["answers"][doc], text) for doc, text in other["answers"].items()
-                ]
-                found[one]["n_differing"] = sum(own != its for own, its in pairs)
-                found[one]["n_documents"] = len(pairs)
-            kept = {k: {n: v for n, v in r.items() if n != "answers"} for k, r in found.items()}
-            given.output.write_text(json.dumps(kept, indent=1) + "\n")
-            print(one, json.dumps(kept[one])[:1500], flush=True)
+            answers[one], report[one] = run(one, folder, place, given)
+            other = answers.get(AGAINST.get(one))
+            if answers[one] and other:
+                same = real_runs.compared(other, answers[one])
+                report[one] |= {key: same[key] for key in ("n_differing", "n_documents")}
+            given.output.write_text(json.dumps(report, indent=1) + "\n")
+            print(one, json.dumps(report[one])[:1500], flush=True)
 
 
 if __name__ == "__main__":

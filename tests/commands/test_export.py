@@ -91,6 +91,19 @@ def test_fewer_heads():
     assert profile["marginal_accept_rates"] == [13 / 20]
 
 
+def test_a_run_of_vllm_with_fewer_heads_than_the_checkpoint_has():
+    """Its k end at the run's `draft_heads`."""
+    mtp = run(n_future_tokens=4, engine={"name": "vllm", "version": "0.32.0"}, method="eagle3")
+    profile = speculation_profile(mtp)
+    assert profile["num_speculative_tokens"] == 2 and profile["max_supported_k"] == 3
+    assert profile["accept_length_by_k"] == speculation_profile(run())["accept_length_by_k"]
+    assert profile["method"] == "eagle3"
+    assert profile["measurement_conditions"]["engine"] == "vllm 0.32.0"
+    assert speculation_profile(run())["measurement_conditions"]["engine"] == "mtp_harness"
+    with pytest.raises(ValueError, match="draft_heads=4 makes no drafts .* expected 2 to 3"):
+        speculation_profile(mtp, 4)
+
+
 @pytest.mark.parametrize(
     ("changed", "k", "said"),
     [

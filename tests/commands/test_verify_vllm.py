@@ -2,7 +2,7 @@
 
 import sys
 from importlib.util import find_spec
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +17,6 @@ from mtp_harness.commands.verify_vllm import (
     compare_engines,
     ending,
     starter,
-    verify,
 )
 from mtp_harness.decode.compare import Verifier
 from mtp_harness.decode.engine import Engine, Request
@@ -107,12 +106,23 @@ def test_answers_that_the_prefill_ends_say_nothing_about_acceptance(model):
     assert as_json(last)["accept_rate_prefix"][0]["vllm"] == [None, None, None]
 
 
-def test_a_model_without_modules_is_one_sentence():
-    class Plain:
-        model = object()
-
-    with pytest.raises(ValueError, match="mtp-bytes-n4 has none .* leave --engine out"):
-        [*verify(Plain(), "mtp-bytes-n4", [2], 1, {"dtype": "float32"})]
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "mtp-bytes-n4 has none .* leave --engine out"),
+        (["mtp-bytes-n1"], "mtp-bytes-n1 has none .* leave --engine out"),
+        (["--loader", "m:f", "--tokenizer", "t"], "m:f has none"),
+        (["mtp-bytes-qwen", "--drafter", "d"], "--drafter d does not work with --engine vllm, .*"),
+    ],
+)
+def test_what_vllm_would_not_read_alike_is_refused_before_anything_loads(
+    monkeypatch, words, sentence
+):
+    """vLLM would draft with the checkpoint's own modules, and we with the drafter."""
+    monkeypatch.setitem(sys.modules, "mtp_harness.vllm", ModuleType("vllm"))
+    monkeypatch.setattr(cli_verify, "open_from_options", None)
+    with pytest.raises(ValueError, match=sentence):
+        cli_verify.main([*words, "--engine", "vllm"])
 
 
 def test_vllm_gets_a_share_of_what_our_model_leaves_of_a_gpu(monkeypatch):
@@ -128,7 +138,8 @@ def test_vllm_gets_a_share_of_what_our_model_leaves_of_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (50, 200))
     start(3)
-    plain = {"dtype": "bfloat16"}
+    # A configuration may not count the modules that its weights hold.
+    plain = {"dtype": "bfloat16", "method": "mtp"}
     assert given[0] == ("m", plain | {"draft_heads": 2})
     share = given[1][1].pop("gpu_memory_utilization")
     assert share == pytest.approx(0.225) and given[1] == ("m", plain | {"draft_heads": 3})

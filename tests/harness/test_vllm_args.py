@@ -1,5 +1,6 @@
 """Model arguments of `mtp-vllm`: read, and refused by name before vLLM is asked for anything."""
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from mtp_harness.errors import UserError
 from mtp_harness.harness.vllm_args import (
     Speculation,
     in_a_sentence,
+    modules_of,
     refuse_foreign,
-    require_adapter,
+    require_folders,
     speculation,
 )
 from mtp_harness.models.load import SHIPPED_DRAFTERS
@@ -41,12 +43,15 @@ def test_what_says_the_default_is_harmless():
     ("own", "modules", "expected"),
     [
         ({}, 0, (1, "", None)),
+        ({}, None, (1, "", None)),
+        ({"draft_heads": 1, "method": "mtp"}, 0, (1, "", None)),
         ({"draft_heads": 1, **EAGLE}, 1, (1, "", None)),
         ({}, 1, (4, "mtp", {"method": "mtp", "num_speculative_tokens": 3})),
         ({}, 3, (4, "mtp", {"method": "mtp", "num_speculative_tokens": 3})),
         ({"draft_heads": "2"}, 1, (2, "mtp", {"method": "mtp", "num_speculative_tokens": 1})),
         # A configuration may not say how many modules there are: vLLM knows.
-        ({"draft_heads": 2, "method": "mtp"}, 0, (2, "mtp", {"method": "mtp"})),
+        ({"draft_heads": 2, "method": "mtp"}, None, (2, "mtp", {"method": "mtp"})),
+        ({"method": "mtp"}, None, (4, "mtp", {"method": "mtp"})),
         ({"draft_heads": 3, **EAGLE}, 0, (3, "eagle3", {"method": "eagle3", "model": "d"})),
         ({"draft_heads": 5, "method": "ngram"}, 0, (5, "ngram", {"method": "ngram"})),
     ],
@@ -68,8 +73,10 @@ def test_a_shipped_drafter_is_a_folder_for_vllm():
     ("own", "sentence"),
     [
         ({"draft_heads": 2}, "configuration of m promises no MTP module, expected one: use draft"),
+        ({"method": "mtp"}, "method=mtp, but the configuration of m promises no MTP module"),
+        ({"method": "mtp", "draft_heads": 3}, "promises no MTP module, expected one: use draft_he"),
         ({"draft_heads": 0}, "draft_heads=0, expected a whole number from 1"),
-        ({"draft_heads": 130, "method": "mtp"}, "draft_heads=130, expected at most 129: vLLM"),
+        ({"draft_heads": 130, "method": "ngram"}, "draft_heads=130, expected at most 129: vLLM"),
         ({"method": "mpt"}, "method=mpt, expected mtp, eagle, eagle3, medusa, ngram"),
         ({"drafter": "d"}, "drafter=d with method=None, expected method=eagle, eagle3 or medusa"),
         ({"method": "medusa"}, "method=medusa without drafter=, expected a folder or name"),
@@ -80,11 +87,26 @@ def test_arguments_that_do_not_fit_together_are_one_sentence(own, sentence):
         speculation(own, "m", 0)
 
 
-def test_an_adapter_that_is_missing_is_missed_before_the_start(tmp_path):
-    for harmless in (None, str(tmp_path), "owner/adapter"):
-        require_adapter(harmless)
-    with pytest.raises(FileNotFoundError, match="lora_local_path=./no is not a folder"):
-        require_adapter("./no")
+def test_a_method_is_named_for_modules_that_a_configuration_does_not_count():
+    with pytest.raises(ValueError, match="does not give a number .*, method=mtp if vLLM reads"):
+        speculation({"draft_heads": 2}, "m", None)
+
+
+@pytest.mark.parametrize("name", ["drafter", "lora_local_path"])
+def test_a_folder_that_is_missing_is_missed_before_the_start(tmp_path, name):
+    for harmless in (None, str(tmp_path), "owner/adapter", SHIPPED_DRAFTERS[0]):
+        require_folders({name: harmless})
+    require_folders({})
+    with pytest.raises(FileNotFoundError, match=f"{name}=./no is not a folder, expected one: che"):
+        require_folders({name: "./no"})
+
+
+def test_modules_are_counted_in_the_configuration(tmp_path):
+    for content, modules in (({"num_nextn_predict_layers": 0}, 0), ({"a": 1}, None)):
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        assert modules_of(str(tmp_path), None) == modules
+    with pytest.raises(FileNotFoundError, match="no does not exist, expected the folder of a chec"):
+        modules_of(str(tmp_path / "no"), None)
 
 
 def test_an_error_of_vllm_is_one_line():

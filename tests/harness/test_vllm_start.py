@@ -52,6 +52,30 @@ def test_the_reason_of_another_process_is_told_and_not_its_traceback(capfd):
     assert "Traceback" not in out + err
 
 
+WORKER = r"""
+import sys
+log = "(VllmWorker-0 pid=8) ERROR 11-29 [executor.py:9] "
+print(f"{log}CalledProcessError: Command 'a' returned non-zero exit status 1.")
+print(f"{log}RuntimeError: Error raised in subprocess:")
+print(f"{log}Traceback (most recent call last):\n{log}ValueError: 20 GiB are free, less than 21.")
+sys.stderr.write("Traceback (most recent call last):\n")
+sys.stderr.write("Exception: WorkerProc failed. See stack trace for root cause.\n")
+"""
+
+
+ODD = "Architectures ['A'] failed to be inspected. Please check the logs for more details."
+
+
+@pytest.mark.parametrize("failed", [FAILED, "It failed. See stack trace for root cause.", ODD])
+def test_the_reason_is_that_of_the_process_that_met_it_not_of_its_parent(capfd, failed):
+    """Each of several GPUs has a worker, whose parent tells only that one of them failed."""
+    with pytest.raises(UserError, match="m: 20 GiB are free, less than 21. Correct"):
+        with starting("m", "0.32"):
+            subprocess.run([sys.executable, "-c", WORKER], check=True)
+            raise RuntimeError(failed)
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
 def test_an_error_of_this_process_is_told_as_it_is():
     with pytest.raises(UserError, match="cannot load m: no such thing. Correct the model"):
         with starting("m", "0.32"):

@@ -13,7 +13,7 @@ from transformers.modeling_layers import MtpModel
 from mtp_harness.models.byte_tokenizer import byte_tokenizer
 from mtp_harness.models.checkpoints.layout import Summary
 from mtp_harness.models.checkpoints.sequential_folder import SEQUENTIAL, load_sequential
-from mtp_harness.models.families import FAMILIES
+from mtp_harness.models.families import FAMILIES, promised
 from mtp_harness.models.head_states import head_states
 from mtp_harness.models.inspection import summarise
 from mtp_harness.models.load import detect, load_tokenizer
@@ -466,6 +466,21 @@ def test_the_harness_s_own_way_to_the_trunk_gives_the_same(tmp_path):
     tokens = text(1, 9)
     with torch.no_grad():
         assert torch.equal(model.next_token_logits(tokens), theirs(tokens).logits)
+
+
+@pytest.mark.parametrize(
+    ("content", "modules"),
+    [
+        ({}, None),
+        ({"num_nextn_predict_layers": None}, None),
+        ({"num_nextn_predict_layers": 0}, 0),
+        ({"num_nextn_predict_layers": 0, "num_mtp_layers": 3}, 3),
+        ({"text_config": {"mtp_num_hidden_layers": 1}}, 1),
+        ({"text_config": {"mtp_num_hidden_layers": 0}}, 0),
+    ],
+)
+def test_a_configuration_that_says_0_modules_is_not_one_that_says_nothing(content, modules):
+    assert promised(content) == modules
 
 
 def test_each_row_has_a_checkpoint_here():

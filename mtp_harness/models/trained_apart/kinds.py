@@ -16,7 +16,8 @@ from typing import Any
 from mtp_harness.models.checkpoints.checks import read_json
 from mtp_harness.models.checkpoints.layout import Layout
 from mtp_harness.models.checkpoints.safetensors_files import CONFIG_FILE
-from mtp_harness.models.checkpoints.sequential_folder import MODULE_FILE, sequential
+from mtp_harness.models.checkpoints.sequential_folder import sequential
+from mtp_harness.models.checkpoints.sequential_modules import MODULE_FILE
 from mtp_harness.models.trained_apart.eagle import StoredEagle
 from mtp_harness.models.trained_apart.eagle3_folder import StoredEagle3
 from mtp_harness.models.trained_apart.hydra import StoredHydra
