@@ -29,6 +29,7 @@ def main() -> None:
         os.dup2(log, 2)
         os.close(log)
         _run(cell["arguments"], cell["of_harness"])
+        sys.stdout.flush()  # into this cell's log
         said.write("finished\n")
         said.flush()
 
@@ -47,7 +48,6 @@ def _run(arguments: list[str], of_harness: bool) -> None:
     sys.argv = ["lm_eval", *arguments]  # the harness reads its arguments from here only
     with index_read_once(of_harness):
         cli_evaluate()
-    sys.stdout.flush()
     gc.collect()
     torch.cuda.empty_cache()  # of a GPU that is in use; nothing happens without one
 

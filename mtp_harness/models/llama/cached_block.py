@@ -55,7 +55,9 @@ def run_cached_block(
         states, normed = at_index(states, last), at_index(normed, last)
         query = _heads(linear(normed, to_query, bias[0]), head_dim)
         query = _turn(query, *(at_index(part, last) for part in rotated_by))
-    seen = _attend(query, key, value, attention.layer_idx, cache, attention.scaling, last)
+    key, value = key.transpose(1, 2), value.transpose(1, 2)
+    stored = cache.update(key, value, attention.layer_idx)
+    seen = attend(query, *stored, cache, attention.scaling, last)
     states = states + attention.o_proj(seen)
     normed = _norm(block.post_attention_layernorm, states)
     of_gate_up = joined(mlp, "gate_proj", "up_proj")
@@ -82,30 +84,27 @@ def _turn(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(heads * cos, heads.roll(heads.shape[-1] // 2, -1), sin)
 
 
-def _attend(
+def attend(
     query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    layer: int,
+    keys: Tensor,
+    values: Tensor,
     cache: KeyValueCache,
     scale: float,
     last: Tensor | None,
 ) -> Tensor:
-    """Add keys and values to the cache and return the attention over it, [B, T, H * d].
+    """Return the attention over a call's own keys, or over the cache's, [B, T, H * d].
 
     The query heads that share a key/value head become more queries of that head, so keys and values
     are read once: on a CPU that is twice as fast as a copy for every query head.
 
     Args:
         query: [B, T, H, d], rotated; with `last`, T is 1.
-        key: [B, T, H_kv, d], rotated.
-        value: [B, T, H_kv, d].
-        layer: index in the cache.
+        keys: [B, H_kv, S, d], from `update` of the cache, which has them already.
+        values: [B, H_kv, S, d].
         cache: has the positions of this call's tokens.
         scale: factor on the scores.
         last: int64 [B], the only tokens that are queries; None: all tokens.
     """
-    keys, values = cache.update(key.transpose(1, 2), value.transpose(1, 2), layer)
     n_rows, n_tokens, n_heads, head_dim = query.shape
     n_kv_heads = keys.shape[1]
     if cache.mask is None and last is None:
