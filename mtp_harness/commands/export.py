@@ -206,13 +206,13 @@ def steps_of(tables: Mapping[str, Any], k: int) -> dict[str, Steps]:
 
 def _largest_k(table: Mapping[str, Any]) -> int:
     """Return the most heads that decoded; in vLLM they can be fewer than the checkpoint has."""
-    rows = (dict(zip(table["columns"], row, strict=True)) for row in table["rows"])
-    return max((int(row["k"]) for row in rows), default=1)
+    return max((int(row["k"]) for row in _rows(table)), default=1)
 
 
-def _rows(table: Mapping[str, Any], k: int) -> list[dict[str, Any]]:
+def _rows(table: Mapping[str, Any], k: int | None = None) -> list[dict[str, Any]]:
+    """Return the rows of a table; with `k`, those of that many heads."""
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
-    return [row for row in rows if row["k"] == k]
+    return rows if k is None else [row for row in rows if row["k"] == k]
 
 
 def _pooled(by_category: Mapping[str, Steps]) -> Steps:

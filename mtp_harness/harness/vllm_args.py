@@ -97,7 +97,7 @@ def speculation(own: Mapping[str, Any], name: str, modules: int | None) -> Specu
             f"draft_heads={k}, expected at most {MOST_DRAFTS + 1}: vLLM verifies {MOST_DRAFTS} "
             "drafts in a step, so lower it."
         )
-    if not modules and (method is None or (method == "mtp" and modules is not None)):
+    if (method is None and not modules) or (method == "mtp" and modules == 0):
         asked = f"method={method}" if method else f"draft_heads={k}"
         found, more = "promises no MTP module, expected one", ""
         if modules is None:

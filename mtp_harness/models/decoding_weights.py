@@ -19,16 +19,17 @@ class Joined:
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         """Join weights and biases; either all layers have a bias or none."""
-        self.weight = _joined([layer.weight for layer in layers])  # [sum of O, D]
+        self.weight = _in_one_piece([layer.weight for layer in layers])  # [sum of O, D]
         biases = [layer.bias for layer in layers if layer.bias is not None]
-        self.bias = _joined(biases) if biases else None
+        self.bias = _in_one_piece(biases) if biases else None
 
     def serve(self, first: nn.Linear) -> bool:
         """Return whether the first layer's weight is still a view of these."""
         return self.weight.data_ptr() == first.weight.data_ptr()
 
 
-def _joined(parameters: Sequence[Tensor]) -> Tensor:
+def _in_one_piece(parameters: Sequence[Tensor]) -> Tensor:
+    """Return parameters one behind the other; they become views of it."""
     whole = torch.cat([each.detach() for each in parameters])
     parts = torch.split(whole, [len(each) for each in parameters])
     for each, part in zip(parameters, parts, strict=True):

@@ -16,7 +16,6 @@ from types import SimpleNamespace
 from unittest import mock
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 from transformers import Qwen3_5TextConfig
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5GatedDeltaNet
 
@@ -27,7 +26,7 @@ from mtp_harness.models.gated_delta import serve_slots, state_shapes
 from mtp_harness.models.gpu import delta_kernels, delta_window
 from mtp_harness.models.interface import LayerShape
 
-from .one_step import read_bandwidths, timed
+from .one_step import by_kernel, read_bandwidths, timed
 
 GRID = [(batch, length) for batch in (1, 16, 64) for length in (1, 4)]
 PROGRAMS = [(32, 4), (32, 2), (16, 4), (16, 2), (16, 1), (8, 2), (8, 1), (64, 4), (64, 8)]
@@ -104,14 +103,10 @@ def captured(net, batch, length, kernels):
     return graph.replay
 
 
-def by_kernel(replay):
+def us_by_kernel(replay):
     """Return microseconds per replay by kernel."""
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        for _ in range(20):
-            replay()
-        torch.cuda.synchronize()
-    found = {e.key[:60]: e.self_device_time_total / 20 for e in profiler.key_averages()}
-    return {name: us for name, us in found.items() if us}
+    found = by_kernel(lambda: [replay() for _ in range(20)], 20)
+    return {name[:60]: us for name, us, _ in found if us}
 
 
 def main():
@@ -145,14 +140,14 @@ def main():
                 if trial:  # the first one warms up
                     times[name].append(ms)
         row = {"batch": batch, "length": length, "ms": times, "floor_ms": floor}
-        row["us_by_kernel"] = by_kernel(graphs["kernels"])
+        row["us_by_kernel"] = us_by_kernel(graphs["kernels"])
         content["rows"].append(row)
         middle = {name: round(statistics.median(each), 4) for name, each in times.items()}
         sys.stdout.write(f"{batch} rows of {length}: ms {middle}, µs {row['us_by_kernel']}\n")
     for columns, warps in PROGRAMS if given.sweep else []:
         delta_kernels._COLUMNS, delta_kernels._WARPS = columns, warps
         for batch, length in GRID:
-            us = by_kernel(captured(net, batch, length, True))
+            us = us_by_kernel(captured(net, batch, length, True))
             us = {name: us[name] for name in ("_read_window", "_keep_tokens")}
             content["programs"].append([columns, warps, batch, length, us])
             sys.stdout.write(f"{columns} columns, {warps} warps, {batch} rows of {length}: {us}\n")

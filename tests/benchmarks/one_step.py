@@ -61,15 +61,21 @@ def captured(model, k, batch, sampling, length):
     return run
 
 
+def by_kernel(call, count):
+    """Return (kernel, microseconds, launches) of one of a call's `count` replays, longest first."""
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        call()
+        torch.cuda.synchronize()
+    events = profiler.key_averages()
+    rows = [(e.key, e.self_device_time_total / count, e.count / count) for e in events]
+    return sorted(rows, key=lambda row: -row[1])
+
+
 @torch.inference_mode()
 def kernels(run, top=12):
     """Return where the time of a step that `captured` replays goes: microseconds and launches."""
     run()
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        run(3)
-        torch.cuda.synchronize()
-    rows = [(e.key, e.self_device_time_total / 3, e.count / 3) for e in profiler.key_averages()]
-    rows.sort(key=lambda row: -row[1])
+    rows = by_kernel(lambda: run(3), 3)
     return {
         "us": sum(row[1] for row in rows),
         "launches": sum(row[2] for row in rows),

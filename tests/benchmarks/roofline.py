@@ -4,8 +4,9 @@
 
 Kernels are the matrix products with their inputs and outputs, attention over the keys and values
 of a row's own length, and the states of linear attention, read and written once. Everything else is
-left out. The step is counted on the meta device, by transformers' own layers, so that a 7B shape
-costs nothing and the kernels' code has no say; both rates are measured in the run that is judged.
+left out. The step is counted on the meta device, where tensors have shapes and no content, so that
+a 7B model needs no memory. transformers' own layers are counted, not this package's kernels, which
+the result is meant to judge. Both rates are measured in the same run as the step's time.
 """
 
 from typing import NamedTuple

@@ -250,9 +250,8 @@ class Stored(Trunk):
         for key, (module, name) in self.places.items():
             if not name.startswith("="):
                 tensor = self.modules.read(key) if tensors is None else tensors[key]
-                for k in (
-                    range(n) if module is None else [module]
-                ):  # shared weights, for each module
+                # None: weights that all modules share.
+                for k in range(n) if module is None else [module]:
                     weights[f"layers.{k}.{name}"] = tensor
         trunk = main.get_decoder()
         load: Any = Modules.from_pretrained

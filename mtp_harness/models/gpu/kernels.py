@@ -61,11 +61,12 @@ def add_norm(
     """Return states + update and its root-mean-square norm, both [N, D].
 
     Args:
-        states: [N, D], contiguous.
+        states: [N, D], also a view: of one token of several rows, say.
         update: like states; None adds nothing.
         weight: [D]; float32 in a half-precision model where the norm computes with 1 + its weight.
         epsilon: of the norm.
     """
+    states, update = states.contiguous(), None if update is None else update.contiguous()
     n_tokens, width = states.shape
     normed = torch.empty_like(states)
     total = states if update is None else torch.empty_like(states)

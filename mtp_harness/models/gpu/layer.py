@@ -58,7 +58,7 @@ def run(
         others: arguments of transformers' attention, for a kind that is not known here.
     """
     n_rows, n_tokens, width = states.shape
-    flat = states.reshape(-1, width).contiguous()  # [N, D], N = B * T
+    flat = states.reshape(-1, width)  # [N, D], N = B * T
     _, normed = _add_norm(layer.input_layernorm, flat, None)
     if (linear := getattr(layer, "linear_attn", None)) is not None:
         update = linear(hidden_states=normed.view(states.shape), cache_params=cache)
@@ -79,9 +79,7 @@ def run(
 
 def norm(module: Any, states: Tensor) -> Tensor:
     """Return the norm of states [..., D] by a module that `knows_norm`."""
-    # Not all that has the shape [N, D] is contiguous: of one token of several rows, it is a view.
-    flat = states.reshape(-1, states.shape[-1]).contiguous()
-    _, normed = _add_norm(module, flat, None)
+    _, normed = _add_norm(module, states.reshape(-1, states.shape[-1]), None)
     return normed.view(states.shape)
 
 
