@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("results", nargs="+", type=Path, help="results_….json, or folders")
     parser.add_argument("--note", help="shown on figures, such as: timed on a busy machine")
     parser.add_argument("--gallery", help="folder of results/ (default: cpu or gpu, by the run)")
-    parser.add_argument("--into", type=Path, default=RESULTS, help=argparse.SUPPRESS)
+    parser.add_argument("--into", type=Path, default=RESULTS, help="folder instead of results/")
     given = parser.parse_args(argv)
     for path, name in find_results(given.results).items():
         file = result_file.read(path, name)

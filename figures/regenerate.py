@@ -31,7 +31,11 @@ FIRST, PAPER = "cpu", "paper"
 """The results whose figures stand in `figures/` itself, and the folder of the paper's own."""
 
 LONG = ("fig_long_context",)
-ONLY: dict[str, Sequence[str]] = {"long_context": LONG, "long_context_7B": LONG}
+ONLY: dict[str, Sequence[str]] = {
+    "long_context": LONG,
+    "long_context_7B": LONG,
+    "arithmetic": ("fig_8",),
+}
 """Galleries of one question: their runs would give other figures too, which others show better."""
 
 

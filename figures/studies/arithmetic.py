@@ -4,7 +4,7 @@
 
 RESULTS is WORK/results of `arithmetic.sh`, or where its results were brought in. Prints accuracy by
 n and seed, the differences, the outcome by the rule in README.md, and what it cost. `-o` also
-writes `arithmetic.json` if RESULTS has the records of the trainings. The figure is `fig_8`.
+writes `arithmetic.json`, if that or RESULTS has the records of trainings. The figure is `fig_8`.
 
 A model's accuracy is its share of right answers over 1 to 5 operations, which are equally many. A
 difference is that with n heads minus that with one, of the same seed; its 90 % interval is
@@ -115,9 +115,8 @@ def main(argv: Sequence[str]) -> int:
     for named, found in shown.items():
         sys.stdout.write(f"{named} operations\n{lines(found)}\n\n")
     said = outcome(inside)
-    spent = records.minutes(records.parts(given.results))
-    sys.stdout.write(f"outcome: {said}\ncost: {spent:.1f} minutes\n")
-    if given.out and records.trainings(given.results):
+    sys.stdout.write(f"outcome: {said}\n{records.cost(given.results)}")
+    if given.out:
         told = {named: lines(found).split("\n") for named, found in shown.items()}
         records.write(given.out / f"{NAME}.json", given.results, {"outcome": said, **told})
     return 0

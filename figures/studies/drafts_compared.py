@@ -299,8 +299,7 @@ def main(argv: Sequence[str]) -> int:
     for width, what in lacks.items():
         if what:
             sys.stdout.write(f"width {width} is not complete: {'; '.join(what)} not measured\n")
-    spent = records.minutes(records.parts(given.results))
-    sys.stdout.write(f"cost: {spent:.1f} minutes\n")
+    sys.stdout.write(records.cost(given.results))
     if given.out and rows:
         write([row for own in rows.values() for row in own], given.out)
     return 0

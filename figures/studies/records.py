@@ -33,19 +33,40 @@ def minutes(calls: list[dict[str, Any]]) -> float:
     return float(sum(call["seconds"] for call in calls)) / 60
 
 
+def cost(results: Path) -> str:
+    """Return a line with what the study cost; nothing where results were brought in."""
+    calls = parts(results)
+    return f"cost: {minutes(calls):.1f} minutes\n" if calls else ""
+
+
 def write(path: Path, results: Path, found: dict[str, Any]) -> None:
-    """Write what was found and what it was found with.
+    """Write what was found and what it was found with, beside what the file knows already.
+
+    So a study that was done on several machines, each with a WORK of its own, keeps the trainings
+    and the cost of all. Without any training nothing is written.
 
     Args:
         path: of the JSON file.
-        results: WORK/results.
+        results: WORK/results, or where results were brought in, which have no trainings.
         found: the outcome and its numbers.
+
+    Raises:
+        ValueError: Not all models were trained on the same text.
     """
-    calls = parts(results)
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    calls = {call["part"]: call for call in [*known.get("parts", ()), *parts(results)]}
+    every = known.get("trainings", {}) | trainings(results)
+    if not every:
+        return
+    if len({one["recipe"]["data_sha256"] for one in every.values()}) > 1:
+        raise ValueError(
+            f"{results} has models that were trained on another text than those in {path}: the "
+            "text differs between machines, so train all of a study on one text"
+        )
     content = found | {
-        "gpu_minutes": round(minutes(calls), 1),
-        "parts": calls,
-        "trainings": trainings(results),
+        "gpu_minutes": round(minutes([*calls.values()]), 1),
+        "parts": [*calls.values()],
+        "trainings": dict(sorted(every.items())),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(content, indent=1) + "\n")

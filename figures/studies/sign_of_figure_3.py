@@ -4,7 +4,7 @@
 
 RESULTS is WORK/results of `sign_of_figure_3.sh`, or where its results were brought in. Prints the
 differences, the outcome by the rule in README.md, and what it cost. `-o` also writes
-`sign_of_figure_3.csv` and `.png`, and a `.json` if RESULTS has the records of the trainings.
+`sign_of_figure_3.csv` and `.png`, and a `.json`, if that or RESULTS has the records of trainings.
 
 A difference is bits per byte with n heads minus that with n = 1, of head 1, over all problems of
 HumanEval and MBPP together (sum of bits ÷ sum of bytes), for models with the same seed; then the
@@ -269,16 +269,13 @@ def main(argv: Sequence[str]) -> int:
     results = read_runs([given.results])
     rows = FIGURE.show(results, paper=False).table
     said = outcome(rows, missing(read(results)))
-    sys.stdout.write(f"{lines(rows)}\n\noutcome: {said}\n")
-    spent = records.minutes(records.parts(given.results))
-    sys.stdout.write(f"cost: {spent:.1f} minutes\n")
+    sys.stdout.write(f"{lines(rows)}\n\noutcome: {said}\n{records.cost(given.results)}")
     if given.out:
         shown = draw(FIGURE, results)
         write_whole(given.out / f"{NAME}.csv", shown.csv)
         write_whole(given.out / f"{NAME}.png", shown.pictures["png"])
-        if records.trainings(given.results):
-            found = {"outcome": said, "differences": lines(rows).split("\n")}
-            records.write(given.out / f"{NAME}.json", given.results, found)
+        told = {"outcome": said, "differences": lines(rows).split("\n")}
+        records.write(given.out / f"{NAME}.json", given.results, told)
     return 0
 
 

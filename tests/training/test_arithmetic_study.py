@@ -157,6 +157,37 @@ def test_an_unfinished_study_has_no_outcome(tmp_path, capsys):
     assert "outcome: unfinished: 1 models are missing, first n = 4, seed 2" in said
 
 
+def write_training(path, hardware, text="a text"):
+    known = dict.fromkeys(("parameters", "versions", "wall_s"))
+    known |= {"recipe": {"data_sha256": text}, "hardware": hardware, "curve": [1, 2]}
+    path.write_text(json.dumps(known))
+
+
+def test_a_study_on_two_machines_keeps_the_trainings_and_the_cost_of_both(tmp_path):
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    for place, models, seconds in (("a", EVERY[:3], 60), ("b", EVERY[3:], 90)):
+        write_results(tmp_path / place, models)
+        write_results(whole, models)
+        for n, seed in models:
+            training = tmp_path / place / f"arithmetic-6M-n{n}-seed{seed}" / "training.json"
+            training.parent.mkdir()
+            write_training(training, place)
+        part = tmp_path / place / "parts" / "1.json"
+        part.parent.mkdir()
+        part.write_text(json.dumps({"part": place, "seconds": seconds}))
+        arithmetic.main([str(tmp_path / place), "-o", str(out)])
+        record = json.loads((out / "arithmetic.json").read_text())
+        assert record["outcome"].startswith("unfinished")
+    arithmetic.main([str(whole), "-o", str(out)])
+    record = json.loads((out / "arithmetic.json").read_text())
+    assert record["outcome"] == "agree" and record["gpu_minutes"] == 2.5
+    places = [record["trainings"][f"arithmetic-6M-n{n}-seed{s}"]["hardware"] for n, s in EVERY]
+    assert places == ["a"] * 3 + ["b"] * 6
+    write_training(tmp_path / "b" / "arithmetic-6M-n4-seed2" / "training.json", "b", "another")
+    with pytest.raises(ValueError, match="trained on another text"):
+        arithmetic.main([str(tmp_path / "b"), "-o", str(out)])
+
+
 def test_part_of_the_operations_is_refused(tmp_path):
     write_results(tmp_path, EVERY, operations=range(1, 5))
     with pytest.raises(ValueError, match="expected each of 1 to 5 once"):
