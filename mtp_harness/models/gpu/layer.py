@@ -34,6 +34,8 @@ def serves(layer: Any, states: Tensor, cache: KeyValueCache) -> bool:
     """Return whether the kernels can run this layer on these states [B, T, D]."""
     if cache.mask is None or hasattr(layer, "_hf_hook"):  # prompts; layers on several devices
         return False
+    if not hasattr(cache, "stored"):  # evaluations keep a call's keys alone: `head_states.Passes`
+        return False
     names = ("input_layernorm", "post_attention_layernorm")
     return all(knows_norm(getattr(layer, name, None), states) for name in names)
 

@@ -16,8 +16,10 @@ from mtp_harness.decode.cache import SlotCache
 from mtp_harness.models.decoding_weights import rotation
 from mtp_harness.models.gpu import attention, layer, serve
 from mtp_harness.models.gpu.kernels import add_norm, rotate_and_store, silu_times
+from mtp_harness.models.head_states import reused_states, tokens_ahead
 from mtp_harness.models.interface import LayerShape
 from mtp_harness.models.llama.cached_block import run_cached_block
+from mtp_harness.models.load import open_model
 from mtp_harness.models.trunk import TrunkModel
 
 
@@ -267,6 +269,22 @@ def test_a_layer_of_transformers_gives_what_it_gives_without_kernels(monkeypatch
     scale = states[0].abs().max()
     for kernels, plain in zip(states[2:], states[:2], strict=True):
         torch.testing.assert_close(kernels / scale, plain / scale, rtol=0, atol=2e-5)
+
+
+def test_evaluations_of_a_reused_module_are_not_served(monkeypatch):
+    model = open_model("mtp-bytes-qwen", dtype=torch.float32).model
+    tokens = torch.tensor([[100, 101, 102, 97, 98]])
+
+    def states():
+        with torch.no_grad():
+            first = model.head(1, model.trunk(tokens))
+            ahead = tokens_ahead(tokens, None)
+            return [state for _, state in reused_states(model, first, ahead, 4)]
+
+    expected = states()
+    monkeypatch.setattr(serve, "_on_gpu", lambda tensor: True)
+    for found, plain in zip(states(), expected, strict=True):
+        torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_a_norm_of_half_precision_rounds_as_transformers_does():
