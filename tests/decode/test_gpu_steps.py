@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 
+from mtp_harness.decode.cache import SlotCache
 from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.decode.sampling import Sampling
 from mtp_harness.decode.slots import Slots
@@ -39,16 +40,24 @@ def decode(model, k, slots):
 
 def compared(monkeypatch, caplog, model, ks):
     """Decode with graphs and kernels, and without either; return the former's answers."""
-    from mtp_harness.models.gpu import delta_window  # it needs Triton
+    from mtp_harness.models.gpu import delta_window, layer  # they need Triton
 
     caplog.set_level(logging.WARNING)
-    held = []
-    graphs = Slots.graphs
+    held, prompts = [], []
+    graphs, run = Slots.graphs, layer.run
+
+    def watched(block, states, rotated_by, cache, *others, **named):
+        prompts.append(cache.mask is None)
+        return run(block, states, rotated_by, cache, *others, **named)
+
+    monkeypatch.setattr(layer, "run", watched)
     monkeypatch.setattr(Slots, "graphs", lambda slots: held.append(graphs(slots)) or held[-1])
     fast = {(k, slots): decode(model, k, slots) for k in ks for slots in (1, 3)}
     assert all(held), caplog.text
+    assert {*prompts} == {True, False}, "prompts and steps run by the kernels"
     monkeypatch.setattr(Slots, "graphs", lambda slots: {})
     monkeypatch.setattr(serve, "_on_gpu", lambda states: False)
+    monkeypatch.setattr(layer, "serves", lambda *_: False)
     monkeypatch.setattr(delta_window, "serves", lambda *_: False)
     for (k, slots), found in fast.items():
         assert found == decode(model, k, slots), (k, slots)
@@ -78,6 +87,40 @@ def test_graphs_and_kernels_change_no_text(monkeypatch, caplog, tmp_path, family
 def test_shipped_models_write_the_same(monkeypatch, caplog, name, drafter):
     opened = open_model(name, dtype=torch.float32, device="cuda", drafter=drafter)
     compared(monkeypatch, caplog, opened.model, (1, 4))
+
+
+@pytest.mark.parametrize("family", ["mimo", "qwen3_5_text", "qwen3_next"])
+def test_prompts_of_half_precision_give_what_they_give_without_kernels(
+    monkeypatch, tmp_path, family
+):
+    from mtp_harness.models.gpu import layer
+
+    model = load_model(write_bytes(tmp_path, family, 1, LETTERS), torch.bfloat16).to("cuda")
+    tokens = torch.randint(97, 100, (3, 128), device="cuda")
+    lengths = torch.tensor([128, 70, 1], device="cuda")[:, None]
+    columns, slots = torch.arange(128, device="cuda"), torch.arange(2, -1, -1, device="cuda")
+    cache = SlotCache(model.layer_shapes(2), 3, 200, torch.bfloat16, model.device)
+    found = []
+    for kernels in (True, False):
+        if not kernels:
+            monkeypatch.setattr(layer, "serves", lambda *_: False)
+        cache.fill(slots, torch.where(columns < lengths, columns, cache.trash))
+        with torch.inference_mode():
+            states = model.trunk(tokens, columns.expand(3, -1), cache).float()
+        stored = [each[2, :128].float() for each in (*cache.keys, *cache.values) if each.numel()]
+        found.append([states[columns < lengths], *stored])
+    for fused, plain in zip(*found, strict=True):
+        torch.testing.assert_close(fused, plain, rtol=0, atol=0.05 * plain.abs().max())
+
+
+def test_more_numbers_than_an_int32_counts():
+    from mtp_harness.models.gpu.kernels import silu_times
+
+    gate_up = torch.zeros(2**17 + 1, 2**14, dtype=torch.bfloat16, device="cuda")
+    gate_up[-1] = 1
+    found = silu_times(gate_up)
+    assert found[-1].float().sub(0.7311).abs().max() < 0.01  # 1 / (1 + 1 / e)
+    assert not found[:-1].any()
 
 
 def test_a_graph_holds_experts_of_half_precision(tmp_path):

@@ -1,7 +1,7 @@
 """Lets layers and norms of transformers decode by the kernels, where a GPU has their states.
 
-Their `forward` is replaced; hooks and callers stay as they are. Everything else, prompts, training
-and other devices included, gets the `forward` of transformers.
+Their `forward` is replaced; hooks and callers stay as they are. Everything else, calls without a
+cache, training and other devices included, gets the `forward` of transformers.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ from mtp_harness.models.interface import KeyValueCache
 
 
 def serve_layers(layers: Iterable[Any]) -> None:
-    """Let decoder layers run by `layer.run` while decoding."""
+    """Let decoder layers run by `layer.run` while decoding, prompts included."""
     for layer in layers:
         layer.forward = partial(_layer, layer, layer.forward)
 
