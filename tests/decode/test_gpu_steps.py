@@ -6,13 +6,16 @@ import pytest
 import torch
 
 from mtp_harness.decode.cache import SlotCache
+from mtp_harness.decode.drafters import parallel
 from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.decode.sampling import Sampling
 from mtp_harness.decode.slots import Slots
+from mtp_harness.models import MTPLlamaConfig, MTPLlamaForCausalLM
 from mtp_harness.models.gpu import serve
 from mtp_harness.models.load import load_model, open_model
 
 from ..models.byte_families import write_bytes
+from .models_for_tests import lively
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
@@ -87,6 +90,20 @@ def test_graphs_and_kernels_change_no_text(monkeypatch, caplog, tmp_path, family
 def test_shipped_models_write_the_same(monkeypatch, caplog, name, drafter):
     opened = open_model(name, dtype=torch.float32, device="cuda", drafter=drafter)
     compared(monkeypatch, caplog, opened.model, (1, 4))
+
+
+def shared_unembedding():
+    """Return a random model whose four heads share an unembedding; drafts are right by luck."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 101, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 6}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "n_future_tokens": 4}
+    return lively(MTPLlamaForCausalLM(MTPLlamaConfig(**sizes, **heads, pad_token_id=0))).float()
+
+
+@pytest.mark.parametrize("most", [0, 4])  # steps of one row have 4 tokens, of three rows 12
+def test_heads_run_at_once_or_at_one_token(monkeypatch, caplog, most):
+    monkeypatch.setattr(parallel, "AT_ONCE", most)
+    compared(monkeypatch, caplog, shared_unembedding().to("cuda"), (1, 4))
 
 
 @pytest.mark.parametrize("family", ["mimo", "qwen3_5_text", "qwen3_next"])
