@@ -26,7 +26,7 @@ class StepGraph:
     """A function of fixed shapes as one CUDA graph, so that the GPU does not wait for Python."""
 
     def __init__(self, step: Callable[[], Tensor], other: "StepGraph | None" = None) -> None:
-        """Run `step` a few times, so that everything it needs is compiled, then capture it.
+        """Run `step` once, which compiles all that it needs, then capture it.
 
         Args:
             step: reads and writes tensors that live as long as this; running it more often is
@@ -39,8 +39,7 @@ class StepGraph:
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
-            for _ in range(3):
-                step()
+            step()
         torch.cuda.current_stream().wait_stream(aside)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph, pool=None if other is None else other.graph.pool()):
@@ -125,12 +124,15 @@ class Slots(step.Batch):
         """See `step.step`."""
         return step.step(self, self.drafter, n_tokens, width)
 
-    def graphs(self) -> dict[int, StepGraph]:
+    def graphs(self, fewest: int) -> dict[int, StepGraph]:
         """Return the step of k tokens as CUDA graphs, by the number of columns that they read.
 
         Call it before any row starts. The last one serves all steps; there are others, that read
         less, if attention does not stop at each row's own length. Empty without a GPU or with
         several, and, with a warning, if a graph cannot hold the model's step.
+
+        Args:
+            fewest: columns that every step needs; no graph reads less.
         """
         n_devices = len({keys.device for keys in self.cache.keys})
         if self.device.type != "cuda" or n_devices > 1:
@@ -141,7 +143,8 @@ class Slots(step.Batch):
             found = {}
             width = _NARROWEST
             while self.cache.cut and width < self.cache.trash:
-                found[width] = StepGraph(partial(self.step, self.k, width), whole)
+                if width >= fewest:
+                    found[width] = StepGraph(partial(self.step, self.k, width), whole)
                 width *= 2
             return found | {self.cache.trash: whole}
         except torch.OutOfMemoryError:

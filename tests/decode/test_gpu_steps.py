@@ -1,6 +1,8 @@
 """On a GPU: steps as CUDA graphs, with the kernels, give the text of eager steps without them."""
 
 import logging
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -54,11 +56,16 @@ def compared(monkeypatch, caplog, model, ks):
         return run(block, states, rotated_by, cache, *others, **named)
 
     monkeypatch.setattr(layer, "run", watched)
-    monkeypatch.setattr(Slots, "graphs", lambda slots: held.append(graphs(slots)) or held[-1])
+
+    def kept(slots, fewest):
+        held.append(graphs(slots, fewest))
+        return held[-1]
+
+    monkeypatch.setattr(Slots, "graphs", kept)
     fast = {(k, slots): decode(model, k, slots) for k in ks for slots in (1, 3)}
     assert all(held), caplog.text
     assert {*prompts} == {True, False}, "prompts and steps run by the kernels"
-    monkeypatch.setattr(Slots, "graphs", lambda slots: {})
+    monkeypatch.setattr(Slots, "graphs", lambda slots, fewest: {})
     monkeypatch.setattr(serve, "_on_gpu", lambda states: False)
     monkeypatch.setattr(layer, "serves", lambda *_: False)
     monkeypatch.setattr(delta_window, "serves", lambda *_: False)
@@ -145,4 +152,22 @@ def test_a_graph_holds_experts_of_half_precision(tmp_path):
     engine = Engine(model, 4, [], str)
     slots = Slots(model, 4, engine.rule, Sampling(), 2, 40)
     with torch.inference_mode():
-        assert slots.graphs()
+        assert slots.graphs(1)
+
+
+@pytest.mark.parametrize("name", ["mtp-bytes-n4", "mtp-bytes-qwen"])
+def test_one_run_is_enough_before_the_first_capture_of_a_process(name):
+    """Kernels are compiled and libraries prepared by it: in this process, tests before did that."""
+    program = f"""
+import torch
+from mtp_harness.decode.acceptance import Rule
+from mtp_harness.decode.sampling import Sampling
+from mtp_harness.decode.slots import Slots
+from mtp_harness.models.load import open_model
+
+model = open_model({name!r}, dtype=torch.float32, device="cuda").model
+with torch.inference_mode():
+    print(sorted(Slots(model, 4, Rule(), Sampling(), 3, 90).graphs(1)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[90]\n", done.stderr
