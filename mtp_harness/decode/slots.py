@@ -67,16 +67,16 @@ class Slots(step.Batch):
         if self.device.type == "cuda":
             longest = min(-(-longest // _BUCKET) * _BUCKET, self.cache.trash)
         padded = [[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts]
-        tokens = torch.tensor(padded, device=self.device)  # [b, T]
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
+        tokens = self.given(padded)  # [b, T]
+        lengths = self.given([len(prompt) for prompt in prompts])
         columns = torch.arange(longest, device=self.device)
         positions = torch.where(columns < lengths[:, None], columns, self.cache.trash)
-        self.cache.fill(torch.tensor(slots, device=self.device), positions)
+        self.cache.fill(self.given(slots), positions)
         return self.drafter.fill(self, tokens, lengths, self.known(positions))
 
     def share(self, source: int, targets: Sequence[int], length: int) -> None:
         """Copy the first `length` columns of a prompt to other slots."""
-        self.cache.share(source, torch.tensor(targets, device=self.device), length)
+        self.cache.share(source, self.given(targets), length)
 
     def lasting(self, prefilled: step.Prefilled, slot: int) -> step.Prefilled:
         """Return a prompt with its states in `slot`, for rows that start later.
@@ -103,7 +103,7 @@ class Slots(step.Batch):
         # The budget's last token is emitted, but never fed.
         ends = [len(prompt) + budget - 1 for prompt, budget in zip(prompts, budgets, strict=True)]
         rows, at, limit, key = (
-            torch.tensor(values, device=self.device)
+            self.given(values)
             for values in (slots, [len(prompt) for prompt in prompts], ends, keys)
         )
         logits = torch.stack([prompt.logits[:1] for prompt in prefilled])  # [b, 1, V]
@@ -118,7 +118,7 @@ class Slots(step.Batch):
 
     def stop(self, slots: Sequence[int]) -> None:
         """End rows: from now on they write into the trash column."""
-        self.limit[torch.tensor(slots, device=self.device)] = 0
+        self.limit[self.given(slots)] = 0
 
     def step(self, n_tokens: int, width: int) -> Tensor:
         """See `step.step`."""

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from mtp_harness.decode.acceptance import Rule
 from mtp_harness.decode.cache import SlotCache
 from mtp_harness.decode.drafters import parallel
 from mtp_harness.decode.engine import Engine, Request
@@ -153,6 +154,21 @@ def test_a_graph_holds_experts_of_half_precision(tmp_path):
     slots = Slots(model, 4, engine.rule, Sampling(), 2, 40)
     with torch.inference_mode():
         assert slots.graphs(1)
+
+
+def test_rows_begin_and_end_without_waiting_for_the_gpu():
+    model = open_model("mtp-bytes-n4", dtype=torch.float32, device="cuda").model
+    slots, prompts = Slots(model, 4, Rule(), Sampling(), 3, 90), [[97, 98], [99], [97]]
+    with torch.inference_mode():
+        for mode in ("default", "error"):  # compiles, and then raises where the host waits
+            torch.cuda.set_sync_debug_mode(mode)
+            try:
+                prefilled = slots.fill([2, 0, 1], prompts)
+                slots.start([2, 0, 1], prompts, prefilled, [9, 9, 9], [0, 1, 2])
+                slots.step(4, 90)
+                slots.stop([0, 2])
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("name", ["mtp-bytes-n4", "mtp-bytes-qwen"])
