@@ -2,7 +2,8 @@
 
 Decoding mostly waits for weights to be read. With separate operations, one token through a block
 takes some forty launches, which cost as much as the weights; here there are ten. Arithmetic is in
-float32, whatever the stored type.
+float32, whatever the stored type. Tokens are counted in int64: a long prompt has more than 2**31
+numbers.
 """
 
 from typing import NamedTuple
@@ -41,7 +42,7 @@ def _add_norm(
     padded: tl.constexpr,
     add: tl.constexpr,
 ):
-    token = tl.program_id(0)
+    token = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, padded)
     inside = lane < width
     place = token * width + lane
@@ -114,7 +115,7 @@ def _rotate_and_store(
     norm: tl.constexpr,
     block: tl.constexpr,
 ):
-    token = tl.program_id(0)
+    token = tl.program_id(0).to(tl.int64)
     head = (tl.program_id(1) * block + tl.arange(0, block))[:, None]
     dim = tl.arange(0, head_dim)[None, :]
     is_query = head < n_queries
@@ -200,7 +201,7 @@ def rotate_and_store(
 
 @triton.jit
 def _gate(seen, projected, n_queries: tl.constexpr, head_dim: tl.constexpr, width: tl.constexpr):
-    token, head = tl.program_id(0), tl.program_id(1)
+    token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     dim = tl.arange(0, head_dim)
     place = seen + (token * n_queries + head) * head_dim + dim
     x = tl.load(place)
@@ -223,7 +224,7 @@ def gate_(seen: Tensor, projected: Tensor) -> None:
 
 @triton.jit
 def _silu_times(gate_up, out, width, block: tl.constexpr):
-    token = tl.program_id(0)
+    token = tl.program_id(0).to(tl.int64)
     lane = tl.program_id(1) * block + tl.arange(0, block)
     inside = lane < width
     source = gate_up + token * 2 * width + lane

@@ -1,5 +1,6 @@
 """The GPU's kernels, run by Triton's interpreter on the CPU, against plain float64 arithmetic."""
 
+import copy
 import os
 
 import pytest
@@ -16,8 +17,11 @@ from mtp_harness.decode.cache import SlotCache
 from mtp_harness.models.decoding_weights import rotation
 from mtp_harness.models.gpu import attention, layer, serve
 from mtp_harness.models.gpu.kernels import add_norm, rotate_and_store, silu_times
+from mtp_harness.models.head_states import reused_states, tokens_ahead
 from mtp_harness.models.interface import LayerShape
+from mtp_harness.models.llama.blocks import run_blocks
 from mtp_harness.models.llama.cached_block import run_cached_block
+from mtp_harness.models.load import open_model
 from mtp_harness.models.trunk import TrunkModel
 
 
@@ -164,6 +168,38 @@ def test_a_block_gives_what_it_gives_without_kernels(monkeypatch, bias, last, na
     assert torch.equal(states, before)
 
 
+def test_prompts_of_unequal_length_give_what_they_give_alone_without_kernels():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 48, "intermediate_size": 40, "head_dim": 16}
+    config = LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2)
+    config._attn_implementation = "sdpa"
+    block, rotary = LlamaDecoderLayer(config, 0).eval(), LlamaRotaryEmbedding(config)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.normal_(0, parameter.shape[-1] ** -0.5)
+    exact = copy.deepcopy(block).double()
+    states, lengths, slots = torch.randn(2, 7, 48), [7, 4], torch.tensor([2, 0])
+    cache = SlotCache([LayerShape(2, 16)], 3, 20, torch.float32, torch.device("cpu"))
+    for stored in (*cache.keys, *cache.values):
+        stored.fill_(9)
+    columns = torch.arange(7)
+    positions = torch.where(columns < torch.tensor(lengths)[:, None], columns, 20)
+    cache.fill(slots, positions)
+    with torch.inference_mode():
+        assert layer.serves(block, states, cache)
+        found = layer.run(block, states, rotation(rotary, states, positions), cache)
+        for row, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
+            alone = states[row : row + 1, :length].double()
+            expected = run_blocks([exact], alone, rotary, None, None)
+            torch.testing.assert_close(found[row : row + 1, :length].double(), expected)
+            normed = exact.input_layernorm(alone)[0]
+            values = exact.self_attn.v_proj(normed).view(length, 2, 16)
+            torch.testing.assert_close(cache.values[0][slot, :length].double(), values)
+            kept = cache.keys[0][slot], cache.values[0][slot]
+            assert all((each[length:20] == 9).all() for each in kept)
+    assert all((each[1] == 9).all() for each in (*cache.keys, *cache.values))
+
+
 # Layers of transformers, with the kernels and without
 
 
@@ -255,7 +291,7 @@ def test_a_layer_of_transformers_gives_what_it_gives_without_kernels(monkeypatch
         window = torch.tensor([[5, 6, 7], [3, 4, 5], [20, 20, 20]])  # the third row is dead
         with torch.inference_mode():
             cache.fill(torch.arange(3), places)
-            model.trunk(prompts, places, cache)
+            states.append(model.trunk(prompts, places, cache))
             for n in (3, 2):  # a second window, after the first token of the one before
                 here = window[:, :n].contiguous()
                 cache.at(here, 12)
@@ -263,10 +299,38 @@ def test_a_layer_of_transformers_gives_what_it_gives_without_kernels(monkeypatch
                 cache.keep(torch.tensor([1, 2, 0]))
                 states.append(found[:2])
                 window = torch.where(window == 20, 20, window + torch.tensor([[1], [2], [0]]))
-    assert len(served) == 2 * len(model.base.layers)
+    assert len(served) == 3 * len(model.base.layers)
     scale = states[0].abs().max()
-    for kernels, plain in zip(states[2:], states[:2], strict=True):
+    for kernels, plain in zip(states[3:], states[:3], strict=True):
         torch.testing.assert_close(kernels / scale, plain / scale, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("window", [False, True])
+def test_training_is_not_served(monkeypatch, window):
+    model = TrunkOnly(_decoder("llama"))
+    monkeypatch.setattr(serve, "_on_gpu", lambda tensor: True)
+    monkeypatch.setattr(layer, "run", None)
+    cache = SlotCache(model.trunk_shapes(), 1, 20, torch.float32, torch.device("cpu"))
+    tokens, places = torch.tensor([[1, 2, 3]]), torch.tensor([[0, 1, 2]])
+    (cache.at(places, 3) if window else cache.fill(torch.arange(1), places))
+    model.trunk(tokens, places, cache).sum().backward()
+    assert model.base.layers[0].mlp.up_proj.weight.grad.abs().max() > 0
+
+
+def test_evaluations_of_a_reused_module_are_not_served(monkeypatch):
+    model = open_model("mtp-bytes-qwen", dtype=torch.float32).model
+    tokens = torch.tensor([[100, 101, 102, 97, 98]])
+
+    def states():
+        with torch.no_grad():
+            first = model.head(1, model.trunk(tokens))
+            ahead = tokens_ahead(tokens, None)
+            return [state for _, state in reused_states(model, first, ahead, 4)]
+
+    expected = states()
+    monkeypatch.setattr(serve, "_on_gpu", lambda tensor: True)
+    for found, plain in zip(states(), expected, strict=True):
+        torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_a_norm_of_half_precision_rounds_as_transformers_does():
