@@ -29,6 +29,8 @@ BLOCK = 64
 """Columns that are read at a time."""
 PROGRAMS = 132
 """Number of programs, about: one on each multiprocessor of an H100, as parts have to be joined."""
+WARPS = 4
+"""Of a program."""
 _NEW = 16
 """Most tokens of a row in a call; the tensor cores need as many."""
 
@@ -100,9 +102,9 @@ def _rotate_and_attend(
     start = split * per_split
     end = tl.minimum(start + per_split, length)
     base = row.to(tl.int64) * n_columns * n_kv_heads * head_dim + head * head_dim
-    if early and head_dim >= 64:
+    if early:
         soon = tl.minimum(start + tl.arange(0, block), tl.maximum(length - 1, 0))
-        ahead = soon[:, None] * n_kv_heads * head_dim + (tl.arange(0, head_dim // 64) * 64)[None, :]
+        ahead = soon[:, None] * n_kv_heads * head_dim + (tl.arange(0, head_dim // 16) * 16)[None, :]
         ask_for(keys + base + ahead)
         ask_for(values + base + ahead)
     wait(early)
@@ -219,6 +221,7 @@ def rotate_and_attend(
         block=fitting(BLOCK, keys, n_queries + _NEW),
         n_splits=n_splits,
         early=early,
+        num_warps=WARPS,
         **launch_options(early),
     )
     return parts

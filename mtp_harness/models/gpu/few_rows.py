@@ -42,14 +42,14 @@ class Tile(NamedTuple):
     columns: int  # of the weight, at a time
     warps: int
     stages: int  # pieces that are under way at a time, plus one
-    ahead: int  # columns, a multiple of 64, that are asked for before the inputs are there
+    ahead: int  # columns that are asked for before the inputs are there; 0, or a power of two
     lanes: int  # least number of tokens side by side: 1 for sums, 8 for tensor cores
 
 
 TILES = {
     "qkv": (Tile(8, 1024, 4, 4, 512, 1), Tile(64, 128, 4, 4, 512, 8)),
     "o": (Tile(16, 512, 4, 4, 512, 1), Tile(32, 256, 4, 4, 512, 8)),
-    "gate_up": (Tile(8, 1024, 4, 3, 512, 1), Tile(32, 128, 4, 4, 512, 8)),
+    "gate_up": (Tile(4, 1024, 4, 4, 512, 1), Tile(32, 128, 4, 4, 512, 8)),
     "down": (Tile(16, 512, 4, 4, 512, 1), Tile(32, 256, 4, 4, 512, 8)),
 }
 """For one token, and for more; measured by `tests/benchmarks/bench_layers_gpu.py`."""
@@ -168,7 +168,7 @@ def _product(
     inside = row < n_out
     source = weight + tl.where(inside, row, 0).to(tl.int64) * width
     if ahead > 0:
-        pieces = tl.arange(0, ahead // 64) * 64
+        pieces = tl.arange(0, ahead // 16) * 16
         ask_for(source[:, None] + pieces[None, :])
         if gated:
             ask_for(source[:, None] + n_out * width + pieces[None, :])
@@ -270,11 +270,9 @@ def _tile(kind: str, n_tokens: int) -> Tile:
 
 
 def _ahead(tile: Tile, weight: Tensor) -> int:
-    """Return how many columns to ask for: pieces of 128 bytes from multiples of 16 bytes on."""
-    width = weight.shape[1]
-    if width < 64 or width % 8 or weight.data_ptr() % 16:
-        return 0
-    return min(tile.ahead, 1 << (width.bit_length() - 1))
+    """Return how many columns to ask for: as many as there are, in pieces of 16."""
+    most = 1 << (weight.shape[1].bit_length() - 1)
+    return min(tile.ahead, most) if most >= 16 else 0
 
 
 def _launch(
