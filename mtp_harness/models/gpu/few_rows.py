@@ -52,7 +52,7 @@ TILES = {
     "gate_up": (Tile(4, 1024, 4, 4, 512, 1), Tile(32, 128, 4, 4, 512, 8)),
     "down": (Tile(16, 512, 4, 4, 512, 1), Tile(32, 256, 4, 4, 512, 8)),
 }
-"""For one token, and for more; measured by `tests/benchmarks/bench_layers_gpu.py`."""
+"""For one token, and for more; to be measured by `tests/benchmarks/bench_layers_gpu.py`."""
 
 
 class Norm(NamedTuple):
