@@ -63,7 +63,7 @@ MORE += [Tile(32, 128, 4, 5, 512, 8), Tile(32, 128, 2, 5, 512, 8), Tile(32, 256,
 MORE += [Tile(32, 256, 4, 4, 512, 8), Tile(16, 256, 2, 4, 512, 8), Tile(16, 256, 1, 5, 512, 8)]
 MORE += [Tile(16, 512, 4, 3, 512, 8), Tile(128, 128, 8, 4, 512, 8)]
 TILES = {kind: (ONE, MORE) for kind in KINDS}
-AHEAD = (0, 256, 1024, 2048)
+AHEAD = (0, 256, 512, 1024, 4096)
 DIED = "its process died"
 ATTENTION = [(p, b, w) for p in (66, 132, 264) for b, w in ((64, 4), (32, 4), (32, 2), (128, 4))]
 
@@ -86,6 +86,10 @@ class Constants(NamedTuple):
     def with_tile(self, kind, n_tokens, tile):
         one, more = self.tiles[kind]
         pair = (tile, more) if n_tokens == 1 else (one, tile)
+        return self._replace(tiles=self.tiles | {kind: pair})
+
+    def with_ahead(self, kind, ahead):
+        pair = tuple(tile._replace(ahead=ahead) for tile in self.tiles[kind])
         return self._replace(tiles=self.tiles | {kind: pair})
 
 
@@ -290,8 +294,9 @@ def microseconds(case):
 class Bench:
     """What was timed so far."""
 
-    def __init__(self, shapes, tokens, workers, tiles):
-        self.shapes, self.tokens, self.workers, self.tiles = shapes, tokens, workers, tiles
+    def __init__(self, shapes, tokens, workers, tiles, ahead):
+        self.shapes, self.tokens, self.workers = shapes, tokens, workers
+        self.tiles, self.ahead = tiles, ahead
         self.rows, self.failed = [], []
         self.best = Constants(dict(few_rows.TILES))
 
@@ -342,33 +347,24 @@ class Bench:
                     self._race_tiles(kind, shapes, tokens, self.tiles[kind][index])
 
     def _race_tiles(self, kind, shapes, tokens, tiles):
-        for ahead in (None, AHEAD):
-            if ahead:
-                now = self.best.tiles[kind][tokens[0] > 1]
-                tiles = [now._replace(ahead=each) for each in {*ahead, now.ahead}]
-            candidates = {
-                " ".join(map(str, tile)): self.best.with_tile(kind, tokens[0], tile)
-                for tile in tiles
-            }
-            fastest = self.race(kind, shapes, tokens, candidates, "tile")
-            if fastest is not None:
-                self.best = candidates[fastest]
+        candidates = {
+            " ".join(map(str, tile)): self.best.with_tile(kind, tokens[0], tile) for tile in tiles
+        }
+        self._keep(candidates, self.race(kind, shapes, tokens, candidates, "tile"))
+
+    def _keep(self, candidates, fastest):
+        if fastest is not None:
+            self.best = candidates[fastest]
 
     def race_attention(self, choices):
         candidates = {
             " ".join(map(str, choice)): self.best._replace(attention=choice) for choice in choices
         }
-        fastest = self.race(
-            "attention",
-            self.shapes,
-            [n for n in self.tokens if n in (1, 4, 16)],
-            candidates,
-            "programs",
-        )
-        if fastest is not None:
-            self.best = candidates[fastest]
+        tokens = [n for n in self.tokens if n in (1, 4, 16)]
+        self._keep(candidates, self.race("attention", self.shapes, tokens, candidates, "programs"))
 
     def race_layers(self):
+        """Choose a way, then how much each kind asks for ahead: that depends on the others."""
         candidates = {
             f"few rows, early {early}, {inside} parts joined inside": self.best._replace(
                 early=early, joined_inside=inside
@@ -376,11 +372,16 @@ class Bench:
             for early in (True, False)
             for inside in (0, 8)
         }
-        fastest = self.race("layer", self.shapes, self.tokens, candidates, "way")
-        ten = {"ten launches": self.best._replace(most_tokens=0)}
-        self.race("layer", self.shapes, self.tokens, ten, "way")
-        if fastest is not None:
-            self.best = candidates[fastest]
+        self._keep(candidates, self.race("layer", self.shapes, self.tokens, candidates, "way"))
+        for kind in KINDS if self.best.early else ():
+            candidates = {f"{kind} ahead {n}": self.best.with_ahead(kind, n) for n in self.ahead}
+            tokens = self.tokens[:2]
+            self._keep(candidates, self.race("layer", self.shapes, tokens, candidates, "way"))
+        ways = {
+            "few rows, the best": self.best,
+            "ten launches": self.best._replace(most_tokens=0),
+        }
+        self.race("layer", self.shapes, self.tokens, ways, "way")
 
 
 def say(text):
@@ -400,11 +401,11 @@ def main():
     begin = time.time()
     if given.tiny:
         tiles = {kind: ([Tile(16, 64, 4, 2, 64, 1)], [Tile(16, 64, 4, 2, 64, 8)]) for kind in KINDS}
-        bench = Bench(["tiny"], [1, 4], Workers(0), tiles)
+        bench = Bench(["tiny"], [1, 4], Workers(0), tiles, (0,))
         bench.best = Constants({kind: (one[0], more[0]) for kind, (one, more) in tiles.items()})
     else:
         workers = Workers(min(14, len(os.sched_getaffinity(0))))
-        bench = Bench(list(SHAPES), [1, 4, 5, 8, 16], workers, TILES)
+        bench = Bench(list(SHAPES), [1, 4, 5, 8, 16], workers, TILES, AHEAD)
     if "products" in given.only:
         bench.race_products()
     if "attention" in given.only:

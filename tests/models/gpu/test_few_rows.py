@@ -276,6 +276,25 @@ def test_a_layer_gives_what_it_gives_by_other_kernels(monkeypatch, name, asked):
     torch.testing.assert_close(*stored, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize("most", [0, 16])
+def test_rows_may_share_their_positions(monkeypatch, most):
+    monkeypatch.setattr(few_rows, "FEW_ROWS", most)
+    monkeypatch.setattr(few_attention, "PROGRAMS", 1)
+    monkeypatch.setattr(attention, "_PROGRAMS", 1)
+    model = small_decoder("llama").to(DEVICE).half()
+    block, rotary = model.model.layers[0], model.model.rotary_emb
+    shared = torch.tensor([3, 4], device=DEVICE)
+    outputs = []
+    for positions in (shared.expand(3, -1), shared.repeat(3, 1)):
+        cache = SlotCache([LayerShape(2, 16)], 3, 20, torch.float16, DEVICE)
+        cache.at(positions, 10)
+        states = randn(3, 2, 48)
+        with torch.inference_mode():
+            turned = signed(*rotary(states, position_ids=positions))
+            outputs.append(layer.run(block, states, turned, cache))
+    assert torch.equal(*outputs)
+
+
 @pytest.mark.parametrize("name", ["qwen3_5_text", "deepseek_v3"])
 def test_layers_that_are_not_known_run_as_before(name):
     model = small_decoder(name).half()
