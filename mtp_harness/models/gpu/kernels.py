@@ -23,7 +23,7 @@ def is_power_of_2(width: int) -> bool:
 
 
 @triton.jit
-def _scaled(wide, weight, dtype: tl.constexpr):
+def scaled(wide, weight, dtype: tl.constexpr):
     """Return float32 `wide` times a norm's weight, rounded as transformers rounds it."""
     if weight.dtype != tl.float32:
         wide = wide.to(dtype).to(tl.float32)
@@ -53,7 +53,7 @@ def _add_norm(
     wide = x.to(tl.float32)
     scale = 1.0 / tl.sqrt(tl.sum(wide * wide, 0) / width + epsilon)
     by = tl.load(weight + lane, mask=inside, other=0.0)
-    tl.store(normed + place, _scaled(wide * scale, by, x.dtype), mask=inside)
+    tl.store(normed + place, scaled(wide * scale, by, x.dtype), mask=inside)
 
 
 def add_norm(
@@ -96,6 +96,21 @@ class HeadNorm(NamedTuple):
 
 
 @triton.jit
+def turn(x, other, weight, its, cosine, sine, epsilon, head_dim: tl.constexpr, norm: tl.constexpr):
+    """Return heads x [n, d], normed if they are, and rotated.
+
+    `other` has the partner of every number; `weight` and `its`, the norm's, belong to both.
+    """
+    normed = x
+    if norm:
+        wide = x.to(tl.float32)
+        scale = 1.0 / tl.sqrt(tl.sum(wide * wide, 1) / head_dim + epsilon)[:, None]
+        normed = scaled(wide * scale, weight, x.dtype)
+        other = scaled(other.to(tl.float32) * scale, its, x.dtype)
+    return (normed.to(tl.float32) * cosine + other.to(tl.float32) * sine).to(x.dtype)
+
+
+@triton.jit
 def _rotate_and_store(
     projected,
     cos,
@@ -127,19 +142,13 @@ def _rotate_and_store(
     partner = tl.where(turns, (dim + rotated // 2) % rotated, dim)
     x = tl.load(source + dim, mask=inside, other=0.0)
     other = tl.load(source + partner, mask=inside, other=0.0)
+    weight, its = query_weight, key_weight
     if norm:
-        wide = x.to(tl.float32)
-        scale = 1.0 / tl.sqrt(tl.sum(wide * wide, 1) / head_dim + epsilon)[:, None]
         weight = tl.where(is_query, tl.load(query_weight + dim), tl.load(key_weight + dim))
         its = tl.where(is_query, tl.load(query_weight + partner), tl.load(key_weight + partner))
-        normed = _scaled(wide * scale, weight, x.dtype)
-        other = _scaled(other.to(tl.float32) * scale, its, x.dtype)
-    else:
-        normed = x
     cosine = tl.load(cos + token * rotated + dim, mask=turns, other=1.0)
     sine = tl.load(sin + token * rotated + dim, mask=turns, other=0.0)
-    turned = normed.to(tl.float32) * cosine + other.to(tl.float32) * sine
-    turned = turned.to(x.dtype)
+    turned = turn(x, other, weight, its, cosine, sine, epsilon, head_dim, norm)
     tl.store(query + (token * n_queries + head) * head_dim + dim, turned, mask=is_query)
     column = tl.load(places + token) * n_keys
     is_key = (head >= n_queries) & (head < n_queries + n_keys)

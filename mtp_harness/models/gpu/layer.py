@@ -2,6 +2,8 @@
 
     states + mixer(norm(states)), and of that + mlp(norm)
 
+Steps of few tokens take five or six launches (`few_rows`), if attention and mlp are known here.
+
 The numbers are the layer's own up to rounding. A mixer or mlp that is not known here (latent
 attention, experts) runs as it is, between the fused norms. float64, which the kernels do not
 support, is not served, nor is anything that needs gradients.
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mtp_harness.models.decoding_weights import Rotation, are_linear, joined
+from mtp_harness.models.gpu import few_attention, few_rows
 from mtp_harness.models.gpu.attention import attend_rows
 from mtp_harness.models.gpu.kernels import (
     TYPES,
@@ -63,6 +66,9 @@ def run(
             is [B, 1, D]. For layers with known attention, and not for prompts.
         others: arguments of transformers' attention, for a kind that is not known here.
     """
+    in_slots = cache.mask is not None  # not a prompt
+    if in_slots and few_rows.serves(states) and _is_known(layer, states.shape[1]):
+        return _run_few(layer, states, rotated_by, cache, last)
     n_rows, n_tokens, width = states.shape
     flat = states.reshape(-1, width)  # [N, D], N = B * T
     _, normed = _add_norm(layer.input_layernorm, flat, None)
@@ -162,7 +168,7 @@ def _attend_slots(
 ) -> Tensor:
     """Return what a step's tokens see of their rows, [N, H * d], or [B, H * d] with `last`."""
     keys, values = cache.stored(attention.layer_idx)  # [slots, L + 1, H_kv, d]
-    positions = cache.positions
+    positions = cache.positions.contiguous()  # of equal rows they may be one, expanded
     query = rotate(cache.places, keys.flatten(0, 1), values.flatten(0, 1))  # [N, H, d]
     query = query.view(*positions.shape, *query.shape[1:])
     if last is not None:
@@ -193,6 +199,60 @@ def _head_norm(attention: Any) -> HeadNorm | None:
     if query is None or key is None:
         return None
     return HeadNorm(_norm_weight(query), _norm_weight(key), _epsilon(query))
+
+
+# Few tokens
+
+
+def _is_known(layer: Any, n_tokens: int) -> bool:
+    """Return whether `_run_few` can run a layer on so many tokens of each row."""
+    attention = getattr(layer, "self_attn", None)
+    if attention is None or not knows_attention(attention) or not _knows_mlp(layer.mlp):
+        return False
+    if _family(attention, "Attention") in _ONE_PLUS:  # attention with a gate
+        return False
+    n_heads, n_kv_heads = (
+        each.out_features // attention.head_dim for each in (attention.q_proj, attention.k_proj)
+    )
+    return few_attention.serves(n_tokens, n_heads, n_kv_heads, attention.head_dim)
+
+
+def _run_few(
+    layer: Any, states: Tensor, rotated_by: Rotation, cache: KeyValueCache, last: Tensor | None
+) -> Tensor:
+    """Do what `run` does, for few tokens."""
+    attention, mlp = layer.self_attn, layer.mlp
+    # The first, because attention may read them before the kernel in front of it has ended.
+    lengths = cache.remember("lengths", cache.lengths)
+    positions = cache.positions.contiguous()  # of equal rows they may be one, expanded
+    flat = states.reshape(-1, states.shape[-1]).contiguous()  # [N, D]
+    qkv, down = joined(attention, "q_proj", "k_proj", "v_proj"), mlp.down_proj
+    cos, sin = (part.flatten(0, 2) for part in rotated_by)  # [N, r]
+    keys, values = cache.stored(attention.layer_idx)  # [B, L + 1, H_kv, d]
+    projected = few_rows.normed_product(flat, _norm_of(layer.input_layernorm), qkv.weight, qkv.bias)
+    seen = few_attention.rotate_and_attend(
+        projected,
+        cos,
+        sin,
+        keys,
+        values,
+        cache.places,
+        lengths,
+        positions,
+        attention.scaling,
+        norm=_head_norm(attention),
+        last=last,
+    )
+    out = attention.o_proj
+    flat = few_rows.summed_product(seen, out.weight, out.bias, flat, last)  # [N, D], or [B, D]
+    pair, norm = joined(mlp, "gate_proj", "up_proj"), _norm_of(layer.post_attention_layernorm)
+    active = few_rows.gated_product(flat, norm, pair.weight, pair.bias)
+    flat = few_rows.summed_product(active, down.weight, down.bias, flat)
+    return flat.view(len(states), -1, states.shape[-1])
+
+
+def _norm_of(module: Any) -> few_rows.Norm:
+    return few_rows.Norm(_norm_weight(module), _epsilon(module))
 
 
 # The rest

@@ -22,7 +22,8 @@ from mtp_harness.models.interface import LayerShape
 from mtp_harness.models.llama.blocks import run_blocks
 from mtp_harness.models.llama.cached_block import run_cached_block
 from mtp_harness.models.load import open_model
-from mtp_harness.models.trunk import TrunkModel
+
+from .decoders import TrunkOnly, small_decoder
 
 
 @pytest.mark.parametrize("width", [64, 100])
@@ -203,82 +204,11 @@ def test_prompts_of_unequal_length_give_what_they_give_alone_without_kernels():
 # Layers of transformers, with the kernels and without
 
 
-class TrunkOnly(TrunkModel):
-    n_future_tokens = 1
-
-    def layer_shapes(self, heads):
-        return self.trunk_shapes()
-
-    def head(self, offset, states, tokens=None, positions=None, cache=None):
-        return states
-
-    def logits(self, offset, states):
-        return states
-
-
-def _decoder(name):
-    """Return a small decoder of a family, two layers of every kind it has, and its config."""
-    import transformers
-
-    sizes = {
-        "vocab_size": 11,
-        "hidden_size": 48,
-        "intermediate_size": 40,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 16,
-        "attn_implementation": "sdpa",
-    }
-    more = {
-        "glm4_moe": {
-            "partial_rotary_factor": 0.5,
-            "use_qk_norm": True,
-            "attention_bias": True,
-            "moe_intermediate_size": 24,
-            "n_routed_experts": 4,
-            "num_experts_per_tok": 2,
-            "first_k_dense_replace": 1,
-        },
-        "qwen3_5_text": {
-            "layer_types": ["linear_attention", "full_attention"],
-            "linear_num_value_heads": 4,
-            "linear_num_key_heads": 2,
-            "linear_key_head_dim": 16,
-            "linear_value_head_dim": 16,
-            "partial_rotary_factor": 0.5,
-        },
-        "deepseek_v3": {
-            "num_key_value_heads": 4,
-            "head_dim": 8,
-            "kv_lora_rank": 16,
-            "q_lora_rank": 16,
-            "qk_rope_head_dim": 8,
-            "qk_nope_head_dim": 16,
-            "v_head_dim": 16,
-            "n_routed_experts": 4,
-            "num_experts_per_tok": 2,
-            "n_group": 1,
-            "topk_group": 1,
-            "moe_intermediate_size": 24,
-            "first_k_dense_replace": 1,
-        },
-    }
-    config = transformers.AutoConfig.for_model(name, **sizes | more.get(name, {}))
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            spread = parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.3
-            parameter.normal_(1.0 if "norm" in key and "qwen3_5" not in name else 0.0, spread)
-    return model
-
-
 @pytest.mark.parametrize(
     "name", ["llama", "mistral", "qwen2", "qwen3", "glm4_moe", "qwen3_5_text", "deepseek_v3"]
 )
 def test_a_layer_of_transformers_gives_what_it_gives_without_kernels(monkeypatch, name):
-    model = TrunkOnly(_decoder(name))
+    model = TrunkOnly(small_decoder(name))
     states = []
     served = []
     run = layer.run
@@ -307,7 +237,7 @@ def test_a_layer_of_transformers_gives_what_it_gives_without_kernels(monkeypatch
 
 @pytest.mark.parametrize("window", [False, True])
 def test_training_is_not_served(monkeypatch, window):
-    model = TrunkOnly(_decoder("llama"))
+    model = TrunkOnly(small_decoder("llama"))
     monkeypatch.setattr(serve, "_on_gpu", lambda tensor: True)
     monkeypatch.setattr(layer, "run", None)
     cache = SlotCache(model.trunk_shapes(), 1, 20, torch.float32, torch.device("cpu"))
@@ -336,13 +266,13 @@ def test_evaluations_of_a_reused_module_are_not_served(monkeypatch):
 def test_a_norm_of_half_precision_rounds_as_transformers_does():
     ours, given = [], torch.randn(3, 48, generator=torch.Generator().manual_seed(0)).half()
     for name in ("qwen3", "qwen3_5_text"):
-        norm = _decoder(name).model.norm.half()
+        norm = small_decoder(name).model.norm.half()
         ours.append(layer.norm(norm, given))
         assert torch.equal(ours[-1], norm(given))
 
 
 def test_states_of_one_token_of_several_rows_are_no_matter():
     given = torch.randn(3, 5, 48, generator=torch.Generator().manual_seed(0))
-    norm = _decoder("qwen3").model.norm
+    norm = small_decoder("qwen3").model.norm
     for states in (given[:, 4:], given[:, 2], given[:, ::2]):
         torch.testing.assert_close(layer.norm(norm, states), norm(states))
