@@ -137,6 +137,24 @@ def _finished(found, bias, row, inside, dtype: tl.constexpr, by_sums: tl.constex
 
 
 @triton.jit
+def _silu_times(gate, up, dtype: tl.constexpr):
+    """Return silu(gate) * up, rounded where transformers rounds."""
+    wide = gate.to(tl.float32)
+    shut = (wide / (1.0 + tl.exp(-wide))).to(dtype)
+    return (shut.to(tl.float32) * up.to(tl.float32)).to(dtype)
+
+
+@triton.jit
+def _plus(result, residual, last, window, token, row, inside, n_out, dtype: tl.constexpr):
+    """Return a result [rows, tokens] plus the residual, that of `last` if there is one."""
+    which = token
+    if last is not None:
+        which = token * window + tl.load(last + token, mask=inside, other=0).to(tl.int32)
+    before = tl.load(residual + which * n_out + row, mask=inside, other=0.0)
+    return (result.to(tl.float32) + before.to(tl.float32)).to(dtype)
+
+
+@triton.jit
 def _product(
     states,
     norm_weight,
@@ -204,17 +222,12 @@ def _product(
     if gated:
         up_bias = None if bias is None else bias + n_out
         up = _finished(found_up, up_bias, row, inside, dtype, by_sums)
-        wide = result.to(tl.float32)
-        result = (wide / (1.0 + tl.exp(-wide))).to(dtype)
-        result = (result.to(tl.float32) * up.to(tl.float32)).to(dtype)
-    inside = inside[:, None] & live[None, :]
+        result = _silu_times(result, up, dtype)
+    token, row = token[None, :], row[:, None]
+    inside = live[None, :] & inside[:, None]
     if residual is not None:
-        which = token
-        if last is not None:
-            which = token * window + tl.load(last + token, mask=live, other=0).to(tl.int32)
-        before = tl.load(residual + which[None, :] * n_out + row[:, None], mask=inside, other=0.0)
-        result = (result.to(tl.float32) + before.to(tl.float32)).to(dtype)
-    tl.store(out + token[None, :] * n_out + row[:, None], result, mask=inside)
+        result = _plus(result, residual, last, window, token, row, inside, n_out, dtype)
+    tl.store(out + token * n_out + row, result, mask=inside)
 
 
 def normed_product(states: Tensor, norm: Norm, weight: Tensor, bias: Tensor | None) -> Tensor:
