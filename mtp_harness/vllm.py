@@ -118,6 +118,7 @@ class MTPVLLM(EngineLM):
         given = {"seed": self._seed % 2**32, **kwargs, **self.speculating()}
         with starting(pretrained, VLLM_VERSION):
             super().__init__(pretrained=resolve(pretrained), **given)
+        self.close_at_exit()
         self._token_lengths = TokenLengths(self.tok_decode)
 
     @classmethod

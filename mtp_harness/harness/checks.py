@@ -11,7 +11,8 @@ from typing import Any
 
 from mtp_harness.errors import UserError
 from mtp_harness.harness import task_options
-from mtp_harness.harness.task_index import RequestedTask, find_requested
+from mtp_harness.harness.task_index import RequestedTask, find_requested, listed
+from mtp_harness.harness.vllm_tasks import refuse_in_vllm
 
 
 def check_before_load(
@@ -37,7 +38,7 @@ def check_before_load(
     ours = [task.name for task in requested if task.ours]
     if cache_requests and ours:
         raise UserError(
-            f"--cache_requests cannot be used with {_listed(ours)}, because its key knows neither "
+            f"--cache_requests cannot be used with {listed(ours)}, because its key knows neither "
             "repeats nor generation arguments: leave it out."
         )
     _refuse_unknown_options(requested, _given(metadata, model_args))
@@ -46,17 +47,28 @@ def check_before_load(
     ]
     if grading and not predict_only and not confirm_run_unsafe_code:
         _require_isolation(grading)
-    _require_request_types(model, requested)
+    if model == "mtp-vllm":
+        refuse_in_vllm(requested, _arguments(model_args), metadata or {})
+    else:
+        _require_request_types(model, requested)
+
+
+def _arguments(model_args: str | Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return the model's arguments by name."""
+    from lm_eval.utils import simple_parse_args_string
+
+    if isinstance(model_args, str):
+        parsed: dict[str, Any] = simple_parse_args_string(model_args)
+        return parsed
+    return model_args or {}
 
 
 def _given(
     metadata: Mapping[str, Any] | None, model_args: str | Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Return the metadata that the user gave, without the model's arguments."""
-    from lm_eval.utils import simple_parse_args_string
-
-    of_model = simple_parse_args_string(model_args) if isinstance(model_args, str) else model_args
-    return {name: value for name, value in (metadata or {}).items() if name not in (of_model or {})}
+    of_model = _arguments(model_args)
+    return {name: value for name, value in (metadata or {}).items() if name not in of_model}
 
 
 def _refuse_unknown_options(requested: list[RequestedTask], given: Mapping[str, Any]) -> None:
@@ -76,15 +88,12 @@ def _require_isolation(names: list[str]) -> None:
     try:
         sandbox.self_test().require()
     except RuntimeError as error:  # the sandbox's own sentence; it names the flag
-        raise UserError(f"{_listed(names)}: {error}") from error
+        raise UserError(f"{listed(names)}: {error}") from error
 
 
 def _require_request_types(model: Any, requested: list[RequestedTask]) -> None:
     from lm_eval.api.registry import get_model
 
-    if model == "mtp-vllm":
-        _refuse_in_vllm(requested)
-        return
     for name, task_class, *_ in requested:
         request_type = getattr(task_class, "request_type", None)
         if not isinstance(request_type, str):
@@ -95,19 +104,3 @@ def _require_request_types(model: Any, requested: list[RequestedTask]) -> None:
                 f"{name} sends {request_type} requests, which the model {label!r} does not "
                 f"support: run it with --model mtp, which loads any causal language model."
             )
-
-
-def _refuse_in_vllm(requested: list[RequestedTask]) -> None:
-    # By what the tasks say: importing the model's class imports vLLM, which takes long.
-    asking = [one for one in requested if hasattr(one.task_class, "request_type")]
-    names = [one.name for one in asking if not getattr(one.task_class, "IN_VLLM", False)]
-    if names:
-        raise UserError(
-            f"--model mtp-vllm cannot run {_listed(names)}, which need this package's own engine: "
-            "run them with --model mtp, or measure acceptance with mtp_speculative and speed with "
-            "mtp_speed, which run in vLLM, too."
-        )
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(dict.fromkeys(names))

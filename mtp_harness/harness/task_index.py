@@ -7,7 +7,7 @@ a run, suites and `mtp-harness data check` all walk through `leaves`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -160,3 +160,8 @@ def _requested(task: Any, index: Index) -> Iterator[RequestedTask]:
 def _task(name: str, task_class: Any, yaml_path: Path | None = None) -> RequestedTask:
     our_class = getattr(task_class, "__module__", "").startswith("mtp_harness.")
     return RequestedTask(name, task_class, is_ours(yaml_path) or our_class, yaml_path)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return tasks' names as text, each once."""
+    return ", ".join(dict.fromkeys(names))

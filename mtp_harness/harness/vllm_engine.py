@@ -6,8 +6,10 @@ ends first, since a GPU holds one.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import time
+import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -82,6 +84,14 @@ class EngineLM(VLLM):  # type: ignore[misc]
         kept = {name: value for name, value in self.model_args.items() if name not in own}
         with starting(self.pretrained, VLLM_VERSION):
             self.model = LLM(**kept, **self.speculating())
+
+    def close_at_exit(self) -> None:
+        """Have the engine end with the program.
+
+        Otherwise Python ends the processes of tensor parallelism before vLLM does, which reports
+        that they died.
+        """
+        atexit.register(_close, weakref.ref(self))
 
     def close(self) -> None:
         """End the engine, and the processes that it started."""
@@ -203,6 +213,12 @@ class EngineLM(VLLM):  # type: ignore[misc]
         self.generate(asked, keep, quiet=True)
         seconds = time.perf_counter() - began
         return seconds, [steps[index] for index in range(len(asked))] if self._counts else None
+
+
+def _close(model: weakref.ref[EngineLM]) -> None:
+    there = model()
+    if there is not None and hasattr(there, "model"):  # data parallelism has no engine here
+        there.close()
 
 
 def _greedy(request: Request) -> Any:

@@ -194,6 +194,10 @@ def n_drafts(llm):
     return sum(one.value for one in llm.get_metrics() if one.name == "vllm:spec_decode_num_drafts")
 
 
+TOGETHER = {"compilation_config": {"pass_config": {"fuse_allreduce_rms": False}}}
+"""On several GPUs; FlashInfer's fused kernel would first be compiled for more than four minutes."""
+
+
 def vllm(shape, ks, args):
     from vllm import LLM, SamplingParams, TokensPrompt, __version__
 
@@ -213,6 +217,7 @@ def vllm(shape, ks, args):
             disable_log_stats=False,
             tensor_parallel_size=args.gpus,
             **({"enforce_eager": True} if args.tiny else {}),
+            **(TOGETHER if args.gpus > 1 else {}),
             **({"speculative_config": drafting} if k > 1 else {}),
         )
 
