@@ -389,6 +389,17 @@ def say(text):
     sys.stdout.flush()
 
 
+def write(bench, out, wall_s):
+    content = {
+        "best": bench.best._asdict(),
+        "rows": bench.rows,
+        "failed": bench.failed,
+        "wall_s": wall_s,
+        **provenance.environment(DEVICE),
+    }
+    out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--out", type=Path, required=True)
@@ -406,21 +417,16 @@ def main():
     else:
         workers = Workers(min(14, len(os.sched_getaffinity(0))))
         bench = Bench(list(SHAPES), [1, 4, 5, 8, 16], workers, TILES, AHEAD)
-    if "products" in given.only:
-        bench.race_products()
-    if "attention" in given.only:
-        bench.race_attention([(4, 32, 4)] if given.tiny else ATTENTION)
-    if "layers" in given.only:
-        bench.race_layers()
-    bench.workers.stop()
-    content = {
-        "best": bench.best._asdict(),
-        "rows": bench.rows,
-        "failed": bench.failed,
-        "wall_s": time.time() - begin,
-        **provenance.environment(DEVICE),
+    races = {
+        "products": bench.race_products,
+        "attention": lambda: bench.race_attention([(4, 32, 4)] if given.tiny else ATTENTION),
+        "layers": bench.race_layers,
     }
-    given.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    for part in parts:
+        if part in given.only:
+            races[part]()
+            write(bench, given.out, time.time() - begin)
+    bench.workers.stop()
     say(f"best: {bench.best}\n{len(bench.failed)} candidates failed; {time.time() - begin:.0f} s")
 
 

@@ -17,6 +17,8 @@ from mtp_harness.models.gpu.early_start import launch_options, wait
 _BLOCK = 64
 _PROGRAMS = 264
 """Number of programs: two on each multiprocessor of an H100."""
+_WARPS, _STAGES = 4, 3
+"""Of a program; pieces of the cache that are under way at a time, plus one."""
 
 
 @triton.jit
@@ -233,5 +235,7 @@ def attend_rows(
         n_splits=n_splits,
         # TF32 has 10 bits of mantissa: the text would differ from plain decoding's.
         precision="ieee" if query.dtype is torch.float32 else "tf32",
+        num_warps=_WARPS,
+        num_stages=_STAGES,
     )
     return join(parts, query.dtype).flatten(2)
