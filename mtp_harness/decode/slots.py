@@ -118,7 +118,7 @@ class Slots(step.Batch):
 
     def stop(self, slots: Sequence[int]) -> None:
         """End rows: from now on they write into the trash column."""
-        self.limit[self.given(slots)] = 0
+        self.limit.index_fill_(0, self.given(slots), 0)  # `[...] = 0` waits for the GPU
 
     def step(self, n_tokens: int, width: int) -> Tensor:
         """See `step.step`."""
