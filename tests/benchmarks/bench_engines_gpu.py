@@ -3,7 +3,7 @@
     python -m tests.benchmarks.bench_engines_gpu -o OUT.json
     python -m tests.benchmarks.bench_engines_gpu -o OUT.json --tiny        # anywhere, a smoke test
     python -m tests.benchmarks.bench_engines_gpu -o OUT.json --shapes mimo --gpus 2   # vLLM alone
-    python -m tests.benchmarks.bench_engines_gpu -o OUT.json --alone   # our replayed steps, on a GPU
+    python -m tests.benchmarks.bench_engines_gpu -o OUT.json --alone   # our steps alone, on a GPU
 
 Shapes, with random weights: `mimo`, MiMo-7B with its module, k = 1 to 4 in both engines; `llama`,
 the paper's 7B with n = 4 heads, k = 1 to 4 in ours, and its trunk of 29 layers in vLLM, which has
