@@ -1,4 +1,4 @@
-"""A layer's decoding step of 1 to 16 tokens on one GPU: its launches alone, the layer, both ways.
+"""A layer's decoding step of 1 to 4 tokens on one GPU: its launches alone, the layer, both ways.
 
     python -m tests.benchmarks.bench_layers_gpu -o OUT.json [--only products attention layers]
 
@@ -6,7 +6,7 @@ Random weights in bfloat16. What is timed runs as a CUDA graph over copies of it
 gigabyte of them, so that none is in the second-level cache: microseconds a call, the least of five
 replays. First every candidate is compiled and compared with torch, in processes beside each other;
 those that fail are recorded. The fastest over shapes and numbers of tokens go into `best`: the
-constants of `few_rows`, `few_attention` and `early_start`, in the JSON only.
+constants of `few_rows` and `few_attention`, in the JSON only.
 
 `--tiny` runs all of it on little numbers, without a GPU by Triton's interpreter.
 """
@@ -34,8 +34,8 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRot
 from mtp_harness.decode.cache import SlotCache
 from mtp_harness.models import provenance
 from mtp_harness.models.decoding_weights import rotation
-from mtp_harness.models.gpu import early_start, few_attention, few_rows, layer
-from mtp_harness.models.gpu.attention import attend_rows, join
+from mtp_harness.models.gpu import few_attention, few_rows, layer
+from mtp_harness.models.gpu.attention import attend_rows
 from mtp_harness.models.gpu.few_rows import Norm, Tile
 from mtp_harness.models.gpu.kernels import rotate_and_store
 from mtp_harness.models.interface import LayerShape
@@ -51,19 +51,31 @@ SHAPES = {
     "MiMo": LlamaConfig(num_attention_heads=32, num_key_value_heads=8, attention_bias=True),
 }
 TINY = {"tiny": LlamaConfig(hidden_size=64, intermediate_size=96, num_attention_heads=4)}
-KINDS = ("qkv", "o", "gate_up", "down")
-ONE = [Tile(8, 1024, 4, stages, 512, 1) for stages in (1, 3, 4, 6)]
-ONE += [Tile(4, 1024, 4, stages, 512, 1) for stages in (1, 4, 6)]
-ONE += [Tile(16, 1024, 4, 3, 512, 1), Tile(16, 512, 4, 4, 512, 1), Tile(16, 512, 2, 4, 512, 1)]
-ONE += [Tile(8, 512, 2, 4, 512, 1), Tile(8, 512, 2, 1, 512, 1), Tile(4, 2048, 8, 3, 512, 1)]
-ONE += [Tile(4, 2048, 8, 1, 512, 1), Tile(2, 2048, 4, 1, 512, 1)]
-MORE = [Tile(64, 128, 4, stages, 512, 8) for stages in (4, 6)]
-MORE += [Tile(64, 256, 4, 3, 512, 8), Tile(64, 64, 4, 6, 512, 8), Tile(128, 64, 4, 5, 512, 8)]
-MORE += [Tile(32, 128, 4, 5, 512, 8), Tile(32, 128, 2, 5, 512, 8), Tile(32, 256, 4, 3, 512, 8)]
-MORE += [Tile(32, 256, 4, 4, 512, 8), Tile(16, 256, 2, 4, 512, 8), Tile(16, 256, 1, 5, 512, 8)]
-MORE += [Tile(16, 512, 4, 3, 512, 8), Tile(128, 128, 8, 4, 512, 8)]
+KINDS = ("qkv", "narrow_qkv", "o", "gate_up", "down")
+ONE = [
+    Tile(4, 4096, 8, 1, 1),
+    Tile(4, 2048, 8, 1, 1),
+    Tile(4, 1024, 4, 1, 1),
+    Tile(4, 512, 2, 1, 1),
+]
+ONE += [
+    Tile(2, 4096, 8, 1, 1),
+    Tile(2, 2048, 8, 1, 1),
+    Tile(2, 2048, 4, 1, 1),
+    Tile(8, 256, 1, 1, 1),
+]
+ONE += [Tile(4, 1024, 4, stages, 1) for stages in (4, 6)] + [Tile(2, 1024, 4, 6, 1)]
+ONE += [Tile(8, 512, 2, stages, 1) for stages in (4, 6)] + [Tile(4, 512, 2, 6, 1)]
+ONE += [Tile(8, 1024, 4, stages, 1) for stages in (3, 4)] + [Tile(16, 512, 2, 4, 1)]
+ONE += [Tile(8, 256, 1, 6, 1), Tile(16, 256, 1, 4, 1)]
+MORE = [Tile(32, 256, 4, 3, 8), Tile(32, 256, 4, 4, 8), Tile(64, 256, 4, 3, 8)]
+MORE += [Tile(16, 256, 1, 5, 8), Tile(16, 256, 2, 4, 8), Tile(32, 128, 2, 5, 8)]
+MORE += [Tile(8, 256, 1, stages, 1) for stages in (1, 4)]
+MORE += [Tile(8, 512, 2, stages, 1) for stages in (1, 3, 4)]
+MORE += [Tile(16, 256, 1, stages, 1) for stages in (1, 3, 4)]
+MORE += [Tile(16, 512, 2, stages, 1) for stages in (1, 3)]
+MORE += [Tile(8, 1024, 4, 1, 1), Tile(4, 512, 2, 1, 1), Tile(4, 1024, 4, 4, 1)]
 TILES = {kind: (ONE, MORE) for kind in KINDS}
-AHEAD = (0, 256, 512, 1024, 4096)
 DIED = "its process died"
 ATTENTION = [(p, b, w) for p in (66, 132, 264) for b, w in ((64, 4), (32, 4), (32, 2), (128, 4))]
 
@@ -73,23 +85,16 @@ class Constants(NamedTuple):
 
     tiles: dict
     most_tokens: int = 16
-    joined_inside: int = few_rows.JOINED_INSIDE
     attention: tuple = (few_attention.PROGRAMS, few_attention.BLOCK, few_attention.WARPS)
-    early: bool = early_start.EARLY
 
     def set(self):
         few_rows.TILES, few_rows.FEW_ROWS = self.tiles, self.most_tokens
-        few_rows.JOINED_INSIDE, early_start.EARLY = self.joined_inside, self.early
         programs, block, warps = self.attention
         few_attention.PROGRAMS, few_attention.BLOCK, few_attention.WARPS = programs, block, warps
 
     def with_tile(self, kind, n_tokens, tile):
         one, more = self.tiles[kind]
         pair = (tile, more) if n_tokens == 1 else (one, tile)
-        return self._replace(tiles=self.tiles | {kind: pair})
-
-    def with_ahead(self, kind, ahead):
-        pair = tuple(tile._replace(ahead=ahead) for tile in self.tiles[kind])
         return self._replace(tiles=self.tiles | {kind: pair})
 
 
@@ -114,6 +119,7 @@ def products(kind, config, n_tokens, copies):
     of_qkv = (heads + 2 * config.num_key_value_heads) * head_dim
     n_out, n_in = {
         "qkv": (of_qkv, width),
+        "narrow_qkv": (of_qkv, width),
         "o": (width, heads * head_dim),
         "gate_up": (2 * config.intermediate_size, width),
         "down": (width, config.intermediate_size),
@@ -124,7 +130,7 @@ def products(kind, config, n_tokens, copies):
     wide = states.float()
     normed = (wide * (wide.square().mean(-1, keepdim=True) + 1e-5).rsqrt()).to(DTYPE) * norm.weight
     size = weights[0].numel() * 2
-    if kind == "qkv":
+    if kind in ("qkv", "narrow_qkv"):
         calls = [lambda w=w: few_rows.normed_product(states, norm, w, None) for w in weights]
         return calls, lambda: linear(normed, weights[0]), size
     if kind == "gate_up":
@@ -135,12 +141,8 @@ def products(kind, config, n_tokens, copies):
             return silu(gate) * up
 
         return calls, expected, size
-    if kind == "o":
-        seen = states.view(1, n_tokens, heads, head_dim)
-        states = few_rows.Parts(seen, seen, seen)
-    calls = [lambda w=w: few_rows.summed_product(states, w, None, before) for w in weights]
-    flat = states if kind == "down" else seen.flatten(2)[0]
-    return calls, lambda: before + linear(flat, weights[0]), size
+    calls = [lambda w=w: few_rows.summed_product(kind, states, w, None, before) for w in weights]
+    return calls, lambda: before + linear(states, weights[0]), size
 
 
 def attentions(config, n_tokens, copies):
@@ -158,17 +160,16 @@ def attentions(config, n_tokens, copies):
 
     def call(index):
         stored = cache.stored(index)
-        parts = few_attention.rotate_and_attend(
+        return few_attention.rotate_and_attend(
             projected, cos, sin, *stored, cache.places, lengths, positions, scale
         )
-        return join(parts, DTYPE)
 
     def expected():
         stored = cache.stored(0)
         flat = [each.flatten(0, 1) for each in stored]
         query = rotate_and_store(projected, cos, sin, cache.places, *flat, heads)
         query = query.view(1, n_tokens, heads, head_dim)
-        return attend_rows(query, *stored, lengths, positions, scale).view(1, n_tokens, heads, -1)
+        return attend_rows(query, *stored, lengths, positions, scale)
 
     return [lambda i=i: call(i) for i in range(len(cache.keys))], expected, size
 
@@ -294,9 +295,9 @@ def microseconds(case):
 class Bench:
     """What was timed so far."""
 
-    def __init__(self, shapes, tokens, workers, tiles, ahead):
-        self.shapes, self.tokens, self.workers = shapes, tokens, workers
-        self.tiles, self.ahead = tiles, ahead
+    def __init__(self, shapes, tokens, workers, tiles):
+        self.shapes, self.tokens = shapes, tokens
+        self.workers, self.tiles = workers, tiles
         self.rows, self.failed = [], []
         self.best = Constants(dict(few_rows.TILES))
 
@@ -339,12 +340,11 @@ class Bench:
         return fastest if means[fastest] < math.inf else None
 
     def race_products(self):
-        few = [n for n in self.tokens if n > 1]
         for kind in KINDS:
-            shapes = self.shapes if kind == "qkv" else self.shapes[:1]  # others are the same
-            for index, tokens in enumerate(([1], few)):
-                if tokens:
-                    self._race_tiles(kind, shapes, tokens, self.tiles[kind][index])
+            # Others than queries, keys and values are the same in both.
+            shapes = self.shapes[-1:] if kind == "narrow_qkv" else self.shapes[:1]
+            for index, tokens in enumerate(([1], [2, 4])):
+                self._race_tiles(kind, shapes, tokens, self.tiles[kind][index])
 
     def _race_tiles(self, kind, shapes, tokens, tiles):
         candidates = {
@@ -360,27 +360,10 @@ class Bench:
         candidates = {
             " ".join(map(str, choice)): self.best._replace(attention=choice) for choice in choices
         }
-        tokens = [n for n in self.tokens if n in (1, 4, 16)]
-        self._keep(candidates, self.race("attention", self.shapes, tokens, candidates, "programs"))
+        self._keep(candidates, self.race("attention", self.shapes, [1, 4], candidates, "programs"))
 
     def race_layers(self):
-        """Choose a way, then how much each kind asks for ahead: that depends on the others."""
-        candidates = {
-            f"few rows, early {early}, {inside} parts joined inside": self.best._replace(
-                early=early, joined_inside=inside
-            )
-            for early in (True, False)
-            for inside in (0, 8)
-        }
-        self._keep(candidates, self.race("layer", self.shapes, self.tokens, candidates, "way"))
-        for kind in KINDS if self.best.early else ():
-            candidates = {f"{kind} ahead {n}": self.best.with_ahead(kind, n) for n in self.ahead}
-            tokens = self.tokens[:2]
-            self._keep(candidates, self.race("layer", self.shapes, tokens, candidates, "way"))
-        ways = {
-            "few rows, the best": self.best,
-            "ten launches": self.best._replace(most_tokens=0),
-        }
+        ways = {"few rows": self.best, "ten launches": self.best._replace(most_tokens=0)}
         self.race("layer", self.shapes, self.tokens, ways, "way")
 
 
@@ -411,12 +394,12 @@ def main():
         parser.error("there is no GPU here; --tiny runs little numbers by Triton's interpreter")
     begin = time.time()
     if given.tiny:
-        tiles = {kind: ([Tile(16, 64, 4, 2, 64, 1)], [Tile(16, 64, 4, 2, 64, 8)]) for kind in KINDS}
-        bench = Bench(["tiny"], [1, 4], Workers(0), tiles, (0,))
+        tiles = {kind: ([Tile(4, 64, 4, 2, 1)], [Tile(16, 64, 4, 2, 8)]) for kind in KINDS}
+        bench = Bench(["tiny"], [1, 4], Workers(0), tiles)
         bench.best = Constants({kind: (one[0], more[0]) for kind, (one, more) in tiles.items()})
     else:
         workers = Workers(min(14, len(os.sched_getaffinity(0))))
-        bench = Bench(list(SHAPES), [1, 4, 5, 8, 16], workers, TILES, AHEAD)
+        bench = Bench(list(SHAPES), [1, 2, 4], workers, TILES)
     races = {
         "products": bench.race_products,
         "attention": lambda: bench.race_attention([(4, 32, 4)] if given.tiny else ATTENTION),

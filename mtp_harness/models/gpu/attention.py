@@ -12,8 +12,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mtp_harness.models.gpu.early_start import launch_options, wait
-
 _BLOCK = 64
 _PROGRAMS = 264
 """Number of programs: two on each multiprocessor of an H100."""
@@ -125,9 +123,7 @@ def _join(
     out,
     head_dim: tl.constexpr,
     n_splits: tl.constexpr,
-    early: tl.constexpr,
 ):
-    wait(early)
     place = tl.program_id(0)
     split = tl.arange(0, n_splits)
     dim = tl.arange(0, head_dim)
@@ -164,14 +160,13 @@ def new_parts(out: Tensor, n_splits: int) -> Parts:
     return Parts(mean, highest, torch.empty_like(highest))
 
 
-def join(parts: Parts, dtype: torch.dtype, early: bool = False) -> Tensor:
-    """Return attention outputs [..., H, d] in `dtype`; `early`: see `early_start`."""
+def join(parts: Parts, dtype: torch.dtype) -> Tensor:
+    """Return attention outputs [..., H, d] in `dtype`."""
     if parts.n_splits == 1:
         return parts.mean
     *shape, n_splits, head_dim = parts.mean.shape
     out = parts.mean.new_empty((*shape, head_dim), dtype=dtype)
-    grid = (parts.highest.numel() // n_splits,)
-    _join[grid](*parts, out, head_dim, n_splits, early=early, **launch_options(early))
+    _join[(parts.highest.numel() // n_splits,)](*parts, out, head_dim, n_splits)
     return out
 
 

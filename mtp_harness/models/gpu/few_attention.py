@@ -15,17 +15,16 @@ import triton.language as tl
 from torch import Tensor
 
 from mtp_harness.models.gpu.attention import (
-    Parts,
     fitting,
+    join,
     n_splits_of,
     new_parts,
     see,
     store_part,
 )
-from mtp_harness.models.gpu.early_start import ask_for, launch_options, starts_early, wait
 from mtp_harness.models.gpu.kernels import HeadNorm, turn
 
-BLOCK = 64
+BLOCK = 32
 """Columns that are read at a time."""
 PROGRAMS = 132
 """Number of programs, about: one on each multiprocessor of an H100, as parts have to be joined."""
@@ -93,21 +92,14 @@ def _rotate_and_attend(
     n_new: tl.constexpr,
     block: tl.constexpr,
     n_splits: tl.constexpr,
-    early: tl.constexpr,
 ):
     row, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     dim = tl.arange(0, head_dim)
-    length = tl.load(lengths + row).to(tl.int32)  # older than the kernel before
+    length = tl.load(lengths + row).to(tl.int32)
     per_split = tl.cdiv(tl.cdiv(length, block), n_splits) * block
     start = split * per_split
     end = tl.minimum(start + per_split, length)
     base = row.to(tl.int64) * n_columns * n_kv_heads * head_dim + head * head_dim
-    if early:
-        soon = tl.minimum(start + tl.arange(0, block), tl.maximum(length - 1, 0))
-        ahead = soon[:, None] * n_kv_heads * head_dim + (tl.arange(0, head_dim // 16) * 16)[None, :]
-        ask_for(keys + base + ahead)
-        ask_for(values + base + ahead)
-    wait(early)
 
     group: tl.constexpr = n_heads // n_kv_heads
     lane = tl.arange(0, n_queries)  # query (token, head within the group)
@@ -171,8 +163,8 @@ def rotate_and_attend(
     *,
     norm: HeadNorm | None = None,
     last: Tensor | None = None,
-) -> Parts:
-    """Write rotated keys, and values, into the cache; return attention's outputs [B, T, H, d].
+) -> Tensor:
+    """Write rotated keys, and values, into the cache; return attention's outputs [B, T, H * d].
 
     Args:
         projected: queries, keys and values, [B * T, (H + 2 H_kv) * d], contiguous; T at most 16.
@@ -181,18 +173,17 @@ def rotate_and_attend(
         keys: [B, L, H_kv, d], contiguous.
         values: like keys.
         places: int64 [B * T], columns of the new tokens, counted over all rows.
-        lengths: int64 [B], columns to attend to, the new ones included; 0 gives zeros. Like
-            positions it is older than the kernel that made `projected`, which may still run.
+        lengths: int64 [B], columns to attend to, the new ones included; 0 gives zeros.
         positions: int64 [B, T], contiguous: the columns of the new tokens, which see the columns up
             to there; `lengths` or more for tokens that no token may see.
         scale: factor on the scores.
         norm: None: queries and keys are rotated as they are.
-        last: int64 [B], the only token of each row whose output is needed: [B, 1, H, d].
+        last: int64 [B], the only token of each row whose output is needed: [B, 1, H * d].
     """
     (n_rows, n_columns, n_kv_heads, head_dim), n_tokens = keys.shape, positions.shape[1]
     n_heads = projected.shape[1] // head_dim - 2 * n_kv_heads
     asked = n_tokens if last is None else 1
-    n_queries, early = _n_queries(asked, n_heads // n_kv_heads), starts_early(projected)
+    n_queries = _n_queries(asked, n_heads // n_kv_heads)
     n_splits = n_splits_of(n_rows * n_kv_heads, PROGRAMS)
     parts = new_parts(projected.new_empty(n_rows, asked, n_heads, head_dim), n_splits)
     _rotate_and_attend[(n_rows, n_kv_heads, n_splits)](
@@ -220,8 +211,6 @@ def rotate_and_attend(
         n_new=_NEW,
         block=fitting(BLOCK, keys, n_queries + _NEW),
         n_splits=n_splits,
-        early=early,
         num_warps=WARPS,
-        **launch_options(early),
     )
-    return parts
+    return join(parts, projected.dtype).flatten(2)

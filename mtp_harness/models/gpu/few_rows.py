@@ -1,8 +1,8 @@
 """Products of few tokens with a layer's weights, and all that stands around them: one kernel each.
 
 A step of few tokens is the reading of the weights. Each program reads some rows of a weight, once,
-and does for itself what comes before (the norm of all states, the joining of attention's parts)
-and behind (bias, silu, the sum with the residual), on numbers that are in the second-level cache.
+and does for itself what comes before (the norm of all states) and behind (bias, silu, the sum with
+the residual), on numbers that are in the second-level cache.
 
     normed_product    norm(states) times queries, keys and values
                       (`few_attention` is here)
@@ -12,47 +12,50 @@ and behind (bias, silu, the sum with the residual), on numbers that are in the s
 
 Numbers are rounded to the stored type where transformers rounds them. A row of the result does not
 depend on the other rows, and no program adds to another's sums: repeated runs are bit-equal.
+
+Kernels that start before the one before them ends and ask for their weights (programmatic dependent
+launch) made a layer slower on an H200: 122 microseconds against 117 for one token of the 7B shape,
+140 against 130 for four. So did joining attention's parts inside the product: 138.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from mtp_harness.models.gpu.attention import Parts, join
-from mtp_harness.models.gpu.early_start import ask_for, launch_options, starts_early, wait
 from mtp_harness.models.gpu.kernels import scaled
 
-FEW_ROWS = 16
-"""Number of tokens, at most 16, up to which a step runs by these kernels; 0: never."""
+FEW_ROWS = 4
+"""Number of tokens, at most 16, up to which a step runs by these kernels; 0: never.
 
-JOINED_INSIDE = 8
-"""Number of parts (tokens times splits) up to which `summed_product` joins attention's parts.
-
-Every one of its programs reads all of them; more are joined once, by a kernel of their own.
+Whole steps of 1 and of 4 tokens gain on an H200 for both shapes of `bench_layers_gpu`, those of 16
+lose.
 """
+
+_MULTIPROCESSORS = 132
+"""Of an H100 or H200."""
 
 
 class Tile(NamedTuple):
     """How a product's programs read the weight."""
 
     rows: int  # of the weight, for one program
-    columns: int  # of the weight, at a time
+    columns: int  # of the weight, at a time; for sums, 256 or a multiple for every warp
     warps: int
     stages: int  # pieces that are under way at a time, plus one
-    ahead: int  # columns that are asked for before the inputs are there; 0, or a power of two
     lanes: int  # least number of tokens side by side: 1 for sums, 8 for tensor cores
 
 
 TILES = {
-    "qkv": (Tile(8, 1024, 4, 4, 512, 1), Tile(64, 128, 4, 4, 512, 8)),
-    "o": (Tile(16, 512, 4, 4, 512, 1), Tile(32, 256, 4, 4, 512, 8)),
-    "gate_up": (Tile(4, 1024, 4, 4, 512, 1), Tile(32, 128, 4, 4, 512, 8)),
-    "down": (Tile(16, 512, 4, 4, 512, 1), Tile(32, 256, 4, 4, 512, 8)),
+    "qkv": (Tile(4, 2048, 8, 1, 1), Tile(32, 256, 4, 3, 8)),
+    "narrow_qkv": (Tile(4, 2048, 8, 1, 1), Tile(64, 256, 4, 3, 8)),
+    "o": (Tile(4, 1024, 4, 6, 1), Tile(16, 256, 1, 5, 8)),
+    "gate_up": (Tile(4, 1024, 4, 1, 1), Tile(64, 256, 4, 3, 8)),
+    "down": (Tile(8, 512, 2, 4, 1), Tile(16, 256, 1, 5, 8)),
 }
-"""For one token, and for more; to be measured by `tests/benchmarks/bench_layers_gpu.py`."""
+"""For one token, and for more, by `tests/benchmarks/bench_layers_gpu.py` on an H200."""
 
 
 class Norm(NamedTuple):
@@ -84,43 +87,25 @@ def _inverse_size(states, token, live, epsilon, width: tl.constexpr, tokens: tl.
 
 
 @triton.jit
-def _joined(
-    parts,
-    highest,
-    total,
-    first,
-    n_tokens,
-    dtype: tl.constexpr,
-    width: tl.constexpr,
-    tokens: tl.constexpr,
-    columns: tl.constexpr,
-    head_dim: tl.constexpr,
-    n_splits: tl.constexpr,
-):
-    """Return attention's output from its column `first`, joined, [tokens, columns]."""
-    n_heads: tl.constexpr = width // head_dim
-    heads: tl.constexpr = columns // head_dim
-    lane = tl.arange(0, tokens * heads)
-    head = first // head_dim + lane % heads
-    inside = (lane // heads < n_tokens) & (head < n_heads)
-    split = tl.arange(0, n_splits)
-    place = (lane // heads * n_heads + head)[:, None] * n_splits + split[None, :]
-    top = tl.load(highest + place, mask=inside[:, None], other=float("-inf"))
-    best = tl.max(top, 1)
-    best = tl.where(best == float("-inf"), 0.0, best)
-    share = tl.exp(top - best[:, None])
-    weight = tl.sum(share * tl.load(total + place, mask=inside[:, None], other=0.0), 1)
-    at = place[:, :, None] * head_dim + tl.arange(0, head_dim)[None, None, :]
-    mean = tl.load(parts + at, mask=inside[:, None, None], other=0.0)
-    mean = tl.sum(mean * share[:, :, None], 1) / tl.where(weight == 0.0, 1.0, weight)[:, None]
-    return tl.reshape(mean.to(dtype), [tokens, columns])
+def _spread(row, token, columns: tl.constexpr, by_sums: tl.constexpr):
+    """Return rows, tokens and columns as they stand in tensors of a weight and of states.
+
+    For tensor cores [rows, 1], [tokens, 1] and [1, columns]. For sums [1, rows, 1, 1], [1, 1,
+    tokens, 1] and [columns / 8, 1, 1, 8]: 8 columns, which are 16 bytes, are one thread's, of every
+    row and token, so that threads exchange nothing before the end.
+    """
+    if by_sums:
+        column = (tl.arange(0, columns // 8) * 8)[:, None] + tl.arange(0, 8)[None, :]
+        return row[None, :, None, None], token[None, None, :, None], column[:, None, None, :]
+    else:
+        return row[:, None], token[:, None], tl.arange(0, columns)[None, :]
 
 
 @triton.jit
 def _more(found, weight, states, by_sums: tl.constexpr):
-    """Return `found` plus the product of a weight [rows, columns] and states [tokens, columns]."""
-    if by_sums:  # one token; the columns are summed in the end
-        found += weight.to(tl.float32) * states.to(tl.float32)
+    """Return `found` plus a product; for sums it is [columns / 8, rows, tokens]."""
+    if by_sums:
+        found += tl.sum(weight.to(tl.float32) * states.to(tl.float32), 3)
     else:
         found = tl.dot(weight, tl.trans(states), found)
     return found
@@ -130,7 +115,7 @@ def _more(found, weight, states, by_sums: tl.constexpr):
 def _finished(found, bias, row, inside, dtype: tl.constexpr, by_sums: tl.constexpr):
     """Return a product [rows, tokens] with its bias, rounded."""
     if by_sums:
-        found = tl.sum(found, 1)[:, None]
+        found = tl.sum(found, 0)
     if bias is not None:
         found += tl.load(bias + row, mask=inside, other=0.0).to(tl.float32)[:, None]
     return found.to(dtype)
@@ -158,8 +143,6 @@ def _plus(result, residual, last, window, token, row, inside, n_out, dtype: tl.c
 def _product(
     states,
     norm_weight,
-    highest,
-    total,
     weight,
     bias,
     residual,
@@ -170,48 +153,33 @@ def _product(
     window,
     width: tl.constexpr,
     n_out: tl.constexpr,
-    head_dim: tl.constexpr,
-    n_splits: tl.constexpr,
     gated: tl.constexpr,
     tokens: tl.constexpr,
     rows: tl.constexpr,
     columns: tl.constexpr,
     stages: tl.constexpr,
-    ahead: tl.constexpr,
-    early: tl.constexpr,
+    by_sums: tl.constexpr,
 ):
-    by_sums: tl.constexpr = tokens == 1
     dtype: tl.constexpr = out.dtype.element_ty
     row = tl.program_id(0) * rows + tl.arange(0, rows)
     inside = row < n_out
-    source = weight + tl.where(inside, row, 0).to(tl.int64) * width
-    if ahead > 0:
-        pieces = tl.arange(0, ahead // 16) * 16
-        ask_for(source[:, None] + pieces[None, :])
-        if gated:
-            ask_for(source[:, None] + n_out * width + pieces[None, :])
-    wait(early)
     token = tl.arange(0, tokens)
     live = token < n_tokens
+    row_at, token_at, lane = _spread(tl.where(inside, row, 0), token, columns, by_sums)
+    source, has = weight + row_at.to(tl.int64) * width, token_at < n_tokens
     if norm_weight is not None:
-        scale = _inverse_size(states, token, live, epsilon, width, tokens)[:, None]
-    found = tl.zeros([rows, columns if by_sums else tokens], tl.float32)
+        scale = _inverse_size(states, token, live, epsilon, width, tokens)
+        scale = scale[None, None, :, None] if by_sums else scale[:, None]
+    found = tl.zeros([columns // 8, rows, tokens] if by_sums else [rows, tokens], tl.float32)
     found_up = found
     for first in tl.range(0, width, columns, num_stages=stages):
-        column = first + tl.arange(0, columns)
-        within = (column < width)[None, :]
-        if n_splits > 1:
-            x = _joined(
-                states, highest, total, first, n_tokens, dtype,
-                width, tokens, columns, head_dim, n_splits,
-            )  # fmt: skip
-        else:
-            place = token[:, None] * width + column[None, :]
-            x = tl.load(states + place, mask=live[:, None] & within, other=0.0)
+        column = first + lane
+        within = column < width
+        x = tl.load(states + token_at * width + column, mask=has & within, other=0.0)
         if norm_weight is not None:
-            by = tl.load(norm_weight + column[None, :], mask=within, other=0.0)
+            by = tl.load(norm_weight + column, mask=within, other=0.0)
             x = scaled(x.to(tl.float32) * scale, by, dtype)
-        read = source[:, None] + column[None, :]
+        read = source + column
         piece = tl.load(read, mask=within, other=0.0, eviction_policy="evict_first")
         found = _more(found, piece, x, by_sums)
         if gated:
@@ -236,7 +204,9 @@ def normed_product(states: Tensor, norm: Norm, weight: Tensor, bias: Tensor | No
     All tensors are contiguous, N is at most 16.
     """
     out = states.new_empty(len(states), len(weight))
-    return _launch("qkv", states, weight, bias, out, norm=norm)
+    # Of few rows, programs of 64 have a multiprocessor each.
+    kind = "narrow_qkv" if len(weight) <= 64 * _MULTIPROCESSORS else "qkv"
+    return _launch(kind, states, weight, bias, out, norm=norm)
 
 
 def gated_product(states: Tensor, norm: Norm, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -246,7 +216,8 @@ def gated_product(states: Tensor, norm: Norm, weight: Tensor, bias: Tensor | Non
 
 
 def summed_product(
-    states: Tensor | Parts,
+    kind: str,
+    states: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     residual: Tensor,
@@ -255,37 +226,15 @@ def summed_product(
     """Return residual + states [N, K] times a weight [D, K], plus a bias [D]; [N, D].
 
     Args:
-        states: contiguous; or attention's outputs, [B, T, H, d] with H * d = K and B * T = N.
+        kind: "o" or "down", whose `TILES` serve.
+        states: contiguous.
         weight: contiguous.
         bias: None adds nothing.
         residual: contiguous, [N, D].
         last: int64 [B]: N is B, and the residual [B * T, D] is read at these tokens of each row.
     """
-    kind, n_tokens, parts = "down", len(residual), None
-    if isinstance(states, Parts):
-        kind, n_tokens = "o", states.mean.shape[:2].numel()
-        if _joins_inside(states, n_tokens):
-            parts, states = states, states.mean
-        else:
-            seen = join(states, residual.dtype, starts_early(residual))
-            states = seen.view(n_tokens, -1)
-    out = residual.new_empty(n_tokens, len(weight))
-    return _launch(kind, states, weight, bias, out, parts=parts, residual=residual, last=last)
-
-
-def _joins_inside(parts: Parts, n_tokens: int) -> bool:
-    fits = _tile("o", n_tokens).columns >= parts.mean.shape[-1]
-    return fits and 1 < parts.n_splits and parts.n_splits * n_tokens <= JOINED_INSIDE
-
-
-def _tile(kind: str, n_tokens: int) -> Tile:
-    return TILES[kind][n_tokens > 1]
-
-
-def _ahead(tile: Tile, weight: Tensor) -> int:
-    """Return how many columns to ask for: as many as there are, in pieces of 16."""
-    most = 1 << (weight.shape[1].bit_length() - 1)
-    return min(tile.ahead, most) if most >= 16 else 0
+    out = residual.new_empty(len(states), len(weight))
+    return _launch(kind, states, weight, bias, out, residual=residual, last=last)
 
 
 def _launch(
@@ -296,20 +245,16 @@ def _launch(
     out: Tensor,
     *,
     norm: Norm | None = None,
-    parts: Parts | None = None,
     residual: Tensor | None = None,
     last: Tensor | None = None,
     gated: bool = False,
 ) -> Tensor:
     """Run the kernel that fills `out`; return it."""
     n_tokens, width = len(out), weight.shape[1]
-    tile, early = _tile(kind, n_tokens), starts_early(out)
-    options: dict[str, Any] = launch_options(early)
+    tile = TILES[kind][n_tokens > 1]
     _product[(triton.cdiv(out.shape[1], tile.rows),)](
         states,
         None if norm is None else norm.weight,
-        None if parts is None else parts.highest,
-        None if parts is None else parts.total,
         weight,
         bias,
         residual,
@@ -320,16 +265,12 @@ def _launch(
         1 if residual is None else len(residual) // n_tokens,
         width=width,
         n_out=out.shape[1],
-        head_dim=1 if parts is None else parts.mean.shape[-1],
-        n_splits=1 if parts is None else parts.n_splits,
         gated=gated,
         tokens=max(tile.lanes, triton.next_power_of_2(n_tokens)),
         rows=tile.rows,
         columns=tile.columns,
         stages=tile.stages,
-        ahead=_ahead(tile, weight) if early else 0,
-        early=early,
+        by_sums=tile.lanes < 8,
         num_warps=tile.warps,
-        **options,
     )
     return out

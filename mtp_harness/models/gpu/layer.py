@@ -222,8 +222,6 @@ def _run_few(
 ) -> Tensor:
     """Do what `run` does, for few tokens."""
     attention, mlp = layer.self_attn, layer.mlp
-    # The first, because attention may read them before the kernel in front of it has ended.
-    lengths = cache.remember("lengths", cache.lengths)
     positions = cache.positions.contiguous()  # of equal rows they may be one, expanded
     flat = states.reshape(-1, states.shape[-1]).contiguous()  # [N, D]
     qkv, down = joined(attention, "q_proj", "k_proj", "v_proj"), mlp.down_proj
@@ -237,17 +235,18 @@ def _run_few(
         keys,
         values,
         cache.places,
-        lengths,
+        cache.remember("lengths", cache.lengths),
         positions,
         attention.scaling,
         norm=_head_norm(attention),
         last=last,
     )
     out = attention.o_proj
-    flat = few_rows.summed_product(seen, out.weight, out.bias, flat, last)  # [N, D], or [B, D]
+    seen = seen.flatten(0, 1)  # [N, H * d], or [B, H * d]
+    flat = few_rows.summed_product("o", seen, out.weight, out.bias, flat, last)
     pair, norm = joined(mlp, "gate_proj", "up_proj"), _norm_of(layer.post_attention_layernorm)
     active = few_rows.gated_product(flat, norm, pair.weight, pair.bias)
-    flat = few_rows.summed_product(active, down.weight, down.bias, flat)
+    flat = few_rows.summed_product("down", active, down.weight, down.bias, flat)
     return flat.view(len(states), -1, states.shape[-1])
 
 

@@ -11,8 +11,7 @@ if os.environ.get("TRITON_INTERPRET") != "1" and not torch.cuda.is_available():
 
 from mtp_harness.decode.cache import SlotCache
 from mtp_harness.models.decoding_weights import signed
-from mtp_harness.models.gpu import attention, early_start, few_attention, few_rows, layer
-from mtp_harness.models.gpu.attention import Parts
+from mtp_harness.models.gpu import attention, few_attention, few_rows, layer
 from mtp_harness.models.gpu.few_rows import Norm, Tile
 from mtp_harness.models.gpu.kernels import HeadNorm
 from mtp_harness.models.interface import LayerShape
@@ -25,8 +24,10 @@ DEVICE = "cpu" if INTERPRETED else "cuda"
 TYPES = [torch.float16] if INTERPRETED else [torch.float16, torch.bfloat16]
 # Of one rounding to the type, and of sums in float32.
 ROUNDING = {torch.float16: 6e-4, torch.bfloat16: 5e-3}
-TOKENS = [1, 2, 4, 5, 16]
-TILES = [Tile(16, 32, 4, 2, 64, 1), Tile(32, 64, 4, 3, 64, 8)]
+# Widths here are not multiples of these.
+SUMS, TENSOR_CORES = Tile(16, 32, 4, 2, 1), Tile(32, 64, 4, 3, 8)
+WAYS = [pytest.param(n, SUMS, id=f"{n}-sums") for n in (1, 2, 3, 4)]
+WAYS += [pytest.param(n, TENSOR_CORES, id=f"{n}-tensor-cores") for n in (2, 4, 5, 16)]
 
 
 def randn(*shape, dtype=torch.float16, scale=1.0, seed=0):
@@ -41,10 +42,15 @@ def check(found, expected, roundings=1):
     torch.testing.assert_close(found.double(), expected, rtol=error, atol=error * scale / 4)
 
 
+@pytest.fixture
+def tile():
+    """Return the tile for more than one token, unless a test has others."""
+    return TENSOR_CORES
+
+
 @pytest.fixture(autouse=True)
-def small_tiles(monkeypatch):
-    """Widths here are not multiples of these."""
-    monkeypatch.setattr(few_rows, "TILES", dict.fromkeys(few_rows.TILES, TILES))
+def small_tiles(monkeypatch, tile):
+    monkeypatch.setattr(few_rows, "TILES", dict.fromkeys(few_rows.TILES, (SUMS, tile)))
 
 
 def normed(states, weight, epsilon):
@@ -58,8 +64,8 @@ def normed(states, weight, epsilon):
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("n_tokens", TOKENS)
-def test_normed_product(dtype, n_tokens, bias):
+@pytest.mark.parametrize(("n_tokens", "tile"), WAYS)
+def test_normed_product(dtype, n_tokens, tile, bias):
     states, weight = randn(n_tokens, 104, dtype=dtype), randn(72, 104, dtype=dtype, scale=0.1)
     by, added = randn(104, dtype=dtype), randn(72, dtype=dtype) if bias else None
     found = few_rows.normed_product(states, Norm(by, 1e-5), weight, added)
@@ -75,8 +81,8 @@ def test_a_norm_whose_weight_is_wider():
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("n_tokens", TOKENS)
-def test_gated_product(dtype, n_tokens, bias):
+@pytest.mark.parametrize(("n_tokens", "tile"), WAYS)
+def test_gated_product(dtype, n_tokens, tile, bias):
     states, weight = randn(n_tokens, 104, dtype=dtype), randn(144, 104, dtype=dtype, scale=0.1)
     by, added = randn(104, dtype=dtype), randn(144, dtype=dtype) if bias else None
     found = few_rows.gated_product(states, Norm(by, 1e-5), weight, added)
@@ -87,47 +93,40 @@ def test_gated_product(dtype, n_tokens, bias):
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("n_tokens", TOKENS)
-def test_summed_product(dtype, n_tokens, bias):
+@pytest.mark.parametrize(("n_tokens", "tile"), WAYS)
+def test_summed_product(dtype, n_tokens, tile, bias):
     states, weight = randn(n_tokens, 72, dtype=dtype), randn(104, 72, dtype=dtype, scale=0.1)
     before, added = randn(n_tokens, 104, dtype=dtype), randn(104, dtype=dtype) if bias else None
     kept = before.clone()
-    found = few_rows.summed_product(states, weight, added, before)
+    found = few_rows.summed_product("down", states, weight, added, before)
     product = states.double() @ weight.double().t()
     product = (product + added.double() if bias else product).to(dtype)
     check(found, product.double() + before.double(), 2)
     assert torch.equal(before, kept)
 
 
-@pytest.mark.parametrize("inside", [0, 64])
-@pytest.mark.parametrize("n_splits", [1, 2, 8])
-@pytest.mark.parametrize("n_rows", [1, 3])
-def test_parts_are_joined_and_projected(monkeypatch, n_rows, n_splits, inside):
-    monkeypatch.setattr(few_rows, "JOINED_INSIDE", inside)
-    n_heads, head_dim = 5, 16
-    shape = (n_rows, 1, n_heads)
-    mean = randn(*shape, n_splits, head_dim, dtype=torch.float32)
-    highest = randn(*shape, n_splits, dtype=torch.float32) * 5
-    total = highest.abs() + 1
-    highest[0, 0, 0, 0] = float("-inf")  # a part that saw nothing
-    mean[0, 0, 0, 0], total[0, 0, 0, 0] = 0, 0
-    if n_splits == 1:
-        seen = mean[..., 0, :].half()
-        parts, seen = Parts(seen, seen, seen), seen.double()
-    else:
-        parts = Parts(mean, highest, total)
-        share = highest.double().softmax(-1)[..., None]  # e^highest, over their sum
-        seen = (share * mean).sum(-2) / (share * total[..., None]).sum(-2)
-    weight, before = randn(40, n_heads * head_dim, scale=0.1), randn(3 * n_rows, 40)
-    last = torch.tensor([2, 0, 1][:n_rows], device=DEVICE)
-    found = few_rows.summed_product(parts, weight, None, before, last)
-    product = (seen.half().double().flatten(1) @ weight.double().t()).half()
+@pytest.mark.parametrize(("n_rows", "tile"), [each for each in WAYS if each.values[0] in (1, 3, 5)])
+def test_the_residual_of_some_tokens(n_rows, tile):
+    states, weight = randn(n_rows, 80), randn(40, 80, scale=0.1)
+    before = randn(3 * n_rows, 40)
+    last = torch.tensor([2, 0, 1, 1, 2][:n_rows], device=DEVICE)
+    found = few_rows.summed_product("o", states, weight, None, before, last)
+    product = (states.double() @ weight.double().t()).half()
     rows = torch.arange(n_rows, device=DEVICE)
     check(found, product.double() + before.view(n_rows, 3, 40)[rows, last].double(), 2)
 
 
-@pytest.mark.parametrize("n_tokens", [1, 4])
-def test_rows_do_not_depend_on_each_other(n_tokens):
+@pytest.mark.parametrize(("n_out", "kind"), [(64, "narrow_qkv"), (65, "qkv")])
+def test_weights_of_few_rows_have_another_tile(monkeypatch, n_out, kind):
+    monkeypatch.setattr(few_rows, "_MULTIPROCESSORS", 1)
+    monkeypatch.setattr(few_rows, "TILES", {kind: few_rows.TILES[kind]})  # no other is used
+    states, weight, by = randn(2, 48), randn(n_out, 48, scale=0.1), randn(48)
+    found = few_rows.normed_product(states, Norm(by, 1e-5), weight, None)
+    check(found, normed(states, by, 1e-5) @ weight.double().t())
+
+
+@pytest.mark.parametrize(("n_tokens", "tile"), [(1, SUMS), (4, SUMS), (4, TENSOR_CORES)])
+def test_rows_do_not_depend_on_each_other(n_tokens, tile):
     states, weight, by = randn(n_tokens, 48), randn(40, 48), randn(48)
     first = few_rows.gated_product(states, Norm(by, 1e-5), weight, None)
     again = few_rows.gated_product(states, Norm(by, 1e-5), weight, None)
@@ -202,7 +201,7 @@ def test_rotation_cache_and_attention(
     for stored in (keys, values):
         stored.flatten(0, 1)[cache.places] = float("nan")
         stored[0, 70 + n_tokens :], stored[1, 2 + n_tokens :] = float("nan"), float("nan")
-    parts = few_attention.rotate_and_attend(
+    found = few_attention.rotate_and_attend(
         projected,
         cos,
         sin,
@@ -215,8 +214,7 @@ def test_rotation_cache_and_attention(
         norm=heads if norm else None,
         last=last if asked == "last" else None,
     )
-    found = few_rows.join(parts, dtype)
-    assert (parts.n_splits > 1) == (programs > 1)
+    found = found.view(n_rows, -1, n_heads, head_dim)
     error = 3 * ROUNDING[dtype]  # of cos and sin, and of the norm
     for row, length in enumerate(cache.lengths().tolist()):
         live = positions[row] < TRASH
@@ -303,23 +301,8 @@ def test_layers_that_are_not_known_run_as_before(name):
 
 
 def test_wider_types_and_more_tokens_run_as_before(monkeypatch):
-    assert few_rows.serves(randn(4, 4, 8))
-    assert not few_rows.serves(randn(4, 5, 8))
+    assert few_rows.serves(randn(2, 2, 8))
+    assert not few_rows.serves(randn(1, 5, 8))
     assert not few_rows.serves(randn(1, 1, 8, dtype=torch.float32))
     monkeypatch.setattr(few_rows, "FEW_ROWS", 0)
     assert not few_rows.serves(randn(1, 1, 8))
-
-
-def test_only_hopper_starts_early(monkeypatch):
-    assert not early_start.starts_early(torch.zeros(1))
-    if DEVICE == "cuda" and torch.version.cuda:
-        able = torch.cuda.get_device_capability() >= (9, 0)
-        assert early_start.starts_early(torch.zeros(1, device="cuda")) == able
-        monkeypatch.setattr(early_start, "EARLY", False)
-        assert not early_start.starts_early(torch.zeros(1, device="cuda"))
-
-
-@pytest.mark.parametrize(("width", "ahead"), [(4096, 512), (300, 256), (56, 32), (15, 0)])
-def test_what_is_asked_for_is_within_a_row(width, ahead):
-    weight = torch.empty(4, width, dtype=torch.half)
-    assert few_rows._ahead(Tile(16, 512, 4, 4, 512, 1), weight) == ahead
