@@ -42,7 +42,7 @@ class Tile(NamedTuple):
     """How a product's programs read the weight."""
 
     rows: int  # of the weight, for one program
-    columns: int  # of the weight, at a time; for sums, 256 or a multiple for every warp
+    columns: int  # of the weight, at a time; for sums of more tokens, 256 or more for every warp
     warps: int
     stages: int  # pieces that are under way at a time, plus one
     lanes: int  # least number of tokens side by side: 1 for sums, 8 for tensor cores
@@ -87,14 +87,14 @@ def _inverse_size(states, token, live, epsilon, width: tl.constexpr, tokens: tl.
 
 
 @triton.jit
-def _spread(row, token, columns: tl.constexpr, by_sums: tl.constexpr):
+def _spread(row, token, columns: tl.constexpr, apart: tl.constexpr):
     """Return rows, tokens and columns as they stand in tensors of a weight and of states.
 
-    For tensor cores [rows, 1], [tokens, 1] and [1, columns]. For sums [1, rows, 1, 1], [1, 1,
-    tokens, 1] and [columns / 8, 1, 1, 8]: 8 columns, which are 16 bytes, are one thread's, of every
-    row and token, so that threads exchange nothing before the end.
+    [rows, 1], [tokens, 1] and [1, columns]; for sums of several tokens apart, [1, rows, 1, 1], [1,
+    1, tokens, 1] and [columns / 8, 1, 1, 8]: 8 columns, which are 16 bytes, are one thread's, of
+    every row and token, so that threads exchange nothing before the end.
     """
-    if by_sums:
+    if apart:
         column = (tl.arange(0, columns // 8) * 8)[:, None] + tl.arange(0, 8)[None, :]
         return row[None, :, None, None], token[None, None, :, None], column[:, None, None, :]
     else:
@@ -102,20 +102,26 @@ def _spread(row, token, columns: tl.constexpr, by_sums: tl.constexpr):
 
 
 @triton.jit
-def _more(found, weight, states, by_sums: tl.constexpr):
-    """Return `found` plus a product; for sums it is [columns / 8, rows, tokens]."""
-    if by_sums:
+def _more(found, weight, states, by_sums: tl.constexpr, apart: tl.constexpr):
+    """Return `found` plus a product; sums are [rows, columns], or [columns / 8, rows, tokens]."""
+    if apart:
         found += tl.sum(weight.to(tl.float32) * states.to(tl.float32), 3)
+    elif by_sums:
+        found += weight.to(tl.float32) * states.to(tl.float32)
     else:
         found = tl.dot(weight, tl.trans(states), found)
     return found
 
 
 @triton.jit
-def _finished(found, bias, row, inside, dtype: tl.constexpr, by_sums: tl.constexpr):
+def _finished(
+    found, bias, row, inside, dtype: tl.constexpr, by_sums: tl.constexpr, apart: tl.constexpr
+):
     """Return a product [rows, tokens] with its bias, rounded."""
-    if by_sums:
+    if apart:
         found = tl.sum(found, 0)
+    elif by_sums:
+        found = tl.sum(found, 1)[:, None]
     if bias is not None:
         found += tl.load(bias + row, mask=inside, other=0.0).to(tl.float32)[:, None]
     return found.to(dtype)
@@ -161,16 +167,20 @@ def _product(
     by_sums: tl.constexpr,
 ):
     dtype: tl.constexpr = out.dtype.element_ty
+    apart: tl.constexpr = by_sums and tokens > 1
     row = tl.program_id(0) * rows + tl.arange(0, rows)
     inside = row < n_out
     token = tl.arange(0, tokens)
     live = token < n_tokens
-    row_at, token_at, lane = _spread(tl.where(inside, row, 0), token, columns, by_sums)
+    row_at, token_at, lane = _spread(tl.where(inside, row, 0), token, columns, apart)
     source, has = weight + row_at.to(tl.int64) * width, token_at < n_tokens
     if norm_weight is not None:
         scale = _inverse_size(states, token, live, epsilon, width, tokens)
-        scale = scale[None, None, :, None] if by_sums else scale[:, None]
-    found = tl.zeros([columns // 8, rows, tokens] if by_sums else [rows, tokens], tl.float32)
+        scale = scale[None, None, :, None] if apart else scale[:, None]
+    if apart:
+        found = tl.zeros([columns // 8, rows, tokens], tl.float32)
+    else:
+        found = tl.zeros([rows, columns if by_sums else tokens], tl.float32)
     found_up = found
     for first in tl.range(0, width, columns, num_stages=stages):
         column = first + lane
@@ -181,15 +191,15 @@ def _product(
             x = scaled(x.to(tl.float32) * scale, by, dtype)
         read = source + column
         piece = tl.load(read, mask=within, other=0.0, eviction_policy="evict_first")
-        found = _more(found, piece, x, by_sums)
+        found = _more(found, piece, x, by_sums, apart)
         if gated:
             read += n_out * width
             piece = tl.load(read, mask=within, other=0.0, eviction_policy="evict_first")
-            found_up = _more(found_up, piece, x, by_sums)
-    result = _finished(found, bias, row, inside, dtype, by_sums)
+            found_up = _more(found_up, piece, x, by_sums, apart)
+    result = _finished(found, bias, row, inside, dtype, by_sums, apart)
     if gated:
         up_bias = None if bias is None else bias + n_out
-        up = _finished(found_up, up_bias, row, inside, dtype, by_sums)
+        up = _finished(found_up, up_bias, row, inside, dtype, by_sums, apart)
         result = _silu_times(result, up, dtype)
     token, row = token[None, :], row[:, None]
     inside = live[None, :] & inside[:, None]
