@@ -84,7 +84,9 @@ class Scheduler:
         self.occupants: list[Sequence | None] = [None] * n_slots
         self.held: list[tuple[int, ...] | None] = [None] * n_slots  # prompts in the cache
         self.prefilled: dict[tuple[int, ...], Prefilled] = {}
-        self.graphs = slots.graphs()
+        # A step reads at least a row's prompt, its first token and its drafts.
+        shortest = min((len(sequence.prompt) for sequence in self.queue), default=0)
+        self.graphs = slots.graphs(shortest + self.k)
         self.in_flight: deque[Callable[[], list[Sequence]]] = deque()  # launched, not read yet
 
     def __iter__(self) -> Iterator[Sequence]:

@@ -26,7 +26,7 @@ class StepGraph:
     """A function of fixed shapes as one CUDA graph, so that the GPU does not wait for Python."""
 
     def __init__(self, step: Callable[[], Tensor], other: "StepGraph | None" = None) -> None:
-        """Run `step` a few times, so that everything it needs is compiled, then capture it.
+        """Run `step` once, which compiles all that it needs, then capture it.
 
         Args:
             step: reads and writes tensors that live as long as this; running it more often is
@@ -39,8 +39,7 @@ class StepGraph:
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
-            for _ in range(3):
-                step()
+            step()
         torch.cuda.current_stream().wait_stream(aside)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph, pool=None if other is None else other.graph.pool()):
@@ -68,16 +67,16 @@ class Slots(step.Batch):
         if self.device.type == "cuda":
             longest = min(-(-longest // _BUCKET) * _BUCKET, self.cache.trash)
         padded = [[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts]
-        tokens = torch.tensor(padded, device=self.device)  # [b, T]
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
+        tokens = self.given(padded)  # [b, T]
+        lengths = self.given([len(prompt) for prompt in prompts])
         columns = torch.arange(longest, device=self.device)
         positions = torch.where(columns < lengths[:, None], columns, self.cache.trash)
-        self.cache.fill(torch.tensor(slots, device=self.device), positions)
+        self.cache.fill(self.given(slots), positions)
         return self.drafter.fill(self, tokens, lengths, self.known(positions))
 
     def share(self, source: int, targets: Sequence[int], length: int) -> None:
         """Copy the first `length` columns of a prompt to other slots."""
-        self.cache.share(source, torch.tensor(targets, device=self.device), length)
+        self.cache.share(source, self.given(targets), length)
 
     def lasting(self, prefilled: step.Prefilled, slot: int) -> step.Prefilled:
         """Return a prompt with its states in `slot`, for rows that start later.
@@ -104,7 +103,7 @@ class Slots(step.Batch):
         # The budget's last token is emitted, but never fed.
         ends = [len(prompt) + budget - 1 for prompt, budget in zip(prompts, budgets, strict=True)]
         rows, at, limit, key = (
-            torch.tensor(values, device=self.device)
+            self.given(values)
             for values in (slots, [len(prompt) for prompt in prompts], ends, keys)
         )
         logits = torch.stack([prompt.logits[:1] for prompt in prefilled])  # [b, 1, V]
@@ -119,18 +118,21 @@ class Slots(step.Batch):
 
     def stop(self, slots: Sequence[int]) -> None:
         """End rows: from now on they write into the trash column."""
-        self.limit[torch.tensor(slots, device=self.device)] = 0
+        self.limit.index_fill_(0, self.given(slots), 0)  # `[...] = 0` waits for the GPU
 
     def step(self, n_tokens: int, width: int) -> Tensor:
         """See `step.step`."""
         return step.step(self, self.drafter, n_tokens, width)
 
-    def graphs(self) -> dict[int, StepGraph]:
+    def graphs(self, fewest: int) -> dict[int, StepGraph]:
         """Return the step of k tokens as CUDA graphs, by the number of columns that they read.
 
         Call it before any row starts. The last one serves all steps; there are others, that read
         less, if attention does not stop at each row's own length. Empty without a GPU or with
         several, and, with a warning, if a graph cannot hold the model's step.
+
+        Args:
+            fewest: columns that every step needs; no graph reads less.
         """
         n_devices = len({keys.device for keys in self.cache.keys})
         if self.device.type != "cuda" or n_devices > 1:
@@ -141,7 +143,8 @@ class Slots(step.Batch):
             found = {}
             width = _NARROWEST
             while self.cache.cut and width < self.cache.trash:
-                found[width] = StepGraph(partial(self.step, self.k, width), whole)
+                if width >= fewest:
+                    found[width] = StepGraph(partial(self.step, self.k, width), whole)
                 width *= 2
             return found | {self.cache.trash: whole}
         except torch.OutOfMemoryError:

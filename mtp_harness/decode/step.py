@@ -53,6 +53,11 @@ class Batch:
     def _zeros(self, *size: int) -> Tensor:
         return torch.zeros(size, dtype=torch.int64, device=self.device)
 
+    def given(self, values: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
+        """Return the host's numbers as int64, without waiting for the steps in flight."""
+        numbers = torch.tensor(values, pin_memory=self.device.type == "cuda")
+        return numbers.to(self.device, non_blocking=True)
+
     def known(self, positions: Tensor) -> Tensor:
         """Return positions that the model accepts, also for padding and drafts beyond the end."""
         return positions.clamp(max=self.model.max_positions - 1)

@@ -154,7 +154,7 @@ class SequentialModel(TrunkModel):
         if offset == 1:
             return self.norm(states) if self.family.reads_normed else states
         assert tokens is not None
-        layer, mask = self._layer(offset), self._mask(tokens, cache, positions)
+        layer, mask = self._layer(offset), self._served_mask(tokens, cache, positions)
         positions = self._positions(tokens, positions)
         embeddings = self.main.get_input_embeddings()(tokens)  # [B, T, D]
         if self.family.zeroes_first:

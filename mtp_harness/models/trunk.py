@@ -66,7 +66,7 @@ class TrunkModel(MultiHeadModel):
         """
         arguments: dict[str, Any] = {}
         if cache is not None:
-            arguments["attention_mask"] = self._mask(tokens, cache)
+            arguments["attention_mask"] = self._served_mask(tokens, cache)
             arguments["position_ids"] = self._positions(tokens, positions)
             arguments["past_key_values"] = cache
         elif positions is not None:  # linear attention takes padding as a 2D mask
@@ -81,6 +81,21 @@ class TrunkModel(MultiHeadModel):
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)
         return positions.expand(tokens.shape)
+
+    def _served_mask(
+        self, tokens: Tensor, cache: KeyValueCache | None, positions: Tensor | None = None
+    ) -> Tensor | None:
+        """Return `_mask`, or an empty one that layers of `serve_layers` take for no mask.
+
+        Prompts are padded on the right, so causal attention suffices. transformers' models take
+        None for a mask to make, from a cache of their own. In float32 on a GPU, torch's attention
+        of shared heads without a mask holds all T * T scores.
+        """
+        sdpa = self.base.config._attn_implementation == "sdpa"
+        wide_on_gpu = tokens.is_cuda and self.dtype.itemsize > 2
+        if cache is not None and cache.mask is None and sdpa and not wide_on_gpu:
+            return torch.empty(1, 1, 0, 0, device=tokens.device)
+        return self._mask(tokens, cache, positions)
 
     def _mask(
         self, tokens: Tensor, cache: KeyValueCache | None, positions: Tensor | None = None

@@ -3,6 +3,7 @@
     python -m tests.benchmarks.bench_engines_gpu -o OUT.json
     python -m tests.benchmarks.bench_engines_gpu -o OUT.json --tiny        # anywhere, a smoke test
     python -m tests.benchmarks.bench_engines_gpu -o OUT.json --shapes mimo --gpus 2   # vLLM alone
+    python -m tests.benchmarks.bench_engines_gpu -o OUT.json --alone   # our steps alone, on a GPU
 
 Shapes, with random weights: `mimo`, MiMo-7B with its module, k = 1 to 4 in both engines; `llama`,
 the paper's 7B with n = 4 heads, k = 1 to 4 in ours, and its trunk of 29 layers in vLLM, which has
@@ -171,7 +172,9 @@ def ours(shape, ks, args):
                 seconds = time.perf_counter() - began
                 return seconds, statistics.mean(one.record.n_steps for one in answers)
 
-            row = {"k": k, **measured(decode, args, sizes, batch)}
+            row = {"k": k, "batch": batch}
+            if not args.alone:
+                row |= measured(decode, args, sizes, batch)
             alone = step_alone(model, counted, k, batch, args, rates, k in (1, ks[-1]))
             rows.append(row | alone)
     return {"rows": rows, "rates": rates, **provenance.environment(model.device)}
@@ -260,14 +263,17 @@ def show(one):
         reason = one["failed"].splitlines()[-1]
         sys.stdout.write(f"{one['shape']:<7}{one['engine']:<7}{one['ks']}: {reason}\n")
     for row in one.get("rows", ()):
-        sys.stdout.write(
-            f"{one['shape']:<7}{one['engine']:<6}{row['k']:>3}{row['batch']:>6}"
-            f"{row['step_ms']:>12.2f}{row['tokens_per_s']:>11.1f}"
-            f"{row['tokens_per_forward']:>12.2f}"
-        )
+        sys.stdout.write(f"{one['shape']:<7}{one['engine']:<6}{row['k']:>3}{row['batch']:>6}")
+        step_ms = row.get("step_ms", row.get("replayed_ms"))
+        if "step_ms" in row:
+            sys.stdout.write(
+                f"{step_ms:>12.2f}{row['tokens_per_s']:>11.1f}{row['tokens_per_forward']:>12.2f}"
+            )
+        elif step_ms:
+            sys.stdout.write(f"{step_ms:>12.2f}{'':>23}")
         if "roofline_ms" in row:
-            host = 1 - row["replayed_ms"] / row["step_ms"]
-            sys.stdout.write(f"{row['roofline_ms'] / row['step_ms']:>17.2f}{host:>8.1%}")
+            host = 1 - row["replayed_ms"] / step_ms
+            sys.stdout.write(f"{row['roofline_ms'] / step_ms:>17.2f}{host:>8.1%}")
         sys.stdout.write("\n")
     sys.stdout.flush()
 
@@ -279,6 +285,7 @@ def main():
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--gpus", type=int, default=1, help="a model on several; vLLM alone")
     parser.add_argument("--trials", type=int, default=3)
+    parser.add_argument("--alone", action="store_true", help="our replayed steps, nothing else")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--seconds", type=float, default=520, help="for all of it")
     parser.add_argument("--tiny", action="store_true", help="small shapes, a few tokens")
@@ -295,7 +302,8 @@ def main():
     )
     deadline, parts = time.perf_counter() + args.seconds, []
     for shape, engine, ks in PARTS:
-        if shape not in args.shapes or (engine == "ours" and args.gpus > 1):
+        left_out = engine == "ours" if args.gpus > 1 else args.alone and engine != "ours"
+        if shape not in args.shapes or left_out:
             continue
         parts.append(part(shape, engine, ks, args, deadline))
         show(parts[-1])

@@ -46,8 +46,8 @@ def measured_rates():
 def captured(model, k, batch, sampling, length):
     """Return a function that replays a step of rows of `length` tokens `count` times: ms a step."""
     slots = Slots(model, k, Rule(), sampling, batch, 4 * length // 3 + k)
-    graphs = slots.graphs()
-    graph = graphs[min(width for width in graphs if width >= length + k)]
+    graphs = slots.graphs(length + k)
+    graph = graphs[min(graphs)]
     for stored in (*slots.cache.keys, *slots.cache.values):
         stored.normal_()
     slots.limit.fill_(slots.cache.trash)

@@ -5,6 +5,8 @@ import random
 import pytest
 import torch
 
+from mtp_harness.decode.acceptance import Rule
+from mtp_harness.decode.drafters.parallel import ParallelDrafter
 from mtp_harness.decode.engine import Engine, Request
 from mtp_harness.models.head_states import head_states
 from mtp_harness.models.load import load_model
@@ -401,6 +403,38 @@ def test_heads_beyond_k_never_run(case, monkeypatch):
             patch.setattr(case.model, "head", OneHeadOnly(case.model.head, k))
             patch.setattr(case.model, "logits", OneHeadOnly(case.model.logits, k))
             decode(case.model, k, [Request(prompt, 5) for prompt in case.prompts])
+
+
+@pytest.mark.parametrize("most", [5, 6, 12])
+def test_heads_of_small_steps_run_at_once_and_draft_the_same(monkeypatch, most):
+    """Steps of three rows have 3, 6, 9 or 12 tokens, because unsure drafts are not made."""
+    model, ran = random_llama(4), []
+    requests = [Request(prompt, 24) for prompt in prompts(5, VOCAB)]
+    rule = Rule(draft_threshold=0.9)
+    expected = decode(model, 4, requests, slots=3, rule=rule)
+    assert [one.tokens for one in expected] == [
+        plain_greedy(model, request.prompt, 24) for request in requests
+    ]
+    head, begin = type(model).head, ParallelDrafter.__init__
+
+    def count(model, offset, states, tokens=None, positions=None, cache=None):
+        if cache.mask is not None and offset > 1:
+            ran.append(positions.numel())
+        return head(model, offset, states, tokens, positions, cache)
+
+    def at_once(drafter, batch):
+        begin(drafter, batch)
+        assert drafter.at_once == 0, "on a CPU, heads 2..k run on one token alone"
+        drafter.at_once = most
+
+    monkeypatch.setattr(type(model), "head", count)
+    monkeypatch.setattr(ParallelDrafter, "__init__", at_once)
+    found = decode(model, 4, requests, slots=3, rule=rule)
+    assert {*ran} == {size for size in (3, 6, 9, 12) if size <= most}
+    for one, other in zip(found, expected, strict=True):
+        assert one.tokens == other.tokens
+        assert one.record.n_verified == other.record.n_verified
+        assert one.record.n_drafted == other.record.n_drafted
 
 
 def test_cache_is_no_larger_than_the_heads_need(case, monkeypatch):

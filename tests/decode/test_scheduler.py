@@ -4,16 +4,19 @@ import gc
 import logging
 import random
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from mtp_harness.decode import slots as slots_module
 from mtp_harness.decode import step as step_module
 from mtp_harness.decode.acceptance import Rule
 from mtp_harness.decode.cache import SlotCache, bytes_per_slot
 from mtp_harness.decode.engine import Engine, OutOfSlots, Request
 from mtp_harness.decode.memory import fitting_slots
 from mtp_harness.decode.sampling import Sampling
+from mtp_harness.decode.scheduler import Scheduler
 from mtp_harness.decode.slots import Slots
 
 from .models_for_tests import (
@@ -135,19 +138,53 @@ def test_steps_launched_ahead_change_neither_text_nor_records(monkeypatch, name,
     model = MODELS[name]()
     generator = random.Random(1)
     requests = [Request(prompt, generator.randrange(1, 30)) for prompt in prompts(7, 10)]
+    fewest, graph = [], Scheduler._graph
+
+    def graphs(slots, columns):
+        fewest.append(columns)
+        return {width: Ahead(slots, width) for width in range(columns, slots.cache.trash + 1)}
+
+    def chosen(scheduler, columns):
+        assert columns >= fewest[-1], "a graph was left out that a step needs"
+        return graph(scheduler, columns)
+
     for k in (1, model.n_future_tokens):
         expected = decode(model, k, requests, slots=slots, rule=rule)
         with monkeypatch.context() as patch:
-            patch.setattr(
-                Slots,
-                "graphs",
-                lambda self: {w: Ahead(self, w) for w in range(1, self.cache.trash + 1)},
-            )
+            patch.setattr(Slots, "graphs", graphs)
+            patch.setattr(Scheduler, "_graph", chosen)
             found = decode(model, k, requests, slots=slots, rule=rule)
+        assert fewest[-1] > min(len(request.prompt) for request in requests)
         for one, other in zip(found, expected, strict=True):
             assert one.tokens == other.tokens
             assert one.record.n_verified == other.record.n_verified
             assert one.record.rejected == other.record.rejected
+
+
+@pytest.mark.parametrize(
+    ("fewest", "widths"),
+    [
+        (512, [512, 1024, 2048, 3000]),
+        (513, [1024, 2048, 3000]),
+        (2048, [2048, 3000]),
+        (2049, [3000]),
+    ],
+)
+def test_graphs_are_those_that_steps_can_need(monkeypatch, fewest, widths):
+    """Widths double from 512; rows have 3000 columns."""
+    made = []
+
+    class Graph:
+        def __init__(self, step, other=None):
+            step()
+            made.append(other)
+
+    monkeypatch.setattr(slots_module, "StepGraph", Graph)
+    slots = Slots(MODELS["llama"](), 2, Rule(), Sampling(), 1, 3000)
+    slots.device = SimpleNamespace(type="cuda")
+    found = slots.graphs(fewest)
+    assert sorted(found) == widths
+    assert made[0] is None and {*made[1:]} <= {found[3000]}, "all share the memory of the widest"
 
 
 # Memory

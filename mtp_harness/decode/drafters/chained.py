@@ -53,7 +53,7 @@ class ChainedDrafter:
         """Draft from the last tokens of prompts, now that the token after them is known."""
         trash = batch.cache.trash
         for row, prompt in zip(rows.tolist(), prompts, strict=True):  # modules read tokens ahead
-            batch.text[row, : len(prompt)] = torch.tensor(prompt, device=batch.device)
+            batch.text[row, : len(prompt)] = batch.given(prompt)
         states = torch.stack([prompt.tail for prompt in prefilled if prompt.tail is not None])
         if self.n_tail:
             self.tail[rows] = states[:, :-1]

@@ -2,7 +2,8 @@
 
 Decoding mostly waits for weights to be read. With separate operations, one token through a block
 takes some forty launches, which cost as much as the weights; here there are ten. Arithmetic is in
-float32, whatever the stored type.
+float32, whatever the stored type. Tokens are counted in int64: a long prompt has more than 2**31
+numbers.
 """
 
 from typing import NamedTuple
@@ -22,7 +23,7 @@ def is_power_of_2(width: int) -> bool:
 
 
 @triton.jit
-def _scaled(wide, weight, dtype: tl.constexpr):
+def scaled(wide, weight, dtype: tl.constexpr):
     """Return float32 `wide` times a norm's weight, rounded as transformers rounds it."""
     if weight.dtype != tl.float32:
         wide = wide.to(dtype).to(tl.float32)
@@ -41,7 +42,7 @@ def _add_norm(
     padded: tl.constexpr,
     add: tl.constexpr,
 ):
-    token = tl.program_id(0)
+    token = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, padded)
     inside = lane < width
     place = token * width + lane
@@ -52,7 +53,7 @@ def _add_norm(
     wide = x.to(tl.float32)
     scale = 1.0 / tl.sqrt(tl.sum(wide * wide, 0) / width + epsilon)
     by = tl.load(weight + lane, mask=inside, other=0.0)
-    tl.store(normed + place, _scaled(wide * scale, by, x.dtype), mask=inside)
+    tl.store(normed + place, scaled(wide * scale, by, x.dtype), mask=inside)
 
 
 def add_norm(
@@ -95,6 +96,21 @@ class HeadNorm(NamedTuple):
 
 
 @triton.jit
+def turn(x, other, weight, its, cosine, sine, epsilon, head_dim: tl.constexpr, norm: tl.constexpr):
+    """Return heads x [n, d], normed if they are, and rotated.
+
+    `other` has the partner of every number; `weight` and `its`, the norm's, belong to both.
+    """
+    normed = x
+    if norm:
+        wide = x.to(tl.float32)
+        scale = 1.0 / tl.sqrt(tl.sum(wide * wide, 1) / head_dim + epsilon)[:, None]
+        normed = scaled(wide * scale, weight, x.dtype)
+        other = scaled(other.to(tl.float32) * scale, its, x.dtype)
+    return (normed.to(tl.float32) * cosine + other.to(tl.float32) * sine).to(x.dtype)
+
+
+@triton.jit
 def _rotate_and_store(
     projected,
     cos,
@@ -114,7 +130,7 @@ def _rotate_and_store(
     norm: tl.constexpr,
     block: tl.constexpr,
 ):
-    token = tl.program_id(0)
+    token = tl.program_id(0).to(tl.int64)
     head = (tl.program_id(1) * block + tl.arange(0, block))[:, None]
     dim = tl.arange(0, head_dim)[None, :]
     is_query = head < n_queries
@@ -126,19 +142,13 @@ def _rotate_and_store(
     partner = tl.where(turns, (dim + rotated // 2) % rotated, dim)
     x = tl.load(source + dim, mask=inside, other=0.0)
     other = tl.load(source + partner, mask=inside, other=0.0)
+    weight, its = query_weight, key_weight
     if norm:
-        wide = x.to(tl.float32)
-        scale = 1.0 / tl.sqrt(tl.sum(wide * wide, 1) / head_dim + epsilon)[:, None]
         weight = tl.where(is_query, tl.load(query_weight + dim), tl.load(key_weight + dim))
         its = tl.where(is_query, tl.load(query_weight + partner), tl.load(key_weight + partner))
-        normed = _scaled(wide * scale, weight, x.dtype)
-        other = _scaled(other.to(tl.float32) * scale, its, x.dtype)
-    else:
-        normed = x
     cosine = tl.load(cos + token * rotated + dim, mask=turns, other=1.0)
     sine = tl.load(sin + token * rotated + dim, mask=turns, other=0.0)
-    turned = normed.to(tl.float32) * cosine + other.to(tl.float32) * sine
-    turned = turned.to(x.dtype)
+    turned = turn(x, other, weight, its, cosine, sine, epsilon, head_dim, norm)
     tl.store(query + (token * n_queries + head) * head_dim + dim, turned, mask=is_query)
     column = tl.load(places + token) * n_keys
     is_key = (head >= n_queries) & (head < n_queries + n_keys)
@@ -200,7 +210,7 @@ def rotate_and_store(
 
 @triton.jit
 def _gate(seen, projected, n_queries: tl.constexpr, head_dim: tl.constexpr, width: tl.constexpr):
-    token, head = tl.program_id(0), tl.program_id(1)
+    token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     dim = tl.arange(0, head_dim)
     place = seen + (token * n_queries + head) * head_dim + dim
     x = tl.load(place)
@@ -223,7 +233,7 @@ def gate_(seen: Tensor, projected: Tensor) -> None:
 
 @triton.jit
 def _silu_times(gate_up, out, width, block: tl.constexpr):
-    token = tl.program_id(0)
+    token = tl.program_id(0).to(tl.int64)
     lane = tl.program_id(1) * block + tl.arange(0, block)
     inside = lane < width
     source = gate_up + token * 2 * width + lane

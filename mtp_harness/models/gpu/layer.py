@@ -1,17 +1,23 @@
-"""A layer of transformers for a decoding step on a GPU: ten launches instead of forty.
+"""A layer of transformers for decoding on a GPU, prompts included: ten launches instead of forty.
 
     states + mixer(norm(states)), and of that + mlp(norm)
 
+Steps of few tokens take five or six launches (`few_rows`), if attention and mlp are known here.
+
 The numbers are the layer's own up to rounding. A mixer or mlp that is not known here (latent
-attention, experts) runs as it is, between the fused norms. Prompts, whose products are long, and
-float64, which the kernels do not support, are not served.
+attention, experts) runs as it is, between the fused norms. float64, which the kernels do not
+support, is not served, nor is anything that needs gradients.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mtp_harness.models.decoding_weights import Rotation, are_linear, joined
+from mtp_harness.models.gpu import few_attention, few_rows
 from mtp_harness.models.gpu.attention import attend_rows
 from mtp_harness.models.gpu.kernels import (
     TYPES,
@@ -24,6 +30,7 @@ from mtp_harness.models.gpu.kernels import (
 )
 from mtp_harness.models.gpu.narrow_product import is_narrow, product
 from mtp_harness.models.interface import KeyValueCache, at_index
+from mtp_harness.models.llama.cached_block import attend
 
 _PLAIN = ("Llama", "Mistral", "Qwen2", "Qwen3", "Qwen3Moe", "Glm4Moe", "DeepseekV3")
 _ONE_PLUS = ("Qwen3Next", "Qwen3_5", "Qwen3_5Moe")
@@ -32,7 +39,9 @@ _ONE_PLUS = ("Qwen3Next", "Qwen3_5", "Qwen3_5Moe")
 
 def serves(layer: Any, states: Tensor, cache: KeyValueCache) -> bool:
     """Return whether the kernels can run this layer on these states [B, T, D]."""
-    if cache.mask is None or hasattr(layer, "_hf_hook"):  # prompts; layers on several devices
+    if torch.is_grad_enabled() or hasattr(layer, "_hf_hook"):  # training; several devices
+        return False
+    if not hasattr(cache, "stored"):  # evaluations keep a call's keys alone: `head_states.Passes`
         return False
     names = ("input_layernorm", "post_attention_layernorm")
     return all(knows_norm(getattr(layer, name, None), states) for name in names)
@@ -54,9 +63,12 @@ def run(
         rotated_by: from `rotation` or `signed`.
         cache: has the positions; this layer's keys and values are added to it.
         last: int64 [B], index within the call of the only tokens whose output is needed: the result
-            is [B, 1, D]. For layers with known attention.
+            is [B, 1, D]. For layers with known attention, and not for prompts.
         others: arguments of transformers' attention, for a kind that is not known here.
     """
+    in_slots = cache.mask is not None  # not a prompt
+    if in_slots and few_rows.serves(states) and _is_known(layer, states.shape[1]):
+        return _run_few(layer, states, rotated_by, cache, last)
     n_rows, n_tokens, width = states.shape
     flat = states.reshape(-1, width)  # [N, D], N = B * T
     _, normed = _add_norm(layer.input_layernorm, flat, None)
@@ -133,27 +145,53 @@ def _attend(
     attention: Any, normed: Tensor, rotated_by: Rotation, cache: KeyValueCache, last: Tensor | None
 ) -> Tensor:
     """Return the attention's output, [N, D], or [B, D] with `last`, of states [N, D]."""
-    head_dim, gated = attention.head_dim, _family(attention, "Attention") in _ONE_PLUS
-    n_heads = attention.q_proj.out_features // head_dim // (2 if gated else 1)
+    gated = _family(attention, "Attention") in _ONE_PLUS
+    n_heads = attention.q_proj.out_features // attention.head_dim // (2 if gated else 1)
     weights = joined(attention, "q_proj", "k_proj", "v_proj")
     qkv = product(normed, weights.weight, weights.bias)
     cos, sin = (part.flatten(0, 2) for part in rotated_by)  # [N, r]
+    norm = _head_norm(attention)
+    rotate = partial(rotate_and_store, qkv, cos, sin, n_queries=n_heads, gated=gated, norm=norm)
+    if cache.mask is None:
+        assert last is None, "`cached_block` reads prompts at one token"
+        seen = _attend_prompts(attention, rotate, cache)
+    else:
+        assert last is None or not gated, "only Meta's heads are read at one token"
+        seen = _attend_slots(attention, rotate, cache, last)
+    if gated:
+        gate_(seen.view(-1, n_heads, attention.head_dim), qkv)
+    return product(seen, attention.o_proj.weight, attention.o_proj.bias)
+
+
+def _attend_slots(
+    attention: Any, rotate: Callable[..., Tensor], cache: KeyValueCache, last: Tensor | None
+) -> Tensor:
+    """Return what a step's tokens see of their rows, [N, H * d], or [B, H * d] with `last`."""
     keys, values = cache.stored(attention.layer_idx)  # [slots, L + 1, H_kv, d]
-    stored = keys.flatten(0, 1), values.flatten(0, 1)
-    heads = _head_norm(attention)
-    query = rotate_and_store(
-        qkv, cos, sin, cache.places, *stored, n_heads, gated=gated, norm=heads
-    )  # [N, H, d]
-    positions = cache.positions
-    query = query.view(*positions.shape, n_heads, head_dim)
+    positions = cache.positions.contiguous()  # of equal rows they may be one, expanded
+    query = rotate(cache.places, keys.flatten(0, 1), values.flatten(0, 1))  # [N, H, d]
+    query = query.view(*positions.shape, *query.shape[1:])
     if last is not None:
-        assert not gated, "only Meta's heads are read at one token"
         query, positions = at_index(query, last).contiguous(), positions.gather(1, last[:, None])
     lengths = cache.remember("lengths", cache.lengths)
-    seen = attend_rows(query, keys, values, lengths, positions, attention.scaling).flatten(0, 1)
-    if gated:
-        gate_(seen.view(-1, n_heads, head_dim), qkv)
-    return product(seen, attention.o_proj.weight, attention.o_proj.bias)
+    seen = attend_rows(query, keys, values, lengths, positions, attention.scaling)
+    return seen.flatten(0, 1)
+
+
+def _attend_prompts(attention: Any, rotate: Callable[..., Tensor], cache: KeyValueCache) -> Tensor:
+    """Return what prompts' tokens see, [N, H * d].
+
+    Their keys and values get a place of their own before the cache's: there, padding shares one
+    column, and what it would see, and with it the number of tokens of an expert, were an accident.
+    """
+    stored, shape = cache.stored(attention.layer_idx)[0], cache.positions.shape
+    places = cache.remember("own places", lambda: torch.arange(shape.numel(), device=stored.device))
+    keys, values = stored.new_empty(2, shape.numel(), *stored.shape[2:])  # each [N, H_kv, d]
+    query, keys, values = (
+        each.view(*shape, *each.shape[1:]) for each in (rotate(places, keys, values), keys, values)
+    )
+    own = cache.update(keys.transpose(1, 2), values.transpose(1, 2), attention.layer_idx)
+    return attend(query, *own, cache, attention.scaling, None).flatten(0, 1)
 
 
 def _head_norm(attention: Any) -> HeadNorm | None:
@@ -161,6 +199,59 @@ def _head_norm(attention: Any) -> HeadNorm | None:
     if query is None or key is None:
         return None
     return HeadNorm(_norm_weight(query), _norm_weight(key), _epsilon(query))
+
+
+# Few tokens
+
+
+def _is_known(layer: Any, n_tokens: int) -> bool:
+    """Return whether `_run_few` can run a layer on so many tokens of each row."""
+    attention = getattr(layer, "self_attn", None)
+    if attention is None or not knows_attention(attention) or not _knows_mlp(layer.mlp):
+        return False
+    if _family(attention, "Attention") in _ONE_PLUS:  # attention with a gate
+        return False
+    n_heads, n_kv_heads = (
+        each.out_features // attention.head_dim for each in (attention.q_proj, attention.k_proj)
+    )
+    return few_attention.serves(n_tokens, n_heads, n_kv_heads, attention.head_dim)
+
+
+def _run_few(
+    layer: Any, states: Tensor, rotated_by: Rotation, cache: KeyValueCache, last: Tensor | None
+) -> Tensor:
+    """Do what `run` does, for few tokens."""
+    attention, mlp = layer.self_attn, layer.mlp
+    positions = cache.positions.contiguous()  # of equal rows they may be one, expanded
+    flat = states.reshape(-1, states.shape[-1]).contiguous()  # [N, D]
+    qkv, down = joined(attention, "q_proj", "k_proj", "v_proj"), mlp.down_proj
+    cos, sin = (part.flatten(0, 2) for part in rotated_by)  # [N, r]
+    keys, values = cache.stored(attention.layer_idx)  # [B, L + 1, H_kv, d]
+    projected = few_rows.normed_product(flat, _norm_of(layer.input_layernorm), qkv.weight, qkv.bias)
+    seen = few_attention.rotate_and_attend(
+        projected,
+        cos,
+        sin,
+        keys,
+        values,
+        cache.places,
+        cache.remember("lengths", cache.lengths),
+        positions,
+        attention.scaling,
+        norm=_head_norm(attention),
+        last=last,
+    )
+    out = attention.o_proj
+    seen = seen.flatten(0, 1)  # [N, H * d], or [B, H * d]
+    flat = few_rows.summed_product("o", seen, out.weight, out.bias, flat, last)
+    pair, norm = joined(mlp, "gate_proj", "up_proj"), _norm_of(layer.post_attention_layernorm)
+    active = few_rows.gated_product(flat, norm, pair.weight, pair.bias)
+    flat = few_rows.summed_product("down", active, down.weight, down.bias, flat)
+    return flat.view(len(states), -1, states.shape[-1])
+
+
+def _norm_of(module: Any) -> few_rows.Norm:
+    return few_rows.Norm(_norm_weight(module), _epsilon(module))
 
 
 # The rest

@@ -1,7 +1,7 @@
 """Lets layers and norms of transformers decode by the kernels, where a GPU has their states.
 
-Their `forward` is replaced; hooks and callers stay as they are. Everything else, prompts, training
-and other devices included, gets the `forward` of transformers.
+Their `forward` is replaced; hooks and callers stay as they are. Everything else, calls without a
+cache, training and other devices included, gets the `forward` of transformers.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,7 +16,10 @@ from mtp_harness.models.interface import KeyValueCache
 
 
 def serve_layers(layers: Iterable[Any]) -> None:
-    """Let decoder layers run by `layer.run` while decoding."""
+    """Let decoder layers run by `layer.run` while decoding, prompts included.
+
+    They take an empty mask for none.
+    """
     for layer in layers:
         layer.forward = partial(_layer, layer, layer.forward)
 
@@ -40,6 +43,9 @@ def _layer(
     **others: Any,
 ) -> Tensor:
     cache, turned = past_key_values, position_embeddings
+    mask = others.get("attention_mask")
+    if mask is not None and not mask.numel():  # see `TrunkModel._served_mask`
+        others["attention_mask"] = None
     if cache is not None and turned is not None and _on_gpu(hidden_states):
         from mtp_harness.models.gpu import layer as gpu  # here, because Triton may be missing
 

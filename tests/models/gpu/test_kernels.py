@@ -1,5 +1,6 @@
 """The GPU's kernels, run by Triton's interpreter on the CPU, against plain float64 arithmetic."""
 
+import copy
 import os
 
 import pytest
@@ -16,9 +17,13 @@ from mtp_harness.decode.cache import SlotCache
 from mtp_harness.models.decoding_weights import rotation
 from mtp_harness.models.gpu import attention, layer, serve
 from mtp_harness.models.gpu.kernels import add_norm, rotate_and_store, silu_times
+from mtp_harness.models.head_states import reused_states, tokens_ahead
 from mtp_harness.models.interface import LayerShape
+from mtp_harness.models.llama.blocks import run_blocks
 from mtp_harness.models.llama.cached_block import run_cached_block
-from mtp_harness.models.trunk import TrunkModel
+from mtp_harness.models.load import open_model
+
+from .decoders import TrunkOnly, small_decoder
 
 
 @pytest.mark.parametrize("width", [64, 100])
@@ -164,85 +169,46 @@ def test_a_block_gives_what_it_gives_without_kernels(monkeypatch, bias, last, na
     assert torch.equal(states, before)
 
 
-# Layers of transformers, with the kernels and without
-
-
-class TrunkOnly(TrunkModel):
-    n_future_tokens = 1
-
-    def layer_shapes(self, heads):
-        return self.trunk_shapes()
-
-    def head(self, offset, states, tokens=None, positions=None, cache=None):
-        return states
-
-    def logits(self, offset, states):
-        return states
-
-
-def _decoder(name):
-    """Return a small decoder of a family, two layers of every kind it has, and its config."""
-    import transformers
-
-    sizes = {
-        "vocab_size": 11,
-        "hidden_size": 48,
-        "intermediate_size": 40,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 16,
-        "attn_implementation": "sdpa",
-    }
-    more = {
-        "glm4_moe": {
-            "partial_rotary_factor": 0.5,
-            "use_qk_norm": True,
-            "attention_bias": True,
-            "moe_intermediate_size": 24,
-            "n_routed_experts": 4,
-            "num_experts_per_tok": 2,
-            "first_k_dense_replace": 1,
-        },
-        "qwen3_5_text": {
-            "layer_types": ["linear_attention", "full_attention"],
-            "linear_num_value_heads": 4,
-            "linear_num_key_heads": 2,
-            "linear_key_head_dim": 16,
-            "linear_value_head_dim": 16,
-            "partial_rotary_factor": 0.5,
-        },
-        "deepseek_v3": {
-            "num_key_value_heads": 4,
-            "head_dim": 8,
-            "kv_lora_rank": 16,
-            "q_lora_rank": 16,
-            "qk_rope_head_dim": 8,
-            "qk_nope_head_dim": 16,
-            "v_head_dim": 16,
-            "n_routed_experts": 4,
-            "num_experts_per_tok": 2,
-            "n_group": 1,
-            "topk_group": 1,
-            "moe_intermediate_size": 24,
-            "first_k_dense_replace": 1,
-        },
-    }
-    config = transformers.AutoConfig.for_model(name, **sizes | more.get(name, {}))
+def test_prompts_of_unequal_length_give_what_they_give_alone_without_kernels():
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    sizes = {"hidden_size": 48, "intermediate_size": 40, "head_dim": 16}
+    config = LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2)
+    config._attn_implementation = "sdpa"
+    block, rotary = LlamaDecoderLayer(config, 0).eval(), LlamaRotaryEmbedding(config)
     with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            spread = parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.3
-            parameter.normal_(1.0 if "norm" in key and "qwen3_5" not in name else 0.0, spread)
-    return model
+        for parameter in block.parameters():
+            parameter.normal_(0, parameter.shape[-1] ** -0.5)
+    exact = copy.deepcopy(block).double()
+    states, lengths, slots = torch.randn(2, 7, 48), [7, 4], torch.tensor([2, 0])
+    cache = SlotCache([LayerShape(2, 16)], 3, 20, torch.float32, torch.device("cpu"))
+    for stored in (*cache.keys, *cache.values):
+        stored.fill_(9)
+    columns = torch.arange(7)
+    positions = torch.where(columns < torch.tensor(lengths)[:, None], columns, 20)
+    cache.fill(slots, positions)
+    with torch.inference_mode():
+        assert layer.serves(block, states, cache)
+        found = layer.run(block, states, rotation(rotary, states, positions), cache)
+        for row, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
+            alone = states[row : row + 1, :length].double()
+            expected = run_blocks([exact], alone, rotary, None, None)
+            torch.testing.assert_close(found[row : row + 1, :length].double(), expected)
+            normed = exact.input_layernorm(alone)[0]
+            values = exact.self_attn.v_proj(normed).view(length, 2, 16)
+            torch.testing.assert_close(cache.values[0][slot, :length].double(), values)
+            kept = cache.keys[0][slot], cache.values[0][slot]
+            assert all((each[length:20] == 9).all() for each in kept)
+    assert all((each[1] == 9).all() for each in (*cache.keys, *cache.values))
+
+
+# Layers of transformers, with the kernels and without
 
 
 @pytest.mark.parametrize(
     "name", ["llama", "mistral", "qwen2", "qwen3", "glm4_moe", "qwen3_5_text", "deepseek_v3"]
 )
 def test_a_layer_of_transformers_gives_what_it_gives_without_kernels(monkeypatch, name):
-    model = TrunkOnly(_decoder(name))
+    model = TrunkOnly(small_decoder(name))
     states = []
     served = []
     run = layer.run
@@ -255,7 +221,7 @@ def test_a_layer_of_transformers_gives_what_it_gives_without_kernels(monkeypatch
         window = torch.tensor([[5, 6, 7], [3, 4, 5], [20, 20, 20]])  # the third row is dead
         with torch.inference_mode():
             cache.fill(torch.arange(3), places)
-            model.trunk(prompts, places, cache)
+            states.append(model.trunk(prompts, places, cache))
             for n in (3, 2):  # a second window, after the first token of the one before
                 here = window[:, :n].contiguous()
                 cache.at(here, 12)
@@ -263,22 +229,50 @@ def test_a_layer_of_transformers_gives_what_it_gives_without_kernels(monkeypatch
                 cache.keep(torch.tensor([1, 2, 0]))
                 states.append(found[:2])
                 window = torch.where(window == 20, 20, window + torch.tensor([[1], [2], [0]]))
-    assert len(served) == 2 * len(model.base.layers)
+    assert len(served) == 3 * len(model.base.layers)
     scale = states[0].abs().max()
-    for kernels, plain in zip(states[2:], states[:2], strict=True):
+    for kernels, plain in zip(states[3:], states[:3], strict=True):
         torch.testing.assert_close(kernels / scale, plain / scale, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("window", [False, True])
+def test_training_is_not_served(monkeypatch, window):
+    model = TrunkOnly(small_decoder("llama"))
+    monkeypatch.setattr(serve, "_on_gpu", lambda tensor: True)
+    monkeypatch.setattr(layer, "run", None)
+    cache = SlotCache(model.trunk_shapes(), 1, 20, torch.float32, torch.device("cpu"))
+    tokens, places = torch.tensor([[1, 2, 3]]), torch.tensor([[0, 1, 2]])
+    (cache.at(places, 3) if window else cache.fill(torch.arange(1), places))
+    model.trunk(tokens, places, cache).sum().backward()
+    assert model.base.layers[0].mlp.up_proj.weight.grad.abs().max() > 0
+
+
+def test_evaluations_of_a_reused_module_are_not_served(monkeypatch):
+    model = open_model("mtp-bytes-qwen", dtype=torch.float32).model
+    tokens = torch.tensor([[100, 101, 102, 97, 98]])
+
+    def states():
+        with torch.no_grad():
+            first = model.head(1, model.trunk(tokens))
+            ahead = tokens_ahead(tokens, None)
+            return [state for _, state in reused_states(model, first, ahead, 4)]
+
+    expected = states()
+    monkeypatch.setattr(serve, "_on_gpu", lambda tensor: True)
+    for found, plain in zip(states(), expected, strict=True):
+        torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_a_norm_of_half_precision_rounds_as_transformers_does():
     ours, given = [], torch.randn(3, 48, generator=torch.Generator().manual_seed(0)).half()
     for name in ("qwen3", "qwen3_5_text"):
-        norm = _decoder(name).model.norm.half()
+        norm = small_decoder(name).model.norm.half()
         ours.append(layer.norm(norm, given))
         assert torch.equal(ours[-1], norm(given))
 
 
 def test_states_of_one_token_of_several_rows_are_no_matter():
     given = torch.randn(3, 5, 48, generator=torch.Generator().manual_seed(0))
-    norm = _decoder("qwen3").model.norm
+    norm = small_decoder("qwen3").model.norm
     for states in (given[:, 4:], given[:, 2], given[:, ::2]):
         torch.testing.assert_close(layer.norm(norm, states), norm(states))
