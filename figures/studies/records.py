@@ -23,9 +23,14 @@ def trainings(results: Path) -> dict[str, dict[str, Any]]:
 
 
 def parts(results: Path) -> list[dict[str, Any]]:
-    """Return the calls of the study's script, each with its seconds."""
+    """Return the calls of the study's script: when each began (Unix time), and its seconds.
+
+    One that was stopped and gone on with is there twice.
+    """
     found = sorted((results / "parts").glob("*.json"))
-    return [json.loads(path.read_text(encoding="utf-8")) for path in found]
+    return [
+        {"began": int(path.stem)} | json.loads(path.read_text(encoding="utf-8")) for path in found
+    ]
 
 
 def minutes(calls: list[dict[str, Any]]) -> float:
@@ -54,7 +59,7 @@ def write(path: Path, results: Path, found: dict[str, Any]) -> None:
         ValueError: Not all models were trained on the same text.
     """
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    calls = {call["part"]: call for call in [*known.get("parts", ()), *parts(results)]}
+    calls = {call["began"]: call for call in [*known.get("parts", ()), *parts(results)]}
     every = known.get("trainings", {}) | trainings(results)
     if not every:
         return

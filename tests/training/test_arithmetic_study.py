@@ -172,9 +172,10 @@ def test_a_study_on_two_machines_keeps_the_trainings_and_the_cost_of_both(tmp_pa
             training = tmp_path / place / f"arithmetic-6M-n{n}-seed{seed}" / "training.json"
             training.parent.mkdir()
             write_training(training, place)
-        part = tmp_path / place / "parts" / "1.json"
-        part.parent.mkdir()
-        part.write_text(json.dumps({"part": place, "seconds": seconds}))
+        for began in (seconds, seconds + 1):  # stopped, and gone on with
+            part = tmp_path / place / "parts" / f"{began}.json"
+            part.parent.mkdir(exist_ok=True)
+            part.write_text(json.dumps({"part": "0", "seconds": seconds / 2}))
         arithmetic.main([str(tmp_path / place), "-o", str(out)])
         record = json.loads((out / "arithmetic.json").read_text())
         assert record["outcome"].startswith("unfinished")
