@@ -41,14 +41,16 @@ def check_before_load(
             f"--cache_requests cannot be used with {listed(ours)}, because its key knows neither "
             "repeats nor generation arguments: leave it out."
         )
-    _refuse_unknown_options(requested, _given(metadata, model_args))
+    arguments = _arguments(model_args)
+    given = {name: value for name, value in (metadata or {}).items() if name not in arguments}
+    _refuse_unknown_options(requested, given)
     grading = [
         task.name for task in requested if getattr(task.task_class, "grades_programs", False)
     ]
     if grading and not predict_only and not confirm_run_unsafe_code:
         _require_isolation(grading)
     if model == "mtp-vllm":
-        refuse_in_vllm(requested, _arguments(model_args), metadata or {})
+        refuse_in_vllm(requested, arguments, given)
     else:
         _require_request_types(model, requested)
 
@@ -61,14 +63,6 @@ def _arguments(model_args: str | Mapping[str, Any] | None) -> Mapping[str, Any]:
         parsed: dict[str, Any] = simple_parse_args_string(model_args)
         return parsed
     return model_args or {}
-
-
-def _given(
-    metadata: Mapping[str, Any] | None, model_args: str | Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Return the metadata that the user gave, without the model's arguments."""
-    of_model = _arguments(model_args)
-    return {name: value for name, value in (metadata or {}).items() if name not in of_model}
 
 
 def _refuse_unknown_options(requested: list[RequestedTask], given: Mapping[str, Any]) -> None:

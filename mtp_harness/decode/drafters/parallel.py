@@ -30,6 +30,10 @@ class ParallelDrafter:
         shared = self.k > 1 and self.model.shared_unembedding
         self.at_once = AT_ONCE if shared and batch.device.type == "cuda" else 0
 
+    def _together(self, positions: Tensor) -> bool:
+        """Return whether all heads run on all tokens of a step, whose positions are [B, T]."""
+        return positions.numel() <= self.at_once
+
     def fill(
         self, batch: Batch, tokens: Tensor, lengths: Tensor, positions: Tensor
     ) -> list[Prefilled]:
@@ -56,10 +60,9 @@ class ParallelDrafter:
         """Run the trunk and head 1, or all heads at once."""
         known, cache = batch.known(positions), batch.cache
         trunk = self.model.trunk(tokens, known, cache)  # [B, T, D]
-        at_once = positions.numel() <= self.at_once
-        last = self.k if at_once else 1
+        last = self.k if self._together(positions) else 1
         heads = [self.model.head(i, trunk, None, known, cache) for i in range(1, last + 1)]
-        if not at_once:
+        if last == 1:
             return self.model.logits(1, heads[0]), trunk
         logits = self.model.logits(1, torch.stack(heads, 2))  # [B, T, k, V]
         return logits[:, :, 0], logits[:, :, 1:]
@@ -70,7 +73,7 @@ class ParallelDrafter:
         """Draft t+2 .. t+k from the last accepted position t."""
         if self.k == 1:
             return
-        if positions.numel() <= self.at_once:
+        if self._together(positions):
             logits = forward[batch.rows, accepted]  # [B, k-1, V]
         else:
             offsets = range(2, self.k + 1)

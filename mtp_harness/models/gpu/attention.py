@@ -116,14 +116,7 @@ def _part(
 
 
 @triton.jit
-def _join(
-    parts,
-    highest,
-    total,
-    out,
-    head_dim: tl.constexpr,
-    n_splits: tl.constexpr,
-):
+def _join(parts, highest, total, out, head_dim: tl.constexpr, n_splits: tl.constexpr):
     place = tl.program_id(0)
     split = tl.arange(0, n_splits)
     dim = tl.arange(0, head_dim)
@@ -170,6 +163,11 @@ def join(parts: Parts, dtype: torch.dtype) -> Tensor:
     return out
 
 
+def n_queries_of(n_tokens: int, group: int) -> int:
+    """Return the number of a program's queries: tensor cores need 16, and a power of two."""
+    return max(16, int(triton.next_power_of_2(n_tokens * group)))
+
+
 def n_splits_of(n_groups: int, programs: int) -> int:
     """Return into how many parts, at most 16, columns are split between about `programs`."""
     return int(triton.next_power_of_2(max(1, min(16, programs // n_groups))))
@@ -214,7 +212,7 @@ def attend_rows(
     n_rows, n_tokens, n_heads, head_dim = query.shape
     n_kv_heads = keys.shape[2]
     group = n_heads // n_kv_heads
-    n_queries = max(16, triton.next_power_of_2(n_tokens * group))
+    n_queries = n_queries_of(n_tokens, group)
     n_splits = n_splits_of(n_rows * n_kv_heads, _PROGRAMS)
     parts = new_parts(query.new_empty(n_rows, n_tokens, n_heads, head_dim), n_splits)
     _part[(n_rows, n_kv_heads, n_splits)](

@@ -17,6 +17,7 @@ from torch import Tensor
 from mtp_harness.models.gpu.attention import (
     fitting,
     join,
+    n_queries_of,
     n_splits_of,
     new_parts,
     see,
@@ -36,11 +37,7 @@ _NEW = 16
 
 def serves(n_tokens: int, n_heads: int, n_kv_heads: int, head_dim: int) -> bool:
     """Return whether a program can hold the queries of a row's tokens."""
-    return n_tokens <= _NEW and _n_queries(n_tokens, n_heads // n_kv_heads) * head_dim <= 2**14
-
-
-def _n_queries(n_tokens: int, group: int) -> int:
-    return max(16, int(triton.next_power_of_2(n_tokens * group)))
+    return n_tokens <= _NEW and n_queries_of(n_tokens, n_heads // n_kv_heads) * head_dim <= 2**14
 
 
 @triton.jit
@@ -183,7 +180,7 @@ def rotate_and_attend(
     (n_rows, n_columns, n_kv_heads, head_dim), n_tokens = keys.shape, positions.shape[1]
     n_heads = projected.shape[1] // head_dim - 2 * n_kv_heads
     asked = n_tokens if last is None else 1
-    n_queries = _n_queries(asked, n_heads // n_kv_heads)
+    n_queries = n_queries_of(asked, n_heads // n_kv_heads)
     n_splits = n_splits_of(n_rows * n_kv_heads, PROGRAMS)
     parts = new_parts(projected.new_empty(n_rows, asked, n_heads, head_dim), n_splits)
     _rotate_and_attend[(n_rows, n_kv_heads, n_splits)](

@@ -25,7 +25,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mtp_harness.models.gpu.kernels import scaled
+from mtp_harness.models.gpu.kernels import scaled, silu_product
 
 FEW_ROWS = 4
 """Number of tokens, at most 16, up to which a step runs by these kernels; 0: never.
@@ -128,14 +128,6 @@ def _finished(
 
 
 @triton.jit
-def _silu_times(gate, up, dtype: tl.constexpr):
-    """Return silu(gate) * up, rounded where transformers rounds."""
-    wide = gate.to(tl.float32)
-    shut = (wide / (1.0 + tl.exp(-wide))).to(dtype)
-    return (shut.to(tl.float32) * up.to(tl.float32)).to(dtype)
-
-
-@triton.jit
 def _plus(result, residual, last, window, token, row, inside, n_out, dtype: tl.constexpr):
     """Return a result [rows, tokens] plus the residual, that of `last` if there is one."""
     which = token
@@ -200,7 +192,7 @@ def _product(
     if gated:
         up_bias = None if bias is None else bias + n_out
         up = _finished(found_up, up_bias, row, inside, dtype, by_sums, apart)
-        result = _silu_times(result, up, dtype)
+        result = silu_product(result, up, dtype)
     token, row = token[None, :], row[:, None]
     inside = live[None, :] & inside[:, None]
     if residual is not None:

@@ -232,15 +232,22 @@ def gate_(seen: Tensor, projected: Tensor) -> None:
 
 
 @triton.jit
+def silu_product(gate, up, dtype: tl.constexpr):
+    """Return silu(gate) * up, rounded where transformers rounds."""
+    wide = gate.to(tl.float32)
+    shut = (wide / (1.0 + tl.exp(-wide))).to(dtype)
+    return (shut.to(tl.float32) * up.to(tl.float32)).to(dtype)
+
+
+@triton.jit
 def _silu_times(gate_up, out, width, block: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)
     lane = tl.program_id(1) * block + tl.arange(0, block)
     inside = lane < width
     source = gate_up + token * 2 * width + lane
     gate = tl.load(source, mask=inside, other=0.0)
-    wide = gate.to(tl.float32)
-    shut = (wide / (1.0 + tl.exp(-wide))).to(gate.dtype)
-    tl.store(out + token * width + lane, shut * tl.load(source + width, mask=inside), mask=inside)
+    up = tl.load(source + width, mask=inside, other=0.0)
+    tl.store(out + token * width + lane, silu_product(gate, up, gate.dtype), mask=inside)
 
 
 def silu_times(gate_up: Tensor) -> Tensor:

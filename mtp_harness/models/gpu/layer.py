@@ -107,7 +107,7 @@ def _family(module: Any, kind: str) -> str:
 
 
 def _add_norm(module: Any, states: Tensor, update: Tensor | None) -> tuple[Tensor, Tensor]:
-    return add_norm(states, update, _norm_weight(module), _epsilon(module))
+    return add_norm(states, update, *_norm_of(module))
 
 
 def _epsilon(module: Any) -> float:
