@@ -8,6 +8,8 @@ paired, with 90 % intervals over documents (`scoring.bootstrap`):
     tokens_per_forward              k = 4, prompts that neither continues in a loop: decides
     text_walk_tokens_per_forward    on real texts
     bits_per_byte                   of head 1, on the same texts
+
+A seed is compared once all kinds are measured; what is missing is named.
 """
 
 import csv
@@ -34,7 +36,7 @@ from mtp_harness.scoring.bits_per_byte import bits_per_byte
 from mtp_harness.scoring.bootstrap import Estimate, estimate
 
 KINDS = ("parallel", "chained", "reused")
-SEEDS = (0, 1)
+WIDTHS, SEEDS = (192, 384), (0, 1)
 SETS = ("code", "prose")
 """Of documents of `mtp_heads`."""
 
@@ -164,12 +166,12 @@ def outcome(differences: Sequence[Estimate], base: str, candidate: str) -> str:
 
 
 def rows_of(found: Found, width: int) -> Iterator[Row]:
-    """Yield the values and differences of a width.
+    """Yield the values and differences of a width, of the seeds that are complete.
 
     Raises:
         ValueError: two models read other documents.
     """
-    for seed in SEEDS:
+    for seed in complete(found, width):
         for name, measure in MEASURES.items():
             runs = {kind: found[kind, width, seed, measure.task] for kind in KINDS}
             _refuse_others(list(runs.values()), measure.task)
@@ -214,28 +216,36 @@ def _other_rows(found: Found, model: tuple[str, int, int]) -> Iterator[Row]:
             yield Row(*place, "speedup", f"batch {cell['batch']}", *ends)
 
 
-def missing(found: Found, width: int) -> list[str]:
+def missing(found: Found, width: int, seeds: Sequence[int] = SEEDS) -> list[str]:
     """Return in words what of a width was not measured."""
     return [
         f"{task} of {kind}-{width}, seed {seed}"
-        for kind, seed, task in product(KINDS, SEEDS, (SPECULATIVE, HEADS))
+        for seed, kind, task in product(seeds, KINDS, (SPECULATIVE, HEADS))
         if (kind, width, seed, task) not in found
     ]
+
+
+def complete(found: Found, width: int) -> list[int]:
+    """Return the seeds of a width of which all was measured."""
+    return [seed for seed in SEEDS if not missing(found, width, [seed])]
 
 
 def report(found: Found, rows: Mapping[int, Sequence[Row]]) -> Iterator[str]:
     """Yield the lines to print."""
     for width, own in rows.items():
+        seeds = complete(found, width)
         yield f"width {width}"
         yield aligned(_table(found, own))
         yield "Accuracies: modules read the true bytes in between, and parallel heads do not."
         for base, kind in combinations(KINDS, 2):
             pair = {(r.measure, r.seed): r for r in own if (r.base, r.kind) == (base, kind)}
-            decides = [pair[DECIDES, seed].estimate for seed in SEEDS]
-            yield f"{kind} minus {base}: {outcome(decides, base, kind)}"
+            decides = [pair[DECIDES, seed].estimate for seed in seeds]
+            said = outcome(decides, base, kind) if len(seeds) == len(SEEDS) else "unfinished"
+            yield f"{kind} minus {base}: {said}"
             for name in MEASURES:
-                each = (pair[name, seed] for seed in SEEDS)
-                yield f"  {name}, seeds 0 and 1 (documents): {', '.join(map(_said, each))}"
+                each = (pair[name, seed] for seed in seeds)
+                of = f"seed{'s' * (len(seeds) > 1)} {' and '.join(map(str, seeds))}"
+                yield f"  {name}, {of} (documents): {', '.join(map(_said, each))}"
         yield ""
 
 
@@ -251,7 +261,7 @@ def _table(found: Found, rows: Sequence[Row]) -> list[list[str]]:
     columns |= {at: ("accuracy", at) for at in (f"code, offset {i + 1}" for i in range(ALL_HEADS))}
     columns |= {f"speedup, {at}": ("speedup", at) for at in ("batch 1", "batch 16")}
     lines = [["kind", "seed", "parameters", *columns]]
-    for model in product(KINDS, SEEDS):
+    for model in product(KINDS, complete(found, rows[0].width)):
         own = {(r.measure, r.at): r.value for r in rows if (r.kind, r.seed) == model and not r.base}
         values = [in_digits(own[key]) if key in own else "" for key in columns.values()]
         kind, seed = model
@@ -292,13 +302,14 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     given = arguments(__doc__, argv)
     found = read(given.results)
-    widths = sorted({width for _, width, _, _ in found})
-    lacks = {width: missing(found, width) for width in widths}
-    rows = {width: list(rows_of(found, width)) for width in widths if not lacks[width]}
+    measured = {width for _, width, _, _ in found}
+    widths = sorted(measured | set(WIDTHS) if measured & set(WIDTHS) else measured)
+    rows = {width: list(rows_of(found, width)) for width in widths if complete(found, width)}
     sys.stdout.write("".join(f"{line}\n" for line in report(found, rows)))
-    for width, what in lacks.items():
-        if what:
-            sys.stdout.write(f"width {width} is not complete: {'; '.join(what)} not measured\n")
+    if lacks := [what for width in widths for what in missing(found, width)]:
+        sys.stdout.write(
+            f"outcome: unfinished: {len(lacks)} measurements are missing, first {lacks[0]}\n"
+        )
     sys.stdout.write(records.cost(given.results))
     if given.out and rows:
         write([row for own in rows.values() for row in own], given.out)

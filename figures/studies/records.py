@@ -23,7 +23,7 @@ def trainings(results: Path) -> dict[str, dict[str, Any]]:
 
 
 def parts(results: Path) -> list[dict[str, Any]]:
-    """Return the calls of the study's script: when each began (Unix time), and its seconds.
+    """Return the calls of the study's script: when each began (Unix time), GPU and seconds.
 
     One that was stopped and gone on with is there twice.
     """
@@ -34,8 +34,17 @@ def parts(results: Path) -> list[dict[str, Any]]:
 
 
 def minutes(calls: list[dict[str, Any]]) -> float:
-    """Return the time that the machine was used, in minutes."""
-    return float(sum(call["seconds"] for call in calls)) / 60
+    """Return how long GPUs were used, in minutes.
+
+    Time in which several calls shared a GPU counts once.
+    """
+    ends: dict[str, float] = {}
+    used = 0.0
+    for call in sorted(calls, key=lambda call: float(call["began"])):
+        gpu, end = call["gpu"], call["began"] + call["seconds"]
+        used += max(0.0, end - max(call["began"], ends.get(gpu, 0.0)))
+        ends[gpu] = max(end, ends.get(gpu, 0.0))
+    return used / 60
 
 
 def cost(results: Path) -> str:

@@ -1,6 +1,7 @@
 """The outcome of the study of sequential and parallel heads, from small results made by hand."""
 
 import csv
+import json
 import math
 
 import pytest
@@ -78,7 +79,8 @@ def write_all(folder, shares=None, **more):
             write(folder, kind, seed, lambda i, share=share: noisy(share, i), **more)
     (folder / "parts").mkdir(parents=True, exist_ok=True)
     for number, seconds in enumerate((90, 150)):
-        (folder / "parts" / f"{number}.json").write_text(f'{{"part": "x", "seconds": {seconds}}}')
+        part = {"part": "x", "gpu": str(number), "seconds": seconds}
+        (folder / "parts" / f"{number}.json").write_text(json.dumps(part))
 
 
 def lines(study, folder, capsys, *options):
@@ -165,7 +167,16 @@ def test_figure_and_table_are_written(study, tmp_path, capsys):
 def test_what_is_not_measured_is_said(study, tmp_path, capsys):
     write_all(tmp_path, {0: SHARE})
     said = lines(study, tmp_path, capsys)
-    assert said[0].startswith("width 192 is not complete: mtp_speculative of parallel-192, seed 1")
+    (line,) = (one for one in said if one.startswith("outcome"))
+    assert line == (
+        "outcome: unfinished: 18 measurements are missing, first mtp_speculative of parallel-192, "
+        "seed 1"
+    )
+    # What there is stands as it is, and decides nothing.
+    at = said.index("chained minus parallel: unfinished")
+    assert said[at + 1] == "  tokens_per_forward, seed 0 (documents): +0.500 [+0.500, +0.500] (40)"
+    write(tmp_path, "parallel", 1, lambda i: noisy(25, i))
+    assert lines(study, tmp_path, capsys)[: at + 2] == said[: at + 2]
 
 
 def test_the_committed_table_is_what_the_results_give(study, tmp_path):

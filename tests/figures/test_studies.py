@@ -25,7 +25,7 @@ def test_outcome_and_table_are_those_of_the_kept_results(capsys, tmp_path, study
         return
     assert script(STUDIES / f"{name}.py").main([str(results), "-o", str(tmp_path)]) == 0
     said = re.findall(
-        r"outcome.*: (agree|disagree|inconclusive|unfinished)", capsys.readouterr().out
+        r"^outcome.*?: (agree|disagree|inconclusive|unfinished)", capsys.readouterr().out, re.M
     )
     assert said and said == re.findall(r"\*\*(\w+)\*\*", state)
     if table:
