@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtp_harness.models.interface import LayerShape, at_index
+from mtp_harness.models.interface import LayerShape
 
 
 class SlotCache:
@@ -65,7 +65,6 @@ class SlotCache:
         self.cut = False  # whether a call's attention read the first S columns, and no others
         self._moves: dict[int, Callable[[Tensor], None]] = {}
         self._all_rows = torch.arange(slots, device=device)
-        self.mask: Tensor | None = None
         self.fill(self._all_rows, self._all_rows[:, None])
 
     def at(self, positions: Tensor, width: int) -> None:
@@ -76,9 +75,7 @@ class SlotCache:
             width: S, more than any position of a live row; attention reads the first S columns.
         """
         self._stand(self._all_rows, positions)
-        self.width = width
-        columns = torch.arange(width, device=positions.device)
-        self.mask = columns <= positions[:, None, :, None]  # bool [B, 1, T, S]
+        self.width, self.in_prompts = width, False
 
     def fill(self, rows: Tensor, positions: Tensor) -> None:
         """Declare the next call's tokens as prompts, padded on the right.
@@ -86,7 +83,7 @@ class SlotCache:
         Slots `rows` [b] are filled; `positions` [b, T] are 0, 1, ... and `trash` for padding.
         """
         self._stand(rows, positions)
-        self.mask, self.width = None, 0
+        self.width, self.in_prompts = 0, True
 
     def keep(self, count: Tensor) -> None:
         """Move states to the last token that stays: the first `count` [B] of a call's tokens do.
@@ -101,7 +98,7 @@ class SlotCache:
 
     def held(self, layer_idx: int) -> list[Tensor] | None:
         """Return a layer's states; None while filling prompts, which begin without states."""
-        return None if self.mask is None else self.states[layer_idx]
+        return None if self.in_prompts else self.states[layer_idx]
 
     def settle(self, layer_idx: int, states: Sequence[Tensor]) -> None:
         """Store a layer's states [b, ...] behind prompts."""
@@ -146,15 +143,16 @@ class SlotCache:
         """
 
         def make() -> Tensor:
-            mask = self.mask
-            if last is not None and mask is not None:
-                mask = at_index(mask[:, 0], last)[:, None]  # [B, 1, 1, S]
+            at, width = self.positions, self.width  # [B, T]; S
+            if self.in_prompts:
+                assert last is not None, "a prompt's tokens see each other causally without a mask"
+                at, width = last[:, None], self.positions.shape[1]
             elif last is not None:
-                columns = torch.arange(self.positions.shape[1], device=last.device)
-                mask = columns <= last[:, None, None, None]
-            assert mask is not None, "a prompt's tokens see each other causally: there is no mask"
-            zero = torch.zeros((), dtype=dtype, device=mask.device)
-            numbers = torch.where(mask, zero, float("-inf"))
+                at = at.gather(1, last[:, None])
+            columns = torch.arange(width, device=at.device)
+            zero = torch.zeros((), dtype=dtype, device=at.device)
+            seen = columns <= at[:, None, :, None]  # [B, 1, T, S]
+            numbers = torch.where(seen, zero, float("-inf"))
             return numbers.repeat(1, 1, repeats, 1) if repeats > 1 else numbers
 
         bias: Tensor = self.remember(("bias", dtype, repeats, last is None), make)
@@ -165,7 +163,7 @@ class SlotCache:
         keys, values = self.stored(layer_idx)
         keys.flatten(0, 1).index_copy_(0, self.places, key.transpose(1, 2).flatten(0, 1))
         values.flatten(0, 1).index_copy_(0, self.places, value.transpose(1, 2).flatten(0, 1))
-        if self.mask is None:
+        if self.in_prompts:
             return key, value
         self.cut = True
         return keys[:, : self.width].transpose(1, 2), values[:, : self.width].transpose(1, 2)

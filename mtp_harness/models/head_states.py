@@ -100,18 +100,18 @@ PIECE = 512
 
 
 class Passes:
-    """The keys and values of all passes so far: the part of a `KeyValueCache` that blocks need.
-
-    Attributes:
-        mask: of positions a..b-1 in the second and later passes, bool [1, 1, b-a, b + n (b-a)] with
-            n of them; None in the first pass, which is causal.
-    """
-
-    mask: Tensor | None = None
+    """The keys and values of all passes so far: the part of a `KeyValueCache` that blocks need."""
 
     def __init__(self) -> None:
+        # Of positions a..b-1 in pass n + 1, bool [1, 1, b-a, b + n (b-a)]; the first is causal.
+        self._mask: Tensor | None = None
         self._done: list[dict[int, tuple[Tensor, Tensor]]] = []  # by layer
         self._pieces: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+    @property
+    def in_prompts(self) -> bool:
+        """Whether this is the first pass, whose tokens see each other causally."""
+        return self._mask is None
 
     def next(self) -> None:
         """Begin the next pass."""
@@ -125,7 +125,7 @@ class Passes:
         here = torch.arange(start, end, device=device)[:, None]
         causal = torch.arange(end, device=device) <= here
         own = torch.arange(start, end, device=device) == here
-        self.mask = torch.cat([causal, *[own] * len(self._done)], -1)[None, None]
+        self._mask = torch.cat([causal, *[own] * len(self._done)], -1)[None, None]
 
     def update(self, key: Tensor, value: Tensor, layer: int, *_: Any) -> tuple[Tensor, Tensor]:
         """Add [B, H, b-a, d] keys and values of this pass; return those that the call may see."""
@@ -142,9 +142,9 @@ class Passes:
 
     def bias(self, dtype: torch.dtype, repeats: int, last: Tensor | None = None) -> Tensor:
         """Return the mask as numbers to add to scores."""
-        assert self.mask is not None
-        zero = torch.zeros((), dtype=dtype, device=self.mask.device)
-        return torch.where(self.mask, zero, torch.finfo(dtype).min)
+        assert self._mask is not None
+        zero = torch.zeros((), dtype=dtype, device=self._mask.device)
+        return torch.where(self._mask, zero, torch.finfo(dtype).min)
 
 
 def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -43,9 +43,7 @@ class KeyValueCache(Protocol):
     The caller sets the positions of the tokens in this call before it calls the model.
     """
 
-    # Which cached tokens each query sees, bool [B, 1, T, S]; None if the call's tokens are prompts,
-    # which see each other causally and nothing else.
-    mask: Tensor | None
+    in_prompts: bool  # the call's tokens: they see each other causally, and nothing else
     positions: Tensor  # of the call's tokens, int64 [B, T]
     places: Tensor  # their columns in the cache, counted over all rows, int64 [B * T]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mtp_harness.models.gated_delta import serve_slots, state_shapes
-from mtp_harness.models.gpu.serve import serve_layers, serve_norms
+from mtp_harness.models.gpu.serve import serve_layers, serve_norms, serve_rotary
 from mtp_harness.models.interface import KeyValueCache, LayerShape, MultiHeadModel
 
 
@@ -32,6 +32,8 @@ class TrunkModel(MultiHeadModel):
         serve_slots(self.base)
         serve_layers(self.base.layers)
         serve_norms([self.norm])
+        if hasattr(self.base, "rotary_emb"):
+            serve_rotary(self.base.rotary_emb)
 
     @property
     def max_positions(self) -> int:
@@ -93,7 +95,7 @@ class TrunkModel(MultiHeadModel):
         """
         sdpa = self.base.config._attn_implementation == "sdpa"
         wide_on_gpu = tokens.is_cuda and self.dtype.itemsize > 2
-        if cache is not None and cache.mask is None and sdpa and not wide_on_gpu:
+        if cache is not None and cache.in_prompts and sdpa and not wide_on_gpu:
             return torch.empty(1, 1, 0, 0, device=tokens.device)
         return self._mask(tokens, cache, positions)
 
@@ -101,7 +103,7 @@ class TrunkModel(MultiHeadModel):
         self, tokens: Tensor, cache: KeyValueCache | None, positions: Tensor | None = None
     ) -> Tensor | None:
         """Return numbers to add to scores, [1 or B, 1, T, S]; None if attention is causal."""
-        if cache is not None and cache.mask is not None:
+        if cache is not None and not cache.in_prompts:
             return cache.bias(self.dtype, 1)
         padded = cache is None and positions is not None  # perhaps: see `trunk`
         if cache is None and not padded and self.base.config._attn_implementation != "eager":

@@ -137,7 +137,7 @@ class Scripted(MultiHeadModel):
         return self.model.layer_shapes(heads)
 
     def trunk(self, tokens, positions=None, cache=None):
-        if cache is not None and cache.mask is None:  # prompts
+        if cache is not None and cache.in_prompts:  # prompts
             for slot, prompt, at in zip(self.slots(cache), tokens, positions, strict=True):
                 prompt = prompt[at < cache.trash].tolist()
                 self.row_of_slot[slot] = self.prompts.index(prompt)

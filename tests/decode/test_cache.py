@@ -63,7 +63,7 @@ def test_mask_shows_each_query_its_own_position_and_earlier_ones():
         ["###..", "#####"],  # a query at the trash column sees anything; nobody reads its result
     ]
     expected = torch.tensor([[[c == "#" for c in line] for line in row] for row in rows])
-    assert torch.equal(cache.mask, expected[:, None])
+    assert torch.equal(cache.bias(torch.float32, 1) == 0, expected[:, None])
 
 
 def test_trash_leaves_no_trace():

@@ -53,7 +53,7 @@ def compared(monkeypatch, caplog, model, ks):
     graphs, run = Slots.graphs, layer.run
 
     def watched(block, states, rotated_by, cache, *others, **named):
-        prompts.append(cache.mask is None)
+        prompts.append(cache.in_prompts)
         return run(block, states, rotated_by, cache, *others, **named)
 
     monkeypatch.setattr(layer, "run", watched)

@@ -20,7 +20,7 @@ _MOST_TOKENS = 8
 
 def serves(net: Any, hidden: Tensor, cache: KeyValueCache) -> bool:
     """Return whether the kernels can run this layer on these states [B, T, D]."""
-    if cache.mask is None or hidden.shape[1] > _MOST_TOKENS or hidden.dtype not in TYPES:
+    if cache.in_prompts or hidden.shape[1] > _MOST_TOKENS or hidden.dtype not in TYPES:
         return False
     powers_of_2 = is_power_of_2(net.head_k_dim) and is_power_of_2(net.head_v_dim)
     names = _projections(net)

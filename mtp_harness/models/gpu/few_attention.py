@@ -27,8 +27,8 @@ from mtp_harness.models.gpu.kernels import HeadNorm, turn
 
 BLOCK = 32
 """Columns that are read at a time."""
-PROGRAMS = 132
-"""Number of programs, about: one on each multiprocessor of an H100, as parts have to be joined."""
+PROGRAMS = 264
+"""Number of programs, about: two on each multiprocessor of an H100."""
 WARPS = 4
 """Of a program."""
 _NEW = 16

@@ -49,10 +49,10 @@ class Tile(NamedTuple):
 
 
 TILES = {
-    "qkv": (Tile(4, 2048, 8, 1, 1), Tile(32, 256, 4, 3, 8)),
-    "narrow_qkv": (Tile(4, 2048, 8, 1, 1), Tile(64, 256, 4, 3, 8)),
-    "o": (Tile(4, 1024, 4, 6, 1), Tile(16, 256, 1, 5, 8)),
-    "gate_up": (Tile(4, 1024, 4, 1, 1), Tile(64, 256, 4, 3, 8)),
+    "qkv": (Tile(2, 2048, 8, 1, 1), Tile(32, 256, 4, 3, 8)),
+    "narrow_qkv": (Tile(2, 2048, 8, 1, 1), Tile(64, 256, 4, 3, 8)),
+    "o": (Tile(2, 2048, 4, 1, 1), Tile(16, 256, 2, 4, 8)),
+    "gate_up": (Tile(2, 2048, 8, 1, 1), Tile(32, 128, 2, 5, 8)),
     "down": (Tile(8, 512, 2, 4, 1), Tile(16, 256, 1, 5, 8)),
 }
 """For one token, and for more, by `tests/benchmarks/bench_layers_gpu.py` on an H200."""

@@ -87,6 +87,53 @@ def add_norm(
     return total, normed
 
 
+@triton.jit
+def _rotation(
+    positions, frequencies, cos, sin, scaling,
+    half: tl.constexpr, padded: tl.constexpr, negated: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(0).to(tl.int64)
+    lane = tl.arange(0, padded)
+    inside = lane < half
+    angle = tl.load(positions + token).to(tl.float32)
+    angle *= tl.load(frequencies + lane, mask=inside, other=0.0)
+    cosine, sine = tl.cos(angle) * scaling, tl.sin(angle) * scaling
+    first = token * 2 * half + lane
+    tl.store(cos + first, cosine, mask=inside)
+    tl.store(cos + first + half, cosine, mask=inside)
+    tl.store(sin + first, -sine if negated else sine, mask=inside)
+    tl.store(sin + first + half, sine, mask=inside)
+
+
+def rotation(
+    frequencies: Tensor, scaling: float, positions: Tensor, dtype: torch.dtype, *, negated: bool
+) -> tuple[Tensor, Tensor]:
+    """Return cos and sin of positions times frequencies, each [B, T, 2 F], twice side by side.
+
+    Args:
+        frequencies: float32 [F], in radians a token.
+        scaling: factor on cos and sin.
+        positions: int64 [B, T].
+        dtype: of the results.
+        negated: whether the first half of sin is negated (`decoding_weights.signed`).
+    """
+    half, positions = len(frequencies), positions.contiguous()
+    cos = torch.empty(*positions.shape, 2 * half, dtype=dtype, device=positions.device)
+    sin = torch.empty_like(cos)
+    _rotation[(positions.numel(),)](
+        positions,
+        frequencies,
+        cos,
+        sin,
+        scaling,
+        half=half,
+        padded=triton.next_power_of_2(half),
+        negated=negated,
+        num_warps=1,
+    )
+    return cos, sin
+
+
 class HeadNorm(NamedTuple):
     """Norms of each query and key head before the rotation (Qwen3, GLM-4.5, ...)."""
 

@@ -26,6 +26,7 @@ from mtp_harness.models.gpu.kernels import (
     gate_,
     is_power_of_2,
     rotate_and_store,
+    rotation,
     silu_times,
 )
 from mtp_harness.models.gpu.narrow_product import is_narrow, product
@@ -66,8 +67,7 @@ def run(
             is [B, 1, D]. For layers with known attention, and not for prompts.
         others: arguments of transformers' attention, for a kind that is not known here.
     """
-    in_slots = cache.mask is not None  # not a prompt
-    if in_slots and few_rows.serves(states) and _is_known(layer, states.shape[1]):
+    if not cache.in_prompts and few_rows.serves(states) and _is_known(layer, states.shape[1]):
         return _run_few(layer, states, rotated_by, cache, last)
     n_rows, n_tokens, width = states.shape
     flat = states.reshape(-1, width)  # [N, D], N = B * T
@@ -131,6 +131,20 @@ def _norm_weight(module: Any) -> Tensor:
 # Attention
 
 
+def knows_rotary(rotary: Any, states: Tensor) -> bool:
+    """Return whether cos and sin are of the known kind: of frequencies that stay as they are."""
+    known = _family(rotary, "RotaryEmbedding") in (*_PLAIN, "Qwen3Next")
+    return known and states.dtype in TYPES and rotary.rope_type not in ("dynamic", "longrope")
+
+
+def rotated(
+    rotary: Any, states: Tensor, positions: Tensor, *, negated: bool
+) -> tuple[Tensor, Tensor]:
+    """Return cos and sin [B, T, r] of int64 positions [B, T] by a module that `knows_rotary`."""
+    frequencies, scaling = rotary.inv_freq, rotary.attention_scaling
+    return rotation(frequencies, scaling, positions, states.dtype, negated=negated)
+
+
 def knows_attention(attention: Any) -> bool:
     """Return whether attention is of the known kind: queries, keys, values, rotation, softmax."""
     if _family(attention, "Attention") not in (*_PLAIN, *_ONE_PLUS):
@@ -152,7 +166,7 @@ def _attend(
     cos, sin = (part.flatten(0, 2) for part in rotated_by)  # [N, r]
     norm = _head_norm(attention)
     rotate = partial(rotate_and_store, qkv, cos, sin, n_queries=n_heads, gated=gated, norm=norm)
-    if cache.mask is None:
+    if cache.in_prompts:
         assert last is None, "`cached_block` reads prompts at one token"
         seen = _attend_prompts(attention, rotate, cache)
     else:

@@ -30,6 +30,16 @@ def serve_norms(norms: Iterable[Any]) -> None:
         norm.forward = partial(_norm, norm, norm.forward)
 
 
+def serve_rotary(rotary: Any) -> None:
+    """Let cos and sin of positions come from one kernel."""
+    rotary.forward = partial(_rotary, rotary, rotary.forward)
+
+
+def normed(norm: Any, states: Tensor) -> Tensor:
+    """Return the norm of states [..., D], as one kernel where that can be."""
+    return _norm(norm, norm, states)
+
+
 def _on_gpu(states: Tensor) -> bool:
     return states.is_cuda
 
@@ -73,3 +83,17 @@ def _norm(norm: Any, own: Callable[[Tensor], Tensor], hidden_states: Tensor) -> 
         if gpu.knows_norm(norm, hidden_states):
             return gpu.norm(norm, hidden_states)
     return own(hidden_states)
+
+
+def _rotary(
+    rotary: Any,
+    own: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    x: Tensor,
+    position_ids: Tensor,
+) -> tuple[Tensor, Tensor]:
+    if _on_gpu(x) and position_ids.dim() == 2:
+        from mtp_harness.models.gpu import layer as gpu
+
+        if gpu.knows_rotary(rotary, x):
+            return gpu.rotated(rotary, x, position_ids, negated=False)
+    return own(x, position_ids)

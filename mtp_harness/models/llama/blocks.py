@@ -83,7 +83,7 @@ def _run(
 ) -> Tensor:
     """Apply a block in the faster of the two ways that can run it."""
     # At one token of a prompt: `cached_block` computes no queries of the others, which are many.
-    if states.is_cuda and not (cache.mask is None and last is not None):
+    if states.is_cuda and not (cache.in_prompts and last is not None):
         from mtp_harness.models.gpu import layer  # here, because Triton may be missing
 
         if layer.knows_attention(block.self_attn) and layer.serves(block, states, cache):

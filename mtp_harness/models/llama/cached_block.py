@@ -107,7 +107,7 @@ def attend(
     """
     n_rows, n_tokens, n_heads, head_dim = query.shape
     n_kv_heads = keys.shape[1]
-    if cache.mask is None and last is None:
+    if cache.in_prompts and last is None:
         if n_heads != n_kv_heads and query.is_cuda and query.dtype is torch.float32:
             # In float32, torch's only attention of shared heads on a GPU holds all T * T scores.
             keys, values = (

@@ -28,6 +28,7 @@ from transformers.models.llama.modeling_llama import (
 )
 from transformers.utils.generic import can_return_tuple
 
+from mtp_harness.models.gpu.serve import normed
 from mtp_harness.models.interface import KeyValueCache, LayerShape, MultiHeadModel
 from mtp_harness.models.llama.all_heads_loss import all_heads_loss
 from mtp_harness.models.llama.blocks import device_of, run_block_at, run_blocks
@@ -190,7 +191,7 @@ class MTPLlamaForCausalLM(LlamaForCausalLM, MultiHeadModel):  # type: ignore[no-
         """Return the logits [..., V] of head `offset`'s states [..., D]."""
         replicated = self.config.replicated_unembeddings and offset > 1
         unembedding = self.extra_lm_heads[offset - 2] if replicated else self.lm_head
-        logits: Tensor = unembedding(self.model.norm(states))
+        logits: Tensor = unembedding(normed(self.model.norm, states))
         return logits
 
 

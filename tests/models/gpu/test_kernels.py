@@ -17,6 +17,7 @@ from mtp_harness.decode.cache import SlotCache
 from mtp_harness.models.decoding_weights import rotation
 from mtp_harness.models.gpu import attention, layer, serve
 from mtp_harness.models.gpu.kernels import add_norm, rotate_and_store, silu_times
+from mtp_harness.models.gpu.kernels import rotation as rotated_by_kernel
 from mtp_harness.models.head_states import reused_states, tokens_ahead
 from mtp_harness.models.interface import LayerShape
 from mtp_harness.models.llama.blocks import run_blocks
@@ -38,6 +39,54 @@ def test_add_norm(width, add):
     expected = wide / (wide.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight
     torch.testing.assert_close(normed.double(), expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(states, before)
+
+
+@pytest.mark.parametrize("negated", [False, True])
+@pytest.mark.parametrize(("half", "scaling"), [(8, 1.0), (5, 0.5)])
+def test_rotation(half, scaling, negated):
+    frequencies = 10000.0 ** -(torch.arange(half) / half)
+    positions = torch.tensor([[0, 1, 4095], [32767, 7, 2]]).t()  # not contiguous
+    cos, sin = rotated_by_kernel(frequencies, scaling, positions, torch.float32, negated=negated)
+    # The angle is a float32 product, as transformers has it; the rest is exact.
+    angle = (positions[..., None].float() * frequencies).double()
+    torch.testing.assert_close(cos.double(), angle.cos().repeat(1, 1, 2) * scaling)
+    halves = angle.sin() * (-1 if negated else 1), angle.sin()
+    torch.testing.assert_close(sin.double(), torch.cat(halves, -1) * scaling)
+
+
+ROTARY = {
+    "default": {"rope_type": "default", "rope_theta": 1e4},
+    "llama3": {
+        "rope_type": "llama3",
+        "rope_theta": 1e4,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
+    "yarn": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0},
+    "dynamic": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0},
+}
+
+
+@pytest.mark.parametrize("kind", ROTARY)
+def test_a_served_rotary_gives_what_transformers_gives(monkeypatch, kind):
+    monkeypatch.setattr(serve, "_on_gpu", lambda states: True)
+    config = LlamaConfig(
+        hidden_size=64,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        rope_parameters=ROTARY[kind],
+    )
+    rotary, positions = LlamaRotaryEmbedding(config), torch.tensor([[0, 3, 255], [1, 2, 200]])
+    states = torch.empty(1)
+    expected = rotary(states, position_ids=positions)
+    ran, run = [], layer.rotated
+    monkeypatch.setattr(layer, "rotated", lambda *a, **k: ran.append(a) or run(*a, **k))
+    serve.serve_rotary(rotary)
+    torch.testing.assert_close(rotary(states, position_ids=positions), expected)
+    assert len(ran) == (kind != "dynamic")  # whose frequencies change with the length
+    assert not layer.knows_rotary(rotary, states.double())
 
 
 @pytest.mark.parametrize(("n_heads", "n_kv_heads"), [(4, 4), (6, 2)])
