@@ -56,6 +56,7 @@ from mtp_harness.models.load import (
     detect,
     is_local,
     located,
+    placed,
     resolve,
 )
 from mtp_harness.models.spread import gpus, require_spreadable, spread
@@ -217,7 +218,8 @@ class MTPLM(IdentifiedLM):
             wanted = torch.float32 if exact else model.dtype
         typed: Any = model.to(dtype=wanted)
         parallel = kwargs.get("parallelize")
-        self._model = spread(typed, gpus()) if parallel else typed.to(device=self.device)
+        device = self.device
+        self._model = spread(typed, gpus()) if parallel else placed(typed, device, self._name)
 
     @property
     def max_length(self) -> int:

@@ -49,6 +49,8 @@ def parser() -> Parser:
 def main(argv: Sequence[str]) -> int:
     """Train, then write the model in bfloat16, its tokenizer and `training.json`."""
     args = parser().parse_args(argv)
+    import torch
+
     from mtp_harness.models.byte_tokenizer import byte_tokenizer
     from mtp_harness.training.data import LOOKAHEAD, batches, load
     from mtp_harness.training.loop import train
@@ -73,7 +75,14 @@ def main(argv: Sequence[str]) -> int:
     model = build(args)
     args.out.mkdir(parents=True, exist_ok=True)
     with tqdm(total=recipe.steps, unit="step", desc="train") as bar:
-        curve = train(model, batch, recipe, args.out, partial(_show, bar), held_out)
+        try:
+            curve = train(model, batch, recipe, args.out, partial(_show, bar), held_out)
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"the memory of {args.device} does not hold {recipe.rows} rows of {recipe.context} "
+                "bytes beside what other programs use: lower --rows or --context, or wait for the "
+                "others; the same command goes on from its last checkpoint."
+            ) from error
     command = shlex.join(["mtp-harness", "train", *argv])
     model.bfloat16()
 

@@ -83,8 +83,9 @@ def open_model(
 
     Raises:
         FileNotFoundError: a folder or file is missing.
-        ValueError: they cannot be loaded, there are fewer heads than asked for, a loader came
-            without a tokenizer, or the tokenizer has ids beyond the model's vocabulary.
+        ValueError: they cannot be loaded or are too large for the device, there are fewer heads
+            than asked for, a loader came without a tokenizer, or the tokenizer has ids beyond the
+            model's vocabulary.
     """
     name = pretrained or loader or DEFAULT_MODEL
     if not loader:
@@ -111,7 +112,32 @@ def open_model(
     vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
     if isinstance(vocabulary, int):
         check_vocabulary(tokenizer, vocabulary, name)
-    return Opened(model.to(device=device), tokenizer)
+    return Opened(placed(model, device, name), tokenizer)
+
+
+def placed(model: MultiHeadModel, device: torch.device | str | None, name: str) -> MultiHeadModel:
+    """Return the model, moved to a device, which becomes the current one: kernels run there.
+
+    Args:
+        model: in its final type.
+        device: None leaves it where it is.
+        name: of the checkpoint, for messages.
+
+    Raises:
+        ValueError: the device's memory does not hold it.
+    """
+    try:
+        moved = model.to(device=device)
+    except torch.OutOfMemoryError as error:
+        size = sum(p.numel() * p.element_size() for p in model.parameters()) / 1e9
+        raise ValueError(
+            f"the free memory of {device} does not hold {name}, whose weights have {size:.3g} GB: "
+            "give a smaller dtype or another device, spread it (parallelize=True), or end what "
+            "else is there."
+        ) from error
+    if moved.device.type == "cuda":
+        torch.cuda.set_device(moved.device)
+    return moved
 
 
 def resolve(pretrained: str) -> str:

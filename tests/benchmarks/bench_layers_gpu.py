@@ -1,12 +1,13 @@
-"""A layer's decoding step of 1 to 4 tokens on one GPU: its launches alone, the layer, both ways.
+"""A layer's decoding step on one GPU: of 1 to 4 tokens all, of many rows the attention.
 
-    python -m tests.benchmarks.bench_layers_gpu -o OUT.json [--only products attention layers]
+    python -m tests.benchmarks.bench_layers_gpu -o OUT.json [--only products attention layers rows]
 
 Random weights in bfloat16. What is timed runs as a CUDA graph over copies of its weights, a
 gigabyte of them, so that none is in the second-level cache: microseconds a call, the least of five
 replays. First every candidate is compiled and compared with torch, in processes beside each other;
 those that fail are recorded. The fastest over shapes and numbers of tokens go into `best`: the
-constants of `few_rows` and `few_attention`, in the JSON only.
+constants of `few_rows` and `few_attention`, in the JSON only. For `attention` there is none, but a
+line for each number of rows.
 
 `--tiny` runs all of it on little numbers, without a GPU by Triton's interpreter.
 """
@@ -27,14 +28,14 @@ if not Path("/dev/nvidia0").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import torch
-from torch.nn.functional import linear, silu
+from torch.nn.functional import linear, scaled_dot_product_attention, silu
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
 from mtp_harness.decode.cache import SlotCache
 from mtp_harness.models import provenance
 from mtp_harness.models.decoding_weights import rotation
-from mtp_harness.models.gpu import few_attention, few_rows, layer
+from mtp_harness.models.gpu import attention, few_attention, few_rows, layer
 from mtp_harness.models.gpu.attention import attend_rows
 from mtp_harness.models.gpu.few_rows import Norm, Tile
 from mtp_harness.models.gpu.kernels import rotate_and_store
@@ -76,6 +77,10 @@ MORE += [Tile(16, 256, 1, stages, 1) for stages in (1, 3, 4)]
 MORE += [Tile(16, 512, 2, stages, 1) for stages in (1, 3)]
 MORE += [Tile(8, 1024, 4, 1, 1), Tile(4, 512, 2, 1, 1), Tile(4, 1024, 4, 4, 1)]
 TILES = {kind: (ONE, MORE) for kind in KINDS}
+ROWS = (16, 42, 64) if ON_GPU else (3,)  # whose attention is timed
+OF_ROWS = [(64, stages, first) for first in (0, 1) for stages in (2, 3, 4)]
+OF_ROWS += [(*one, first) for first in (0, 1) for one in ((32, 4), (128, 2))]
+OF_ROWS = OF_ROWS if ON_GPU else [(16, 2, 0), (16, 2, 1)]
 DIED = "its process died"
 ATTENTION = [(p, b, w) for p in (66, 132, 264) for b, w in ((64, 4), (32, 4), (32, 2), (128, 4))]
 
@@ -86,11 +91,15 @@ class Constants(NamedTuple):
     tiles: dict
     most_tokens: int = 16
     attention: tuple = (few_attention.PROGRAMS, few_attention.BLOCK, few_attention.WARPS)
+    of_rows: tuple | None = None  # columns at a time, stages, heads first
 
     def set(self):
         few_rows.TILES, few_rows.FEW_ROWS = self.tiles, self.most_tokens
         programs, block, warps = self.attention
         few_attention.PROGRAMS, few_attention.BLOCK, few_attention.WARPS = programs, block, warps
+        if self.of_rows is not None:
+            attention._BLOCK, stages, attention._HEADS_FIRST = self.of_rows
+            attention._stages = lambda *_: stages
 
     def with_tile(self, kind, n_tokens, tile):
         one, more = self.tiles[kind]
@@ -99,7 +108,7 @@ class Constants(NamedTuple):
 
 
 class Case(NamedTuple):
-    """What is timed: a launch of a kind, "attention", or a "layer"."""
+    """What is timed: a launch of a kind, "attention", that of "rows N", or a "layer"."""
 
     what: str
     shape: str
@@ -174,6 +183,29 @@ def attentions(config, n_tokens, copies):
     return [lambda i=i: call(i) for i in range(len(cache.keys))], expected, size
 
 
+def attentions_of_rows(config, n_rows, n_tokens, copies):
+    heads, kv_heads, head_dim = 32 if ON_GPU else 4, config.num_key_value_heads, config.head_dim
+    size = 2 * n_rows * CONTEXT * kv_heads * head_dim * 2
+    shape = LayerShape(kv_heads, head_dim)
+    cache = new_cache([shape] * min(copies, math.ceil(2**30 / size)), n_tokens, n_rows)
+    query = randn(n_rows, n_tokens, heads, head_dim)
+    lengths, positions = cache.lengths(), cache.positions.contiguous()
+
+    def call(index):
+        return attend_rows(query, *cache.stored(index), lengths, positions, head_dim**-0.5)
+
+    def expected():
+        keys, values = (
+            each.transpose(1, 2).repeat_interleave(heads // kv_heads, 1) for each in cache.stored(0)
+        )
+        columns = torch.arange(keys.shape[2], device=DEVICE)
+        seen = columns <= positions[:, None, :, None]
+        found = scaled_dot_product_attention(query.transpose(1, 2), keys, values, attn_mask=seen)
+        return found.transpose(1, 2).flatten(2)
+
+    return [lambda i=i: call(i) for i in range(len(cache.keys))], expected, size
+
+
 def layers(config, n_tokens, copies):
     copies = min(copies, 4)
     states, blocks = randn(1, n_tokens, config.hidden_size), []
@@ -195,11 +227,11 @@ def layers(config, n_tokens, copies):
     return calls, expected, sum(each.numel() * 2 for each in blocks[0].parameters())
 
 
-def new_cache(shapes, n_tokens):
-    cache = SlotCache(shapes, 1, CONTEXT + 32, DTYPE, DEVICE)
+def new_cache(shapes, n_tokens, n_rows=1):
+    cache = SlotCache(shapes, n_rows, CONTEXT + 32, DTYPE, DEVICE)
     for stored in (*cache.keys, *cache.values):
         stored.normal_()
-    positions = torch.arange(CONTEXT, CONTEXT + n_tokens, device=DEVICE)[None]
+    positions = torch.arange(CONTEXT, CONTEXT + n_tokens, device=DEVICE).expand(n_rows, -1)
     cache.at(positions, CONTEXT + n_tokens)
     return cache
 
@@ -216,6 +248,8 @@ def calls_of(what, shape, n_tokens, copies):
     config = (SHAPES | TINY)[shape]
     if what in KINDS:
         return products(what, config, n_tokens, copies)
+    if what.startswith("rows"):
+        return attentions_of_rows(config, int(what.removeprefix("rows")), n_tokens, copies)
     return (layers if what == "layer" else attentions)(config, n_tokens, copies)
 
 
@@ -362,6 +396,13 @@ class Bench:
         }
         self._keep(candidates, self.race("attention", self.shapes, [1, 4], candidates, "programs"))
 
+    def race_attention_of_rows(self):
+        candidates = {" ".join(map(str, one)): self.best._replace(of_rows=one) for one in OF_ROWS}
+        for n_rows in ROWS:
+            for n in (1, 4):
+                for shape in self.shapes:
+                    self.race(f"rows {n_rows}", [shape], [n], candidates, "block, stages, first")
+
     def race_layers(self):
         ways = {"few rows": self.best, "ten launches": self.best._replace(most_tokens=0)}
         self.race("layer", self.shapes, self.tokens, ways, "way")
@@ -386,7 +427,7 @@ def write(bench, out, wall_s):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--out", type=Path, required=True)
-    parts = ("products", "attention", "layers")
+    parts = ("products", "attention", "layers", "rows")
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     parser.add_argument("--tiny", action="store_true")
     given = parser.parse_args()
@@ -404,6 +445,7 @@ def main():
         "products": bench.race_products,
         "attention": lambda: bench.race_attention([(4, 32, 4)] if given.tiny else ATTENTION),
         "layers": bench.race_layers,
+        "rows": bench.race_attention_of_rows,
     }
     for part in parts:
         if part in given.only:

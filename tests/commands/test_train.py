@@ -137,6 +137,17 @@ def test_wrong_arguments_are_one_line(text, tmp_path, capsys, arguments, message
     assert message in error and error.count("\n") == 1
 
 
+def test_too_little_memory_is_one_line(monkeypatch, text, tmp_path, capsys):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 468.00 MiB. GPU 0 has")
+
+    monkeypatch.setattr("mtp_harness.training.loop.train", full)
+    assert main(["train", str(tmp_path / "m"), "--data", str(text), *SMALL]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("mtp-harness train: the memory of cpu does not hold 4 rows of 64 bytes")
+    assert "--rows" in error and "goes on from its last checkpoint" in error
+
+
 def test_missing_text_is_one_line(tmp_path, capsys):
     assert main(["train", str(tmp_path / "m"), "--data", str(tmp_path / "none"), *SMALL]) == 2
     error = capsys.readouterr().err

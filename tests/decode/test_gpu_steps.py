@@ -108,6 +108,16 @@ def shared_unembedding():
     return lively(MTPLlamaForCausalLM(MTPLlamaConfig(**sizes, **heads, pad_token_id=0))).float()
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two GPUs here")
+@pytest.mark.parametrize("name", ["mtp-bytes-n4", "mtp-bytes-qwen"])
+def test_the_second_gpu_gives_the_text_of_the_first(name):
+    answers = [
+        decode(open_model(name, dtype=torch.float32, device=device).model, 4, 3)
+        for device in ("cuda:1", "cuda:0")
+    ]
+    assert answers[0] == answers[1]
+
+
 @pytest.mark.parametrize("most", [0, 4])  # steps of one row have 4 tokens, of three rows 12
 def test_heads_run_at_once_or_at_one_token(monkeypatch, caplog, most):
     monkeypatch.setattr(parallel, "AT_ONCE", most)

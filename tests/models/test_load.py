@@ -114,6 +114,15 @@ def test_what_exists_is_a_path(tmp_path, monkeypatch, ours):
     assert not is_local("org/ours") and not is_local("other")
 
 
+def test_a_model_too_large_for_its_device_is_one_sentence(monkeypatch, ours):
+    def full(self, *_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 468.00 MiB. GPU 0 has")
+
+    monkeypatch.setattr("mtp_harness.models.MTPLlamaForCausalLM.to", full)
+    said = refusal(ValueError, open_model, str(ours), tokenizer=byte_tokenizer(64), device="cpu")
+    assert said.startswith("the free memory of cpu does not hold ") and " GB: give a " in said
+
+
 def test_a_file_is_no_checkpoint(meta_folder):
     path = meta_folder / "consolidated.pth"
     for call in (detect, load_model, load_tokenizer):
