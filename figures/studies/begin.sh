@@ -15,6 +15,8 @@ shift
 cd "$here/../.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 part=$* began=$(date +%s) gpu=${CUDA_VISIBLE_DEVICES-all}
+# Of one machine: its GPUs are others than those of the same number elsewhere.
+[ -f "$work/id" ] || od -An -N4 -tx4 /dev/urandom | tr -d ' ' >"$work/id"
 
 # Makes the text of the shipped models in $1, if it is not there. In the environment:
 # MTP_HARNESS_DATA, a folder with mbpp.jsonl.gz; STDLIB, the folder of the standard library of
@@ -25,4 +27,4 @@ make_text() {
         --mbpp "${MTP_HARNESS_DATA:?a folder, see figures/studies/begin.sh}/mbpp.jsonl.gz"
 }
 
-trap 'echo "{\"part\": \"$part\", \"gpu\": \"$gpu\", \"seconds\": $(($(date +%s) - began))}" >"$work/results/parts/$began.json"' EXIT
+trap 'echo "{\"part\": \"$part\", \"work\": \"$(cat "$work/id")\", \"gpu\": \"$gpu\", \"seconds\": $(($(date +%s) - began))}" >"$work/results/parts/$began-$$.json"' EXIT

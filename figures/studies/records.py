@@ -23,25 +23,26 @@ def trainings(results: Path) -> dict[str, dict[str, Any]]:
 
 
 def parts(results: Path) -> list[dict[str, Any]]:
-    """Return the calls of the study's script: when each began (Unix time), GPU and seconds.
+    """Return the calls of the study's script: when each began (Unix time), where, and seconds.
 
     One that was stopped and gone on with is there twice.
     """
     found = sorted((results / "parts").glob("*.json"))
     return [
-        {"began": int(path.stem)} | json.loads(path.read_text(encoding="utf-8")) for path in found
+        {"began": int(path.stem.split("-")[0])} | json.loads(path.read_text(encoding="utf-8"))
+        for path in found
     ]
 
 
 def minutes(calls: list[dict[str, Any]]) -> float:
     """Return how long GPUs were used, in minutes.
 
-    Time in which several calls shared a GPU counts once.
+    Time in which several calls of a WORK shared a GPU counts once.
     """
-    ends: dict[str, float] = {}
+    ends: dict[tuple[str, str], float] = {}
     used = 0.0
     for call in sorted(calls, key=lambda call: float(call["began"])):
-        gpu, end = call["gpu"], call["began"] + call["seconds"]
+        gpu, end = (call["work"], call["gpu"]), call["began"] + call["seconds"]
         used += max(0.0, end - max(call["began"], ends.get(gpu, 0.0)))
         ends[gpu] = max(end, ends.get(gpu, 0.0))
     return used / 60
@@ -68,7 +69,8 @@ def write(path: Path, results: Path, found: dict[str, Any]) -> None:
         ValueError: Not all models were trained on the same text.
     """
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    calls = {call["began"]: call for call in [*known.get("parts", ()), *parts(results)]}
+    both = [*known.get("parts", ()), *parts(results)]
+    calls = {tuple(call[name] for name in ("began", "work", "part")): call for call in both}
     every = known.get("trainings", {}) | trainings(results)
     if not every:
         return

@@ -80,8 +80,9 @@ def main(argv: Sequence[str]) -> int:
         except torch.OutOfMemoryError as error:
             raise ValueError(
                 f"the memory of {args.device} does not hold {recipe.rows} rows of {recipe.context} "
-                "bytes beside what other programs use: lower --rows or --context, or wait for the "
-                "others; the same command goes on from its last checkpoint."
+                "bytes beside what other programs use: wait for those (the same command goes on "
+                "from its last checkpoint, if there is one), or lower --rows or --context and name "
+                "another folder."
             ) from error
     command = shlex.join(["mtp-harness", "train", *argv])
     model.bfloat16()

@@ -23,6 +23,7 @@ from mtp_harness.decode.scheduler import Scheduler, Sequence
 from mtp_harness.decode.slots import Slots
 from mtp_harness.decode.stopping import Stopping
 from mtp_harness.decode.threads import threads_for
+from mtp_harness.models.gpu.current import current
 from mtp_harness.models.interface import MultiHeadModel
 
 _log = logging.getLogger(__name__)
@@ -165,7 +166,7 @@ class Engine:
         try:
             n_rows = min(n_slots, len(sequences))
             slots = Slots(self.model, self.k, self.rule, asked[0].sampling, n_rows, length)
-            with threads_for(self.model, n_rows):
+            with threads_for(self.model, n_rows), current(self.model.device):
                 for sequence in Scheduler(slots, sequences):
                     keep(sequence)
         except RuntimeError as error:  # the CPU's allocator has no own type of exception

@@ -23,6 +23,7 @@ from mtp_harness.decode.sampling import Sampling
 from mtp_harness.decode.slots import Slots
 from mtp_harness.decode.step import Batch, Drafter
 from mtp_harness.decode.threads import threads_for
+from mtp_harness.models.gpu.current import current
 
 
 class EveryDraft(NamedTuple):
@@ -112,7 +113,7 @@ def every_draft(engine: Engine, requests: Sequence[Request]) -> list[EveryDraft]
     prompts = [sequence.prompt for sequence in sequences]
     slots = _Watched(engine, n, engine.memory(requests, n).length)
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
-    with threads_for(engine.model, n):
+    with threads_for(engine.model, n), current(engine.model.device):
         prefilled = [slots.fill([row], [prompt])[0] for row, prompt in enumerate(prompts)]
         budgets = [sequence.budget for sequence in sequences]
         new = slots.start(range(n), prompts, prefilled, budgets, range(n))[:, :1]

@@ -16,10 +16,12 @@ parallel head does not: every result that compares heads says which kind it meas
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
+
+from mtp_harness.models.full_precision import keeping_precision
 
 
 class LayerShape(NamedTuple):
@@ -156,6 +158,12 @@ class MultiHeadModel(nn.Module, ABC):
     def next_token_logits(self, tokens: Tensor) -> Tensor:
         """Return head 1's logits [B, T, V] of int64 `tokens` [B, T], without a cache."""
         return self.logits(1, self.head(1, self.trunk(tokens)))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert everything (`to`, `half`, ...), but what must not be rounded."""
+        with keeping_precision(self):
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def tie_weights(self, *_: Any, **__: Any) -> None:
         """Do nothing: lm_eval's `HFLM` calls this on every module it loads."""

@@ -14,6 +14,8 @@ sentence each.
 
 import difflib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,32 +114,20 @@ def open_model(
     vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
     if isinstance(vocabulary, int):
         check_vocabulary(tokenizer, vocabulary, name)
-    return Opened(placed(model, device, name), tokenizer)
+    with fitting(name, device):
+        return Opened(model.to(device=device), tokenizer)
 
 
-def placed(model: MultiHeadModel, device: torch.device | str | None, name: str) -> MultiHeadModel:
-    """Return the model, moved to a device, which becomes the current one: kernels run there.
-
-    Args:
-        model: in its final type.
-        device: None leaves it where it is.
-        name: of the checkpoint, for messages.
-
-    Raises:
-        ValueError: the device's memory does not hold it.
-    """
+@contextmanager
+def fitting(name: str, device: torch.device | str | None) -> Iterator[None]:
+    """Say in a sentence, as a ValueError, that a device's memory does not hold a checkpoint."""
     try:
-        moved = model.to(device=device)
+        yield
     except torch.OutOfMemoryError as error:
-        size = sum(p.numel() * p.element_size() for p in model.parameters()) / 1e9
         raise ValueError(
-            f"the free memory of {device} does not hold {name}, whose weights have {size:.3g} GB: "
-            "give a smaller dtype or another device, spread it (parallelize=True), or end what "
-            "else is there."
+            f"the free memory of {device} does not hold {name}: give a smaller dtype or another "
+            "device, or end what else is there."
         ) from error
-    if moved.device.type == "cuda":
-        torch.cuda.set_device(moved.device)
-    return moved
 
 
 def resolve(pretrained: str) -> str:

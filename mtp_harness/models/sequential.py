@@ -53,6 +53,7 @@ class Modules(PreTrainedModel):
 
     def __init__(self, config: Any, trunk: Any, n_trunk: int) -> None:
         super().__init__(config)
+        self._keep_in_fp32_modules_strict = trunk._keep_in_fp32_modules_strict
         self.layers = nn.ModuleList(
             MtpLayer(config, type(trunk.layers[-1]), type(trunk.norm), index)
             for index in range(n_trunk, config.num_hidden_layers)

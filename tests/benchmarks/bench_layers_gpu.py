@@ -6,8 +6,8 @@ Random weights in bfloat16. What is timed runs as a CUDA graph over copies of it
 gigabyte of them, so that none is in the second-level cache: microseconds a call, the least of five
 replays. First every candidate is compiled and compared with torch, in processes beside each other;
 those that fail are recorded. The fastest over shapes and numbers of tokens go into `best`: the
-constants of `few_rows` and `few_attention`, in the JSON only. For `attention` there is none, but a
-line for each number of rows.
+constants of `few_rows` and `few_attention`, in the JSON only. The part `rows`, attention of many
+rows, gives no constants, but a line for each number of rows.
 
 `--tiny` runs all of it on little numbers, without a GPU by Triton's interpreter.
 """

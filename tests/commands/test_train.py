@@ -145,7 +145,7 @@ def test_too_little_memory_is_one_line(monkeypatch, text, tmp_path, capsys):
     assert main(["train", str(tmp_path / "m"), "--data", str(text), *SMALL]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("mtp-harness train: the memory of cpu does not hold 4 rows of 64 bytes")
-    assert "--rows" in error and "goes on from its last checkpoint" in error
+    assert "lower --rows or --context and name another folder." in error
 
 
 def test_missing_text_is_one_line(tmp_path, capsys):

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 
 import pytest
 
@@ -79,7 +80,7 @@ def write_all(folder, shares=None, **more):
             write(folder, kind, seed, lambda i, share=share: noisy(share, i), **more)
     (folder / "parts").mkdir(parents=True, exist_ok=True)
     for number, seconds in enumerate((90, 150)):
-        part = {"part": "x", "gpu": str(number), "seconds": seconds}
+        part = {"part": "x", "work": "a", "gpu": str(number), "seconds": seconds}
         (folder / "parts" / f"{number}.json").write_text(json.dumps(part))
 
 
@@ -91,14 +92,14 @@ def lines(study, folder, capsys, *options):
 def test_the_better_kind_is_named_by_paired_differences(study, tmp_path, capsys):
     write_all(tmp_path)
     said = lines(study, tmp_path, capsys)
-    at = said.index("chained minus parallel: chained drafts better")
+    at = said.index("outcome of width 192, chained minus parallel: chained drafts better")
     # The same in every document, so the interval has no width, however they differ.
     both = "+0.500 [+0.500, +0.500] (40)"
     assert said[at + 1] == f"  tokens_per_forward, seeds 0 and 1 (documents): {both}, {both}"
     assert said[at + 2].endswith(f"(documents): {both}, {both}")
     assert "+0.000 [+0.000, +0.000] (40)" in said[at + 3] and "bits_per_byte" in said[at + 3]
-    assert "reused minus parallel: reused drafts better" in said
-    assert "reused minus chained: chained drafts better" in said
+    assert "outcome of width 192, reused minus parallel: reused drafts better" in said
+    assert "outcome of width 192, reused minus chained: chained drafts better" in said
     assert said[-1] == "cost: 4.0 minutes"
     (line,) = (one.split() for one in said if one.startswith("chained   0"))
     mean = sum(noisy(30, i) for i in range(N)) / (N * STEPS)
@@ -109,9 +110,9 @@ def test_the_better_kind_is_named_by_paired_differences(study, tmp_path, capsys)
 def test_seeds_that_disagree_or_an_interval_with_0_decide_nothing(study, tmp_path, capsys):
     write_all(tmp_path, {0: SHARE, 1: SHARE | {"chained": 20, "reused": 25}})
     said = lines(study, tmp_path, capsys)
-    assert "chained minus parallel: inconclusive" in said  # +.5 and -.5
-    assert "reused minus parallel: inconclusive" in said  # +.3 and 0
-    assert "reused minus chained: inconclusive" in said
+    assert "outcome of width 192, chained minus parallel: inconclusive" in said  # +.5 and -.5
+    assert "outcome of width 192, reused minus parallel: inconclusive" in said  # +.3 and 0
+    assert "outcome of width 192, reused minus chained: inconclusive" in said
 
 
 @pytest.mark.parametrize(
@@ -164,16 +165,27 @@ def test_figure_and_table_are_written(study, tmp_path, capsys):
     assert speedups == {"batch 1", "batch 16"}
 
 
+def test_a_study_that_is_done_has_outcomes_alone(monkeypatch, study, tmp_path, capsys):
+    monkeypatch.setattr(study, "WIDTHS", (192,))
+    write_all(tmp_path)
+    outcomes = [one for one in lines(study, tmp_path, capsys) if one.startswith("outcome")]
+    assert len(outcomes) == 3 and all("width 192" in one for one in outcomes)
+    for timed in tmp_path.glob("*/speed"):
+        shutil.rmtree(timed)
+    (last,) = (one for one in lines(study, tmp_path, capsys) if one.startswith("outcome: "))
+    assert "3 measurements are missing, first mtp_speed of parallel-192, seed 0" in last
+
+
 def test_what_is_not_measured_is_said(study, tmp_path, capsys):
     write_all(tmp_path, {0: SHARE})
     said = lines(study, tmp_path, capsys)
     (line,) = (one for one in said if one.startswith("outcome"))
     assert line == (
-        "outcome: unfinished: 18 measurements are missing, first mtp_speculative of parallel-192, "
+        "outcome: unfinished: 21 measurements are missing, first mtp_speculative of parallel-192, "
         "seed 1"
     )
     # What there is stands as it is, and decides nothing.
-    at = said.index("chained minus parallel: unfinished")
+    at = said.index("chained minus parallel, undecided")
     assert said[at + 1] == "  tokens_per_forward, seed 0 (documents): +0.500 [+0.500, +0.500] (40)"
     write(tmp_path, "parallel", 1, lambda i: noisy(25, i))
     assert lines(study, tmp_path, capsys)[: at + 2] == said[: at + 2]

@@ -119,8 +119,19 @@ def test_a_model_too_large_for_its_device_is_one_sentence(monkeypatch, ours):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 468.00 MiB. GPU 0 has")
 
     monkeypatch.setattr("mtp_harness.models.MTPLlamaForCausalLM.to", full)
-    said = refusal(ValueError, open_model, str(ours), tokenizer=byte_tokenizer(64), device="cpu")
-    assert said.startswith("the free memory of cpu does not hold ") and " GB: give a " in said
+    opened = {"tokenizer": byte_tokenizer(64), "device": "cpu"}
+    said = refusal(ValueError, open_model, str(ours), **opened)
+    assert said.startswith("the free memory of cpu does not hold ") and ": give a " in said
+
+
+def test_an_ordinary_model_too_large_for_its_device_is_one_sentence(monkeypatch, plain):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 468.00 MiB. GPU 0 has")
+
+    byte_tokenizer(64).save_pretrained(plain)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", full)
+    said = refusal(ValueError, MTPLM, str(plain), device="cpu")
+    assert said.startswith("the free memory of cpu does not hold ") and ": give a " in said
 
 
 def test_a_file_is_no_checkpoint(meta_folder):

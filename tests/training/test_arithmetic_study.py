@@ -175,7 +175,9 @@ def test_a_study_on_two_machines_keeps_the_trainings_and_the_cost_of_both(tmp_pa
         for began in (100 * seconds, 101 * seconds):  # stopped, and gone on with
             part = tmp_path / place / "parts" / f"{began}.json"
             part.parent.mkdir(exist_ok=True)
-            part.write_text(json.dumps({"part": "0", "gpu": "0", "seconds": seconds / 2}))
+            part.write_text(
+                json.dumps({"part": "0", "work": place, "gpu": "0", "seconds": seconds / 2})
+            )
         arithmetic.main([str(tmp_path / place), "-o", str(out)])
         record = json.loads((out / "arithmetic.json").read_text())
         assert record["outcome"].startswith("unfinished")
@@ -190,9 +192,11 @@ def test_a_study_on_two_machines_keeps_the_trainings_and_the_cost_of_both(tmp_pa
 
 
 def test_parts_that_share_a_gpu_cost_its_time_once():
-    calls = [(0, "0", 60), (30, "0", 60), (40, "0", 10), (30, "1", 30), (200, "0", 30)]
-    parts = [dict(zip(("began", "gpu", "seconds"), call, strict=True)) for call in calls]
-    assert arithmetic.records.minutes(parts) == (90 + 30 + 30) / 60
+    calls = [(0, "a", "0", 60), (30, "a", "0", 60), (40, "a", "0", 10), (30, "a", "1", 30)]
+    calls += [(200, "a", "0", 30), (0, "b", "0", 20)]
+    names = ("began", "work", "gpu", "seconds")
+    parts = [dict(zip(names, call, strict=True)) for call in calls]
+    assert arithmetic.records.minutes(parts) == (90 + 30 + 30 + 20) / 60
 
 
 def test_part_of_the_operations_is_refused(tmp_path):

@@ -122,4 +122,6 @@ def test_the_command_trains_measures_and_is_resumed(tmp_path, capsys):
     assert files == {path: path.stat().st_mtime_ns for path in kept.glob("*/mtp_heads+*/*")}
     assert script(STUDY / "drafts_compared.py").main([str(kept)]) == 0
     said = capsys.readouterr().out
-    assert "width 64 is not complete: mtp_speculative of parallel-64, seed 0;" in said
+    assert "chained minus parallel, undecided" in said
+    lacks = "9 measurements are missing, first mtp_speculative of parallel-64, seed 0"
+    assert f"outcome: unfinished: {lacks}" in said

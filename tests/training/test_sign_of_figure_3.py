@@ -113,7 +113,7 @@ def test_the_program_says_and_writes_the_outcome(tmp_path, capsys):
     write_results(results, EVERY)
     (results / "parts").mkdir()
     for seconds in (60, 90):
-        part = {"part": "1M", "gpu": str(seconds), "seconds": seconds}
+        part = {"part": "1M", "work": "a", "gpu": str(seconds), "seconds": seconds}
         (results / "parts" / f"{seconds}.json").write_text(json.dumps(part))
     assert sign_of_figure_3.main([str(results), "-o", str(out)]) == 0
     said = capsys.readouterr().out

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mtp_harness.models.decoding_weights import are_linear, joined
+from mtp_harness.models.gpu.current import on_its_device
 from mtp_harness.models.gpu.delta_kernels import Parts, gated_norm, keep_tokens, read_window
 from mtp_harness.models.gpu.kernels import TYPES, is_power_of_2
 from mtp_harness.models.gpu.narrow_product import product
@@ -28,6 +29,7 @@ def serves(net: Any, hidden: Tensor, cache: KeyValueCache) -> bool:
     return powers_of_2 and joins and net.activation == "silu"
 
 
+@on_its_device
 def run(net: Any, hidden: Tensor, cache: KeyValueCache, epsilon: float) -> Tensor:
     """Run a layer over a window [B, T, D]; `epsilon` is that of the norm of queries and keys."""
     held = cache.held(net.layer_idx)

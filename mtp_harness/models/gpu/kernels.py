@@ -118,6 +118,7 @@ def rotation(
         negated: whether the first half of sin is negated (`decoding_weights.signed`).
     """
     half, positions = len(frequencies), positions.contiguous()
+    frequencies = frequencies.contiguous()
     cos = torch.empty(*positions.shape, 2 * half, dtype=dtype, device=positions.device)
     sin = torch.empty_like(cos)
     _rotation[(positions.numel(),)](

@@ -19,6 +19,7 @@ from torch import Tensor
 from mtp_harness.models.decoding_weights import Rotation, are_linear, joined
 from mtp_harness.models.gpu import few_attention, few_rows
 from mtp_harness.models.gpu.attention import attend_rows
+from mtp_harness.models.gpu.current import on_its_device
 from mtp_harness.models.gpu.kernels import (
     TYPES,
     HeadNorm,
@@ -48,6 +49,7 @@ def serves(layer: Any, states: Tensor, cache: KeyValueCache) -> bool:
     return all(knows_norm(getattr(layer, name, None), states) for name in names)
 
 
+@on_its_device
 def run(
     layer: Any,
     states: Tensor,
@@ -89,6 +91,7 @@ def run(
 # Norms
 
 
+@on_its_device
 def norm(module: Any, states: Tensor) -> Tensor:
     """Return the norm of states [..., D] by a module that `knows_norm`."""
     _, normed = _add_norm(module, states.reshape(-1, states.shape[-1]), None)
@@ -97,7 +100,9 @@ def norm(module: Any, states: Tensor) -> Tensor:
 
 def knows_norm(module: Any, states: Tensor) -> bool:
     """Return whether a norm of such states is the kernels'."""
-    return states.dtype in TYPES and _family(module, "RMSNorm") in (*_PLAIN, *_ONE_PLUS)
+    if states.dtype not in TYPES or _family(module, "RMSNorm") not in (*_PLAIN, *_ONE_PLUS):
+        return False
+    return bool(module.weight.device == states.device)
 
 
 def _family(module: Any, kind: str) -> str:
@@ -133,10 +138,13 @@ def _norm_weight(module: Any) -> Tensor:
 
 def knows_rotary(rotary: Any, states: Tensor) -> bool:
     """Return whether cos and sin are of the known kind: of frequencies that stay as they are."""
+    if states.dtype not in TYPES or rotary.inv_freq.device != states.device:
+        return False
     known = _family(rotary, "RotaryEmbedding") in (*_PLAIN, "Qwen3Next")
-    return known and states.dtype in TYPES and rotary.rope_type not in ("dynamic", "longrope")
+    return known and rotary.rope_type not in ("dynamic", "longrope")
 
 
+@on_its_device
 def rotated(
     rotary: Any, states: Tensor, positions: Tensor, *, negated: bool
 ) -> tuple[Tensor, Tensor]:

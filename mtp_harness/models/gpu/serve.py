@@ -36,12 +36,14 @@ def serve_rotary(rotary: Any) -> None:
 
 
 def normed(norm: Any, states: Tensor) -> Tensor:
-    """Return the norm of states [..., D], as one kernel where that can be."""
-    return _norm(norm, norm, states)
+    """Return the norm of states [..., D], as one kernel where that can be and nobody listens."""
+    heard = norm._forward_hooks or norm._forward_pre_hooks or hasattr(norm, "_hf_hook")
+    normed: Tensor = norm(states) if heard else _norm(norm, norm, states)
+    return normed
 
 
 def _on_gpu(states: Tensor) -> bool:
-    return states.is_cuda
+    return states.is_cuda and not torch.compiler.is_compiling()
 
 
 def _layer(

@@ -1,7 +1,6 @@
 """transformers' Llama blocks with the positions and cache of `interface.py`."""
 
 from collections.abc import Iterable
-from contextlib import nullcontext
 from itertools import groupby
 from typing import Any
 
@@ -69,9 +68,7 @@ def _run_at_home(
     there = cache.on(home)
     turned = there.remember(("rotation", id(rotated_by)), lambda: _moved(rotated_by, home))
     last = None if last is None else last.to(home)
-    # Triton's kernels run on the current device, whatever the device of their tensors.
-    with torch.cuda.device(home) if home.type == "cuda" else nullcontext():
-        return _run(block, states.to(home), turned, there, last)
+    return _run(block, states.to(home), turned, there, last)
 
 
 def _run(

@@ -15,8 +15,7 @@ caption); all heads share the norm.
 """
 
 import copy
-from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
@@ -122,19 +121,6 @@ class MTPLlamaForCausalLM(LlamaForCausalLM, MultiHeadModel):  # type: ignore[no-
         n_items = kwargs.get("num_items_in_batch")
         found = all_heads_loss(self, embedded, attention_mask, position_ids, labels, n_items)
         return CausalLMOutputWithPast(loss=found.loss, logits=found.logits)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move or convert everything, but keep the rotary frequencies in their own type.
-
-        `.to(bfloat16)` would round them by up to 0.4 %, which rotates a query thousands of tokens
-        later by radians; `from_pretrained` keeps them, too.
-        """
-        before = dict(self.model.rotary_emb.named_buffers())
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, after in list(self.model.rotary_emb.named_buffers()):
-            if after.dtype != before[name].dtype:
-                setattr(self.model.rotary_emb, name, before[name].to(after.device))
-        return self
 
     @property
     def shared_unembedding(self) -> bool:  # type: ignore[override]

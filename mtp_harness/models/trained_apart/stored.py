@@ -32,6 +32,7 @@ from mtp_harness.models.checkpoints.safetensors_files import CONFIG_FILE, Safete
 from mtp_harness.models.checkpoints.tokenizer_folder import tokenizer_file
 from mtp_harness.models.checkpoints.trunk_folder import Trunk, trunk_tokenizer
 from mtp_harness.models.families import text_part
+from mtp_harness.models.full_precision import keeping_precision
 from mtp_harness.models.trunk import TrunkModel
 
 PICKLED = ("pytorch_model.bin", "medusa_lm_head.pt", "hydra_lm_head.pt")
@@ -230,7 +231,9 @@ class Stored(ABC):
         drafter = self.checked()
         keys = [key for key in self.tensors.shapes if key not in self.ignored]
         drafter.load_state_dict({self.key(key): self.tensors.read(key) for key in keys})
-        return drafter.to(dtype).eval()
+        with keeping_precision(drafter):
+            drafter.to(dtype)
+        return drafter.eval()
 
 
 def layout(kind: type[Stored], drafter: Path) -> Layout:

@@ -7,7 +7,11 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
+from transformers.models.llama.modeling_llama import (
+    LlamaDecoderLayer,
+    LlamaRMSNorm,
+    LlamaRotaryEmbedding,
+)
 
 pytest.importorskip("triton", reason="Triton is not installed: it comes with torch for GPUs")
 if os.environ.get("TRITON_INTERPRET") != "1":
@@ -41,6 +45,21 @@ def test_add_norm(width, add):
     assert torch.equal(states, before)
 
 
+def test_a_norm_is_one_kernel_unless_somebody_listens(monkeypatch):
+    monkeypatch.setattr(serve, "_on_gpu", lambda states: True)
+    norm, states = LlamaRMSNorm(48), torch.randn(2, 3, 48)
+    ran, run, heard = [], layer.norm, []
+    monkeypatch.setattr(layer, "norm", lambda *args: ran.append(args) or run(*args))
+    expected = norm(states)
+    assert torch.equal(serve.normed(norm, states), expected) and not ran  # it may be trained
+    with torch.inference_mode():
+        torch.testing.assert_close(serve.normed(norm, states), expected)
+        assert len(ran) == 1
+        norm.register_forward_hook(lambda *_: heard.append(1))
+        torch.testing.assert_close(serve.normed(norm, states), expected)
+    assert len(ran) == len(heard) == 1
+
+
 @pytest.mark.parametrize("negated", [False, True])
 @pytest.mark.parametrize(("half", "scaling"), [(8, 1.0), (5, 0.5)])
 def test_rotation(half, scaling, negated):
@@ -66,27 +85,46 @@ ROTARY = {
     },
     "yarn": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0},
     "dynamic": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0},
+    "longrope": {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "short_factor": [1.0] * 8,
+        "long_factor": [2.0] * 8,
+        "original_max_position_embeddings": 64,
+    },
 }
 
 
-@pytest.mark.parametrize("kind", ROTARY)
-def test_a_served_rotary_gives_what_transformers_gives(monkeypatch, kind):
+def check_rotary(monkeypatch, rotary, dtype, served):
+    """Compare what it gives with the kernel and without; fail if the kernel runs for others."""
     monkeypatch.setattr(serve, "_on_gpu", lambda states: True)
-    config = LlamaConfig(
-        hidden_size=64,
-        num_attention_heads=4,
-        max_position_embeddings=256,
-        rope_parameters=ROTARY[kind],
-    )
-    rotary, positions = LlamaRotaryEmbedding(config), torch.tensor([[0, 3, 255], [1, 2, 200]])
-    states = torch.empty(1)
+    positions, states = torch.tensor([[0, 3, 255], [1, 2, 200]]), torch.empty(1, dtype=dtype)
     expected = rotary(states, position_ids=positions)
     ran, run = [], layer.rotated
     monkeypatch.setattr(layer, "rotated", lambda *a, **k: ran.append(a) or run(*a, **k))
     serve.serve_rotary(rotary)
-    torch.testing.assert_close(rotary(states, position_ids=positions), expected)
-    assert len(ran) == (kind != "dynamic")  # whose frequencies change with the length
-    assert not layer.knows_rotary(rotary, states.double())
+    found = rotary(states, position_ids=positions)
+    torch.testing.assert_close(found, expected)
+    assert found[0].dtype is dtype and len(ran) == served
+
+
+@pytest.mark.parametrize("kind", ROTARY)
+def test_a_served_rotary_gives_what_transformers_gives(monkeypatch, kind):
+    sizes = {"hidden_size": 64, "num_attention_heads": 4, "max_position_embeddings": 256}
+    rotary = LlamaRotaryEmbedding(LlamaConfig(**sizes, rope_parameters=ROTARY[kind]))
+    changes = kind in ("dynamic", "longrope")  # its frequencies, with the length
+    check_rotary(monkeypatch, rotary, torch.float32, not changes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+@pytest.mark.parametrize(
+    "name",
+    ["llama", "mistral", "qwen2", "qwen3", "glm4_moe", "deepseek_v3", "qwen3_next", "qwen3_5_text"],
+)
+def test_every_familys_rotary_gives_what_transformers_gives(monkeypatch, name, dtype):
+    rotary = small_decoder(name).model.rotary_emb
+    served = dtype is torch.float16 and name != "qwen3_5_text"  # which has positions in a grid
+    check_rotary(monkeypatch, rotary, dtype, served)
 
 
 @pytest.mark.parametrize(("n_heads", "n_kv_heads"), [(4, 4), (6, 2)])
