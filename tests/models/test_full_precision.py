@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from mtp_harness.lm import MTPLM
 from mtp_harness.models.load import load_model, open_model
@@ -51,3 +52,15 @@ def test_trunk_and_modules_keep_the_routing_bias(tmp_path, family):
         assert any(name.startswith("modules_") for name in found)
         for number, one in enumerate(found.values()):
             assert torch.equal(one, torch.full_like(one, 0.1 + number, dtype=torch.float32))
+
+
+@pytest.mark.parametrize(
+    "family", ["glm4_moe", "deepseek_v3", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next"]
+)
+def test_a_converted_model_is_transformers_own_of_that_type(tmp_path, family):
+    folder = write_bytes(tmp_path, family)
+    ours = load_model(folder, torch.float32).to(dtype=torch.bfloat16)
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    tokens = torch.randint(256, (2, 60), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(ours.next_token_logits(tokens), theirs(tokens).logits)
