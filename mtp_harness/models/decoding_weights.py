@@ -58,12 +58,6 @@ def joined(owner: nn.Module, *names: str) -> Joined:
 
 def rotation(rotary: nn.Module, states: Tensor, positions: Tensor) -> Rotation:
     """Return cos and sin of int64 positions [B, T], made for `cached_block` and `gpu.layer`."""
-    if states.is_cuda:
-        from mtp_harness.models.gpu import layer  # here, because Triton may be missing
-
-        if layer.knows_rotary(rotary, states):
-            cos, sin = layer.rotated(rotary, states, positions, negated=True)
-            return cos[:, :, None], sin[:, :, None]
     return signed(*rotary(states, position_ids=positions))
 
 

@@ -34,7 +34,7 @@ def run_blocks(
     main = states.device
     if cache is not None:
         # The trunk and every head of one call have the same positions.
-        rotated_by = cache.remember(rotary, lambda: rotation(rotary, states, positions))
+        rotated_by = cache.remember(rotary, lambda: _rotation(rotary, states, positions))
         for block in blocks:
             states = _run_at_home(block, states, rotated_by, cache)
         return states.to(main)
@@ -46,6 +46,17 @@ def run_blocks(
             mask = _mask(block, states) if mask is None else mask
             states = block(states, attention_mask=mask, position_embeddings=here)
     return states.to(main)
+
+
+def _rotation(rotary: nn.Module, states: Tensor, positions: Tensor) -> Rotation:
+    """Return cos and sin of positions; on a GPU one kernel makes them, where it knows how."""
+    if states.is_cuda:
+        from mtp_harness.models.gpu import layer  # here, because Triton may be missing
+
+        if layer.knows_rotary(rotary, states):
+            cos, sin = layer.rotated(rotary, states, positions, negated=True)
+            return cos[:, :, None], sin[:, :, None]
+    return rotation(rotary, states, positions)
 
 
 def device_of(block: Any) -> torch.device:
@@ -104,7 +115,7 @@ def run_block_at(
 
     The other arguments are `run_blocks`'s; the cache gets the keys and values of all tokens.
     """
-    rotated_by = cache.remember(rotary, lambda: rotation(rotary, states, positions))
+    rotated_by = cache.remember(rotary, lambda: _rotation(rotary, states, positions))
     return _run_at_home(block, states, rotated_by, cache, last).to(states.device)
 
 
