@@ -54,10 +54,10 @@ from mtp_harness.models.load import (
     DEFAULT_MODEL,
     SHIPPED_MODELS,
     detect,
-    fitting,
     is_local,
     located,
     resolve,
+    within_memory,
 )
 from mtp_harness.models.spread import gpus, require_spreadable, spread
 from mtp_harness.models.text import end_ids
@@ -201,7 +201,7 @@ class MTPLM(IdentifiedLM):
     def _create_model(self, pretrained: str, dtype: Any = "auto", **kwargs: Any) -> None:
         model = self._user_model
         if model is None:
-            with asking_transformers(pretrained), fitting(self._name, self.device):
+            with asking_transformers(pretrained), within_memory(self._name, self.device):
                 super()._create_model(pretrained, dtype=dtype, **kwargs)
             return
         if attention := kwargs.get("attn_implementation"):
@@ -218,7 +218,7 @@ class MTPLM(IdentifiedLM):
             wanted = torch.float32 if exact else model.dtype
         typed: Any = model.to(dtype=wanted)
         parallel = kwargs.get("parallelize")
-        with fitting(self._name, "the GPUs" if parallel else self.device):
+        with within_memory(self._name, "the GPUs" if parallel else self.device):
             self._model = spread(typed, gpus()) if parallel else typed.to(device=self.device)
 
     @property

@@ -114,12 +114,12 @@ def open_model(
     vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
     if isinstance(vocabulary, int):
         check_vocabulary(tokenizer, vocabulary, name)
-    with fitting(name, device):
+    with within_memory(name, device):
         return Opened(model.to(device=device), tokenizer)
 
 
 @contextmanager
-def fitting(name: str, device: torch.device | str | None) -> Iterator[None]:
+def within_memory(name: str, device: torch.device | str | None) -> Iterator[None]:
     """Say in a sentence, as a ValueError, that a device's memory does not hold a checkpoint."""
     try:
         yield
