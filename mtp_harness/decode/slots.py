@@ -11,6 +11,7 @@ from mtp_harness.decode import step
 from mtp_harness.decode.acceptance import Rule
 from mtp_harness.decode.drafters import drafter_for
 from mtp_harness.decode.sampling import Sampling, choose
+from mtp_harness.models.gpu.current import captured
 from mtp_harness.models.interface import MultiHeadModel
 
 _log = logging.getLogger(__name__)
@@ -36,14 +37,9 @@ class StepGraph:
         Raises:
             RuntimeError: a graph cannot hold the step, for example because it reads a value.
         """
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            step()
-        torch.cuda.current_stream().wait_stream(aside)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=None if other is None else other.graph.pool()):
-            self.out = step()
+        pool = None if other is None else other.graph.pool()
+        self.graph: torch.cuda.CUDAGraph
+        self.graph, self.out = captured(step, pool=pool)
 
     def replay(self) -> Tensor:
         """Run the step; return the tensor that every replay writes its result into."""

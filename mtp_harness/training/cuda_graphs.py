@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from mtp_harness.models.gpu.current import captured
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.training.loss import Backward
 
@@ -39,15 +40,8 @@ class CudaGradients:
         self, model: MultiHeadModel, tokens: Tensor
     ) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
         static = tokens.clone()
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(3):  # compiles, and lets every library allocate its workspace
-                self._run(model, static)
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            nats = self._run(model, static)
+        # Three calls compile, and let every library allocate its workspace.
+        graph, nats = captured(lambda: self._run(model, static), first=3)
         for parameter in model.parameters():
             if parameter.grad is not None:
                 parameter.grad.zero_()
@@ -94,13 +88,6 @@ class CudaMuon:
         buffers = [self.muon.state[p]["momentum_buffer"] for p in self.parameters]
         saved = [t.detach().clone() for t in (*self.parameters, *buffers)]
         group["lr"] = self.captured_rate
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            self.muon.step()
-        torch.cuda.current_stream().wait_stream(aside)
+        self.graph, _ = captured(self.muon.step)
         torch._foreach_copy_([*self.parameters, *buffers], saved)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.muon.step()
         group["lr"] = rate

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.optim import AdamW, Muon, Optimizer
 
 from mtp_harness.files import whole
+from mtp_harness.models.gpu.current import current
 from mtp_harness.models.interface import MultiHeadModel
 from mtp_harness.training.cuda_graphs import CudaGradients, CudaMuon
 from mtp_harness.training.data import LOOKAHEAD
@@ -134,29 +135,30 @@ def train(
     gradients = CudaGradients(model, backward) if on_gpu else backward
     muon_step: Callable[[], Any] = CudaMuon(opts[0]) if on_gpu else opts[0].step
     started = time.perf_counter() - seconds
-    for step in range(start, recipe.steps):
-        tokens = torch.from_numpy(np.ascontiguousarray(batches(step)))
-        tokens = tokens[:, : tokens.shape[1] - LOOKAHEAD + model.n_future_tokens]
-        nats = gradients(model, tokens.to(model.device, non_blocking=True).long())
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        for opt in opts:
-            for group in opt.param_groups:
-                group["lr"] = recipe.learning_rate(step)
-        muon_step()
-        opts[1].step()
-        for opt in opts:
-            opt.zero_grad(set_to_none=False)  # a CUDA graph writes into the same tensors
-        at_log = (step + 1) % recipe.log_every == 0 or step + 1 == recipe.steps
-        at_save = (step + 1) % recipe.save_every == 0
-        if at_log or at_save:  # a diverged state must not be saved either
-            line = _line(step, nats, norm, recipe, time.perf_counter() - started)
-        if at_log and held_out is not None:
-            line["held_out_nats"] = _held_out(model, held_out)
-        if at_log:
-            curve.append(line)
-            report(line)
-        if at_save:
-            checkpoint.save(step + 1, curve, time.perf_counter() - started)
+    with current(model.device):
+        for step in range(start, recipe.steps):
+            tokens = torch.from_numpy(np.ascontiguousarray(batches(step)))
+            tokens = tokens[:, : tokens.shape[1] - LOOKAHEAD + model.n_future_tokens]
+            nats = gradients(model, tokens.to(model.device, non_blocking=True).long())
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+            for opt in opts:
+                for group in opt.param_groups:
+                    group["lr"] = recipe.learning_rate(step)
+            muon_step()
+            opts[1].step()
+            for opt in opts:
+                opt.zero_grad(set_to_none=False)  # a CUDA graph writes into the same tensors
+            at_log = (step + 1) % recipe.log_every == 0 or step + 1 == recipe.steps
+            at_save = (step + 1) % recipe.save_every == 0
+            if at_log or at_save:  # a diverged state must not be saved either
+                line = _line(step, nats, norm, recipe, time.perf_counter() - started)
+            if at_log and held_out is not None:
+                line["held_out_nats"] = _held_out(model, held_out)
+            if at_log:
+                curve.append(line)
+                report(line)
+            if at_save:
+                checkpoint.save(step + 1, curve, time.perf_counter() - started)
     model.eval()
     return curve
 

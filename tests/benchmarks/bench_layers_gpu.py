@@ -78,9 +78,7 @@ MORE += [Tile(16, 512, 2, stages, 1) for stages in (1, 3)]
 MORE += [Tile(8, 1024, 4, 1, 1), Tile(4, 512, 2, 1, 1), Tile(4, 1024, 4, 4, 1)]
 TILES = {kind: (ONE, MORE) for kind in KINDS}
 ROWS = (16, 42, 64) if ON_GPU else (3,)  # whose attention is timed
-OF_ROWS = [(64, stages, first) for first in (0, 1) for stages in (2, 3, 4)]
-OF_ROWS += [(*one, first) for first in (0, 1) for one in ((32, 4), (128, 2))]
-OF_ROWS = OF_ROWS if ON_GPU else [(16, 2, 0), (16, 2, 1)]
+OF_ROWS = [(64, 2), (64, 3), (64, 4), (32, 4), (128, 2)] if ON_GPU else [(16, 2), (16, 3)]
 DIED = "its process died"
 ATTENTION = [(p, b, w) for p in (66, 132, 264) for b, w in ((64, 4), (32, 4), (32, 2), (128, 4))]
 
@@ -91,14 +89,14 @@ class Constants(NamedTuple):
     tiles: dict
     most_tokens: int = 16
     attention: tuple = (few_attention.PROGRAMS, few_attention.BLOCK, few_attention.WARPS)
-    of_rows: tuple | None = None  # columns at a time, stages, heads first
+    of_rows: tuple | None = None  # columns at a time, stages
 
     def set(self):
         few_rows.TILES, few_rows.FEW_ROWS = self.tiles, self.most_tokens
         programs, block, warps = self.attention
         few_attention.PROGRAMS, few_attention.BLOCK, few_attention.WARPS = programs, block, warps
         if self.of_rows is not None:
-            attention._BLOCK, stages, attention._HEADS_FIRST = self.of_rows
+            attention._BLOCK, stages = self.of_rows
             attention._stages = lambda *_: stages
 
     def with_tile(self, kind, n_tokens, tile):
@@ -401,7 +399,7 @@ class Bench:
         for n_rows in ROWS:
             for n in (1, 4):
                 for shape in self.shapes:
-                    self.race(f"rows {n_rows}", [shape], [n], candidates, "block, stages, first")
+                    self.race(f"rows {n_rows}", [shape], [n], candidates, "block, stages")
 
     def race_layers(self):
         ways = {"few rows": self.best, "ten launches": self.best._replace(most_tokens=0)}

@@ -259,3 +259,18 @@ def test_gradients_are_clipped_before_the_step(monkeypatch, tmp_path):
 def test_counts_below_one_are_refused():
     with pytest.raises(ValueError, match="steps=0, expected at least 1"):
         Recipe(steps=0)
+
+
+# ---------------------------------------------------------------- on GPUs
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_gpus_train_as_the_cpu_does(tmp_path):
+    # On the second GPU, too: torch has one stream for all captures, on the GPU of the first.
+    places = ["cpu", *(f"cuda:{i}" for i in range(min(2, torch.cuda.device_count())))]
+    losses = []
+    for place in places:
+        curve = run(model().to(place), tmp_path / place.replace(":", ""))
+        losses.append([line["loss_nats"] for line in curve])
+    for found in losses[1:]:  # in bfloat16
+        np.testing.assert_allclose(found, losses[0], atol=0.05)

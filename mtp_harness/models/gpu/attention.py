@@ -15,11 +15,6 @@ from torch import Tensor
 _BLOCK = 64
 _PROGRAMS = 264
 """Number of programs: two on each multiprocessor of an H100."""
-_HEADS_FIRST = 0
-"""1: heads of a row, which are side by side in the cache, run at the same time, before other rows.
-
-0: the same head of all rows. Only 0 was measured (`tests/benchmarks/bench_layers_gpu.py`).
-"""
 
 
 @triton.jit
@@ -90,10 +85,9 @@ def _part(
     block: tl.constexpr,
     n_splits: tl.constexpr,
     precision: tl.constexpr,
-    heads_first: tl.constexpr,
 ):
-    row, head = tl.program_id(heads_first), tl.program_id(1 - heads_first)
-    split = tl.program_id(2)
+    # Heads of a row are neighbours in the cache, and run at the same time.
+    head, row, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     length = tl.load(lengths + row)
     per_split = tl.cdiv(tl.cdiv(length, block), n_splits) * block
     start = split * per_split
@@ -117,7 +111,7 @@ def _part(
         v = tl.load(values + address, mask=inside[:, None], other=0.0)
         visible = inside[None, :] & (column[None, :] <= at[:, None])
         top, weight, mean = see(q, k, v, visible, top, weight, mean, scale, precision)
-    n_heads = tl.num_programs(1 - heads_first) * group
+    n_heads = tl.num_programs(0) * group
     place = (row * n_tokens + token) * n_heads + head * group + lane % group
     store_part(out, highest, total, top, weight, mean, place, live, split, head_dim, n_splits)
 
@@ -222,8 +216,7 @@ def attend_rows(
     n_queries = n_queries_of(n_tokens, group)
     n_splits = n_splits_of(n_rows * n_kv_heads, _PROGRAMS)
     parts = new_parts(query.new_empty(n_rows, n_tokens, n_heads, head_dim), n_splits)
-    grid = (n_kv_heads, n_rows) if _HEADS_FIRST else (n_rows, n_kv_heads)
-    _part[(*grid, n_splits)](
+    _part[(n_kv_heads, n_rows, n_splits)](
         query,
         keys,
         values,
@@ -245,7 +238,6 @@ def attend_rows(
         n_splits=n_splits,
         # TF32 has 10 bits of mantissa: the text would differ from plain decoding's.
         precision="ieee" if query.dtype is torch.float32 else "tf32",
-        heads_first=_HEADS_FIRST,
         num_stages=_stages(n_rows * n_kv_heads * n_splits, n_tokens),
     )
     return join(parts, query.dtype).flatten(2)

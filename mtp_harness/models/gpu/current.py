@@ -16,6 +16,33 @@ def current(device: torch.device) -> AbstractContextManager[Any]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
+def captured(
+    run: Callable[[], _R], first: int = 1, pool: Any = None
+) -> tuple[torch.cuda.CUDAGraph, _R]:
+    """Return a call as a CUDA graph of the current GPU, and what the captured call returned.
+
+    Args:
+        run: reads and writes tensors that live as long as the graph.
+        first: calls before the captured one, which compile and allocate what it needs.
+        pool: of a graph that never runs at the same time, whose memory this one uses, too.
+
+    Raises:
+        RuntimeError: a graph cannot hold the call, for example because it reads a value.
+    """
+    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    aside.wait_stream(torch.cuda.current_stream())
+    # torch's own stream for captures is on the GPU of a process's first capture; and where a
+    # capture fails, torch leaves its stream as the current one.
+    with torch.cuda.stream(aside):
+        for _ in range(first):
+            run()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool, stream=aside):
+            out = run()
+    torch.cuda.current_stream().wait_stream(aside)
+    return graph, out
+
+
 def on_its_device(run: Callable[..., _R]) -> Callable[..., _R]:
     """Let a function of a module, its states and more run with the states' device as current."""
 

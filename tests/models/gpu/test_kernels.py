@@ -173,12 +173,10 @@ def test_silu_times(width):
     ("n_rows", "n_tokens", "n_heads", "n_kv_heads"), [(1, 1, 2, 2), (1, 4, 8, 2), (3, 3, 4, 2)]
 )
 @pytest.mark.parametrize("programs", [1, 264])
-@pytest.mark.parametrize("heads_first", [0, 1])
 def test_attention_over_rows_of_any_length(
-    monkeypatch, n_rows, n_tokens, n_heads, n_kv_heads, programs, heads_first
+    monkeypatch, n_rows, n_tokens, n_heads, n_kv_heads, programs
 ):
     monkeypatch.setattr(attention, "_PROGRAMS", programs)  # 1: no splits
-    monkeypatch.setattr(attention, "_HEADS_FIRST", heads_first)
     torch.manual_seed(0)
     columns, head_dim = 150, 16
     query = torch.randn(n_rows, n_tokens, n_heads, head_dim)
