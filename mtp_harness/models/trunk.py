@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtp_harness.models.causal_mask import causal_mask, holds_all_scores
 from mtp_harness.models.gated_delta import serve_slots, state_shapes
 from mtp_harness.models.gpu.serve import serve_layers, serve_norms, serve_rotary
 from mtp_harness.models.interface import KeyValueCache, LayerShape, MultiHeadModel
@@ -74,6 +75,8 @@ class TrunkModel(MultiHeadModel):
         elif positions is not None:  # linear attention takes padding as a 2D mask
             arguments["attention_mask"] = (positions >= 0).long()
             arguments["position_ids"] = positions.clamp(min=0)
+        elif self._holds_all_scores(tokens) and not self._has_other_layers():
+            arguments["attention_mask"] = self._mask(tokens, None)
         states: Tensor = self.base(
             tokens, use_cache=cache is not None, **arguments
         ).last_hidden_state
@@ -106,13 +109,19 @@ class TrunkModel(MultiHeadModel):
         if cache is not None and not cache.in_prompts:
             return cache.bias(self.dtype, 1)
         padded = cache is None and positions is not None  # perhaps: see `trunk`
-        if cache is None and not padded and self.base.config._attn_implementation != "eager":
-            return None  # these are causal without a mask
-        length = tokens.shape[1]
-        lowest = torch.finfo(self.dtype).min
-        causal = torch.full(
-            (1, 1, length, length), lowest, dtype=self.dtype, device=tokens.device
-        ).triu(1)
+        eager = self.base.config._attn_implementation == "eager"
+        if not (cache is not None or padded or eager or self._holds_all_scores(tokens)):
+            return None  # attention is causal without a mask
+        causal = causal_mask(tokens.shape[1], tokens.device, self.dtype)
         if positions is None or not padded:
             return causal
+        lowest = torch.finfo(self.dtype).min
         return causal.masked_fill((positions < 0)[:, None, None], lowest)
+
+    def _holds_all_scores(self, tokens: Tensor) -> bool:
+        return holds_all_scores(self.base.config, tokens.device, self.dtype)
+
+    def _has_other_layers(self) -> bool:
+        """Return whether layers of the trunk take other masks: linear attention, windows."""
+        kinds = getattr(self.base.config, "layer_types", None) or []
+        return any(kind != "full_attention" for kind in kinds)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtp_harness.models.causal_mask import causal_mask, holds_all_scores
 from mtp_harness.models.decoding_weights import Rotation, rotation
 from mtp_harness.models.interface import KeyValueCache
 from mtp_harness.models.llama.cached_block import run_cached_block
@@ -120,15 +121,9 @@ def run_block_at(
 
 
 def _mask(block: nn.Module, states: Tensor) -> Tensor | None:
-    """Return the mask in the form that a block's attention function takes.
-
-    sdpa without a mask is causal. eager adds the mask to the scores; without a mask every token
-    sees every other.
-    """
+    """Return the mask that a block's attention function needs; None if it is causal without."""
     attention: Any = block.self_attn
-    if attention.config._attn_implementation != "eager":
-        return None
-    length = states.shape[1]
-    seen = states.new_ones(length, length, dtype=torch.bool).tril()
-    lowest = torch.finfo(states.dtype).min
-    return torch.zeros_like(seen, dtype=states.dtype).masked_fill(~seen, lowest)
+    config, device, dtype = attention.config, states.device, states.dtype
+    if config._attn_implementation == "eager" or holds_all_scores(config, device, dtype):
+        return causal_mask(states.shape[1], device, dtype)
+    return None

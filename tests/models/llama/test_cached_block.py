@@ -168,7 +168,7 @@ def test_a_prompt_holds_no_scores_of_all_pairs_on_a_gpu():
     keys, values = torch.randn(2, 1, 2, 4096, 64, device="cuda")
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    seen = attend(query, keys, values, SimpleNamespace(mask=None), 0.125, None)
+    seen = attend(query, keys, values, SimpleNamespace(in_prompts=True), 0.125, None)
     assert torch.cuda.max_memory_allocated() - before < 2**27  # all scores: 2 ** 29 bytes
     wide = [each.double().repeat_interleave(4, 1) for each in (keys, values)]
     expected = scaled_dot_product_attention(
