@@ -18,11 +18,12 @@ def holds_all_scores(config: Any, device: torch.device, dtype: torch.dtype) -> b
         dtype: of the states.
     """
     shared = config.num_key_value_heads != config.num_attention_heads
-    wide = device.type == "cuda" and dtype.itemsize > 2 and not torch.is_autocast_enabled("cuda")
+    wide = device.type == "cuda" and dtype is torch.float32
+    wide = wide and not torch.is_autocast_enabled("cuda")
     return shared and wide and config._attn_implementation == "sdpa"
 
 
 def causal_mask(length: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return numbers to add to scores, [1, 1, T, T]: each token sees itself and earlier ones."""
     lowest = torch.finfo(dtype).min
-    return torch.full((1, 1, length, length), lowest, dtype=dtype, device=device).triu(1)
+    return torch.full((1, 1, length, length), lowest, dtype=dtype, device=device).triu_(1)

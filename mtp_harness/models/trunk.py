@@ -75,8 +75,11 @@ class TrunkModel(MultiHeadModel):
         elif positions is not None:  # linear attention takes padding as a 2D mask
             arguments["attention_mask"] = (positions >= 0).long()
             arguments["position_ids"] = positions.clamp(min=0)
-        elif self._holds_all_scores(tokens) and not self._has_other_layers():
-            arguments["attention_mask"] = self._mask(tokens, None)
+        elif self._holds_all_scores(tokens):
+            mask = self._mask(tokens, None)
+            hybrid = "linear_attention" in (getattr(self.base.config, "layer_types", None) or [])
+            masks = {"full_attention": mask, "linear_attention": None}
+            arguments["attention_mask"] = masks if hybrid else mask
         states: Tensor = self.base(
             tokens, use_cache=cache is not None, **arguments
         ).last_hidden_state
@@ -120,8 +123,3 @@ class TrunkModel(MultiHeadModel):
 
     def _holds_all_scores(self, tokens: Tensor) -> bool:
         return holds_all_scores(self.base.config, tokens.device, self.dtype)
-
-    def _has_other_layers(self) -> bool:
-        """Return whether layers of the trunk take other masks: linear attention, windows."""
-        kinds = getattr(self.base.config, "layer_types", None) or []
-        return any(kind != "full_attention" for kind in kinds)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, TypeVar
 
 import torch
@@ -14,6 +14,15 @@ _R = TypeVar("_R")
 def current(device: torch.device) -> AbstractContextManager[Any]:
     """Return what makes a device the current one, if it is a GPU."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+@cache
+def _aside(gpu: int) -> torch.cuda.Stream:
+    """Return the stream of a GPU's captures, one for all: only so can graphs share memory.
+
+    torch's own is on the GPU of the process's first capture.
+    """
+    return torch.cuda.Stream(gpu)  # type: ignore[no-untyped-call]
 
 
 def captured(
@@ -29,17 +38,17 @@ def captured(
     Raises:
         RuntimeError: a graph cannot hold the call, for example because it reads a value.
     """
-    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    aside = _aside(torch.cuda.current_device())
     aside.wait_stream(torch.cuda.current_stream())
-    # torch's own stream for captures is on the GPU of a process's first capture; and where a
-    # capture fails, torch leaves its stream as the current one.
-    with torch.cuda.stream(aside):
-        for _ in range(first):
-            run()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, stream=aside):
-            out = run()
-    torch.cuda.current_stream().wait_stream(aside)
+    try:
+        with torch.cuda.stream(aside):  # where a capture fails, torch leaves its stream current
+            for _ in range(first):
+                run()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=pool, stream=aside):
+                out = run()
+    finally:
+        torch.cuda.current_stream().wait_stream(aside)
     return graph, out
 
 
