@@ -18,9 +18,9 @@ def holds_all_scores(config: Any, device: torch.device, dtype: torch.dtype) -> b
         dtype: of the states.
     """
     shared = config.num_key_value_heads != config.num_attention_heads
-    wide = device.type == "cuda" and dtype is torch.float32
-    wide = wide and not torch.is_autocast_enabled("cuda")
-    return shared and wide and config._attn_implementation == "sdpa"
+    in_float32 = dtype is torch.float32 and not torch.is_autocast_enabled("cuda")
+    on_sdpa = config._attn_implementation == "sdpa"
+    return shared and on_sdpa and in_float32 and device.type == "cuda"
 
 
 def causal_mask(length: int, device: torch.device, dtype: torch.dtype) -> Tensor:
