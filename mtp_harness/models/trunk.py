@@ -96,12 +96,11 @@ class TrunkModel(MultiHeadModel):
         """Return `_mask`, or an empty one that layers of `serve_layers` take for no mask.
 
         Prompts are padded on the right, so causal attention suffices. transformers' models take
-        None for a mask to make, from a cache of their own. In float32 on a GPU, torch's attention
-        of shared heads without a mask holds all T * T scores.
+        None for a mask to make, from a cache of their own.
         """
         sdpa = self.base.config._attn_implementation == "sdpa"
-        wide_on_gpu = tokens.is_cuda and self.dtype.itemsize > 2
-        if cache is not None and cache.in_prompts and sdpa and not wide_on_gpu:
+        causal = sdpa and not self._holds_all_scores(tokens)
+        if cache is not None and cache.in_prompts and causal:
             return torch.empty(1, 1, 0, 0, device=tokens.device)
         return self._mask(tokens, cache, positions)
 
