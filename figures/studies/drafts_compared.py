@@ -288,15 +288,13 @@ def write(rows: Sequence[Row], folder: Path) -> None:
     differences = [
         Difference(
             row.measure,
-            f"width {row.width}: {row.kind}, base {row.base}, seed {row.seed}",
+            f"{row.kind} minus {row.base}, width {row.width}, seed {row.seed} ({row.n_documents})",
             *row.estimate,
         )
         for row in sorted(rows, key=lambda row: (row.width, row.base, row.kind, row.seed))
         if row.base and row.n_documents
     ]
-    title = (
-        "Three kinds of heads on the same text: paired differences, 90 % intervals over documents"
-    )
+    title = "Three kinds of heads: paired differences (number of documents), 90 % intervals"
     write_whole(folder / "fig_drafts_compared.png", draw(differences, title, "png"))
 
 
