@@ -25,3 +25,12 @@ def shared_data() -> Path:
     if not (folder / "mbpp.jsonl.gz").is_file():
         pytest.skip(f"needs mbpp.jsonl.gz in {folder}")
     return folder
+
+
+@pytest.fixture
+def in_float64():
+    """Models in float64 compute in float64 all the way."""
+    from .models.family_checkpoints import in_float64  # here, because it imports all families
+
+    with in_float64():
+        yield

@@ -105,7 +105,7 @@ def in_float64():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "float", torch.Tensor.double)
-        for name in set(MODULES_OF.values()):
+        for name in {"llama", *MODULES_OF.values()}:
             module = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
             patch.setattr(module, "torch", Torch())
         yield

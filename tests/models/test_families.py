@@ -19,15 +19,9 @@ from mtp_harness.models.head_states import head_states
 from mtp_harness.models.inspection import summarise
 from mtp_harness.models.load import detect, load_tokenizer
 
-from .family_checkpoints import BASE, CONFIGS, QWEN, in_float64, write
+from .family_checkpoints import BASE, CONFIGS, QWEN, write
 
 EAGER = {"attn_implementation": "eager", "experts_implementation": "eager"}
-
-
-@pytest.fixture(name="in_float64")
-def lifted():
-    with in_float64():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +216,8 @@ def one_by_one(model, tokens, first, t, k):
 
 @torch.no_grad()
 def test_chained_modules_are_transformers_own(tmp_path, in_float64):
+    if not hasattr(MtpModel, "forward_layer"):
+        pytest.skip("this transformers runs no module by itself: 5.23 does")
     main, made = write(tmp_path, "deepseek_v3", 2)
     model = load_sequential(tmp_path, **EAGER)
     theirs = MtpModel(main, 2).double().eval()
@@ -425,7 +421,8 @@ def test_a_trunk_in_fp8_loads_where_transformers_loads_it(tmp_path, monkeypatch)
     assert all(torch.equal(found[name], one) for name, one in made.state_dict().items())
     assert not hasattr(model.modules_.config, "quantization_config")  # a GPU would pack them
     unpacked = dict(model.main.named_parameters()) | {"model.norm.weight": model.norm.weight}
-    assert all(torch.equal(unpacked[name], one) for name, one in weights.items())
+    if not torch.cuda.is_available():  # a GPU keeps them packed
+        assert all(torch.equal(unpacked[name], one) for name, one in weights.items())
     del tensors["model.layers.0.mlp.up_proj.weight"]
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match="missing: model.layers.0.mlp.up_proj.weight"):

@@ -3,7 +3,7 @@ operation on tensors of two devices raises, as it would on the GPUs."""
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mtp_harness.decode.acceptance import Rule
 from mtp_harness.decode.sampling import Sampling
@@ -117,7 +117,7 @@ def test_fake_devices_would_show_a_mistake(fake):
     model = on_two()
     model.model.layers[0].to(SECOND)  # its neighbour's input is still asked for on the first
     model.model.norm.to(SECOND)
-    with pytest.raises(FakeTensorDeviceMismatchError):
+    with pytest.raises(RuntimeError, match="two (different )?devices"):
         model.next_token_logits(torch.zeros(1, 3, dtype=torch.int64, device=FIRST))
 
 

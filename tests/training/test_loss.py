@@ -53,9 +53,8 @@ def all_losses(network, tokens):
 
 @pytest.mark.parametrize("replicated", [False, True])
 @pytest.mark.parametrize("n", [1, 2, 4, 8])
-def test_gradients_and_losses_are_those_of_the_sum(monkeypatch, n, replicated):
+def test_gradients_and_losses_are_those_of_the_sum(in_float64, n, replicated):
     # The loss itself is taken in float32, which would hide the last digits of the gradients.
-    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
     network, tokens = model(n, replicated), tokens_for(n)
     losses = all_losses(network, tokens)
     losses.sum().backward()
@@ -70,8 +69,7 @@ def test_gradients_and_losses_are_those_of_the_sum(monkeypatch, n, replicated):
         assert difference < 1e-12, f"{name}: {difference}"
 
 
-def test_losses_without_training_are_the_same(monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
+def test_losses_without_training_are_the_same(in_float64):
     network, tokens = model(3), tokens_for(3)
     found = losses_of(network, tokens)
     assert torch.allclose(found, all_losses(network, tokens).detach(), rtol=0, atol=1e-12)
@@ -181,8 +179,7 @@ def test_sequential_heads_are_refused():
         backward_head_by_head(sequential_toy(), tokens_for(4))
 
 
-def test_a_chain_is_trained_by_its_weighted_loss(monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
+def test_a_chain_is_trained_by_its_weighted_loss(in_float64):
     network, tokens = sequential_toy().double(), tokens_for(4, rows=2, length=5)
     losses = []
     for offset in range(1, 5):

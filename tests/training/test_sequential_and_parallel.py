@@ -61,8 +61,7 @@ def by_hand(model, row, end):
 
 
 @pytest.mark.parametrize("kind", SEQUENTIAL)
-def test_the_loss_of_modules_is_the_plain_sum(study, kind, monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
+def test_the_loss_of_modules_is_the_plain_sum(study, kind, in_float64):
     model = study.build(kind, 64, 3, 32).double()
     for name, parameter in model.named_parameters():
         if "norm" in name:  # away from 1, so that a norm left out is noticed
