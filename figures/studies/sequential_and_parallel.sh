@@ -15,8 +15,9 @@
 # standard library of CPython 3.11.7, which the text must not share blocks with; if WORK/text.json
 # is there, the text is not made again.
 #
-# Nothing is timed while models are trained and their drafts measured, several at once; speed (seed 0
-# alone) is measured afterwards, one model after the other.
+# In a call nothing is timed while models are trained and their drafts measured, several at once;
+# speed (seed 0 alone) is measured afterwards, one model after the other. Calls that share a GPU must
+# be stopped meanwhile.
 set -eu
 . "$(dirname "$0")/begin.sh"
 widths=${1:-192 384} seeds=${2:-0 1}

@@ -100,7 +100,7 @@ def exact_distribution(model, prompt, sampling, length, vocab):
                 if log_p > -100:
                     longer[(*answer, token)] = probability * math.exp(log_p)
         found = longer
-    assert sum(found.values()) == pytest.approx(1, abs=1e-6)
+    assert sum(found.values()) == pytest.approx(1, abs=1e-12)
     assert len(found) <= vocab**length
     return found
 
