@@ -20,10 +20,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from safetensors.torch import save_file
-from transformers.models.llama import modeling_llama
 
 from mtp_harness.commands import train as command
 from mtp_harness.files import user_path
@@ -86,14 +84,6 @@ def backward(kind: str) -> Backward:
     return chained(DRAFTS, decay=1.0, share=DRAFTS)  # every step has weight 1
 
 
-def without_mask() -> Any:
-    """Return a context in which transformers' trunk makes no mask.
-
-    Windows are causal without one, and attention is faster so.
-    """
-    return patch.object(modeling_llama, "create_causal_mask", lambda *_, **__: None)
-
-
 def save(model: MultiHeadModel, folder: Path) -> None:
     """Write a model in bfloat16, and its modules as a drafter in the layout of speculators."""
     model.bfloat16()
@@ -144,8 +134,7 @@ def main(argv: Sequence[str]) -> int:
     model = build(args.kind, args.width, args.seed, args.context)
     args.out.mkdir(parents=True, exist_ok=True)
     batch = batches(text.data, recipe)
-    with without_mask():
-        curve = train(model, batch, recipe, args.out, print, None, backward(args.kind))
+    curve = train(model, batch, recipe, args.out, print, None, backward(args.kind))
     said = f"sequential_and_parallel.py OUT --kind {args.kind} --width {args.width} --seed "
     said += f"{args.seed} --data TEXT --steps {args.steps}"
     write_trained(args.out, model, partial(save, model), said, recipe, curve, about)

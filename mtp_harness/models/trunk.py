@@ -75,8 +75,8 @@ class TrunkModel(MultiHeadModel):
         elif positions is not None:  # linear attention takes padding as a 2D mask
             arguments["attention_mask"] = (positions >= 0).long()
             arguments["position_ids"] = positions.clamp(min=0)
-        elif self._holds_all_scores(tokens):
-            mask = self._mask(tokens, None)
+        else:
+            mask = self._served_mask(tokens, None)
             hybrid = "linear_attention" in (getattr(self.base.config, "layer_types", None) or [])
             masks = {"full_attention": mask, "linear_attention": None}
             arguments["attention_mask"] = masks if hybrid else mask
@@ -96,11 +96,11 @@ class TrunkModel(MultiHeadModel):
         """Return `_mask`, or an empty one that layers of `serve_layers` take for no mask.
 
         Prompts are padded on the right, so causal attention suffices. transformers' models take
-        None for a mask to make, from a cache of their own.
+        None for a mask to make: from a cache of their own, or because a graph is captured.
         """
         sdpa = self.base.config._attn_implementation == "sdpa"
-        causal = sdpa and not self._holds_all_scores(tokens)
-        if cache is not None and cache.in_prompts and causal:
+        causal = cache.in_prompts if cache is not None else positions is None
+        if sdpa and causal and not self._holds_all_scores(tokens):
             return torch.empty(1, 1, 0, 0, device=tokens.device)
         return self._mask(tokens, cache, positions)
 

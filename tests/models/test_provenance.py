@@ -19,7 +19,7 @@ def test_versions_are_those_of_the_running_packages():
     found = provenance.versions()
     assert found["mtp_harness"] == __version__
     assert found["python"] == platform.python_version()
-    assert found["torch"] == torch.__version__
+    assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]  # "+cu130": some builds
     assert set(found) == {"mtp_harness", "python", *provenance.PACKAGES}
 
 

@@ -5,7 +5,7 @@ The cache is used first, so that a name costs nothing that transformers would no
 
 from pathlib import Path
 
-from huggingface_hub import snapshot_download, try_to_load_from_cache
+from huggingface_hub import is_offline_mode, snapshot_download, try_to_load_from_cache
 from transformers.utils.hub import cached_file
 
 from mtp_harness.models.checkpoints.checks import one_line, read_json
@@ -43,7 +43,11 @@ def fetched(name: str, revision: str | None = None) -> Path:
     try:
         folder = Path(
             snapshot_download(
-                name, revision=revision, allow_patterns=_FILES, ignore_patterns=_ELSEWHERE
+                name,
+                revision=revision,
+                allow_patterns=_FILES,
+                ignore_patterns=_ELSEWHERE,
+                local_files_only=is_offline_mode(),  # some clients ask for a commit's files else
             )
         )
     except Exception as error:  # errors of many libraries

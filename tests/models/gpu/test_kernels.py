@@ -99,6 +99,9 @@ def check_rotary(monkeypatch, rotary, dtype, served):
     """Compare what it gives with the kernel and without; fail if the kernel runs for others."""
     monkeypatch.setattr(serve, "_on_gpu", lambda states: True)
     positions, states = torch.tensor([[0, 3, 255], [1, 2, 200]]), torch.empty(1, dtype=dtype)
+    assert layer.knows_rotary(rotary, states) == served
+    if hasattr(rotary, "mrope_section"):  # positions in a grid: of the text, downwards, across
+        positions = positions.expand(3, -1, -1)
     expected = rotary(states, position_ids=positions)
     ran, run = [], layer.rotated
     monkeypatch.setattr(layer, "rotated", lambda *a, **k: ran.append(a) or run(*a, **k))
@@ -123,7 +126,7 @@ def test_a_served_rotary_gives_what_transformers_gives(monkeypatch, kind):
 )
 def test_every_familys_rotary_gives_what_transformers_gives(monkeypatch, name, dtype):
     rotary = small_decoder(name).model.rotary_emb
-    served = dtype is torch.float16 and name != "qwen3_5_text"  # which has positions in a grid
+    served = dtype is torch.float16 and name != "qwen3_5_text"
     check_rotary(monkeypatch, rotary, dtype, served)
 
 
