@@ -96,5 +96,5 @@ def test_what_is_trained_is_loaded_equal(recipe, kind, tmp_path):
     mine = {name: p for name, p in model.named_parameters() if p.requires_grad}
     for name, parameter in loaded.named_parameters():
         if name in mine:
-            assert torch.equal(parameter, mine[name].float()), name
+            assert torch.equal(parameter, mine[name].cpu().float()), name
     assert mine.keys() <= dict(loaded.named_parameters()).keys()

@@ -31,6 +31,15 @@ def scaled(wide, weight, dtype: tl.constexpr):
 
 
 @triton.jit
+def plus_parts(x, parts, inside, stride, n_parts: tl.constexpr):
+    """Return x plus what is at pointers `parts`, and at those `stride` further on, and so on."""
+    wide = x.to(tl.float32)
+    for part in tl.static_range(n_parts):
+        wide += tl.load(parts + part * stride, mask=inside, other=0.0)
+    return wide.to(x.dtype)
+
+
+@triton.jit
 def _add_norm(
     states,
     update,
@@ -38,17 +47,18 @@ def _add_norm(
     total,
     normed,
     epsilon,
+    part_stride,
     width: tl.constexpr,
     padded: tl.constexpr,
-    add: tl.constexpr,
+    n_parts: tl.constexpr,
 ):
     token = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, padded)
     inside = lane < width
     place = token * width + lane
     x = tl.load(states + place, mask=inside, other=0.0)
-    if add:
-        x = (x.to(tl.float32) + tl.load(update + place, mask=inside, other=0.0)).to(x.dtype)
+    if n_parts > 0:
+        x = plus_parts(x, update + place, inside, part_stride, n_parts)
         tl.store(total + place, x, mask=inside)
     wide = x.to(tl.float32)
     scale = 1.0 / tl.sqrt(tl.sum(wide * wide, 0) / width + epsilon)
@@ -57,34 +67,52 @@ def _add_norm(
 
 
 def add_norm(
-    states: Tensor, update: Tensor | None, weight: Tensor, epsilon: float
+    states: Tensor, updates: Tensor | None, weight: Tensor, epsilon: float
 ) -> tuple[Tensor, Tensor]:
-    """Return states + update and its root-mean-square norm, both [N, D].
+    """Return states + the sum of updates and its root-mean-square norm, both [N, D].
 
     Args:
         states: [N, D], also a view: of one token of several rows, say.
-        update: like states; None adds nothing.
+        updates: [S, N, D]; None adds nothing.
         weight: [D]; float32 in a half-precision model where the norm computes with 1 + its weight.
         epsilon: of the norm.
     """
-    states, update = states.contiguous(), None if update is None else update.contiguous()
+    states, updates = states.contiguous(), None if updates is None else updates.contiguous()
     n_tokens, width = states.shape
     normed = torch.empty_like(states)
-    total = states if update is None else torch.empty_like(states)
+    total = states if updates is None else torch.empty_like(states)
     padded = triton.next_power_of_2(width)
     _add_norm[(n_tokens,)](
         states,
-        states if update is None else update,
+        states if updates is None else updates,
         weight,
         total,
         normed,
         epsilon,
+        states.numel(),
         width=width,
         padded=padded,
-        add=update is not None,
+        n_parts=0 if updates is None else len(updates),
         num_warps=min(16, max(1, padded // 256)),
     )
     return total, normed
+
+
+@triton.jit
+def _add_parts(states, parts, size, n_parts: tl.constexpr, block: tl.constexpr):
+    place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    inside = place < size
+    x = tl.load(states + place, mask=inside, other=0.0)
+    tl.store(states + place, plus_parts(x, parts + place, inside, size, n_parts), mask=inside)
+
+
+def add_parts(states: Tensor, parts: Tensor) -> Tensor:
+    """Add the sum of parts [S, N, D] to states [N, D], in place; both are contiguous."""
+    size, block = states.numel(), 2048
+    _add_parts[(triton.cdiv(size, block),)](
+        states, parts, size, n_parts=len(parts), block=block, num_warps=8
+    )
+    return states
 
 
 @triton.jit

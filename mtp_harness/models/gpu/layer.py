@@ -24,6 +24,7 @@ from mtp_harness.models.gpu.kernels import (
     TYPES,
     HeadNorm,
     add_norm,
+    add_parts,
     gate_,
     is_power_of_2,
     rotate_and_store,
@@ -31,6 +32,7 @@ from mtp_harness.models.gpu.kernels import (
     silu_times,
 )
 from mtp_harness.models.gpu.narrow_product import is_narrow, product
+from mtp_harness.models.gpu.split_product import halves, splits
 from mtp_harness.models.interface import KeyValueCache, at_index
 from mtp_harness.models.llama.cached_block import attend
 
@@ -83,7 +85,8 @@ def run(
     else:
         others["past_key_values"] = cache
         update = attention(hidden_states=normed.view(states.shape), **others)[0]
-    flat, normed = _add_norm(layer.post_attention_layernorm, flat, update.reshape(flat.shape))
+    updates = update.reshape(-1, *flat.shape)  # [S, N, D]
+    flat, normed = _add_norm(layer.post_attention_layernorm, flat, updates)
     out = _add_mlp(layer.mlp, flat, normed, n_rows)
     return out.view(n_rows, n_tokens, width)
 
@@ -111,8 +114,8 @@ def _family(module: Any, kind: str) -> str:
     return name.removesuffix(kind) if name.endswith(kind) else ""
 
 
-def _add_norm(module: Any, states: Tensor, update: Tensor | None) -> tuple[Tensor, Tensor]:
-    return add_norm(states, update, *_norm_of(module))
+def _add_norm(module: Any, states: Tensor, updates: Tensor | None) -> tuple[Tensor, Tensor]:
+    return add_norm(states, updates, *_norm_of(module))
 
 
 def _epsilon(module: Any) -> float:
@@ -166,7 +169,10 @@ def knows_attention(attention: Any) -> bool:
 def _attend(
     attention: Any, normed: Tensor, rotated_by: Rotation, cache: KeyValueCache, last: Tensor | None
 ) -> Tensor:
-    """Return the attention's output, [N, D], or [B, D] with `last`, of states [N, D]."""
+    """Return what adds up to the attention's output, of states [N, D].
+
+    [N, D] or [2, N, D]; with `last`, B takes the place of N.
+    """
     gated = _family(attention, "Attention") in _ONE_PLUS
     n_heads = attention.q_proj.out_features // attention.head_dim // (2 if gated else 1)
     weights = joined(attention, "q_proj", "k_proj", "v_proj")
@@ -182,7 +188,8 @@ def _attend(
         seen = _attend_slots(attention, rotate, cache, last)
     if gated:
         gate_(seen.view(-1, n_heads, attention.head_dim), qkv)
-    return product(seen, attention.o_proj.weight, attention.o_proj.bias)
+    weight, bias = attention.o_proj.weight, attention.o_proj.bias
+    return halves(seen, weight) if splits(seen, weight, bias) else product(seen, weight, bias)
 
 
 def _attend_slots(
@@ -287,6 +294,8 @@ def _add_mlp(mlp: Any, states: Tensor, normed: Tensor, n_rows: int) -> Tensor:
         return states.add_(found.reshape(states.shape))
     weights, down = joined(mlp, "gate_proj", "up_proj"), mlp.down_proj
     active = silu_times(product(normed, weights.weight, weights.bias))
+    if splits(active, down.weight, down.bias):
+        return add_parts(states, halves(active, down.weight))
     if down.bias is None and not is_narrow(active, down.weight):
         return states.addmm_(active, down.weight.t())
     return states.add_(product(active, down.weight, down.bias))

@@ -20,7 +20,7 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 from mtp_harness.decode.cache import SlotCache
 from mtp_harness.models.decoding_weights import rotation
 from mtp_harness.models.gpu import attention, layer, serve
-from mtp_harness.models.gpu.kernels import add_norm, rotate_and_store, silu_times
+from mtp_harness.models.gpu.kernels import add_norm, add_parts, rotate_and_store, silu_times
 from mtp_harness.models.gpu.kernels import rotation as rotated_by_kernel
 from mtp_harness.models.head_states import reused_states, tokens_ahead
 from mtp_harness.models.interface import LayerShape
@@ -32,17 +32,27 @@ from .decoders import TrunkOnly, small_decoder
 
 
 @pytest.mark.parametrize("width", [64, 100])
-@pytest.mark.parametrize("add", [False, True])
-def test_add_norm(width, add):
+@pytest.mark.parametrize("n_parts", [0, 1, 2])
+def test_add_norm(width, n_parts):
     torch.manual_seed(0)
-    states, update, weight = torch.randn(3, width), torch.randn(3, width), torch.rand(width)
+    states, weight = torch.randn(3, width), torch.rand(width)
+    updates = torch.randn(n_parts, 3, width) if n_parts else None
     before = states.clone()
-    total, normed = add_norm(states, update if add else None, weight, 1e-5)
-    wide = (before + update if add else before).double()
-    torch.testing.assert_close(total.double(), wide)
+    total, normed = add_norm(states, updates, weight, 1e-5)
+    wide = before.double() + (0 if updates is None else updates.double().sum(0))
+    torch.testing.assert_close(total.double(), wide, rtol=1e-6, atol=1e-6)
     expected = wide / (wide.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight
     torch.testing.assert_close(normed.double(), expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(states, before)
+
+
+@pytest.mark.parametrize("width", [64, 1500])
+def test_add_parts(width):
+    torch.manual_seed(0)
+    states, parts = torch.randn(3, width), torch.randn(2, 3, width)
+    expected = states.double() + parts[0].double() + parts[1].double()
+    assert add_parts(states, parts) is states
+    torch.testing.assert_close(states.double(), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_a_norm_is_one_kernel_unless_somebody_listens(monkeypatch):
@@ -215,9 +225,11 @@ def test_what_a_program_reads_at_a_time_fits(head_dim, dtype, n_queries, columns
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("last", [None, [1, 0, 2]])
-@pytest.mark.parametrize("narrow", [False, True])
-def test_a_block_gives_what_it_gives_without_kernels(monkeypatch, bias, last, narrow):
-    monkeypatch.setattr(layer, "is_narrow", lambda states, weight: narrow)
+@pytest.mark.parametrize("product", ["whole", "narrow", "split"])
+def test_a_block_gives_what_it_gives_without_kernels(monkeypatch, bias, last, product):
+    monkeypatch.setattr(layer, "is_narrow", lambda states, weight: product == "narrow")
+    if product == "split":
+        monkeypatch.setattr(layer, "splits", lambda states, weight, bias: bias is None)
     torch.manual_seed(0)
     config = LlamaConfig(
         hidden_size=48,
