@@ -152,7 +152,7 @@ def test_prompts_are_read_without_a_mask_as_they_are_alone(
 def test_texts_are_read_without_a_mask_also_while_a_graph_is_captured(
     tmp_path, monkeypatch, masks, family
 ):
-    """transformers 5.17 makes a mask then, and none before: compiled blocks compile again."""
+    """transformers makes a mask then, and none before: compiled blocks would compile again."""
     write(tmp_path, family)
     kinds = {"attn_implementation": "sdpa", "experts_implementation": "eager"}
     model, tokens = load_sequential(tmp_path, **kinds), text(2, 9)

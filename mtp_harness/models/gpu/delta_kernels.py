@@ -1,9 +1,10 @@
 """A Gated DeltaNet layer between its matrix products, for a window of a few tokens on a GPU.
 
-Three kernels: `read_window` (convolution, norms, gates, recurrence), `gated_norm`, and, once it is
-known how many of the window's tokens stay, `keep_tokens`, which moves the states in place. Each
-program has some columns of one head's matrix S in its registers and goes through the tokens by the
-formula at the top of `gated_delta`. Arithmetic is in float32, whatever the stored type.
+`read_window` takes two kernels: for the convolution and norms, which all columns of a head's matrix
+S share, and for gates and recurrence. Then follows `gated_norm`, and, once it is known how many of
+the window's tokens stay, `keep_tokens`, which moves the states in place. Programs that go through
+the tokens have some columns of S in their registers, and follow the formula at the top of
+`gated_delta`. Arithmetic is in float32, whatever the stored type.
 
 Below, N = B * T tokens; H_k key heads, each of which serves r = H / H_k value heads.
 """
@@ -15,8 +16,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_COLUMNS, _WARPS = 32, 4
-"""Columns of S in one program, and its warps: 32 numbers per thread for keys 128 wide."""
+_READ_COLUMNS, _READ_WARPS = 32, 1
+_KEEP_COLUMNS, _KEEP_WARPS = 32, 4
+_CONVOLVE_WARPS = 2
+"""Columns of S in one program, and warps of a program: what an H200 was fastest with."""
 
 
 class Parts(NamedTuple):
@@ -39,93 +42,143 @@ class Window(NamedTuple):
 
 
 @triton.jit
-def _convolved(new, old, weight, channel, step, token: tl.constexpr, taps: tl.constexpr):
-    """Return silu of the convolution of channels [n] at a token; `new` points at them, [n]."""
-    old += channel * (taps - 1)
-    weight += channel * taps
-    total = tl.zeros(new.shape, tl.float32)
+def _convolved(new, old, weight, channel, step, n_tokens: tl.constexpr, taps: tl.constexpr):
+    """Return silu of the convolution of channels [n] at every token; `new` points at them, [n]."""
+    seen, by, found = (), (), ()  # type: tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]
+    for tap in tl.static_range(taps - 1):
+        seen = seen + (tl.load(old + channel * (taps - 1) + tap).to(tl.float32),)
+    for t in tl.static_range(n_tokens):
+        seen = seen + (tl.load(new + t * step).to(tl.float32),)
     for tap in tl.static_range(taps):
-        if token + tap < taps - 1:
-            x = tl.load(old + token + tap).to(tl.float32)
-        else:
-            x = tl.load(new + (token + tap - taps + 1) * step).to(tl.float32)
-        total += x * tl.load(weight + tap).to(tl.float32)
+        by = by + (tl.load(weight + channel * taps + tap).to(tl.float32),)
     stored = new.dtype.element_ty
-    total = total.to(stored).to(tl.float32)
-    return (total / (1.0 + tl.exp(-total))).to(stored).to(tl.float32)
+    for t in tl.static_range(n_tokens):
+        total = seen[t] * by[0]
+        for tap in tl.static_range(1, taps):
+            total += seen[t + tap] * by[tap]
+        total = total.to(stored).to(tl.float32)
+        found = found + ((total / (1.0 + tl.exp(-total))).to(stored),)
+    return found
 
 
 @triton.jit
-def _unit(x, epsilon):
-    return x / tl.sqrt(tl.sum(x * x, 0) + epsilon)
+def _store_units(
+    new, old, weight, channel, out, factor, epsilon, step, out_step,
+    n_tokens: tl.constexpr, width: tl.constexpr, taps: tl.constexpr,
+):  # fmt: skip
+    """Store a query's or key's head, whose channels begin at `channel`: normed, times a factor."""
+    dim = tl.arange(0, width)
+    found = _convolved(new + dim, old, weight, channel + dim, step, n_tokens, taps)
+    for t in tl.static_range(n_tokens):
+        x = found[t].to(tl.float32)
+        unit = x / tl.sqrt(tl.sum(x * x, 0) + epsilon)
+        tl.store(out + t * out_step + dim, unit * factor)
 
 
 @triton.jit
-def _read_window(
+def _store_values(
+    new, old, weight, channel, out, step, out_step,
+    n_tokens: tl.constexpr, width: tl.constexpr, taps: tl.constexpr,
+):  # fmt: skip
+    dim = tl.arange(0, width)
+    found = _convolved(new + dim, old, weight, channel + dim, step, n_tokens, taps)
+    for t in tl.static_range(n_tokens):
+        tl.store(out + t * out_step + dim, found[t])
+
+
+@triton.jit
+def _convolve(
     query,
     key,
     value,
-    b,
-    a,
     inputs,
-    matrix,
     weight,
-    a_log,
-    dt_bias,
-    out,
+    queries,
     keys,
-    written,
-    remains,
+    values,
     epsilon,
     step,
     of_keys,
     of_values,
-    of_gates,
     n_tokens: tl.constexpr,
     n_key_heads: tl.constexpr,
     group: tl.constexpr,
     key_dim: tl.constexpr,
     value_dim: tl.constexpr,
     taps: tl.constexpr,
+):
+    part, row = tl.program_id(0), tl.program_id(1)  # a head of queries, of keys, or of values
+    n_heads: tl.constexpr = n_key_heads * group
+    of_all_keys: tl.constexpr = n_key_heads * key_dim
+    of_all_values: tl.constexpr = n_heads * value_dim
+    old = inputs + row * (2 * of_all_keys + of_all_values) * (taps - 1)
+    first, token = row * n_tokens * step, row * n_tokens
+    if part < n_key_heads:
+        new, out = first + part * of_keys, token * of_all_keys + part * key_dim
+        _store_units(query + new, old, weight, part * key_dim, queries + out, key_dim**-0.5,
+            epsilon, step, of_all_keys, n_tokens, key_dim, taps)  # fmt: skip
+    elif part < 2 * n_key_heads:
+        head = part - n_key_heads
+        new, out = first + head * of_keys, token * of_all_keys + head * key_dim
+        _store_units(key + new, old, weight, part * key_dim, keys + out, 1.0,
+            epsilon, step, of_all_keys, n_tokens, key_dim, taps)  # fmt: skip
+    else:
+        head = part - 2 * n_key_heads
+        new = first + head // group * of_values + head % group * value_dim
+        out = token * of_all_values + head * value_dim
+        channel = 2 * of_all_keys + head * value_dim
+        _store_values(value + new, old, weight, channel, values + out,
+            step, of_all_values, n_tokens, value_dim, taps)  # fmt: skip
+
+
+@triton.jit
+def _read_window(
+    queries,
+    keys,
+    values,
+    b,
+    a,
+    matrix,
+    a_log,
+    dt_bias,
+    out,
+    written,
+    remains,
+    step,
+    of_gates,
+    n_tokens: tl.constexpr,
+    n_key_heads: tl.constexpr,
+    group: tl.constexpr,
+    key_dim: tl.constexpr,
+    value_dim: tl.constexpr,
     block: tl.constexpr,
 ):
     split, head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     n_heads: tl.constexpr = n_key_heads * group
     key_head = head // group
-    within = head % group
     dim = tl.arange(0, key_dim)
     lane = split * block + tl.arange(0, block)
-    first = row * n_tokens * step
-    new_q = query + first + key_head * of_keys + dim
-    new_k = key + first + key_head * of_keys + dim
-    new_v = value + first + key_head * of_values + within * value_dim + lane
-    gate = first + key_head * of_gates + within
-    q_at = key_head * key_dim + dim  # the convolution's channels
-    k_at = n_key_heads * key_dim + q_at
-    v_at = 2 * n_key_heads * key_dim + head * value_dim + lane
-    old = inputs + row * (2 * n_key_heads * key_dim + n_heads * value_dim) * (taps - 1)
+    gate = row * n_tokens * step + key_head * of_gates + head % group
     place = (row * n_heads + head).to(tl.int64) * key_dim * value_dim
     state = tl.load(matrix + place + dim[:, None] * value_dim + lane[None, :])
     rate = tl.exp(tl.load(a_log + head).to(tl.float32))
     bias = tl.load(dt_bias + head).to(tl.float32)
     read = ()  # type: tuple[Any, ...]
     for t in tl.static_range(n_tokens):  # a loop of its own, so that no read waits for another
-        q = _convolved(new_q, old, weight, q_at, step, t, taps)
-        k = _convolved(new_k, old, weight, k_at, step, t, taps)
-        v = _convolved(new_v, old, weight, v_at, step, t, taps)
+        of_key = ((row * n_tokens + t) * n_key_heads + key_head) * key_dim + dim
+        q, k = tl.load(queries + of_key), tl.load(keys + of_key)
+        v = tl.load(values + ((row * n_tokens + t) * n_heads + head) * value_dim + lane)
         strength = tl.load(b + gate + t * step)
         fade = tl.load(a + gate + t * step)
         read = read + ((q, k, v, strength, fade),)
     for t in tl.static_range(n_tokens):
         q, k, v, strength, fade = read[t]
-        q = _unit(q, epsilon) * key_dim**-0.5
-        k = _unit(k, epsilon)
         beta = 1.0 / (1.0 + tl.exp(-strength.to(tl.float32)))
         beta = beta.to(b.dtype.element_ty).to(tl.float32)
         x = fade.to(tl.float32) + bias
         stays = tl.exp(-rate * tl.where(x > 20.0, x, tl.log(1.0 + tl.exp(x))))
         state = state * stays
-        u = beta * (v - tl.sum(state * k[:, None], 0))
+        u = beta * (v.to(tl.float32) - tl.sum(state * k[:, None], 0))
         state += k[:, None] * u[None, :]
         token = row * n_tokens + t
         at = (token * n_heads + head) * value_dim + lane
@@ -133,8 +186,6 @@ def _read_window(
         tl.store(written + at, u)
         if split == 0:
             tl.store(remains + token * n_heads + head, stays)
-            if within == 0:
-                tl.store(keys + (token * n_key_heads + key_head) * key_dim + dim, k)
 
 
 def read_window(
@@ -158,45 +209,55 @@ def read_window(
         dt_bias: [H].
         epsilon: of the norm of queries and keys.
     """
-    n_heads, value_dim = matrix.shape[1], matrix.shape[3]
-    found = parts.query.new_empty(len(parts.query), n_heads, value_dim)
-    window = Window(
-        torch.empty_like(parts.key, dtype=torch.float32, memory_format=torch.contiguous_format),
-        torch.empty_like(found, dtype=torch.float32),
-        matrix.new_empty(found.shape[:2]),
-    )
-    block = min(_COLUMNS, value_dim)
-    _read_window[(value_dim // block, n_heads, len(matrix))](
-        *(parts.query, parts.key, parts.value, parts.b, parts.a),
+    (n_rows, n_heads, _, value_dim), n_key_heads = matrix.shape, parts.query.shape[1]
+    values = parts.value.new_empty(len(parts.value), n_heads, value_dim)
+    queries, keys = values.new_empty(2, *parts.key.shape, dtype=torch.float32)
+    _convolve[(2 * n_key_heads + n_heads, n_rows)](
+        *(parts.query, parts.key, parts.value),
         inputs,
-        matrix,
         weight,
+        *(queries, keys, values),
+        epsilon,
+        taps=inputs.shape[2] + 1,
+        num_warps=_CONVOLVE_WARPS,
+        **_steps(parts),
+        **_sizes(parts, matrix),
+    )
+    found = torch.empty_like(values)
+    window = Window(
+        keys, torch.empty_like(values, dtype=torch.float32), matrix.new_empty(found.shape[:2])
+    )
+    block = min(_READ_COLUMNS, value_dim)
+    _read_window[(value_dim // block, n_heads, n_rows)](
+        *(queries, keys, values, parts.b, parts.a),
+        matrix,
         a_log,
         dt_bias,
         found,
-        *window,
-        epsilon,
-        of_gates=parts.b.stride(1),
+        *(window.written, window.remains),
+        parts.b.stride(0),
+        parts.b.stride(1),
         block=block,
-        num_warps=_WARPS,
-        **_sizes(parts, inputs, matrix),
+        num_warps=_READ_WARPS,
+        **_sizes(parts, matrix),
     )
     return found, window
 
 
-def _sizes(parts: Parts, inputs: Tensor, matrix: Tensor) -> dict[str, Any]:
-    """Return steps and sizes that both kernels over S take."""
+def _steps(parts: Parts) -> dict[str, int]:
+    """Return how far apart tokens and heads are in the parts."""
+    steps = parts.query.stride(0), parts.query.stride(1), parts.value.stride(1)
+    return dict(zip(("step", "of_keys", "of_values"), steps, strict=True))
+
+
+def _sizes(parts: Parts, matrix: Tensor) -> dict[str, Any]:
     n_tokens, n_key_heads, key_dim = parts.query.shape
     return {
-        "step": parts.query.stride(0),
-        "of_keys": parts.query.stride(1),
-        "of_values": parts.value.stride(1),
         "n_tokens": n_tokens // len(matrix),
         "n_key_heads": n_key_heads,
         "group": matrix.shape[1] // n_key_heads,
         "key_dim": key_dim,
         "value_dim": matrix.shape[3],
-        "taps": inputs.shape[2] + 1,
     }
 
 
@@ -282,7 +343,7 @@ def keep_tokens(
     read or written.
     """
     n_heads, value_dim = matrix.shape[1], matrix.shape[3]
-    block = min(_COLUMNS, value_dim)
+    block = min(_KEEP_COLUMNS, value_dim)
     _keep_tokens[(value_dim // block, n_heads, len(matrix))](
         *(parts.query, parts.key, parts.value),
         inputs,
@@ -290,9 +351,11 @@ def keep_tokens(
         *window,
         count,
         padded=triton.next_power_of_2(inputs.shape[2]),
+        taps=inputs.shape[2] + 1,
         block=block,
-        num_warps=_WARPS,
-        **_sizes(parts, inputs, matrix),
+        num_warps=_KEEP_WARPS,
+        **_steps(parts),
+        **_sizes(parts, matrix),
     )
 
 

@@ -1,4 +1,4 @@
-"""A window of a Gated DeltaNet layer on a GPU: `gated_delta` in five launches.
+"""A window of a Gated DeltaNet layer on a GPU: `gated_delta` in six launches.
 
 The numbers are `gated_delta`'s up to rounding. Whatever the kernels do not support runs there.
 """

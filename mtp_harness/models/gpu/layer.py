@@ -77,15 +77,15 @@ def run(
     flat = states.reshape(-1, width)  # [N, D], N = B * T
     _, normed = _add_norm(layer.input_layernorm, flat, None)
     if (linear := getattr(layer, "linear_attn", None)) is not None:
-        update = linear(hidden_states=normed.view(states.shape), cache_params=cache)
+        updates = linear(hidden_states=normed.view(states.shape), cache_params=cache)[None]
     elif knows_attention(attention := layer.self_attn):
-        update = _attend(attention, normed, rotated_by, cache, last)
+        updates = _attend(attention, normed, rotated_by, cache, last)
         n_tokens = n_tokens if last is None else 1
         flat = flat if last is None else at_index(states, last).flatten(0, 1)  # [B, D]
     else:
         others["past_key_values"] = cache
-        update = attention(hidden_states=normed.view(states.shape), **others)[0]
-    updates = update.reshape(-1, *flat.shape)  # [S, N, D]
+        updates = attention(hidden_states=normed.view(states.shape), **others)[0][None]
+    updates = updates.reshape(len(updates), *flat.shape)  # [S, N, D]
     flat, normed = _add_norm(layer.post_attention_layernorm, flat, updates)
     out = _add_mlp(layer.mlp, flat, normed, n_rows)
     return out.view(n_rows, n_tokens, width)
@@ -169,9 +169,9 @@ def knows_attention(attention: Any) -> bool:
 def _attend(
     attention: Any, normed: Tensor, rotated_by: Rotation, cache: KeyValueCache, last: Tensor | None
 ) -> Tensor:
-    """Return what adds up to the attention's output, of states [N, D].
+    """Return what adds up to the attention's output, [S, N, D], or [S, B, D] with `last`.
 
-    [N, D] or [2, N, D]; with `last`, B takes the place of N.
+    `normed` is [N, D].
     """
     gated = _family(attention, "Attention") in _ONE_PLUS
     n_heads = attention.q_proj.out_features // attention.head_dim // (2 if gated else 1)
@@ -189,7 +189,7 @@ def _attend(
     if gated:
         gate_(seen.view(-1, n_heads, attention.head_dim), qkv)
     weight, bias = attention.o_proj.weight, attention.o_proj.bias
-    return halves(seen, weight) if splits(seen, weight, bias) else product(seen, weight, bias)
+    return halves(seen, weight) if splits(seen, weight, bias) else product(seen, weight, bias)[None]
 
 
 def _attend_slots(

@@ -4,6 +4,8 @@ They run on a GPU if there is one, else in Triton's interpreter.
 """
 
 import os
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -111,7 +113,8 @@ def close(found, expected, tolerance=1e-5):
 def test_a_window_is_the_loop_over_tokens_for_every_number_of_kept_ones(
     monkeypatch, rows, length, sizes
 ):
-    monkeypatch.setattr(delta_kernels, "_COLUMNS", 8)  # several programs for 16 columns
+    for kernel in ("READ", "KEEP"):  # several programs for 16 columns
+        monkeypatch.setattr(delta_kernels, f"_{kernel}_COLUMNS", 8)
     layer = random_layer(rows, length, *sizes)
     out, expected_inputs, expected = by_token(*layer)
     found, window = read_window(*layer, EPSILON)
@@ -132,6 +135,37 @@ def test_a_window_is_the_loop_over_tokens_for_every_number_of_kept_ones(
                 assert torch.equal(matrix[row], before[1][row])
             assert close(inputs[row], expected_inputs[count][row])
             assert close(matrix[row], expected[count][row])
+
+
+COMPILE = """
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from mtp_harness.models.gpu.delta_kernels import _convolve, _read_window
+
+SIZES = {"n_tokens": 2, "n_key_heads": 2, "group": 2, "key_dim": 8, "value_dim": 16}
+WIDE = ("inputs", "queries", "keys", "matrix", "written", "remains")
+NUMBERS = {"epsilon": "fp32"} | dict.fromkeys(("step", "of_keys", "of_values", "of_gates"), "i32")
+for kernel, sizes in ((_convolve, {"taps": 4}), (_read_window, {"block": 16})):
+    sizes |= SIZES
+    sizes = {name: size for name, size in sizes.items() if name in kernel.arg_names}
+    types = {
+        name: NUMBERS.get(name, "*fp32" if name in WIDE else "*bf16") for name in kernel.arg_names
+    } | dict.fromkeys(sizes, "constexpr")
+    source = ASTSource(kernel, types, sizes)
+    compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 1})
+    print(kernel.__name__)
+"""
+
+
+def test_kernels_compile_where_keys_and_values_differ_in_width(tmp_path):
+    """The interpreter does not compare the types of a kernel's branches."""
+    environment = {name: it for name, it in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"TRITON_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", COMPILE]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["_convolve", "_read_window"], done.stderr
 
 
 @pytest.mark.parametrize("group", [1, 3])

@@ -22,6 +22,7 @@ from mtp_harness.models.decoding_weights import rotation
 from mtp_harness.models.gpu import attention, layer, serve
 from mtp_harness.models.gpu.kernels import add_norm, add_parts, rotate_and_store, silu_times
 from mtp_harness.models.gpu.kernels import rotation as rotated_by_kernel
+from mtp_harness.models.gpu.split_product import halves
 from mtp_harness.models.head_states import reused_states, tokens_ahead
 from mtp_harness.models.interface import LayerShape
 from mtp_harness.models.llama.blocks import run_blocks
@@ -228,8 +229,10 @@ def test_what_a_program_reads_at_a_time_fits(head_dim, dtype, n_queries, columns
 @pytest.mark.parametrize("product", ["whole", "narrow", "split"])
 def test_a_block_gives_what_it_gives_without_kernels(monkeypatch, bias, last, product):
     monkeypatch.setattr(layer, "is_narrow", lambda states, weight: product == "narrow")
+    split = []
     if product == "split":
         monkeypatch.setattr(layer, "splits", lambda states, weight, bias: bias is None)
+        monkeypatch.setattr(layer, "halves", lambda *args: split.append(1) or halves(*args))
     torch.manual_seed(0)
     config = LlamaConfig(
         hidden_size=48,
@@ -265,6 +268,7 @@ def test_a_block_gives_what_it_gives_without_kernels(monkeypatch, bias, last, pr
                 out = run_cached_block(block, states, rotated_by, cache, last)
         outputs.append(out[:2])
         caches.append([stored[:2] for stored in (*cache.keys, *cache.values)])
+    assert len(split) == (2 if product == "split" and not bias else 0)
     torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-4, atol=1e-4)
     for kernels, plain in zip(*caches, strict=True):
         torch.testing.assert_close(kernels[:, :20], plain[:, :20], rtol=1e-5, atol=1e-5)
@@ -309,7 +313,10 @@ def test_prompts_of_unequal_length_give_what_they_give_alone_without_kernels():
 @pytest.mark.parametrize(
     "name", ["llama", "mistral", "qwen2", "qwen3", "glm4_moe", "qwen3_5_text", "deepseek_v3"]
 )
-def test_a_layer_of_transformers_gives_what_it_gives_without_kernels(monkeypatch, name):
+@pytest.mark.parametrize("split", [False, True])
+def test_a_layer_of_transformers_gives_what_it_gives_without_kernels(monkeypatch, name, split):
+    if split:
+        monkeypatch.setattr(layer, "splits", lambda states, weight, bias: bias is None)
     model = TrunkOnly(small_decoder(name))
     states = []
     served = []

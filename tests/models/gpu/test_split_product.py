@@ -9,7 +9,7 @@ PLACES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 @pytest.mark.parametrize("device", PLACES)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("n_tokens", [1, 5, 168, 256])
 def test_halves_add_up_to_the_product(device, dtype, n_tokens):
     torch.manual_seed(0)
@@ -22,16 +22,20 @@ def test_halves_add_up_to_the_product(device, dtype, n_tokens):
         for states, weight in [exact]
         for half in (slice(0, 256), slice(256, 512))
     )
-    found, rounding = halves(states, weight), torch.finfo(dtype).eps
+    found, rounding = halves(states, weight), max(torch.finfo(dtype).eps, 1e-5)
     for half, expected in zip(found, (first, second), strict=True):
         torch.testing.assert_close(half.double(), expected, rtol=rounding, atol=rounding)
 
 
 def test_which_products_are_split():
-    states, weight = torch.empty(256, 32).half(), torch.empty(4096, 32).half()
-    assert splits(states, weight, None) and splits(states.bfloat16(), weight.bfloat16(), None)
-    assert not splits(states, weight, torch.empty(4096).half())
-    assert not splits(states.float(), weight.float(), None)
-    assert not splits(torch.empty(257, 32).half(), weight, None)
-    assert not splits(states, torch.empty(4097, 32).half(), None)
-    assert not splits(states[:, :24], weight[:, :24], None)  # halves would not be aligned
+    def found(n_tokens, n_inputs, n_outputs, dtype=torch.bfloat16, bias=None):
+        with torch.device("meta"):
+            states, weight = torch.empty(n_tokens, n_inputs), torch.empty(n_outputs, n_inputs)
+        return splits(states.to(dtype), weight.to(dtype), bias)
+
+    assert found(256, 32, 4096) and not found(257, 32, 4096)
+    assert not found(1, 32, 4096, bias=torch.empty(4096))
+    assert not found(1, 32, 4096, torch.float32) and not found(1, 32, 4096, torch.float16)
+    assert not found(1, 8194, 4097) and not found(1, 4112, 4097)
+    assert found(128, 8208, 4097) and not found(129, 8208, 4097)
+    assert not found(1, 24, 4096)  # halves would not be aligned
