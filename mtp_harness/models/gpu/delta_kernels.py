@@ -1,10 +1,10 @@
 """A Gated DeltaNet layer between its matrix products, for a window of a few tokens on a GPU.
 
 `read_window` takes two kernels: for the convolution and norms, which all columns of a head's matrix
-S share, and for gates and recurrence. Then follows `gated_norm`, and, once it is known how many of
-the window's tokens stay, `keep_tokens`, which moves the states in place. Programs that go through
-the tokens have some columns of S in their registers, and follow the formula at the top of
-`gated_delta`. Arithmetic is in float32, whatever the stored type.
+S share, and for gates and recurrence. Once it is known how many of the window's tokens stay,
+`keep_tokens` moves the states in place. Programs that go through the tokens have some columns of S
+in their registers, and follow the formula at the top of `gated_delta`. Arithmetic is in float32,
+whatever the stored type.
 
 Below, N = B * T tokens; H_k key heads, each of which serves r = H / H_k value heads.
 """
@@ -62,28 +62,22 @@ def _convolved(new, old, weight, channel, step, n_tokens: tl.constexpr, taps: tl
 
 
 @triton.jit
-def _store_units(
-    new, old, weight, channel, out, factor, epsilon, step, out_step,
-    n_tokens: tl.constexpr, width: tl.constexpr, taps: tl.constexpr,
+def _store_head(
+    new, old, weight, channel, out, epsilon, step, out_step,
+    n_tokens: tl.constexpr, width: tl.constexpr, taps: tl.constexpr, factor: tl.constexpr,
 ):  # fmt: skip
-    """Store a query's or key's head, whose channels begin at `channel`: normed, times a factor."""
+    """Store the head whose channels begin at `channel`: normed times a factor, or (None) as it is.
+
+    `new` and `out` point at the head's first number.
+    """
     dim = tl.arange(0, width)
     found = _convolved(new + dim, old, weight, channel + dim, step, n_tokens, taps)
     for t in tl.static_range(n_tokens):
-        x = found[t].to(tl.float32)
-        unit = x / tl.sqrt(tl.sum(x * x, 0) + epsilon)
-        tl.store(out + t * out_step + dim, unit * factor)
-
-
-@triton.jit
-def _store_values(
-    new, old, weight, channel, out, step, out_step,
-    n_tokens: tl.constexpr, width: tl.constexpr, taps: tl.constexpr,
-):  # fmt: skip
-    dim = tl.arange(0, width)
-    found = _convolved(new + dim, old, weight, channel + dim, step, n_tokens, taps)
-    for t in tl.static_range(n_tokens):
-        tl.store(out + t * out_step + dim, found[t])
+        x = found[t]
+        if factor is not None:
+            x = x.to(tl.float32)
+            x = x / tl.sqrt(tl.sum(x * x, 0) + epsilon) * factor
+        tl.store(out + t * out_step + dim, x)
 
 
 @triton.jit
@@ -115,20 +109,20 @@ def _convolve(
     first, token = row * n_tokens * step, row * n_tokens
     if part < n_key_heads:
         new, out = first + part * of_keys, token * of_all_keys + part * key_dim
-        _store_units(query + new, old, weight, part * key_dim, queries + out, key_dim**-0.5,
-            epsilon, step, of_all_keys, n_tokens, key_dim, taps)  # fmt: skip
+        _store_head(query + new, old, weight, part * key_dim, queries + out,
+            epsilon, step, of_all_keys, n_tokens, key_dim, taps, key_dim**-0.5)  # fmt: skip
     elif part < 2 * n_key_heads:
         head = part - n_key_heads
         new, out = first + head * of_keys, token * of_all_keys + head * key_dim
-        _store_units(key + new, old, weight, part * key_dim, keys + out, 1.0,
-            epsilon, step, of_all_keys, n_tokens, key_dim, taps)  # fmt: skip
+        _store_head(key + new, old, weight, part * key_dim, keys + out,
+            epsilon, step, of_all_keys, n_tokens, key_dim, taps, 1.0)  # fmt: skip
     else:
         head = part - 2 * n_key_heads
         new = first + head // group * of_values + head % group * value_dim
         out = token * of_all_values + head * value_dim
         channel = 2 * of_all_keys + head * value_dim
-        _store_values(value + new, old, weight, channel, values + out,
-            step, of_all_values, n_tokens, value_dim, taps)  # fmt: skip
+        _store_head(value + new, old, weight, channel, values + out,
+            epsilon, step, of_all_values, n_tokens, value_dim, taps, None)  # fmt: skip
 
 
 @triton.jit
@@ -357,61 +351,3 @@ def keep_tokens(
         **_steps(parts),
         **_sizes(parts, matrix),
     )
-
-
-@triton.jit
-def _gated_norm(
-    states,
-    z,
-    weight,
-    out,
-    epsilon,
-    step,
-    of_values,
-    n_heads: tl.constexpr,
-    group: tl.constexpr,
-    value_dim: tl.constexpr,
-    block: tl.constexpr,
-):
-    token = tl.program_id(0)
-    head = (tl.program_id(1) * block + tl.arange(0, block))[:, None]
-    inside = head < n_heads
-    dim = tl.arange(0, value_dim)[None, :]
-    at = (token * n_heads + head) * value_dim + dim
-    x = tl.load(states + at, mask=inside, other=0.0)
-    wide = x.to(tl.float32)
-    scale = 1.0 / tl.sqrt(tl.sum(wide * wide, 1) / value_dim + epsilon)
-    w = tl.load(weight + dim)
-    normed = ((wide * scale[:, None]).to(x.dtype).to(tl.float32) * w.to(tl.float32)).to(w.dtype)
-    gate = z + token * step + head // group * of_values + head % group * value_dim
-    gate = tl.load(gate + dim, mask=inside, other=0.0).to(tl.float32)
-    found = normed.to(tl.float32) * (gate / (1.0 + tl.exp(-gate)))
-    tl.store(out + at, found.to(x.dtype), mask=inside)
-
-
-def gated_norm(states: Tensor, z: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """Return the root-mean-square norm over dv, times silu(z), [N, H * dv].
-
-    Args:
-        states: [N, H, dv], contiguous.
-        z: of `Parts`.
-        weight: [dv].
-        epsilon: of the norm.
-    """
-    n_tokens, n_heads, value_dim = states.shape
-    out = torch.empty_like(states)
-    block = min(8, triton.next_power_of_2(n_heads))
-    _gated_norm[(n_tokens, triton.cdiv(n_heads, block))](
-        states,
-        z,
-        weight,
-        out,
-        epsilon,
-        z.stride(0),
-        z.stride(1),
-        n_heads=n_heads,
-        group=n_heads // z.shape[1],
-        value_dim=value_dim,
-        block=block,
-    )
-    return out.flatten(1)

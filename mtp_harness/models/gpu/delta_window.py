@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mtp_harness.models.decoding_weights import are_linear, joined
 from mtp_harness.models.gpu.current import on_its_device
-from mtp_harness.models.gpu.delta_kernels import Parts, gated_norm, keep_tokens, read_window
+from mtp_harness.models.gpu.delta_kernels import Parts, keep_tokens, read_window
+from mtp_harness.models.gpu.gated_norm import gated_norm
 from mtp_harness.models.gpu.kernels import TYPES, is_power_of_2
 from mtp_harness.models.gpu.narrow_product import product
 from mtp_harness.models.interface import KeyValueCache

@@ -22,10 +22,10 @@ from mtp_harness.models.gpu import delta_kernels, delta_window
 from mtp_harness.models.gpu.delta_kernels import (
     Parts,
     Window,
-    gated_norm,
     keep_tokens,
     read_window,
 )
+from mtp_harness.models.gpu.gated_norm import gated_norm
 from mtp_harness.models.interface import LayerShape
 from mtp_harness.models.trained_apart.medusa import MedusaModel
 
