@@ -7,7 +7,7 @@
 
 Shapes, with random weights: `mimo`, MiMo-7B with its module, k = 1 to 4 in both engines; `llama`,
 the paper's 7B with n = 4 heads, k = 1 to 4 in ours, and its trunk of 29 layers in vLLM, which has
-no such heads; `qwen`, Qwen3.5-9B with its module, k = 1 and 4 in ours. Prompts of 512 random
+no such heads; `qwen`, Qwen3.5-9B with its module, k = 1 and 4 in both. Prompts of 512 random
 tokens, greedy, EOS off, no prefix cache. Decoding alone is the seconds of 320 new tokens less those
 of 64, of the same call; a step is that over the steps between
 the two (vLLM tells how many drafts it made in all; NTP has a step for every token). How long a step
@@ -16,7 +16,7 @@ will. Of our engine also: a replayed step alone, whose difference to a step is t
 step's roofline at the rates measured then (`roofline`), and the kernels of the least and largest k.
 
 Every engine has a process of its own, one after the other; what fails, or is not reached in time,
-is in the JSON with its reason. vLLM 0.26 will do.
+is in the JSON with its reason. vLLM 0.26 will do; for `qwen` it needs torchvision, too.
 """
 
 import argparse
@@ -58,8 +58,8 @@ QWEN = {
 }
 TINY = {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 5}
 TINY |= {"num_attention_heads": 4, "num_key_value_heads": 2}
-TINY_LINEAR = {"head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 4}
-TINY_LINEAR |= {"linear_key_head_dim": 16, "linear_value_head_dim": 16}
+TINY_LINEAR = {"head_dim": 64, "linear_num_key_heads": 2, "linear_num_value_heads": 4}
+TINY_LINEAR |= {"linear_key_head_dim": 128, "linear_value_head_dim": 128}  # vLLM's least
 SHAPES = {"mimo": MIMO, "llama": LLAMA, "qwen": QWEN}
 PARTS = [
     ("mimo", "ours", (1, 2, 3, 4)),
@@ -67,6 +67,7 @@ PARTS = [
     ("llama", "ours", (1, 2, 3, 4)),
     ("llama", "vllm", (1,)),
     ("qwen", "ours", (1, 4)),
+    *(("qwen", "vllm", (k,)) for k in (1, 4)),
 ]
 """Of each: a process. The first k of vLLM compiles what the others find in its cache."""
 
@@ -185,11 +186,29 @@ def ours(shape, ks, args):
 
 def vllm_config(shape, sizes):
     """Return the configuration that vLLM reads."""
+    if shape == "qwen":  # vLLM has these layers in a model that also sees
+        rope = {"rope_type": "default", "rope_theta": 1e7, "partial_rotary_factor": 0.25}
+        n_frequencies = sizes["head_dim"] // 8
+        third = n_frequencies // 3
+        rope |= {"mrope_section": [n_frequencies - 2 * third, third, third]}
+        rope |= {"mrope_interleaved": True}
+        own = {"model_type": "qwen3_5_text", "mtp_num_hidden_layers": 1, "rope_parameters": rope}
+        return {
+            "model_type": "qwen3_5",
+            "architectures": ["Qwen3_5ForConditionalGeneration"],
+            "mtp_num_hidden_layers": 1,
+            "text_config": sizes | own,
+            "vision_config": {"depth": 1, "out_hidden_size": sizes["hidden_size"]},
+        }
     if shape == "mimo":
         own = {"model_type": "qwen2", "architectures": ["MiMoForCausalLM"]}
         return sizes | own | {"num_nextn_predict_layers": 1, "rms_norm_eps": 1e-6}
     own = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
     return sizes | own | {"num_hidden_layers": sizes["num_hidden_layers"] - 3}
+
+
+WITHOUT_SIGHT = {"language_model_only": True, "gdn_prefill_backend": "triton"}
+"""Of Qwen3.5 in vLLM; FlashInfer's kernel for prompts would have to be compiled."""
 
 
 def n_drafts(llm):
@@ -221,6 +240,7 @@ def vllm(shape, ks, args):
             tensor_parallel_size=args.gpus,
             **({"enforce_eager": True} if args.tiny else {}),
             **(TOGETHER if args.gpus > 1 else {}),
+            **(WITHOUT_SIGHT if shape == "qwen" else {}),
             **({"speculative_config": drafting} if k > 1 else {}),
         )
 
