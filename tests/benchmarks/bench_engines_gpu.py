@@ -9,11 +9,11 @@ Shapes, with random weights: `mimo`, MiMo-7B with its module, k = 1 to 4 in both
 the paper's 7B with n = 4 heads, k = 1 to 4 in ours, and its trunk of 29 layers in vLLM, which has
 no such heads; `qwen`, Qwen3.5-9B with its module, k = 1 and 4 in both. Prompts of 512 random
 tokens, greedy, EOS off, no prefix cache. Decoding alone is the seconds of 320 new tokens less those
-of 64, of the same call; a step is that over the steps between
-the two (vLLM tells how many drafts it made in all; NTP has a step for every token). How long a step
-takes does not depend on what it decodes; tokens per second do, and random weights accept what they
-will. Of our engine also: a replayed step alone, whose difference to a step is the host's time, the
-step's roofline at the rates measured then (`roofline`), and the kernels of the least and largest k.
+of 64, of the same call; a step is that over the steps between the two (vLLM tells how many drafts
+it made in all; NTP has a step for every token). How long a step takes does not depend on what it
+decodes; tokens per second do, and random weights accept what they will. Of our engine also: a
+replayed step alone, whose difference to a step is the host's time, the step's roofline at the rates
+measured then (`roofline`), and the kernels of the least and largest k.
 
 Every engine has a process of its own, one after the other; what fails, or is not reached in time,
 is in the JSON with its reason. vLLM 0.26 will do; for `qwen` it needs torchvision, too.
@@ -187,11 +187,14 @@ def ours(shape, ks, args):
 def vllm_config(shape, sizes):
     """Return the configuration that vLLM reads."""
     if shape == "qwen":  # vLLM has these layers in a model that also sees
-        rope = {"rope_type": "default", "rope_theta": 1e7, "partial_rotary_factor": 0.25}
-        n_frequencies = sizes["head_dim"] // 8
-        third = n_frequencies // 3
-        rope |= {"mrope_section": [n_frequencies - 2 * third, third, third]}
-        rope |= {"mrope_interleaved": True}
+        third, rest = divmod(sizes["head_dim"] // 8, 3)
+        rope = {
+            "rope_type": "default",
+            "rope_theta": 1e7,
+            "partial_rotary_factor": 0.25,
+            "mrope_section": [third + rest, third, third],
+            "mrope_interleaved": True,
+        }
         own = {"model_type": "qwen3_5_text", "mtp_num_hidden_layers": 1, "rope_parameters": rope}
         return {
             "model_type": "qwen3_5",
@@ -207,10 +210,6 @@ def vllm_config(shape, sizes):
     return sizes | own | {"num_hidden_layers": sizes["num_hidden_layers"] - 3}
 
 
-WITHOUT_SIGHT = {"language_model_only": True, "gdn_prefill_backend": "triton"}
-"""Of Qwen3.5 in vLLM; FlashInfer's kernel for prompts would have to be compiled."""
-
-
 def n_drafts(llm):
     """Return how often rows had drafts so far."""
     return sum(one.value for one in llm.get_metrics() if one.name == "vllm:spec_decode_num_drafts")
@@ -218,6 +217,8 @@ def n_drafts(llm):
 
 TOGETHER = {"compilation_config": {"pass_config": {"fuse_allreduce_rms": False}}}
 """On several GPUs; FlashInfer's fused kernel would first be compiled for more than four minutes."""
+WITHOUT_SIGHT = {"language_model_only": True, "gdn_prefill_backend": "triton"}
+"""Of Qwen3.5 in vLLM; FlashInfer's kernel for prompts would have to be compiled."""
 
 
 def vllm(shape, ks, args):

@@ -206,6 +206,7 @@ def read_window(
     (n_rows, n_heads, _, value_dim), n_key_heads = matrix.shape, parts.query.shape[1]
     values = parts.value.new_empty(len(parts.value), n_heads, value_dim)
     queries, keys = values.new_empty(2, *parts.key.shape, dtype=torch.float32)
+    sizes = _sizes(parts, matrix)
     _convolve[(2 * n_key_heads + n_heads, n_rows)](
         *(parts.query, parts.key, parts.value),
         inputs,
@@ -215,7 +216,7 @@ def read_window(
         taps=inputs.shape[2] + 1,
         num_warps=_CONVOLVE_WARPS,
         **_steps(parts),
-        **_sizes(parts, matrix),
+        **sizes,
     )
     found = torch.empty_like(values)
     window = Window(
@@ -233,15 +234,15 @@ def read_window(
         parts.b.stride(1),
         block=block,
         num_warps=_READ_WARPS,
-        **_sizes(parts, matrix),
+        **sizes,
     )
     return found, window
 
 
 def _steps(parts: Parts) -> dict[str, int]:
     """Return how far apart tokens and heads are in the parts."""
-    steps = parts.query.stride(0), parts.query.stride(1), parts.value.stride(1)
-    return dict(zip(("step", "of_keys", "of_values"), steps, strict=True))
+    step, of_keys, _ = parts.query.stride()
+    return {"step": step, "of_keys": of_keys, "of_values": parts.value.stride(1)}
 
 
 def _sizes(parts: Parts, matrix: Tensor) -> dict[str, Any]:
