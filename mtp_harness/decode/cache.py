@@ -88,6 +88,7 @@ class SlotCache:
     def keep(self, count: Tensor) -> None:
         """Move states to the last token that stays: the first `count` [B] of a call's tokens do.
 
+        Live rows keep the first at least: layers may have moved behind a call of one token already.
         Keys and values need no such step: the next call overwrites those of the other tokens.
         """
         if self._moves:

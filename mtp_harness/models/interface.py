@@ -73,7 +73,8 @@ class KeyValueCache(Protocol):
     def settle_later(self, layer_idx: int, move: Callable[[Tensor], None]) -> None:
         """Take what moves a layer's states, in place, behind the tokens of this call that stay.
 
-        Their number in each row, int64 [B], is known later; `move` is called with it.
+        Their number in each row, int64 [B], is known later; `move` is called with it. A call's
+        first token stays in every row that is live.
         """
 
     def remember(self, key: Any, make: Callable[[], Any]) -> Any:

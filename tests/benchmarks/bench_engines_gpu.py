@@ -196,6 +196,7 @@ def vllm_config(shape, sizes):
             "mrope_interleaved": True,
         }
         own = {"model_type": "qwen3_5_text", "mtp_num_hidden_layers": 1, "rope_parameters": rope}
+        own["mamba_ssm_dtype"] = "float32"  # of states, as published; else half as many bytes
         return {
             "model_type": "qwen3_5",
             "architectures": ["Qwen3_5ForConditionalGeneration"],

@@ -145,12 +145,15 @@ def main():
         middle = {name: round(statistics.median(each), 4) for name, each in times.items()}
         sys.stdout.write(f"{batch} rows of {length}: ms {middle}, µs {row['us_by_kernel']}\n")
     for columns, warps in PROGRAMS if given.sweep else []:
-        for kernel in ("READ", "KEEP"):
-            setattr(delta_kernels, f"_{kernel}_COLUMNS", columns)
-            setattr(delta_kernels, f"_{kernel}_WARPS", warps)
+        for name in ("READ_COLUMNS", "KEEP_COLUMNS"):
+            setattr(delta_kernels, f"_{name}", columns)
+        for name in ("READ_WARPS", "TOKEN_WARPS", "KEEP_WARPS"):
+            setattr(delta_kernels, f"_{name}", warps)
         for batch, length in GRID:
             us = us_by_kernel(captured(net, batch, length, True))
-            us = {name: us[name] for name in ("_read_window", "_keep_tokens")}
+            us = {
+                name: each for name, each in us.items() if name in ("_read_window", "_keep_tokens")
+            }
             content["programs"].append([columns, warps, batch, length, us])
             sys.stdout.write(f"{columns} columns, {warps} warps, {batch} rows of {length}: {us}\n")
     content |= provenance.environment(torch.device("cuda"))

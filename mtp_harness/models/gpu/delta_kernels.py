@@ -2,9 +2,10 @@
 
 `read_window` takes two kernels: for the convolution and norms, which all columns of a head's matrix
 S share, and for gates and recurrence. Once it is known how many of the window's tokens stay,
-`keep_tokens` moves the states in place. Programs that go through the tokens have some columns of S
-in their registers, and follow the formula at the top of `gated_delta`. Arithmetic is in float32,
-whatever the stored type.
+`keep_tokens` moves the states in place. The token of a window of one stays, so `read_token` moves
+them in the same kernels, which read S once. Programs that go through the tokens have some columns
+of S in their registers, and follow the formula at the top of `gated_delta`. Arithmetic is in
+float32, whatever the stored type.
 
 Below, N = B * T tokens; H_k key heads, each of which serves r = H / H_k value heads.
 """
@@ -16,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_READ_COLUMNS, _READ_WARPS = 32, 1
+_READ_COLUMNS, _READ_WARPS, _TOKEN_WARPS = 32, 1, 2
 _KEEP_COLUMNS, _KEEP_WARPS = 32, 4
 _CONVOLVE_WARPS = 2
 """Columns of S in one program, and warps of a program: what an H200 was fastest with."""
@@ -33,6 +34,17 @@ class Parts(NamedTuple):
     a: Tensor  # [N, H_k, r]
 
 
+class Layer(NamedTuple):
+    """A layer's states before a window, and its parameters."""
+
+    inputs: Tensor  # of the convolution, float32 [B, C, K-1], contiguous
+    matrix: Tensor  # S, float32 [B, H, dk, dv], contiguous
+    weight: Tensor  # of the convolution, [C, 1, K], contiguous: all queries, all keys, all values
+    a_log: Tensor  # [H]
+    dt_bias: Tensor  # [H]
+    epsilon: float  # of the norm of queries and keys
+
+
 class Window(NamedTuple):
     """What `keep_tokens` needs of a window, in float32."""
 
@@ -42,8 +54,11 @@ class Window(NamedTuple):
 
 
 @triton.jit
-def _convolved(new, old, weight, channel, step, n_tokens: tl.constexpr, taps: tl.constexpr):
-    """Return silu of the convolution of channels [n] at every token; `new` points at them, [n]."""
+def _convolved(new, old, weight, channel, length, step, n_tokens: tl.constexpr, taps: tl.constexpr):
+    """Return silu of the convolution of channels [n] at every token; `new` points at them, [n].
+
+    If `length` is given (None: it is not) and points at more than 0, the inputs move on by a token.
+    """
     seen, by, found = (), (), ()  # type: tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]
     for tap in tl.static_range(taps - 1):
         seen = seen + (tl.load(old + channel * (taps - 1) + tap).to(tl.float32),)
@@ -58,12 +73,17 @@ def _convolved(new, old, weight, channel, step, n_tokens: tl.constexpr, taps: tl
             total += seen[t + tap] * by[tap]
         total = total.to(stored).to(tl.float32)
         found = found + ((total / (1.0 + tl.exp(-total))).to(stored),)
+    if length is not None:
+        if tl.load(length) > 0:
+            tl.debug_barrier()  # all are read before the first is overwritten
+            for tap in tl.static_range(taps - 1):
+                tl.store(old + channel * (taps - 1) + tap, seen[tap + 1])
     return found
 
 
 @triton.jit
 def _store_head(
-    new, old, weight, channel, out, epsilon, step, out_step,
+    new, old, weight, channel, length, out, epsilon, step, out_step,
     n_tokens: tl.constexpr, width: tl.constexpr, taps: tl.constexpr, factor: tl.constexpr,
 ):  # fmt: skip
     """Store the head whose channels begin at `channel`: normed times a factor, or (None) as it is.
@@ -71,7 +91,7 @@ def _store_head(
     `new` and `out` point at the head's first number.
     """
     dim = tl.arange(0, width)
-    found = _convolved(new + dim, old, weight, channel + dim, step, n_tokens, taps)
+    found = _convolved(new + dim, old, weight, channel + dim, length, step, n_tokens, taps)
     for t in tl.static_range(n_tokens):
         x = found[t]
         if factor is not None:
@@ -87,6 +107,7 @@ def _convolve(
     value,
     inputs,
     weight,
+    lengths,
     queries,
     keys,
     values,
@@ -107,21 +128,23 @@ def _convolve(
     of_all_values: tl.constexpr = n_heads * value_dim
     old = inputs + row * (2 * of_all_keys + of_all_values) * (taps - 1)
     first, token = row * n_tokens * step, row * n_tokens
+    if lengths is not None:
+        lengths += row
     if part < n_key_heads:
         new, out = first + part * of_keys, token * of_all_keys + part * key_dim
-        _store_head(query + new, old, weight, part * key_dim, queries + out,
+        _store_head(query + new, old, weight, part * key_dim, lengths, queries + out,
             epsilon, step, of_all_keys, n_tokens, key_dim, taps, key_dim**-0.5)  # fmt: skip
     elif part < 2 * n_key_heads:
         head = part - n_key_heads
         new, out = first + head * of_keys, token * of_all_keys + head * key_dim
-        _store_head(key + new, old, weight, part * key_dim, keys + out,
+        _store_head(key + new, old, weight, part * key_dim, lengths, keys + out,
             epsilon, step, of_all_keys, n_tokens, key_dim, taps, 1.0)  # fmt: skip
     else:
         head = part - 2 * n_key_heads
         new = first + head // group * of_values + head % group * value_dim
         out = token * of_all_values + head * value_dim
         channel = 2 * of_all_keys + head * value_dim
-        _store_head(value + new, old, weight, channel, values + out,
+        _store_head(value + new, old, weight, channel, lengths, values + out,
             epsilon, step, of_all_values, n_tokens, value_dim, taps, None)  # fmt: skip
 
 
@@ -135,6 +158,7 @@ def _read_window(
     matrix,
     a_log,
     dt_bias,
+    lengths,
     out,
     written,
     remains,
@@ -154,7 +178,8 @@ def _read_window(
     lane = split * block + tl.arange(0, block)
     gate = row * n_tokens * step + key_head * of_gates + head % group
     place = (row * n_heads + head).to(tl.int64) * key_dim * value_dim
-    state = tl.load(matrix + place + dim[:, None] * value_dim + lane[None, :])
+    place = matrix + place + dim[:, None] * value_dim + lane[None, :]
+    state = tl.load(place)
     rate = tl.exp(tl.load(a_log + head).to(tl.float32))
     bias = tl.load(dt_bias + head).to(tl.float32)
     read = ()  # type: tuple[Any, ...]
@@ -177,40 +202,54 @@ def _read_window(
         token = row * n_tokens + t
         at = (token * n_heads + head) * value_dim + lane
         tl.store(out + at, tl.sum(state * q[:, None], 0).to(out.dtype.element_ty))
-        tl.store(written + at, u)
-        if split == 0:
-            tl.store(remains + token * n_heads + head, stays)
+        if lengths is None:
+            tl.store(written + at, u)
+            if split == 0:
+                tl.store(remains + token * n_heads + head, stays)
+    if lengths is not None:
+        if tl.load(lengths + row) > 0:
+            tl.store(place, state)
 
 
-def read_window(
-    parts: Parts,
-    inputs: Tensor,
-    matrix: Tensor,
-    weight: Tensor,
-    a_log: Tensor,
-    dt_bias: Tensor,
-    epsilon: float,
-) -> tuple[Tensor, Window]:
+def read_window(parts: Parts, layer: Layer) -> tuple[Tensor, Window]:
     """Return a window's outputs before the gated norm, [N, H, dv], and what keeps its tokens.
 
-    Args:
-        parts: the window's projections; dk and dv are powers of 2.
-        inputs: the convolution's inputs before the window, float32 [B, C, K-1], contiguous.
-        matrix: S before the window, float32 [B, H, dk, dv], contiguous.
-        weight: of the convolution, [C, 1, K], contiguous; its channels are those of all queries,
-            all keys, and all values.
-        a_log: [H].
-        dt_bias: [H].
-        epsilon: of the norm of queries and keys.
+    dk and dv are powers of 2.
     """
+    _, n_heads, _, value_dim = layer.matrix.shape
+    written = layer.matrix.new_empty(len(parts.value), n_heads, value_dim)
+    remains = layer.matrix.new_empty(len(parts.value), n_heads)
+    found, keys = _read(parts, layer, None, written, remains)
+    return found, Window(keys, written, remains)
+
+
+def read_token(parts: Parts, layer: Layer, lengths: Tensor) -> Tensor:
+    """Return the outputs of a window of one token, [B, H, dv], and move the states behind it.
+
+    Where `lengths`, int64 [B], is 0, the states stay as they are. See `read_window`.
+    """
+    return _read(parts, layer, lengths, None, None)[0]
+
+
+def _read(
+    parts: Parts,
+    layer: Layer,
+    lengths: Tensor | None,
+    written: Tensor | None,
+    remains: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Return a window's outputs, [N, H, dv], and normed keys; move the states if given `lengths`.
+
+    Without them `written` and `remains` are filled, as in `Window`.
+    """
+    inputs, matrix, weight, a_log, dt_bias, epsilon = layer
     (n_rows, n_heads, _, value_dim), n_key_heads = matrix.shape, parts.query.shape[1]
     values = parts.value.new_empty(len(parts.value), n_heads, value_dim)
     queries, keys = values.new_empty(2, *parts.key.shape, dtype=torch.float32)
     sizes = _sizes(parts, matrix)
     _convolve[(2 * n_key_heads + n_heads, n_rows)](
         *(parts.query, parts.key, parts.value),
-        inputs,
-        weight,
+        *(inputs, weight, lengths),
         *(queries, keys, values),
         epsilon,
         taps=inputs.shape[2] + 1,
@@ -218,25 +257,18 @@ def read_window(
         **_steps(parts),
         **sizes,
     )
-    found = torch.empty_like(values)
-    window = Window(
-        keys, torch.empty_like(values, dtype=torch.float32), matrix.new_empty(found.shape[:2])
-    )
-    block = min(_READ_COLUMNS, value_dim)
+    found, block = torch.empty_like(values), min(_READ_COLUMNS, value_dim)
     _read_window[(value_dim // block, n_heads, n_rows)](
         *(queries, keys, values, parts.b, parts.a),
-        matrix,
-        a_log,
-        dt_bias,
-        found,
-        *(window.written, window.remains),
+        *(matrix, a_log, dt_bias, lengths),
+        *(found, written, remains),
         parts.b.stride(0),
         parts.b.stride(1),
         block=block,
-        num_warps=_READ_WARPS,
+        num_warps=_READ_WARPS if lengths is None else _TOKEN_WARPS,
         **sizes,
     )
-    return found, window
+    return found, keys
 
 
 def _steps(parts: Parts) -> dict[str, int]:
@@ -329,14 +361,13 @@ def _keep_tokens(
             _shift(new_k, old, n_key_heads * key_dim + q_at, kept, step, taps, padded)
 
 
-def keep_tokens(
-    parts: Parts, window: Window, inputs: Tensor, matrix: Tensor, count: Tensor
-) -> None:
+def keep_tokens(parts: Parts, layer: Layer, window: Window, count: Tensor) -> None:
     """Move the states behind the first `count` tokens of a window, int64 [B], in place.
 
     The other arguments are those and the result of `read_window`; where `count` is 0, nothing is
     read or written.
     """
+    inputs, matrix = layer.inputs, layer.matrix
     n_heads, value_dim = matrix.shape[1], matrix.shape[3]
     block = min(_KEEP_COLUMNS, value_dim)
     _keep_tokens[(value_dim // block, n_heads, len(matrix))](

@@ -1,4 +1,4 @@
-"""A window of a Gated DeltaNet layer on a GPU: `gated_delta` in six launches.
+"""A window of a Gated DeltaNet layer on a GPU: `gated_delta` in six launches, or five for a token.
 
 The numbers are `gated_delta`'s up to rounding. Whatever the kernels do not support runs there.
 """
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtp_harness.models.decoding_weights import are_linear, joined
 from mtp_harness.models.gpu.current import on_its_device
-from mtp_harness.models.gpu.delta_kernels import Parts, keep_tokens, read_window
+from mtp_harness.models.gpu.delta_kernels import Layer, Parts, keep_tokens, read_token, read_window
 from mtp_harness.models.gpu.gated_norm import gated_norm
 from mtp_harness.models.gpu.kernels import TYPES, is_power_of_2
 from mtp_harness.models.gpu.narrow_product import product
@@ -36,13 +36,13 @@ def run(net: Any, hidden: Tensor, cache: KeyValueCache, epsilon: float) -> Tenso
     held = cache.held(net.layer_idx)
     assert held is not None
     inputs, matrix = held
+    layer = Layer(inputs, matrix, net.conv1d.weight, net.A_log, net.dt_bias, epsilon)
     parts = _parts(net, product(hidden.flatten(0, 1), joined(net, *_projections(net)).weight, None))
-    found, window = read_window(
-        parts, inputs, matrix, net.conv1d.weight, net.A_log, net.dt_bias, epsilon
-    )
-    cache.settle_later(
-        net.layer_idx, lambda count: keep_tokens(parts, window, inputs, matrix, count)
-    )
+    if hidden.shape[1] == 1:
+        found = read_token(parts, layer, cache.remember("lengths", cache.lengths))
+    else:
+        found, window = read_window(parts, layer)
+        cache.settle_later(net.layer_idx, lambda count: keep_tokens(parts, layer, window, count))
     found = gated_norm(found, parts.z, net.norm.weight, net.layer_norm_epsilon)
     out: Tensor = net.out_proj(found.view(*hidden.shape[:2], -1))
     return out

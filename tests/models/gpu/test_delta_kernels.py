@@ -20,9 +20,11 @@ from mtp_harness.decode.cache import SlotCache
 from mtp_harness.models.gated_delta import EPSILON, serve_slots, state_shapes
 from mtp_harness.models.gpu import delta_kernels, delta_window
 from mtp_harness.models.gpu.delta_kernels import (
+    Layer,
     Parts,
     Window,
     keep_tokens,
+    read_token,
     read_window,
 )
 from mtp_harness.models.gpu.gated_norm import gated_norm
@@ -45,7 +47,7 @@ def poison():
 
 
 def random_layer(rows, length, key_heads, group, key_dim, value_dim, taps, dtype=torch.float32):
-    """Return the arguments of `read_window`; around its parts, memory is NaN."""
+    """Return the arguments of `read_window`; around the parts, memory is NaN."""
     torch.manual_seed(0)
     values = group * value_dim
     widths = [2, key_dim, key_dim, values, 3, values, group, group, 1]
@@ -58,11 +60,13 @@ def random_layer(rows, length, key_heads, group, key_dim, value_dim, taps, dtype
     matrix = torch.randn(rows, key_heads * group, key_dim, value_dim, device=DEVICE)
     weight = torch.randn(channels, 1, taps, device=DEVICE).to(dtype)
     rate, bias = torch.randn(2, key_heads * group, device=DEVICE).to(dtype)
-    return Parts(query, key, value, z, b, a), inputs, matrix, weight, rate, bias
+    layer = Layer(inputs, matrix, weight, rate, bias, EPSILON)
+    return Parts(query, key, value, z, b, a), layer
 
 
-def by_token(parts, inputs, matrix, weight, rate, bias):
+def by_token(parts, layer):
     """Return outputs [B, T, H, dv] and both states after 0, 1, ..., T tokens, in float64."""
+    inputs, matrix, weight, rate, bias, _ = layer
     rows, heads = matrix.shape[:2]
     query, key, value, _, b, a = (part.double().unflatten(0, (rows, -1)) for part in parts)
     new = torch.cat([part.flatten(2) for part in (query, key, value)], 2).mT  # [B, C, T]
@@ -115,26 +119,43 @@ def test_a_window_is_the_loop_over_tokens_for_every_number_of_kept_ones(
 ):
     for kernel in ("READ", "KEEP"):  # several programs for 16 columns
         monkeypatch.setattr(delta_kernels, f"_{kernel}_COLUMNS", 8)
-    layer = random_layer(rows, length, *sizes)
-    out, expected_inputs, expected = by_token(*layer)
-    found, window = read_window(*layer, EPSILON)
+    given = random_layer(rows, length, *sizes)
+    out, expected_inputs, expected = by_token(*given)
+    found, window = read_window(*given)
     assert close(found, out.flatten(0, 1))
-    assert all(map(torch.equal, layer[1:3], random_layer(rows, length, *sizes)[1:3]))
+    assert all(map(torch.equal, given[1][:2], random_layer(rows, length, *sizes)[1][:2]))
     for first in range(length + 1):  # rows keep different numbers
         counts = [(first + row) % (length + 1) for row in range(rows)]
-        parts, inputs, matrix, *_ = random_layer(rows, length, *sizes)
+        parts, layer = random_layer(rows, length, *sizes)
+        inputs, matrix = layer.inputs, layer.matrix
         before = inputs.clone(), matrix.clone()
         kept = Window(*(tensor.clone() for tensor in window))
         rejected = torch.tensor([t >= count for count in counts for t in range(length)])
         for tensor in (*parts[:3], *kept):
             tensor[rejected.to(DEVICE)] = NAN
-        keep_tokens(parts, kept, inputs, matrix, torch.tensor(counts, device=DEVICE))
+        keep_tokens(parts, layer, kept, torch.tensor(counts, device=DEVICE))
         for row, count in enumerate(counts):
             if count == 0:
                 assert torch.equal(inputs[row], before[0][row])
                 assert torch.equal(matrix[row], before[1][row])
             assert close(inputs[row], expected_inputs[count][row])
             assert close(matrix[row], expected[count][row])
+
+
+@pytest.mark.parametrize(
+    "sizes", [(2, 2, 16, 16, 4), (1, 1, 8, 4, 2), (1, 3, 16, 8, 4), (2, 1, 8, 16, 9)]
+)
+def test_a_window_of_one_token_moves_live_rows_at_once(monkeypatch, sizes):
+    monkeypatch.setattr(delta_kernels, "_READ_COLUMNS", 8)
+    lengths = torch.tensor([7, 0, 1], device=DEVICE)
+    parts, layer = random_layer(3, 1, *sizes)
+    out, expected_inputs, expected = by_token(parts, layer)
+    before = [state.clone() for state in layer[:2]]
+    found = read_token(parts, layer, lengths)
+    assert close(found, out.flatten(0, 1))
+    for state, old, new in zip(layer[:2], before, (expected_inputs[1], expected[1]), strict=True):
+        assert torch.equal(state[1], old[1])
+        assert close(state[[0, 2]], new[[0, 2]])
 
 
 COMPILE = """
@@ -144,18 +165,22 @@ from triton.compiler import ASTSource
 
 from mtp_harness.models.gpu.delta_kernels import _convolve, _read_window
 
-SIZES = {"n_tokens": 2, "n_key_heads": 2, "group": 2, "key_dim": 8, "value_dim": 16}
+SIZES = {"n_key_heads": 2, "group": 2, "key_dim": 8, "value_dim": 16}
 WIDE = ("inputs", "queries", "keys", "matrix", "written", "remains")
 NUMBERS = {"epsilon": "fp32"} | dict.fromkeys(("step", "of_keys", "of_values", "of_gates"), "i32")
+NUMBERS |= {"lengths": "*i64"}
+WINDOW, TOKEN = {"n_tokens": 2, "lengths": None}, {"n_tokens": 1, "written": None, "remains": None}
 for kernel, sizes in ((_convolve, {"taps": 4}), (_read_window, {"block": 16})):
-    sizes |= SIZES
-    sizes = {name: size for name, size in sizes.items() if name in kernel.arg_names}
-    types = {
-        name: NUMBERS.get(name, "*fp32" if name in WIDE else "*bf16") for name in kernel.arg_names
-    } | dict.fromkeys(sizes, "constexpr")
-    source = ASTSource(kernel, types, sizes)
-    compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 1})
-    print(kernel.__name__)
+    for given in (WINDOW, TOKEN):
+        known = SIZES | sizes | given
+        known = {name: size for name, size in known.items() if name in kernel.arg_names}
+        types = {
+            name: NUMBERS.get(name, "*fp32" if name in WIDE else "*bf16")
+            for name in kernel.arg_names
+        } | dict.fromkeys(known, "constexpr")
+        source = ASTSource(kernel, types, known)
+        compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 1})
+        print(kernel.__name__)
 """
 
 
@@ -165,7 +190,7 @@ def test_kernels_compile_where_keys_and_values_differ_in_width(tmp_path):
     environment |= {"TRITON_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-c", COMPILE]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.stdout.split() == ["_convolve", "_read_window"], done.stderr
+    assert done.stdout.split() == ["_convolve"] * 2 + ["_read_window"] * 2, done.stderr
 
 
 @pytest.mark.parametrize("group", [1, 3])
@@ -198,15 +223,14 @@ def by_kernels(net, own, hidden_states, cache_params, **_):
 def ragged_calls(cache):
     """Declare prompts and then windows to a cache; yield their tokens, and keep some of them.
 
-    The second row rests in the last window.
+    The third row rests in the first window, the second in the last.
     """
     columns, prompts = torch.arange(6, device=DEVICE), torch.tensor([2, 6, 3], device=DEVICE)
     cache.fill(columns[:3], torch.where(columns < prompts[:, None], columns, cache.trash))
     yield 6
-    for width, count in ((1, [1, 1, 0]), (4, [0, 2, 4]), (2, [1, 2, 2])):
+    for width, count, resting in ((1, [1, 1, 1], 2), (4, [0, 2, 4], slice(0)), (2, [1, 2, 2], 1)):
         positions = prompts[:, None] + columns[:width]
-        if width == 2:
-            positions[1] = cache.trash
+        positions[resting] = cache.trash
         cache.at(positions, cache.trash)
         yield width
         count = torch.tensor(count, device=DEVICE)
