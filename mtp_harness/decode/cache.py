@@ -11,7 +11,8 @@ A call either fills some rows with prompts (`fill`: its tokens see each other, c
 continues all rows (`at`: its tokens see their row's stored tokens up to their own position).
 
 Layers of linear attention have no columns: they keep states, which belong to the last kept token of
-their row. After a window they move once `keep` has said how many of its tokens stay.
+their row. After a window they move once `keep` has said how many of its tokens stay; of one token,
+which always stays in a live row, a layer may move them at once.
 """
 
 import copy
@@ -63,7 +64,6 @@ class SlotCache:
             if shape.states
         }
         self.cut = False  # whether a call's attention read the first S columns, and no others
-        self._moves: dict[int, Callable[[Tensor], None]] = {}
         self._all_rows = torch.arange(slots, device=device)
         self.fill(self._all_rows, self._all_rows[:, None])
 
@@ -88,14 +88,14 @@ class SlotCache:
     def keep(self, count: Tensor) -> None:
         """Move states to the last token that stays: the first `count` [B] of a call's tokens do.
 
-        Live rows keep the first at least: layers may have moved behind a call of one token already.
-        Keys and values need no such step: the next call overwrites those of the other tokens.
+        Live rows keep the first at least. Keys and values need no such step: the next call
+        overwrites those of the other tokens.
         """
         if self._moves:
             count = torch.where(self.positions[:, 0] == self.trash, 0, count)
         for move in self._moves.values():
             move(count)
-        self._moves = {}
+        self._moves.clear()
 
     def held(self, layer_idx: int) -> list[Tensor] | None:
         """Return a layer's states; None while filling prompts, which begin without states."""
@@ -112,6 +112,7 @@ class SlotCache:
 
     def _stand(self, rows: Tensor, positions: Tensor) -> None:
         self.rows, self.positions = rows, positions
+        self._moves: dict[int, Callable[[Tensor], None]] = {}  # a call that failed leaves none
         self.places = (rows[:, None] * (self.trash + 1) + positions).flatten()  # [B * T]
         self._remembered: dict[Any, Any] = {}
 

@@ -74,7 +74,7 @@ class KeyValueCache(Protocol):
         """Take what moves a layer's states, in place, behind the tokens of this call that stay.
 
         Their number in each row, int64 [B], is known later; `move` is called with it. A call's
-        first token stays in every row that is live.
+        first token stays in every live row, so a call of one token may move the states itself.
         """
 
     def remember(self, key: Any, make: Callable[[], Any]) -> Any:

@@ -77,14 +77,15 @@ class Traffic(NamedTuple):
 
     weight_bytes: int
     cache_bytes_per_token: int
-    state_bytes: int = 0  # of a row's linear layers, read by a step's forward and when tokens stay
+    state_bytes: int = 0  # of a row's linear layers
+    state_reads: int = 2  # of these, a step: by its forward, and with drafts when tokens stay
 
     @classmethod
     def of(cls, model: MultiHeadModel, k: int) -> "Traffic":
         """Return the traffic of a model."""
         shapes = model.layer_shapes(k)
         one, two = (bytes_per_slot(shapes, length, model.dtype) for length in (0, 1))
-        return cls(weight_bytes(model, k), two - one, one - (two - one))
+        return cls(weight_bytes(model, k), two - one, one - (two - one), min(k, 2))
 
     def read(self, steps: list[int], prompt_tokens: int, new_tokens: int) -> float:
         """Return the bytes that decoding a batch reads.
@@ -93,7 +94,7 @@ class Traffic(NamedTuple):
         precede a step.
         """
         before = prompt_tokens + new_tokens / 2
-        of_row = self.cache_bytes_per_token * before + 2 * self.state_bytes
+        of_row = self.cache_bytes_per_token * before + self.state_reads * self.state_bytes
         return self.weight_bytes * max(steps) + of_row * sum(steps)
 
 

@@ -136,3 +136,8 @@ def test_states_stand_at_the_last_kept_token():
     assert held() == [9, 40, 18]
     cache.restore(1, kept)
     assert held() == [9, 18, 18]
+    cache.at(torch.tensor([[1], [3], [5]]), 5)
+    call([[1], [2], [3]])  # and this call failed before `keep`
+    cache.at(torch.tensor([[1], [3], [5]]), 5)
+    cache.keep(torch.tensor([1, 1, 1]))
+    assert held() == [9, 18, 18]

@@ -144,6 +144,7 @@ def test_bytes_read_by_hand():
     # Two rows of 3 and 2 steps: the weights 3 times; 10 + 4/2 tokens before each of 5 row steps.
     assert Traffic(1000, 7).read([3, 2], 10, 4) == 3 * 1000 + 7 * 12 * 5
     assert Traffic(1000, 7, 50).read([3, 2], 10, 4) == 3 * 1000 + 7 * 12 * 5 + 2 * 50 * 5
+    assert Traffic(1000, 7, 50, 1).read([3, 2], 10, 4) == 3 * 1000 + 7 * 12 * 5 + 50 * 5
     model = load_model("mtp-bytes-n4", torch.float32)
     layers = model.config.num_hidden_layers
     width = model.config.num_key_value_heads * model.config.hidden_size
@@ -157,6 +158,8 @@ def test_states_that_are_read_by_hand():
     # One linear layer: 3 inputs of a convolution over 2 heads of 16 (queries, keys) and 4 (values).
     states = 3 * (2 * 2 * 16 + 4 * 16) + 4 * 16 * 16
     assert Traffic.of(hybrid("qwen3_5_text"), 2).state_bytes == 8 * states
+    # Without drafts, a step's forward knows that its token stays.
+    assert [Traffic.of(hybrid("qwen3_5_text"), k).state_reads for k in (1, 2)] == [1, 2]
     # Trunk and module each have one layer of 2 heads of 16 with keys and values.
     assert Traffic.of(hybrid("qwen3_5_text"), 2).cache_bytes_per_token == 2 * 2 * 2 * 16 * 8
 

@@ -20,7 +20,7 @@ from torch import Tensor
 _READ_COLUMNS, _READ_WARPS, _TOKEN_WARPS = 32, 1, 2
 _KEEP_COLUMNS, _KEEP_WARPS = 32, 4
 _CONVOLVE_WARPS = 2
-"""Columns of S in one program, and warps of a program: what an H200 was fastest with."""
+"""Columns of S in one program, and warps of a program: what an H200 was about fastest with."""
 
 
 class Parts(NamedTuple):
@@ -35,7 +35,7 @@ class Parts(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A layer's states before a window, and its parameters."""
+    """A layer's states, which stand before a window, and its parameters."""
 
     inputs: Tensor  # of the convolution, float32 [B, C, K-1], contiguous
     matrix: Tensor  # S, float32 [B, H, dk, dv], contiguous
@@ -228,6 +228,7 @@ def read_token(parts: Parts, layer: Layer, lengths: Tensor) -> Tensor:
 
     Where `lengths`, int64 [B], is 0, the states stay as they are. See `read_window`.
     """
+    assert len(parts.query) == len(layer.matrix), "of several tokens, some may not stay"
     return _read(parts, layer, lengths, None, None)[0]
 
 
